@@ -1,0 +1,117 @@
+"""The one place that refuses nonsense: numbers, names and tags that make no sense.
+
+Each check returns the value in its normal form, or raises `TypeError` or `ValueError` with the
+parameter's name, the value, and what is allowed. It must not know what the value is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+NAME_LIMIT = 200
+"""Characters in an id, a key, a queue's or an executor's name."""
+
+TEXT_LIMIT = 10_000
+"""Characters in a reason or a note."""
+
+
+def show(value: object, limit: int = 80) -> str:
+    """Return ``repr(value)``, shortened to ``limit`` characters; a repr that raises is named so."""
+    try:
+        text = repr(value)
+    except Exception as exc:
+        text = f"<{type(value).__name__} whose repr raised {type(exc).__name__}>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = False) -> float:
+    """Return ``value`` as float seconds: 0 or more, or above 0; finite unless ``infinite``."""
+    low = "0 or more" if zero else "above 0"
+    allowed = f"a number of seconds, {low}" + (" (inf allowed)" if infinite else ", finite")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.nan
+    wrong = math.isnan(seconds) or seconds < 0 or (seconds == 0 and not zero)
+    if wrong or (math.isinf(seconds) and not infinite):
+        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
+    return seconds
+
+
+def check_number(name: str, value: Any, *, low: float, high: float = math.inf) -> float:
+    """Return ``value`` as a finite float from ``low`` to ``high``."""
+    allowed = f"a finite number from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
+    return float(value)
+
+
+def check_count(name: str, value: Any, *, low: int = 1) -> int:
+    """Return ``value``, a whole number of at least ``low``."""
+    allowed = f"a whole number, {low} or more"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
+    if value < low:
+        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
+    return value
+
+
+def check_name(name: str, value: Any) -> str:
+    """Return ``value``, text of 1 to 200 printable characters."""
+    allowed = f"text of 1 to {NAME_LIMIT} printable characters"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
+    if not 1 <= len(value) <= NAME_LIMIT or not value.isprintable():
+        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
+    return value
+
+
+def check_text(name: str, value: Any) -> str | None:
+    """Return ``value``, None or text of at most 10,000 characters."""
+    allowed = f"None or text of at most {TEXT_LIMIT} characters"
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
+    if len(value) > TEXT_LIMIT:
+        raise ValueError(f"{name} must be {allowed}; got {len(value)} characters")
+    return value
+
+
+def check_tags(name: str, value: Any) -> dict[str, str] | None:
+    """Return a copy of ``value``, a mapping of names to names; None stands for none."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of text to text; got {show(value)}")
+    for key, item in value.items():
+        check_name(f"a key of {name}", key)
+        check_name(f"{name}[{key!r}]", item)
+    return dict(value) or None
+
+
+def check_metadata(name: str, value: Any) -> dict[str, Any] | None:
+    """Return a copy of ``value``, a mapping with text keys; None stands for none."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping with text keys; got {show(value)}")
+    for key in value:
+        check_name(f"a key of {name}", key)
+    return dict(value) or None
+
+
+def check_moment(name: str, value: Any) -> datetime:
+    """Return ``value``, an aware datetime, in UTC."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} must be an aware datetime; got {show(value)}")
+    if value.utcoffset() is None:
+        raise ValueError(f"{name} must be an aware datetime; {show(value)} has no time zone")
+    return value.astimezone(UTC)

@@ -1,0 +1,227 @@
+"""Every error that jobtrio raises, as leaves of one root, and the two exceptions an executor may raise.
+
+This module owns their names, attributes and wording. It must not know how any of them comes about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobtrio._records import JobError
+
+
+class JobtrioError(Exception):
+    """The root of jobtrio's own errors."""
+
+
+class UnknownJobError(JobtrioError, LookupError):
+    """No job has this id: it never existed, or it ended and is no longer kept.
+
+    Attributes:
+        job_id: The id that was asked for.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"no job has the id {self.job_id!r}: it never existed or is no longer kept"
+
+
+class DuplicateJobError(JobtrioError, ValueError):
+    """A job with this id exists already.
+
+    Attributes:
+        job_id: The id that was given twice.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job_id {self.job_id!r} is in use: give another, or none to have one made"
+
+
+class IllegalTransitionError(JobtrioError):
+    """A change of state that the transition table does not have.
+
+    Attributes:
+        previous: The state the job is in; None for a job not yet made.
+        state: The state that was asked for; None where the job was to be removed.
+    """
+
+    def __init__(self, previous: str | None, state: str | None, message: str | None = None) -> None:
+        super().__init__(previous, state, message)
+        self.previous = previous
+        self.state = state
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message or f"a job cannot go from {self.previous} to {self.state}"
+
+
+class UnknownExecutorError(JobtrioError, LookupError):
+    """No executor is registered under this name.
+
+    Attributes:
+        name: The name that was asked for.
+        known: The names that are registered.
+    """
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(sorted(known))
+        super().__init__(name, self.known)
+
+    def __str__(self) -> str:
+        known = ", ".join(map(repr, self.known)) or "none"
+        return f"no executor is registered as {self.name!r}; registered: {known}"
+
+
+class PayloadError(JobtrioError, TypeError):
+    """A payload, token, result or saved state that cannot be kept as it is."""
+
+
+class QueueFullError(JobtrioError):
+    """As many jobs wait for their first start as ``max_queued`` allows.
+
+    Attributes:
+        limit: The value of ``max_queued``.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} jobs wait for their first start, and max_queued allows no more"
+
+
+class CommandFailedError(JobtrioError):
+    """A program that ``run_command`` ran did not exit with 0.
+
+    Attributes:
+        returncode: The exit code, or minus the signal's number.
+    """
+
+    def __init__(self, returncode: int, message: str) -> None:
+        super().__init__(returncode, message)
+        self.returncode = returncode
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class JobEndedError(JobtrioError):
+    """Something was sent for an attempt that is over.
+
+    Attributes:
+        job_id: The job's id.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"this attempt of job {self.job_id!r} is over: nothing more can be sent"
+
+
+class LaggedError(JobtrioError):
+    """A consumer fell behind what is kept. Reading on continues behind the gap.
+
+    Attributes:
+        first: The number of the first message that is gone.
+        last: The number of the last message that is gone.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(first, last)
+        self.first = first
+        self.last = last
+
+    def __str__(self) -> str:
+        return f"messages {self.first} to {self.last} are no longer kept"
+
+
+class JobFailedError(JobtrioError):
+    """The job whose result was asked for has failed.
+
+    Attributes:
+        job_id: The job's id.
+        error: Its `JobError`.
+    """
+
+    def __init__(self, job_id: str, error: JobError) -> None:
+        super().__init__(job_id, error)
+        self.job_id = job_id
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r} failed ({self.error.kind}): {self.error}"
+
+
+class JobCancelledError(JobtrioError):
+    """The job whose result was asked for was cancelled.
+
+    Attributes:
+        job_id: The job's id.
+        reason: The reason that was given, or None.
+    """
+
+    def __init__(self, job_id: str, reason: str | None) -> None:
+        super().__init__(job_id, reason)
+        self.job_id = job_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = "" if self.reason is None else f": {self.reason}"
+        return f"job {self.job_id!r} was cancelled{why}"
+
+
+class StoreError(JobtrioError):
+    """A store is damaged, foreign, or did what it must not."""
+
+
+class StoreUnavailableError(StoreError):
+    """A store is away for now. What was acknowledged is kept; the call may be made again."""
+
+
+class StoreVersionError(StoreError):
+    """A store's format is newer than this version of jobtrio knows."""
+
+
+class RetryLater(Exception):  # noqa: N818 - a request, not an error
+    """Raised by an executor to have another attempt after a delay of its choice.
+
+    Attributes:
+        delay: Seconds until the next attempt; 0 or more, finite.
+    """
+
+    def __init__(self, delay: float = 0.0, message: str | None = None) -> None:
+        from jobtrio._checks import check_seconds
+
+        self.delay = check_seconds("delay", delay)
+        self.message = message
+        super().__init__(delay, message)
+
+    def __str__(self) -> str:
+        return self.message or f"asked for another attempt in {self.delay:g} s"
+
+
+class GiveUp(Exception):  # noqa: N818 - a decision, not an error
+    """Raised by an executor to fail the job for good, whatever attempts are left.
+
+    Attributes:
+        message: Why; it becomes the error's message.
+    """
+
+    def __init__(self, message: str = "the executor gave up") -> None:
+        super().__init__(message)
+        self.message = message

@@ -1,0 +1,97 @@
+"""What the user decides once and jobtrio keeps to: priorities, retries, retention.
+
+Pure data with the arithmetic that belongs to it. It knows neither jobs nor clocks.
+"""
+
+from __future__ import annotations
+
+import random
+from enum import IntEnum
+from typing import Any
+
+import attrs
+
+from jobtrio._checks import check_count, check_number, check_seconds, show
+
+
+class JobPriority(IntEnum):
+    """Which ready job starts first: strict between levels, first in first out within one."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+
+
+def check_priority(value: Any) -> JobPriority:
+    """Return ``value`` as a `JobPriority`; raise `TypeError` for anything but a member."""
+    if isinstance(value, JobPriority):
+        return value
+    allowed = ", ".join(f"JobPriority.{level.name}" for level in JobPriority)
+    raise TypeError(f"priority must be one of {allowed}; got {show(value)}")
+
+
+@attrs.frozen(kw_only=False)
+class RetryPolicy:
+    """How often a failed job is tried again, and after which delays.
+
+    The delay after attempt n is ``initial * multiplier ** (n - 1)`` seconds, at most ``max_delay``, and
+    then ± ``jitter`` of itself at random.
+
+    Attributes:
+        max_attempts: All attempts, the first one included; 1 or more.
+        initial: Seconds before the second attempt; 0 or more.
+        multiplier: What each delay is multiplied by for the next; 1 or more.
+        max_delay: Seconds that no delay exceeds before the jitter; 0 or more.
+        jitter: The share of the delay that it may move by, from 0 to 1.
+    """
+
+    max_attempts: int = 3
+    initial: float = 1.0
+    multiplier: float = 2.0
+    max_delay: float = 300.0
+    jitter: float = 0.1
+
+    def __attrs_post_init__(self) -> None:
+        check_count("max_attempts", self.max_attempts)
+        check_seconds("initial", self.initial)
+        check_number("multiplier", self.multiplier, low=1)
+        check_seconds("max_delay", self.max_delay)
+        check_number("jitter", self.jitter, low=0, high=1)
+
+    def delay_after(self, attempt: int, rng: random.Random | None = None) -> float:
+        """Return the seconds to wait after ``attempt`` (from 1) failed, jitter included.
+
+        Args:
+            attempt: The attempt that failed, from 1.
+            rng: Where the jitter comes from; None takes the process's own generator.
+        """
+        try:
+            delay = min(self.initial * self.multiplier ** (attempt - 1), self.max_delay)
+        except OverflowError:
+            delay = self.max_delay if self.initial else 0.0
+        spread = (rng or random).uniform(-self.jitter, self.jitter) if self.jitter else 0.0
+        return delay * (1.0 + spread)
+
+
+@attrs.frozen
+class Retention:
+    """What is kept of jobs that ended, and of streams.
+
+    Attributes:
+        finished_jobs: How many ended jobs are kept, the newest; 0 or more.
+        finished_for: Seconds that an ended job is kept; 0 or more, inf for no limit.
+        tokens_per_job: Messages kept of each job's stream, the newest; 1 or more. `End` is kept beside them.
+        held_for: Seconds that a job from `create_job` waits for its execution before it expires; above 0.
+    """
+
+    finished_jobs: int = 10_000
+    finished_for: float = 3600.0
+    tokens_per_job: int = 10_000
+    held_for: float = 300.0
+
+    def __attrs_post_init__(self) -> None:
+        check_count("finished_jobs", self.finished_jobs, low=0)
+        check_seconds("finished_for", self.finished_for, infinite=True)
+        check_count("tokens_per_job", self.tokens_per_job)
+        check_seconds("held_for", self.held_for, zero=False, infinite=True)

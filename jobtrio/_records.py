@@ -1,0 +1,165 @@
+"""What is said of a job: its record, its outcome, its history. Frozen values, safe to keep.
+
+Records are snapshots: they do not change when the job does. This module knows nothing of how a job
+comes by any of it.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from jobtrio._policies import JobPriority
+from jobtrio._state import JobState
+
+ErrorKind: TypeAlias = Literal["exception", "timeout", "expired", "gave_up", "lost"]
+"""Why a job failed."""
+
+
+@attrs.frozen
+class JobError:
+    """What went wrong, all as text.
+
+    Attributes:
+        kind: ``"exception"``, ``"timeout"``, ``"expired"``, ``"gave_up"`` or ``"lost"``.
+        type: The exception's class, or what stands for one.
+        message: The exception's text.
+        traceback: The formatted traceback, or ``""``.
+    """
+
+    kind: ErrorKind
+    type: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@attrs.frozen
+class Completed:
+    """The executor returned.
+
+    Attributes:
+        result: What it returned.
+    """
+
+    result: Any = None
+
+
+@attrs.frozen
+class Failed:
+    """The job failed for good.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: JobError
+
+
+@attrs.frozen
+class Cancelled:
+    """The job was cancelled.
+
+    Attributes:
+        reason: The reason given with the first request, or None.
+    """
+
+    reason: str | None = None
+
+
+Outcome: TypeAlias = Completed | Failed | Cancelled
+"""How a job ended."""
+
+
+@attrs.frozen
+class Transition:
+    """One change of a job's state: a line of the audit log.
+
+    Attributes:
+        job_id: The job.
+        at: When, an aware UTC datetime by wall time.
+        previous: The state before; None for the first.
+        state: The state since.
+        attempt: The attempt it belongs to; 0 before the first start.
+        worker: The name of the process that made the change.
+        reason: Why, or None.
+    """
+
+    job_id: str
+    at: datetime
+    previous: JobState | None
+    state: JobState
+    attempt: int
+    worker: str
+    reason: str | None
+
+
+@attrs.frozen
+class JobRecord:
+    """All that is known of a job at one moment.
+
+    Attributes:
+        id: Its id.
+        executor: The executor's name; None while a held job has none.
+        payload: What the executor is given.
+        queue: The queue it waits in.
+        priority: Its `JobPriority`.
+        tags: Text by name, to find it by.
+        metadata: Anything by name.
+        key: The key that stands for it, or None.
+        state: Its `JobState`.
+        attempt: The current or last attempt, from 1; 0 before the first start.
+        max_attempts: How many attempts its policy allows.
+        created_at: When it was submitted. Times are aware UTC datetimes by wall time.
+        run_at: When it was or is to become ready, or None where it was ready at once.
+        started_at: When the current or last attempt started, or None.
+        finished_at: When it ended, or None.
+        worker: The process that runs or last ran it, or None.
+        cancel_requested_at: When it was first asked to stop, or None.
+        cancel_reason: The reason then given, or None.
+        error: What ended the last attempt that failed, or None.
+        result: What the executor returned, once completed.
+    """
+
+    id: str
+    executor: str | None
+    payload: Any
+    queue: str
+    priority: JobPriority
+    tags: dict[str, str]
+    metadata: dict[str, Any]
+    key: str | None
+    state: JobState
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    run_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    worker: str | None = None
+    cancel_requested_at: datetime | None = None
+    cancel_reason: str | None = None
+    error: JobError | None = None
+    result: Any = None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from ``started_at`` to ``finished_at``, or None while either is missing."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+
+def moment(timestamp: float) -> datetime:
+    """Return a wall-clock time in seconds as an aware UTC datetime."""
+    return datetime.fromtimestamp(timestamp, UTC)
+
+
+def maybe_moment(timestamp: float) -> datetime | None:
+    """Return `moment` of ``timestamp``, or None for NaN, which stands for "not yet"."""
+    return None if math.isnan(timestamp) else moment(timestamp)

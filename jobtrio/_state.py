@@ -1,0 +1,72 @@
+"""The states of a job and the changes between them, as one table.
+
+Two rules of this file: every change of state anywhere in jobtrio goes through `check_transition`,
+and the diagram in the docs is made from `TRANSITIONS`, never drawn by hand. It is pure: it knows
+neither records nor time.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from jobtrio._errors import IllegalTransitionError
+
+
+class JobState(StrEnum):
+    """Where a job is in its life. The last three are final."""
+
+    SCHEDULED = "SCHEDULED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    RETRYING = "RETRYING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a job in this state has ended."""
+        return self in FINAL_STATES
+
+
+_S = JobState
+
+FINAL_STATES: frozenset[JobState] = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+
+TRANSITIONS: dict[JobState | None, dict[JobState, str]] = {
+    None: {
+        _S.SCHEDULED: "submitted with a start time in the future",
+        _S.QUEUED: "submitted",
+    },
+    _S.SCHEDULED: {_S.QUEUED: "due", _S.CANCELLED: "cancelled"},
+    _S.QUEUED: {_S.RUNNING: "started", _S.CANCELLED: "cancelled", _S.FAILED: "expired in the queue"},
+    _S.RUNNING: {
+        _S.COMPLETED: "returned",
+        _S.FAILED: "raised, timed out or gave up",
+        _S.CANCELLED: "cancelled",
+        _S.RETRYING: "failed with attempts left",
+        _S.QUEUED: "released by a shutdown or a lost lease",
+    },
+    _S.RETRYING: {_S.QUEUED: "delay over", _S.CANCELLED: "cancelled"},
+    _S.COMPLETED: {},
+    _S.FAILED: {},
+    _S.CANCELLED: {},
+}
+"""What may follow what, and when. None stands for a job that does not exist yet."""
+
+
+def check_transition(previous: JobState | None, state: JobState) -> None:
+    """Raise `IllegalTransitionError` unless the table has this change."""
+    if state not in TRANSITIONS[previous]:
+        raise IllegalTransitionError(previous, state)
+
+
+def state_diagram() -> str:
+    """Return the table as a Mermaid state diagram, for the docs."""
+    lines = ["stateDiagram-v2"]
+    for previous, following in TRANSITIONS.items():
+        if previous in FINAL_STATES:
+            lines.append(f"    {previous} --> [*]")
+        for state, when in following.items():
+            lines.append(f"    {previous or '[*]'} --> {state}: {when}")
+    return "\n".join(lines) + "\n"
