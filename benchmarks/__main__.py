@@ -1,0 +1,111 @@
+"""The command: ``python -m benchmarks [NAME ...]`` runs benchmarks, prints a table and writes JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from benchmarks import _report
+from benchmarks._harness import DEFAULT_ROUNDS, Session
+from benchmarks._machine import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks._result import Row
+
+NAMES = ("submit", "registry", "fanout", "replay", "cancel", "memory", "import")
+ON_REQUEST = ("peers",)
+"""Needs the package index, so it runs when named or with ``--peers``."""
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments name; return 1 with ``--check`` and a goal missed, else 0."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in NAMES + ON_REQUEST]
+    if unknown:
+        parser.error(
+            f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES + ON_REQUEST)}"
+        )
+    if options.list:
+        for name in NAMES + ON_REQUEST:
+            print(f"{name:10} {_first_line(_module(name))}")
+        return 0
+    session = Session(_rounds(options), options.tiny, on_row=_show)
+    print(_report.heading(), flush=True)
+    names = list(options.names or NAMES)
+    if options.peers and "peers" not in names:
+        names.append("peers")
+    for name in names:
+        _run(session, name)
+    path = options.json or RESULTS / f"{timestamp()}.json"
+    _report.write_json(session, path)
+    return _conclude(session, path, check=options.check)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure jobtrio beside floors and peers, in turns, within one run.",
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=f"what to run: {', '.join(NAMES)}; all by default")
+    add("--tiny", action="store_true", help="one small unscored round of each, to see that it works")
+    add("--peers", action="store_true", help="other libraries as well, from an environment of their own")
+    add("--rounds", type=_count, metavar="N", help=f"scored rounds a row (default {DEFAULT_ROUNDS})")
+    add("--json", type=Path, metavar="PATH", help="where to write the figures (default: results/)")
+    add("--list", action="store_true", help="say what there is and run nothing")
+    add("--check", action="store_true", help="exit with 1 if a goal is missed")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
+    return value
+
+
+def _rounds(options: argparse.Namespace) -> int:
+    if options.rounds is not None:
+        return int(options.rounds)
+    return 1 if options.tiny else DEFAULT_ROUNDS
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.bench_{name}")
+
+
+def _run(session: Session, name: str) -> None:
+    session.benchmark = name
+    trio.run(_module(name).run, session)
+
+
+def _show(row: Row) -> None:
+    print(_report.table_line(row), flush=True)
+
+
+def _first_line(module: Any) -> str:
+    return str(module.__doc__).partition("\n")[0]
+
+
+def _conclude(session: Session, path: Path, *, check: bool) -> int:
+    """Print the summary and return the exit status."""
+    print(f"\nfigures: {path}")
+    if session.tiny:
+        print("a tiny run: its figures mean nothing")
+    scored = [row for row in session.rows if row.met is not None]
+    missed = [row for row in scored if not row.met]
+    print(f"goals: {len(scored) - len(missed)} of {len(scored)} met")
+    return 1 if check and missed and not session.tiny else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The floor of the registry's rows: one written by hand, from dicts, with the same duties.
+
+Ids nobody can guess, states that change by a table only, an index by tag and by state, a history for
+each job, and a bound on the jobs kept after their end. What it lacks is everything else: it runs
+nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+
+
+NEXT: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
+    State.RUNNING: frozenset({State.COMPLETED, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+
+class DictJob:
+    """A live record."""
+
+    __slots__ = ("created_at", "finished_at", "history", "id", "payload", "reason", "state", "tags")
+
+    def __init__(self, job_id: str, payload: Any, tags: dict[str, str], now: float) -> None:
+        self.id = job_id
+        self.payload = payload
+        self.tags = tags
+        self.state = State.QUEUED
+        self.created_at = now
+        self.finished_at: float | None = None
+        self.reason: str | None = None
+        self.history: list[tuple[float, State | None, State, str | None]] = [(now, None, State.QUEUED, None)]
+
+
+class DictRegistry:
+    """Jobs by id, by tag and by state; the oldest ended ones make room for new ones."""
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self._keep = keep
+        self._jobs: dict[str, DictJob] = {}
+        self._by_tag: dict[tuple[str, str], dict[str, DictJob]] = {}
+        self._by_state: dict[State, dict[str, DictJob]] = {state: {} for state in State}
+        self._ended: deque[str] = deque()
+
+    def create(self, payload: Any = None, tags: dict[str, str] | None = None) -> str:
+        """Add a job and return its id."""
+        job_id = secrets.token_hex(16)
+        if job_id in self._jobs:
+            raise ValueError(job_id)
+        job = DictJob(job_id, payload, dict(tags or ()), time.time())
+        self._jobs[job_id] = job
+        for item in job.tags.items():
+            self._by_tag.setdefault(item, {})[job_id] = job
+        self._by_state[State.QUEUED][job_id] = job
+        return job_id
+
+    def cancel(self, job_id: str, reason: str | None = None) -> bool:
+        """End a job that lives; say whether it did."""
+        job = self._jobs[job_id]
+        if State.CANCELLED not in NEXT[job.state]:
+            return False
+        previous, now = job.state, time.time()
+        del self._by_state[previous][job_id]
+        self._by_state[State.CANCELLED][job_id] = job
+        job.state, job.reason, job.finished_at = State.CANCELLED, reason, now
+        job.history.append((now, previous, State.CANCELLED, reason))
+        self._ended.append(job_id)
+        while len(self._ended) > self._keep:
+            oldest = self._ended.popleft()
+            if oldest in self._jobs:
+                self.remove(oldest)
+        return True
+
+    def get(self, job_id: str) -> DictJob:
+        """Return a job."""
+        return self._jobs[job_id]
+
+    def find(self, tags: dict[str, str], limit: int = 100) -> list[DictJob]:
+        """Return the jobs that have all of ``tags``, oldest first."""
+        first, *others = tags.items()
+        found = []
+        for job in self._by_tag.get(first, {}).values():
+            if all(job.tags.get(name) == value for name, value in others):
+                found.append(job)
+                if len(found) == limit:
+                    break
+        return found
+
+    def history(self, job_id: str) -> list[tuple[float, State | None, State, str | None]]:
+        """Return a job's changes of state."""
+        return list(self._jobs[job_id].history)
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job that has ended."""
+        job = self._jobs[job_id]
+        if NEXT[job.state]:
+            raise ValueError(job_id)
+        del self._jobs[job_id]
+        del self._by_state[job.state][job_id]
+        for item in job.tags.items():
+            members = self._by_tag[item]
+            del members[job_id]
+            if not members:
+                del self._by_tag[item]

@@ -1,0 +1,218 @@
+"""What many workers do to one registry at once, for jobtrio and for the one written by hand.
+
+A scenario is a generator for each worker that yields calls and is sent their results, so that tasks
+and threads do exactly the same: a task awaits the call, a thread takes it to Trio and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    import jobtrio
+    from benchmarks._dict_registry import DictRegistry
+
+Call: TypeAlias = tuple[Callable[..., Coroutine[Any, Any, Any]], Any]
+Work: TypeAlias = Generator[Call, Any, None]
+
+
+class Access(Protocol):
+    """The operations that both registries have, each with one argument."""
+
+    async def create(self, tags: dict[str, str]) -> str: ...
+    async def cancel(self, job_id: str) -> bool: ...
+    async def get(self, job_id: str) -> Any: ...
+    async def find(self, tags: dict[str, str]) -> Sequence[Any]: ...
+    async def history(self, job_id: str) -> Sequence[Any]: ...
+    async def remove(self, job_id: str) -> None: ...
+
+
+class JobtrioAccess:
+    """The registry under test."""
+
+    def __init__(self, registry: jobtrio.JobRegistry) -> None:
+        self._registry = registry
+
+    async def create(self, tags: dict[str, str]) -> str:
+        return (await self._registry.create_job(tags=tags)).id
+
+    async def cancel(self, job_id: str) -> bool:
+        return await self._registry.cancel(job_id)
+
+    async def get(self, job_id: str) -> jobtrio.JobState:
+        return (await self._registry.get(job_id)).state
+
+    async def find(self, tags: dict[str, str]) -> Sequence[Any]:
+        return await self._registry.find(tags=tags, limit=10)
+
+    async def history(self, job_id: str) -> Sequence[Any]:
+        return await self._registry.history(job_id)
+
+    async def remove(self, job_id: str) -> None:
+        await self._registry.remove(job_id)
+
+
+class DictAccess:
+    """The floor: each call is a checkpoint, as an async function of Trio's kind has to be."""
+
+    def __init__(self, registry: DictRegistry) -> None:
+        self._registry = registry
+
+    async def create(self, tags: dict[str, str]) -> str:
+        await trio.lowlevel.checkpoint()
+        return self._registry.create(None, tags)
+
+    async def cancel(self, job_id: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self._registry.cancel(job_id)
+
+    async def get(self, job_id: str) -> Any:
+        await trio.lowlevel.checkpoint()
+        return self._registry.get(job_id).state
+
+    async def find(self, tags: dict[str, str]) -> Sequence[Any]:
+        await trio.lowlevel.checkpoint()
+        return self._registry.find(tags, limit=10)
+
+    async def history(self, job_id: str) -> Sequence[Any]:
+        await trio.lowlevel.checkpoint()
+        return self._registry.history(job_id)
+
+    async def remove(self, job_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._registry.remove(job_id)
+
+
+@attrs.frozen
+class Scenario:
+    """What each worker does, and which jobs it finds when it starts.
+
+    Attributes:
+        name: For the table.
+        work: Makes one worker's calls, from its number, the operations to do, and the jobs prepared.
+        prepared: The jobs made before the clock starts: none, held or ended.
+        shared: Whether all workers are given the same jobs.
+    """
+
+    name: str
+    work: Callable[[Access, int, int, Sequence[str]], Work]
+    prepared: Literal["none", "held", "ended"] = "none"
+    shared: bool = False
+
+
+def tags_of(number: int) -> dict[str, str]:
+    """Return two tags of which one is rare."""
+    return {"user": f"user-{number % 100}", "kind": "benchmark"}
+
+
+def _create(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
+    for n in range(count):
+        yield access.create, tags_of(n)
+
+
+def _cancel(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
+    for job_id in jobs:
+        yield access.cancel, job_id
+
+
+def _read_or_write(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
+    """Every second worker reads while the others write."""
+    if number % 2:
+        for job_id in jobs:
+            yield access.get, job_id
+    else:
+        for n in range(count // 2):
+            job_id = yield access.create, tags_of(n)
+            yield access.cancel, job_id
+
+
+def _find(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
+    for n in range(count):
+        found = yield access.find, {"user": f"user-{n % 100}"}
+        assert found
+
+
+def _remove(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
+    for job_id in jobs:
+        yield access.remove, job_id
+
+
+def _mix(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
+    for n in range(-(-count // 6)):
+        job_id = yield access.create, tags_of(n)
+        yield access.get, job_id
+        yield access.find, {"user": f"user-{n % 100}"}
+        yield access.cancel, job_id
+        yield access.history, job_id
+        yield access.remove, job_id
+
+
+SCENARIOS = (
+    Scenario("creation", _create),
+    Scenario("state changes of one", _cancel, "held", shared=True),
+    Scenario("state changes of many", _cancel, "held"),
+    Scenario("reads during writes", _read_or_write, "held"),
+    Scenario("find by tag", _find, "held"),
+    Scenario("removal", _remove, "ended"),
+    Scenario("mixed", _mix),
+)
+
+
+async def prepare(scenario: Scenario, access: Access, workers: int, count: int) -> list[list[str]]:
+    """Make the jobs that a scenario finds, and return each worker's."""
+    if scenario.prepared == "none":
+        return [[] for _ in range(workers)]
+    lists: list[list[str]] = []
+    for _ in range(1 if scenario.shared else workers):
+        ids = [await access.create(tags_of(n)) for n in range(count)]
+        if scenario.prepared == "ended":
+            for job_id in ids:
+                await access.cancel(job_id)
+        lists.append(ids)
+    return lists * workers if scenario.shared else lists
+
+
+async def run_in_tasks(works: Sequence[Work]) -> int:
+    """Let each worker be a task; return the number of calls."""
+    calls = 0
+
+    async def worker(work: Work) -> None:
+        nonlocal calls
+        result: Any = None
+        try:
+            while True:
+                function, argument = work.send(result)
+                calls += 1
+                result = await function(argument)
+        except StopIteration:
+            return
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(worker, work)
+    return calls
+
+
+async def run_in_threads(works: Sequence[Work]) -> int:
+    """Let each worker be a thread that takes every call to Trio; return the number of calls."""
+    counts: list[int] = []
+
+    def worker(work: Work) -> None:
+        calls = 0
+        result: Any = None
+        try:
+            while True:
+                function, argument = work.send(result)
+                calls += 1
+                result = trio.from_thread.run(function, argument)
+        except StopIteration:
+            counts.append(calls)
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(trio.to_thread.run_sync, worker, work)
+    return sum(counts)

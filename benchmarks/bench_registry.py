@@ -1,0 +1,130 @@
+"""The registry: creating, changing, finding and removing jobs, one by one and by many workers at once.
+
+The floor is a registry written by hand from dicts, with the same duties (`_dict_registry`). Where
+workers share it, each of its calls is a checkpoint, as jobtrio's are.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import jobtrio
+from benchmarks._child import open_child
+from benchmarks._dict_registry import DictJob, DictRegistry
+from benchmarks._harness import Session, Stopwatch
+from benchmarks._registry_access import (
+    SCENARIOS,
+    Access,
+    DictAccess,
+    JobtrioAccess,
+    Scenario,
+    prepare,
+    run_in_tasks,
+    run_in_threads,
+)
+from benchmarks._result import at_least, at_most
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks._harness import Side
+
+CHILD = "benchmarks._registry_child"
+NAME = "create_job + cancel, two tags"
+
+
+async def run(session: Session) -> None:
+    """Measure a single caller, finding, and then the scenarios with tasks and with threads."""
+    await _measure_one_caller(session)
+    await _measure_find(session)
+    for scenario in SCENARIOS:
+        await _measure_scenario(session, scenario, 10, session.scale(100, 6), threads=False)
+    for scenario in SCENARIOS:
+        await _measure_scenario(session, scenario, 4, session.scale(100, 6), threads=True)
+
+
+async def _measure_one_caller(session: Session) -> None:
+    """Compare in interpreters of their own: a full heap must slow nobody but its owner."""
+    live, few = session.scale(10_000, 100), session.scale(1_000, 10)
+    usual, many = session.scale(10_000, 100), session.scale(1_000_000, 1_000)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        subject = await enter(open_child(CHILD, "jobtrio", live, usual))
+        by_hand = await enter(open_child(CHILD, "dict", live, usual))
+        none_live = await enter(open_child(CHILD, "jobtrio", 0, usual))
+        variant = f"{live:,} live"
+        await session.compare(NAME, variant, subject, by_hand, versus="dict registry", goal=at_most(4.0))
+        await session.compare(NAME, variant, subject, none_live, versus="none live", goal=at_most(1.3))
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        subject = await enter(open_child(CHILD, "jobtrio", 0, many))
+        little = await enter(open_child(CHILD, "jobtrio", 0, few))
+        await session.compare(
+            NAME, f"{many:,} in history", subject, little, versus=f"{few:,} in history", goal=at_most(1.3)
+        )
+
+
+async def _measure_find(session: Session) -> None:
+    live, tries = session.scale(10_000, 100), session.scale(50, 2)
+    wanted = {"user": f"user-{live // 2}"}
+    async with jobtrio.open_registry() as registry:
+        for n in range(live):
+            await registry.create_job(tags={"user": f"user-{n}", "kind": "benchmark"})
+
+        async def find() -> Sequence[float]:
+            with Stopwatch() as watch:
+                for _ in range(tries):
+                    found = await registry.find(tags=wanted)
+            assert [record.tags["user"] for record in found] == [wanted["user"]]
+            return watch.per(tries)
+
+        await session.compare(
+            "find by tag, one match",
+            f"{live:,} live",
+            find,
+            _scan(live, wanted, tries),
+            versus="a scan",
+            goal=at_least(50),
+        )
+
+
+def _scan(live: int, wanted: dict[str, str], tries: int) -> Side:
+    """Make the floor: look at every record's tags."""
+    jobs = [DictJob(str(n), None, {"user": f"user-{n}", "kind": "benchmark"}, 0.0) for n in range(live)]
+    ((name, value),) = wanted.items()
+
+    async def side() -> Sequence[float]:
+        with Stopwatch() as watch:
+            for _ in range(tries):
+                found = [job for job in jobs if job.tags.get(name) == value]
+        assert len(found) == 1
+        return watch.per(tries)
+
+    return side
+
+
+async def _measure_scenario(
+    session: Session, scenario: Scenario, workers: int, count: int, *, threads: bool
+) -> None:
+    async def by_workers(access: Access) -> Sequence[float]:
+        jobs = await prepare(scenario, access, workers, count)
+        works = [scenario.work(access, number, count, jobs[number]) for number in range(workers)]
+        with Stopwatch() as watch:
+            calls = await (run_in_threads(works) if threads else run_in_tasks(works))
+        return watch.per(calls)
+
+    async def subject() -> Sequence[float]:
+        async with jobtrio.open_registry() as registry:
+            return await by_workers(JobtrioAccess(registry))
+
+    async def by_hand() -> Sequence[float]:
+        return await by_workers(DictAccess(DictRegistry()))
+
+    await session.compare(
+        f"registry: {scenario.name}",
+        f"{workers} threads, from_thread.run" if threads else f"{workers} tasks",
+        subject,
+        by_hand,
+        versus="dict registry" + (", from_thread.run" if threads else ", a checkpoint a call"),
+    )
