@@ -1,0 +1,211 @@
+"""The executor `run_command`: a program as a job, its lines as tokens.
+
+It owns the payload's form and the order of the ending. How processes are ended belongs to
+`_process_group`, how output becomes tokens to `_relay` and `_lines`. It must not know who watches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from jobtrio._checks import check_seconds, show
+from jobtrio._errors import CommandFailedError
+from jobtrio._process_group import ProcessGroup
+from jobtrio._relay import Relay
+
+if TYPE_CHECKING:
+    from jobtrio._context import JobContext
+
+FIELDS = ("argv", "cwd", "env", "grace")
+
+DEFAULT_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+LINGER = 0.1
+"""Seconds that what the program leaves behind has to end by itself, as the end of a pipeline does."""
+
+DRAIN_LIMIT = 2.0
+"""Seconds that a cancelled job goes on sending what the program wrote before it was gone."""
+
+
+@trio.lowlevel.enable_ki_protection
+async def run_command(job: JobContext) -> int:
+    """Run a program and send each line of its output as a token; return 0.
+
+    The payload is a mapping: ``argv``, the program and its arguments; optional ``cwd``, the folder to run in;
+    ``env``, text by name that is added to this process's own environment, where None takes a name away;
+    ``grace``, the seconds from SIGTERM to SIGKILL, by default 5. The program has no standard input and no
+    terminal.
+
+    A line is a token ``{"stdout": "…"}`` or ``{"stderr": "…"}``, without its end, undecodable bytes as
+    backslash escapes. With ``"partial": True`` more of the same line follows: lines over 64 KiB come in such
+    parts, and so do lines that are drawn over again, each part with its carriage return. The order within
+    each of the two streams is kept. While ``send`` waits, the program has to wait.
+
+    When the program has ended, the job's time is up or it is cancelled, all of the program's session gets
+    SIGTERM, after ``grace`` SIGKILL, and this function returns when none of it lives (or, with a warning in
+    the log, 5 seconds after SIGKILL). What began a session of its own (``setsid``, a daemon) is out of
+    reach: it runs on, and its output is read no more.
+
+    Raises:
+        CommandFailedError: The program exited with another code than 0, or by a signal.
+        FileNotFoundError: There is no such program.
+        OSError: The program could not be started.
+        TypeError: The payload or a field of it is of the wrong type.
+        ValueError: The payload has an unknown or senseless field.
+
+    *Cancellation*: nothing of the program is left, and what it wrote until then, parting words included, was
+    sent. This takes up to ``grace`` and 7 seconds; the last two only where a lossless consumer does not read.
+    """
+    command = Command.from_payload(job.payload)
+    await trio.lowlevel.checkpoint()
+    with command.start() as group:
+        relay = Relay(job.send, stdout=group.stdout, stderr=group.stderr)
+        await _attend(group, relay, command.grace)
+        if relay.failure is not None:
+            raise relay.failure
+        returncode = group.reap()
+    if returncode != 0:
+        raise CommandFailedError(returncode, f"{command.argv[0]!r} {_describe(returncode)}")
+    return 0
+
+
+@trio.lowlevel.enable_ki_protection
+async def _attend(group: ProcessGroup, relay: Relay, grace: float) -> None:
+    """Relay the output until the program has ended or may not go on, end its session, relay the rest."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.run)
+        linger = 0.0
+        try:
+            try:
+                with relay.going:
+                    await group.wait_exited()
+                    linger = LINGER
+            finally:
+                # The relay reads on meanwhile: who writes before it goes must not wait for a reader.
+                await group.end(grace, linger=linger)
+                relay.close_input()
+            await relay.finished.wait()
+        finally:
+            # Nothing is left to do where the relay has finished; the bound of its shield where it has not.
+            relay.scope.deadline = trio.current_time() + DRAIN_LIMIT
+
+
+def _describe(returncode: int) -> str:
+    if returncode > 0:
+        return f"exited with {returncode}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"was ended by signal {-returncode}"
+
+
+@attrs.frozen
+class Command:
+    """What a payload asks for, checked.
+
+    Attributes:
+        argv: The program and its arguments.
+        cwd: The folder to run in, or None for this process's own.
+        env: What is added to this process's environment; None takes a name away.
+        grace: Seconds from SIGTERM to SIGKILL.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    env: dict[str, str | None] = attrs.field(factory=dict, repr=False)
+    grace: float = DEFAULT_GRACE
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> Command:
+        """Check a payload.
+
+        Raises:
+            TypeError: It or a field is of the wrong type; the message has field, value and what is allowed.
+            ValueError: A field is unknown, missing or senseless; as above.
+        """
+        if not isinstance(payload, Mapping):
+            raise TypeError(f"payload must be a mapping with the fields {FIELDS}; got {show(payload)}")
+        for field in payload:
+            if field not in FIELDS:
+                raise ValueError(f"payload must have no other fields than {FIELDS}; got {show(field)}")
+        if "argv" not in payload:
+            raise ValueError(f"payload['argv'] must be given; got {show(dict(payload))}")
+        return cls(
+            argv=_check_argv(payload["argv"]),
+            cwd=_check_cwd(payload.get("cwd")),
+            env=_check_env(payload.get("env")),
+            grace=check_seconds("payload['grace']", payload.get("grace", DEFAULT_GRACE)),
+        )
+
+    def start(self) -> ProcessGroup:
+        """Start the program.
+
+        Raises:
+            OSError: It could not be started; what could not be found or executed is its ``filename``.
+        """
+        env = {**os.environ, **self.env}
+        try:
+            return ProcessGroup(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
+        except OSError as exc:
+            program = self.argv[0]
+            if exc.filename != program:
+                raise
+            if exc.errno == errno.ENOENT:
+                why = "no such program, or the interpreter that its first line names is missing"
+            elif exc.errno == errno.EACCES:
+                why = "not an executable program"
+            else:
+                raise
+            raise type(exc)(exc.errno, why, program) from None
+
+
+def _check_argv(value: Any) -> tuple[str, ...]:
+    allowed = "a list of the program and its arguments as text, with at least the program"
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
+        raise TypeError(f"payload['argv'] must be {allowed}; got {show(value)}")
+    if not value or not value[0]:
+        raise ValueError(f"payload['argv'] must be {allowed}; got {show(value)}")
+    return tuple(_check_native(f"payload['argv'][{index}]", item) for index, item in enumerate(value))
+
+
+def _check_cwd(value: Any) -> str | None:
+    if value is None:
+        return None
+    folder = _check_native("payload['cwd']", value)
+    if not os.path.isdir(folder):
+        raise ValueError(f"payload['cwd'] must be a folder that exists, or None; got {show(value)}")
+    return folder
+
+
+def _check_env(value: Any) -> dict[str, str | None]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"payload['env'] must be a mapping of text to text or None; got {show(value)}")
+    for name, item in value.items():
+        if not _check_native("a name in payload['env']", name) or "=" in name:
+            raise ValueError(f"a name in payload['env'] must be text without '='; got {show(name)}")
+        if item is not None:
+            _check_native(f"payload['env'][{name!r}]", item)
+    return dict(value)
+
+
+def _check_native(name: str, value: Any) -> str:
+    """Return ``value``, text that can be handed to the operating system."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text; got {show(value)}")
+    try:
+        fit = b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        fit = False
+    if not fit:
+        raise ValueError(f"{name} must be text without NUL and lone surrogates; got {show(value)}")
+    return value
