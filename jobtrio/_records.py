@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
-from jobtrio._policies import JobPriority
-from jobtrio._state import JobState
+if TYPE_CHECKING:
+    from jobtrio._policies import JobPriority
+    from jobtrio._state import JobState
 
 ErrorKind: TypeAlias = Literal["exception", "timeout", "expired", "gave_up", "lost"]
 """Why a job failed."""

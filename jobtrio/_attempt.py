@@ -1,0 +1,269 @@
+"""One attempt of a job: runs the executor in a nursery of its own and judges how that ended.
+
+The nursery's own cancel scope is the attempt's time limit and its cancellation in one. The first of
+request, deadline and the nursery's exit decides, whatever the executor does afterwards. It must not know
+stores, retries or other jobs: it returns a `Verdict`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import trio
+
+from jobtrio._context import JobContext
+from jobtrio._records import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jobtrio._entry import JobEntry
+    from jobtrio._token_log import TokenLog
+
+TRACEBACK_LIMIT = 64 * 1024
+"""Characters kept of a traceback or an exception's text, the last ones."""
+
+
+@attrs.frozen
+class Returned:
+    """The executor returned, and all its child tasks are over."""
+
+    result: Any
+
+
+@attrs.frozen
+class Raised:
+    """The attempt failed with an exception, of the executor's or of a child task's."""
+
+    exception: BaseException
+
+
+@attrs.frozen
+class TimedOut:
+    """Its time was up. ``exception`` is what its clean-up raised, or None."""
+
+    limit: float
+    exception: BaseException | None
+
+
+@attrs.frozen
+class Stopped:
+    """It was asked to end: ``exception`` is what its clean-up raised, or None."""
+
+    cause: str
+    exception: BaseException | None
+
+
+Verdict: TypeAlias = Returned | Raised | TimedOut | Stopped
+
+CANCELLED = "cancelled"  # by a request
+SELF = "self"  # the executor cancelled its own scope
+SHUTDOWN = "shutdown"  # the registry goes
+LOST = "lost"  # the lease is lost
+
+
+class Attempt:
+    """A running attempt, and the one who may end it early."""
+
+    __slots__ = (
+        "_cause",
+        "_context",
+        "_failed",
+        "_limit",
+        "_scope",
+        "_self_cancelled",
+        "_stop_by",
+        "decided",
+        "entry",
+        "is_last",
+        "over",
+    )
+
+    def __init__(self, entry: JobEntry, *, is_last: bool, limit: float | None) -> None:
+        self.entry = entry
+        self.is_last = is_last  # whether a failure ends the job
+        self.over = False  # the nursery has exited
+        self.decided = False  # and the job ends with it
+        self._limit = inf if limit is None else limit
+        self._cause: str | None = None
+        self._stop_by = inf  # when the grace of a request is over
+        self._context: JobContext | None = None
+        self._scope: trio.CancelScope | None = None
+        self._failed = False
+        self._self_cancelled = False
+
+    # -- ending it early
+
+    def stop(self, cause: str, grace: float) -> bool:
+        """Ask the attempt to end: at once, or ``grace`` seconds after `stopping` is set.
+
+        Returns False where nothing changes any more: the nursery has exited, or the deadline was first and no
+        attempt follows. A later request may shorten the grace; the first cause stays, but for a request to cancel
+        during a shutdown's grace, and a lost lease, which overrides all.
+        """
+        if self.over or (self.is_timed_out and self.is_last and cause == CANCELLED):
+            return False
+        if not self.is_timed_out and (self._cause is None or cause == LOST or self._cause == SHUTDOWN):
+            self._cause = cause
+        self._stop_by = min(self._stop_by, trio.current_time() + grace)
+        if self._context is not None:
+            self._context.stop_event().set()
+        if self._scope is not None:
+            self._apply_stop(self._scope)
+        return True
+
+    @property
+    def is_timed_out(self) -> bool:
+        """Whether the deadline came before any request."""
+        return self._cause is None and self._scope is not None and trio.current_time() >= self._scope.deadline
+
+    def may_be_cancelled(self) -> bool:
+        """Whether a request to cancel can still decide how the job ends."""
+        return not (self.decided or (self.is_last and self.is_timed_out))
+
+    def is_lost(self) -> bool:
+        """Whether its worker has lost the lease, so that nothing it does counts."""
+        return self._cause == LOST
+
+    def _apply_stop(self, scope: trio.CancelScope) -> None:
+        if self._stop_by <= trio.current_time():
+            scope.cancel(reason="the job was asked to stop")
+        else:
+            scope.deadline = min(scope.deadline, self._stop_by)
+
+    # -- running it
+
+    async def run(
+        self,
+        function: Callable[[JobContext], Awaitable[Any]],
+        log: TokenLog,
+        save: Callable[[Any], Awaitable[None]],
+        prepare: Callable[[Any], Any] | None = None,
+    ) -> Verdict:
+        """Run the executor to the end of its nursery and return the verdict.
+
+        Raises only `KeyboardInterrupt`, `SystemExit`, and `trio.Cancelled` when the caller itself is cancelled.
+
+        Cancellation: returns or raises once the executor's tasks are gone.
+        """
+        if self._cause is not None:
+            self.over = True  # stopped before its task came to run: the executor is never entered
+            return Stopped(self._cause, None)
+        result: Any = None
+        raised: BaseException | None = None
+        group: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                scope = self._scope = nursery.cancel_scope
+                if self._limit != inf:
+                    scope.deadline = trio.current_time() + self._limit
+                context = self._context = JobContext(self.entry, nursery, log, save, prepare)
+                try:
+                    result = await function(context)
+                except trio.Cancelled as exc:
+                    self._note_cancelled(exc)
+                    raise
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as exc:
+                    raised = exc
+                    if nursery.child_tasks:
+                        self._fail(scope)
+        except BaseException as exc:
+            group = exc
+        try:
+            cut = scope.cancel_called  # asked before the deadline is: in between, the deadline may pass
+            timed_out = self.is_timed_out
+            self.over = True
+            context.close()
+            if group is not None and trio.current_effective_deadline() == -inf:
+                _raise_cancelled(group)
+            return self._judge(result, _merge(raised, group), cut=cut, timed_out=timed_out)
+        finally:
+            raised = group = None  # their tracebacks hold this frame
+
+    def _fail(self, scope: trio.CancelScope) -> None:
+        """Cancel the child tasks of an executor that raised, as a nursery would."""
+        if not scope.cancel_called:
+            self._failed = True
+            scope.cancel(reason="the executor raised")
+
+    def _note_cancelled(self, exc: trio.Cancelled) -> None:
+        # Only the executor's own cancelling is an explicit one that neither stop() nor _fail() has made.
+        if self._cause is None and exc.source == "explicit":
+            self._self_cancelled = True
+
+    def _judge(self, result: Any, exception: BaseException | None, *, cut: bool, timed_out: bool) -> Verdict:
+        if isinstance(exception, trio.Cancelled):
+            exception = RuntimeError("the executor raised a trio.Cancelled that no scope of its own has asked for")
+        cut = cut and not self._failed
+        if self._cause == SHUTDOWN and not cut and not self._has_watched():
+            self._cause = None  # it came to its own end within the grace
+        if self._cause is not None:
+            return Stopped(self._cause, exception)
+        if timed_out and not self._self_cancelled:
+            return TimedOut(self._limit, exception)
+        if self._self_cancelled or (cut and exception is None):
+            return Stopped(SELF, exception)
+        return Returned(result) if exception is None else Raised(exception)
+
+    def _has_watched(self) -> bool:
+        """Whether the executor looked at `stopping`, and may have ended early because of it."""
+        return self._context is not None and self._context.watches_stopping
+
+
+def _raise_cancelled(group: BaseException) -> None:
+    """Raise the `trio.Cancelled` in what came out of a nursery, if there is one."""
+    if isinstance(group, trio.Cancelled):
+        raise group
+    if isinstance(group, BaseExceptionGroup):
+        cancelled, _ = group.split(trio.Cancelled)
+        if cancelled is not None:
+            raise cancelled
+
+
+def _merge(raised: BaseException | None, group: BaseException | None) -> BaseException | None:
+    """Return what the executor raised and what came out of its nursery as one exception.
+
+    The group that the attempt's own nursery makes is opened where it has a single exception; any other group is
+    kept whole. What must leave the registry is raised.
+    """
+    if group is None:
+        return raised
+    leaves = [group]
+    if isinstance(group, BaseExceptionGroup):
+        stop, _ = group.split((KeyboardInterrupt, SystemExit))
+        if stop is not None:
+            raise _first_leaf(stop)
+        leaves = list(group.exceptions)
+    elif isinstance(group, (KeyboardInterrupt, SystemExit)):
+        raise group
+    leaves = [exc for exc in leaves if not isinstance(exc, trio.Cancelled)] or leaves[:1]
+    if raised is not None:
+        leaves = [raised, *(exc for exc in leaves if not isinstance(exc, trio.Cancelled))]
+    if len(leaves) == 1:
+        return leaves[0]
+    return BaseExceptionGroup("the executor and its child tasks raised", leaves)
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+def describe(exception: BaseException, kind: Any = "exception") -> JobError:
+    """Return an exception as a `JobError`; one that can't be shown is named all the same."""
+    try:
+        message = str(exception)
+    except Exception as exc:
+        message = f"<its text raised {type(exc).__name__}>"
+    try:
+        trace = "".join(traceback.format_exception(exception))
+    except Exception as exc:
+        trace = f"<its traceback raised {type(exc).__name__}>"
+    return JobError(kind, type(exception).__name__, message[-TRACEBACK_LIMIT:], trace[-TRACEBACK_LIMIT:])

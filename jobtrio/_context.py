@@ -1,0 +1,202 @@
+"""What an executor is given: the job as it sees it, and how it speaks.
+
+It owns the sending side of a stream while the attempt lasts. It must not know who listens, nor how
+attempts are started or judged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._checks import check_number, check_seconds, check_text
+from jobtrio._errors import JobEndedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jobtrio._entry import JobEntry
+    from jobtrio._policies import JobPriority
+    from jobtrio._token_log import TokenLog
+
+
+class JobContext:
+    """One attempt of a job, as its executor sees it.
+
+    Made by the registry for each attempt; once the attempt is over, everything that sends raises
+    `JobEndedError`.
+
+    Attributes:
+        nursery: The attempt's own nursery, for child tasks. The attempt ends when they have.
+        attempt: The attempt's number, from 1.
+    """
+
+    __slots__ = ("_entry", "_log", "_prepare", "_save", "_stopping", "attempt", "nursery", "watches_stopping")
+
+    def __init__(
+        self,
+        entry: JobEntry,
+        nursery: trio.Nursery,
+        log: TokenLog,
+        save: Callable[[Any], Awaitable[None]],
+        prepare: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._entry = entry
+        self._log: TokenLog | None = log
+        self._save = save
+        self._prepare = prepare  # checks a token that has to be stored
+        self._stopping: trio.Event | None = None
+        self.attempt = entry.attempt
+        self.nursery = nursery
+        self.watches_stopping = False
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._entry.id
+
+    @property
+    def payload(self) -> Any:
+        """What the job was submitted with."""
+        return self._entry.payload
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The job's tags; a copy."""
+        return dict(self._entry.tags or ())
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The job's metadata; a copy."""
+        return dict(self._entry.metadata or ())
+
+    @property
+    def queue(self) -> str:
+        """The queue the job waited in."""
+        return self._entry.plan.queue
+
+    @property
+    def priority(self) -> JobPriority:
+        """The job's priority."""
+        return self._entry.plan.priority
+
+    @property
+    def cancel_scope(self) -> trio.CancelScope:
+        """The nursery's scope, which ends the attempt at its deadline or when the job is cancelled.
+
+        An executor that cancels it itself ends the job as `Cancelled` without a reason.
+        """
+        return self.nursery.cancel_scope
+
+    @property
+    def deadline(self) -> float:
+        """When the attempt's time is up, by Trio's clock; inf without a limit."""
+        return self.nursery.cancel_scope.deadline
+
+    @property
+    def stopping(self) -> trio.Event:
+        """Set when the attempt should come to an end: it was cancelled with grace, or the registry shuts down.
+
+        An attempt that returns after it was told to stop is not taken for a success, unless it was the
+        registry that told it so and the executor never looked.
+        """
+        self.watches_stopping = True
+        return self.stop_event()
+
+    def stop_event(self) -> trio.Event:
+        """Return the event behind `stopping`, without counting as a look at it."""
+        if self._stopping is None:
+            self._stopping = trio.Event()
+        return self._stopping
+
+    @property
+    def saved_state(self) -> Any:
+        """What `save_state` saved last, in this attempt or an earlier one; None at first."""
+        return self._entry.saved_state
+
+    async def send(self, token: Any) -> int:
+        """Send a token to every consumer and return its number. Always a checkpoint.
+
+        Waits while a lossless consumer has not read what the token would displace.
+
+        Raises:
+            JobEndedError: The attempt is over.
+            PayloadError: The token can't be stored, where the store is durable.
+
+        Cancellation: nothing was sent.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._prepare is not None:
+            self._prepare(token)
+        while self._open_log().is_full:
+            await self._open_log().wait_room()
+        seq = self._open_log().send(self.attempt, token)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return seq
+
+    def send_nowait(self, token: Any) -> int:
+        """Send a token to every consumer, at once, and return its number.
+
+        Raises:
+            trio.WouldBlock: A lossless consumer has not read what the token would displace.
+            JobEndedError: The attempt is over.
+            PayloadError: The token can't be stored, where the store is durable.
+        """
+        log = self._open_log()
+        if self._prepare is not None:
+            self._prepare(token)
+        if log.is_full:
+            raise trio.WouldBlock
+        return log.send(self.attempt, token)
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> int:
+        """Tell every consumer how far the attempt is, at once; return the message's number.
+
+        Args:
+            done: How much is done, 0 or more, in a unit of the executor's choice.
+            total: How much there is to do, 0 or more; None where that is unknown.
+            note: A remark.
+
+        Raises:
+            JobEndedError: The attempt is over.
+        """
+        check_number("done", done, low=0)
+        if total is not None:
+            check_number("total", total, low=0)
+        check_text("note", note)
+        return self._open_log().progress(self.attempt, done, total, note)
+
+    def extend(self, seconds: float) -> float:
+        """Move the attempt's deadline ``seconds`` further away and return it, by Trio's clock.
+
+        What was decided stays: an attempt whose time is up, or that was cancelled, gains nothing.
+        """
+        check_seconds("seconds", seconds, zero=False)
+        scope = self.nursery.cancel_scope
+        self._open_log()
+        if not scope.cancel_called and not (self._stopping is not None and self._stopping.is_set()):
+            scope.deadline += seconds
+        return scope.deadline
+
+    async def save_state(self, value: Any) -> None:
+        """Keep ``value`` for the job's next attempt, as durably as the job itself.
+
+        Raises:
+            JobEndedError: The attempt is over, or its worker has lost the job.
+            PayloadError: The value can't be stored, where the store is durable.
+
+        Cancellation: the value may or may not have been kept; the one before is intact otherwise.
+        """
+        self._open_log()
+        await trio.lowlevel.checkpoint()
+        await self._save(value)
+
+    def close(self) -> None:
+        """Make everything that sends raise from now on. Called by the registry when the attempt is over."""
+        self._log = None
+
+    def _open_log(self) -> TokenLog:
+        if self._log is None:
+            raise JobEndedError(self._entry.id)
+        return self._log

@@ -1,0 +1,355 @@
+"""What a registry is made of, put together: store, dispatcher, runner, leases, tails, events.
+
+It owns the order in which the parts start and stop, and the publishing of changes. It must not check user input
+(`_registry` and `_submission` do), nor know one store from another.
+"""
+
+from __future__ import annotations
+
+import weakref
+from math import inf
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import trio
+
+from jobtrio import _attempt
+from jobtrio._checks import check_name, check_seconds, check_text
+from jobtrio._dispatcher import Dispatcher
+from jobtrio._entry import JobEntry
+from jobtrio._errors import StoreUnavailableError, UnknownJobError
+from jobtrio._events import Events
+from jobtrio._leases import Leases
+from jobtrio._outage import try_for
+from jobtrio._runner import SHUTDOWN_REASON, Runner
+from jobtrio._submission import Submissions
+from jobtrio._tail import Tails
+from jobtrio._token_log import TokenLog
+from jobtrio.abc import Claim, JobQuery, JobStore, StoreSettings
+from jobtrio.stores.memory import MemoryJobStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from jobtrio._entry import Plan
+    from jobtrio._policies import Retention
+    from jobtrio._records import JobRecord, Transition
+    from jobtrio._state import JobState
+    from jobtrio.executors import Executors
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class RegistryStats:
+    """Counts of a registry's jobs at one moment.
+
+    Attributes:
+        worker: This process's name.
+        states: How many kept jobs are in each state, as far as this process knows.
+        running: How many jobs run in this process.
+        max_running: How many may.
+        running_by_queue: How many run in this process, by queue.
+    """
+
+    worker: str
+    states: dict[JobState, int]
+    running: int
+    max_running: int
+    running_by_queue: dict[str, int]
+
+
+class RegistryCore:
+    """The inside of one registry; also the store's listener and the handles' owner."""
+
+    def __init__(
+        self,
+        executors: Executors | None,
+        store: JobStore | None,
+        *,
+        max_running: int,
+        queues: Mapping[str, int] | None,
+        max_queued: int,
+        retention: Retention,
+        lease: float,
+        worker: str,
+    ) -> None:
+        self.store = MemoryJobStore() if store is None else store
+        durable = self.store.durable
+        self.settings = StoreSettings(worker, retention, max_queued, self)
+        self.submissions = Submissions(
+            executors,
+            limiter=trio.CapacityLimiter(max_running),
+            queues=queues,
+            durable=durable,
+            worker=worker,
+        )
+        self.events = Events()
+        self._max_running = max_running
+        self._queues = queues
+        self._adopted: weakref.WeakValueDictionary[str, JobEntry] = weakref.WeakValueDictionary()
+        self._changes = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._stop = trio.Event()
+        self._served = trio.Event()
+        self._runner = Runner(
+            self.store,
+            resolve=self.submissions.function_of,
+            retry_on=self.submissions.retry_on,
+            open_log=self.open_log,
+            publish=self.publish,
+            on_gone=self._gone,
+        )
+        self._leases = Leases(self.store, self._runner, lease)
+        self._tails = Tails(self.store, self._runner.running, _refresh)
+        self._dispatcher = Dispatcher(
+            self.store,
+            self._runner,
+            max_running=max_running,
+            queues=queues,
+            executors=frozenset(self.submissions.executors) if durable else None,
+            lease=lease if durable else inf,
+            adopt=self._adopt,
+            publish=self.publish,
+        )
+
+    # -- life
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the parts until `close`. Jobs end before the services that they use."""
+        try:
+            # Bounded by close(): the jobs of a cancelled program are stopped by it, in order, not all at once.
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as services:
+                    self._tails.nursery = services
+                    services.start_soon(self._prune)
+                    if self.store.durable:
+                        services.start_soon(self._leases.run)
+                    async with trio.open_nursery() as jobs:
+                        jobs.start_soon(self._dispatch, jobs)
+                        task_status.started()
+                    services.cancel_scope.cancel()
+        finally:
+            self._tails.nursery = None
+            self._served.set()
+
+    async def _dispatch(self, jobs: trio.Nursery) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._dispatcher.run, jobs)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    async def wait_done(self) -> None:
+        """Wait for what this process runs and, where nothing outlives it, for all that will run."""
+        await self._wait_idle(scheduled=True, others=not self.store.durable)
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued, waiting to retry, or running here."""
+        await trio.lowlevel.checkpoint()
+        await self._wait_idle(scheduled=False, others=True)
+
+    async def _wait_idle(self, *, scheduled: bool, others: bool) -> None:
+        while not self._served.is_set():
+            if not self._runner.running:
+                if not others:
+                    return
+                backlog = await try_for(self.store.outage_limit, lambda: self.store.backlog(self._queues))
+                waiting = backlog.queued + backlog.retrying + (backlog.scheduled if scheduled else 0)
+                if not waiting and not self._runner.running:
+                    return
+            with trio.move_on_after(self.store.poll_interval):
+                await self._changes.park()
+
+    async def shutdown(self, grace: float) -> None:
+        """Stop claiming, stop what runs, and wait until it is gone."""
+        self._closed = True
+        self._dispatcher.closing = True
+        for attempt, _ in list(self._runner.running.values()):
+            attempt.stop(_attempt.SHUTDOWN, grace)
+        while self._runner.running:
+            await self._changes.park()
+        for entry in await self.store.abandon(SHUTDOWN_REASON):
+            self.publish(entry)
+
+    async def close(self) -> None:
+        """End everything, in order: the jobs, then the services, then the subscriptions."""
+        await self.shutdown(0.0)
+        self._stop.set()
+        await self._served.wait()
+        self.events.close()
+        for entry in list(self._adopted.values()):
+            if entry.log is not None:
+                entry.log.cut_off("the registry was closed before the job ended")
+
+    async def _prune(self) -> None:
+        while True:
+            try:
+                pause = await self.store.prune()
+            except StoreUnavailableError:
+                pause = self.store.poll_interval
+            if pause == inf:
+                await self._changes.park()
+            else:
+                await trio.sleep(pause)
+
+    # -- what the store tells
+
+    def work_ready(self) -> None:
+        """Have the dispatcher look."""
+        self._dispatcher.ring()
+
+    def messages_added(self, job_id: str) -> None:
+        """Have the job's tail look."""
+        self._tails.look(job_id)
+
+    def cancel_requested(self, job_id: str) -> None:
+        """Have the leases look, where another process has asked."""
+        if job_id in self._runner.running:
+            self._leases.look()
+
+    # -- publishing
+
+    def publish(self, entry: JobEntry) -> None:
+        """Tell everybody of a job's newest change, which has been saved."""
+        if entry.outcome is not None:
+            if entry.log is not None:
+                entry.log.finish(entry.outcome)
+            self._changes.unpark_all()
+        if self.events.wanted:
+            self.events.publish(entry.last_transition())
+
+    def _gone(self) -> None:
+        self._dispatcher.room_made()
+        self._changes.unpark_all()
+
+    def open_log(self, entry: JobEntry) -> TokenLog:
+        """Return a job's log in this process, begun if there is none."""
+        log = entry.log
+        if log is None:
+            log = entry.log = TokenLog(self.settings.retention.tokens_per_job)
+            if entry.outcome is not None and not self.store.durable:
+                log.finish(entry.outcome)
+        if self.store.durable and log.end is None and entry.id not in self._runner.running:
+            self._tails.follow(entry, log)
+        return log
+
+    def _adopt(self, claim: Claim) -> Claim:
+        """Note a claim; where the job is known here already, let the known entry stand for it."""
+        if not self.store.durable:
+            return claim
+        known = self._adopted.setdefault(claim.entry.id, claim.entry)
+        if known is not claim.entry:
+            _refresh(known, claim.entry)
+            claim = Claim(known, claim.id, claim.attempt)
+        self._leases.started(claim)
+        return claim
+
+    def _know(self, entry: JobEntry) -> JobEntry:
+        if not self.store.durable:
+            return entry
+        known = self._adopted.setdefault(entry.id, entry)
+        if known is not entry:
+            _refresh(known, entry)
+        return known
+
+    # -- calls
+
+    async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
+        """Store new jobs, all or none. A checkpoint; what was stored is returned, cancelled or not."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
+        submission = entries[0].id if entries else ""
+        kept = await self._ask(lambda: self.store.insert(entries, submission))
+        kept = [self._know(entry) for entry in kept]
+        if self.events.wanted:
+            for entry in entries:
+                if entry.order:
+                    self.events.publish(entry.last_transition())
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return kept
+
+    async def load(self, job_id: str) -> JobEntry:
+        """Return a job, or raise `UnknownJobError`."""
+        check_name("job_id", job_id)
+        await trio.lowlevel.checkpoint()
+        entry = await self._ask(lambda: self.store.load(job_id))
+        if entry is None:
+            raise UnknownJobError(job_id)
+        return self._know(entry)
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs' records."""
+        await trio.lowlevel.checkpoint()
+        return await self._ask(lambda: self.store.find(query))
+
+    async def history(self, job_id: str) -> list[Transition]:
+        """Return a job's history, or raise `UnknownJobError`."""
+        check_name("job_id", job_id)
+        await trio.lowlevel.checkpoint()
+        history = await self._ask(lambda: self.store.history(job_id))
+        if history is None:
+            raise UnknownJobError(job_id)
+        return history
+
+    async def start_held(self, entry: JobEntry, plan: Plan) -> None:
+        """Let a held job run, unless somebody else did."""
+        if await self._ask(lambda: self.store.start_held(entry.id, plan)) and entry.plan is not plan:
+            entry.plan = plan
+
+    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
+        """Ask to cancel a job; see `JobRegistry.cancel`."""
+        check_name("job_id", job_id)
+        check_text("reason", reason)
+        check_seconds("grace", grace)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        running = self._runner.running.get(job_id)
+        if running is not None and not running[0].may_be_cancelled():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return False
+        reply = await self._ask(lambda: self.store.request_cancel(job_id, reason, grace))
+        if reply is None:
+            raise UnknownJobError(job_id)
+        if reply.accepted:
+            entry = self._know(reply.entry)
+            if entry.outcome is not None:
+                self.publish(entry)
+            elif running is not None:
+                running[0].stop(_attempt.CANCELLED, grace)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return reply.accepted
+
+    async def remove(self, job_id: str) -> None:
+        """Forget an ended job."""
+        check_name("job_id", job_id)
+        await trio.lowlevel.checkpoint()
+        if not await self._ask(lambda: self.store.delete(job_id)):
+            raise UnknownJobError(job_id)
+
+    def peek(self, job_id: str) -> JobEntry | None:
+        """Return a job that this process holds, or None."""
+        return self.store.peek(job_id) or self._adopted.get(job_id)
+
+    def __len__(self) -> int:
+        return len(self.store) + len(self._adopted)
+
+    def stats(self) -> RegistryStats:
+        """Return this process's counts."""
+        by_queue: dict[str, int] = {}
+        for attempt, _ in self._runner.running.values():
+            queue = attempt.entry.plan.queue
+            by_queue[queue] = by_queue.get(queue, 0) + 1
+        running = len(self._runner.running)
+        return RegistryStats(self.settings.worker, self.store.tally(), running, self._max_running, by_queue)
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await try_for(self.store.outage_limit, call)
+
+
+def _refresh(known: JobEntry, fresh: JobEntry) -> None:
+    """Bring an entry to what another one of the same job says, but for what belongs to this process."""
+    for name in _SHARED:
+        setattr(known, name, getattr(fresh, name))
+
+
+_SHARED = tuple(field.name for field in attrs.fields(JobEntry) if field.name != "log")

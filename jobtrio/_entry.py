@@ -1,0 +1,221 @@
+"""The live, mutable inside of a job, and the five steps of its life.
+
+One `JobEntry` a job, shared by whoever holds the job in this process; what leaves jobtrio is a frozen
+`JobRecord` made from it. Every step checks the transition table and adds a line to the history. It
+must not know stores, clocks or tasks: it is told the time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import attrs
+
+from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Transition, moment
+from jobtrio._state import FINAL_STATES, JobState, check_transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio._policies import JobPriority, RetryPolicy
+    from jobtrio._records import Outcome
+    from jobtrio._token_log import TokenLog
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """How a job is to be run: what jobs submitted alike can share.
+
+    Attributes:
+        executor: The executor's name; None for a held job that has none yet.
+        function: The executor itself where it was given as such; None where the name stands for it.
+        queue: The queue's name.
+        priority: The priority.
+        time_limit: Seconds an attempt may take, or None.
+        retry: The retry policy, or None for a single attempt.
+        worker: The name of the process that submitted it.
+    """
+
+    executor: str | None
+    function: Callable[[Any], Any] | None
+    queue: str
+    priority: JobPriority
+    time_limit: float | None
+    retry: RetryPolicy | None
+    worker: str
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts the policy allows."""
+        return 1 if self.retry is None else self.retry.max_attempts
+
+
+class CancelRequest(NamedTuple):
+    """The first request to cancel a job: when (wall time), why, and with how many seconds of grace."""
+
+    at: float
+    reason: str | None
+    grace: float
+
+
+class Step(NamedTuple):
+    """One line of a job's history, in its compact form."""
+
+    at: float
+    state: JobState
+    attempt: int
+    worker: str
+    reason: str | None
+
+
+@attrs.define(eq=False, slots=True)
+class JobEntry:
+    """All that is known of a job, as it changes.
+
+    Times called ``…_at`` are wall time in seconds; ``due``, ``expires`` and ``lease_until`` are by the clock of
+    the store that keeps the job.
+    """
+
+    id: str
+    plan: Plan
+    payload: Any
+    created_at: float
+    submission: str = ""  # marks the call that stored it, so that a repetition is recognised
+    state: JobState = JobState.QUEUED
+    tags: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    key: str | None = None
+    run_at: float | None = None
+    delay: float = 0.0  # seconds from insertion to the first readiness
+    expires_in: float | None = None  # seconds from insertion to the end of the wait for the first start
+    order: int = 0  # the store's count of insertions
+    attempt: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    worker: str | None = None
+    claim: str | None = None  # the id of the claim that holds it while RUNNING, or last held it; None once lost
+    lease_until: float = 0.0
+    losses: int = 0  # leases lost in a row
+    due: float = 0.0
+    expires: float | None = None
+    cancel: CancelRequest | None = None
+    error: JobError | None = None
+    outcome: Outcome | None = None
+    saved_state: Any = None
+    steps: list[Step] | None = None  # the history behind its first line, which the entry itself tells
+    log: TokenLog | None = None  # this process's copy of the stream, once somebody sends or reads
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the job waits for an executor."""
+        return self.plan.executor is None
+
+    @property
+    def never_started(self) -> bool:
+        """Whether it lives and no attempt has begun."""
+        return self.attempt == 0 and self.state not in FINAL_STATES
+
+    def record(self) -> JobRecord:
+        """Return a frozen snapshot."""
+        plan, outcome, cancel = self.plan, self.outcome, self.cancel
+        return JobRecord(
+            id=self.id,
+            executor=plan.executor,
+            payload=self.payload,
+            queue=plan.queue,
+            priority=plan.priority,
+            tags=dict(self.tags or ()),
+            metadata=dict(self.metadata or ()),
+            key=self.key,
+            state=self.state,
+            attempt=self.attempt,
+            max_attempts=plan.max_attempts,
+            created_at=moment(self.created_at),
+            run_at=None if self.run_at is None else moment(self.run_at),
+            started_at=None if self.started_at is None else moment(self.started_at),
+            finished_at=None if self.finished_at is None else moment(self.finished_at),
+            worker=self.worker,
+            cancel_requested_at=None if cancel is None else moment(cancel.at),
+            cancel_reason=None if cancel is None else cancel.reason,
+            error=self.error,
+            result=outcome.result if type(outcome) is Completed else None,
+        )
+
+    def history(self) -> list[Transition]:
+        """Return all changes of state, the oldest first."""
+        return [self._transition(n) for n in range(1 + len(self.steps or ()))]
+
+    def last_transition(self) -> Transition:
+        """Return the newest change of state."""
+        return self._transition(len(self.steps or ()))
+
+    def _step(self, n: int) -> Step:
+        if n > 0:
+            assert self.steps is not None  # n counts them
+            return self.steps[n - 1]
+        first = JobState.SCHEDULED if self.delay > 0 else JobState.QUEUED
+        return Step(self.created_at, first, 0, self.plan.worker, None)
+
+    def _transition(self, n: int) -> Transition:
+        previous = self._step(n - 1).state if n else None
+        step = self._step(n)
+        return Transition(self.id, moment(step.at), previous, step.state, step.attempt, step.worker, step.reason)
+
+
+def start(entry: JobEntry, *, claim: str, worker: str, now: float) -> None:
+    """QUEUED → RUNNING: the next attempt, held by ``claim``."""
+    check_transition(entry.state, JobState.RUNNING)
+    entry.attempt += 1
+    entry.claim = claim
+    entry.worker = worker
+    entry.started_at = now
+    _move(entry, JobState.RUNNING, worker, now, None)
+
+
+def become_ready(entry: JobEntry, *, worker: str, now: float, reason: str | None = None) -> None:
+    """SCHEDULED, RETRYING or RUNNING → QUEUED: it may be claimed (again)."""
+    check_transition(entry.state, JobState.QUEUED)
+    _move(entry, JobState.QUEUED, worker, now, reason)
+
+
+def retry(entry: JobEntry, error: JobError, *, worker: str, now: float) -> None:
+    """RUNNING → RETRYING: the attempt failed and another follows."""
+    check_transition(entry.state, JobState.RETRYING)
+    entry.error = error
+    entry.losses = 0
+    _move(entry, JobState.RETRYING, worker, now, str(error))
+
+
+def finish(entry: JobEntry, outcome: Outcome, *, worker: str, now: float, error: JobError | None = None) -> None:
+    """Any living state → its final one. ``error`` is what a cancelled attempt's clean-up raised."""
+    state = final_state(outcome)
+    check_transition(entry.state, state)
+    reason = None
+    if isinstance(outcome, Failed):
+        error = outcome.error
+        reason = str(error)
+    elif isinstance(outcome, Cancelled):
+        reason = outcome.reason
+    if error is not None:
+        entry.error = error
+    if entry.started_at is not None and now < entry.started_at:
+        now = entry.started_at  # wall time may step back; a duration must not
+    entry.outcome = outcome
+    entry.finished_at = now
+    _move(entry, state, worker, now, reason)
+
+
+def final_state(outcome: Outcome) -> JobState:
+    """Return the state that an outcome stands for."""
+    if isinstance(outcome, Completed):
+        return JobState.COMPLETED
+    return JobState.FAILED if isinstance(outcome, Failed) else JobState.CANCELLED
+
+
+def _move(entry: JobEntry, state: JobState, worker: str, now: float, reason: str | None) -> None:
+    entry.state = state
+    step = Step(now, state, entry.attempt, worker, reason)
+    if entry.steps is None:
+        entry.steps = [step]
+    else:
+        entry.steps.append(step)

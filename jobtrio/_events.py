@@ -1,0 +1,113 @@
+"""The registry's events: every change of state, to whoever asked for them.
+
+A log like a job's, kept only while somebody listens. It must not know what the changes mean.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._messages import Token
+from jobtrio._records import Completed, Transition
+from jobtrio._subscription import Subscription
+from jobtrio._token_log import TokenLog
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from jobtrio._messages import Message
+
+EVENTS_KEPT = 10_000
+"""How far behind a consumer of events may fall."""
+
+
+class EventSubscription(trio.abc.ReceiveChannel[Transition]):
+    """Receives every `Transition` from the moment it was made; ends when the registry is closed.
+
+    Falling more than 10,000 behind raises `LaggedError`; reading goes on behind the gap.
+    """
+
+    __slots__ = ("__weakref__", "_inner")
+
+    def __init__(self, log: TokenLog) -> None:
+        self._inner = Subscription(log, log.last)
+
+    async def receive(self) -> Transition:
+        """Return the next change, waiting for it if need be.
+
+        Raises:
+            trio.EndOfChannel: The registry was closed.
+            trio.ClosedResourceError: This subscription was closed.
+            LaggedError: It fell too far behind; reading goes on behind the gap.
+
+        Cancellation: no change is lost; the next call receives it.
+        """
+        return _transition(await self._inner.receive())
+
+    def receive_nowait(self) -> Transition:
+        """Return the next change, or raise `trio.WouldBlock`; else as `receive`."""
+        return _transition(self._inner.receive_nowait())
+
+    def close(self) -> None:
+        """Leave."""
+        self._inner.close()
+
+    async def aclose(self) -> None:
+        """Leave, as `close` does. Cancellation: it is closed all the same."""
+        await self._inner.aclose()
+
+    def __enter__(self) -> EventSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Events:
+    """All subscriptions to a registry's events."""
+
+    def __init__(self) -> None:
+        self._log: TokenLog | None = None
+        self._listeners: weakref.WeakSet[EventSubscription] = weakref.WeakSet()
+        self._closed = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens."""
+        return self._log is not None
+
+    def subscribe(self) -> EventSubscription:
+        """Return a new subscription."""
+        if self._log is None:
+            self._log = TokenLog(EVENTS_KEPT)
+            if self._closed:
+                self._log.finish(Completed())
+        subscription = EventSubscription(self._log)
+        self._listeners.add(subscription)
+        return subscription
+
+    def publish(self, transition: Transition) -> None:
+        """Tell everybody of a change."""
+        if self._log is not None:
+            if not self._listeners:
+                self._log = None
+                return
+            self._log.send(0, transition)
+
+    def close(self) -> None:
+        """End all subscriptions, behind what they have not read yet."""
+        self._closed = True
+        if self._log is not None:
+            self._log.finish(Completed())
+
+
+def _transition(message: Message) -> Transition:
+    if isinstance(message, Token):
+        assert isinstance(message.value, Transition)
+        return message.value
+    raise trio.EndOfChannel

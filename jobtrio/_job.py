@@ -1,0 +1,168 @@
+"""`Job`: the handle to one job.
+
+It shows the job and reads its stream; all that changes a job is the registry's. It must not know how
+jobs are kept or run.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from jobtrio._checks import check_count
+from jobtrio._messages import Message
+from jobtrio._nursery import open_background_nursery
+from jobtrio._streams import TokenStream, unwrap
+from jobtrio._subscription import OnGap, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from jobtrio._entry import JobEntry
+    from jobtrio._records import JobRecord, Outcome
+    from jobtrio._state import JobState
+    from jobtrio._token_log import TokenLog
+
+
+class JobOwner(Protocol):
+    """What a handle needs of its registry."""
+
+    def open_log(self, entry: JobEntry) -> TokenLog:
+        """Return the job's log."""
+
+    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
+        """Ask to cancel a job."""
+
+
+class Job:
+    """One job, as its submitter and its watchers see it.
+
+    Handles are cheap, and equal when they stand for the same job of the same registry. They stay readable when the
+    registry no longer keeps the job.
+    """
+
+    __slots__ = ("__weakref__", "_entry", "_owner")
+
+    def __init__(self, entry: JobEntry, owner: JobOwner) -> None:
+        self._entry = entry
+        self._owner = owner
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._entry.id
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is in its life."""
+        return self._entry.state
+
+    @property
+    def record(self) -> JobRecord:
+        """All that is known of the job now, as a frozen snapshot."""
+        return self._entry.record()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the job ended; None until it has."""
+        return self._entry.outcome
+
+    def subscribe(self, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> Subscription:
+        """Return a channel that receives the job's messages behind number ``after``, up to its `End`.
+
+        Args:
+            after: The number of the last message that is not wanted; 0 for all that are kept.
+            on_gap: What to do about messages no longer kept: ``"raise"`` a `LaggedError`, or ``"yield"`` a `Gap`.
+            lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read.
+
+        Raises:
+            ValueError: ``after`` is beyond the last message so far, or an option makes no sense.
+        """
+        return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless)
+
+    @asynccontextmanager
+    async def open_channel(self, size: int = 64, after: int = 0) -> AsyncIterator[trio.MemoryReceiveChannel[Message]]:
+        """Give the job's messages through a plain memory channel, within the block.
+
+        Args:
+            size: How many messages the channel holds, 0 or more, while its reader is busy.
+            after: The number of the last message that is not wanted.
+
+        Messages no longer kept come as a `Gap`; behind the `End` the channel is closed.
+
+        Cancellation: the channel is closed; the job goes on.
+        """
+        check_count("size", size, low=0)
+        subscription = self.subscribe(after, on_gap="yield")
+        sender, receiver = trio.open_memory_channel[Message](size)
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(_pump, subscription, sender)
+            with receiver:
+                yield receiver
+
+    def tokens(self, after: int = 0) -> TokenStream:
+        """Return an async iterator over the bare values that the job sends, behind message number ``after``.
+
+        At the job's end the iteration stops if it completed, and otherwise raises.
+
+        Raises:
+            JobFailedError: While iterating: the job failed.
+            JobCancelledError: While iterating: the job was cancelled.
+            LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
+            ValueError: ``after`` is beyond the last message so far.
+
+        Cancellation: the job goes on, and no value is lost.
+        """
+        return TokenStream(self.id, self.subscribe(after))
+
+    async def wait(self) -> Outcome:
+        """Wait until the job has ended and return its outcome.
+
+        Raises:
+            trio.BrokenResourceError: The registry was closed before the job ended (durable stores).
+
+        Cancellation: the job goes on.
+        """
+        if self._entry.outcome is not None:
+            await trio.lowlevel.checkpoint()
+            return self._entry.outcome
+        return await self._owner.open_log(self._entry).wait_end()
+
+    async def result(self) -> Any:
+        """Wait until the job has ended and return what its executor returned.
+
+        Raises:
+            JobFailedError: The job failed.
+            JobCancelledError: The job was cancelled.
+
+        Cancellation: the job goes on.
+        """
+        return unwrap(self.id, await self.wait())
+
+    async def cancel(self, reason: str | None = None, *, grace: float = 0.0) -> bool:
+        """Ask the job to end, as `JobRegistry.cancel` does.
+
+        Cancellation: the request may have been made.
+        """
+        return await self._owner.cancel(self._entry.id, reason, grace=grace)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other._entry is self._entry and other._owner is self._owner
+
+    def __hash__(self) -> int:
+        return hash(self._entry.id)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id!r} {self.state}>"
+
+
+async def _pump(subscription: Subscription, sender: trio.MemorySendChannel[Message]) -> None:
+    """Pass on messages until the end, or until the reader has left."""
+    with subscription, sender:
+        try:
+            async for message in subscription:
+                await sender.send(message)
+        except trio.BrokenResourceError:
+            pass  # the reader closed its end

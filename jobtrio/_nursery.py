@@ -1,0 +1,45 @@
+"""A nursery for background tasks whose body's own exception comes out bare.
+
+A plain nursery wraps the body's exception in a group, since it can't tell it from its tasks'. Here the body is
+the user's code and the tasks are jobtrio's: the user gets back what the user raised.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery whose tasks are cancelled when the body is left, however it is left.
+
+    An exception of a task comes out as it is where it is the only one, else in a group.
+
+    Cancellation: the tasks are cancelled, and have ended when this is left.
+    """
+    body: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as exc:
+                body = exc
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        exceptions = list(group.exceptions)
+        if body is not None and not isinstance(body, trio.Cancelled):
+            exceptions.insert(0, body)
+        if len(exceptions) == 1:
+            raise exceptions[0] from None
+        raise BaseExceptionGroup(group.message, exceptions) from None
+    if body is not None:
+        try:
+            raise body
+        finally:
+            body = None

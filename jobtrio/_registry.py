@@ -1,0 +1,421 @@
+"""`JobRegistry` and `open_registry`: the front of the library.
+
+It puts the parts together and passes calls on; what a call means is decided in the part it goes to. Nothing
+below this module knows it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from jobtrio._checks import check_count, check_name, check_number, check_seconds, check_tags, show
+from jobtrio._core import RegistryCore
+from jobtrio._job import Job
+from jobtrio._nursery import open_background_nursery
+from jobtrio._policies import JobPriority, Retention, RetryPolicy
+from jobtrio._state import JobState
+from jobtrio._streams import TextStream
+from jobtrio._submission import DEFAULT_QUEUE, JobSpec
+from jobtrio._subscription import Subscription
+from jobtrio.abc import JobQuery, JobStore
+from jobtrio.executors import Executors, check_executor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from datetime import datetime
+
+    from jobtrio._core import RegistryStats
+    from jobtrio._events import EventSubscription
+    from jobtrio._records import JobRecord, Transition
+
+
+class JobRegistry:
+    """The jobs of a program: submits, finds, watches and cancels them. Made by `open_registry`."""
+
+    def __init__(self, core: RegistryCore) -> None:
+        self._core = core
+
+    # -- submitting
+
+    async def submit(
+        self,
+        executor: Callable[[Any], Any] | str,
+        payload: Any = None,
+        *,
+        job_id: str | None = None,
+        key: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: JobPriority = JobPriority.NORMAL,
+        time_limit: float | None = None,
+        retry: RetryPolicy | None = None,
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        expires_in: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Accept a job and return its handle; it runs as soon as it may.
+
+        Args:
+            executor: An async function, a plain function (run in a worker thread), a partial or callable object of
+                either kind, or the name of a registered one. It gets a `JobContext`.
+            payload: What the executor is given as ``job.payload``.
+            job_id: The job's id, 1 to 200 printable characters; None has one made, of 128 random bits.
+            key: Stands for the job: while that is kept, another submission with this key returns it.
+            queue: The queue to wait in.
+            priority: Strict between levels, first in first out within one.
+            time_limit: Seconds an attempt may take.
+            retry: The retry policy; without one there is one attempt.
+            delay: Seconds from now to the earliest start; excludes ``run_at``.
+            run_at: The earliest start, an aware datetime.
+            expires_in: Seconds from now within which the first attempt has to start; more than the delay.
+            tags: Text by name, to find the job by.
+            metadata: Anything by name.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+            UnknownExecutorError: No executor has this name.
+            PayloadError: The payload can't be stored (durable stores).
+            DuplicateJobError: ``job_id`` is in use.
+            QueueFullError: As many jobs wait for their first start as ``max_queued`` allows.
+            StoreUnavailableError: The store was away too long (durable stores). The job may have been stored.
+            trio.ClosedResourceError: The registry is shut down.
+
+        Cancellation: the job was not accepted; with a durable store it may have been.
+        """
+        entry = self._core.submissions.entry(
+            executor,
+            payload,
+            job_id=job_id,
+            key=key,
+            queue=queue,
+            priority=priority,
+            time_limit=time_limit,
+            retry=retry,
+            delay=delay,
+            run_at=run_at,
+            expires_in=expires_in,
+            tags=tags,
+            metadata=metadata,
+        )
+        return Job((await self._core.insert((entry,)))[0], self._core)
+
+    async def submit_many(self, specs: Iterable[JobSpec]) -> list[Job]:
+        """Accept all of several jobs, or none, and return their handles in order.
+
+        Raises what `submit` raises, for the first of the specs that is at fault.
+
+        Cancellation: none was accepted; with a durable store all may have been.
+        """
+        entries = []
+        for n, spec in enumerate(specs):
+            if not isinstance(spec, JobSpec):
+                raise TypeError(f"specs must be JobSpec values; specs[{n}] is {show(spec)}")
+            try:
+                entries.append(self._core.submissions.entry(**_fields(spec)))
+            except Exception as exc:
+                exc.add_note(f"in specs[{n}]")
+                raise
+        return [Job(entry, self._core) for entry in await self._core.insert(entries)]
+
+    async def create_job(
+        self,
+        payload: Any = None,
+        *,
+        job_id: str | None = None,
+        key: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: JobPriority = JobPriority.NORMAL,
+        time_limit: float | None = None,
+        retry: RetryPolicy | None = None,
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        expires_in: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Accept a job without an executor: it is held until `execute_and_stream` brings one.
+
+        A job that nobody executes within `Retention.held_for` seconds fails as expired. The parameters and errors are
+        those of `submit`.
+
+        Cancellation: the job was not accepted; with a durable store it may have been.
+        """
+        entry = self._core.submissions.entry(
+            None,
+            payload,
+            job_id=job_id,
+            key=key,
+            queue=queue,
+            priority=priority,
+            time_limit=time_limit,
+            retry=retry,
+            delay=delay,
+            run_at=run_at,
+            expires_in=expires_in,
+            tags=tags,
+            metadata=metadata,
+        )
+        return Job((await self._core.insert((entry,)))[0], self._core)
+
+    @asynccontextmanager
+    async def execute_and_stream(
+        self, job_id: str, executor: Callable[[Any], Any] | str, *, time_limit: float | None = None
+    ) -> AsyncIterator[TextStream]:
+        """Start a held job, or join one that was started, and give its stream as text.
+
+        Within the block, the async iterator yields ``str(token)`` for each token from the beginning, and then one
+        line: ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]``. The first executor wins. Leaving the block early
+        cancels nothing.
+
+        Args:
+            job_id: A job from `create_job`, or any other.
+            executor: What to run, if nothing was started yet.
+            time_limit: Seconds an attempt may take; wins over what the job was created with.
+
+        Raises:
+            UnknownJobError: No job has this id.
+            LaggedError: While iterating: messages are no longer kept.
+
+        Cancellation: a job that was started goes on.
+        """
+        if not isinstance(executor, str):
+            check_executor(executor)
+        entry = await self._core.load(job_id)
+        if entry.is_held and not entry.state.is_final:
+            held = entry.plan
+            plan = self._core.submissions.plan(
+                executor,
+                queue=held.queue,
+                priority=held.priority,
+                time_limit=held.time_limit if time_limit is None else time_limit,
+                retry=held.retry,
+            )
+            await self._core.start_held(entry, plan)
+        with Subscription(self._core.open_log(entry)) as messages:
+            yield TextStream(messages)
+
+    # -- finding
+
+    async def get(self, job_id: str) -> Job:
+        """Return the handle of a job.
+
+        Raises:
+            UnknownJobError: No job has this id.
+
+        Cancellation: nothing has changed.
+        """
+        return Job(await self._core.load(job_id), self._core)
+
+    async def find(
+        self,
+        *,
+        state: JobState | Iterable[JobState] | None = None,
+        tags: Mapping[str, str] | None = None,
+        queue: str | None = None,
+        executor: Callable[[Any], Any] | str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobRecord]:
+        """Return the records of the jobs that match, the oldest first.
+
+        Args:
+            state: One state or several; None for any.
+            tags: Tags that must all match.
+            queue: The queue.
+            executor: The executor, or its name.
+            limit: How many at most, 1 or more.
+            after: The id of the last job of the page before.
+
+        Raises:
+            UnknownJobError: ``after`` is not kept (any more).
+
+        Cancellation: nothing has changed.
+        """
+        query = JobQuery(
+            states=_check_states(state),
+            tags=check_tags("tags", tags),
+            queue=None if queue is None else check_name("queue", queue),
+            executor=None if executor is None else self._core.submissions.name_of(executor),
+            limit=check_count("limit", limit),
+            after=None if after is None else check_name("after", after),
+        )
+        return await self._core.find(query)
+
+    async def history(self, job_id: str) -> list[Transition]:
+        """Return a job's changes of state, the oldest first.
+
+        Raises:
+            UnknownJobError: No job has this id.
+
+        Cancellation: nothing has changed.
+        """
+        return await self._core.history(job_id)
+
+    def subscribe_events(self) -> EventSubscription:
+        """Return a receive channel of every `Transition` from now on; `LaggedError` when 10,000 behind."""
+        return self._core.events.subscribe()
+
+    def stats(self) -> RegistryStats:
+        """Return counts of this process's jobs, at once."""
+        return self._core.stats()
+
+    def __contains__(self, job_id: object) -> bool:
+        return isinstance(job_id, str) and self._core.peek(job_id) is not None
+
+    def __len__(self) -> int:
+        return len(self._core)
+
+    # -- ending
+
+    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
+        """Ask a job to end, and return at once; it is gone when its outcome is published.
+
+        Args:
+            job_id: The job.
+            reason: Why; kept in the record and told to every consumer. The first request's reason stays.
+            grace: Seconds between setting the job's ``stopping`` and cancelling it. A later request may shorten it.
+
+        Returns:
+            True if the job was alive: it will end `Cancelled`, with no further attempt. False if it has ended, or its
+            ending is decided.
+
+        Raises:
+            UnknownJobError: No job has this id.
+            StoreUnavailableError: The store was away too long (durable stores).
+
+        Cancellation: the request may have been made.
+        """
+        return await self._core.cancel(job_id, reason, grace=grace)
+
+    async def remove(self, job_id: str) -> None:
+        """Forget an ended job.
+
+        Raises:
+            UnknownJobError: No job has this id.
+            IllegalTransitionError: It lives.
+
+        Cancellation: the job may have been removed.
+        """
+        await self._core.remove(job_id)
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued, waiting to retry, or running here.
+
+        Jobs with a start time in the future and held ones are not waited for.
+
+        Cancellation: the jobs go on.
+        """
+        await self._core.drain()
+
+    async def shutdown(self, grace: float = 0.0) -> None:
+        """Claim nothing more, tell running jobs to stop, cancel them after ``grace`` seconds, wait until all are gone.
+
+        In memory every other living job then ends ``Cancelled("shutdown")``; a durable store keeps them for others.
+        Nothing can be submitted afterwards.
+
+        Cancellation: the shutdown goes on; it is completed when the registry's block is left.
+        """
+        check_seconds("grace", grace)
+        await self._core.shutdown(grace)
+
+
+@asynccontextmanager
+async def open_registry(
+    executors: Executors | None = None,
+    *,
+    store: JobStore | None = None,
+    max_running: int = 100,
+    queues: Mapping[str, int] | None = None,
+    max_queued: int = 100_000,
+    retention: Retention = Retention(),  # noqa: B008 - frozen
+    lease: float = 30.0,
+    worker: str | None = None,
+) -> AsyncIterator[JobRegistry]:
+    """Open a registry of jobs for the duration of the block.
+
+    Leaving the block normally waits for what this process runs and, in memory, for what is queued, scheduled or
+    retrying. Leaving it by an exception or a cancellation cancels running jobs and waits for their clean-up; durable
+    ones return to their queue, and in memory every living job ends ``Cancelled("shutdown")``. The body's own
+    exception comes out bare.
+
+    Args:
+        executors: The named executors; needed with a durable store.
+        store: Where jobs are kept; None keeps them in memory.
+        max_running: How many jobs run at once in this process.
+        queues: Which queues to serve, and how many jobs of each at once; None for every queue.
+        max_queued: How many jobs may wait for their first start (memory store).
+        retention: What to keep of ended jobs and of streams.
+        lease: Seconds that a claim on a job lasts unless renewed, 1 or more (durable stores).
+        worker: This process's name in the audit log; None for host, process id and a random part.
+
+    Raises:
+        TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+        StoreError: The store can't be opened.
+
+    Cancellation: see above.
+    """
+    if executors is not None and not isinstance(executors, Executors):
+        raise TypeError(f"executors must be an Executors or None; got {show(executors)}")
+    if store is not None and not isinstance(store, JobStore):
+        raise TypeError(f"store must be a JobStore or None; got {show(store)}")
+    if not isinstance(retention, Retention):
+        raise TypeError(f"retention must be a Retention; got {show(retention)}")
+    core = RegistryCore(
+        executors,
+        store,
+        max_running=check_count("max_running", max_running),
+        queues=_check_queues(queues),
+        max_queued=check_count("max_queued", max_queued),
+        retention=retention,
+        lease=check_number("lease", lease, low=1),
+        worker=_worker_name() if worker is None else check_name("worker", worker),
+    )
+    async with core.store.open(core.settings), open_background_nursery() as nursery:
+        await nursery.start(core.serve)
+        try:
+            yield JobRegistry(core)
+            await core.wait_done()
+        finally:
+            # Bounded by the clean-up of the executors: outcomes are not published before they are gone.
+            with trio.CancelScope(shield=True):
+                await core.close()
+
+
+def _fields(spec: JobSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in _SPEC_FIELDS}
+
+
+_SPEC_FIELDS = tuple(field.name for field in attrs.fields(JobSpec))
+
+
+def _check_states(state: Any) -> frozenset[JobState] | None:
+    if state is None:
+        return None
+    states = (state,) if isinstance(state, (str, JobState)) else state
+    try:
+        return frozenset(JobState(each) for each in states)
+    except (ValueError, TypeError):
+        allowed = ", ".join(JobState)
+        raise ValueError(f"state must be one or several of {allowed}; got {show(state)}") from None
+
+
+def _check_queues(queues: Any) -> dict[str, int] | None:
+    if queues is None:
+        return None
+    try:
+        items = dict(queues).items()
+    except (TypeError, ValueError):
+        raise TypeError(f"queues must be a mapping of names to whole numbers, or None; got {show(queues)}") from None
+    return {check_name("a name in queues", name): check_count(f"queues[{name!r}]", most) for name, most in items}
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:200]

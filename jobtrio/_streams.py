@@ -1,0 +1,85 @@
+"""A job's stream in two plainer forms: its bare values, and lines of text.
+
+Each wraps a `Subscription` and translates the ending. It must not know where messages come from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobtrio._errors import JobCancelledError, JobFailedError
+from jobtrio._messages import End, Token
+from jobtrio._records import Completed, Failed, Outcome
+
+if TYPE_CHECKING:
+    from jobtrio._subscription import Subscription
+
+
+def unwrap(job_id: str, outcome: Outcome) -> Any:
+    """Return the result of a completed job.
+
+    Raises:
+        JobFailedError: The job failed.
+        JobCancelledError: The job was cancelled.
+    """
+    if isinstance(outcome, Completed):
+        return outcome.result
+    if isinstance(outcome, Failed):
+        raise JobFailedError(job_id, outcome.error)
+    raise JobCancelledError(job_id, outcome.reason)
+
+
+class TokenStream:
+    """The bare values that a job sends: an async iterator that stops on success and raises otherwise."""
+
+    def __init__(self, job_id: str, subscription: Subscription) -> None:
+        self._job_id = job_id
+        self._subscription = subscription
+
+    def __aiter__(self) -> TokenStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            message = await self._subscription.__anext__()
+            if isinstance(message, Token):
+                return message.value
+            if isinstance(message, End):
+                unwrap(self._job_id, message.outcome)
+
+
+class TextStream:
+    """A job's stream as plain text: each token as ``str``, then one line that tells the ending.
+
+    An async iterator; ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]`` comes last, exactly once.
+    """
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> TextStream:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            message = await self._subscription.__anext__()
+            if isinstance(message, Token):
+                return _text(message.value)
+            if isinstance(message, End):
+                return _ending(message.outcome)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as exc:
+        return f"<a {type(value).__name__} whose text raised {type(exc).__name__}>"
+
+
+def _ending(outcome: Outcome) -> str:
+    if isinstance(outcome, Completed):
+        return "[DONE]"
+    if isinstance(outcome, Failed):
+        message = outcome.error.message or outcome.error.type
+        return "[ERROR] " + " ".join(message.split())
+    return "[CANCELLED]"

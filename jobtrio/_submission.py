@@ -1,0 +1,250 @@
+"""From what the user gives to `submit` to a job that can be stored: checks, defaults, the plan.
+
+It owns the meaning of submit's parameters. It must not know stores or tasks.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from jobtrio._checks import check_metadata, check_moment, check_name, check_seconds, check_tags, show
+from jobtrio._entry import JobEntry, Plan
+from jobtrio._errors import UnknownExecutorError
+from jobtrio._policies import JobPriority, RetryPolicy, check_priority
+from jobtrio._state import JobState
+from jobtrio._threads import run_in_thread
+from jobtrio.executors import Executors, Registration, check_executor, executor_name, is_async_executor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from datetime import datetime
+
+    import trio
+
+    from jobtrio._context import JobContext
+
+
+class _DefaultQueue(str):
+    """The queue's name where none was given: equal to "default", yet told apart from it."""
+
+    __slots__ = ()
+
+
+DEFAULT_QUEUE = _DefaultQueue("default")
+
+
+@attrs.frozen(kw_only=False)
+class JobSpec:
+    """One job for `JobRegistry.submit_many`: the parameters of `JobRegistry.submit`.
+
+    Attributes:
+        executor: An async or plain function, a partial or callable object of either kind, or a registered name.
+        payload: What the executor is given.
+        job_id: The job's id, 1 to 200 printable characters; None has one made.
+        key: Stands for the job: while it is kept, another submission with this key returns it.
+        queue: The queue to wait in.
+        priority: Its `JobPriority`.
+        time_limit: Seconds an attempt may take; None for what the executor is registered with.
+        retry: The retry policy; None for what the executor is registered with.
+        delay: Seconds from submission to the earliest start.
+        run_at: The earliest start, an aware datetime.
+        expires_in: Seconds from submission within which the first attempt has to start.
+        tags: Text by name, to find the job by.
+        metadata: Anything by name.
+    """
+
+    executor: Callable[[Any], Any] | str
+    payload: Any = None
+    job_id: str | None = attrs.field(default=None, kw_only=True)
+    key: str | None = attrs.field(default=None, kw_only=True)
+    queue: str = attrs.field(default=DEFAULT_QUEUE, kw_only=True)
+    priority: JobPriority = attrs.field(default=JobPriority.NORMAL, kw_only=True)
+    time_limit: float | None = attrs.field(default=None, kw_only=True)
+    retry: RetryPolicy | None = attrs.field(default=None, kw_only=True)
+    delay: float | None = attrs.field(default=None, kw_only=True)
+    run_at: datetime | None = attrs.field(default=None, kw_only=True)
+    expires_in: float | None = attrs.field(default=None, kw_only=True)
+    tags: Mapping[str, str] | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
+
+
+class Submissions:
+    """Makes jobs out of what users give, for one registry."""
+
+    def __init__(
+        self,
+        executors: Executors | None,
+        *,
+        limiter: trio.CapacityLimiter,
+        queues: Collection[str] | None,
+        durable: bool,
+        worker: str,
+    ) -> None:
+        self.executors = Executors() if executors is None else executors
+        self._limiter = limiter
+        self._queues = queues
+        self._durable = durable
+        self._worker = worker
+        self._last_given: Callable[[Any], Any] | str | None = None
+        self._last_plan: Plan | None = None
+
+    def entry(
+        self,
+        executor: Callable[[Any], Any] | str | None,
+        payload: Any,
+        *,
+        job_id: str | None,
+        key: str | None,
+        queue: str,
+        priority: JobPriority,
+        time_limit: float | None,
+        retry: RetryPolicy | None,
+        delay: float | None,
+        run_at: datetime | None,
+        expires_in: float | None,
+        tags: Mapping[str, str] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> JobEntry:
+        """Return a new job; ``executor`` None makes a held one.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+            UnknownExecutorError: No executor has this name.
+            PayloadError: The payload or metadata can't be stored, where the store is durable.
+        """
+        plan = self.plan(executor, queue=queue, priority=priority, time_limit=time_limit, retry=retry)
+        now = time.time()
+        entry = JobEntry(secrets.token_hex(16) if job_id is None else check_name("job_id", job_id), plan, payload, now)
+        if key is not None:
+            entry.key = check_name("key", key)
+        if tags is not None:
+            entry.tags = check_tags("tags", tags)
+        if metadata is not None:
+            entry.metadata = check_metadata("metadata", metadata)
+        if delay is not None or run_at is not None:
+            self._schedule(entry, delay, run_at)
+        if expires_in is not None:
+            entry.expires_in = check_seconds("expires_in", expires_in, zero=False)
+            if entry.expires_in <= entry.delay:
+                raise ValueError(
+                    f"expires_in must exceed the delay of {entry.delay:g} s; got {show(expires_in)}: it could never start"
+                )
+        if self._durable:
+            self._check_storable(entry)
+        return entry
+
+    def plan(
+        self,
+        executor: Callable[[Any], Any] | str | None,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        priority: JobPriority = JobPriority.NORMAL,
+        time_limit: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Plan:
+        """Return how to run a job, with the executor's registered options where none are given."""
+        plain = (
+            queue is DEFAULT_QUEUE and priority is JobPriority.NORMAL and time_limit is None and retry is None
+        )  # jobs submitted alike share one plan
+        if plain and executor is not None and executor is self._last_given:
+            assert self._last_plan is not None
+            return self._last_plan
+        registration, name, function = self._resolve(executor)
+        if registration is not None:
+            queue = registration.queue or "default" if queue is DEFAULT_QUEUE else queue
+            time_limit = registration.time_limit if time_limit is None else time_limit
+            retry = registration.retry if retry is None else retry
+        if time_limit is not None:
+            time_limit = check_seconds("time_limit", time_limit, zero=False, infinite=True)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
+        queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
+        self._check_served(queue)
+        plan = Plan(name, function, queue, check_priority(priority), time_limit, retry, self._worker)
+        if plain:
+            self._last_given, self._last_plan = executor, plan
+        return plan
+
+    def adapted(self, function: Callable[[Any], Any]) -> Callable[[JobContext], Awaitable[Any]]:
+        """Return an executor as an async one: a plain function is run in a thread."""
+        if is_async_executor(function):
+            return function
+        limiter = self._limiter
+
+        async def in_thread(context: JobContext) -> Any:
+            return await run_in_thread(function, context, limiter)
+
+        return in_thread
+
+    def function_of(self, entry: JobEntry) -> Callable[[JobContext], Awaitable[Any]]:
+        """Return the function that runs a job's attempts.
+
+        Raises:
+            UnknownExecutorError: It is not registered here.
+        """
+        if entry.plan.function is not None:
+            return entry.plan.function
+        return self.adapted(self.executors.get(entry.plan.executor or "").function)
+
+    def retry_on(self, entry: JobEntry) -> tuple[type[BaseException], ...]:
+        """Return the exceptions to retry for a job."""
+        name = entry.plan.executor
+        if name is not None and name in self.executors:
+            return self.executors.get(name).retry_on
+        return (Exception,)
+
+    def name_of(self, executor: Callable[[Any], Any] | str) -> str:
+        """Return the name under which an executor's jobs are found."""
+        if isinstance(executor, str):
+            return check_name("executor", executor)
+        check_executor(executor)
+        registration = self.executors.find(executor)
+        return executor_name(executor) if registration is None else registration.name
+
+    def _resolve(
+        self, executor: Callable[[Any], Any] | str | None
+    ) -> tuple[Registration | None, str | None, Callable[[JobContext], Awaitable[Any]] | None]:
+        if executor is None:
+            return None, None, None
+        if isinstance(executor, str):
+            registration: Registration | None = self.executors.get(check_name("executor", executor))
+        else:
+            check_executor(executor)
+            registration = self.executors.find(executor)
+        if registration is not None:
+            return registration, registration.name, self.adapted(registration.function)
+        assert not isinstance(executor, str)
+        if self._durable:
+            raise UnknownExecutorError(executor_name(executor), self.executors)
+        return None, executor_name(executor), self.adapted(executor)
+
+    def _check_served(self, queue: str) -> None:
+        if not self._durable and self._queues is not None and queue not in self._queues:
+            served = ", ".join(map(repr, self._queues)) or "none"
+            raise ValueError(
+                f"queue must be one that this registry serves ({served}); got {queue!r}: it would wait for ever"
+            )
+
+    @staticmethod
+    def _schedule(entry: JobEntry, delay: float | None, run_at: datetime | None) -> None:
+        if delay is not None and run_at is not None:
+            raise ValueError(f"delay and run_at exclude each other; got delay={show(delay)} and run_at={show(run_at)}")
+        if delay is not None:
+            entry.delay = check_seconds("delay", delay)
+            entry.run_at = entry.created_at + entry.delay if entry.delay else None
+        else:
+            entry.run_at = check_moment("run_at", run_at).timestamp()
+            entry.delay = max(entry.run_at - entry.created_at, 0.0)
+        if entry.delay > 0:
+            entry.state = JobState.SCHEDULED
+
+    @staticmethod
+    def _check_storable(entry: JobEntry) -> None:
+        from jobtrio._codec import encode_value
+
+        encode_value("payload", entry.payload)
+        encode_value("metadata", entry.metadata)

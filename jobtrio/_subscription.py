@@ -1,0 +1,210 @@
+"""A consumer's place in a job's stream.
+
+It owns a position and a small buffer, and decides what a consumer that fell behind is told. It reads
+a `TokenLog` and must not know where the log's messages come from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import trio
+
+from jobtrio._checks import check_count, show
+from jobtrio._errors import LaggedError
+from jobtrio._messages import Gap, Message
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from jobtrio._token_log import TokenLog
+
+OnGap: TypeAlias = Literal["raise", "yield"]
+
+BATCH = 256
+"""Messages taken from the log at once, and at most received between two checkpoints."""
+
+
+def check_on_gap(value: object) -> OnGap:
+    """Return ``value`` if it is "raise" or "yield"; raise `ValueError` for anything else."""
+    if value == "raise":
+        return "raise"
+    if value == "yield":
+        return "yield"
+    raise ValueError(f'on_gap must be "raise" or "yield"; got {show(value)}')
+
+
+class Subscription(trio.abc.ReceiveChannel[Message]):
+    """Receives the messages of one job, from where it was placed to the `End`.
+
+    A channel for one consumer, used in ``with``, ``async with`` or neither: a forgotten one costs
+    nothing but its position. After the `End` it raises `trio.EndOfChannel`.
+
+    Receiving is a checkpoint whenever it waits, and at least every 256 messages; in between it takes
+    what is there without giving way to other tasks.
+
+    Attributes:
+        position: The number of the last message taken from the log.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_log",
+        "_lossless",
+        "_on_gap",
+        "_ready",
+        "_token",
+        "_unyielded",
+        "position",
+    )
+
+    def __init__(self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> None:
+        self._log = log
+        self.position = check_position(log, after)
+        self._on_gap = check_on_gap(on_gap)
+        self._lossless = lossless
+        self._ready: list[Message] = []  # taken and not yet received, the next one last
+        self._unyielded = 0  # messages taken since the last checkpoint
+        self._closed = False
+        self._token = trio.lowlevel.current_trio_token() if lossless else None
+        if lossless:
+            log.add_lossless(self)
+
+    def receive_nowait(self) -> Message:
+        """Return the next message, without waiting.
+
+        Raises:
+            trio.WouldBlock: None is there yet.
+            trio.EndOfChannel: The `End` was received.
+            trio.ClosedResourceError: This subscription was closed.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+        """
+        if not self._ready and not self._take(BATCH):
+            raise trio.WouldBlock
+        return self._ready.pop()
+
+    async def receive(self) -> Message:
+        """Return the next message, waiting for it if need be.
+
+        Raises:
+            trio.EndOfChannel: The `End` was received.
+            trio.ClosedResourceError: This subscription was closed.
+            trio.BrokenResourceError: The registry was closed before the job ended (durable stores).
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+
+        Cancellation: no message is lost; the next call receives it.
+        """
+        if not self._ready:
+            await self._refill(BATCH)
+        return self._ready.pop()
+
+    async def receive_batch(self, max: int = BATCH) -> list[Message]:
+        """Return all messages that are there, at least one and at most ``max``, waiting for the first.
+
+        Raises what `receive` raises.
+
+        Cancellation: no message is lost; the next call receives them.
+        """
+        if max != BATCH:
+            check_count("max", max)
+        if not self._ready:
+            await self._refill(max)
+        elif max < len(self._ready):
+            batch = self._ready[-max:]
+            del self._ready[-max:]
+            batch.reverse()
+            return batch
+        batch, self._ready = self._ready, []
+        batch.reverse()
+        return batch
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return self._ready.pop()
+        except IndexError:
+            pass
+        try:
+            await self._refill(BATCH)
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        return self._ready.pop()
+
+    def close(self) -> None:
+        """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ready.clear()
+        if self._lossless:
+            self._log.remove_lossless(self)
+        self._log.wake_readers()
+
+    async def aclose(self) -> None:
+        """Leave, as `close` does. Cancellation: it is closed all the same."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A forgotten lossless consumer must not hold up its job. The collector may run in any thread.
+        if self._token is not None and not self._closed:
+            try:
+                self._token.run_sync_soon(self._log.room_made)
+            except trio.RunFinishedError:
+                pass
+
+    async def _refill(self, most: int) -> None:
+        if self._unyielded >= BATCH:
+            self._unyielded = 0
+            await trio.lowlevel.checkpoint()
+        while not self._take(most):
+            self._unyielded = 0
+            await self._log.wait_beyond(self.position)
+
+    def _take(self, most: int) -> bool:
+        """Move what is there from the log to the buffer; tell whether there was anything."""
+        if self._closed:
+            raise trio.ClosedResourceError("this subscription is closed")
+        log = self._log
+        if missed := log.lost_before(self.position, lossless=self._lossless):
+            gap = Gap(self.position + 1, missed)
+            self.position = missed
+            if self._on_gap == "raise":
+                raise LaggedError(gap.first, gap.last)
+            self._ready.append(gap)
+            return True
+        batch = log.slice(self.position, most)
+        if not batch:
+            if log.end is not None and self.position >= log.end.seq:
+                raise trio.EndOfChannel
+            if log.cut is not None:
+                raise trio.BrokenResourceError(log.cut)
+            return False
+        self.position += len(batch)
+        self._unyielded += len(batch)
+        batch.reverse()
+        self._ready = batch
+        if self._lossless:
+            log.room_made()
+        return True
+
+
+def check_position(log: TokenLog, after: object) -> int:
+    """Return ``after``, the number of a message of this log so far, or 0."""
+    allowed = f"the number of a message so far, 0 to {log.last}"
+    if isinstance(after, bool) or not isinstance(after, int):
+        raise TypeError(f"after must be {allowed}; got {show(after)}")
+    if not 0 <= after <= log.last:
+        raise ValueError(f"after must be {allowed}; got {show(after)}")
+    return after

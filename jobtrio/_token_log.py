@@ -1,0 +1,228 @@
+"""The log of one job's messages: one producer appends, any number of consumers read at their own pace.
+
+It owns the numbering, the bound on what is kept, and the waking of consumers that wait. Whoever is
+behind takes a slice and costs the producer nothing; only those that have read everything are woken.
+It must not know about jobs, stores or attempts: all of it is synchronous and runs in Trio's thread.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
+
+if TYPE_CHECKING:
+    from jobtrio._records import JobError, Outcome
+    from jobtrio._subscription import Subscription
+
+OVERHANG = 2
+"""How many times its limit a log may grow for the sake of a lossless consumer that does not read."""
+
+
+class TokenLog:
+    """The kept messages of one job, numbered from 1, and who waits for more.
+
+    Appending returns at once. What exceeds the limit is dropped from the front, in pieces, so that an
+    append stays cheap; `first` is where reading can start.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_ended_waiters",
+        "_idle",
+        "_items",
+        "_limit",
+        "_lossless",
+        "_restarted",
+        "_room",
+        "_trim_at",
+        "cut",
+        "end",
+    )
+
+    def __init__(self, limit: int, *, base: int = 0) -> None:
+        self._items: list[Message] = []
+        self._base = base  # how many messages came before _items[0]
+        self._limit = limit
+        self._trim_at = limit + max(limit // 8, 16)  # in pieces: one move a slack, not one an append
+        self._restarted = 0  # the last attempt whose Restart is in the log
+        self._idle: dict[trio.lowlevel.Task, None] = {}
+        self._ended_waiters: trio.lowlevel.ParkingLot | None = None
+        self._lossless: weakref.WeakSet[Subscription] | None = None
+        self._room: trio.lowlevel.ParkingLot | None = None
+        self.end: End | None = None
+        self.cut: str | None = None  # why nothing more comes although there is no End
+
+    # -- where things are
+
+    @property
+    def last(self) -> int:
+        """The number of the last message so far, `End` included; 0 before the first."""
+        return self._base + len(self._items) + (self.end is not None)
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest message that can still be read."""
+        return self._base + max(0, len(self._items) - self._limit) + 1
+
+    # -- appending
+
+    def send(self, attempt: int, value: Any) -> int:
+        """Append a `Token` and return its number."""
+        items = self._items
+        seq = self._base + len(items) + 1
+        items.append(Token(seq, attempt, value))
+        if len(items) >= self._trim_at:
+            self._trim()
+        if self._idle:
+            self._wake()
+        return seq
+
+    def progress(self, attempt: int, done: float, total: float | None, note: str | None) -> int:
+        """Append a `Progress` and return its number."""
+        seq = self._base + len(self._items) + 1
+        self.extend((Progress(seq, attempt, done, total, note),))
+        return seq
+
+    def restart(self, attempt: int, error: JobError, delay: float) -> None:
+        """Append the `Restart` that follows ``attempt``; once only, however often it is told."""
+        if attempt > self._restarted and self.end is None:
+            seq = self._base + len(self._items) + 1
+            self.extend((Restart(seq, attempt, error, delay),))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Append the `End` and wake everybody, in one step; once only, however often it is told."""
+        if self.end is None:
+            self.extend((End(self._base + len(self._items) + 1, outcome),))
+
+    def extend(self, messages: tuple[Message, ...] | list[Message]) -> None:
+        """Append messages that have their numbers already; those that are known are passed over."""
+        for message in messages:
+            if self.end is not None or isinstance(message, Gap) or message.seq <= self.last:
+                continue
+            if not self._items:
+                self._base = message.seq - 1  # a log taken over in its middle begins there
+            if isinstance(message, End):
+                self.end = message
+                continue
+            if isinstance(message, Restart):
+                self._restarted = message.attempt
+            self._items.append(message)
+            if len(self._items) >= self._trim_at:
+                self._trim()
+        self._wake()
+        if self.end is not None and self._ended_waiters is not None:
+            self._ended_waiters.unpark_all()
+
+    def cut_off(self, why: str) -> None:
+        """Tell all readers that nothing more comes here although the job has not ended."""
+        if self.end is None:
+            self.cut = why
+            self._wake()
+            if self._ended_waiters is not None:
+                self._ended_waiters.unpark_all()
+
+    # -- reading: for Subscription and for writers that follow
+
+    def slice(self, after: int, most: int) -> list[Message]:
+        """Return up to ``most`` kept messages behind number ``after``, `End` included as the last."""
+        start = after - self._base
+        part = self._items[start : start + most]
+        if self.end is not None and len(part) < most and after + len(part) < self.end.seq:
+            part.append(self.end)
+        return part
+
+    def lost_before(self, after: int, *, lossless: bool) -> int:
+        """Return the number of the last message that a reader behind ``after`` has missed, or 0."""
+        gone = self._base if lossless else self.first - 1
+        return gone if after < gone else 0
+
+    async def wait_beyond(self, after: int) -> None:
+        """Wait until there is a message behind number ``after``, or until woken for another reason.
+
+        Cancellation: nothing has changed.
+        """
+        if self.last > after:
+            await trio.lowlevel.checkpoint()
+            return
+        task = trio.lowlevel.current_task()
+        self._idle[task] = None
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            del self._idle[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def wait_end(self) -> Outcome:
+        """Wait for the `End` and return its outcome.
+
+        Raises:
+            trio.BrokenResourceError: The log was cut off before its `End`.
+
+        Cancellation: nothing has changed.
+        """
+        if self.end is None:
+            if self._ended_waiters is None:
+                self._ended_waiters = trio.lowlevel.ParkingLot()
+            while self.end is None:
+                if self.cut is not None:
+                    raise trio.BrokenResourceError(self.cut)
+                await self._ended_waiters.park()
+        else:
+            await trio.lowlevel.checkpoint()
+        return self.end.outcome
+
+    def wake_readers(self) -> None:
+        """Wake all who wait in `wait_beyond`, for a reason of the caller's (a subscription was closed)."""
+        self._wake()
+
+    # -- lossless consumers
+
+    def add_lossless(self, subscription: Subscription) -> None:
+        """Let `send` wait for ``subscription`` from now on. A forgotten one frees the job by itself."""
+        if self._lossless is None:
+            self._lossless = weakref.WeakSet()
+            self._room = trio.lowlevel.ParkingLot()
+        self._lossless.add(subscription)
+
+    def remove_lossless(self, subscription: Subscription) -> None:
+        """Stop waiting for ``subscription``."""
+        if self._lossless is not None:
+            self._lossless.discard(subscription)
+        self.room_made()
+
+    def room_made(self) -> None:
+        """Let a waiting `send` look again: a lossless consumer has read on, or has left."""
+        if self._room is not None:
+            self._room.unpark_all()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more token would drop what a lossless consumer has not read."""
+        if not self._lossless or len(self._items) < self._limit:
+            return False
+        return any(s.position < self.first for s in self._lossless)
+
+    async def wait_room(self) -> None:
+        """Wait until a lossless consumer has read on or left. Cancellation: nothing has changed."""
+        assert self._room is not None  # is_full was true
+        await self._room.park()
+
+    def _trim(self) -> None:
+        excess = len(self._items) - self._limit
+        if self._lossless:
+            read = min(s.position for s in self._lossless) - self._base
+            excess = min(excess, max(read, len(self._items) - OVERHANG * self._limit))
+        if excess > 0:
+            del self._items[:excess]
+            self._base += excess
+
+    def _wake(self) -> None:
+        idle = self._idle
+        while idle:
+            trio.lowlevel.reschedule(idle.popitem()[0])

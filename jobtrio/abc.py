@@ -1,0 +1,327 @@
+"""`JobStore`: the contract that every store of jobs keeps, in memory as on another machine.
+
+It says what a store must do and remain true to when a call is cancelled, fails half-way or loses its
+reply. It must not know how a store does it, nor who calls it.
+
+The rules, for all stores:
+
+* A call may be made again after `StoreUnavailableError` or a cancellation, with the same arguments: what the first
+  call did is recognised, and the second answers what the first would have answered.
+* A change of a running job's state needs the claim that holds it (`Claim`: its id and the attempt's number). Without
+  it nothing is written, and the answer is False. This is the fencing that keeps a worker that lost its lease from
+  writing.
+* On success the `JobEntry` that was passed, or that the claim carries, has been brought to what is stored.
+* A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
+* `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._messages import Message
+    from jobtrio._policies import Retention
+    from jobtrio._records import JobError, JobRecord, Outcome, Transition
+    from jobtrio._state import JobState
+
+
+class StoreListener(Protocol):
+    """Whom a store tells that something has happened. The calls return at once, in Trio's thread."""
+
+    def work_ready(self) -> None:
+        """A job may have become ready, or the next due time may have moved."""
+
+    def messages_added(self, job_id: str) -> None:
+        """Another process may have added messages to this job."""
+
+    def cancel_requested(self, job_id: str) -> None:
+        """Another process may have asked to cancel this job."""
+
+
+@attrs.frozen
+class StoreSettings:
+    """What a store is told when it is opened.
+
+    Attributes:
+        worker: This process's name in the history.
+        retention: What to keep of ended jobs and of streams.
+        max_queued: How many jobs may wait for their first start, for stores that can say so at once.
+        listener: Whom to tell.
+    """
+
+    worker: str
+    retention: Retention
+    max_queued: int
+    listener: StoreListener
+
+
+@attrs.frozen(eq=False)
+class Claim:
+    """The right to run one attempt of a job: the fencing token of all that the attempt writes.
+
+    Attributes:
+        entry: The job, as claimed.
+        id: The id of the call to `JobStore.claim`.
+        attempt: The attempt's number, from 1.
+    """
+
+    entry: JobEntry
+    id: str
+    attempt: int
+
+
+@attrs.frozen
+class JobQuery:
+    """What `JobStore.find` looks for; None and empty stand for anything.
+
+    Attributes:
+        states: Any of these states.
+        tags: All of these tags.
+        queue: This queue.
+        executor: This executor's name.
+        limit: At most so many, the oldest.
+        after: The id of the last job of the page before.
+    """
+
+    states: frozenset[JobState] | None = None
+    tags: Mapping[str, str] | None = None
+    queue: str | None = None
+    executor: str | None = None
+    limit: int = 100
+    after: str | None = None
+
+
+@attrs.frozen
+class CancelReply:
+    """What became of a request to cancel.
+
+    Attributes:
+        entry: The job, as it is now.
+        accepted: Whether it lives and will end `Cancelled`, or just has.
+    """
+
+    entry: JobEntry
+    accepted: bool
+
+
+@attrs.frozen
+class LeaseReport:
+    """What `JobStore.renew` says of one claim.
+
+    Attributes:
+        held: Whether the claim still holds its job.
+        entry: The job, with the request to cancel if there is one.
+    """
+
+    held: bool
+    entry: JobEntry
+
+
+@attrs.frozen
+class Advance:
+    """What time has brought about.
+
+    Attributes:
+        changed: The jobs whose state has changed, in order.
+        next_due: Seconds until there is more to do; inf for nothing known.
+    """
+
+    changed: Sequence[JobEntry]
+    next_due: float
+
+
+@attrs.frozen
+class Backlog:
+    """How many jobs wait in the queues asked about.
+
+    Attributes:
+        queued: Ready to be claimed.
+        retrying: Waiting for their next attempt.
+        scheduled: Waiting for their start time.
+        running: Running in any process.
+    """
+
+    queued: int = 0
+    retrying: int = 0
+    scheduled: int = 0
+    running: int = 0
+
+
+class JobStore(ABC):
+    """Keeps jobs, their history and their messages.
+
+    Attributes:
+        durable: Whether what it keeps outlives the process. Payloads, tokens and results then have to be what JSON
+            can hold, executors have names, and messages are handed over by `append_messages`.
+        outage_limit: Seconds that a caller waits for a store that is away; inf for one that never is.
+        poll_interval: Seconds after which to look for work although no wake-up came; inf where none gets lost.
+    """
+
+    durable: ClassVar[bool] = True
+    outage_limit: float = 10.0
+    poll_interval: float = 5.0
+
+    @abstractmethod
+    def open(self, settings: StoreSettings) -> AbstractAsyncContextManager[None]:
+        """Make the store usable within the block; all its background work ends with it.
+
+        Raises:
+            StoreUnavailableError: It could not be reached within ``outage_limit``.
+            StoreVersionError: Its format is newer than this version knows.
+            StoreError: It is foreign or damaged; nothing was written.
+        """
+
+    @abstractmethod
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, all or none, and return them in order.
+
+        A job whose key is in use is not stored: the one that has the key takes its place in the answer, also within
+        one call. ``submission`` marks the call, so that a repetition is recognised.
+
+        Raises:
+            DuplicateJobError: An id is in use, or stands twice in ``entries``.
+            QueueFullError: More jobs than ``max_queued`` would wait for their first start.
+        """
+
+    @abstractmethod
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None."""
+
+    @abstractmethod
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs, the oldest first.
+
+        Raises:
+            UnknownJobError: The query's ``after`` is not kept.
+        """
+
+    @abstractmethod
+    async def history(self, job_id: str) -> list[Transition] | None:
+        """Return a job's changes of state, the oldest first, or None for an unknown job."""
+
+    @abstractmethod
+    async def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+
+    @abstractmethod
+    async def backlog(self, queues: Collection[str] | None) -> Backlog:
+        """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+
+    @abstractmethod
+    async def delete(self, job_id: str) -> bool:
+        """Remove an ended job and all that belongs to it; False for an unknown one.
+
+        Raises:
+            IllegalTransitionError: It lives.
+        """
+
+    @abstractmethod
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+
+    @abstractmethod
+    async def claim(
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready.
+
+        Args:
+            claim_id: Marks the call and all it claims.
+            limit: How many at most.
+            lease: Seconds until the claims lapse unless renewed.
+            room: The queues to take from and how many at most from each; None for all queues.
+            executors: Only jobs of these executors; None for all.
+        """
+
+    @abstractmethod
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Let claims last ``lease`` seconds from now, and report on each, in order."""
+
+    @abstractmethod
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        error: JobError | None = None,
+        messages: Sequence[Message] = (),
+    ) -> bool:
+        """End a running job, after appending ``messages``.
+
+        If a request to cancel was accepted before, it ends `Cancelled` with that reason instead. ``error`` is
+        what a cancelled attempt's clean-up raised.
+        """
+
+    @abstractmethod
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``.
+
+        If a request to cancel was accepted before, the job ends `Cancelled` instead.
+        """
+
+    @abstractmethod
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Return a running job to its queue unfinished, after appending ``messages``.
+
+        If a request to cancel was accepted before, the job ends `Cancelled` instead.
+        """
+
+    @abstractmethod
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone.
+
+        The first request's reason stays. Returns None for an unknown job.
+        """
+
+    @abstractmethod
+    async def save_state(self, claim: Claim, value: Any) -> bool:
+        """Keep a value for the job's next attempt."""
+
+    @abstractmethod
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        """Append an attempt's messages, numbered without holes; those that are stored already are passed over."""
+
+    @abstractmethod
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job.
+
+        Where the first of them are no longer kept, the answer begins with a `Gap`.
+        """
+
+    @abstractmethod
+    async def advance(self) -> Advance:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases."""
+
+    @abstractmethod
+    async def prune(self) -> float:
+        """Remove what `Retention` no longer keeps; return the seconds until there may be more, inf for never."""
+
+    async def abandon(self, reason: str) -> list[JobEntry]:
+        """End what cannot outlive this process, and return it. A durable store has nothing of the kind."""
+        return []
+
+    def peek(self, job_id: str) -> JobEntry | None:
+        """Return a job that this process holds anyway, at once, or None."""
+        return None
+
+    def tally(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state, as far as this process knows at once."""
+        return {}
+
+    def __len__(self) -> int:
+        """Return how many jobs the store holds in this process."""
+        return 0

@@ -1,0 +1,175 @@
+"""Executors: the functions that do the jobs, by name, and the ready one that runs a program.
+
+It owns names and the options that belong to an executor rather than to a job. It must not know how
+attempts are started.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from jobtrio._checks import check_name, check_seconds, show
+from jobtrio._command import run_command
+from jobtrio._errors import UnknownExecutorError
+from jobtrio._policies import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Executors", "Registration", "check_executor", "executor_name", "is_async_executor", "run_command"]
+
+F = TypeVar("F", bound="Callable[[Any], Any]")
+
+
+@attrs.frozen(eq=False)
+class Registration:
+    """A registered executor with its options.
+
+    Attributes:
+        name: Its name.
+        function: The executor.
+        time_limit: Seconds an attempt may take, where the job does not say; None for no limit.
+        retry: The retry policy, where the job does not say; None for a single attempt.
+        queue: The queue, where the job does not say; None for ``"default"``.
+        retry_on: Which exceptions to retry under a policy. A time-out is always retried.
+        expose: Whether clients outside the process may submit it.
+    """
+
+    name: str
+    function: Callable[[Any], Any]
+    time_limit: float | None = None
+    retry: RetryPolicy | None = None
+    queue: str | None = None
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    expose: bool = False
+
+
+class Executors:
+    """A collection of named executors."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Registration] = {}
+
+    def register(
+        self,
+        name: str,
+        *,
+        time_limit: float | None = None,
+        retry: RetryPolicy | None = None,
+        queue: str | None = None,
+        retry_on: tuple[type[BaseException], ...] = (Exception,),
+        expose: bool = False,
+    ) -> Callable[[F], F]:
+        """Return a decorator that registers an executor and leaves it as it is.
+
+        Args:
+            name: 1 to 200 printable characters, not in use.
+            time_limit: Seconds an attempt may take, where the job does not say.
+            retry: The retry policy, where the job does not say.
+            queue: The queue, where the job does not say.
+            retry_on: Exception classes to retry under a policy. A time-out is always retried.
+            expose: Whether clients outside the process may submit it.
+
+        Raises:
+            ValueError: The name is in use, or an option makes no sense.
+            TypeError: An option is of the wrong type.
+        """
+        check_name("name", name)
+        if name in self._by_name:
+            raise ValueError(f"name must be one not in use; {name!r} is registered already")
+        if time_limit is not None:
+            time_limit = check_seconds("time_limit", time_limit, zero=False)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
+        if queue is not None:
+            check_name("queue", queue)
+        if not isinstance(expose, bool):
+            raise TypeError(f"expose must be True or False; got {show(expose)}")
+        classes = _check_retry_on(retry_on)
+
+        def decorate(function: F) -> F:
+            check_executor(function)
+            if name in self._by_name:
+                raise ValueError(f"name must be one not in use; {name!r} is registered already")
+            self._by_name[name] = Registration(name, function, time_limit, retry, queue, classes, expose)
+            return function
+
+        return decorate
+
+    def get(self, name: str) -> Registration:
+        """Return what is registered as ``name``.
+
+        Raises:
+            UnknownExecutorError: Nothing is.
+        """
+        try:
+            return self._by_name[name]
+        except (KeyError, TypeError):
+            raise UnknownExecutorError(name, self._by_name) from None
+
+    def find(self, function: Callable[[Any], Any]) -> Registration | None:
+        """Return the first registration of ``function``, or None."""
+        for registration in self._by_name.values():
+            if registration.function is function or registration.function == function:
+                return registration
+        return None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"<Executors {', '.join(self._by_name) or 'none'}>"
+
+
+def check_executor(function: Any) -> None:
+    """Raise `TypeError` unless ``function`` can be an executor."""
+    allowed = "an async function, a plain function, or a partial or callable object of either kind"
+    inner = _innermost(function)
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"executor must be {allowed}; got {show(function)}")
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        kind = "an async generator" if inspect.isasyncgenfunction(inner) else "a generator"
+        raise TypeError(f"executor must be {allowed}; got {show(function)}, {kind}: send its values with job.send")
+
+
+def is_async_executor(function: Callable[[Any], Any]) -> bool:
+    """Whether an executor is to be awaited rather than run in a thread."""
+    return inspect.iscoroutinefunction(_innermost(function))
+
+
+def executor_name(function: Callable[[Any], Any]) -> str:
+    """Return the name that a job's record gives to an executor without a registered name."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    return str(name).rpartition("<locals>.")[2][:200]
+
+
+def _innermost(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type) or not callable(function):
+        return function
+    return type(function).__call__
+
+
+def _check_retry_on(value: Any) -> tuple[type[BaseException], ...]:
+    classes = (value,) if isinstance(value, type) else value
+    if (
+        not isinstance(classes, tuple)
+        or not classes
+        or not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes)
+    ):
+        raise TypeError(f"retry_on must be a tuple of exception classes, at least one; got {show(value)}")
+    return classes

@@ -1,0 +1,1 @@
+"""The stores: where jobs are kept. Each module holds one, and imports what it needs only itself."""

@@ -1,0 +1,459 @@
+"""`MemoryJobStore`: jobs in this process, for as long as it lives.
+
+The contract's plainest form: every call is one synchronous step, so that nothing can come between its
+parts. The entries and logs that it hands out are the ones that it keeps. Waits and limits go by Trio's clock,
+records by wall time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio import _entry as steps
+from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._errors import DuplicateJobError, IllegalTransitionError, QueueFullError, UnknownJobError
+from jobtrio._messages import Gap, Message
+from jobtrio._records import Cancelled, Failed, JobError, JobRecord, Outcome, Transition
+from jobtrio._state import FINAL_STATES, JobState
+from jobtrio._token_log import TokenLog
+from jobtrio.abc import Advance, Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores._index import JobIndex
+from jobtrio.stores._ready import ReadyQueue
+from jobtrio.stores._timers import Timer, TimerHeap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+LOSSES = 3
+"""Leases lost in a row after which a job fails: whatever kills its workers must stop somewhere."""
+
+_REMEMBERED = 32  # calls to `claim` whose repetition is recognised
+
+
+class MemoryJobStore(JobStore):
+    """Keeps jobs in memory, bounded by `Retention` and ``max_queued``."""
+
+    durable = False
+    outage_limit = inf
+    poll_interval = inf
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, JobEntry] = {}
+        self._keys: dict[str, JobEntry] = {}
+        self._index = JobIndex()
+        self._ready = ReadyQueue()
+        self._timers = TimerHeap()
+        self._ended: deque[tuple[float, JobEntry]] = deque()  # with removed ones, counted in _removed
+        self._removed = 0
+        self._claims: dict[str, list[Claim]] = {}
+        self._inserted = 0
+        self._waiting = 0  # submitted and never started
+        self._settings: StoreSettings | None = None
+
+    @property
+    def settings(self) -> StoreSettings:
+        """What the store was opened with."""
+        assert self._settings is not None, "the store is not open"
+        return self._settings
+
+    @asynccontextmanager
+    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
+        """Make the store usable within the block."""
+        self._settings = settings
+        yield
+
+    # -- putting in, finding, taking out
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        placed: dict[str, JobEntry] = {}
+        keys: dict[str, JobEntry] = {}
+        answer: list[JobEntry] = []
+        for entry in entries:
+            kept = self._jobs.get(entry.id)
+            if kept is not None and kept.submission == submission:
+                answer.append(kept)
+                continue
+            holder = None if entry.key is None else self._keys.get(entry.key) or keys.get(entry.key)
+            if holder is not None:
+                answer.append(holder)
+                continue
+            if kept is not None or entry.id in placed:
+                raise DuplicateJobError(entry.id)
+            placed[entry.id] = entry
+            if entry.key is not None:
+                keys[entry.key] = entry
+            answer.append(entry)
+        if placed and self._waiting + len(placed) > self.settings.max_queued:
+            raise QueueFullError(self.settings.max_queued)
+        for entry in placed.values():
+            self._place(entry, submission)
+        if placed:
+            self.settings.listener.work_ready()
+        return answer
+
+    def _place(self, entry: JobEntry, submission: str) -> None:
+        now = trio.current_time() if entry.delay or entry.expires_in is not None or entry.is_held else 0.0
+        self._inserted += 1
+        self._waiting += 1
+        entry.order = self._inserted
+        entry.submission = submission
+        entry.state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
+        self._jobs[entry.id] = entry
+        if entry.key is not None:
+            self._keys[entry.key] = entry
+        self._index.add(entry)
+        if entry.delay > 0:
+            entry.due = now + entry.delay
+            self._timers.add(entry.due, Timer.DUE, entry)
+        elif not entry.is_held:
+            self._ready.push(entry)
+        if entry.is_held:
+            entry.expires = now + entry.delay + self.settings.retention.held_for
+            self._timers.add(entry.expires, Timer.EXPIRY, entry)
+        elif entry.expires_in is not None:
+            entry.expires = now + entry.expires_in
+            self._timers.add(entry.expires, Timer.EXPIRY, entry)
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None."""
+        return self.peek(job_id)
+
+    def peek(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None, at once."""
+        self._evict()
+        return self._jobs.get(job_id)
+
+    def __len__(self) -> int:
+        self._evict()
+        return len(self._jobs)
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs, the oldest first."""
+        self._evict()
+        after = 0
+        if query.after is not None:
+            last = self._jobs.get(query.after)
+            if last is None:
+                raise UnknownJobError(query.after)
+            after = last.order
+        return [entry.record() for entry in self._index.find(query, after)]
+
+    async def history(self, job_id: str) -> list[Transition] | None:
+        """Return a job's changes of state, the oldest first, or None for an unknown job."""
+        entry = self.peek(job_id)
+        return None if entry is None else entry.history()
+
+    async def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        return self.tally()
+
+    def tally(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state, at once."""
+        self._evict()
+        return {state: self._index.count(state) for state in JobState}
+
+    async def backlog(self, queues: Collection[str] | None) -> Backlog:
+        """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+        states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
+        return Backlog(*(self._index.waiting(state, queues) for state in states))
+
+    async def delete(self, job_id: str) -> bool:
+        """Remove an ended job and all that belongs to it; False for an unknown one."""
+        entry = self.peek(job_id)
+        if entry is None:
+            return False
+        if entry.state not in FINAL_STATES:
+            raise IllegalTransitionError(
+                entry.state,
+                None,
+                f"job {job_id!r} is {entry.state}: only an ended job can be removed; cancel it first",
+            )
+        self._forget(entry)
+        self._removed += 1
+        if 2 * self._removed > len(self._ended):
+            self._ended = deque(item for item in self._ended if item[1].id in self._jobs)
+            self._removed = 0
+        return True
+
+    # -- running
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+        entry = self.peek(job_id)
+        if entry is None or not entry.is_held or entry.state in FINAL_STATES:
+            return False
+        previous = self._index.group_of(entry)
+        entry.plan = plan
+        self._index.moved(entry, previous)
+        entry.expires = None
+        if entry.expires_in is not None:
+            left = entry.expires_in - (time.time() - entry.created_at)
+            entry.expires = trio.current_time() + max(left, 0.0)
+            self._timers.add(entry.expires, Timer.EXPIRY, entry)
+        if entry.state is JobState.QUEUED:
+            self._ready.push(entry)
+        self.settings.listener.work_ready()
+        return True
+
+    async def claim(
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
+        if claim_id in self._claims:
+            return [claim for claim in self._claims[claim_id] if self._holds(claim)]
+        claims = []
+        worker, now = self.settings.worker, time.time()
+        lease_until = inf if lease == inf else trio.current_time() + lease
+        for entry in self._ready.pop(limit, room, executors):
+            previous = self._index.group_of(entry)
+            if entry.attempt == 0:
+                self._waiting -= 1
+            steps.start(entry, claim=claim_id, worker=worker, now=now)
+            self._index.moved(entry, previous)
+            entry.lease_until = lease_until
+            self._timers.add(lease_until, Timer.LEASE, entry)
+            claims.append(Claim(entry, claim_id, entry.attempt))
+        if claims and lease != inf:
+            self._claims[claim_id] = claims
+            if len(self._claims) > _REMEMBERED:
+                del self._claims[next(iter(self._claims))]
+        return claims
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Let claims last ``lease`` seconds from now, and report on each, in order."""
+        reports = []
+        for claim in claims:
+            entry = self._jobs.get(claim.entry.id, claim.entry)
+            held = self._holds(claim)
+            if held:
+                entry.lease_until = trio.current_time() + lease
+                self._timers.add(entry.lease_until, Timer.LEASE, entry)
+            reports.append(LeaseReport(held, entry))
+        return reports
+
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        error: JobError | None = None,
+        messages: Sequence[Message] = (),
+    ) -> bool:
+        """End a running job, after appending ``messages``."""
+        if not self._holds(claim):
+            return self._has_settled(claim)
+        entry = self._append(claim, messages)
+        if entry.cancel is not None and not isinstance(outcome, Cancelled):
+            error = outcome.error if isinstance(outcome, Failed) else error
+            outcome = Cancelled(entry.cancel.reason)
+        self._end(entry, outcome, error)
+        return True
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
+        if not self._holds(claim):
+            return self._has_settled(claim)
+        entry = self._append(claim, messages)
+        if entry.cancel is not None:
+            self._end(entry, Cancelled(entry.cancel.reason), error)
+            return True
+        previous = self._index.group_of(entry)
+        steps.retry(entry, error, worker=self.settings.worker, now=time.time())
+        self._index.moved(entry, previous)
+        self._log(entry).restart(claim.attempt, error, delay)
+        entry.due = trio.current_time() + delay
+        self._timers.add(entry.due, Timer.DUE, entry)
+        self.settings.listener.work_ready()
+        return True
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Return a running job to its queue unfinished, after appending ``messages``."""
+        if not self._holds(claim):
+            return self._has_settled(claim)
+        entry = self._append(claim, messages)
+        if entry.cancel is not None:
+            self._end(entry, Cancelled(entry.cancel.reason), None)
+            return True
+        error = JobError("lost", "Released", reason)
+        entry.losses = 0
+        self._log(entry).restart(claim.attempt, error, 0.0)
+        self._requeue(entry, reason)
+        return True
+
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
+        entry = self.peek(job_id)
+        if entry is None:
+            return None
+        if entry.state in FINAL_STATES:
+            return CancelReply(entry, False)
+        if entry.cancel is None:
+            entry.cancel = CancelRequest(time.time(), reason, grace)
+        if entry.state is JobState.RUNNING:
+            self.settings.listener.cancel_requested(job_id)
+        else:
+            self._end(entry, Cancelled(entry.cancel.reason), None)
+        return CancelReply(entry, True)
+
+    async def save_state(self, claim: Claim, value: Any) -> bool:
+        """Keep a value for the job's next attempt."""
+        if not self._holds(claim):
+            return False
+        self._jobs[claim.entry.id].saved_state = value
+        return True
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        """Append an attempt's messages; those that are stored already are passed over."""
+        if not self._holds(claim):
+            return False
+        self._append(claim, messages)
+        self.settings.listener.messages_added(claim.entry.id)
+        return True
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        entry = self.peek(job_id)
+        if entry is None:
+            return None
+        log = self._log(entry)
+        missed = log.lost_before(after, lossless=False)
+        if not missed:
+            return log.slice(after, limit)
+        return [Gap(after + 1, missed), *log.slice(missed, limit - 1)]
+
+    # -- time
+
+    async def advance(self) -> Advance:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases."""
+        if self._timers.next() == inf:
+            return _NOTHING_DUE
+        now = trio.current_time()
+        changed = []
+        while found := self._timers.pop(now):
+            timer, entry = found
+            changed.append(entry)
+            if timer is Timer.DUE:
+                self._requeue(entry, None)
+            elif timer is Timer.EXPIRY:
+                self._end(entry, Failed(_expired(entry)), None)
+            else:
+                self._lapse(entry)
+        return Advance(changed, max(self._timers.next() - now, 0.0))
+
+    async def prune(self) -> float:
+        """Remove ended jobs that are too old; return the seconds until there may be more."""
+        self._evict()
+        if not self._ended:
+            return inf
+        return max(self._ended[0][0] + self.settings.retention.finished_for - trio.current_time(), 0.0)
+
+    async def abandon(self, reason: str) -> list[JobEntry]:
+        """End every living job: none can outlive the process."""
+        living = self._index.living(FINAL_STATES)
+        for entry in living:
+            outcome = Cancelled(reason if entry.cancel is None else entry.cancel.reason)
+            self._end(entry, outcome, None)
+        return living
+
+    # -- parts of the above
+
+    def _holds(self, claim: Claim) -> bool:
+        entry = self._jobs.get(claim.entry.id)
+        return (
+            entry is not None
+            and entry.state is JobState.RUNNING
+            and entry.claim == claim.id
+            and entry.attempt == claim.attempt
+        )
+
+    def _has_settled(self, claim: Claim) -> bool:
+        """Whether this claim's attempt is over by its own doing, so that a repetition is answered like the first."""
+        entry = self._jobs.get(claim.entry.id)
+        return entry is not None and entry.claim == claim.id and entry.attempt == claim.attempt
+
+    def _append(self, claim: Claim, messages: Sequence[Message]) -> JobEntry:
+        entry = self._jobs[claim.entry.id]
+        if messages:
+            self._log(entry).extend(list(messages))
+        return entry
+
+    def _log(self, entry: JobEntry) -> TokenLog:
+        if entry.log is None:
+            entry.log = TokenLog(self.settings.retention.tokens_per_job)
+            if entry.outcome is not None:
+                entry.log.finish(entry.outcome)
+        return entry.log
+
+    def _lapse(self, entry: JobEntry) -> None:
+        entry.claim = None
+        entry.losses += 1
+        if entry.cancel is not None:
+            self._end(entry, Cancelled(entry.cancel.reason), None)
+            return
+        error = JobError("lost", "LeaseLost", f"worker {entry.worker!r} did not renew its lease")
+        entry.error = error
+        if entry.losses >= LOSSES:
+            self._end(entry, Failed(error), None)
+            return
+        self._log(entry).restart(entry.attempt, error, 0.0)
+        self._requeue(entry, "lost lease")
+
+    def _requeue(self, entry: JobEntry, reason: str | None) -> None:
+        previous = self._index.group_of(entry)
+        steps.become_ready(entry, worker=self.settings.worker, now=time.time(), reason=reason)
+        self._index.moved(entry, previous)
+        if not entry.is_held:
+            self._ready.push(entry)
+            self.settings.listener.work_ready()
+
+    def _end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
+        previous = self._index.group_of(entry)
+        in_line = entry.state is JobState.QUEUED and not entry.is_held
+        if entry.attempt == 0:
+            self._waiting -= 1
+        steps.finish(entry, outcome, worker=self.settings.worker, now=time.time(), error=error)
+        self._index.moved(entry, previous)
+        if in_line:
+            self._ready.gone(entry)
+        if entry.log is not None:
+            entry.log.finish(outcome)
+        self._ended.append((trio.current_time(), entry))
+        self._evict()
+
+    def _evict(self) -> None:
+        ended, retention = self._ended, self.settings.retention
+        oldest = -inf if retention.finished_for == inf or not ended else trio.current_time() - retention.finished_for
+        while ended and (len(ended) - self._removed > retention.finished_jobs or ended[0][0] <= oldest):
+            entry = ended.popleft()[1]
+            if self._jobs.get(entry.id) is entry:
+                self._forget(entry)
+            else:
+                self._removed -= 1
+
+    def _forget(self, entry: JobEntry) -> None:
+        del self._jobs[entry.id]
+        self._index.remove(entry)
+        if entry.key is not None and self._keys.get(entry.key) is entry:
+            del self._keys[entry.key]
+
+
+_NOTHING_DUE = Advance((), inf)
+
+
+def _expired(entry: JobEntry) -> JobError:
+    if entry.is_held:
+        return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
+    return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")
