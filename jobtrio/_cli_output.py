@@ -1,0 +1,97 @@
+"""Where the command's output goes: messages as text or JSON, onto the process's own stdout and stderr.
+
+Each write is made by a worker thread, unbuffered, so that a reader that stalls (a pager, a full disk's
+retry) holds up this consumer alone: Ctrl-C, limits and the job's own clean-up go on. It must not know how
+the messages came about.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import trio
+
+from jobtrio._messages import End, Gap, Progress, Restart, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobtrio._messages import Message
+
+STDOUT = 1
+STDERR = 2
+
+Piece: TypeAlias = tuple[int, str]
+"""A descriptor, and text for it."""
+
+
+class Output:
+    """The process's stdout and stderr, as a consumer needs them.
+
+    A stream that was closed before the start takes everything and shows nothing.
+    """
+
+    def __init__(self) -> None:
+        # Not the descriptors alone: where 1 or 2 was closed, something else may have taken its number.
+        streams = ((STDOUT, sys.stdout), (STDERR, sys.stderr))
+        self._encodings = {fd: stream.encoding for fd, stream in streams if stream is not None}
+
+    async def write(self, pieces: Iterable[Piece]) -> None:
+        """Write ``pieces`` in order; what follows on the same descriptor goes in one write.
+
+        Raises:
+            BrokenPipeError: The reader left.
+            OSError: The descriptor can't be written.
+
+        *Cancellation*: returns at once, though a write that is stalled may still happen.
+        """
+        for fd, group in groupby(pieces, key=lambda piece: piece[0]):
+            if (encoding := self._encodings.get(fd)) is not None:
+                data = "".join(text for _, text in group).encode(encoding, "backslashreplace")
+                # Abandoning leaves a daemon thread in os.write, which holds nothing that others need.
+                await trio.to_thread.run_sync(_write_all, fd, data, abandon_on_cancel=True)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            # Another process that shares the terminal or pipe has made it non-blocking.
+            select.select([], [fd], [])
+
+
+def line_of(token: Token) -> Piece:
+    """Return a token of ``run_command`` as its line, which has no end yet where more of it follows."""
+    value: dict[str, Any] = token.value
+    end = "" if value.get("partial") else "\n"
+    if "stderr" in value:
+        return STDERR, value["stderr"] + end
+    return STDOUT, value["stdout"] + end
+
+
+def json_line(message: Message) -> Piece:
+    """Return a message as a line of JSON for stdout."""
+    # ASCII alone, so that a line is the same in every locale.
+    return STDOUT, json.dumps(message_fields(message), default=repr) + "\n"
+
+
+def message_fields(message: Message) -> dict[str, Any]:
+    """Return a message as a mapping that names its ``type`` first."""
+    fields = {"type": type(message).__name__.lower(), **attrs.asdict(message, recurse=False)}
+    match message:
+        case Restart():
+            fields["error"] = attrs.asdict(message.error)
+        case End():
+            outcome = message.outcome
+            fields["outcome"] = {"type": type(outcome).__name__.lower(), **attrs.asdict(outcome)}
+        case Token() | Progress() | Gap():
+            pass
+    return fields

@@ -1,0 +1,86 @@
+"""The ``jobtrio`` command: its parser, and the way into its subcommands.
+
+Each subcommand is a module of its own with an ``add_parser`` that declares its options and names the
+function that runs it. This module knows their order and what is common to them: the version, usage errors,
+Ctrl-C, and a reader of the output that left. It must not know what any of them does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import jobtrio
+from jobtrio import _cli_run, _demo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = (_demo.add_parser, _cli_run.add_parser)
+"""What adds the subcommands, in the order in which ``--help`` shows them."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell gives it: 128 + SIGINT."""
+
+READER_LEFT = 141
+"""The exit code when nobody reads the output any more, as a shell gives it: 128 + SIGPIPE."""
+
+EXAMPLES = """\
+examples:
+  jobtrio demo                  see what a job can do, in a few seconds
+  jobtrio run -- make test      run a program as a job and watch it
+  jobtrio run --help            all that run can do
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="jobtrio",
+        description="Run jobs whose output people watch.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"jobtrio {jobtrio.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for add_parser in COMMANDS:
+        add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        argv: The arguments behind the command's name; None takes those of the process.
+
+    Raises:
+        SystemExit: With 0 for ``--help`` and ``--version``, with 2 for bad usage.
+    """
+    try:
+        options, unknown = build_parser().parse_known_args(argv)
+        if unknown:
+            known = f"{options.parser.prog} --help lists what is known"
+            options.parser.error(f"unknown: {' '.join(unknown)}; {known}")
+        return int(options.run(options))
+    except* KeyboardInterrupt:  # may come from within nurseries
+        exit_code = INTERRUPTED
+    except* BrokenPipeError:
+        exit_code = READER_LEFT
+    finally:
+        _flush()
+    return exit_code
+
+
+def _flush() -> None:
+    """Write what is buffered, so that the interpreter has nothing left to complain of at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            # None where the descriptor was closed before the start.
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

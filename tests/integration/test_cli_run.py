@@ -1,0 +1,527 @@
+"""``jobtrio run``, driven as a user, a shell and a terminal drive it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LAUNCHER = """
+import fcntl, os, signal, sys, termios
+# A test run in the background of a shell ignores SIGINT, and so would all that it starts.
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+if os.isatty(0):
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "jobtrio", "run", *sys.argv[1:]])
+"""
+
+TELL = "echo pid $$; "
+"""What a script begins with to say its id, which is that of its session."""
+
+STUBBORN = TELL + "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo ready; while :; do sleep 1; done"
+"""A script that, like its child, does not go for SIGTERM."""
+
+
+class Command:
+    """A running ``jobtrio run``."""
+
+    def __init__(self, *args: str, **options: Any) -> None:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        self.process = subprocess.Popen([sys.executable, "-c", LAUNCHER, *args], bufsize=0, **pipes)
+        self.session = 0
+
+    def line(self) -> str:
+        """Return the next line of stdout, without its end."""
+        assert self.process.stdout is not None
+        return bytes(self.process.stdout.readline()).decode().removesuffix("\n")
+
+    def lines_until(self, last: str) -> None:
+        """Read stdout up to a line; on the way note the session of a script that began with `TELL`."""
+        while (line := self.line()) != last:
+            assert line, f"no line {last!r}"
+            if line.startswith("pid "):
+                self.session = int(line.split()[1])
+
+    def send(self, number: int) -> None:
+        """Send a signal to jobtrio alone."""
+        self.process.send_signal(number)
+
+    def errors_until(self, part: str) -> None:
+        """Read stderr up to a line that holds ``part``."""
+        assert self.process.stderr is not None
+        while part.encode() not in (line := self.process.stderr.readline()):
+            assert line, f"nothing with {part!r}"
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end and return the exit code and the rest of stdout and stderr."""
+        out, err = self.process.communicate()
+        return self.process.returncode, out.decode() if out else "", err.decode() if err else ""
+
+    def close(self) -> None:
+        """End what a failed test left."""
+        if self.session:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.session, signal.SIGKILL)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Command]]:
+    """Return what starts ``jobtrio run``; it is gone when the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*args: str, **options: Any) -> Command:
+            command = Command(*args, **options)
+            stack.callback(command.close)
+            return command
+
+        yield start
+
+
+def run(*args: str, **options: Any) -> tuple[int, str, str]:
+    """Run ``jobtrio run`` with ``args`` to its end; return exit code, stdout and stderr."""
+    argv = [sys.executable, "-m", "jobtrio", "run", *args]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+def living(session: int) -> list[int]:
+    """Return the processes of a session that are neither gone nor zombies."""
+    assert session
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, _, rest = stat.read_text().partition(" ")
+            fields = rest.rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found.append(int(pid))
+    return found
+
+
+class TestOutput:
+    def test_each_line_on_its_stream(self) -> None:
+        """Lines of stdout come on stdout, those of stderr on stderr, and stderr ends with a summary."""
+        code, out, err = run("--", "sh", "-c", "echo one; echo two >&2; echo three")
+        assert (code, out) == (0, "one\nthree\n")
+        assert re.fullmatch(r"two\njobtrio: completed in \d+\.\d s, 1 attempt, 3 lines\n", err)
+
+    def test_live(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        """A line is there while the program waits for something that only its reader can do."""
+        fifo = tmp_path / "go"
+        os.mkfifo(fifo)
+        command = start("--", "sh", "-c", f"echo first; read x < {fifo}; echo $x")
+        assert command.line() == "first"
+        fifo.write_text("second\n")
+        assert command.line() == "second"
+        assert command.end()[0] == 0
+
+    def test_long_line_is_one_line(self) -> None:
+        """A line that comes in parts is one line on the screen and in the summary."""
+        code, out, err = run("--", sys.executable, "-c", "print('x' * 200_000)")
+        assert (code, out) == (0, "x" * 200_000 + "\n")
+        assert "1 attempt, 1 line\n" in err
+
+    def test_what_is_drawn_over_again(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        """A progress display that returns to its line's beginning is seen while it is drawn."""
+        fifo = tmp_path / "go"
+        os.mkfifo(fifo)
+        command = start("--", "sh", "-c", rf"printf '10%%\r'; read x < {fifo}; printf '100%%\n'")
+        assert command.process.stdout is not None
+        assert command.process.stdout.read(4) == b"10%\r"
+        fifo.write_text("go\n")
+        assert command.end()[1] == "100%\n"
+
+    def test_bytes_and_encodings(self) -> None:
+        """Bytes that are no text come as escapes, and so do characters that the output can't hold."""
+        program = ("--", "printf", r"\377 caf\303\251\n")
+        assert run(*program, encoding="utf-8", env={**os.environ, "PYTHONIOENCODING": "utf-8"})[1] == "\\xff café\n"
+        assert run(*program, env={**os.environ, "PYTHONIOENCODING": "ascii"})[1] == "\\xff caf\\xe9\n"
+
+    def test_slow_reader_loses_nothing(self, start: Callable[..., Command]) -> None:
+        """A reader that begins late gets every line, though there are many more than are kept."""
+        count = 100_000
+        command = start("--", "sh", "-c", f"echo begin >&2; seq {count}")
+        command.errors_until("begin")
+        code, out, err = command.end()
+        assert code == 0
+        assert out == "".join(f"{n}\n" for n in range(1, count + 1))
+        assert f"{count + 1} lines" in err
+
+    def test_stalled_reader_holds_up_the_program(self, start: Callable[..., Command], tmp_path: Path) -> None:
+        """While nobody reads, the program waits rather than fill the memory, and ends once somebody does."""
+        done = tmp_path / "done"
+        script = f"echo begin >&2; head -c 9000000 /dev/zero | tr '\\0' x | fold -w 1000; : > {done}"
+        command = start("--", "sh", "-c", script)
+        command.errors_until("begin")
+        wait_until_blocked(command)
+        assert not done.exists()
+        assert command.end()[0] == 0
+        assert done.exists()
+
+    def test_json(self) -> None:
+        """With --json each message is a line of JSON, numbered without holes, the ending last."""
+        code, out, err = run("--json", "--retry", "1", "--", "sh", "-c", "echo é; echo e >&2; exit 3")
+        messages = [json.loads(line) for line in out.splitlines()]
+        assert code == 3
+        assert [message["seq"] for message in messages] == list(range(1, 7))
+        kinds = [message["type"] for message in messages]
+        assert kinds == ["token", "token", "restart", "token", "token", "end"]
+        assert {"stdout": "é"} in [message.get("value") for message in messages]
+        assert {"stderr": "e"} in [message.get("value") for message in messages]
+        assert (messages[2]["attempt"], messages[2]["error"]["kind"], messages[2]["delay"]) == (
+            1,
+            "exception",
+            1.0,
+        )
+        assert messages[-1]["outcome"]["type"] == "failed"
+        assert messages[-1]["outcome"]["error"]["type"] == "CommandFailedError"
+        assert err.splitlines()[-1].startswith("jobtrio: failed with exit code 3 after ")
+
+    def test_json_of_a_success(self) -> None:
+        """The ending of a program that exits with 0 is a completion with that result."""
+        _, out, _ = run("--json", "--", "true")
+        assert json.loads(out) == {"type": "end", "seq": 1, "outcome": {"type": "completed", "result": 0}}
+
+    def test_closed_stdout(self) -> None:
+        """With stdout closed from the start the program runs all the same."""
+        argv = f"{sys.executable} -m jobtrio run -- sh -c 'echo lost; echo seen >&2; exit 4' >&-"
+        done = subprocess.run(["sh", "-c", argv], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.startswith("seen\njobtrio: failed with exit code 4")
+
+    def test_full_disk(self) -> None:
+        """Output that can't be written ends the program, says so, and gives 1."""
+        with open("/dev/full", "wb") as full:
+            argv = [sys.executable, "-m", "jobtrio", "run", "--", "sh", "-c", "echo x; exec sleep 60"]
+            done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 1
+        assert "the output can't be written: No space left on device" in done.stderr
+
+
+def wait_until_blocked(command: Command) -> None:
+    """Wait until jobtrio's pipe to us is full: for half a second nothing was added."""
+    assert command.process.stdout is not None
+    size, seen = 0, 0
+    while size == 0 or seen < 10:
+        answer = fcntl.ioctl(command.process.stdout, termios.FIONREAD, b"\0" * 4)
+        waiting = int.from_bytes(answer, sys.byteorder)
+        seen = seen + 1 if waiting == size else 0
+        size = waiting
+        time.sleep(0.05)
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("script", "code", "words"),
+        [
+            ("exit 0", 0, "completed in"),
+            ("exit 3", 3, "failed with exit code 3 after"),
+            ("kill -9 $$", 137, "was killed by SIGKILL after"),
+            ("kill -TERM $$", 143, "was killed by SIGTERM after"),
+            ("exit 137", 137, "failed with exit code 137 after"),
+        ],
+    )
+    def test_program_that_ran(self, script: str, code: int, words: str) -> None:
+        """The exit code is the program's, or 128 and the number of the signal that killed it."""
+        got, _, err = run("--", "sh", "-c", script)
+        assert got == code
+        assert f"jobtrio: {words}" in err
+
+    def test_not_found(self) -> None:
+        """A program that isn't there gives 127 at once, whatever --retry says."""
+        code, _, err = run("--retry", "5", "--", "no-such-program-here")
+        assert code == 127
+        assert err.startswith("jobtrio: can't run 'no-such-program-here': no such program")
+        assert len(err.splitlines()) == 1
+
+    def test_not_executable(self, tmp_path: Path) -> None:
+        """A file that can't be executed gives 126, and so does a folder, and a file of no known format."""
+        plain, strange = tmp_path / "plain", tmp_path / "strange"
+        plain.write_text("echo\n")
+        strange.write_bytes(b"\x01\x02")
+        strange.chmod(0o755)
+        for path in (plain, tmp_path, strange):
+            code, _, err = run("--", str(path))
+            assert code == 126
+            assert err.startswith(f"jobtrio: can't run {str(path)!r}: ")
+
+    def test_time_limit(self, start: Callable[..., Command]) -> None:
+        """A program whose time is up is ended with all that it started, and gives 124."""
+        command = start("--time-limit", "0.5", "--", "sh", "-c", TELL + "echo ready; sleep 60 & sleep 60")
+        command.lines_until("ready")
+        code, _, err = command.end()
+        assert code == 124
+        assert re.fullmatch(r"jobtrio: timed out after \d+\.\d s, 1 attempt, 2 lines\n", err)
+        assert living(command.session) == []
+
+    @pytest.mark.parametrize(
+        ("args", "parts"),
+        [
+            (["--time-limit", "soon", "--", "true"], ["--time-limit", "'soon'", "seconds above 0"]),
+            (["--time-limit", "0", "--", "true"], ["--time-limit", "'0'", "seconds above 0"]),
+            (["--time-limit", "nan", "--", "true"], ["--time-limit", "'nan'", "seconds above 0"]),
+            (["--time-limit", "inf", "--", "true"], ["--time-limit", "'inf'", "finite"]),
+            (["--grace", "-1", "--", "true"], ["--grace", "'-1'", "0 or more"]),
+            (["--retry", "1.5", "--", "true"], ["--retry", "'1.5'", "whole number"]),
+            (["--retry", "-1", "--", "true"], ["--retry", "'-1'", "whole number"]),
+            (["--retry", "9" * 5000, "--", "true"], ["--retry", "99…", "whole number"]),
+            (["--cwd", "/no/such", "--", "true"], ["--cwd", "'/no/such'", "a directory that exists"]),
+            (["--env", "DEBUG", "--", "true"], ["--env", "'DEBUG'", "NAME=VALUE"]),
+            (["--env", "=1", "--", "true"], ["--env", "'=1'", "NAME=VALUE"]),
+            (["--queue", "", "--", "true"], ["--queue", "''", "1 to 200 printable characters"]),
+            (["--limit", "3", "--", "true"], ["--limit", "jobtrio run --help"]),
+            (["--time", "3", "--", "true"], ["--time", "jobtrio run --help"]),
+            (["--retry"], ["--retry", "expected one argument"]),
+            ([], ["PROGRAM is missing", "jobtrio run -- ls"]),
+            (["--json", "--"], ["PROGRAM is missing"]),
+            (["--", ""], ["PROGRAM", "''"]),
+        ],
+    )
+    def test_bad_usage(self, args: list[str], parts: list[str]) -> None:
+        """Bad usage gives 2, and names the option, its value, and what is allowed."""
+        code, out, err = run(*args)
+        assert (code, out) == (2, "")
+        for part in ("usage: jobtrio run", *parts):
+            assert part in err
+        assert "Traceback" not in err
+
+
+class TestOptions:
+    def test_programs_own_options_are_its_own(self) -> None:
+        """What stands behind the program belongs to it, even where jobtrio has an option of that name."""
+        program = (sys.executable, "-c", "import sys; print(sys.argv[1:])")
+        args = ("--json", "--", "--retry", "x", "-h")
+        assert run("--", *program, *args)[1] == f"{list(args)}\n"
+        assert run(*program, *args)[1] == f"{list(args)}\n"
+
+    def test_cwd_and_env(self, tmp_path: Path) -> None:
+        """--cwd is where it runs; --env comes on top of what it inherits, and may be given several times."""
+        args = ("--cwd", str(tmp_path), "--env", "A=1", "--env", "B=x=y", "--env", "C=")
+        code, out, _ = run(*args, "--", "sh", "-c", "pwd -P; echo $A $B ${C-none} $D", env={**os.environ, "D": "d"})
+        assert (code, out) == (0, f"{tmp_path.resolve()}\n1 x=y d\n")
+
+    def test_queue(self) -> None:
+        """A queue may be named."""
+        assert run("--queue", "gpu", "--", "echo", "x")[:2] == (0, "x\n")
+
+    def test_retry_until_it_works(self, tmp_path: Path) -> None:
+        """With --retry a failed program is tried again, and stderr says why and when."""
+        script = f"echo try; test -e {tmp_path}/seen || {{ : > {tmp_path}/seen; exit 7; }}"
+        code, out, err = run("--retry", "2", "--", "sh", "-c", script)
+        assert (code, out) == (0, "try\ntry\n")
+        between, summary = err.splitlines()
+        assert between == "jobtrio: attempt 1 of 3 failed with exit code 7; the next follows in 1 s"
+        assert re.fullmatch(r"jobtrio: completed in \d+\.\d s, 2 attempts, 2 lines", summary)
+
+    def test_retry_in_vain(self) -> None:
+        """When every attempt failed, the exit code is the last one's."""
+        code, _, err = run("--retry", "1", "--time-limit", "0.3", "--", "sleep", "60")
+        assert code == 124
+        assert err.startswith("jobtrio: attempt 1 of 2 timed out; the next follows in 1 s\n")
+        assert "2 attempts" in err
+
+    def test_no_input(self) -> None:
+        """The program has no standard input: what waits for some sees its end."""
+        assert run("--", "cat", stdin=subprocess.DEVNULL)[0] == 0
+        assert run("--", "cat", input="nobody reads this")[:2] == (0, "")
+
+
+class TestStopping:
+    def test_interrupt_is_graceful(self, start: Callable[..., Command]) -> None:
+        """After one Ctrl-C the program gets SIGTERM, its last words are shown, and the exit code is 130."""
+        script = TELL + "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+        command = start("--", "sh", "-c", script)
+        command.lines_until("ready")
+        command.send(signal.SIGINT)
+        code, out, err = command.end()
+        assert (code, out) == (130, "bye\n")
+        assert "jobtrio: Ctrl-C: the program has 5 s to end; Ctrl-C kills it\n" in err
+        summary = err.splitlines()[-1]
+        assert re.fullmatch(r"jobtrio: cancelled after \d+\.\d s \(Ctrl-C\), 1 attempt, \d lines", summary)
+        assert living(command.session) == []
+
+    def test_second_interrupt_kills(self, start: Callable[..., Command]) -> None:
+        """A second Ctrl-C ends at once what SIGTERM doesn't, children included."""
+        command = start("--grace", "3600", "--", "sh", "-c", STUBBORN)
+        command.lines_until("ready")
+        assert living(command.session)
+        command.send(signal.SIGINT)
+        command.errors_until("3600 s to end")
+        command.send(signal.SIGINT)
+        code, _, err = command.end()
+        assert code == 130
+        assert "cancelled after" in err
+        assert living(command.session) == []
+
+    def test_second_interrupt_reaches_groups_of_their_own(self, start: Callable[..., Command]) -> None:
+        """What a shell's job control put into another group of the session is killed as well."""
+        command = start("--grace", "3600", "--", "bash", "-mc", STUBBORN)
+        command.lines_until("ready")
+        command.send(signal.SIGINT)
+        command.errors_until("3600 s to end")
+        command.send(signal.SIGINT)
+        assert command.end()[0] == 130
+        assert living(command.session) == []
+
+    def test_grace_of_nothing(self, start: Callable[..., Command]) -> None:
+        """With --grace 0 one Ctrl-C is enough for what SIGTERM doesn't end."""
+        command = start("--grace", "0", "--", "sh", "-c", STUBBORN)
+        command.lines_until("ready")
+        command.send(signal.SIGINT)
+        assert command.end()[0] == 130
+        assert living(command.session) == []
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+    def test_other_signals_are_graceful(self, start: Callable[..., Command], number: int, code: int) -> None:
+        """SIGTERM and SIGHUP act as one Ctrl-C, even where they come twice."""
+        script = TELL + "trap 'sleep 0.2; echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+        command = start("--", "sh", "-c", script)
+        command.lines_until("ready")
+        command.send(number)
+        command.errors_until(f"{signal.Signals(number).name}: the program has 5 s to end")
+        command.send(number)
+        assert command.end()[:2] == (code, "bye\n")
+        assert living(command.session) == []
+
+    def test_interrupt_between_attempts(self, start: Callable[..., Command]) -> None:
+        """Ctrl-C while the next attempt is waited for ends the job there."""
+        command = start("--retry", "1", "--", "sh", "-c", TELL + "echo ready; exit 1")
+        command.lines_until("ready")
+        command.errors_until("attempt 1 of 2 failed")
+        command.send(signal.SIGINT)
+        code, out, err = command.end()
+        assert (code, out) == (130, "")
+        assert "1 attempt," in err
+
+    def test_ignored_signals_stay_ignored(self) -> None:
+        """Under nohup a hang-up doesn't end the program."""
+        script = "kill -HUP $PPID; echo on; exit 0"
+        argv = ["sh", "-c", f'trap "" HUP; exec {sys.executable} -m jobtrio run -- sh -c "$0"', script]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "on\n")
+
+    def test_interrupt_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
+        """With a reader that doesn't read, a second Ctrl-C ends it all the same."""
+        command = start(
+            "--grace",
+            "3600",
+            "--",
+            "sh",
+            "-c",
+            TELL + "echo ready; trap '' TERM; while :; do seq 10000; done",
+        )
+        command.lines_until("ready")
+        wait_until_blocked(command)
+        command.send(signal.SIGINT)
+        command.errors_until("3600 s to end")
+        command.send(signal.SIGINT)
+        assert command.process.wait() == 130
+        assert living(command.session) == []
+
+    def test_time_is_up_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
+        """A time limit holds for a program whose output nobody reads; what it wrote comes in order."""
+        command = start("--time-limit", "1.5", "--", "sh", "-c", TELL + "echo ready; exec seq 100000000")
+        command.lines_until("ready")
+        wait_until_blocked(command)
+        deadline = time.monotonic() + 15
+        while living(command.session):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        code, out, _ = command.end()
+        assert code == 124
+        numbers = out.splitlines()
+        assert numbers[:-1] == [str(n) for n in range(1, len(numbers))]
+
+
+class TestPipes:
+    def test_reader_that_leaves(self, start: Callable[..., Command]) -> None:
+        """When the reader leaves, the program ends too, without a word, and the exit code is 141."""
+        command = start("--", "sh", "-c", TELL + "echo ready; exec yes")
+        command.lines_until("ready")
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        assert command.process.wait() == 141
+        assert command.process.stderr is not None
+        assert command.process.stderr.read() == b""
+        assert living(command.session) == []
+
+    def test_head(self) -> None:
+        """In a pipeline with head it behaves as the program would by itself."""
+        argv = f"{sys.executable} -m jobtrio run -- yes | head -n 1"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", argv], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (141, "y\n", "")
+
+    def test_stderr_whose_reader_leaves(self, start: Callable[..., Command]) -> None:
+        """A reader of stderr that leaves ends the program as well."""
+        command = start("--", "sh", "-c", TELL + "echo ready; yes >&2")
+        command.lines_until("ready")
+        assert command.process.stderr is not None
+        command.process.stderr.close()
+        assert command.process.wait() == 141
+        assert living(command.session) == []
+
+
+class TestTerminal:
+    @pytest.fixture
+    def terminal(self) -> Iterator[tuple[int, int]]:
+        """Return both ends of a terminal."""
+        ours, theirs = pty.openpty()
+        yield ours, theirs
+        os.close(ours)
+
+    def read_until(self, terminal: int, text: bytes | None) -> bytes:
+        """Return what the terminal shows, up to ``text``; with None all there is."""
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux says that nobody is at the other end any more
+            while text is None or text not in shown:
+                shown += os.read(terminal, 4096)
+        return shown
+
+    def test_interrupt_key(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
+        """Ctrl-C in a terminal reaches jobtrio alone; the program gets SIGTERM and is seen to the end."""
+        ours, theirs = terminal
+        traps = "trap 'echo got INT' INT; trap 'echo got TERM; exit 0' TERM; "
+        script = TELL + traps + "echo ready; while :; do sleep 0.05; done"
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        command = start("--", "sh", "-c", script, start_new_session=True, **streams)
+        os.close(theirs)
+        shown = self.read_until(ours, b"ready\r\n")
+        session = int(shown.split()[1])
+        os.write(ours, b"\x03")
+        shown = self.read_until(ours, None)
+        assert b"got TERM" in shown
+        assert b"got INT" not in shown
+        assert b"^C\r\njobtrio: Ctrl-C: the program has 5 s" in shown
+        assert re.search(rb"jobtrio: cancelled after .*\(Ctrl-C\), 1 attempt, \d lines\r\n$", shown)
+        assert command.process.wait() == 130
+        assert living(session) == []
+
+    def test_hang_up(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
+        """A terminal that is closed takes the program with it."""
+        ours, theirs = terminal
+        script = TELL + "echo ready; exec sleep 60"
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        command = start("--", "sh", "-c", script, start_new_session=True, **streams)
+        os.close(theirs)
+        session = int(self.read_until(ours, b"ready\r\n").split()[1])
+        command.send(signal.SIGHUP)
+        assert command.process.wait() == 129
+        assert living(session) == []
