@@ -7,62 +7,20 @@ stores, retries or other jobs: it returns a `Verdict`.
 
 from __future__ import annotations
 
-import traceback
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
 from jobtrio._context import JobContext
-from jobtrio._records import JobError
+from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._entry import JobEntry
     from jobtrio._token_log import TokenLog
-
-TRACEBACK_LIMIT = 64 * 1024
-"""Characters kept of a traceback or an exception's text, the last ones."""
-
-
-@attrs.frozen
-class Returned:
-    """The executor returned, and all its child tasks are over."""
-
-    result: Any
-
-
-@attrs.frozen
-class Raised:
-    """The attempt failed with an exception, of the executor's or of a child task's."""
-
-    exception: BaseException
-
-
-@attrs.frozen
-class TimedOut:
-    """Its time was up. ``exception`` is what its clean-up raised, or None."""
-
-    limit: float
-    exception: BaseException | None
-
-
-@attrs.frozen
-class Stopped:
-    """It was asked to end: ``exception`` is what its clean-up raised, or None."""
-
-    cause: str
-    exception: BaseException | None
-
-
-Verdict: TypeAlias = Returned | Raised | TimedOut | Stopped
-
-CANCELLED = "cancelled"  # by a request
-SELF = "self"  # the executor cancelled its own scope
-SHUTDOWN = "shutdown"  # the registry goes
-LOST = "lost"  # the lease is lost
+    from jobtrio.abc import Claim
 
 
 class Attempt:
@@ -76,18 +34,19 @@ class Attempt:
         "_scope",
         "_self_cancelled",
         "_stop_by",
+        "claim",
         "decided",
-        "entry",
         "is_last",
         "over",
     )
 
-    def __init__(self, entry: JobEntry, *, is_last: bool, limit: float | None) -> None:
-        self.entry = entry
-        self.is_last = is_last  # whether a failure ends the job
+    def __init__(self, claim: Claim) -> None:
+        plan = claim.entry.plan
+        self.claim = claim
+        self.is_last = plan.retry is None or claim.attempt >= plan.retry.max_attempts  # a failure ends the job
         self.over = False  # the nursery has exited
         self.decided = False  # and the job ends with it
-        self._limit = inf if limit is None else limit
+        self._limit = plan.time_limit or inf
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
         self._context: JobContext | None = None
@@ -139,7 +98,7 @@ class Attempt:
     async def run(
         self,
         function: Callable[[JobContext], Awaitable[Any]],
-        log: TokenLog,
+        open_log: Callable[[JobEntry], TokenLog],
         save: Callable[[Any], Awaitable[None]],
         prepare: Callable[[Any], Any] | None = None,
     ) -> Verdict:
@@ -160,7 +119,7 @@ class Attempt:
                 scope = self._scope = nursery.cancel_scope
                 if self._limit != inf:
                     scope.deadline = trio.current_time() + self._limit
-                context = self._context = JobContext(self.entry, nursery, log, save, prepare)
+                context = self._context = JobContext(self.claim.entry, nursery, open_log, save, prepare)
                 try:
                     result = await function(context)
                 except trio.Cancelled as exc:
@@ -254,16 +213,3 @@ def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     return first
-
-
-def describe(exception: BaseException, kind: Any = "exception") -> JobError:
-    """Return an exception as a `JobError`; one that can't be shown is named all the same."""
-    try:
-        message = str(exception)
-    except Exception as exc:
-        message = f"<its text raised {type(exc).__name__}>"
-    try:
-        trace = "".join(traceback.format_exception(exception))
-    except Exception as exc:
-        trace = f"<its traceback raised {type(exc).__name__}>"
-    return JobError(kind, type(exception).__name__, message[-TRACEBACK_LIMIT:], trace[-TRACEBACK_LIMIT:])

@@ -32,18 +32,19 @@ class JobContext:
         attempt: The attempt's number, from 1.
     """
 
-    __slots__ = ("_entry", "_log", "_prepare", "_save", "_stopping", "attempt", "nursery", "watches_stopping")
+    __slots__ = ("_entry", "_log", "_open", "_prepare", "_save", "_stopping", "attempt", "nursery", "watches_stopping")
 
     def __init__(
         self,
         entry: JobEntry,
         nursery: trio.Nursery,
-        log: TokenLog,
+        open_log: Callable[[JobEntry], TokenLog],
         save: Callable[[Any], Awaitable[None]],
         prepare: Callable[[Any], Any] | None = None,
     ) -> None:
         self._entry = entry
-        self._log: TokenLog | None = log
+        self._log: TokenLog | None = None  # begun when something is sent: many jobs send nothing
+        self._open: Callable[[JobEntry], TokenLog] | None = open_log  # None when the attempt is over
         self._save = save
         self._prepare = prepare  # checks a token that has to be stored
         self._stopping: trio.Event | None = None
@@ -127,11 +128,13 @@ class JobContext:
         Cancellation: nothing was sent.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        log = self._open_log()
         if self._prepare is not None:
             self._prepare(token)
-        while self._open_log().is_full:
-            await self._open_log().wait_room()
-        seq = self._open_log().send(self.attempt, token)
+        while log.is_full:
+            await log.wait_room()
+            log = self._open_log()
+        seq = log.send(self.attempt, token)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return seq
 
@@ -194,9 +197,11 @@ class JobContext:
 
     def close(self) -> None:
         """Make everything that sends raise from now on. Called by the registry when the attempt is over."""
-        self._log = None
+        self._log = self._open = None
 
     def _open_log(self) -> TokenLog:
         if self._log is None:
-            raise JobEndedError(self._entry.id)
+            if self._open is None:
+                raise JobEndedError(self._entry.id)
+            self._log = self._open(self._entry)
         return self._log

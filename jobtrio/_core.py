@@ -7,13 +7,13 @@ It owns the order in which the parts start and stop, and the publishing of chang
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import trio
 
-from jobtrio import _attempt
 from jobtrio._checks import check_name, check_seconds, check_text
 from jobtrio._dispatcher import Dispatcher
 from jobtrio._entry import JobEntry
@@ -21,7 +21,8 @@ from jobtrio._errors import StoreUnavailableError, UnknownJobError
 from jobtrio._events import Events
 from jobtrio._leases import Leases
 from jobtrio._outage import try_for
-from jobtrio._runner import SHUTDOWN_REASON, Runner
+from jobtrio._runner import Runner
+from jobtrio._settlement import CANCELLED, SHUTDOWN
 from jobtrio._submission import Submissions
 from jobtrio._tail import Tails
 from jobtrio._token_log import TokenLog
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from jobtrio.executors import Executors
 
 T = TypeVar("T")
+
+YIELD_EVERY = 32
+"""Submissions between two checkpoints, where the store does not wait."""
 
 
 @attrs.frozen
@@ -90,6 +94,7 @@ class RegistryCore:
         self._adopted: weakref.WeakValueDictionary[str, JobEntry] = weakref.WeakValueDictionary()
         self._changes = trio.lowlevel.ParkingLot()
         self._closed = False
+        self._submitted = 0
         self._stop = trio.Event()
         self._served = trio.Event()
         self._runner = Runner(
@@ -97,8 +102,6 @@ class RegistryCore:
             resolve=self.submissions.function_of,
             retry_on=self.submissions.retry_on,
             open_log=self.open_log,
-            publish=self.publish,
-            on_gone=self._gone,
         )
         self._leases = Leases(self.store, self._runner, lease)
         self._tails = Tails(self.store, self._runner.running, _refresh)
@@ -110,7 +113,7 @@ class RegistryCore:
             executors=frozenset(self.submissions.executors) if durable else None,
             lease=lease if durable else inf,
             adopt=self._adopt,
-            publish=self.publish,
+            on_gone=self._look_again,
         )
 
     # -- life
@@ -126,16 +129,17 @@ class RegistryCore:
                     if self.store.durable:
                         services.start_soon(self._leases.run)
                     async with trio.open_nursery() as jobs:
-                        jobs.start_soon(self._dispatch, jobs)
+                        self._dispatcher.jobs = jobs
+                        jobs.start_soon(self._dispatch)
                         task_status.started()
                     services.cancel_scope.cancel()
         finally:
-            self._tails.nursery = None
+            self._tails.nursery = self._dispatcher.jobs = None
             self._served.set()
 
-    async def _dispatch(self, jobs: trio.Nursery) -> None:
+    async def _dispatch(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._dispatcher.run, jobs)
+            nursery.start_soon(self._dispatcher.run)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
 
@@ -164,12 +168,11 @@ class RegistryCore:
         """Stop claiming, stop what runs, and wait until it is gone."""
         self._closed = True
         self._dispatcher.closing = True
-        for attempt, _ in list(self._runner.running.values()):
-            attempt.stop(_attempt.SHUTDOWN, grace)
+        for attempt in list(self._runner.running.values()):
+            attempt.stop(SHUTDOWN, grace)
         while self._runner.running:
             await self._changes.park()
-        for entry in await self.store.abandon(SHUTDOWN_REASON):
-            self.publish(entry)
+        await self.store.abandon(SHUTDOWN)
 
     async def close(self) -> None:
         """End everything, in order: the jobs, then the services, then the subscriptions."""
@@ -194,8 +197,26 @@ class RegistryCore:
 
     # -- what the store tells
 
+    def changed(self, entry: JobEntry) -> None:
+        """Tell everybody of a job's newest change."""
+        if entry.outcome is not None:
+            if entry.log is not None:
+                entry.log.finish(entry.outcome)
+            self._look_again()
+        if self.events.wanted:
+            self.events.publish(entry.last_transition())
+
+    def _look_again(self) -> None:
+        """Let those look again who wait for something to be over."""
+        if self._changes:
+            self._changes.unpark_all()
+
     def work_ready(self) -> None:
-        """Have the dispatcher look."""
+        """Have the dispatcher start what is ready."""
+        self._dispatcher.work_ready()
+
+    def due_changed(self) -> None:
+        """Have the dispatcher look when the next due time is."""
         self._dispatcher.ring()
 
     def messages_added(self, job_id: str) -> None:
@@ -206,21 +227,6 @@ class RegistryCore:
         """Have the leases look, where another process has asked."""
         if job_id in self._runner.running:
             self._leases.look()
-
-    # -- publishing
-
-    def publish(self, entry: JobEntry) -> None:
-        """Tell everybody of a job's newest change, which has been saved."""
-        if entry.outcome is not None:
-            if entry.log is not None:
-                entry.log.finish(entry.outcome)
-            self._changes.unpark_all()
-        if self.events.wanted:
-            self.events.publish(entry.last_transition())
-
-    def _gone(self) -> None:
-        self._dispatcher.room_made()
-        self._changes.unpark_all()
 
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return a job's log in this process, begun if there is none."""
@@ -255,18 +261,21 @@ class RegistryCore:
     # -- calls
 
     async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
-        """Store new jobs, all or none. A checkpoint; what was stored is returned, cancelled or not."""
+        """Store new jobs, all or none.
+
+        It heeds cancellation before anything is stored, and gives way to other tasks every 32 calls: a plain
+        checkpoint a call would put a turn of the scheduler between a job and its start.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
         submission = entries[0].id if entries else ""
-        kept = await self._ask(lambda: self.store.insert(entries, submission))
-        kept = [self._know(entry) for entry in kept]
-        if self.events.wanted:
-            for entry in entries:
-                if entry.order:
-                    self.events.publish(entry.last_transition())
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        kept = await self._ask(partial(self.store.insert, entries, submission))
+        if self.store.durable:
+            kept = [self._know(entry) for entry in kept]
+        self._submitted += 1
+        if self._submitted % YIELD_EVERY == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return kept
 
     async def load(self, job_id: str) -> JobEntry:
@@ -304,7 +313,7 @@ class RegistryCore:
         check_seconds("grace", grace)
         await trio.lowlevel.checkpoint_if_cancelled()
         running = self._runner.running.get(job_id)
-        if running is not None and not running[0].may_be_cancelled():
+        if running is not None and not running.may_be_cancelled():
             await trio.lowlevel.cancel_shielded_checkpoint()
             return False
         reply = await self._ask(lambda: self.store.request_cancel(job_id, reason, grace))
@@ -312,10 +321,8 @@ class RegistryCore:
             raise UnknownJobError(job_id)
         if reply.accepted:
             entry = self._know(reply.entry)
-            if entry.outcome is not None:
-                self.publish(entry)
-            elif running is not None:
-                running[0].stop(_attempt.CANCELLED, grace)
+            if running is not None and entry.outcome is None:
+                running.stop(CANCELLED, grace)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return reply.accepted
 
@@ -335,12 +342,13 @@ class RegistryCore:
 
     def stats(self) -> RegistryStats:
         """Return this process's counts."""
-        by_queue: dict[str, int] = {}
-        for attempt, _ in self._runner.running.values():
-            queue = attempt.entry.plan.queue
-            by_queue[queue] = by_queue.get(queue, 0) + 1
-        running = len(self._runner.running)
-        return RegistryStats(self.settings.worker, self.store.tally(), running, self._max_running, by_queue)
+        return RegistryStats(
+            worker=self.settings.worker,
+            states=self.store.tally(),
+            running=len(self._runner.running),
+            max_running=self._max_running,
+            running_by_queue=dict(self._runner.by_queue),
+        )
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         return await try_for(self.store.outage_limit, call)

@@ -1,11 +1,13 @@
-"""Claims ready jobs within the free capacity and starts them: one loop for every store.
+"""Claims ready jobs within the free capacity and starts them, for every store.
 
-It is woken by submissions, by ends that free capacity, by the store, and by the next due time; a slow
-poll is only the backstop. It must not know what becomes of an attempt.
+A store in this process is asked on the spot, when a job becomes ready and when one ends. Any other is asked by
+one loop, which is woken by submissions, by ends that make room, by the store, and by the next due time; a
+slow poll is only the backstop. It must not know what becomes of an attempt.
 """
 
 from __future__ import annotations
 
+import contextvars
 import secrets
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._settlement import SHUTDOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from jobtrio._entry import JobEntry
+    from jobtrio._attempt import Attempt
     from jobtrio._runner import Runner
     from jobtrio.abc import Claim, JobStore
 
@@ -30,6 +33,7 @@ class Dispatcher:
 
     Attributes:
         closing: Set to claim nothing more.
+        jobs: The nursery that attempts run in; None while there is none.
     """
 
     def __init__(
@@ -42,9 +46,10 @@ class Dispatcher:
         executors: Collection[str] | None,
         lease: float,
         adopt: Callable[[Claim], Claim],
-        publish: Callable[[JobEntry], None],
+        on_gone: Callable[[], None],
     ) -> None:
         self.closing = False
+        self.jobs: trio.Nursery | None = None
         self._store = store
         self._runner = runner
         self._max_running = max_running
@@ -52,75 +57,111 @@ class Dispatcher:
         self._executors = executors
         self._lease = lease
         self._adopt = adopt
-        self._publish = publish
+        self._on_gone = on_gone
+        self._context = contextvars.copy_context()  # each attempt starts in a copy of it
         self._rung = False
         self._waiting: trio.lowlevel.Task | None = None
-        self._wants_room = False  # the last claim took all it could: an end makes room for more
         self._prefix = secrets.token_hex(8)
         self._claims = 0
 
+    # -- waking
+
     def ring(self) -> None:
-        """Have it look again. Returns at once; ringing twice is ringing once."""
+        """Have the loop look again. Returns at once; ringing twice is ringing once."""
         self._rung = True
         if self._waiting is not None:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
-    def room_made(self) -> None:
-        """Note that a job has ended here."""
-        if self._wants_room:
+    def work_ready(self) -> None:
+        """Start what is ready: on the spot where the store can say what that is, else in the loop."""
+        if not self._store.claims_at_once:
             self.ring()
+            return
+        while claims := self._claim_at_once(self._free()):
+            for claim in claims:
+                self._start(claim)
 
-    async def run(self, jobs: trio.Nursery) -> None:
-        """Start attempts in ``jobs`` until cancelled.
+    async def run(self) -> None:
+        """Start attempts until cancelled.
 
         Cancellation: what was claimed is started or, where a claim's answer was lost, lapses with its lease.
         """
         while True:
             self._rung = False
             try:
-                due = await self._turn(jobs)
+                due = await self._turn()
             except StoreUnavailableError:
                 due = RETRY_AFTER
             if not self._rung:
                 await self._wait(min(due, self._store.poll_interval))
 
-    async def _turn(self, jobs: trio.Nursery) -> float:
+    async def _turn(self) -> float:
         """Do what is due, claim and start what there is room for; return the seconds until more is due."""
-        advance = await self._store.advance()
-        for entry in advance.changed:
-            self._publish(entry)
-        free = self._max_running - len(self._runner.running)
-        room = self._room()
-        self._wants_room = free <= 0 or room is not None
-        if self.closing or free <= 0 or (room is not None and not room):
-            return advance.next_due
-        self._claims += 1
-        claims = await self._store.claim(
-            f"{self._prefix}-{self._claims}",
-            limit=free,
-            lease=self._lease,
-            room=room,
-            executors=self._executors,
-        )
-        self._wants_room = room is not None or len(claims) >= free
-        for claim in claims:
-            self._start(claim, jobs)
-        return advance.next_due
+        due = await self._store.advance()
+        if self._store.claims_at_once:
+            self.work_ready()
+            return due
+        free, room = self._free(), self._room()
+        if free > 0 and (room is None or room):
+            claims = await self._store.claim(
+                self._claim_id(), limit=free, lease=self._lease, room=room, executors=self._executors
+            )
+            for claim in claims:
+                self._start(claim)
+        return due
 
-    def _start(self, claim: Claim, jobs: trio.Nursery) -> None:
-        claim = self._adopt(claim)
-        attempt = self._runner.prepare(claim)
-        self._publish(claim.entry)
-        jobs.start_soon(self._runner.run, attempt, claim)
+    # -- claiming and starting
+
+    def _free(self) -> int:
+        return 0 if self.closing or self.jobs is None else self._max_running - len(self._runner.running)
 
     def _room(self) -> dict[str, int] | None:
         if self._queues is None:
             return None
-        room = dict(self._queues)
-        for attempt, _ in self._runner.running.values():
-            room[attempt.entry.plan.queue] -= 1
-        return {name: free for name, free in room.items() if free > 0}
+        running = self._runner.by_queue
+        return {name: most - running.get(name, 0) for name, most in self._queues.items() if most > running.get(name, 0)}
+
+    def _claim_id(self) -> str:
+        self._claims += 1
+        return f"{self._prefix}-{self._claims}"
+
+    def _claim_at_once(self, limit: int) -> list[Claim]:
+        if limit <= 0:
+            return []
+        return self._store.claim_nowait(self._claim_id(), limit=limit, lease=self._lease, room=self._room())
+
+    def _start(self, claim: Claim) -> None:
+        assert self.jobs is not None  # _free said so
+        self._context.run(self.jobs.start_soon, self._work, self._prepare(claim))
+
+    def _prepare(self, claim: Claim) -> Attempt:
+        claim = self._adopt(claim)
+        attempt = self._runner.prepare(claim)
+        if self.closing:
+            attempt.stop(SHUTDOWN, 0.0)
+        return attempt
+
+    async def _work(self, attempt: Attempt) -> None:
+        """Run one attempt after another, while there are any at once: a task that ends starts the next.
+
+        A task serves on only if its attempt has left the context variables as they were.
+        """
+        while True:
+            await self._runner.run(attempt)
+            self._on_gone()
+            if not self._store.claims_at_once:
+                self.ring()
+                return
+            claims = self._claim_at_once(min(self._free(), 1))
+            if not claims:
+                return
+            if contextvars.copy_context() != self._context:
+                self._start(claims[0])
+                return
+            attempt = self._prepare(claims[0])
+
+    # -- waiting
 
     async def _wait(self, seconds: float) -> None:
         if seconds == inf:

@@ -7,7 +7,7 @@ must not know stores, clocks or tasks: it is told the time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import attrs
 
@@ -58,14 +58,8 @@ class CancelRequest(NamedTuple):
     grace: float
 
 
-class Step(NamedTuple):
-    """One line of a job's history, in its compact form."""
-
-    at: float
-    state: JobState
-    attempt: int
-    worker: str
-    reason: str | None
+Step: TypeAlias = tuple[float, JobState, int, str, "str | None"]
+"""One line of a job's history, in its compact form: when, state, attempt, worker, reason."""
 
 
 @attrs.define(eq=False, slots=True)
@@ -89,6 +83,7 @@ class JobEntry:
     delay: float = 0.0  # seconds from insertion to the first readiness
     expires_in: float | None = None  # seconds from insertion to the end of the wait for the first start
     order: int = 0  # the store's count of insertions
+    ticket: int = 0  # its place among the ready ones
     attempt: int = 0
     started_at: float | None = None
     finished_at: float | None = None
@@ -154,12 +149,12 @@ class JobEntry:
             assert self.steps is not None  # n counts them
             return self.steps[n - 1]
         first = JobState.SCHEDULED if self.delay > 0 else JobState.QUEUED
-        return Step(self.created_at, first, 0, self.plan.worker, None)
+        return (self.created_at, first, 0, self.plan.worker, None)
 
     def _transition(self, n: int) -> Transition:
-        previous = self._step(n - 1).state if n else None
-        step = self._step(n)
-        return Transition(self.id, moment(step.at), previous, step.state, step.attempt, step.worker, step.reason)
+        previous = self._step(n - 1)[1] if n else None
+        at, state, attempt, worker, reason = self._step(n)
+        return Transition(self.id, moment(at), previous, state, attempt, worker, reason)
 
 
 def start(entry: JobEntry, *, claim: str, worker: str, now: float) -> None:
@@ -214,7 +209,7 @@ def final_state(outcome: Outcome) -> JobState:
 
 def _move(entry: JobEntry, state: JobState, worker: str, now: float, reason: str | None) -> None:
     entry.state = state
-    step = Step(now, state, entry.attempt, worker, reason)
+    step = (now, state, entry.attempt, worker, reason)
     if entry.steps is None:
         entry.steps = [step]
     else:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio import _attempt
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._settlement import CANCELLED, LOST
 
 if TYPE_CHECKING:
     from jobtrio._runner import Runner
@@ -52,7 +52,7 @@ class Leases:
             await self._round()
 
     async def _round(self) -> None:
-        claims = [claim for _, claim in self._runner.running.values()]
+        claims = [attempt.claim for attempt in self._runner.running.values()]
         self._until = {claim: self._until.get(claim, trio.current_time()) for claim in claims}
         if not claims:
             return
@@ -68,19 +68,19 @@ class Leases:
 
     def _heed(self, claim: Claim, report: LeaseReport, asked: float) -> None:
         running = self._runner.running.get(claim.entry.id)
-        if running is None or running[1] is not claim:
+        if running is None or running.claim is not claim:
             return
         if not report.held:
-            running[0].stop(_attempt.LOST, 0.0)
+            running.stop(LOST, 0.0)
             return
         self._until[claim] = asked + self._lease
         cancel = report.entry.cancel
         if cancel is not None:
             claim.entry.cancel = claim.entry.cancel or cancel
-            running[0].stop(_attempt.CANCELLED, cancel.grace)
+            running.stop(CANCELLED, cancel.grace)
 
     def _stop_overdue(self) -> None:
         limit = trio.current_time() + self._lease * (MARGIN + 1 / ROUNDS)
-        for attempt, claim in self._runner.running.values():
-            if self._until.get(claim, limit) < limit:
-                attempt.stop(_attempt.LOST, 0.0)
+        for attempt in self._runner.running.values():
+            if self._until.get(attempt.claim, limit) < limit:
+                attempt.stop(LOST, 0.0)

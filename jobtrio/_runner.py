@@ -1,21 +1,32 @@
-"""Runs claimed attempts and settles what follows: saves each change, then publishes it.
+"""Runs claimed attempts and does what follows from their ends: saves each change, then publishes it.
 
-It turns an attempt's verdict into the job's next state by the job's policy. It must not know where claims
-come from, nor which store keeps the jobs.
+What follows is decided in `_settlement`. It must not know where claims come from, nor which store keeps the
+jobs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, assert_never
 
 import trio
 
-from jobtrio import _attempt
-from jobtrio._attempt import Attempt, Raised, Returned, Stopped, TimedOut, Verdict, describe
-from jobtrio._errors import GiveUp, JobEndedError, RetryLater
+from jobtrio._attempt import Attempt
+from jobtrio._errors import JobEndedError, StoreUnavailableError
 from jobtrio._outage import keep_trying
-from jobtrio._policies import RetryPolicy
-from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
+from jobtrio._records import Completed, Failed
+from jobtrio._settlement import (
+    SHUTDOWN,
+    Again,
+    Finish,
+    GiveBack,
+    LetGo,
+    Raised,
+    Stopped,
+    Verdict,
+    describe,
+    settle,
+)
 from jobtrio._spool import Spool
 
 if TYPE_CHECKING:
@@ -30,14 +41,13 @@ if TYPE_CHECKING:
 HARD_EXIT = 5.0
 """Seconds that saving may take when the registry itself is torn down."""
 
-SHUTDOWN_REASON = "shutdown"
-
 
 class Runner:
     """The attempts that run in this process.
 
     Attributes:
         running: Each job's attempt, from its claim until its end is published.
+        by_queue: How many of them there are, by queue.
     """
 
     def __init__(
@@ -47,175 +57,112 @@ class Runner:
         resolve: Callable[[JobEntry], Callable[[JobContext], Awaitable[Any]]],
         retry_on: Callable[[JobEntry], tuple[type[BaseException], ...]],
         open_log: Callable[[JobEntry], TokenLog],
-        publish: Callable[[JobEntry], None],
-        on_gone: Callable[[], None],
     ) -> None:
-        self.running: dict[str, tuple[Attempt, Claim]] = {}
+        self.running: dict[str, Attempt] = {}
+        self.by_queue: dict[str, int] = {}
         self._store = store
+        self._durable = store.durable
         self._resolve = resolve
         self._retry_on = retry_on
         self._open_log = open_log
-        self._publish = publish
-        self._on_gone = on_gone
 
     def prepare(self, claim: Claim) -> Attempt:
         """Register a claimed attempt, so that it can be stopped before its task has come to run."""
-        plan = claim.entry.plan
-        attempt = Attempt(claim.entry, is_last=claim.attempt >= plan.max_attempts, limit=plan.time_limit)
-        self.running[claim.entry.id] = (attempt, claim)
+        attempt = Attempt(claim)
+        self.running[claim.entry.id] = attempt
+        queue = claim.entry.plan.queue
+        self.by_queue[queue] = self.by_queue.get(queue, 0) + 1
         return attempt
 
-    async def run(self, attempt: Attempt, claim: Claim) -> None:
-        """Run a prepared attempt and settle what follows.
+    async def run(self, attempt: Attempt) -> None:
+        """Run a prepared attempt and do what follows.
 
         Cancellation: the attempt's tasks are gone, and its end has been saved if that took no longer than 5 s.
         """
         try:
-            if self._store.durable:
-                await self._run_spooled(attempt, claim)
+            if self._durable:
+                await self._run_spooled(attempt)
             else:
-                verdict = await self._run_guarded(attempt, claim, None)
-                await self._settle(attempt, claim, verdict, None)
+                await self._follow(attempt, await self._run(attempt, None), None)
         finally:
-            del self.running[claim.entry.id]
-            self._on_gone()
+            self._forget(attempt.claim.entry)
 
-    async def _run_spooled(self, attempt: Attempt, claim: Claim) -> None:
-        spool = Spool(self._store, claim, self._open_log(claim.entry))
+    def _forget(self, entry: JobEntry) -> None:
+        del self.running[entry.id]
+        left = self.by_queue[entry.plan.queue] - 1
+        if left:
+            self.by_queue[entry.plan.queue] = left
+        else:
+            del self.by_queue[entry.plan.queue]
+
+    async def _run_spooled(self, attempt: Attempt) -> None:
+        spool = Spool(self._store, attempt.claim, self._open_log(attempt.claim.entry))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spool.run)
-            verdict = await self._run_guarded(attempt, claim, spool)
+            verdict = await self._run(attempt, spool)
             nursery.cancel_scope.cancel()
-        await self._settle(attempt, claim, verdict, spool)
+        await self._follow(attempt, verdict, spool)
 
-    async def _run_guarded(self, attempt: Attempt, claim: Claim, spool: Spool | None) -> Verdict:
-        entry = claim.entry
+    async def _run(self, attempt: Attempt, spool: Spool | None) -> Verdict:
+        entry = attempt.claim.entry
         try:
             function = self._resolve(entry)
         except Exception as exc:
-            attempt.over = True
             return Raised(exc)
-        prepare = None if spool is None else spool.check
         try:
-            return await attempt.run(
-                function, self._open_log(entry), _Saver(self._store, claim, attempt.is_lost), prepare
-            )
+            save = partial(self._save_state, attempt)
+            return await attempt.run(function, self._open_log, save, None if spool is None else spool.check)
         except BaseException:
             # The registry is torn down: what can be said of this attempt is said within a bound.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
-                await self._settle(attempt, claim, Stopped(_attempt.SHUTDOWN, None), spool)
+                await self._follow(attempt, Stopped(SHUTDOWN, None), spool)
             raise
+
+    async def _save_state(self, attempt: Attempt, value: Any) -> None:
+        save = partial(self._store.save_state, attempt.claim, value)
+        if not await keep_trying(save, attempt.is_lost):
+            raise JobEndedError(attempt.claim.entry.id)
 
     # -- what follows an attempt
 
-    async def _settle(self, attempt: Attempt, claim: Claim, verdict: Verdict, spool: Spool | None) -> None:
-        match verdict:
-            case Returned(result):
-                await self._end(claim, self._completed(result, spool), spool)
-            case Raised(exception):
-                await self._failed(claim, exception, spool)
-            case TimedOut(limit, exception):
-                await self._fail_or_retry(claim, _timed_out(limit, exception), self._policy_delay(claim), spool)
-            case Stopped(_attempt.LOST, _):
-                pass  # fenced: nothing that it did counts, and the store has it for others
-            case Stopped(_attempt.SHUTDOWN, _) if self._store.durable:
-                messages = [] if spool is None else spool.rest()
-                await keep_trying(
-                    lambda: self._store.release(claim, SHUTDOWN_REASON, messages=messages), attempt.is_lost
-                )
-                self._publish(claim.entry)
-            case Stopped(cause, exception):
-                error = None if exception is None else describe(exception)
-                await self._end(claim, _cancelled(claim.entry, cause), spool, error)
+    async def _follow(self, attempt: Attempt, verdict: Verdict, spool: Spool | None) -> None:
+        claim = attempt.claim
+        entry = claim.entry
+        step = settle(entry, verdict, retry_on=self._retry_on(entry), outlives=self._durable)
+        match step:
+            case Finish():
+                await self._finish(attempt, _storable(step, spool), spool)
+            case Again(error=error, delay=delay):
+                retry = partial(self._store.retry, claim, error, delay, messages=_rest(spool))
+                if await keep_trying(retry, attempt.is_lost) and entry.outcome is None:
+                    self._open_log(entry).restart(claim.attempt, error, delay)
+            case GiveBack():
+                release = partial(self._store.release, claim, SHUTDOWN, messages=_rest(spool))
+                await keep_trying(release, attempt.is_lost)
+            case LetGo():
+                pass
+            case _:
+                assert_never(step)
 
-    async def _failed(self, claim: Claim, exception: BaseException, spool: Spool | None) -> None:
-        delay = None
-        error = describe(exception)
-        if isinstance(exception, GiveUp):
-            error = describe(exception, "gave_up")
-        elif isinstance(exception, RetryLater):
-            policy = claim.entry.plan.retry or RetryPolicy()
-            delay = exception.delay if claim.attempt < policy.max_attempts else None
-        elif _is_retried(exception, self._retry_on(claim.entry)):
-            delay = self._policy_delay(claim)
-        await self._fail_or_retry(claim, error, delay, spool)
-
-    @staticmethod
-    def _policy_delay(claim: Claim) -> float | None:
-        policy = claim.entry.plan.retry
-        if policy is None or claim.attempt >= policy.max_attempts:
-            return None
-        return policy.delay_after(claim.attempt)
-
-    async def _fail_or_retry(self, claim: Claim, error: JobError, delay: float | None, spool: Spool | None) -> None:
-        if delay is None:
-            await self._end(claim, Failed(error), spool)
-            return
-        seconds, messages = delay, _rest(spool)
-        kept = await keep_trying(
-            lambda: self._store.retry(claim, error, seconds, messages=messages), self._is_lost(claim)
-        )
-        if kept:
-            if claim.entry.outcome is None:
-                self._open_log(claim.entry).restart(claim.attempt, error, seconds)
-            self._publish(claim.entry)
-
-    async def _end(self, claim: Claim, outcome: Outcome, spool: Spool | None, error: JobError | None = None) -> None:
-        self.running[claim.entry.id][0].decided = True
+    async def _finish(self, attempt: Attempt, step: Finish, spool: Spool | None) -> None:
+        attempt.decided = True
         messages = _rest(spool)
-        if await keep_trying(
-            lambda: self._store.finish(claim, outcome, error=error, messages=messages), self._is_lost(claim)
-        ):
-            self._publish(claim.entry)
-
-    def _is_lost(self, claim: Claim) -> Callable[[], bool]:
-        return self.running[claim.entry.id][0].is_lost
-
-    @staticmethod
-    def _completed(result: Any, spool: Spool | None) -> Outcome:
-        if spool is not None:
-            try:
-                spool.check(result)
-            except Exception as exc:
-                return Failed(describe(exc))
-        return Completed(result)
-
-
-class _Saver:
-    """Saves an attempt's state, under its claim."""
-
-    __slots__ = ("_claim", "_is_lost", "_store")
-
-    def __init__(self, store: JobStore, claim: Claim, is_lost: Callable[[], bool]) -> None:
-        self._store = store
-        self._claim = claim
-        self._is_lost = is_lost
-
-    async def __call__(self, value: Any) -> None:
-        if not await keep_trying(lambda: self._store.save_state(self._claim, value), self._is_lost):
-            raise JobEndedError(self._claim.entry.id)
+        try:
+            await self._store.finish(attempt.claim, step.outcome, error=step.error, messages=messages)
+        except StoreUnavailableError:
+            finish = partial(self._store.finish, attempt.claim, step.outcome, error=step.error, messages=messages)
+            await keep_trying(finish, attempt.is_lost)
 
 
 def _rest(spool: Spool | None) -> list[Message]:
     return [] if spool is None else spool.rest()
 
 
-def _is_retried(exception: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
-    """Whether all that an exception stands for is of the classes to retry."""
-    if isinstance(exception, classes):
-        return True
-    return isinstance(exception, BaseExceptionGroup) and exception.split(classes)[1] is None
-
-
-def _timed_out(limit: float, exception: BaseException | None) -> JobError:
-    message = f"the attempt took longer than its time limit of {limit:g} s"
-    if exception is None:
-        return JobError("timeout", "TimedOut", message)
-    after = describe(exception)
-    return JobError("timeout", "TimedOut", f"{message}; its clean-up raised {after}", after.traceback)
-
-
-def _cancelled(entry: JobEntry, cause: str) -> Cancelled:
-    if cause == _attempt.SHUTDOWN:
-        return Cancelled(SHUTDOWN_REASON)
-    return Cancelled(None if entry.cancel is None or cause == _attempt.SELF else entry.cancel.reason)
+def _storable(step: Finish, spool: Spool | None) -> Finish:
+    """Return the step, or a failure in its place where the result can't be stored."""
+    if spool is not None and isinstance(step.outcome, Completed):
+        try:
+            spool.check(step.outcome.result)
+        except Exception as exc:
+            return Finish(Failed(describe(exc)))
+    return step

@@ -7,6 +7,7 @@ messages mean.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -44,9 +45,9 @@ class Spool:
             await self._log.wait_beyond(self._saved)
             await trio.sleep(WINDOW)
             while batch := self._next(BATCH):
-                if not await keep_trying(lambda batch=batch: self._store.append_messages(self._claim, batch), _never):
+                if not await keep_trying(partial(self._store.append_messages, self._claim, batch), _never):
                     return
-                self._saved = batch[-1].seq
+                self._saved += len(batch)
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""

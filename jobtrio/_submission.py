@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -89,7 +90,7 @@ class Submissions:
         self._queues = queues
         self._durable = durable
         self._worker = worker
-        self._last_given: Callable[[Any], Any] | str | None = None
+        self._last_given: tuple[object, ...] = ()
         self._last_plan: Plan | None = None
 
     def entry(
@@ -131,7 +132,7 @@ class Submissions:
             entry.expires_in = check_seconds("expires_in", expires_in, zero=False)
             if entry.expires_in <= entry.delay:
                 raise ValueError(
-                    f"expires_in must exceed the delay of {entry.delay:g} s; got {show(expires_in)}: it could never start"
+                    f"expires_in must exceed the delay of {entry.delay:g} s; got {show(expires_in)}, and never starts"
                 )
         if self._durable:
             self._check_storable(entry)
@@ -147,12 +148,9 @@ class Submissions:
         retry: RetryPolicy | None = None,
     ) -> Plan:
         """Return how to run a job, with the executor's registered options where none are given."""
-        plain = (
-            queue is DEFAULT_QUEUE and priority is JobPriority.NORMAL and time_limit is None and retry is None
-        )  # jobs submitted alike share one plan
-        if plain and executor is not None and executor is self._last_given:
-            assert self._last_plan is not None
-            return self._last_plan
+        given = (executor, queue, priority, time_limit, retry)
+        if self._last_plan is not None and all(map(is_, given, self._last_given)):
+            return self._last_plan  # jobs submitted alike share one plan
         registration, name, function = self._resolve(executor)
         if registration is not None:
             queue = registration.queue or "default" if queue is DEFAULT_QUEUE else queue
@@ -165,8 +163,7 @@ class Submissions:
         queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
         self._check_served(queue)
         plan = Plan(name, function, queue, check_priority(priority), time_limit, retry, self._worker)
-        if plain:
-            self._last_given, self._last_plan = executor, plan
+        self._last_given, self._last_plan = given, plan
         return plan
 
     def adapted(self, function: Callable[[Any], Any]) -> Callable[[JobContext], Awaitable[Any]]:

@@ -36,8 +36,14 @@ if TYPE_CHECKING:
 class StoreListener(Protocol):
     """Whom a store tells that something has happened. The calls return at once, in Trio's thread."""
 
+    def changed(self, entry: JobEntry) -> None:
+        """This job's state has changed, and the change is kept. Called for each change, in order."""
+
     def work_ready(self) -> None:
-        """A job may have become ready, or the next due time may have moved."""
+        """A job may have become ready. May call `JobStore.claim_nowait` back."""
+
+    def due_changed(self) -> None:
+        """Something may fall due earlier than `JobStore.advance` said."""
 
     def messages_added(self, job_id: str) -> None:
         """Another process may have added messages to this job."""
@@ -63,7 +69,7 @@ class StoreSettings:
     listener: StoreListener
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Claim:
     """The right to run one attempt of a job: the fencing token of all that the attempt writes.
 
@@ -126,19 +132,6 @@ class LeaseReport:
 
 
 @attrs.frozen
-class Advance:
-    """What time has brought about.
-
-    Attributes:
-        changed: The jobs whose state has changed, in order.
-        next_due: Seconds until there is more to do; inf for nothing known.
-    """
-
-    changed: Sequence[JobEntry]
-    next_due: float
-
-
-@attrs.frozen
 class Backlog:
     """How many jobs wait in the queues asked about.
 
@@ -159,12 +152,14 @@ class JobStore(ABC):
     """Keeps jobs, their history and their messages.
 
     Attributes:
+        claims_at_once: Whether `claim_nowait` says all that `claim` would.
         durable: Whether what it keeps outlives the process. Payloads, tokens and results then have to be what JSON
             can hold, executors have names, and messages are handed over by `append_messages`.
         outage_limit: Seconds that a caller waits for a store that is away; inf for one that never is.
         poll_interval: Seconds after which to look for work although no wake-up came; inf where none gets lost.
     """
 
+    claims_at_once: ClassVar[bool] = False
     durable: ClassVar[bool] = True
     outage_limit: float = 10.0
     poll_interval: float = 5.0
@@ -303,15 +298,23 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def advance(self) -> Advance:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases."""
+    async def advance(self) -> float:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases.
+
+        Returns the seconds until there is more to do; inf for nothing known.
+        """
 
     @abstractmethod
     async def prune(self) -> float:
         """Remove what `Retention` no longer keeps; return the seconds until there may be more, inf for never."""
 
-    async def abandon(self, reason: str) -> list[JobEntry]:
-        """End what cannot outlive this process, and return it. A durable store has nothing of the kind."""
+    async def abandon(self, reason: str) -> None:
+        """End what cannot outlive this process. A durable store has nothing of the kind."""
+
+    def claim_nowait(
+        self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
+    ) -> list[Claim]:
+        """Do what `claim` does, for all executors, on the spot; a store that must ask elsewhere claims nothing."""
         return []
 
     def peek(self, job_id: str) -> JobEntry | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import asynccontextmanager
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, Failed, JobError, JobRecord, Outcome, Transition
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio._token_log import TokenLog
-from jobtrio.abc import Advance, Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores._index import JobIndex
 from jobtrio.stores._ready import ReadyQueue
 from jobtrio.stores._timers import Timer, TimerHeap
@@ -39,6 +40,7 @@ _REMEMBERED = 32  # calls to `claim` whose repetition is recognised
 class MemoryJobStore(JobStore):
     """Keeps jobs in memory, bounded by `Retention` and ``max_queued``."""
 
+    claims_at_once = True
     durable = False
     outage_limit = inf
     poll_interval = inf
@@ -49,23 +51,17 @@ class MemoryJobStore(JobStore):
         self._index = JobIndex()
         self._ready = ReadyQueue()
         self._timers = TimerHeap()
-        self._ended: deque[tuple[float, JobEntry]] = deque()  # with removed ones, counted in _removed
+        self._ended: deque[JobEntry] = deque()  # by ``due``, their end; with removed ones, counted in _removed
         self._removed = 0
         self._claims: dict[str, list[Claim]] = {}
-        self._inserted = 0
+        self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
-        self._settings: StoreSettings | None = None
-
-    @property
-    def settings(self) -> StoreSettings:
-        """What the store was opened with."""
-        assert self._settings is not None, "the store is not open"
-        return self._settings
+        self.settings: StoreSettings
 
     @asynccontextmanager
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
-        self._settings = settings
+        self.settings = settings
         yield
 
     # -- putting in, finding, taking out
@@ -100,26 +96,26 @@ class MemoryJobStore(JobStore):
 
     def _place(self, entry: JobEntry, submission: str) -> None:
         now = trio.current_time() if entry.delay or entry.expires_in is not None or entry.is_held else 0.0
-        self._inserted += 1
         self._waiting += 1
-        entry.order = self._inserted
+        entry.order = entry.ticket = next(self._numbers)
         entry.submission = submission
         entry.state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
         self._jobs[entry.id] = entry
         if entry.key is not None:
             self._keys[entry.key] = entry
         self._index.add(entry)
+        self.settings.listener.changed(entry)
         if entry.delay > 0:
             entry.due = now + entry.delay
-            self._timers.add(entry.due, Timer.DUE, entry)
+            self._add_timer(entry.due, Timer.DUE, entry)
         elif not entry.is_held:
             self._ready.push(entry)
         if entry.is_held:
             entry.expires = now + entry.delay + self.settings.retention.held_for
-            self._timers.add(entry.expires, Timer.EXPIRY, entry)
+            self._add_timer(entry.expires, Timer.EXPIRY, entry)
         elif entry.expires_in is not None:
             entry.expires = now + entry.expires_in
-            self._timers.add(entry.expires, Timer.EXPIRY, entry)
+            self._add_timer(entry.expires, Timer.EXPIRY, entry)
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
@@ -178,7 +174,7 @@ class MemoryJobStore(JobStore):
         self._forget(entry)
         self._removed += 1
         if 2 * self._removed > len(self._ended):
-            self._ended = deque(item for item in self._ended if item[1].id in self._jobs)
+            self._ended = deque(entry for entry in self._ended if entry.id in self._jobs)
             self._removed = 0
         return True
 
@@ -196,10 +192,11 @@ class MemoryJobStore(JobStore):
         if entry.expires_in is not None:
             left = entry.expires_in - (time.time() - entry.created_at)
             entry.expires = trio.current_time() + max(left, 0.0)
-            self._timers.add(entry.expires, Timer.EXPIRY, entry)
+            self._add_timer(entry.expires, Timer.EXPIRY, entry)
         if entry.state is JobState.QUEUED:
+            entry.ticket = next(self._numbers)
             self._ready.push(entry)
-        self.settings.listener.work_ready()
+            self.settings.listener.work_ready()
         return True
 
     async def claim(
@@ -212,21 +209,37 @@ class MemoryJobStore(JobStore):
         executors: Collection[str] | None = None,
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
+        return self._claim(claim_id, limit, lease, room, executors)
+
+    def claim_nowait(
+        self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
+    ) -> list[Claim]:
+        """Do what `claim` does, for all executors, on the spot."""
+        return self._claim(claim_id, limit, lease, room, None)
+
+    def _claim(
+        self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None
+    ) -> list[Claim]:
         if claim_id in self._claims:
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
-        claims = []
-        worker, now = self.settings.worker, time.time()
+        entries = self._ready.pop(limit, room, executors)
+        if not entries:
+            return []
+        worker, now, changed = self.settings.worker, time.time(), self.settings.listener.changed
         lease_until = inf if lease == inf else trio.current_time() + lease
-        for entry in self._ready.pop(limit, room, executors):
+        claims = []
+        for entry in entries:
             previous = self._index.group_of(entry)
             if entry.attempt == 0:
                 self._waiting -= 1
             steps.start(entry, claim=claim_id, worker=worker, now=now)
             self._index.moved(entry, previous)
-            entry.lease_until = lease_until
-            self._timers.add(lease_until, Timer.LEASE, entry)
+            changed(entry)
+            if lease_until != inf:
+                entry.lease_until = lease_until
+                self._add_timer(lease_until, Timer.LEASE, entry)
             claims.append(Claim(entry, claim_id, entry.attempt))
-        if claims and lease != inf:
+        if lease_until != inf:
             self._claims[claim_id] = claims
             if len(self._claims) > _REMEMBERED:
                 del self._claims[next(iter(self._claims))]
@@ -240,7 +253,7 @@ class MemoryJobStore(JobStore):
             held = self._holds(claim)
             if held:
                 entry.lease_until = trio.current_time() + lease
-                self._timers.add(entry.lease_until, Timer.LEASE, entry)
+                self._add_timer(entry.lease_until, Timer.LEASE, entry)
             reports.append(LeaseReport(held, entry))
         return reports
 
@@ -274,9 +287,9 @@ class MemoryJobStore(JobStore):
         steps.retry(entry, error, worker=self.settings.worker, now=time.time())
         self._index.moved(entry, previous)
         self._log(entry).restart(claim.attempt, error, delay)
+        self.settings.listener.changed(entry)
         entry.due = trio.current_time() + delay
-        self._timers.add(entry.due, Timer.DUE, entry)
-        self.settings.listener.work_ready()
+        self._add_timer(entry.due, Timer.DUE, entry)
         return True
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
@@ -336,39 +349,41 @@ class MemoryJobStore(JobStore):
 
     # -- time
 
-    async def advance(self) -> Advance:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases."""
+    async def advance(self) -> float:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
         if self._timers.next() == inf:
-            return _NOTHING_DUE
+            return inf
         now = trio.current_time()
-        changed = []
         while found := self._timers.pop(now):
             timer, entry = found
-            changed.append(entry)
             if timer is Timer.DUE:
                 self._requeue(entry, None)
             elif timer is Timer.EXPIRY:
                 self._end(entry, Failed(_expired(entry)), None)
             else:
                 self._lapse(entry)
-        return Advance(changed, max(self._timers.next() - now, 0.0))
+        return max(self._timers.next() - now, 0.0)
 
     async def prune(self) -> float:
         """Remove ended jobs that are too old; return the seconds until there may be more."""
         self._evict()
         if not self._ended:
             return inf
-        return max(self._ended[0][0] + self.settings.retention.finished_for - trio.current_time(), 0.0)
+        return max(self._ended[0].due + self.settings.retention.finished_for - trio.current_time(), 0.0)
 
-    async def abandon(self, reason: str) -> list[JobEntry]:
+    async def abandon(self, reason: str) -> None:
         """End every living job: none can outlive the process."""
-        living = self._index.living(FINAL_STATES)
-        for entry in living:
+        for entry in self._index.living(FINAL_STATES):
             outcome = Cancelled(reason if entry.cancel is None else entry.cancel.reason)
             self._end(entry, outcome, None)
-        return living
 
     # -- parts of the above
+
+    def _add_timer(self, at: float, timer: Timer, entry: JobEntry) -> None:
+        earliest = self._timers.next()
+        self._timers.add(at, timer, entry)
+        if at < earliest:
+            self.settings.listener.due_changed()
 
     def _holds(self, claim: Claim) -> bool:
         entry = self._jobs.get(claim.entry.id)
@@ -415,7 +430,9 @@ class MemoryJobStore(JobStore):
         previous = self._index.group_of(entry)
         steps.become_ready(entry, worker=self.settings.worker, now=time.time(), reason=reason)
         self._index.moved(entry, previous)
+        self.settings.listener.changed(entry)
         if not entry.is_held:
+            entry.ticket = next(self._numbers)
             self._ready.push(entry)
             self.settings.listener.work_ready()
 
@@ -430,14 +447,19 @@ class MemoryJobStore(JobStore):
             self._ready.gone(entry)
         if entry.log is not None:
             entry.log.finish(outcome)
-        self._ended.append((trio.current_time(), entry))
-        self._evict()
+        self.settings.listener.changed(entry)
+        entry.due = now = trio.current_time()
+        self._ended.append(entry)
+        self._evict(now)
 
-    def _evict(self) -> None:
+    def _evict(self, now: float | None = None) -> None:
+        """Forget the ended jobs that `Retention` no longer keeps."""
         ended, retention = self._ended, self.settings.retention
-        oldest = -inf if retention.finished_for == inf or not ended else trio.current_time() - retention.finished_for
-        while ended and (len(ended) - self._removed > retention.finished_jobs or ended[0][0] <= oldest):
-            entry = ended.popleft()[1]
+        if not ended:
+            return
+        oldest = (trio.current_time() if now is None else now) - retention.finished_for
+        while ended and (ended[0].due <= oldest or len(ended) - self._removed > retention.finished_jobs):
+            entry = ended.popleft()
             if self._jobs.get(entry.id) is entry:
                 self._forget(entry)
             else:
@@ -448,9 +470,6 @@ class MemoryJobStore(JobStore):
         self._index.remove(entry)
         if entry.key is not None and self._keys.get(entry.key) is entry:
             del self._keys[entry.key]
-
-
-_NOTHING_DUE = Advance((), inf)
 
 
 def _expired(entry: JobEntry) -> JobError:

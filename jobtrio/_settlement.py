@@ -1,0 +1,179 @@
+"""From how an attempt ended to what becomes of its job: pure, by the job's policy.
+
+It owns which failures are retried and after which delay. It must not know stores or tasks.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from jobtrio._errors import GiveUp, RetryLater
+from jobtrio._policies import RetryPolicy
+from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
+
+if TYPE_CHECKING:
+    from jobtrio._entry import JobEntry
+
+TEXT_LIMIT = 64 * 1024
+"""Characters kept of a traceback or an exception's text, the last ones."""
+
+CANCELLED = "cancelled"  # by a request
+SELF = "self"  # the executor cancelled its own scope
+SHUTDOWN = "shutdown"  # the registry goes; also the reason then given
+LOST = "lost"  # the lease is lost
+
+# -- how an attempt ended
+
+
+@attrs.define(eq=False)
+class Returned:
+    """The executor returned, and all its child tasks are over."""
+
+    result: Any
+
+
+@attrs.define(eq=False)
+class Raised:
+    """The attempt failed with an exception, of the executor's or of a child task's."""
+
+    exception: BaseException
+
+
+@attrs.define(eq=False)
+class TimedOut:
+    """Its time was up. ``exception`` is what its clean-up raised, or None."""
+
+    limit: float
+    exception: BaseException | None
+
+
+@attrs.define(eq=False)
+class Stopped:
+    """It was asked to end. ``exception`` is what its clean-up raised, or None."""
+
+    cause: str
+    exception: BaseException | None
+
+
+Verdict: TypeAlias = Returned | Raised | TimedOut | Stopped
+
+# -- what becomes of the job
+
+
+@attrs.define(eq=False)
+class Finish:
+    """It ends. ``error`` is what a cancelled attempt's clean-up raised, or None."""
+
+    outcome: Outcome
+    error: JobError | None = None
+
+
+@attrs.define(eq=False)
+class Again:
+    """Another attempt follows."""
+
+    error: JobError
+    delay: float
+
+
+@attrs.define(eq=False)
+class GiveBack:
+    """It returns to its queue, unfinished."""
+
+
+@attrs.define(eq=False)
+class LetGo:
+    """It is no longer this process's: nothing is written."""
+
+
+NextStep: TypeAlias = Finish | Again | GiveBack | LetGo
+
+
+def settle(
+    entry: JobEntry, verdict: Verdict, *, retry_on: tuple[type[BaseException], ...], outlives: bool
+) -> NextStep:
+    """Return what becomes of a job whose current attempt has ended.
+
+    Args:
+        entry: The job.
+        verdict: How the attempt ended.
+        retry_on: The exceptions that its policy retries.
+        outlives: Whether the job outlives this process, so that a shutdown gives it back.
+    """
+    match verdict:
+        case Returned(result=result):
+            return Finish(Completed(result))
+        case Raised(exception=exception):
+            return _after_exception(entry, exception, retry_on)
+        case TimedOut(limit=limit, exception=exception):
+            return _again_or_finish(_timed_out(limit, exception), _policy_delay(entry))
+        case Stopped(cause=cause, exception=exception):
+            return _after_stop(entry, cause, exception, outlives=outlives)
+
+
+def describe(exception: BaseException, kind: Any = "exception") -> JobError:
+    """Return an exception as a `JobError`; one that can't be shown is named all the same."""
+    try:
+        message = str(exception)
+    except Exception as exc:
+        message = f"<its text raised {type(exc).__name__}>"
+    try:
+        trace = "".join(traceback.format_exception(exception))
+    except Exception as exc:
+        trace = f"<its traceback raised {type(exc).__name__}>"
+    return JobError(kind, type(exception).__name__, message[-TEXT_LIMIT:], trace[-TEXT_LIMIT:])
+
+
+def _after_exception(
+    entry: JobEntry, exception: BaseException, retry_on: tuple[type[BaseException], ...]
+) -> NextStep:
+    if isinstance(exception, GiveUp):
+        return Finish(Failed(describe(exception, "gave_up")))
+    error = describe(exception)
+    if isinstance(exception, RetryLater):
+        policy = entry.plan.retry or RetryPolicy()
+        return _again_or_finish(error, exception.delay if entry.attempt < policy.max_attempts else None)
+    return _again_or_finish(error, _policy_delay(entry) if _is_retried(exception, retry_on) else None)
+
+
+def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *, outlives: bool) -> NextStep:
+    if cause == LOST:
+        return LetGo()
+    if cause == SHUTDOWN and outlives:
+        return GiveBack()
+    reason = None
+    if cause == SHUTDOWN:
+        reason = SHUTDOWN
+    elif cause == CANCELLED and entry.cancel is not None:
+        reason = entry.cancel.reason
+    return Finish(Cancelled(reason), None if exception is None else describe(exception))
+
+
+def _again_or_finish(error: JobError, delay: float | None) -> NextStep:
+    return Finish(Failed(error)) if delay is None else Again(error, delay)
+
+
+def _policy_delay(entry: JobEntry) -> float | None:
+    """Return the seconds until the next attempt by the job's policy, or None where there is none."""
+    policy = entry.plan.retry
+    if policy is None or entry.attempt >= policy.max_attempts:
+        return None
+    return policy.delay_after(entry.attempt)
+
+
+def _is_retried(exception: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
+    """Whether all that an exception stands for is of the classes to retry."""
+    if isinstance(exception, classes):
+        return True
+    return isinstance(exception, BaseExceptionGroup) and exception.split(classes)[1] is None
+
+
+def _timed_out(limit: float, exception: BaseException | None) -> JobError:
+    message = f"the attempt took longer than its time limit of {limit:g} s"
+    if exception is None:
+        return JobError("timeout", "TimedOut", message)
+    after = describe(exception)
+    return JobError("timeout", "TimedOut", f"{message}; its clean-up raised {after}", after.traceback)
