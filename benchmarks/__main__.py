@@ -31,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES + ON_REQUEST]
     if unknown:
-        parser.error(
-            f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES + ON_REQUEST)}"
-        )
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES + ON_REQUEST)}")
     if options.list:
         for name in NAMES + ON_REQUEST:
             print(f"{name:10} {_first_line(_module(name))}")

@@ -30,9 +30,7 @@ class ChildFailedError(Exception):
 
 
 @asynccontextmanager
-async def open_child(
-    module: str, *arguments: object, python: str | Path = sys.executable
-) -> AsyncIterator[Side]:
+async def open_child(module: str, *arguments: object, python: str | Path = sys.executable) -> AsyncIterator[Side]:
     """Start ``python -m module`` and give the side that asks it for rounds.
 
     The child waits on its input between rounds and uses no time of the other side.

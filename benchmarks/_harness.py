@@ -81,8 +81,9 @@ class Session:
         versus: str,
         goal: Goal | None = None,
         unit: Unit = "s",
+        speed: bool = False,
     ) -> Row:
-        """Run both sides in turns and keep the row.
+        """Run both sides in turns and keep the row; ``speed`` has its ratio say how many times as fast.
 
         *Cancellation*: nothing is kept of a row that was interrupted.
         """
@@ -94,7 +95,7 @@ class Session:
             for index in (0, 1) if number % 2 == 0 else (1, 0):
                 found[index].append(await _round((subject, other)[index]))
         sides = [Figures(tuple(rounds)) for rounds in found]
-        return self.keep(Row(self.benchmark, name, variant, unit, sides[0], sides[1], versus, goal))
+        return self.keep(Row(self.benchmark, name, variant, unit, *sides, versus, goal, speed))
 
     async def measure(
         self, name: str, variant: str, subject: Side, *, goal: Goal | None = None, unit: Unit = "s"

@@ -85,7 +85,7 @@ def _row_as_json(row: Row) -> dict[str, object]:
         "versus": row.versus,
         "other": _figures_as_json(row.other) if row.other is not None else None,
         "ratio": row.ratio,
-        "ratio_means": "times as fast" if row.is_speed else "times the cost",
+        "ratio_means": "times as fast" if row.speed else "times the cost",
         "ratios": row.ratios,
         "goal": goal_text(row.goal, row.unit) if row.goal is not None else None,
         "met": row.met,

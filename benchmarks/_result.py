@@ -90,6 +90,7 @@ class Row:
         other: The floor's or peer's side; None where a value stands alone.
         versus: What the other side is.
         goal: What is aimed for, or None.
+        speed: Whether the ratio says how many times as fast; else it says how many times the cost.
     """
 
     benchmark: str
@@ -100,6 +101,7 @@ class Row:
     other: Figures | None = None
     versus: str = ""
     goal: Goal | None = None
+    speed: bool = False
 
     @property
     def ratios(self) -> list[float]:
@@ -107,14 +109,9 @@ class Row:
         if self.other is None:
             return []
         pairs = list(zip(self.subject.of_rounds, self.other.of_rounds, strict=True))
-        if self.is_speed:
+        if self.speed:
             return [other / subject for subject, other in pairs]
         return [subject / other for subject, other in pairs]
-
-    @property
-    def is_speed(self) -> bool:
-        """Whether the ratio says how many times as fast; else it says how many times the cost."""
-        return self.goal is not None and self.goal.kind == "at least"
 
     @property
     def ratio(self) -> float | None:

@@ -47,6 +47,7 @@ async def _measure_single(session: Session, registry: jobtrio.JobRegistry) -> No
             channels(tokens, consumers),
             versus="a bounded channel each",
             goal=at_least(4.0) if consumers == 100 else None,
+            speed=True,
         )
 
 
@@ -61,6 +62,7 @@ async def _measure_bursts(session: Session, registry: jobtrio.JobRegistry) -> No
                 append_to_lists(tokens, consumers),
                 versus="append to N lists",
                 goal=at_least(goal) if consumers == 100 else None,
+                speed=True,
             )
 
 
@@ -74,6 +76,7 @@ async def _measure_slow(session: Session, registry: jobtrio.JobRegistry) -> None
         beside_slow,
         channels(tokens, 10, slow=True),
         versus="a bounded channel each",
+        speed=True,
     )
     await session.compare(
         "fan-out, a slow consumer",
@@ -81,6 +84,7 @@ async def _measure_slow(session: Session, registry: jobtrio.JobRegistry) -> None
         beside_slow,
         Fanout(registry, _speak_singly, tokens, fast),
         versus="the same without it",
+        speed=True,
     )
 
 

@@ -43,7 +43,7 @@ async def run(session: Session) -> None:
             arguments = (session.scale(peer_jobs, 100), AT_ONCE, *form)
             async with open_child(f"benchmarks.peers.{module}", *arguments, python=python) as peer:
                 subject = submit_each(registry, jobs)
-                await session.compare(NAME, f"{AT_ONCE} at once", subject, peer, versus=versus, goal=goal)
+                await session.compare(NAME, f"{AT_ONCE} at once", subject, peer, versus=versus, goal=goal, speed=True)
 
 
 def make_environment() -> Path:

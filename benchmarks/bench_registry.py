@@ -6,7 +6,6 @@ workers share it, each of its calls is a checkpoint, as jobtrio's are.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import jobtrio
@@ -36,7 +35,8 @@ NAME = "create_job + cancel, two tags"
 
 async def run(session: Session) -> None:
     """Measure a single caller, finding, and then the scenarios with tasks and with threads."""
-    await _measure_one_caller(session)
+    await _measure_live(session)
+    await _measure_history(session)
     await _measure_find(session)
     for scenario in SCENARIOS:
         await _measure_scenario(session, scenario, 10, session.scale(100, 6), threads=False)
@@ -44,25 +44,30 @@ async def run(session: Session) -> None:
         await _measure_scenario(session, scenario, 4, session.scale(100, 6), threads=True)
 
 
-async def _measure_one_caller(session: Session) -> None:
+async def _measure_live(session: Session) -> None:
     """Compare in interpreters of their own: a full heap must slow nobody but its owner."""
-    live, few = session.scale(10_000, 100), session.scale(1_000, 10)
-    usual, many = session.scale(10_000, 100), session.scale(1_000_000, 1_000)
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        subject = await enter(open_child(CHILD, "jobtrio", live, usual))
-        by_hand = await enter(open_child(CHILD, "dict", live, usual))
-        none_live = await enter(open_child(CHILD, "jobtrio", 0, usual))
+    live, history = session.scale(10_000, 100), session.scale(10_000, 100)
+    async with (
+        open_child(CHILD, "jobtrio", live, history) as subject,
+        open_child(CHILD, "dict", live, history) as by_hand,
+        open_child(CHILD, "jobtrio", 0, history) as none_live,
+    ):
         variant = f"{live:,} live"
         await session.compare(NAME, variant, subject, by_hand, versus="dict registry", goal=at_most(4.0))
         await session.compare(NAME, variant, subject, none_live, versus="none live", goal=at_most(1.3))
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        subject = await enter(open_child(CHILD, "jobtrio", 0, many))
-        little = await enter(open_child(CHILD, "jobtrio", 0, few))
-        await session.compare(
-            NAME, f"{many:,} in history", subject, little, versus=f"{few:,} in history", goal=at_most(1.3)
-        )
+
+
+async def _measure_history(session: Session) -> None:
+    """Compare a long history with a short one, and with a long one of the registry written by hand."""
+    many, few = session.scale(1_000_000, 1_000), session.scale(1_000, 10)
+    async with (
+        open_child(CHILD, "jobtrio", 0, many) as subject,
+        open_child(CHILD, "jobtrio", 0, few) as short,
+        open_child(CHILD, "dict", 0, many) as by_hand,
+    ):
+        variant = f"{many:,} in history"
+        await session.compare(NAME, variant, subject, short, versus=f"{few:,} in history", goal=at_most(1.3))
+        await session.compare(NAME, variant, subject, by_hand, versus="dict registry, the same")
 
 
 async def _measure_find(session: Session) -> None:
@@ -86,6 +91,7 @@ async def _measure_find(session: Session) -> None:
             _scan(live, wanted, tries),
             versus="a scan",
             goal=at_least(50),
+            speed=True,
         )
 
 
@@ -104,9 +110,7 @@ def _scan(live: int, wanted: dict[str, str], tries: int) -> Side:
     return side
 
 
-async def _measure_scenario(
-    session: Session, scenario: Scenario, workers: int, count: int, *, threads: bool
-) -> None:
+async def _measure_scenario(session: Session, scenario: Scenario, workers: int, count: int, *, threads: bool) -> None:
     async def by_workers(access: Access) -> Sequence[float]:
         jobs = await prepare(scenario, access, workers, count)
         works = [scenario.work(access, number, count, jobs[number]) for number in range(workers)]

@@ -99,7 +99,7 @@ class Attempt:
         self,
         function: Callable[[JobContext], Awaitable[Any]],
         open_log: Callable[[JobEntry], TokenLog],
-        save: Callable[[Any], Awaitable[None]],
+        save: Callable[[JobEntry, Any], Awaitable[None]],
         prepare: Callable[[Any], Any] | None = None,
     ) -> Verdict:
         """Run the executor to the end of its nursery and return the verdict.

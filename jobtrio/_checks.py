@@ -48,9 +48,13 @@ def check_number(name: str, value: Any, *, low: float, high: float = math.inf) -
     allowed = f"a finite number from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
-    if not (math.isfinite(value) and low <= value <= high):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and low <= number <= high):
         raise ValueError(f"{name} must be {allowed}; got {show(value)}")
-    return float(value)
+    return number
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> int:
@@ -70,6 +74,19 @@ def check_name(name: str, value: Any) -> str:
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
     if not 1 <= len(value) <= NAME_LIMIT or not value.isprintable():
         raise ValueError(f"{name} must be {allowed}; got {show(value)}")
+    return value
+
+
+def check_id(job_id: Any) -> None:
+    """Raise `TypeError` unless ``job_id`` is text; whether a job has it is the store's to say."""
+    if not isinstance(job_id, str):
+        raise TypeError(f"job_id must be text; got {show(job_id)}")
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value``, True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {show(value)}")
     return value
 
 

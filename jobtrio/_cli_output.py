@@ -84,14 +84,21 @@ def json_line(message: Message) -> Piece:
 
 
 def message_fields(message: Message) -> dict[str, Any]:
-    """Return a message as a mapping that names its ``type`` first."""
+    """Return a message as a mapping that names its ``type`` first. Tracebacks are left out."""
     fields = {"type": type(message).__name__.lower(), **attrs.asdict(message, recurse=False)}
     match message:
         case Restart():
-            fields["error"] = attrs.asdict(message.error)
+            fields["error"] = attrs.asdict(message.error, filter=_is_shown)
         case End():
             outcome = message.outcome
-            fields["outcome"] = {"type": type(outcome).__name__.lower(), **attrs.asdict(outcome)}
+            fields["outcome"] = {
+                "type": type(outcome).__name__.lower(),
+                **attrs.asdict(outcome, filter=_is_shown),
+            }
         case Token() | Progress() | Gap():
             pass
     return fields
+
+
+def _is_shown(field: attrs.Attribute[Any], value: object) -> bool:
+    return field.name != "traceback"

@@ -56,7 +56,7 @@ class Program:
             self._returncodes[job.attempt] = NOT_FOUND if missing else NOT_EXECUTABLE
             if exc.errno in SCARCITY:
                 raise
-            raise GiveUp(exc.strerror or str(exc)) from exc
+            raise GiveUp(exc.strerror or str(exc)) from None
 
     def kill(self) -> None:
         """Send SIGKILL to the program and all of its session, whatever grace is left."""
@@ -130,7 +130,9 @@ def _signal_name(number: int) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{seconds:.1f} s" if seconds < 60 else f"{minutes} min {rest} s"
+    if seconds >= 60:
+        return f"{minutes} min {rest} s"
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _plural(number: int, noun: str) -> str:

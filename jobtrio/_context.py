@@ -39,7 +39,7 @@ class JobContext:
         entry: JobEntry,
         nursery: trio.Nursery,
         open_log: Callable[[JobEntry], TokenLog],
-        save: Callable[[Any], Awaitable[None]],
+        save: Callable[[JobEntry, Any], Awaitable[None]],
         prepare: Callable[[Any], Any] | None = None,
     ) -> None:
         self._entry = entry
@@ -193,7 +193,7 @@ class JobContext:
         """
         self._open_log()
         await trio.lowlevel.checkpoint()
-        await self._save(value)
+        await self._save(self._entry, value)
 
     def close(self) -> None:
         """Make everything that sends raise from now on. Called by the registry when the attempt is over."""

@@ -6,6 +6,7 @@ It owns the order in which the parts start and stop, and the publishing of chang
 
 from __future__ import annotations
 
+import secrets
 import weakref
 from functools import partial
 from math import inf
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import trio
 
-from jobtrio._checks import check_name, check_seconds, check_text
+from jobtrio._checks import check_id, check_seconds, check_text
 from jobtrio._dispatcher import Dispatcher
 from jobtrio._entry import JobEntry
 from jobtrio._errors import StoreUnavailableError, UnknownJobError
@@ -118,7 +119,7 @@ class RegistryCore:
 
     # -- life
 
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self) -> None:
         """Run the parts until `close`. Jobs end before the services that they use."""
         try:
             # Bounded by close(): the jobs of a cancelled program are stopped by it, in order, not all at once.
@@ -131,7 +132,6 @@ class RegistryCore:
                     async with trio.open_nursery() as jobs:
                         self._dispatcher.jobs = jobs
                         jobs.start_soon(self._dispatch)
-                        task_status.started()
                     services.cancel_scope.cancel()
         finally:
             self._tails.nursery = self._dispatcher.jobs = None
@@ -145,7 +145,7 @@ class RegistryCore:
 
     async def wait_done(self) -> None:
         """Wait for what this process runs and, where nothing outlives it, for all that will run."""
-        await self._wait_idle(scheduled=True, others=not self.store.durable)
+        await self._wait_idle(scheduled=True, others=not self.store.durable and not self._closed)
 
     async def drain(self) -> None:
         """Wait until nothing is queued, waiting to retry, or running here."""
@@ -269,7 +269,7 @@ class RegistryCore:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
-        submission = entries[0].id if entries else ""
+        submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
         kept = await self._ask(partial(self.store.insert, entries, submission))
         if self.store.durable:
             kept = [self._know(entry) for entry in kept]
@@ -280,7 +280,7 @@ class RegistryCore:
 
     async def load(self, job_id: str) -> JobEntry:
         """Return a job, or raise `UnknownJobError`."""
-        check_name("job_id", job_id)
+        check_id(job_id)
         await trio.lowlevel.checkpoint()
         entry = await self._ask(lambda: self.store.load(job_id))
         if entry is None:
@@ -294,7 +294,7 @@ class RegistryCore:
 
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's history, or raise `UnknownJobError`."""
-        check_name("job_id", job_id)
+        check_id(job_id)
         await trio.lowlevel.checkpoint()
         history = await self._ask(lambda: self.store.history(job_id))
         if history is None:
@@ -308,7 +308,7 @@ class RegistryCore:
 
     async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
         """Ask to cancel a job; see `JobRegistry.cancel`."""
-        check_name("job_id", job_id)
+        check_id(job_id)
         check_text("reason", reason)
         check_seconds("grace", grace)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -328,7 +328,7 @@ class RegistryCore:
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
-        check_name("job_id", job_id)
+        check_id(job_id)
         await trio.lowlevel.checkpoint()
         if not await self._ask(lambda: self.store.delete(job_id)):
             raise UnknownJobError(job_id)

@@ -78,9 +78,8 @@ class Dispatcher:
         if not self._store.claims_at_once:
             self.ring()
             return
-        while claims := self._claim_at_once(self._free()):
-            for claim in claims:
-                self._start(claim)
+        for claim in self._claim_at_once(self._free()):
+            self._start(claim)
 
     async def run(self) -> None:
         """Start attempts until cancelled.

@@ -61,6 +61,8 @@ class CancelRequest(NamedTuple):
 Step: TypeAlias = tuple[float, JobState, int, str, "str | None"]
 """One line of a job's history, in its compact form: when, state, attempt, worker, reason."""
 
+_STEP = 5  # the length of a step
+
 
 @attrs.define(eq=False, slots=True)
 class JobEntry:
@@ -97,7 +99,7 @@ class JobEntry:
     error: JobError | None = None
     outcome: Outcome | None = None
     saved_state: Any = None
-    steps: list[Step] | None = None  # the history behind its first line, which the entry itself tells
+    steps: list[Any] | None = None  # the history behind its first line, which the entry tells: a `Step` each, flat
     log: TokenLog | None = None  # this process's copy of the stream, once somebody sends or reads
 
     @property
@@ -138,16 +140,17 @@ class JobEntry:
 
     def history(self) -> list[Transition]:
         """Return all changes of state, the oldest first."""
-        return [self._transition(n) for n in range(1 + len(self.steps or ()))]
+        return [self._transition(n) for n in range(1 + len(self.steps or ()) // _STEP)]
 
     def last_transition(self) -> Transition:
         """Return the newest change of state."""
-        return self._transition(len(self.steps or ()))
+        return self._transition(len(self.steps or ()) // _STEP)
 
     def _step(self, n: int) -> Step:
         if n > 0:
             assert self.steps is not None  # n counts them
-            return self.steps[n - 1]
+            at, state, attempt, worker, reason = self.steps[(n - 1) * _STEP : n * _STEP]
+            return (at, state, attempt, worker, reason)
         first = JobState.SCHEDULED if self.delay > 0 else JobState.QUEUED
         return (self.created_at, first, 0, self.plan.worker, None)
 
@@ -209,8 +212,7 @@ def final_state(outcome: Outcome) -> JobState:
 
 def _move(entry: JobEntry, state: JobState, worker: str, now: float, reason: str | None) -> None:
     entry.state = state
-    step = (now, state, entry.attempt, worker, reason)
     if entry.steps is None:
-        entry.steps = [step]
+        entry.steps = [now, state, entry.attempt, worker, reason]
     else:
-        entry.steps.append(step)
+        entry.steps += (now, state, entry.attempt, worker, reason)

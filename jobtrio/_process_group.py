@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 KILL_LIMIT = 5.0
 """Seconds to wait for processes that got SIGKILL: only one in an uninterruptible call outlives it."""
 
+LAST_LIMIT = 1.0
+"""Seconds that leaving a `ProcessGroup` may block where nobody has waited for its end."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 """Seconds between two looks at what lives: the first, doubled each time up to the longest."""
 
 HAS_PROC = os.path.exists("/proc/self/stat")
-"""Whether processes can be seen in ``/proc``; else ``ps`` lists them."""
+"""Whether processes can be seen in ``/proc``."""
+
+LISTING = ("ps", "-A", "-o", "pid=", "-o", "stat=")
+"""What lists them where there is no ``/proc``: id and state."""
 
 
 logger = logging.getLogger("jobtrio")
@@ -77,9 +83,11 @@ class ProcessGroup:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._popen.returncode is None:  # only where the block was left without `end`
+        if self._popen.returncode is None:
+            # By now the program has ended, unless the block was left without `end`, by an internal error.
             self.signal(signal.SIGKILL)
-            self._popen.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout=LAST_LIMIT)
         if self._pidfd is not None:
             os.close(self._pidfd)
         self.stdout.close()
@@ -125,9 +133,6 @@ class ProcessGroup:
             # A stopped process sees SIGTERM only once it goes on.
             self.signal(signal.SIGTERM, signal.SIGCONT)
             self._watch(grace)
-        # Also where nothing was seen: a process may be born behind a listing's back, but no process
-        # that has this signal pending can bear another.
-        self.signal(signal.SIGKILL)
         if not self._watch(KILL_LIMIT, repeat=signal.SIGKILL):
             logger.warning("processes %s have outlived SIGKILL by %g s", self.living(), KILL_LIMIT)
 
@@ -198,19 +203,23 @@ class ProcessGroup:
     def _watch(self, limit: float, repeat: int | None = None) -> bool:
         """Wait up to ``limit`` seconds for the session to be empty, and say whether it is.
 
-        ``repeat`` is sent at each look.
+        ``repeat`` is sent before each look, and so at least once: a process may be born behind the back of a
+        listing, but one that has SIGKILL pending can't bear another.
         """
         end = time.monotonic() + limit
         pause = FIRST_PAUSE
-        while self.living():
-            if repeat is not None:
-                self.signal(repeat)
+        while self._signal_and_look(repeat):
             left = end - time.monotonic()
             if left <= 0:
                 return False
             time.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
         return True
+
+    def _signal_and_look(self, number: int | None) -> bool:
+        if number is not None:
+            self.signal(number)
+        return bool(self.living())
 
     def _watch_program(self) -> None:
         while self.id in self.living():
@@ -255,7 +264,7 @@ def _listed() -> Iterator[int]:
     if HAS_PROC:
         yield from (int(name) for name in os.listdir("/proc") if name.isdecimal())
         return
-    listing = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "stat="], capture_output=True, check=True)
+    listing = subprocess.run(LISTING, capture_output=True, check=True)
     for line in listing.stdout.splitlines():
         pid, state = line.split(maxsplit=1)
         if not state.startswith(b"Z"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,13 @@ from jobtrio._nursery import open_background_nursery
 from jobtrio._policies import JobPriority, Retention, RetryPolicy
 from jobtrio._state import JobState
 from jobtrio._streams import TextStream
-from jobtrio._submission import DEFAULT_QUEUE, JobSpec
+from jobtrio._submission import DEFAULT_QUEUE, HELD, JobSpec
 from jobtrio._subscription import Subscription
 from jobtrio.abc import JobQuery, JobStore
 from jobtrio.executors import Executors, check_executor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
     from jobtrio._core import RegistryStats
@@ -114,6 +115,8 @@ class JobRegistry:
 
         Cancellation: none was accepted; with a durable store all may have been.
         """
+        if not isinstance(specs, Iterable):
+            raise TypeError(f"specs must be an iterable of JobSpec values; got {show(specs)}")
         entries = []
         for n, spec in enumerate(specs):
             if not isinstance(spec, JobSpec):
@@ -149,7 +152,7 @@ class JobRegistry:
         Cancellation: the job was not accepted; with a durable store it may have been.
         """
         entry = self._core.submissions.entry(
-            None,
+            HELD,
             payload,
             job_id=job_id,
             key=key,
@@ -379,7 +382,7 @@ async def open_registry(
         worker=_worker_name() if worker is None else check_name("worker", worker),
     )
     async with core.store.open(core.settings), open_background_nursery() as nursery:
-        await nursery.start(core.serve)
+        nursery.start_soon(core.serve)
         try:
             yield JobRegistry(core)
             await core.wait_done()

@@ -110,18 +110,19 @@ class Runner:
         except Exception as exc:
             return Raised(exc)
         try:
-            save = partial(self._save_state, attempt)
-            return await attempt.run(function, self._open_log, save, None if spool is None else spool.check)
+            check = None if spool is None else spool.check
+            return await attempt.run(function, self._open_log, self._save_state, check)
         except BaseException:
             # The registry is torn down: what can be said of this attempt is said within a bound.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
                 await self._follow(attempt, Stopped(SHUTDOWN, None), spool)
             raise
 
-    async def _save_state(self, attempt: Attempt, value: Any) -> None:
+    async def _save_state(self, entry: JobEntry, value: Any) -> None:
+        attempt = self.running[entry.id]
         save = partial(self._store.save_state, attempt.claim, value)
         if not await keep_trying(save, attempt.is_lost):
-            raise JobEndedError(attempt.claim.entry.id)
+            raise JobEndedError(entry.id)
 
     # -- what follows an attempt
 

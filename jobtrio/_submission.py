@@ -38,6 +38,13 @@ class _DefaultQueue(str):
 DEFAULT_QUEUE = _DefaultQueue("default")
 
 
+class _Held:
+    """Stands for the executor of a job that is held until it is given one."""
+
+
+HELD = _Held()
+
+
 @attrs.frozen(kw_only=False)
 class JobSpec:
     """One job for `JobRegistry.submit_many`: the parameters of `JobRegistry.submit`.
@@ -95,7 +102,7 @@ class Submissions:
 
     def entry(
         self,
-        executor: Callable[[Any], Any] | str | None,
+        executor: Callable[[Any], Any] | str | _Held,
         payload: Any,
         *,
         job_id: str | None,
@@ -110,7 +117,7 @@ class Submissions:
         tags: Mapping[str, str] | None,
         metadata: Mapping[str, Any] | None,
     ) -> JobEntry:
-        """Return a new job; ``executor`` None makes a held one.
+        """Return a new job; the executor `HELD` makes a held one.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
@@ -119,7 +126,11 @@ class Submissions:
         """
         plan = self.plan(executor, queue=queue, priority=priority, time_limit=time_limit, retry=retry)
         now = time.time()
-        entry = JobEntry(secrets.token_hex(16) if job_id is None else check_name("job_id", job_id), plan, payload, now)
+        if job_id is None:
+            job_id = submission = secrets.token_hex(16)
+        else:
+            job_id, submission = check_name("job_id", job_id), ""
+        entry = JobEntry(job_id, plan, payload, now, submission)
         if key is not None:
             entry.key = check_name("key", key)
         if tags is not None:
@@ -140,7 +151,7 @@ class Submissions:
 
     def plan(
         self,
-        executor: Callable[[Any], Any] | str | None,
+        executor: Callable[[Any], Any] | str | _Held,
         *,
         queue: str = DEFAULT_QUEUE,
         priority: JobPriority = JobPriority.NORMAL,
@@ -203,9 +214,9 @@ class Submissions:
         return executor_name(executor) if registration is None else registration.name
 
     def _resolve(
-        self, executor: Callable[[Any], Any] | str | None
+        self, executor: Callable[[Any], Any] | str | _Held
     ) -> tuple[Registration | None, str | None, Callable[[JobContext], Awaitable[Any]] | None]:
-        if executor is None:
+        if isinstance(executor, _Held):
             return None, None, None
         if isinstance(executor, str):
             registration: Registration | None = self.executors.get(check_name("executor", executor))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 
-from jobtrio._checks import check_count, show
+from jobtrio._checks import check_count, check_flag, show
 from jobtrio._errors import LaggedError
 from jobtrio._messages import Gap, Message
 
@@ -60,15 +60,16 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     )
 
     def __init__(self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> None:
+        self._token: trio.lowlevel.TrioToken | None = None
         self._log = log
         self.position = check_position(log, after)
         self._on_gap = check_on_gap(on_gap)
-        self._lossless = lossless
+        self._lossless = check_flag("lossless", lossless)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
         self._unyielded = 0  # messages taken since the last checkpoint
         self._closed = False
-        self._token = trio.lowlevel.current_trio_token() if lossless else None
         if lossless:
+            self._token = trio.lowlevel.current_trio_token()
             log.add_lossless(self)
 
     def receive_nowait(self) -> Message:

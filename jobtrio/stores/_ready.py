@@ -52,6 +52,9 @@ class ReadyQueue:
         self._levels: dict[JobPriority, dict[str, _Line]] = {level: {} for level in sorted(JobPriority, reverse=True)}
         self._living = 0
 
+    def __bool__(self) -> bool:
+        return self._living > 0
+
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
         plan = entry.plan

@@ -110,11 +110,9 @@ class MemoryJobStore(JobStore):
             self._add_timer(entry.due, Timer.DUE, entry)
         elif not entry.is_held:
             self._ready.push(entry)
-        if entry.is_held:
-            entry.expires = now + entry.delay + self.settings.retention.held_for
-            self._add_timer(entry.expires, Timer.EXPIRY, entry)
-        elif entry.expires_in is not None:
-            entry.expires = now + entry.expires_in
+        if entry.is_held or entry.expires_in is not None:
+            held_for = entry.delay + self.settings.retention.held_for if entry.is_held else inf
+            entry.expires = now + min(held_for, inf if entry.expires_in is None else entry.expires_in)
             self._add_timer(entry.expires, Timer.EXPIRY, entry)
 
     async def load(self, job_id: str) -> JobEntry | None:
@@ -188,10 +186,12 @@ class MemoryJobStore(JobStore):
         previous = self._index.group_of(entry)
         entry.plan = plan
         self._index.moved(entry, previous)
-        entry.expires = None
-        if entry.expires_in is not None:
-            left = entry.expires_in - (time.time() - entry.created_at)
-            entry.expires = trio.current_time() + max(left, 0.0)
+        if entry.expires_in is None:
+            entry.expires = None
+        elif entry.expires is not None:
+            # Counted from submission, as the end of the time that it is held was.
+            held_for = entry.delay + self.settings.retention.held_for
+            entry.expires += entry.expires_in - min(held_for, entry.expires_in)
             self._add_timer(entry.expires, Timer.EXPIRY, entry)
         if entry.state is JobState.QUEUED:
             entry.ticket = next(self._numbers)
@@ -215,6 +215,8 @@ class MemoryJobStore(JobStore):
         self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
     ) -> list[Claim]:
         """Do what `claim` does, for all executors, on the spot."""
+        if not self._ready:
+            return []
         return self._claim(claim_id, limit, lease, room, None)
 
     def _claim(
@@ -473,6 +475,6 @@ class MemoryJobStore(JobStore):
 
 
 def _expired(entry: JobEntry) -> JobError:
-    if entry.is_held:
+    if entry.is_held and not entry.expires_in:
         return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
     return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")

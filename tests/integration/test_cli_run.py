@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 LAUNCHER = """
 import fcntl, os, signal, sys, termios
-# A test run in the background of a shell ignores SIGINT, and so would all that it starts.
-for number in (signal.SIGINT, signal.SIGHUP):
+# A test run in the background of a shell ignores some signals, and so would all that it starts.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 if os.isatty(0):
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -96,6 +96,14 @@ def start() -> Iterator[Callable[..., Command]]:
         yield start
 
 
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """Return a named pipe, for the two ends of a test to wait for each other."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
 def run(*args: str, **options: Any) -> tuple[int, str, str]:
     """Run ``jobtrio run`` with ``args`` to its end; return exit code, stdout and stderr."""
     argv = [sys.executable, "-m", "jobtrio", "run", *args]
@@ -121,12 +129,10 @@ class TestOutput:
         """Lines of stdout come on stdout, those of stderr on stderr, and stderr ends with a summary."""
         code, out, err = run("--", "sh", "-c", "echo one; echo two >&2; echo three")
         assert (code, out) == (0, "one\nthree\n")
-        assert re.fullmatch(r"two\njobtrio: completed in \d+\.\d s, 1 attempt, 3 lines\n", err)
+        assert re.fullmatch(r"two\njobtrio: completed in \d+\.\d+ s, 1 attempt, 3 lines\n", err)
 
-    def test_live(self, start: Callable[..., Command], tmp_path: Path) -> None:
+    def test_live(self, start: Callable[..., Command], fifo: Path) -> None:
         """A line is there while the program waits for something that only its reader can do."""
-        fifo = tmp_path / "go"
-        os.mkfifo(fifo)
         command = start("--", "sh", "-c", f"echo first; read x < {fifo}; echo $x")
         assert command.line() == "first"
         fifo.write_text("second\n")
@@ -139,10 +145,8 @@ class TestOutput:
         assert (code, out) == (0, "x" * 200_000 + "\n")
         assert "1 attempt, 1 line\n" in err
 
-    def test_what_is_drawn_over_again(self, start: Callable[..., Command], tmp_path: Path) -> None:
+    def test_what_is_drawn_over_again(self, start: Callable[..., Command], fifo: Path) -> None:
         """A progress display that returns to its line's beginning is seen while it is drawn."""
-        fifo = tmp_path / "go"
-        os.mkfifo(fifo)
         command = start("--", "sh", "-c", rf"printf '10%%\r'; read x < {fifo}; printf '100%%\n'")
         assert command.process.stdout is not None
         assert command.process.stdout.read(4) == b"10%\r"
@@ -269,7 +273,7 @@ class TestExitCodes:
         command.lines_until("ready")
         code, _, err = command.end()
         assert code == 124
-        assert re.fullmatch(r"jobtrio: timed out after \d+\.\d s, 1 attempt, 2 lines\n", err)
+        assert re.fullmatch(r"jobtrio: timed out after \d+\.\d+ s, 1 attempt, 2 lines\n", err)
         assert living(command.session) == []
 
     @pytest.mark.parametrize(
@@ -329,7 +333,7 @@ class TestOptions:
         assert (code, out) == (0, "try\ntry\n")
         between, summary = err.splitlines()
         assert between == "jobtrio: attempt 1 of 3 failed with exit code 7; the next follows in 1 s"
-        assert re.fullmatch(r"jobtrio: completed in \d+\.\d s, 2 attempts, 2 lines", summary)
+        assert re.fullmatch(r"jobtrio: completed in \d+\.\d+ s, 2 attempts, 2 lines", summary)
 
     def test_retry_in_vain(self) -> None:
         """When every attempt failed, the exit code is the last one's."""
@@ -355,7 +359,7 @@ class TestStopping:
         assert (code, out) == (130, "bye\n")
         assert "jobtrio: Ctrl-C: the program has 5 s to end; Ctrl-C kills it\n" in err
         summary = err.splitlines()[-1]
-        assert re.fullmatch(r"jobtrio: cancelled after \d+\.\d s \(Ctrl-C\), 1 attempt, \d lines", summary)
+        assert re.fullmatch(r"jobtrio: cancelled after \d+\.\d+ s \(Ctrl-C\), 1 attempt, \d lines", summary)
         assert living(command.session) == []
 
     def test_second_interrupt_kills(self, start: Callable[..., Command]) -> None:
@@ -411,12 +415,25 @@ class TestStopping:
         assert (code, out) == (130, "")
         assert "1 attempt," in err
 
+    def test_quit_kills(self, start: Callable[..., Command]) -> None:
+        """SIGQUIT, which nobody sends to be waited for, kills at once."""
+        command = start("--grace", "3600", "--", "sh", "-c", STUBBORN)
+        command.lines_until("ready")
+        command.send(signal.SIGQUIT)
+        assert command.end()[0] == 131
+        assert living(command.session) == []
+
     def test_ignored_signals_stay_ignored(self) -> None:
         """Under nohup a hang-up doesn't end the program."""
         script = "kill -HUP $PPID; echo on; exit 0"
         argv = ["sh", "-c", f'trap "" HUP; exec {sys.executable} -m jobtrio run -- sh -c "$0"', script]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "on\n")
+
+    def test_ignored_children(self) -> None:
+        """Where whoever started jobtrio ignores the end of children, exit codes are known all the same."""
+        argv = f'trap "" CHLD; exec {sys.executable} -m jobtrio run -- sh -c "exit 3"'
+        assert subprocess.run(["bash", "-c", argv], capture_output=True, check=False).returncode == 3
 
     def test_interrupt_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
         """With a reader that doesn't read, a second Ctrl-C ends it all the same."""
@@ -432,6 +449,18 @@ class TestStopping:
         wait_until_blocked(command)
         command.send(signal.SIGINT)
         command.errors_until("3600 s to end")
+        command.send(signal.SIGINT)
+        assert command.process.wait() == 130
+        assert living(command.session) == []
+
+    def test_interrupt_while_everything_stalls(self, start: Callable[..., Command], fifo: Path) -> None:
+        """The same holds where stderr goes to that reader too."""
+        script = TELL + f"echo ready; trap 'echo > {fifo}' TERM; while :; do seq 10000; done"
+        command = start("--grace", "3600", "--", "sh", "-c", script, stderr=subprocess.STDOUT)
+        command.lines_until("ready")
+        wait_until_blocked(command)
+        command.send(signal.SIGINT)
+        fifo.read_bytes()
         command.send(signal.SIGINT)
         assert command.process.wait() == 130
         assert living(command.session) == []
@@ -468,6 +497,32 @@ class TestPipes:
         argv = f"{sys.executable} -m jobtrio run -- yes | head -n 1"
         done = subprocess.run(["bash", "-o", "pipefail", "-c", argv], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (141, "y\n", "")
+
+    def test_reader_that_leaves_a_stubborn_program(self, start: Callable[..., Command], fifo: Path) -> None:
+        """Where the program doesn't go when its reader has left, Ctrl-C kills it."""
+        script = TELL + f"trap 'echo > {fifo}' TERM; echo ready; while :; do echo y; done"
+        command = start("--grace", "3600", "--", "sh", "-c", script)
+        command.lines_until("ready")
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        fifo.read_bytes()
+        command.send(signal.SIGINT)
+        assert command.process.wait() == 141
+        assert living(command.session) == []
+
+    def test_reader_that_the_interrupt_ends_first(self, start: Callable[..., Command], fifo: Path) -> None:
+        """Where Ctrl-C ends the reader as well, as it does in a pipeline, it is still what counts."""
+        script = TELL + f"trap 'read x < {fifo}; echo bye; exit 0' TERM; echo ready; while :; do :; done"
+        command = start("--", "sh", "-c", script)
+        command.lines_until("ready")
+        command.send(signal.SIGINT)
+        command.errors_until("to end")
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        fifo.write_text("go\n")
+        assert command.process.wait() == 130
+        command.errors_until("jobtrio: cancelled after")
+        assert living(command.session) == []
 
     def test_stderr_whose_reader_leaves(self, start: Callable[..., Command]) -> None:
         """A reader of stderr that leaves ends the program as well."""
