@@ -94,8 +94,8 @@ class Session:
         for number in range(self.rounds):
             for index in (0, 1) if number % 2 == 0 else (1, 0):
                 found[index].append(await _round((subject, other)[index]))
-        sides = [Figures(tuple(rounds)) for rounds in found]
-        return self.keep(Row(self.benchmark, name, variant, unit, *sides, versus, goal, speed))
+        mine, others = (Figures(tuple(rounds)) for rounds in found)
+        return self.keep(Row(self.benchmark, name, variant, unit, mine, others, versus, goal, speed))
 
     async def measure(
         self, name: str, variant: str, subject: Side, *, goal: Goal | None = None, unit: Unit = "s"
