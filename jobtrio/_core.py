@@ -96,6 +96,7 @@ class RegistryCore:
         self._changes = trio.lowlevel.ParkingLot()
         self._closed = False
         self._submitted = 0
+        self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
         self._served = trio.Event()
         self._runner = Runner(
@@ -113,7 +114,7 @@ class RegistryCore:
             queues=queues,
             executors=frozenset(self.submissions.executors) if durable else None,
             lease=lease if durable else inf,
-            adopt=self._adopt,
+            adopt=self._adopt if durable else None,
             on_gone=self._look_again,
         )
 
@@ -241,8 +242,6 @@ class RegistryCore:
 
     def _adopt(self, claim: Claim) -> Claim:
         """Note a claim; where the job is known here already, let the known entry stand for it."""
-        if not self.store.durable:
-            return claim
         known = self._adopted.setdefault(claim.entry.id, claim.entry)
         if known is not claim.entry:
             _refresh(known, claim.entry)
@@ -270,9 +269,11 @@ class RegistryCore:
         if self._closed:
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
         submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
-        kept = await self._ask(partial(self.store.insert, entries, submission))
-        if self.store.durable:
+        if self._waits:
+            kept = await self._ask(partial(self.store.insert, entries, submission))
             kept = [self._know(entry) for entry in kept]
+        else:
+            kept = await self.store.insert(entries, submission)
         self._submitted += 1
         if self._submitted % YIELD_EVERY == 0:
             await trio.lowlevel.cancel_shielded_checkpoint()

@@ -45,7 +45,7 @@ class Dispatcher:
         queues: Mapping[str, int] | None,
         executors: Collection[str] | None,
         lease: float,
-        adopt: Callable[[Claim], Claim],
+        adopt: Callable[[Claim], Claim] | None,
         on_gone: Callable[[], None],
     ) -> None:
         self.closing = False
@@ -135,7 +135,8 @@ class Dispatcher:
         self._context.run(self.jobs.start_soon, self._work, self._prepare(claim))
 
     def _prepare(self, claim: Claim) -> Attempt:
-        claim = self._adopt(claim)
+        if self._adopt is not None:
+            claim = self._adopt(claim)
         attempt = self._runner.prepare(claim)
         if self.closing:
             attempt.stop(SHUTDOWN, 0.0)

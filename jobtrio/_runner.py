@@ -129,7 +129,7 @@ class Runner:
     async def _follow(self, attempt: Attempt, verdict: Verdict, spool: Spool | None) -> None:
         claim = attempt.claim
         entry = claim.entry
-        step = settle(entry, verdict, retry_on=self._retry_on(entry), outlives=self._durable)
+        step = settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable)
         match step:
             case Finish():
                 await self._finish(attempt, _storable(step, spool), spool)

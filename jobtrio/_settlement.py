@@ -15,6 +15,8 @@ from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobtrio._entry import JobEntry
 
 TEXT_LIMIT = 64 * 1024
@@ -89,18 +91,17 @@ class LetGo:
     """It is no longer this process's: nothing is written."""
 
 
+RetryOn: TypeAlias = "Callable[[JobEntry], tuple[type[BaseException], ...]]"
 NextStep: TypeAlias = Finish | Again | GiveBack | LetGo
 
 
-def settle(
-    entry: JobEntry, verdict: Verdict, *, retry_on: tuple[type[BaseException], ...], outlives: bool
-) -> NextStep:
+def settle(entry: JobEntry, verdict: Verdict, *, retry_on: RetryOn, outlives: bool) -> NextStep:
     """Return what becomes of a job whose current attempt has ended.
 
     Args:
         entry: The job.
         verdict: How the attempt ended.
-        retry_on: The exceptions that its policy retries.
+        retry_on: Says which exceptions a job's policy retries.
         outlives: Whether the job outlives this process, so that a shutdown gives it back.
     """
     match verdict:
@@ -127,16 +128,14 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     return JobError(kind, type(exception).__name__, message[-TEXT_LIMIT:], trace[-TEXT_LIMIT:])
 
 
-def _after_exception(
-    entry: JobEntry, exception: BaseException, retry_on: tuple[type[BaseException], ...]
-) -> NextStep:
+def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryOn) -> NextStep:
     if isinstance(exception, GiveUp):
         return Finish(Failed(describe(exception, "gave_up")))
     error = describe(exception)
     if isinstance(exception, RetryLater):
         policy = entry.plan.retry or RetryPolicy()
         return _again_or_finish(error, exception.delay if entry.attempt < policy.max_attempts else None)
-    return _again_or_finish(error, _policy_delay(entry) if _is_retried(exception, retry_on) else None)
+    return _again_or_finish(error, _policy_delay(entry) if _is_retried(exception, retry_on(entry)) else None)
 
 
 def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *, outlives: bool) -> NextStep:

@@ -308,7 +308,7 @@ class JobStore(ABC):
     async def prune(self) -> float:
         """Remove what `Retention` no longer keeps; return the seconds until there may be more, inf for never."""
 
-    async def abandon(self, reason: str) -> None:
+    async def abandon(self, reason: str) -> None:  # noqa: B027 - most stores have nothing to do
         """End what cannot outlive this process. A durable store has nothing of the kind."""
 
     def claim_nowait(

@@ -1,22 +1,29 @@
 """Finding jobs in memory: by tag, state, queue and executor, the oldest first, page by page.
 
-Tags have an index each; state, queue and executor share one, since the groups that they form are few.
+Tags have an index each; queue, executor and state share one, since the groups that they form are few.
 It knows of a job only what it is found by.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from jobtrio._state import JobState
 
-    from jobtrio._entry import JobEntry
-    from jobtrio._state import JobState
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from jobtrio._entry import JobEntry, Plan
     from jobtrio.abc import JobQuery
 
-_Group = tuple["JobState", str, "str | None"]
+_TOLERATED = 256  # cells below this number are not worth a sweep
+
+_Cell = tuple[str, "str | None"]
+"""A queue and an executor: what jobs that are run alike share."""
+
+_States = dict["JobState", dict[int, "JobEntry"]]
 
 
 def _order(entry: JobEntry) -> int:
@@ -28,26 +35,35 @@ class JobIndex:
 
     def __init__(self) -> None:
         self._tags: dict[tuple[str, str], dict[str, JobEntry]] = {}
-        self._groups: dict[_Group, dict[int, JobEntry]] = {}
+        self._cells: dict[_Cell, _States] = {}
         self._by_age: list[JobEntry] = []  # with the removed ones, until they are half of it
         self._removed: set[int] = set()  # their orders
+        self._sweep_at = _TOLERATED
+        self._last: tuple[Plan, _States] | None = None  # jobs come in runs of one plan
 
     def add(self, entry: JobEntry) -> None:
         """Take in a job that is newer than all before."""
         self._by_age.append(entry)
-        self._groups.setdefault(_group(entry, entry.state), {})[entry.order] = entry
+        self._states_of(entry.plan)[entry.state][entry.order] = entry
         if entry.tags:
             for tag in entry.tags.items():
                 self._tags.setdefault(tag, {})[entry.id] = entry
 
-    def moved(self, entry: JobEntry, previous: _Group) -> None:
-        """Note a job's change from the group that `group_of` gave before the change."""
-        self._leave(previous, entry)
-        self._groups.setdefault(_group(entry, entry.state), {})[entry.order] = entry
+    def moved(self, entry: JobEntry, previous: JobState) -> None:
+        """Note that a job's state was ``previous``."""
+        states = self._states_of(entry.plan)
+        order = entry.order
+        del states[previous][order]
+        states[entry.state][order] = entry
+
+    def replanned(self, entry: JobEntry, previous: Plan) -> None:
+        """Note that a job's plan was ``previous``."""
+        del self._states_of(previous)[entry.state][entry.order]
+        self._states_of(entry.plan)[entry.state][entry.order] = entry
 
     def remove(self, entry: JobEntry) -> None:
         """Forget a job."""
-        self._leave(_group(entry, entry.state), entry)
+        del self._states_of(entry.plan)[entry.state][entry.order]
         for tag in (entry.tags or {}).items():
             holders = self._tags[tag]
             del holders[entry.id]
@@ -58,27 +74,21 @@ class JobIndex:
             self._by_age = [kept for kept in self._by_age if kept.order not in self._removed]
             self._removed.clear()
 
-    @staticmethod
-    def group_of(entry: JobEntry) -> _Group:
-        """Return the group a job is in, for `moved`."""
-        return _group(entry, entry.state)
-
     def count(self, state: JobState) -> int:
         """Return how many jobs are in ``state``."""
-        return sum(len(group) for key, group in self._groups.items() if key[0] is state)
+        return sum(len(states[state]) for states in self._cells.values())
 
-    def waiting(self, state: JobState, queues: Iterable[str] | None) -> int:
+    def waiting(self, state: JobState, queues: Collection[str] | None) -> int:
         """Return how many jobs that have an executor are in ``state`` in ``queues``, or in all."""
-        names = None if queues is None else set(queues)
         return sum(
-            len(group)
-            for (at, queue, executor), group in self._groups.items()
-            if at is state and executor is not None and (names is None or queue in names)
+            len(states[state])
+            for (queue, executor), states in self._cells.items()
+            if executor is not None and (queues is None or queue in queues)
         )
 
-    def living(self, final: frozenset[JobState]) -> list[JobEntry]:
-        """Return the jobs in none of the ``final`` states, the oldest first."""
-        groups = [group for key, group in self._groups.items() if key[0] not in final]
+    def living(self) -> list[JobEntry]:
+        """Return the jobs that have not ended, the oldest first."""
+        groups = [group for states in self._cells.values() for state, group in states.items() if not state.is_final]
         return sorted((entry for group in groups for entry in group.values()), key=_order)
 
     def find(self, query: JobQuery, after: int) -> list[JobEntry]:
@@ -86,53 +96,59 @@ class JobIndex:
         if query.tags:
             holders = [self._tags.get(tag, {}) for tag in query.tags.items()]
             fewest = min(holders, key=len)
-            return self._oldest(fewest.values(), query, after)
-        groups = [group for key, group in self._groups.items() if _matches(key, query)]
+            return _oldest(fewest.values(), query, after)
+        groups = [
+            group
+            for (queue, executor), states in self._cells.items()
+            if (query.queue is None or queue == query.queue) and (query.executor is None or executor == query.executor)
+            for state, group in states.items()
+            if query.states is None or state in query.states
+        ]
         matching = sum(map(len, groups))
-        total = len(self._by_age)
         # Walking by age meets a match every total/matching jobs; collecting and sorting costs every match.
-        if matching and query.limit * total < matching * matching:
+        if matching and query.limit * len(self._by_age) < matching * matching:
             return self._walk(query, after)
-        return self._oldest((entry for group in groups for entry in group.values()), query, after)
+        return _oldest((entry for group in groups for entry in group.values()), query, after)
 
     def _walk(self, query: JobQuery, after: int) -> list[JobEntry]:
         found: list[JobEntry] = []
         for n in range(bisect_right(self._by_age, after, key=_order), len(self._by_age)):
             entry = self._by_age[n]
-            if entry.order not in self._removed and _matches(_group(entry, entry.state), query):
+            if entry.order not in self._removed and _matches(entry, query):
                 found.append(entry)
                 if len(found) == query.limit:
                     break
         return found
 
-    @staticmethod
-    def _oldest(candidates: Iterable[JobEntry], query: JobQuery, after: int) -> list[JobEntry]:
-        def matching() -> Iterator[JobEntry]:
-            wanted = tuple((query.tags or {}).items())
-            for entry in candidates:
-                if entry.order <= after or not _matches(_group(entry, entry.state), query):
-                    continue
-                tags = entry.tags or {}
-                if all(tags.get(key) == value for key, value in wanted):
-                    yield entry
+    def _states_of(self, plan: Plan) -> _States:
+        if self._last is not None and self._last[0] is plan:
+            return self._last[1]
+        states = self._cells.get((plan.queue, plan.executor))
+        if states is None:
+            if len(self._cells) >= self._sweep_at:
+                self._drop_empty()
+            states = self._cells[plan.queue, plan.executor] = {state: {} for state in JobState}
+        self._last = (plan, states)
+        return states
 
-        return sorted(matching(), key=_order)[: query.limit]
-
-    def _leave(self, key: _Group, entry: JobEntry) -> None:
-        group = self._groups[key]
-        del group[entry.order]
-        if not group:
-            del self._groups[key]
+    def _drop_empty(self) -> None:
+        """Forget the cells in which nothing is left, so that names made on the fly leave nothing behind."""
+        self._cells = {cell: states for cell, states in self._cells.items() if any(states.values())}
+        self._last = None
+        self._sweep_at = 2 * len(self._cells) + _TOLERATED
 
 
-def _group(entry: JobEntry, state: JobState) -> _Group:
-    return state, entry.plan.queue, entry.plan.executor
+def _oldest(candidates: Iterable[JobEntry], query: JobQuery, after: int) -> list[JobEntry]:
+    matching = (entry for entry in candidates if entry.order > after and _matches(entry, query))
+    return nsmallest(query.limit, matching, key=_order)
 
 
-def _matches(key: _Group, query: JobQuery) -> bool:
-    state, queue, executor = key
-    return (
-        (query.states is None or state in query.states)
-        and (query.queue is None or queue == query.queue)
-        and (query.executor is None or executor == query.executor)
-    )
+def _matches(entry: JobEntry, query: JobQuery) -> bool:
+    if query.states is not None and entry.state not in query.states:
+        return False
+    if query.queue is not None and entry.plan.queue != query.queue:
+        return False
+    if query.executor is not None and entry.plan.executor != query.executor:
+        return False
+    tags = entry.tags or {}
+    return not query.tags or all(tags.get(key) == value for key, value in query.tags.items())

@@ -51,6 +51,7 @@ class ReadyQueue:
     def __init__(self) -> None:
         self._levels: dict[JobPriority, dict[str, _Line]] = {level: {} for level in sorted(JobPriority, reverse=True)}
         self._living = 0
+        self._sweep_at = _TOLERATED  # lines of one priority
 
     def __bool__(self) -> bool:
         return self._living > 0
@@ -61,8 +62,9 @@ class ReadyQueue:
         lines = self._levels[plan.priority]
         line = lines.get(plan.queue)
         if line is None:
-            if len(lines) >= _TOLERATED:
+            if len(lines) >= self._sweep_at:
                 _drop_empty(lines)
+                self._sweep_at = 2 * len(lines) + _TOLERATED
             line = lines[plan.queue] = _Line()
         line.jobs.append(entry)
         line.living += 1

@@ -183,9 +183,8 @@ class MemoryJobStore(JobStore):
         entry = self.peek(job_id)
         if entry is None or not entry.is_held or entry.state in FINAL_STATES:
             return False
-        previous = self._index.group_of(entry)
-        entry.plan = plan
-        self._index.moved(entry, previous)
+        previous, entry.plan = entry.plan, plan
+        self._index.replanned(entry, previous)
         if entry.expires_in is None:
             entry.expires = None
         elif entry.expires is not None:
@@ -231,7 +230,7 @@ class MemoryJobStore(JobStore):
         lease_until = inf if lease == inf else trio.current_time() + lease
         claims = []
         for entry in entries:
-            previous = self._index.group_of(entry)
+            previous = entry.state
             if entry.attempt == 0:
                 self._waiting -= 1
             steps.start(entry, claim=claim_id, worker=worker, now=now)
@@ -285,7 +284,7 @@ class MemoryJobStore(JobStore):
         if entry.cancel is not None:
             self._end(entry, Cancelled(entry.cancel.reason), error)
             return True
-        previous = self._index.group_of(entry)
+        previous = entry.state
         steps.retry(entry, error, worker=self.settings.worker, now=time.time())
         self._index.moved(entry, previous)
         self._log(entry).restart(claim.attempt, error, delay)
@@ -375,7 +374,7 @@ class MemoryJobStore(JobStore):
 
     async def abandon(self, reason: str) -> None:
         """End every living job: none can outlive the process."""
-        for entry in self._index.living(FINAL_STATES):
+        for entry in self._index.living():
             outcome = Cancelled(reason if entry.cancel is None else entry.cancel.reason)
             self._end(entry, outcome, None)
 
@@ -429,7 +428,7 @@ class MemoryJobStore(JobStore):
         self._requeue(entry, "lost lease")
 
     def _requeue(self, entry: JobEntry, reason: str | None) -> None:
-        previous = self._index.group_of(entry)
+        previous = entry.state
         steps.become_ready(entry, worker=self.settings.worker, now=time.time(), reason=reason)
         self._index.moved(entry, previous)
         self.settings.listener.changed(entry)
@@ -439,8 +438,8 @@ class MemoryJobStore(JobStore):
             self.settings.listener.work_ready()
 
     def _end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
-        previous = self._index.group_of(entry)
-        in_line = entry.state is JobState.QUEUED and not entry.is_held
+        previous = entry.state
+        in_line = previous is JobState.QUEUED and not entry.is_held
         if entry.attempt == 0:
             self._waiting -= 1
         steps.finish(entry, outcome, worker=self.settings.worker, now=time.time(), error=error)
