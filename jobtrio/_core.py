@@ -204,7 +204,7 @@ class RegistryCore:
             if entry.log is not None:
                 entry.log.finish(entry.outcome)
             self._look_again()
-        if self.events.wanted:
+        if self.events.log is not None:
             self.events.publish(entry.last_transition())
 
     def _look_again(self) -> None:

@@ -69,41 +69,40 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
 
 
 class Events:
-    """All subscriptions to a registry's events."""
+    """All subscriptions to a registry's events.
+
+    Attributes:
+        log: The events kept for them; None while nobody listens.
+    """
 
     def __init__(self) -> None:
-        self._log: TokenLog | None = None
+        self.log: TokenLog | None = None
         self._listeners: weakref.WeakSet[EventSubscription] = weakref.WeakSet()
         self._closed = False
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody listens."""
-        return self._log is not None
-
     def subscribe(self) -> EventSubscription:
         """Return a new subscription."""
-        if self._log is None:
-            self._log = TokenLog(EVENTS_KEPT)
+        if self.log is None:
+            self.log = TokenLog(EVENTS_KEPT)
             if self._closed:
-                self._log.finish(Completed())
-        subscription = EventSubscription(self._log)
+                self.log.finish(Completed())
+        subscription = EventSubscription(self.log)
         self._listeners.add(subscription)
         return subscription
 
     def publish(self, transition: Transition) -> None:
         """Tell everybody of a change."""
-        if self._log is not None:
+        if self.log is not None:
             if not self._listeners:
-                self._log = None
+                self.log = None
                 return
-            self._log.send(0, transition)
+            self.log.send(0, transition)
 
     def close(self) -> None:
         """End all subscriptions, behind what they have not read yet."""
         self._closed = True
-        if self._log is not None:
-            self._log.finish(Completed())
+        if self.log is not None:
+            self.log.finish(Completed())
 
 
 def _transition(message: Message) -> Transition:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -97,14 +96,13 @@ class Submissions:
         self._queues = queues
         self._durable = durable
         self._worker = worker
-        self._last_given: tuple[object, ...] = ()
+        self._last_given: tuple[object, ...] = (None,) * 5
         self._last_plan: Plan | None = None
 
     def entry(
         self,
         executor: Callable[[Any], Any] | str | _Held,
         payload: Any,
-        *,
         job_id: str | None,
         key: str | None,
         queue: str,
@@ -124,7 +122,7 @@ class Submissions:
             UnknownExecutorError: No executor has this name.
             PayloadError: The payload or metadata can't be stored, where the store is durable.
         """
-        plan = self.plan(executor, queue=queue, priority=priority, time_limit=time_limit, retry=retry)
+        plan = self.plan(executor, queue, priority, time_limit, retry)
         now = time.time()
         if job_id is None:
             job_id = submission = secrets.token_hex(16)
@@ -152,16 +150,23 @@ class Submissions:
     def plan(
         self,
         executor: Callable[[Any], Any] | str | _Held,
-        *,
         queue: str = DEFAULT_QUEUE,
         priority: JobPriority = JobPriority.NORMAL,
         time_limit: float | None = None,
         retry: RetryPolicy | None = None,
     ) -> Plan:
         """Return how to run a job, with the executor's registered options where none are given."""
-        given = (executor, queue, priority, time_limit, retry)
-        if self._last_plan is not None and all(map(is_, given, self._last_given)):
+        last = self._last_given
+        if (
+            executor is last[0]
+            and queue is last[1]
+            and priority is last[2]
+            and time_limit is last[3]
+            and retry is last[4]
+            and self._last_plan is not None
+        ):
             return self._last_plan  # jobs submitted alike share one plan
+        given = (executor, queue, priority, time_limit, retry)
         registration, name, function = self._resolve(executor)
         if registration is not None:
             queue = registration.queue or "default" if queue is DEFAULT_QUEUE else queue

@@ -68,6 +68,20 @@ class MemoryJobStore(JobStore):
 
     async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
         """Store new jobs, all or none."""
+        if len(entries) == 1 and entries[0].key is None and entries[0].id not in self._jobs:
+            placed, answer = entries, list(entries)
+        else:
+            placed, answer = self._sort_out(entries, submission)
+        if placed:
+            if self._waiting + len(placed) > self.settings.max_queued:
+                raise QueueFullError(self.settings.max_queued)
+            for entry in placed:
+                self._place(entry, submission)
+            self.settings.listener.work_ready()
+        return answer
+
+    def _sort_out(self, entries: Sequence[JobEntry], submission: str) -> tuple[list[JobEntry], list[JobEntry]]:
+        """Return which of the jobs are new, and for each the one that stands for it from now on."""
         placed: dict[str, JobEntry] = {}
         keys: dict[str, JobEntry] = {}
         answer: list[JobEntry] = []
@@ -86,16 +100,9 @@ class MemoryJobStore(JobStore):
             if entry.key is not None:
                 keys[entry.key] = entry
             answer.append(entry)
-        if placed and self._waiting + len(placed) > self.settings.max_queued:
-            raise QueueFullError(self.settings.max_queued)
-        for entry in placed.values():
-            self._place(entry, submission)
-        if placed:
-            self.settings.listener.work_ready()
-        return answer
+        return list(placed.values()), answer
 
     def _place(self, entry: JobEntry, submission: str) -> None:
-        now = trio.current_time() if entry.delay or entry.expires_in is not None or entry.is_held else 0.0
         self._waiting += 1
         entry.order = entry.ticket = next(self._numbers)
         entry.submission = submission
@@ -105,11 +112,17 @@ class MemoryJobStore(JobStore):
             self._keys[entry.key] = entry
         self._index.add(entry)
         self.settings.listener.changed(entry)
+        is_held = entry.plan.executor is None
+        if not entry.delay and not is_held:
+            self._ready.push(entry)
+        if entry.delay or is_held or entry.expires_in is not None:
+            self._set_timers(entry)
+
+    def _set_timers(self, entry: JobEntry) -> None:
+        now = trio.current_time()
         if entry.delay > 0:
             entry.due = now + entry.delay
             self._add_timer(entry.due, Timer.DUE, entry)
-        elif not entry.is_held:
-            self._ready.push(entry)
         if entry.is_held or entry.expires_in is not None:
             held_for = entry.delay + self.settings.retention.held_for if entry.is_held else inf
             entry.expires = now + min(held_for, inf if entry.expires_in is None else entry.expires_in)
@@ -269,7 +282,7 @@ class MemoryJobStore(JobStore):
         """End a running job, after appending ``messages``."""
         if not self._holds(claim):
             return self._has_settled(claim)
-        entry = self._append(claim, messages)
+        entry = self._append(claim, messages) if messages else self._jobs[claim.entry.id]
         if entry.cancel is not None and not isinstance(outcome, Cancelled):
             error = outcome.error if isinstance(outcome, Failed) else error
             outcome = Cancelled(entry.cancel.reason)
