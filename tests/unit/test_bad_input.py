@@ -1,0 +1,540 @@
+"""Nonsense is refused at once by name, value and what is allowed, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import jobtrio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+NAN = math.nan
+INF = math.inf
+HUGE = 10**400
+LONG = "x" * 201
+NAIVE = datetime(2040, 1, 1)
+SOON = datetime.now(UTC) + timedelta(hours=1)
+
+
+async def work(job: jobtrio.JobContext) -> str:
+    """Return at once."""
+    return "worked"
+
+
+async def produce(job: jobtrio.JobContext) -> AsyncIterator[int]:
+    """Be an async generator, which no executor can be."""
+    yield 1
+
+
+class Worker:
+    """A class that was given where an executor was due."""
+
+    def __init__(self, job: jobtrio.JobContext) -> None:
+        self.job = job
+
+
+BAD_SECONDS = (-1, -0.001, NAN, -INF, "1", True, [1], 1j, -HUGE)
+BAD_LIMITS = (*BAD_SECONDS, 0, 0.0)
+BAD_COUNTS = (0, -1, 1.5, NAN, INF, "3", True, [1])
+BAD_NAMES = ("", LONG, "a\nb", "a\x00", "\ud800", 3, b"x", ["x"])
+BAD_TAGS = (3, "abc", ["a"], {"a": 1}, {"a": None}, {1: "a"}, {"a": ["b"]}, {b"a": "b"})
+BAD_METADATA = (3, "abc", ["a"], {1: "a"}, {None: 1})
+BAD_EXECUTORS = (None, 3, b"work", ["work"], Worker, produce, object())
+
+OPTIONS: dict[str, Iterable[Any]] = {
+    "job_id": BAD_NAMES,
+    "key": BAD_NAMES,
+    "queue": (*BAD_NAMES, None),
+    "priority": ("HIGH", 99, -1, True, None, 1.5),
+    "time_limit": BAD_LIMITS,
+    "retry": (3, "yes", True, {"max_attempts": 2}, jobtrio.RetryPolicy),
+    "delay": (*BAD_SECONDS, INF, HUGE),
+    "run_at": (NAIVE, 5.0, "2040-01-01T00:00:00Z", date(2040, 1, 1), True),
+    "expires_in": BAD_LIMITS,
+    "tags": BAD_TAGS,
+    "metadata": BAD_METADATA,
+}
+
+Row = tuple[str, Any]
+
+
+def rows(table: dict[str, Iterable[Any]]) -> list[Any]:
+    """Spread a table of parameters and bad values into pytest's parameters."""
+    return [
+        pytest.param(name, value, id=f"{name}={ascii(value)[:30]}")
+        for name, values in table.items()
+        for value in values
+    ]
+
+
+def refuses(excinfo: pytest.ExceptionInfo[BaseException], name: str, value: Any) -> None:
+    """Check that the refusal names the parameter, the value, and what is allowed."""
+    error = excinfo.value
+    assert type(error) in (TypeError, ValueError)
+    text = str(error)
+    assert re.search(rf"\b{name}\b", text), f"{text!r} does not name {name}"
+    rest = text.replace(name, "")
+    told = innermost(value)
+    assert any(repr(part)[:40] in text for part in told), f"{text!r} does not show {value!r}"
+    for part in told:
+        rest = rest.replace(repr(part)[:40], "")
+    assert len(rest.split()) >= 4, f"{text!r} does not say what is allowed"
+
+
+def innermost(value: Any) -> list[Any]:
+    """List what a message may show of a value: itself, or the keys and items at fault in it."""
+    if isinstance(value, dict):
+        return [value, *value.keys(), *value.values()]
+    return [value, *value] if isinstance(value, (list, tuple, str)) else [value]
+
+
+async def expect_refusal(call: Callable[[], Awaitable[Any]], name: str, value: Any) -> None:
+    """Run a call that has to be refused by name and value."""
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        await call()
+    refuses(excinfo, name, value)
+
+
+async def untouched(registry: jobtrio.JobRegistry, *, jobs: int = 0) -> None:
+    """Check that the registry holds as many jobs as before, and that it still works."""
+    assert len(registry) == jobs
+    assert len(await registry.find()) == jobs
+    job = await registry.submit(work)
+    with trio.fail_after(5):
+        assert await job.wait() == jobtrio.Completed("worked")
+
+
+async def enter(context: Any) -> None:
+    """Enter and leave an async context manager."""
+    async with context:
+        pass
+
+
+@pytest.mark.parametrize(("name", "value"), rows(OPTIONS))
+async def test_submit(name: str, value: Any) -> None:
+    """`submit` refuses each option's nonsense and stores nothing."""
+    async with jobtrio.open_registry() as registry:
+        await expect_refusal(lambda: registry.submit(work, **{name: value}), name, value)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize(("name", "value"), rows(OPTIONS))
+async def test_create_job(name: str, value: Any) -> None:
+    """`create_job` refuses the same as `submit`."""
+    async with jobtrio.open_registry() as registry:
+        await expect_refusal(lambda: registry.create_job(None, **{name: value}), name, value)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize(("name", "value"), rows(OPTIONS))
+async def test_submit_many(name: str, value: Any) -> None:
+    """One spec that makes no sense refuses the whole list, wherever it stands in it."""
+    async with jobtrio.open_registry() as registry:
+
+        async def call() -> None:
+            spec = jobtrio.JobSpec(work, **{name: value})
+            await registry.submit_many([jobtrio.JobSpec(work), spec, jobtrio.JobSpec(work)])
+
+        await expect_refusal(call, name, value)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize("value", BAD_EXECUTORS, ids=lambda v: ascii(v)[:30])
+async def test_executor(value: Any) -> None:
+    """What cannot be an executor is refused wherever one is given; a held job is then still held."""
+    async with jobtrio.open_registry() as registry:
+        held = await registry.create_job()
+        await expect_refusal(lambda: registry.submit(value), "executor", value)
+        await expect_refusal(lambda: registry.submit_many([jobtrio.JobSpec(value)]), "executor", value)
+        await expect_refusal(lambda: enter(registry.execute_and_stream(held.id, value)), "executor", value)
+        assert held.state == "QUEUED"
+        await untouched(registry, jobs=1)
+
+
+async def test_coroutine_in_place_of_an_executor() -> None:
+    """An executor that was called by mistake is refused like anything else that cannot be called."""
+    called = work(None)  # type: ignore[arg-type]
+    try:
+        async with jobtrio.open_registry() as registry:
+            await expect_refusal(lambda: registry.submit(called), "executor", called)  # type: ignore[arg-type]
+            await untouched(registry)
+    finally:
+        called.close()
+
+
+async def test_unknown_executor() -> None:
+    """A name that nobody registered is refused by its own error, which lists the registered ones."""
+    executors = jobtrio.Executors()
+    executors.register("known")(work)
+    async with jobtrio.open_registry(executors) as registry:
+        held = await registry.create_job()
+        for call in (
+            partial(registry.submit, "unknown"),
+            partial(registry.submit_many, [jobtrio.JobSpec("known"), jobtrio.JobSpec("unknown")]),
+            lambda: enter(registry.execute_and_stream(held.id, "unknown")),
+        ):
+            with pytest.raises(jobtrio.UnknownExecutorError, match=r"'unknown'.*'known'"):
+                await call()
+        await untouched(registry, jobs=1)
+
+
+@pytest.mark.parametrize("value", [None, 3, "abc", [1], ["known"], [None], work], ids=lambda v: ascii(v)[:30])
+async def test_specs(value: Any) -> None:
+    """`submit_many` takes an iterable of `JobSpec` and nothing else."""
+    async with jobtrio.open_registry() as registry:
+        await expect_refusal(lambda: registry.submit_many(value), "specs", value)
+        await untouched(registry)
+
+
+async def test_submit_many_is_all_or_none() -> None:
+    """A duplicate among the specs, or with a living job, leaves nothing of the list behind."""
+    async with jobtrio.open_registry() as registry:
+        await registry.create_job(job_id="taken")
+        for ids in (["a", "b", "a"], ["c", "taken", "d"]):
+            with pytest.raises(jobtrio.DuplicateJobError):
+                await registry.submit_many([jobtrio.JobSpec(work, job_id=i) for i in ids])
+        assert [record.id for record in await registry.find()] == ["taken"]
+        await untouched(registry, jobs=1)
+
+
+async def test_submit_many_that_does_not_fit() -> None:
+    """A list for which the queue has no room is refused whole."""
+    async with jobtrio.open_registry(max_queued=2) as registry:
+        with pytest.raises(jobtrio.QueueFullError, match=r"max_queued"):
+            await registry.submit_many([jobtrio.JobSpec(work)] * 3)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize("moment", [{"delay": 1.0, "run_at": SOON}, {"delay": 0, "run_at": SOON}])
+async def test_delay_and_run_at_exclude_each_other(moment: dict[str, Any]) -> None:
+    """Two start times are one too many, and the refusal names both."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises((TypeError, ValueError), match=r"delay.*run_at|run_at.*delay"):
+            await registry.submit(work, **moment)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "start"),
+    [(5, {"delay": 5}), (5.0, {"delay": 6.0}), (60.0, {"run_at": SOON})],
+    ids=["equal", "shorter", "run_at"],
+)
+async def test_expiry_must_exceed_the_delay(expires_in: float, start: dict[str, Any]) -> None:
+    """A job that would expire before it may start is refused."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises(ValueError, match=r"\bexpires_in\b.*\b5|\bexpires_in\b.*\b60"):
+            await registry.submit(work, expires_in=expires_in, **start)
+        await untouched(registry)
+
+
+async def test_queue_that_is_not_served() -> None:
+    """In memory a job for a queue that nobody serves would wait for ever, so it is refused."""
+    async with jobtrio.open_registry(queues={"default": 1, "gpu": 1}) as registry:
+        for submit in (partial(registry.submit, work), registry.create_job):
+            with pytest.raises(ValueError, match=r"\bqueue\b.*'cpu'"):
+                await submit(queue="cpu")
+        await untouched(registry)
+
+
+async def test_duplicate_id() -> None:
+    """An id in use is refused by its own error, and the first job is as it was."""
+    async with jobtrio.open_registry() as registry:
+        held = await registry.create_job({"first": True}, job_id="mine")
+        for submit in (partial(registry.submit, work), registry.create_job):
+            with pytest.raises(jobtrio.DuplicateJobError, match="'mine'"):
+                await submit(job_id="mine")
+        assert held.record.payload == {"first": True}
+        await untouched(registry, jobs=1)
+
+
+REGISTRY_OPTIONS: dict[str, Iterable[Any]] = {
+    "executors": (3, {}, {"work": work}, "module:executors", work),
+    "store": (3, "sqlite:///jobs.db", {}),
+    "max_running": BAD_COUNTS,
+    "queues": (3, "gpu", ["gpu"], {"": 1}, {1: 1}, {LONG: 1}, *({"gpu": n} for n in (0, -1, 1.5, NAN, True))),
+    "max_queued": BAD_COUNTS,
+    "retention": (3, {}, {"finished_jobs": 1}, jobtrio.Retention),
+    "lease": (*BAD_LIMITS, 0.5),
+    "worker": BAD_NAMES,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(REGISTRY_OPTIONS))
+async def test_open_registry(name: str, value: Any) -> None:
+    """`open_registry` refuses each option's nonsense before anything runs, bare and not in a group."""
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    await expect_refusal(lambda: enter(jobtrio.open_registry(**{name: value})), name, value)
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+POLICY: dict[str, Iterable[Any]] = {
+    "max_attempts": BAD_COUNTS,
+    "initial": (*BAD_SECONDS, INF, HUGE),
+    "multiplier": (-1, 0, NAN, INF, "2", True),
+    "max_delay": (*BAD_SECONDS, INF, HUGE),
+    "jitter": (-0.1, 1.1, NAN, INF, "0.1", True),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(POLICY))
+def test_retry_policy(name: str, value: Any) -> None:
+    """`RetryPolicy` refuses numbers that make no sense when it is made."""
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        jobtrio.RetryPolicy(**{name: value})
+    refuses(excinfo, name, value)
+
+
+RETENTION: dict[str, Iterable[Any]] = {
+    "finished_jobs": (-1, 1.5, NAN, INF, "3", True),
+    "finished_for": BAD_SECONDS,
+    "tokens_per_job": BAD_COUNTS,
+    "held_for": BAD_LIMITS,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(RETENTION))
+def test_retention(name: str, value: Any) -> None:
+    """`Retention` refuses numbers that make no sense when it is made."""
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        jobtrio.Retention(**{name: value})
+    refuses(excinfo, name, value)
+
+
+@pytest.mark.parametrize("value", [*BAD_SECONDS, INF, HUGE], ids=lambda v: ascii(v)[:30])
+def test_retry_later(value: Any) -> None:
+    """`RetryLater` refuses a delay that makes no sense when it is made."""
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        jobtrio.RetryLater(value)
+    refuses(excinfo, "delay", value)
+
+
+CANCEL: dict[str, Iterable[Any]] = {"reason": (3, b"why", ["why"], True), "grace": (*BAD_SECONDS, INF)}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(CANCEL))
+async def test_cancel(name: str, value: Any) -> None:
+    """A cancellation with nonsense is refused and cancels nothing."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+        await expect_refusal(lambda: registry.cancel(job.id, **{name: value}), name, value)
+        await expect_refusal(lambda: job.cancel(**{name: value}), name, value)
+        assert (job.state, job.record.cancel_requested_at) == ("QUEUED", None)
+        await untouched(registry, jobs=1)
+
+
+SUBSCRIBE: dict[str, Iterable[Any]] = {
+    "after": (-1, 1, 1.0, NAN, "0", True, None, HUGE),
+    "on_gap": ("skip", "", None, 3, True),
+    "lossless": ("yes", None, 2),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(SUBSCRIBE))
+async def test_subscribe(name: str, value: Any) -> None:
+    """`subscribe` refuses nonsense, and numbers that the stream has not reached."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+        with pytest.raises((TypeError, ValueError)) as excinfo:
+            job.subscribe(**{name: value})
+        refuses(excinfo, name, value)
+        await untouched(registry, jobs=1)
+
+
+@pytest.mark.parametrize("value", SUBSCRIBE["after"], ids=lambda v: ascii(v)[:30])
+async def test_after_elsewhere(value: Any) -> None:
+    """`tokens` and `open_channel` refuse the same numbers as `subscribe`."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+
+        async def tokens() -> None:
+            async for _ in job.tokens(after=value):
+                pass
+
+        await expect_refusal(tokens, "after", value)
+        await expect_refusal(lambda: enter(job.open_channel(after=value)), "after", value)
+        await untouched(registry, jobs=1)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, NAN, INF, "64", True, None], ids=ascii)
+async def test_open_channel_size(value: Any) -> None:
+    """A channel's size is a whole number: none of Trio's channels here is unbounded."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+        await expect_refusal(lambda: enter(job.open_channel(size=value)), "size", value)
+        await untouched(registry, jobs=1)
+
+
+@pytest.mark.parametrize("value", BAD_COUNTS, ids=ascii)
+async def test_receive_batch(value: Any) -> None:
+    """A batch holds at least one message, and a refusal loses none."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(work)
+        with job.subscribe() as messages:
+            await expect_refusal(lambda: messages.receive_batch(max=value), "max", value)
+            assert await messages.receive_batch() == [jobtrio.End(1, jobtrio.Completed("worked"))]
+
+
+FIND: dict[str, Iterable[Any]] = {
+    "state": ("NOPE", "", 3, True, ["NOPE"], [3], ["QUEUED", None]),
+    "tags": BAD_TAGS,
+    "queue": ("", 3, b"x", ["x"]),
+    "executor": ("", 3, b"x", ["x"]),
+    "limit": BAD_COUNTS,
+    "after": (3, b"x", ["x"]),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(FIND))
+async def test_find(name: str, value: Any) -> None:
+    """`find` refuses filters that can match nothing because they make no sense."""
+    async with jobtrio.open_registry() as registry:
+        await expect_refusal(lambda: registry.find(**{name: value}), name, value)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize("job_id", ["nobody", "", LONG, "[DONE]", "../x", "a\nb", "😀"], ids=ascii)
+async def test_unknown_ids(job_id: str) -> None:
+    """Every method that takes an id answers one that nobody has with `UnknownJobError`."""
+    async with jobtrio.open_registry() as registry:
+        for call in (
+            partial(registry.get, job_id),
+            partial(registry.cancel, job_id),
+            partial(registry.history, job_id),
+            partial(registry.remove, job_id),
+            partial(registry.find, after=job_id),
+            lambda: enter(registry.execute_and_stream(job_id, work)),
+        ):
+            with pytest.raises(jobtrio.UnknownJobError) as excinfo:
+                await call()
+            assert excinfo.value.job_id == job_id
+        assert job_id not in registry
+        await untouched(registry)
+
+
+@pytest.mark.parametrize("value", [*BAD_SECONDS, INF], ids=lambda v: ascii(v)[:30])
+async def test_shutdown(value: Any) -> None:
+    """A shutdown with nonsense is refused and shuts nothing down."""
+    async with jobtrio.open_registry() as registry:
+        await expect_refusal(lambda: registry.shutdown(value), "grace", value)
+        await untouched(registry)
+
+
+@pytest.mark.parametrize("value", BAD_LIMITS, ids=lambda v: ascii(v)[:30])
+async def test_execute_and_stream_time_limit(value: Any) -> None:
+    """A limit that makes no sense is refused and the held job is still held."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+        await expect_refusal(
+            lambda: enter(registry.execute_and_stream(job.id, work, time_limit=value)), "time_limit", value
+        )
+        assert job.state == "QUEUED"
+        await untouched(registry, jobs=1)
+
+
+REGISTER: dict[str, Iterable[Any]] = {
+    "time_limit": BAD_LIMITS,
+    "retry": OPTIONS["retry"],
+    "queue": BAD_NAMES,
+    "retry_on": (3, "OSError", ("OSError",), (int,), (3,), (OSError(),)),
+    "expose": ("yes", None, 2),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), rows(REGISTER))
+async def test_register(name: str, value: Any) -> None:
+    """`Executors.register` refuses each option's nonsense and registers nothing."""
+    executors = jobtrio.Executors()
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        executors.register("generate", **{name: value})(work)
+    refuses(excinfo, name, value)
+    async with jobtrio.open_registry(executors) as registry:
+        with pytest.raises(jobtrio.UnknownExecutorError):
+            await registry.submit("generate")
+
+
+@pytest.mark.parametrize("value", [*BAD_NAMES, None, work], ids=lambda v: ascii(v)[:30])
+def test_register_name(value: Any) -> None:
+    """An executor's name is text of 1 to 200 printable characters."""
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        jobtrio.Executors().register(value)(work)
+    refuses(excinfo, "name", value)
+
+
+@pytest.mark.parametrize("value", BAD_EXECUTORS, ids=lambda v: ascii(v)[:30])
+def test_register_what_is_no_executor(value: Any) -> None:
+    """What `submit` would refuse cannot be registered either."""
+    with pytest.raises((TypeError, ValueError)) as excinfo:
+        jobtrio.Executors().register("generate")(value)
+    refuses(excinfo, "executor", value)
+
+
+async def test_register_twice() -> None:
+    """A name that is taken is refused, and keeps its first executor."""
+
+    async def other(job: jobtrio.JobContext) -> str:
+        return "other"
+
+    executors = jobtrio.Executors()
+    executors.register("generate")(work)
+    with pytest.raises(ValueError, match="'generate'"):
+        executors.register("generate")(other)
+    async with jobtrio.open_registry(executors) as registry:
+        assert await (await registry.submit("generate")).result() == "worked"
+
+
+PROGRESS: dict[str, Iterable[Any]] = {
+    "done": (-1, NAN, INF, "1", None, [1]),
+    "total": (-1, NAN, INF, "1", [1]),
+    "note": (3, b"x", ["x"]),
+}
+EXTEND: dict[str, Iterable[Any]] = {"seconds": (NAN, -INF, "1", None, [1], True)}
+
+
+@pytest.mark.parametrize(("name", "value"), rows({**PROGRESS, **EXTEND}))
+async def test_context(name: str, value: Any) -> None:
+    """`progress` and `extend` refuse nonsense; the attempt goes on and nothing of it is in the stream."""
+
+    async def executor(job: jobtrio.JobContext) -> float:
+        before = job.deadline
+        options = {name: value} if name == "seconds" else {"done": 1, "total": 2, name: value}
+        method = job.extend if name == "seconds" else job.progress
+        with pytest.raises((TypeError, ValueError)) as excinfo:
+            method(**options)
+        refuses(excinfo, name, value)
+        return job.deadline - before
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, time_limit=30)
+        with job.subscribe() as messages:
+            assert [message async for message in messages] == [jobtrio.End(1, jobtrio.Completed(0.0))]
+
+
+async def test_events_and_stats_see_nothing_of_a_refusal() -> None:
+    """A refused submission leaves no line in the audit log and no trace in the figures."""
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+        events: list[jobtrio.Transition] = []
+        channel = registry.subscribe_events()
+
+        async def listen() -> None:
+            async for event in channel:
+                events.append(event)
+
+        nursery.start_soon(listen)
+        stats = registry.stats()
+        for name, values in OPTIONS.items():
+            for value in values:
+                with pytest.raises((TypeError, ValueError)):
+                    await registry.submit(work, **{name: value})
+        await trio.testing.wait_all_tasks_blocked()
+        assert events == []
+        assert registry.stats() == stats
+        nursery.cancel_scope.cancel()
