@@ -1,0 +1,215 @@
+"""A program with all that it starts: what counts as living, and that no stranger is ever signalled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from jobtrio import _process_group
+from jobtrio._process_group import ProcessGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.01; done"
+
+
+def shell(script: str) -> ProcessGroup:
+    return ProcessGroup(["sh", "-c", script], env=dict(os.environ))
+
+
+@pytest.fixture(autouse=True)
+def no_open_files() -> Iterator[None]:
+    """Fail a test that leaves a descriptor open."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test as on Linux, on a system with `ps` alone, or where no process can be listed."""
+    if request.param != "descriptors":
+        monkeypatch.setattr(_process_group, "HAS_PROC", False)
+        monkeypatch.delattr(os, "pidfd_open")
+    if request.param == "nothing":
+        monkeypatch.setattr(_process_group, "LISTING", ("jobtrio-no-such-program",))
+
+
+@pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_program_that_ignores_sigterm_is_killed() -> None:
+    """On every system the program is asked first, killed after the grace, and reaped."""
+    with shell(STUBBORN) as group:
+        assert group.stdout.read(3) == b"up\n"
+        assert group.id in group.living()
+        await group.end(grace=0.05)
+        assert group.living() == []
+        assert group.reap() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_program_that_ends_by_itself() -> None:
+    """On every system the end of the program is noticed, and its exit code is its own."""
+    with shell("exit 3") as group:
+        await group.wait_exited()
+        await group.end(grace=10)
+        assert group.reap() == 3
+
+
+@pytest.mark.parametrize("system", ["descriptors", "listing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_rest_of_the_session_is_listed() -> None:
+    """Where processes can be listed, what the program leaves behind has its time and its end."""
+    with shell(f"({STUBBORN}) & exit 0") as group:
+        await group.wait_exited()
+        assert group.stdout.read(3) == b"up\n"
+        assert group.living()
+        await group.end(grace=0.05)
+        assert group.living() == []
+        assert group.reap() == 0
+        assert group.stdout.read() == b""
+
+
+@pytest.mark.parametrize("system", ["descriptors", "listing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_group_of_its_own_within_the_session() -> None:
+    """Where processes can be listed, one that left the group but not the session is ended too."""
+    script = "import os, time; os.fork() or (os.setpgid(0, 0), print('up', flush=True)); time.sleep(100)"
+    with ProcessGroup([sys.executable, "-SEc", script], env={}) as group:
+        assert group.stdout.read(3) == b"up\n"
+        assert {os.getpgid(pid) for pid in group.living()} > {group.id}
+        await group.end(grace=10)
+        assert group.reap() == -signal.SIGTERM
+        assert group.stdout.read() == b""
+
+
+@pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_wait_for_exit_can_be_cancelled() -> None:
+    """Giving up the wait leaves the program as it is."""
+    with shell("echo up; exec sleep 100") as group:
+        assert group.stdout.read(3) == b"up\n"
+        with trio.move_on_after(0.01) as scope:
+            await group.wait_exited()
+        assert scope.cancelled_caught
+        assert group.living() == [group.id]
+        await group.end(grace=10)
+        assert group.reap() == -signal.SIGTERM
+
+
+async def test_first_thread_may_end_before_the_process() -> None:
+    """A process whose first thread has ended looks like a zombie and yet lives."""
+    script = (
+        "import ctypes, threading, time\n"
+        "def rest():\n"
+        "    while ') Z' not in open('/proc/self/stat').read(): time.sleep(0.001)\n"
+        "    print('up', flush=True); time.sleep(100)\n"
+        "threading.Thread(target=rest).start(); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with ProcessGroup([sys.executable, "-SEc", script], env={}) as group:
+        assert group.stdout.read(3) == b"up\n"
+        assert group.living() == [group.id]
+        await group.end(grace=10)
+        assert group.reap() == -signal.SIGTERM
+
+
+def reap(group: ProcessGroup) -> None:
+    """Take the exit code from under the group's nose."""
+    os.waitpid(group.id, 0)
+
+
+@contextlib.contextmanager
+def no_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(*args: Any) -> None:
+        raise AssertionError(f"a signal was sent: {args}")
+
+    with monkeypatch.context() as patch:
+        for module, name in [(os, "killpg"), (os, "kill"), (signal, "pidfd_send_signal")]:
+            patch.setattr(module, name, fail)
+        yield
+
+
+async def test_no_signal_after_the_program_was_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the id may be another's nothing is signalled any more."""
+    with shell("exit 0") as group:
+        await group.wait_exited()
+        assert group.reap() == 0
+        with no_signals(monkeypatch):
+            group.signal(signal.SIGKILL)
+            await group.end(grace=0)
+
+
+async def test_no_signal_after_somebody_else_reaped_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that something else has waited for is not signalled, and its lost exit code is no success."""
+    with shell("exit 0") as group:
+        await group.wait_exited()
+        reap(group)
+        with no_signals(monkeypatch):
+            await group.end(grace=0)
+        with pytest.raises(RuntimeError, match=r"exit code of process .* is lost"):
+            group.reap()
+
+
+async def test_running_program_is_not_reaped() -> None:
+    """Asking too early for the exit code raises rather than blocks."""
+    with shell("exec sleep 100") as group:
+        with pytest.raises(RuntimeError, match="has not ended"):
+            group.reap()
+        await group.end(grace=10)
+
+
+async def test_block_left_early_kills_the_program() -> None:
+    """Leaving the block without `end`, as an internal error might, leaves nothing running."""
+    with shell("echo up; exec sleep 100") as group:
+        assert group.stdout.read(3) == b"up\n"
+    assert group.living() == []
+    with pytest.raises(ChildProcessError):
+        reap(group)
+
+
+async def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What outlives SIGKILL does not hang the caller, and a warning names it."""
+    monkeypatch.setattr(_process_group, "KILL_LIMIT", 0.01)
+    with shell("exit 0") as group:
+        await group.wait_exited()
+        monkeypatch.setattr(group, "living", lambda: [12345])
+        monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
+        await group.end(grace=0)
+    assert "processes [12345] have outlived SIGKILL by 0.01 s" in caplog.text
+
+
+async def test_no_descriptor_left_for_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is out of descriptors still ends its programs."""
+
+    def exhausted(*args: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with shell(STUBBORN) as group:
+        assert group.stdout.read(3) == b"up\n"
+        monkeypatch.setattr(os, "listdir", exhausted)
+        await group.end(grace=0.05)
+        assert group.reap() == -signal.SIGKILL
+
+
+async def test_what_no_listing_shows_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL goes to the group even where nothing of it was seen: it may be newer than the listing."""
+    with shell(STUBBORN) as group:
+        assert group.stdout.read(3) == b"up\n"
+        monkeypatch.setattr(group, "living", list)
+        await group.end(grace=0)
+        await group.wait_exited()
+        assert group.reap() == -signal.SIGKILL
+
+
+def test_failed_start_leaves_nothing_open() -> None:
+    """A program that can't be started costs no descriptor."""
+    with pytest.raises(FileNotFoundError):
+        ProcessGroup(["jobtrio-no-such-program"], env={})
