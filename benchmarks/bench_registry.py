@@ -6,6 +6,7 @@ workers share it, each of its calls is a checkpoint, as jobtrio's are.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import jobtrio
@@ -114,7 +115,7 @@ async def _measure_scenario(session: Session, scenario: Scenario, workers: int, 
     async def by_workers(access: Access) -> Sequence[float]:
         jobs = await prepare(scenario, access, workers, count)
         works = [scenario.work(access, number, count, jobs[number]) for number in range(workers)]
-        with Stopwatch() as watch:
+        with Stopwatch(time.perf_counter if threads else time.thread_time) as watch:
             calls = await (run_in_threads(works) if threads else run_in_tasks(works))
         return watch.per(calls)
 

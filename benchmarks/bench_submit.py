@@ -30,7 +30,7 @@ TIME_LIMIT = 30.0
 
 async def run(session: Session) -> None:
     """Measure both ways of submitting many jobs, then the first token."""
-    jobs = session.scale(5_000, 200)
+    jobs = session.scale(2_000, 200)
     async with jobtrio.open_registry(max_running=AT_ONCE) as registry:
         for variant, subject in (
             (f"submit each, {AT_ONCE} at once", submit_each(registry, jobs)),

@@ -24,10 +24,10 @@ async def main(jobs: int, at_once: int) -> None:
     async with aiojobs.Scheduler(limit=at_once, pending_limit=0, wait_timeout=None) as scheduler:
 
         async def side() -> Sequence[float]:
-            started = time.perf_counter()
+            started = time.thread_time()
             spawned = [await scheduler.spawn(execute(n)) for n in range(jobs)]
             results = [await job.wait() for job in spawned]
-            seconds = time.perf_counter() - started
+            seconds = time.thread_time() - started
             assert results == list(range(jobs))
             return [seconds / jobs]
 

@@ -26,11 +26,11 @@ async def main(jobs: int, at_once: int) -> None:
     await broker.startup()
 
     async def side() -> Sequence[float]:
-        started = time.perf_counter()
+        started = time.thread_time()
         kicked = [await task.kiq(n) for n in range(jobs)]
         await broker.wait_all()
         results = [(await one.get_result()).return_value for one in kicked]
-        seconds = time.perf_counter() - started
+        seconds = time.thread_time() - started
         assert results == list(range(jobs))
         return [seconds / jobs]
 
