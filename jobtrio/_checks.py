@@ -77,10 +77,10 @@ def check_name(name: str, value: Any) -> str:
     return value
 
 
-def check_id(job_id: Any) -> None:
-    """Raise `TypeError` unless ``job_id`` is text; whether a job has it is the store's to say."""
-    if not isinstance(job_id, str):
-        raise TypeError(f"job_id must be text; got {show(job_id)}")
+def check_id(name: str, value: Any) -> None:
+    """Raise `TypeError` unless ``value`` is text; whether a job has this id is the store's to say."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text; got {show(value)}")
 
 
 def check_flag(name: str, value: Any) -> bool:

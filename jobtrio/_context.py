@@ -48,9 +48,9 @@ class JobContext:
         self._save = save
         self._prepare = prepare  # checks a token that has to be stored
         self._stopping: trio.Event | None = None
-        self.attempt = entry.attempt
-        self.nursery = nursery
-        self.watches_stopping = False
+        self.attempt: int = entry.attempt
+        self.nursery: trio.Nursery = nursery
+        self.watches_stopping: bool = False
 
     @property
     def id(self) -> str:

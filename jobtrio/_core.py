@@ -79,17 +79,17 @@ class RegistryCore:
         lease: float,
         worker: str,
     ) -> None:
-        self.store = MemoryJobStore() if store is None else store
+        self.store: JobStore = MemoryJobStore() if store is None else store
         durable = self.store.durable
-        self.settings = StoreSettings(worker, retention, max_queued, self)
-        self.submissions = Submissions(
+        self.settings: StoreSettings = StoreSettings(worker, retention, max_queued, self)
+        self.submissions: Submissions = Submissions(
             executors,
             limiter=trio.CapacityLimiter(max_running),
             queues=queues,
             durable=durable,
             worker=worker,
         )
-        self.events = Events()
+        self.events: Events = Events()
         self._max_running = max_running
         self._queues = queues
         self._adopted: weakref.WeakValueDictionary[str, JobEntry] = weakref.WeakValueDictionary()
@@ -281,7 +281,7 @@ class RegistryCore:
 
     async def load(self, job_id: str) -> JobEntry:
         """Return a job, or raise `UnknownJobError`."""
-        check_id(job_id)
+        check_id("job_id", job_id)
         await trio.lowlevel.checkpoint()
         entry = await self._ask(lambda: self.store.load(job_id))
         if entry is None:
@@ -295,7 +295,7 @@ class RegistryCore:
 
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's history, or raise `UnknownJobError`."""
-        check_id(job_id)
+        check_id("job_id", job_id)
         await trio.lowlevel.checkpoint()
         history = await self._ask(lambda: self.store.history(job_id))
         if history is None:
@@ -309,7 +309,7 @@ class RegistryCore:
 
     async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
         """Ask to cancel a job; see `JobRegistry.cancel`."""
-        check_id(job_id)
+        check_id("job_id", job_id)
         check_text("reason", reason)
         check_seconds("grace", grace)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -329,7 +329,7 @@ class RegistryCore:
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
-        check_id(job_id)
+        check_id("job_id", job_id)
         await trio.lowlevel.checkpoint()
         if not await self._ask(lambda: self.store.delete(job_id)):
             raise UnknownJobError(job_id)

@@ -75,7 +75,7 @@ class UnknownExecutorError(JobtrioError, LookupError):
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         self.name = name
-        self.known = tuple(sorted(known))
+        self.known: tuple[str, ...] = tuple(sorted(known))
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
@@ -207,7 +207,7 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
     def __init__(self, delay: float = 0.0, message: str | None = None) -> None:
         from jobtrio._checks import check_seconds
 
-        self.delay = check_seconds("delay", delay)
+        self.delay: float = check_seconds("delay", delay)
         self.message = message
         super().__init__(delay, message)
 

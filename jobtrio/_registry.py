@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from jobtrio._checks import check_count, check_name, check_number, check_seconds, check_tags, show
+from jobtrio._checks import check_count, check_id, check_name, check_number, check_seconds, check_tags, show
 from jobtrio._core import RegistryCore
 from jobtrio._job import Job
 from jobtrio._nursery import open_background_nursery
@@ -242,13 +242,15 @@ class JobRegistry:
 
         Cancellation: nothing has changed.
         """
+        if after is not None:
+            check_id("after", after)
         query = JobQuery(
             states=_check_states(state),
             tags=check_tags("tags", tags),
             queue=None if queue is None else check_name("queue", queue),
             executor=None if executor is None else self._core.submissions.name_of(executor),
             limit=check_count("limit", limit),
-            after=None if after is None else check_name("after", after),
+            after=after,
         )
         return await self._core.find(query)
 

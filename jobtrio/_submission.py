@@ -91,7 +91,7 @@ class Submissions:
         durable: bool,
         worker: str,
     ) -> None:
-        self.executors = Executors() if executors is None else executors
+        self.executors: Executors = Executors() if executors is None else executors
         self._limiter = limiter
         self._queues = queues
         self._durable = durable

@@ -62,7 +62,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     def __init__(self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
         self._log = log
-        self.position = check_position(log, after)
+        self.position: int = check_position(log, after)
         self._on_gap = check_on_gap(on_gap)
         self._lossless = check_flag("lossless", lossless)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
