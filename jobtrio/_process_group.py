@@ -112,8 +112,10 @@ class ProcessGroup:
         """
         if self._pidfd is not None:
             await trio.lowlevel.wait_readable(self._pidfd)
-        else:
-            await trio.to_thread.run_sync(self._watch_program, abandon_on_cancel=True, limiter=_own_limiter())
+            return
+        pause = FIRST_PAUSE
+        while await trio.to_thread.run_sync(self._runs_after, pause, limiter=_own_limiter()):
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     @trio.lowlevel.enable_ki_protection
     async def end(self, grace: float, *, linger: float = 0.0) -> None:
@@ -221,9 +223,9 @@ class ProcessGroup:
             self.signal(number)
         return bool(self.living())
 
-    def _watch_program(self) -> None:
-        while self.id in self.living():
-            time.sleep(LONGEST_PAUSE)
+    def _runs_after(self, pause: float) -> bool:
+        time.sleep(pause)
+        return self.id in self.living()
 
 
 def _own_limiter() -> trio.CapacityLimiter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import sys
 import uuid
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 
+import jobtrio
 from jobtrio import _command
 from jobtrio._command import run_command
 from jobtrio._errors import CommandFailedError
@@ -559,3 +561,101 @@ async def test_cancelled_at_every_step(script: str, monkeypatch: pytest.MonkeyPa
         assert job.stream("stderr") in ([], ["err"])
     assert step > 10
     assert len(job.sent) == 2
+
+
+# -- as a job of a registry
+
+
+async def test_time_limit_of_a_job() -> None:
+    """A job whose time is up ends as timed out when its program is gone, parting words included."""
+    fake = shell("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done")
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(run_command, fake.payload, time_limit=0.1)
+        async with job.subscribe() as messages:
+            lines = [message.value async for message in messages if isinstance(message, jobtrio.Token)]
+    assert isinstance(job.outcome, jobtrio.Failed)
+    assert job.outcome.error.kind == "timeout"
+    assert {"stdout": "bye"} in lines
+    assert not fake.processes()
+
+
+async def test_cancelled_job() -> None:
+    """A job ends as cancelled, though its program exits with 0, and nothing of it is left."""
+    fake = shell(f"{STUBBORN} trap 'exit 0' TERM; while :; do sleep 0.01; done", grace=0.05)
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(run_command, fake.payload)
+        async for line in job.tokens():
+            assert line == {"stdout": "up"}
+            await job.cancel("enough")
+            assert await job.wait() == jobtrio.Cancelled("enough")
+            assert not fake.processes()
+            break
+
+
+async def test_failed_job_is_tried_again(tmp_path: Path) -> None:
+    """A program that fails is run again under a policy; its message has the exit code."""
+    fake = shell("test -e failed || { touch failed; exit 3; }", cwd=str(tmp_path))
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(run_command, fake.payload, retry=jobtrio.RetryPolicy(initial=0, jitter=0))
+        async with job.subscribe() as messages:
+            restart, end = [message async for message in messages]
+    assert isinstance(restart, jobtrio.Restart)
+    assert restart.error.message == "'sh' exited with 3"
+    assert isinstance(end, jobtrio.End)
+    assert end.outcome == jobtrio.Completed(0)
+
+
+async def test_lossless_consumer_holds_up_the_program() -> None:
+    """A consumer that may lose nothing gets every line, however few are kept."""
+    async with jobtrio.open_registry(retention=jobtrio.Retention(tokens_per_job=10)) as registry:
+        job = await registry.submit(run_command, {"argv": ["seq", "20000"]})
+        async with job.subscribe(lossless=True) as messages:
+            lines = [message.value["stdout"] async for message in messages if isinstance(message, jobtrio.Token)]
+    assert lines == [str(n) for n in range(1, 20001)]
+
+
+@pytest.mark.parametrize("leave", [KeyError, KeyboardInterrupt])
+async def test_registry_left_by_an_exception(leave: type[BaseException]) -> None:
+    """Leaving the registry by an exception leaves no program behind."""
+    fake = shell(f"{STUBBORN} wait", grace=0.05)
+
+    async def leave_early() -> None:
+        async with jobtrio.open_registry() as registry:
+            job = await registry.submit(run_command, fake.payload)
+            async for _ in job.tokens():
+                raise leave
+
+    with pytest.raises(leave):
+        await leave_early()
+    assert not fake.processes()
+
+
+def test_interrupted_process_leaves_no_program() -> None:
+    """Ctrl-C, wherever it strikes, ends the programs before the process."""
+    mark = uuid.uuid4().hex
+    script = (
+        "import jobtrio, trio\n"
+        "from jobtrio.executors import run_command\n"
+        "async def main():\n"
+        "    async with jobtrio.open_registry() as registry:\n"
+        "        payload = {'argv': ['sh', '-c', '(sleep 100 & echo up; wait)'], 'grace': 0.05}\n"
+        "        job = await registry.submit(run_command, payload)\n"
+        "        async for line in job.tokens(): print(line, flush=True)\n"
+        "trio.run(main)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, MARK: mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"{'stdout': 'up'}\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert b"KeyboardInterrupt" in errors
+    assert process.returncode == -signal.SIGINT
+    fake = FakeJob()
+    fake.mark = mark
+    assert not fake.processes()
