@@ -93,7 +93,7 @@ class TestUsage:
         ("args", "parts"),
         [
             ([], ["required: COMMAND"]),
-            (["play"], ["'play'", "'demo'", "'run'"]),
+            (["play"], ["'play'", "demo", "run"]),
             (["demo", "--loud"], ["--loud", "jobtrio demo --help"]),
         ],
     )

@@ -38,6 +38,10 @@ STUBBORN = TELL + "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & ech
 """A script that, like its child, does not go for SIGTERM."""
 
 
+LIMIT = 12.0
+"""Seconds after which a command that should have ended hangs."""
+
+
 class Command:
     """A running ``jobtrio run``."""
 
@@ -70,16 +74,19 @@ class Command:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the end and return the exit code and the rest of stdout and stderr."""
-        out, err = self.process.communicate()
+        out, err = self.process.communicate(timeout=LIMIT)
         return self.process.returncode, out.decode() if out else "", err.decode() if err else ""
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        return self.process.wait(LIMIT)
 
     def close(self) -> None:
         """End what a failed test left."""
-        if self.session:
+        for pid in living(self.session) if self.session else ():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.session, signal.SIGKILL)
-        if self.process.poll() is None:
-            self.process.kill()
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
         self.process.communicate()
 
 
@@ -232,6 +239,16 @@ def wait_until_blocked(command: Command) -> None:
         time.sleep(0.05)
 
 
+def fill(pipe: int) -> None:
+    """Write to a pipe until not one more byte fits."""
+    os.set_blocking(pipe, False)
+    for piece in (b" " * 4096, b" "):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, piece)
+    os.set_blocking(pipe, True)
+
+
 class TestExitCodes:
     @pytest.mark.parametrize(
         ("script", "code", "words"),
@@ -377,7 +394,7 @@ class TestStopping:
 
     def test_second_interrupt_reaches_groups_of_their_own(self, start: Callable[..., Command]) -> None:
         """What a shell's job control put into another group of the session is killed as well."""
-        command = start("--grace", "3600", "--", "bash", "-mc", STUBBORN)
+        command = start("--grace", "3600", "--", "bash", "-c", "set -m; " + STUBBORN)
         command.lines_until("ready")
         command.send(signal.SIGINT)
         command.errors_until("3600 s to end")
@@ -450,20 +467,23 @@ class TestStopping:
         command.send(signal.SIGINT)
         command.errors_until("3600 s to end")
         command.send(signal.SIGINT)
-        assert command.process.wait() == 130
+        assert command.wait() == 130
         assert living(command.session) == []
 
-    def test_interrupt_while_everything_stalls(self, start: Callable[..., Command], fifo: Path) -> None:
-        """The same holds where stderr goes to that reader too."""
-        script = TELL + f"echo ready; trap 'echo > {fifo}' TERM; while :; do seq 10000; done"
-        command = start("--grace", "3600", "--", "sh", "-c", script, stderr=subprocess.STDOUT)
+    def test_interrupt_while_stderr_stalls(self, start: Callable[..., Command], fifo: Path) -> None:
+        """The same holds where what jobtrio has to say can't be written either."""
+        reader, writer = os.pipe()
+        fill(writer)
+        script = TELL + f"echo ready; trap 'echo > {fifo}' TERM; while :; do sleep 0.05; done"
+        command = start("--grace", "3600", "--", "sh", "-c", script, stderr=writer)
+        os.close(writer)
         command.lines_until("ready")
-        wait_until_blocked(command)
         command.send(signal.SIGINT)
         fifo.read_bytes()
         command.send(signal.SIGINT)
-        assert command.process.wait() == 130
+        assert command.wait() == 130
         assert living(command.session) == []
+        os.close(reader)
 
     def test_time_is_up_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
         """A time limit holds for a program whose output nobody reads; what it wrote comes in order."""
@@ -487,7 +507,7 @@ class TestPipes:
         command.lines_until("ready")
         assert command.process.stdout is not None
         command.process.stdout.close()
-        assert command.process.wait() == 141
+        assert command.wait() == 141
         assert command.process.stderr is not None
         assert command.process.stderr.read() == b""
         assert living(command.session) == []
@@ -507,7 +527,7 @@ class TestPipes:
         command.process.stdout.close()
         fifo.read_bytes()
         command.send(signal.SIGINT)
-        assert command.process.wait() == 141
+        assert command.wait() == 141
         assert living(command.session) == []
 
     def test_reader_that_the_interrupt_ends_first(self, start: Callable[..., Command], fifo: Path) -> None:
@@ -520,7 +540,7 @@ class TestPipes:
         assert command.process.stdout is not None
         command.process.stdout.close()
         fifo.write_text("go\n")
-        assert command.process.wait() == 130
+        assert command.wait() == 130
         command.errors_until("jobtrio: cancelled after")
         assert living(command.session) == []
 
@@ -530,7 +550,7 @@ class TestPipes:
         command.lines_until("ready")
         assert command.process.stderr is not None
         command.process.stderr.close()
-        assert command.process.wait() == 141
+        assert command.wait() == 141
         assert living(command.session) == []
 
 
@@ -566,7 +586,7 @@ class TestTerminal:
         assert b"got INT" not in shown
         assert b"^C\r\njobtrio: Ctrl-C: the program has 5 s" in shown
         assert re.search(rb"jobtrio: cancelled after .*\(Ctrl-C\), 1 attempt, \d lines\r\n$", shown)
-        assert command.process.wait() == 130
+        assert command.wait() == 130
         assert living(session) == []
 
     def test_hang_up(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
@@ -578,5 +598,5 @@ class TestTerminal:
         os.close(theirs)
         session = int(self.read_until(ours, b"ready\r\n").split()[1])
         command.send(signal.SIGHUP)
-        assert command.process.wait() == 129
+        assert command.wait() == 129
         assert living(session) == []
