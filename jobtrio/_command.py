@@ -50,10 +50,10 @@ async def run_command(job: JobContext) -> int:
     parts, and so do lines that are drawn over again, each part with its carriage return. The order within
     each of the two streams is kept. While ``send`` waits, the program has to wait.
 
-    When the program has ended, the job's time is up or it is cancelled, all of the program's session gets
-    SIGTERM, after ``grace`` SIGKILL, and this function returns when none of it lives (or, with a warning in
-    the log, 5 seconds after SIGKILL). What began a session of its own (``setsid``, a daemon) is out of
-    reach: it runs on, and its output is read no more.
+    When the job's time is up or it is cancelled, or a tenth of a second after the program has ended, all that
+    lives of the program's session gets SIGTERM, after ``grace`` SIGKILL, and this function returns when none
+    is left (or, with a warning in the log, 5 seconds after SIGKILL). What began a session of its own
+    (``setsid``, a daemon) is out of reach: it runs on, and its output is read no more.
 
     Raises:
         CommandFailedError: The program exited with another code than 0, or by a signal.
@@ -137,7 +137,7 @@ class Command:
             if field not in FIELDS:
                 raise ValueError(f"payload must have no other fields than {FIELDS}; got {show(field)}")
         if "argv" not in payload:
-            raise ValueError(f"payload['argv'] must be given; got {show(dict(payload))}")
+            raise ValueError(f"payload['argv'] must be given; got the fields {show(list(payload))}")
         return cls(
             argv=_check_argv(payload["argv"]),
             cwd=_check_cwd(payload.get("cwd")),

@@ -1,7 +1,7 @@
 """A program with all that it starts: begun in a session of its own, waited for, signalled, ended.
 
-It owns process ids, signals, and what counts as living. Its times are real seconds whatever Trio's clock
-is, for a process does not live by a virtual clock. It must not know of jobs, payloads or lines.
+It owns the order and the safety of waiting, signalling and reaping. Its times are real seconds whatever Trio's
+clock is, for a process does not live by a virtual clock. It must not know of jobs, payloads or lines.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import os
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 
+from jobtrio._processes import living_in_session, look_at, open_pidfd, session_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import IO
 
@@ -29,13 +31,6 @@ LAST_LIMIT = 1.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 """Seconds between two looks at what lives: the first, doubled each time up to the longest."""
-
-HAS_PROC = os.path.exists("/proc/self/stat")
-"""Whether processes can be seen in ``/proc``."""
-
-LISTING = ("ps", "-A", "-o", "pid=", "-o", "stat=")
-"""What lists them where there is no ``/proc``: id and state."""
-
 
 logger = logging.getLogger("jobtrio")
 
@@ -75,7 +70,7 @@ class ProcessGroup:
             start_new_session=True,
         )
         self.id = self._popen.pid
-        self._pidfd = _open_pidfd(self.id)
+        self._pidfd = open_pidfd(self.id)
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +80,7 @@ class ProcessGroup:
     ) -> None:
         if self._popen.returncode is None:
             # By now the program has ended, unless the block was left without `end`, by an internal error.
-            self.signal(signal.SIGKILL)
+            self.send_signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(timeout=LAST_LIMIT)
         if self._pidfd is not None:
@@ -133,7 +128,7 @@ class ProcessGroup:
     def _end(self, grace: float, linger: float) -> None:
         if not self._watch(linger):
             # A stopped process sees SIGTERM only once it goes on.
-            self.signal(signal.SIGTERM, signal.SIGCONT)
+            self.send_signal(signal.SIGTERM, signal.SIGCONT)
             self._watch(grace)
         if not self._watch(KILL_LIMIT, repeat=signal.SIGKILL):
             logger.warning("processes %s have outlived SIGKILL by %g s", self.living(), KILL_LIMIT)
@@ -162,12 +157,12 @@ class ProcessGroup:
     def living(self) -> list[int]:
         """Return the ids of the session's processes. Zombies don't count: they only wait for their parent."""
         try:
-            return [pid for pid in _listed() if _session_of(pid) == self.id and not _is_dead(pid)]
+            return living_in_session(self.id)
         except (OSError, subprocess.SubprocessError):
             # Nothing to list with, or no descriptor left for it: the program has to stand for its session.
-            return [] if self._has_exited() else [self.id]
+            return [self.id] if look_at(self.id) == "running" else []
 
-    def signal(self, *numbers: int) -> None:
+    def send_signal(self, *numbers: int) -> None:
         """Send each signal to all of the session, unless the program's id could be another's by now."""
         if not self._holds_id():
             return
@@ -181,11 +176,11 @@ class ProcessGroup:
                     self._signal_one(pid, numbers)
 
     def _signal_one(self, pid: int, numbers: Sequence[int]) -> None:
-        pidfd = _open_pidfd(pid)
+        pidfd = open_pidfd(pid)
         try:
             # With the descriptor open the look and the signal are about the same process, or the
             # signal fails. Without one (not on Linux) microseconds lie between them.
-            if _session_of(pid) != self.id:
+            if session_of(pid) != self.id:
                 return
             for number in numbers:
                 if pidfd is None:
@@ -196,11 +191,8 @@ class ProcessGroup:
             if pidfd is not None:
                 os.close(pidfd)
 
-    def _has_exited(self) -> bool:
-        return _look_at(self.id) != "running"
-
     def _holds_id(self) -> bool:
-        return self._popen.returncode is None and _look_at(self.id) != "lost"
+        return self._popen.returncode is None and look_at(self.id) != "lost"
 
     def _watch(self, limit: float, repeat: int | None = None) -> bool:
         """Wait up to ``limit`` seconds for the session to be empty, and say whether it is.
@@ -220,7 +212,7 @@ class ProcessGroup:
 
     def _signal_and_look(self, number: int | None) -> bool:
         if number is not None:
-            self.signal(number)
+            self.send_signal(number)
         return bool(self.living())
 
     def _runs_after(self, pause: float) -> bool:
@@ -231,59 +223,3 @@ class ProcessGroup:
 def _own_limiter() -> trio.CapacityLimiter:
     """Return a limiter for one thread: the end of a program must not queue behind other people's threads."""
     return trio.CapacityLimiter(1)
-
-
-def _open_pidfd(pid: int) -> int | None:
-    """Return a descriptor of the process, or None where the system has no such thing to give."""
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise
-    except (AttributeError, OSError):
-        return None
-
-
-def _look_at(child: int) -> Literal["running", "ended", "lost"]:
-    """Say how a child is, without reaping it; it is lost where somebody else has reaped it."""
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return "running"
-    try:
-        seen = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    except ChildProcessError:
-        return "lost"
-    return "running" if seen is None else "ended"
-
-
-def _session_of(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
-
-
-def _listed() -> Iterator[int]:
-    """Yield the ids of all processes; those that `ps` lists are without zombies."""
-    if HAS_PROC:
-        yield from (int(name) for name in os.listdir("/proc") if name.isdecimal())
-        return
-    listing = subprocess.run(LISTING, capture_output=True, check=True)
-    for line in listing.stdout.splitlines():
-        pid, state = line.split(maxsplit=1)
-        if not state.startswith(b"Z"):
-            yield int(pid)
-
-
-def _is_dead(pid: int) -> bool:
-    """Whether `/proc` shows the process as a zombie with no thread left, or not at all."""
-    if not HAS_PROC:
-        return False
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    except OSError:
-        return False
-    # The state is the third field, the number of threads the 20th. A process whose first thread has
-    # ended looks like a zombie while its other threads run.
-    return fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from jobtrio import _process_group
+from jobtrio import _process_group, _processes
 from jobtrio._process_group import ProcessGroup
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def no_open_files() -> Iterator[None]:
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test as on Linux, on a system with `ps` alone, or where no process can be listed."""
     if request.param != "descriptors":
-        monkeypatch.setattr(_process_group, "HAS_PROC", False)
+        monkeypatch.setattr(_processes, "HAS_PROC", False)
         monkeypatch.delattr(os, "pidfd_open")
     if request.param == "nothing":
-        monkeypatch.setattr(_process_group, "LISTING", ("jobtrio-no-such-program",))
+        monkeypatch.setattr(_processes, "LISTING", ("jobtrio-no-such-program",))
 
 
 @pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
@@ -143,7 +143,7 @@ async def test_no_signal_after_the_program_was_reaped(monkeypatch: pytest.Monkey
         await group.wait_exited()
         assert group.reap() == 0
         with no_signals(monkeypatch):
-            group.signal(signal.SIGKILL)
+            group.send_signal(signal.SIGKILL)
             await group.end(grace=0)
 
 

@@ -1,0 +1,86 @@
+"""What the operating system says about processes: who lives, in which session, and a safe hold on one.
+
+It only looks: nothing here signals or reaps. What is not to be had everywhere has its substitute here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HAS_PROC = os.path.exists("/proc/self/stat")
+"""Whether processes can be seen in ``/proc``."""
+
+LISTING = ("ps", "-A", "-o", "pid=", "-o", "stat=")
+"""What lists them where there is no ``/proc``: id and state."""
+
+
+def living_in_session(session: int) -> list[int]:
+    """Return the ids of the session's processes, but for zombies: these only wait for their parent.
+
+    Raises:
+        OSError: There is nothing to list them with, or no descriptor left.
+        subprocess.SubprocessError: The listing failed.
+    """
+    return [pid for pid in _listed() if session_of(pid) == session and not _is_dead(pid)]
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a descriptor of the process, or None where the system has no such thing to give."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except (AttributeError, OSError):
+        return None
+
+
+def look_at(child: int) -> Literal["running", "ended", "lost"]:
+    """Say how a child is, without reaping it; it is lost where somebody else has reaped it."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return "running"
+    try:
+        seen = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return "lost"
+    return "running" if seen is None else "ended"
+
+
+def session_of(pid: int) -> int | None:
+    """Return the id of a process's session, or None where there is no such process."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _listed() -> Iterator[int]:
+    """Yield the ids of all processes; those that `ps` lists are without zombies."""
+    if HAS_PROC:
+        yield from (int(name) for name in os.listdir("/proc") if name.isdecimal())
+        return
+    listing = subprocess.run(LISTING, capture_output=True, check=True)
+    for line in listing.stdout.splitlines():
+        pid, state = line.split(maxsplit=1)
+        if not state.startswith(b"Z"):
+            yield int(pid)
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether `/proc` shows the process as a zombie with no thread left, or not at all."""
+    if not HAS_PROC:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False
+    # The state is the third field, the number of threads the 20th. A process whose first thread has
+    # ended looks like a zombie while its other threads run.
+    return fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
