@@ -50,7 +50,7 @@ class DictRegistry:
 
     def __init__(self, keep: int = 10_000) -> None:
         self._keep = keep
-        self._jobs: dict[str, DictJob] = {}
+        self.jobs: dict[str, DictJob] = {}
         self._by_tag: dict[tuple[str, str], dict[str, DictJob]] = {}
         self._by_state: dict[State, dict[str, DictJob]] = {state: {} for state in State}
         self._ended: deque[str] = deque()
@@ -58,10 +58,10 @@ class DictRegistry:
     def create(self, payload: Any = None, tags: dict[str, str] | None = None) -> str:
         """Add a job and return its id."""
         job_id = secrets.token_hex(16)
-        if job_id in self._jobs:
+        if job_id in self.jobs:
             raise ValueError(job_id)
         job = DictJob(job_id, payload, dict(tags or ()), time.time())
-        self._jobs[job_id] = job
+        self.jobs[job_id] = job
         for item in job.tags.items():
             self._by_tag.setdefault(item, {})[job_id] = job
         self._by_state[State.QUEUED][job_id] = job
@@ -69,7 +69,7 @@ class DictRegistry:
 
     def cancel(self, job_id: str, reason: str | None = None) -> bool:
         """End a job that lives; say whether it did."""
-        job = self._jobs[job_id]
+        job = self.jobs[job_id]
         if State.CANCELLED not in NEXT[job.state]:
             return False
         previous, now = job.state, time.time()
@@ -80,13 +80,13 @@ class DictRegistry:
         self._ended.append(job_id)
         while len(self._ended) > self._keep:
             oldest = self._ended.popleft()
-            if oldest in self._jobs:
+            if oldest in self.jobs:
                 self.remove(oldest)
         return True
 
     def get(self, job_id: str) -> DictJob:
         """Return a job."""
-        return self._jobs[job_id]
+        return self.jobs[job_id]
 
     def find(self, tags: dict[str, str], limit: int = 100) -> list[DictJob]:
         """Return the jobs that have all of ``tags``, oldest first."""
@@ -99,16 +99,27 @@ class DictRegistry:
                     break
         return found
 
+    def scan(self, tags: dict[str, str], limit: int = 100) -> list[DictJob]:
+        """Do what `find` does without the index."""
+        wanted = tags.items()
+        found = []
+        for job in self.jobs.values():
+            if wanted <= job.tags.items():
+                found.append(job)
+                if len(found) == limit:
+                    break
+        return found
+
     def history(self, job_id: str) -> list[tuple[float, State | None, State, str | None]]:
         """Return a job's changes of state."""
-        return list(self._jobs[job_id].history)
+        return list(self.jobs[job_id].history)
 
     def remove(self, job_id: str) -> None:
         """Forget a job that has ended."""
-        job = self._jobs[job_id]
+        job = self.jobs[job_id]
         if NEXT[job.state]:
             raise ValueError(job_id)
-        del self._jobs[job_id]
+        del self.jobs[job_id]
         del self._by_state[job.state][job_id]
         for item in job.tags.items():
             members = self._by_tag[item]
