@@ -97,7 +97,7 @@ class Attempt:
 
     async def run(
         self,
-        function: Callable[[JobContext], Awaitable[Any]],
+        resolve: Callable[[JobEntry], Callable[[JobContext], Awaitable[Any]]],
         open_log: Callable[[JobEntry], TokenLog],
         save: Callable[[JobEntry, Any], Awaitable[None]],
         prepare: Callable[[Any], Any] | None = None,
@@ -111,6 +111,7 @@ class Attempt:
         if self._cause is not None:
             self.over = True  # stopped before its task came to run: the executor is never entered
             return Stopped(self._cause, None)
+        entry = self.claim.entry
         result: Any = None
         raised: BaseException | None = None
         group: BaseException | None = None
@@ -119,9 +120,9 @@ class Attempt:
                 scope = self._scope = nursery.cancel_scope
                 if self._limit != inf:
                     scope.deadline = trio.current_time() + self._limit
-                context = self._context = JobContext(self.claim.entry, nursery, open_log, save, prepare)
+                context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 try:
-                    result = await function(context)
+                    result = await resolve(entry)(context)
                 except trio.Cancelled as exc:
                     self._note_cancelled(exc)
                     raise

@@ -29,6 +29,8 @@ def show(value: object, limit: int = 80) -> str:
 
 def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = False) -> float:
     """Return ``value`` as float seconds: 0 or more, or above 0; finite unless ``infinite``."""
+    if value.__class__ is float and 0.0 < value < math.inf:
+        return float(value)  # the common case, without building the text of an error
     low = "0 or more" if zero else "above 0"
     allowed = f"a number of seconds, {low}" + (" (inf allowed)" if infinite else ", finite")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -69,12 +71,10 @@ def check_count(name: str, value: Any, *, low: int = 1) -> int:
 
 def check_name(name: str, value: Any) -> str:
     """Return ``value``, text of 1 to 200 printable characters."""
-    allowed = f"text of 1 to {NAME_LIMIT} printable characters"
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
-    if not 1 <= len(value) <= NAME_LIMIT or not value.isprintable():
-        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
-    return value
+    if isinstance(value, str) and 1 <= len(value) <= NAME_LIMIT and value.isprintable():
+        return value
+    wrong = ValueError if isinstance(value, str) else TypeError
+    raise wrong(f"{name} must be text of 1 to {NAME_LIMIT} printable characters; got {show(value)}")
 
 
 def check_id(name: str, value: Any) -> None:
@@ -92,9 +92,9 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_text(name: str, value: Any) -> str | None:
     """Return ``value``, None or text of at most 10,000 characters."""
-    allowed = f"None or text of at most {TEXT_LIMIT} characters"
     if value is None:
         return None
+    allowed = f"None or text of at most {TEXT_LIMIT} characters"
     if not isinstance(value, str):
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
     if len(value) > TEXT_LIMIT:
@@ -108,10 +108,16 @@ def check_tags(name: str, value: Any) -> dict[str, str] | None:
         return None
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a mapping of text to text; got {show(value)}")
-    for key, item in value.items():
-        check_name(f"a key of {name}", key)
-        check_name(f"{name}[{key!r}]", item)
-    return dict(value) or None
+    tags = dict(value)
+    for key, item in tags.items():
+        if not (_is_name(key) and _is_name(item)):
+            check_name(f"a key of {name}", key)
+            check_name(f"{name}[{key!r}]", item)
+    return tags or None
+
+
+def _is_name(value: Any) -> bool:
+    return value.__class__ is str and 0 < len(value) <= NAME_LIMIT and value.isprintable()
 
 
 def check_metadata(name: str, value: Any) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 YIELD_EVERY = 32
-"""Submissions between two checkpoints, where the store does not wait."""
+"""Calls of a registry between two full checkpoints, where the store does not wait."""
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ class RegistryCore:
         self._adopted: weakref.WeakValueDictionary[str, JobEntry] = weakref.WeakValueDictionary()
         self._changes = trio.lowlevel.ParkingLot()
         self._closed = False
-        self._submitted = 0
+        self._calls = 0
         self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
         self._served = trio.Event()
@@ -226,7 +226,7 @@ class RegistryCore:
 
     def cancel_requested(self, job_id: str) -> None:
         """Have the leases look, where another process has asked."""
-        if job_id in self._runner.running:
+        if self._waits and job_id in self._runner.running:
             self._leases.look()
 
     def open_log(self, entry: JobEntry) -> TokenLog:
@@ -259,13 +259,21 @@ class RegistryCore:
 
     # -- calls
 
-    async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
-        """Store new jobs, all or none.
+    async def _give_way(self) -> None:
+        """Heed cancellation, and let other tasks run once in a while.
 
-        It heeds cancellation before anything is stored, and gives way to other tasks every 32 calls: a plain
-        checkpoint a call would put a turn of the scheduler between a job and its start.
+        A full checkpoint at every call would put a turn of the scheduler between a job and its start, and would be most
+        of a call's price. Nothing has been done yet when this raises.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        self._calls += 1
+        if self._calls % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        await self._give_way()
         if self._closed:
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
         submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
@@ -274,37 +282,34 @@ class RegistryCore:
             kept = [self._know(entry) for entry in kept]
         else:
             kept = await self.store.insert(entries, submission)
-        self._submitted += 1
-        if self._submitted % YIELD_EVERY == 0:
-            await trio.lowlevel.cancel_shielded_checkpoint()
         return kept
 
     async def load(self, job_id: str) -> JobEntry:
         """Return a job, or raise `UnknownJobError`."""
         check_id("job_id", job_id)
-        await trio.lowlevel.checkpoint()
-        entry = await self._ask(lambda: self.store.load(job_id))
+        await self._give_way()
+        entry = await self._ask(partial(self.store.load, job_id))
         if entry is None:
             raise UnknownJobError(job_id)
         return self._know(entry)
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs' records."""
-        await trio.lowlevel.checkpoint()
-        return await self._ask(lambda: self.store.find(query))
+        await self._give_way()
+        return await self._ask(partial(self.store.find, query))
 
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's history, or raise `UnknownJobError`."""
         check_id("job_id", job_id)
-        await trio.lowlevel.checkpoint()
-        history = await self._ask(lambda: self.store.history(job_id))
+        await self._give_way()
+        history = await self._ask(partial(self.store.history, job_id))
         if history is None:
             raise UnknownJobError(job_id)
         return history
 
     async def start_held(self, entry: JobEntry, plan: Plan) -> None:
         """Let a held job run, unless somebody else did."""
-        if await self._ask(lambda: self.store.start_held(entry.id, plan)) and entry.plan is not plan:
+        if await self._ask(partial(self.store.start_held, entry.id, plan)) and entry.plan is not plan:
             entry.plan = plan
 
     async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
@@ -312,26 +317,24 @@ class RegistryCore:
         check_id("job_id", job_id)
         check_text("reason", reason)
         check_seconds("grace", grace)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._give_way()
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
-            await trio.lowlevel.cancel_shielded_checkpoint()
             return False
-        reply = await self._ask(lambda: self.store.request_cancel(job_id, reason, grace))
+        reply = await self._ask(partial(self.store.request_cancel, job_id, reason, grace))
         if reply is None:
             raise UnknownJobError(job_id)
         if reply.accepted:
             entry = self._know(reply.entry)
             if running is not None and entry.outcome is None:
                 running.stop(CANCELLED, grace)
-        await trio.lowlevel.cancel_shielded_checkpoint()
         return reply.accepted
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
         check_id("job_id", job_id)
-        await trio.lowlevel.checkpoint()
-        if not await self._ask(lambda: self.store.delete(job_id)):
+        await self._give_way()
+        if not await self._ask(partial(self.store.delete, job_id)):
             raise UnknownJobError(job_id)
 
     def peek(self, job_id: str) -> JobEntry | None:
@@ -352,7 +355,7 @@ class RegistryCore:
         )
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await try_for(self.store.outage_limit, call)
+        return await (try_for(self.store.outage_limit, call) if self._waits else call())
 
 
 def _refresh(known: JobEntry, fresh: JobEntry) -> None:

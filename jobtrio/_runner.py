@@ -21,7 +21,6 @@ from jobtrio._settlement import (
     Finish,
     GiveBack,
     LetGo,
-    Raised,
     Stopped,
     Verdict,
     describe,
@@ -83,7 +82,12 @@ class Runner:
             if self._durable:
                 await self._run_spooled(attempt)
             else:
-                await self._follow(attempt, await self._run(attempt, None), None)
+                try:
+                    verdict = await attempt.run(self._resolve, self._open_log, self._save_state)
+                except BaseException:
+                    await self._abandon(attempt, None)
+                    raise
+                await self._follow(attempt, verdict, None)
         finally:
             self._forget(attempt.claim.entry)
 
@@ -99,24 +103,18 @@ class Runner:
         spool = Spool(self._store, attempt.claim, self._open_log(attempt.claim.entry))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spool.run)
-            verdict = await self._run(attempt, spool)
+            try:
+                verdict = await attempt.run(self._resolve, self._open_log, self._save_state, spool.check)
+            except BaseException:
+                await self._abandon(attempt, spool)
+                raise
             nursery.cancel_scope.cancel()
         await self._follow(attempt, verdict, spool)
 
-    async def _run(self, attempt: Attempt, spool: Spool | None) -> Verdict:
-        entry = attempt.claim.entry
-        try:
-            function = self._resolve(entry)
-        except Exception as exc:
-            return Raised(exc)
-        try:
-            check = None if spool is None else spool.check
-            return await attempt.run(function, self._open_log, self._save_state, check)
-        except BaseException:
-            # The registry is torn down: what can be said of this attempt is said within a bound.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
-                await self._follow(attempt, Stopped(SHUTDOWN, None), spool)
-            raise
+    async def _abandon(self, attempt: Attempt, spool: Spool | None) -> None:
+        """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
+            await self._follow(attempt, Stopped(SHUTDOWN, None), spool)
 
     async def _save_state(self, entry: JobEntry, value: Any) -> None:
         attempt = self.running[entry.id]

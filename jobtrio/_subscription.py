@@ -53,6 +53,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         "_log",
         "_lossless",
         "_on_gap",
+        "_pop",
         "_ready",
         "_token",
         "_unyielded",
@@ -66,6 +67,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._on_gap = check_on_gap(on_gap)
         self._lossless = check_flag("lossless", lossless)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
+        self._pop = self._ready.pop
         self._unyielded = 0  # messages taken since the last checkpoint
         self._closed = False
         if lossless:
@@ -83,7 +85,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if not self._ready and not self._take(BATCH):
             raise trio.WouldBlock
-        return self._ready.pop()
+        return self._pop()
 
     async def receive(self) -> Message:
         """Return the next message, waiting for it if need be.
@@ -98,7 +100,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if not self._ready:
             await self._refill(BATCH)
-        return self._ready.pop()
+        return self._pop()
 
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
@@ -109,15 +111,11 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if max != BATCH:
             check_count("max", max)
-        if not self._ready:
+        ready = self._ready
+        if not ready:
             await self._refill(max)
-        elif max < len(self._ready):
-            batch = self._ready[-max:]
-            del self._ready[-max:]
-            batch.reverse()
-            return batch
-        batch, self._ready = self._ready, []
-        batch.reverse()
+        batch = ready[: -max - 1 : -1]
+        del ready[-max:]
         return batch
 
     def __aiter__(self) -> Subscription:
@@ -125,14 +123,14 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def __anext__(self) -> Message:
         try:
-            return self._ready.pop()
+            return self._pop()
         except IndexError:
             pass
         try:
             await self._refill(BATCH)
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-        return self._ready.pop()
+        return self._pop()
 
     def close(self) -> None:
         """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one."""
@@ -195,7 +193,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self.position += len(batch)
         self._unyielded += len(batch)
         batch.reverse()
-        self._ready = batch
+        self._ready += batch
         if self._lossless:
             log.room_made()
         return True
