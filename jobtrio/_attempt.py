@@ -125,7 +125,10 @@ class Attempt:
                     result = await resolve(entry)(context)
                 except trio.Cancelled as exc:
                     self._note_cancelled(exc)
-                    raise
+                    if not scope.cancel_called:
+                        raise
+                    # It has reached the scope that it was raised for. An outer one that is cancelled as well raises
+                    # again at the next checkpoint; to raise through the nursery would only cost a group.
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as exc:

@@ -22,6 +22,7 @@ from jobtrio._errors import StoreUnavailableError, UnknownJobError
 from jobtrio._events import Events
 from jobtrio._leases import Leases
 from jobtrio._outage import try_for
+from jobtrio._ringer import Ringer
 from jobtrio._runner import Runner
 from jobtrio._settlement import CANCELLED, SHUTDOWN
 from jobtrio._submission import Submissions
@@ -81,7 +82,8 @@ class RegistryCore:
     ) -> None:
         self.store: JobStore = MemoryJobStore() if store is None else store
         durable = self.store.durable
-        self.settings: StoreSettings = StoreSettings(worker, retention, max_queued, self)
+        self.settings: StoreSettings = StoreSettings(worker, retention, max_queued, self, self._new_log)
+        self._ringer = Ringer()
         self.submissions: Submissions = Submissions(
             executors,
             limiter=trio.CapacityLimiter(max_running),
@@ -128,6 +130,7 @@ class RegistryCore:
                 async with trio.open_nursery() as services:
                     self._tails.nursery = services
                     services.start_soon(self._prune)
+                    services.start_soon(self._ringer.run)
                     if self.store.durable:
                         services.start_soon(self._leases.run)
                     async with trio.open_nursery() as jobs:
@@ -229,11 +232,14 @@ class RegistryCore:
         if self._waits and job_id in self._runner.running:
             self._leases.look()
 
+    def _new_log(self) -> TokenLog:
+        return TokenLog(self.settings.retention.tokens_per_job, ringer=self._ringer)
+
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return a job's log in this process, begun if there is none."""
         log = entry.log
         if log is None:
-            log = entry.log = TokenLog(self.settings.retention.tokens_per_job)
+            log = entry.log = self._new_log()
             if entry.outcome is not None and not self.store.durable:
                 log.finish(entry.outcome)
         if self.store.durable and log.end is None and entry.id not in self._runner.running:

@@ -83,8 +83,12 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
         """
-        if not self._ready and not self._take(BATCH):
-            raise trio.WouldBlock
+        if not self._ready:
+            batch = self._take(BATCH)
+            if not batch:
+                raise trio.WouldBlock
+            batch.reverse()
+            self._ready += batch
         return self._pop()
 
     async def receive(self) -> Message:
@@ -99,7 +103,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         Cancellation: no message is lost; the next call receives it.
         """
         if not self._ready:
-            await self._refill(BATCH)
+            await self._refill()
         return self._pop()
 
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
@@ -113,7 +117,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             check_count("max", max)
         ready = self._ready
         if not ready:
-            await self._refill(max)
+            return await self._fetch(max)
         batch = ready[: -max - 1 : -1]
         del ready[-max:]
         return batch
@@ -127,7 +131,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         except IndexError:
             pass
         try:
-            await self._refill(BATCH)
+            await self._refill()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
         return self._pop()
@@ -140,7 +144,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._ready.clear()
         if self._lossless:
             self._log.remove_lossless(self)
-        self._log.wake_readers()
+        self._log.wake()
 
     async def aclose(self) -> None:
         """Leave, as `close` does. Cancellation: it is closed all the same."""
@@ -163,16 +167,23 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             except trio.RunFinishedError:
                 pass
 
-    async def _refill(self, most: int) -> None:
+    async def _refill(self) -> None:
+        batch = await self._fetch(BATCH)
+        batch.reverse()
+        self._ready += batch
+
+    async def _fetch(self, most: int) -> list[Message]:
+        """Take up to ``most`` messages from the log, at least one, waiting for the first."""
         if self._unyielded >= BATCH:
             self._unyielded = 0
             await trio.lowlevel.checkpoint()
-        while not self._take(most):
+        while not (batch := self._take(most)):
             self._unyielded = 0
             await self._log.wait_beyond(self.position)
+        return batch
 
-    def _take(self, most: int) -> bool:
-        """Move what is there from the log to the buffer; tell whether there was anything."""
+    def _take(self, most: int) -> list[Message]:
+        """Take what is there from the log, up to ``most`` messages."""
         if self._closed:
             raise trio.ClosedResourceError("this subscription is closed")
         log = self._log
@@ -181,22 +192,19 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             self.position = missed
             if self._on_gap == "raise":
                 raise LaggedError(gap.first, gap.last)
-            self._ready.append(gap)
-            return True
+            return [gap]
         batch = log.slice(self.position, most)
         if not batch:
             if log.end is not None and self.position >= log.end.seq:
                 raise trio.EndOfChannel
             if log.cut is not None:
                 raise trio.BrokenResourceError(log.cut)
-            return False
+            return batch
         self.position += len(batch)
         self._unyielded += len(batch)
-        batch.reverse()
-        self._ready += batch
         if self._lossless:
             log.room_made()
-        return True
+        return batch
 
 
 def check_position(log: TokenLog, after: object) -> int:

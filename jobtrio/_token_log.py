@@ -16,10 +16,15 @@ from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 
 if TYPE_CHECKING:
     from jobtrio._records import JobError, Outcome
+    from jobtrio._ringer import Ringer
     from jobtrio._subscription import Subscription
 
 OVERHANG = 2
 """How many times its limit a log may grow for the sake of a lossless consumer that does not read."""
+
+
+FEW = 8
+"""Waiting consumers that are woken on the spot; more of them are woken together, two turns later."""
 
 
 class TokenLog:
@@ -34,23 +39,27 @@ class TokenLog:
         "_base",
         "_ended_waiters",
         "_idle",
+        "_is_ringing",
         "_items",
         "_limit",
         "_lossless",
         "_restarted",
+        "_ringer",
         "_room",
         "_trim_at",
         "cut",
         "end",
     )
 
-    def __init__(self, limit: int, *, base: int = 0) -> None:
+    def __init__(self, limit: int, *, ringer: Ringer | None = None) -> None:
         self._items: list[Message] = []
-        self._base = base  # how many messages came before _items[0]
+        self._base = 0  # how many messages came before _items[0]
         self._limit = limit
         self._trim_at = limit + max(limit // 8, 16)  # in pieces: one move a slack, not one an append
         self._restarted = 0  # the last attempt whose Restart is in the log
         self._idle: dict[trio.lowlevel.Task, None] = {}
+        self._ringer = ringer
+        self._is_ringing = False
         self._ended_waiters: trio.lowlevel.ParkingLot | None = None
         self._lossless: weakref.WeakSet[Subscription] | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
@@ -79,7 +88,7 @@ class TokenLog:
         if len(items) >= self._trim_at:
             self._trim()
         if self._idle:
-            self._wake()
+            self._wake_soon()
         return seq
 
     def progress(self, attempt: int, done: float, total: float | None, note: str | None) -> int:
@@ -114,7 +123,7 @@ class TokenLog:
             self._items.append(message)
             if len(self._items) >= self._trim_at:
                 self._trim()
-        self._wake()
+        self.wake()
         if self.end is not None and self._ended_waiters is not None:
             self._ended_waiters.unpark_all()
 
@@ -122,7 +131,7 @@ class TokenLog:
         """Tell all readers that nothing more comes here although the job has not ended."""
         if self.end is None:
             self.cut = why
-            self._wake()
+            self.wake()
             if self._ended_waiters is not None:
                 self._ended_waiters.unpark_all()
 
@@ -132,13 +141,16 @@ class TokenLog:
         """Return up to ``most`` kept messages behind number ``after``, `End` included as the last."""
         start = after - self._base
         part = self._items[start : start + most]
-        if self.end is not None and len(part) < most and after + len(part) < self.end.seq:
-            part.append(self.end)
+        end = self.end
+        if end is not None and len(part) < most and after + len(part) < end.seq:
+            part.append(end)
         return part
 
     def lost_before(self, after: int, *, lossless: bool) -> int:
         """Return the number of the last message that a reader behind ``after`` has missed, or 0."""
-        gone = self._base if lossless else self.first - 1
+        gone = self._base
+        if not lossless and len(self._items) > self._limit:
+            gone += len(self._items) - self._limit
         return gone if after < gone else 0
 
     async def wait_beyond(self, after: int) -> None:
@@ -177,9 +189,20 @@ class TokenLog:
             await trio.lowlevel.checkpoint()
         return self.end.outcome
 
-    def wake_readers(self) -> None:
-        """Wake all who wait in `wait_beyond`, for a reason of the caller's (a subscription was closed)."""
-        self._wake()
+    def wake(self) -> None:
+        """Wake all who wait in `wait_beyond`; they look again."""
+        self._is_ringing = False
+        idle = self._idle
+        while idle:
+            trio.lowlevel.reschedule(idle.popitem()[0])
+
+    def _wake_soon(self) -> None:
+        """Wake a few consumers now, many two turns later: what is sent meanwhile costs no waking of its own."""
+        if len(self._idle) <= FEW or self._ringer is None or not self._ringer.is_running:
+            self.wake()
+        elif not self._is_ringing:
+            self._is_ringing = True
+            self._ringer.ring(self)
 
     # -- lossless consumers
 
@@ -221,8 +244,3 @@ class TokenLog:
         if excess > 0:
             del self._items[:excess]
             self._base += excess
-
-    def _wake(self) -> None:
-        idle = self._idle
-        while idle:
-            trio.lowlevel.reschedule(idle.popitem()[0])

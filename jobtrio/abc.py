@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio._entry import JobEntry, Plan
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jobtrio._policies import Retention
     from jobtrio._records import JobError, JobRecord, Outcome, Transition
     from jobtrio._state import JobState
+    from jobtrio._token_log import TokenLog
 
 
 class StoreListener(Protocol):
@@ -61,12 +62,14 @@ class StoreSettings:
         retention: What to keep of ended jobs and of streams.
         max_queued: How many jobs may wait for their first start, for stores that can say so at once.
         listener: Whom to tell.
+        new_log: Makes the log of a job, for stores that keep streams in this process.
     """
 
     worker: str
     retention: Retention
     max_queued: int
     listener: StoreListener
+    new_log: Callable[[], TokenLog]
 
 
 @attrs.define(eq=False)

@@ -22,7 +22,6 @@ from jobtrio._errors import DuplicateJobError, IllegalTransitionError, QueueFull
 from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, Failed, JobError, JobRecord, Outcome, Transition
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio._token_log import TokenLog
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores._index import JobIndex
 from jobtrio.stores._ready import ReadyQueue
@@ -30,6 +29,8 @@ from jobtrio.stores._timers import Timer, TimerHeap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+    from jobtrio._token_log import TokenLog
 
 LOSSES = 3
 """Leases lost in a row after which a job fails: whatever kills its workers must stop somewhere."""
@@ -421,7 +422,7 @@ class MemoryJobStore(JobStore):
 
     def _log(self, entry: JobEntry) -> TokenLog:
         if entry.log is None:
-            entry.log = TokenLog(self.settings.retention.tokens_per_job)
+            entry.log = self.settings.new_log()
             if entry.outcome is not None:
                 entry.log.finish(entry.outcome)
         return entry.log
