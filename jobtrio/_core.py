@@ -149,17 +149,25 @@ class RegistryCore:
 
     async def wait_done(self) -> None:
         """Wait for what this process runs and, where nothing outlives it, for all that will run."""
-        await self._wait_idle(scheduled=True, others=not self.store.durable and not self._closed)
+        await self._wait_idle(scheduled=True, others=not self.store.durable)
 
     async def drain(self) -> None:
         """Wait until nothing is queued, waiting to retry, or running here."""
+        if self._is_inside_job():
+            raise RuntimeError("a job that waits for drain() waits for itself: call it from outside the jobs")
         await trio.lowlevel.checkpoint()
         await self._wait_idle(scheduled=False, others=True)
+
+    def _is_inside_job(self) -> bool:
+        nursery = trio.lowlevel.current_task().parent_nursery
+        while nursery is not None and nursery is not self._dispatcher.jobs:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
 
     async def _wait_idle(self, *, scheduled: bool, others: bool) -> None:
         while not self._served.is_set():
             if not self._runner.running:
-                if not others:
+                if not others or self._closed:  # once it is shut down, nothing that waits is started here
                     return
                 backlog = await try_for(self.store.outage_limit, lambda: self.store.backlog(self._queues))
                 waiting = backlog.queued + backlog.retrying + (backlog.scheduled if scheduled else 0)

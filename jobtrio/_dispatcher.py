@@ -156,10 +156,17 @@ class Dispatcher:
             claims = self._claim_at_once(min(self._free(), 1))
             if not claims:
                 return
-            if contextvars.copy_context() != self._context:
+            if not self._is_context_untouched():
                 self._start(claims[0])
                 return
             attempt = self._prepare(claims[0])
+
+    def _is_context_untouched(self) -> bool:
+        """Whether the current task's context variables hold the very objects that they began with."""
+        now = contextvars.copy_context()
+        return len(now) == len(self._context) and all(
+            self._context.get(variable, now) is value for variable, value in now.items()
+        )
 
     # -- waiting
 

@@ -316,6 +316,9 @@ class JobRegistry:
 
         Jobs with a start time in the future and held ones are not waited for.
 
+        Raises:
+            RuntimeError: It was called inside a job of this registry, which would wait for itself.
+
         Cancellation: the jobs go on.
         """
         await self._core.drain()

@@ -115,9 +115,12 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if max != BATCH:
             check_count("max", max)
+        await self._give_way()
         ready = self._ready
-        if not ready:
-            return await self._fetch(max)
+        while not ready:
+            if batch := self._take(max):
+                return batch
+            await self._wait()
         batch = ready[: -max - 1 : -1]
         del ready[-max:]
         return batch
@@ -168,19 +171,23 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
                 pass
 
     async def _refill(self) -> None:
-        batch = await self._fetch(BATCH)
-        batch.reverse()
-        self._ready += batch
+        """Fill the buffer, waiting for the first message; another task may have filled it meanwhile."""
+        await self._give_way()
+        while not self._ready:
+            if batch := self._take(BATCH):
+                batch.reverse()
+                self._ready += batch
+            else:
+                await self._wait()
 
-    async def _fetch(self, most: int) -> list[Message]:
-        """Take up to ``most`` messages from the log, at least one, waiting for the first."""
+    async def _give_way(self) -> None:
         if self._unyielded >= BATCH:
             self._unyielded = 0
             await trio.lowlevel.checkpoint()
-        while not (batch := self._take(most)):
-            self._unyielded = 0
-            await self._log.wait_beyond(self.position)
-        return batch
+
+    async def _wait(self) -> None:
+        self._unyielded = 0
+        await self._log.wait_beyond(self.position)
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""

@@ -113,6 +113,8 @@ class TokenLog:
         for message in messages:
             if self.end is not None or isinstance(message, Gap) or message.seq <= self.last:
                 continue
+            if message.seq > self.last + 1:
+                self._items.clear()  # what comes before a hole is no longer kept: numbers stay dense
             if not self._items:
                 self._base = message.seq - 1  # a log taken over in its middle begins there
             if isinstance(message, End):
