@@ -24,9 +24,6 @@ COMMANDS = (_demo.add_parser, _cli_run.add_parser)
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it: 128 + SIGINT."""
 
-READER_LEFT = 141
-"""The exit code when nobody reads the output any more, as a shell gives it: 128 + SIGPIPE."""
-
 EXAMPLES = """\
 examples:
   jobtrio demo                  see what a job can do, in a few seconds
@@ -67,12 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.parser.error(f"unknown: {' '.join(unknown)}; {known}")
         return int(options.run(options))
     except* KeyboardInterrupt:  # may come from within nurseries
-        exit_code = INTERRUPTED
-    except* BrokenPipeError:
-        exit_code = READER_LEFT
+        pass
     finally:
         _flush()
-    return exit_code
+    return INTERRUPTED
 
 
 def _flush() -> None:

@@ -104,6 +104,15 @@ class TestUsage:
         for part in parts:
             assert part in done.stderr
 
+    def test_reader_of_help_that_left(self) -> None:
+        """Help that nobody reads any more ends without a complaint."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        argv = [sys.executable, "-m", "jobtrio", "--help"]
+        done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, check=False)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b"")
+
 
 class TestDemo:
     def test_every_line_says_job_consumer_and_event(self, shown: str) -> None:

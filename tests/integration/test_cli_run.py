@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
@@ -182,10 +182,21 @@ class TestOutput:
         script = f"echo begin >&2; head -c 9000000 /dev/zero | tr '\\0' x | fold -w 1000; : > {done}"
         command = start("--", "sh", "-c", script)
         command.errors_until("begin")
-        wait_until_blocked(command)
+        wait_until_blocked(command.process.stdout)
         assert not done.exists()
         assert command.end()[0] == 0
         assert done.exists()
+
+    def test_output_that_does_not_block(self, start: Callable[..., Command]) -> None:
+        """A pipe that another process made non-blocking loses nothing either."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        command = start("--", "seq", "100000", stdout=writer)
+        os.close(writer)
+        wait_until_blocked(reader)
+        with open(reader) as file:
+            assert file.read() == "".join(f"{n}\n" for n in range(1, 100_001))
+        assert command.end()[0] == 0
 
     def test_json(self) -> None:
         """With --json each message is a line of JSON, numbered without holes, the ending last."""
@@ -227,12 +238,12 @@ class TestOutput:
         assert "the output can't be written: No space left on device" in done.stderr
 
 
-def wait_until_blocked(command: Command) -> None:
+def wait_until_blocked(pipe: int | IO[bytes] | None) -> None:
     """Wait until jobtrio's pipe to us is full: for half a second nothing was added."""
-    assert command.process.stdout is not None
+    assert pipe is not None
     size, seen = 0, 0
     while size == 0 or seen < 10:
-        answer = fcntl.ioctl(command.process.stdout, termios.FIONREAD, b"\0" * 4)
+        answer = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
         waiting = int.from_bytes(answer, sys.byteorder)
         seen = seen + 1 if waiting == size else 0
         size = waiting
@@ -463,7 +474,7 @@ class TestStopping:
             TELL + "echo ready; trap '' TERM; while :; do seq 10000; done",
         )
         command.lines_until("ready")
-        wait_until_blocked(command)
+        wait_until_blocked(command.process.stdout)
         command.send(signal.SIGINT)
         command.errors_until("3600 s to end")
         command.send(signal.SIGINT)
@@ -489,7 +500,7 @@ class TestStopping:
         """A time limit holds for a program whose output nobody reads; what it wrote comes in order."""
         command = start("--time-limit", "1.5", "--", "sh", "-c", TELL + "echo ready; exec seq 100000000")
         command.lines_until("ready")
-        wait_until_blocked(command)
+        wait_until_blocked(command.process.stdout)
         deadline = time.monotonic() + 15
         while living(command.session):
             assert time.monotonic() < deadline
