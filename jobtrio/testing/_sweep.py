@@ -1,0 +1,166 @@
+"""`sweep_cancellation`: an executor cancelled at its first step, its second, its third, to the last.
+
+It owns the counting of a job's steps and what has to hold however a run was cut. A cancellation that leaves
+something behind does so at one step among many; trying all of them finds it. It must not know what the
+executor does.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from jobtrio._checks import check_count
+from jobtrio._messages import End
+from jobtrio._records import Cancelled
+from jobtrio._registry import open_registry
+from jobtrio._settlement import CANCELLED
+from jobtrio.testing._clock import run_virtually
+from jobtrio.testing._run_job import KEEP_ALL, JobRun, as_async, observe
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from jobtrio._core import RegistryCore
+    from jobtrio._records import Transition
+
+T = TypeVar("T")
+
+REASON = "cancelled by the sweep"
+"""The reason that the job is cancelled with."""
+
+IDLE = "Trio thread "
+"""How the names of threads begin that Trio keeps for their next use."""
+
+
+def sweep_cancellation(
+    executor: Callable[[Any], Any], payload: Any = None, *, at_most: int = 10_000, **submit_options: Any
+) -> list[JobRun]:
+    """Run a job again and again, cancelled at its 1st, 2nd, 3rd … step, until a run ends untouched.
+
+    A step is what one of the job's tasks does between two waits; those of all attempts count. Each run has a
+    virtual clock, as `run_job` has, and is checked: the job ended once, as cancelled if it was; its stream is
+    without holes and ends with `End`; no task of it and no thread is left.
+
+    Args:
+        executor: An async or plain function, or a partial or callable object of either kind.
+        payload: What the executor is given; the same object each time.
+        at_most: How many runs to make at most.
+        submit_options: What `JobRegistry.submit` takes besides.
+
+    Returns:
+        All runs in order, the untouched one last.
+
+    Raises:
+        AssertionError: A check failed, or ``at_most`` runs were all cancelled; the text names the step.
+        TypeError, ValueError: A parameter makes no sense.
+    """
+    check_count("at_most", at_most)
+    function = as_async(executor)
+    runs: list[JobRun] = []
+    for step in range(1, at_most + 1):
+        aim = CancelAtStep(step)
+        try:
+            runs.append(run_virtually(partial(_trial, function, payload, submit_options, aim), aim))
+        except (AssertionError, trio.TooSlowError) as exc:
+            raise AssertionError(f"{aim}: {exc}") from exc
+        if not aim.is_cancelled:
+            return runs
+    raise AssertionError(f"{aim}: the job still takes more steps than at_most={at_most} allows")
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Counts the steps of a job's tasks and cancels the job at one of them.
+
+    Attributes:
+        is_cancelled: Whether it did.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.is_cancelled = False
+        self._step = step
+        self._taken = 0
+        self._core: RegistryCore | None = None
+        self._root: trio.lowlevel.Task | None = None
+        self._job_id = ""
+
+    def __str__(self) -> str:
+        return f"cancelled at step {self._step}" if self.is_cancelled else "not cancelled"
+
+    def begin(self, core: RegistryCore, job_id: str) -> None:
+        """Count the current task's steps, this one included, and those of the tasks below it."""
+        self._core, self._job_id = core, job_id
+        self._root = trio.lowlevel.current_task()
+        self._count(core)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count a step, if it is the job's."""
+        if self._core is not None and self._is_of_job(task):
+            self._count(self._core)
+
+    def _is_of_job(self, task: trio.lowlevel.Task | None) -> bool:
+        while task is not None and task is not self._root:
+            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+        return task is not None
+
+    def _count(self, core: RegistryCore) -> None:
+        self._taken += 1
+        attempt = core._runner.running.get(self._job_id)
+        if self._taken == self._step and attempt is not None and attempt.may_be_cancelled():
+            self.is_cancelled = True
+            _at_once(core.store.request_cancel(self._job_id, REASON, 0.0))
+            attempt.stop(CANCELLED, 0.0)
+
+
+async def _trial(
+    executor: Callable[[Any], Awaitable[Any]], payload: Any, options: dict[str, Any], aim: CancelAtStep
+) -> JobRun:
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    threads = _threads()
+    async with open_registry(retention=KEEP_ALL) as registry:
+
+        async def watched(job: Any) -> Any:
+            aim.begin(registry._core, job.id)
+            return await executor(job)
+
+        job = await registry.submit(watched, payload, **options)
+        run = await observe(job)
+        history = await registry.history(job.id)
+    _check_run(run, history, is_cancelled=aim.is_cancelled)
+    await wait_all_tasks_blocked()
+    left = trio.lowlevel.current_statistics().tasks_living - tasks
+    assert left == 0, f"{left} tasks were left"
+    names = [name for _, name in _threads() - threads]
+    assert not names, f"threads were left: {', '.join(names)}"
+    assert not trio.to_thread.current_default_thread_limiter().borrowed_tokens, "a worker thread was left"
+    return run
+
+
+def _check_run(run: JobRun, history: list[Transition], *, is_cancelled: bool) -> None:
+    ends = [line.state for line in history if line.state.is_final]
+    assert len(ends) == 1, f"the job ended {len(ends)} times: {', '.join(ends)}"
+    if is_cancelled:
+        assert run.outcome == Cancelled(REASON), f"the job did not end as cancelled, but as {run.outcome}"
+    numbers = [getattr(message, "seq", None) for message in run.messages]
+    assert numbers == list(range(1, len(numbers) + 1)), f"the stream's numbers have holes: {numbers}"
+    assert run.messages[-1] == End(len(numbers), run.outcome), f"the stream ends with {run.messages[-1]}"
+
+
+def _threads() -> set[tuple[threading.Thread, str]]:
+    """Return the threads that do something, each with its name: a worker's is another one in each use."""
+    named = {(thread, thread.name) for thread in threading.enumerate()}
+    return {(thread, name) for thread, name in named if not name.startswith(IDLE)}
+
+
+def _at_once(call: Coroutine[Any, Any, T]) -> T:
+    """Return what a call to the memory store returns: it never waits."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise RuntimeError("the call waits")
