@@ -74,14 +74,10 @@ class Play:
         jobs: list[jobtrio.Job] = []
         with trio.move_on_after(TIME_LIMIT) as scope:
             async with jobtrio.open_registry() as registry:
-                self._say(
-                    f"jobtrio {jobtrio.__version__}: each job here is watched by {' and '.join(WATCHERS)}."
-                )
+                self._say(f"jobtrio {jobtrio.__version__}: each job here is watched by {' and '.join(WATCHERS)}.")
                 for act in acts:
                     jobs += await self._play(registry, act)
-                self._title(
-                    f"{LATE_WATCHER} comes late to {jobs[0].id!r}, and gets all of it from the beginning."
-                )
+                self._title(f"{LATE_WATCHER} comes late to {jobs[0].id!r}, and gets all of it from the beginning.")
                 await self._watch(jobs[0], LATE_WATCHER)
         if scope.cancelled_caught:
             self.problems.append(f"it was not over after {TIME_LIMIT:g} s")
