@@ -35,7 +35,7 @@ examples:
   jobtrio run -- make test
   jobtrio run --time-limit 60 --retry 2 -- ./import.sh orders.csv
   jobtrio run --cwd /srv/app --env DEBUG=1 -- sh -c 'make && ./check'
-  jobtrio run --json -- ping -c 3 127.0.0.1 | jq -c .
+  jobtrio run --json -- make test >messages.jsonl
 """
 
 

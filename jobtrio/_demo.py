@@ -29,7 +29,7 @@ TIME_LIMIT = 60.0
 
 NEXT = """\
 Try next:
-  {command} run -- ping -c 3 127.0.0.1
+  {command} run -- sh -c 'for n in 1 2 3; do echo line $n; sleep 1; done'
   {command} run --time-limit 2 -- sleep 60
   {command} run --retry 2 -- sh -c 'echo trying; exit 3'
 """
