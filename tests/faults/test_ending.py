@@ -54,6 +54,27 @@ async def test_failure_carries_its_message() -> None:
         assert (excinfo.value.job_id, excinfo.value.error) == (job.id, error)
 
 
+async def test_groups_of_exceptions() -> None:
+    """An executor's own exception comes out of its nursery's group; a group that it raised is kept whole."""
+
+    async def alone(job: JobContext) -> None:
+        job.nursery.start_soon(trio.sleep_forever)
+        raise KeyError("mine")
+
+    async def group(job: JobContext) -> None:
+        raise ExceptionGroup("both", [ValueError("a"), TypeError("b")])
+
+    async with jobtrio.open_registry() as registry:
+        for executor, kind, parts in (
+            (alone, "KeyError", ()),
+            (group, "ExceptionGroup", ("ValueError: a", "TypeError: b")),
+        ):
+            outcome = await (await registry.submit(executor)).wait()
+            assert isinstance(outcome, Failed)
+            assert outcome.error.type == kind
+            assert all(part in outcome.error.traceback for part in parts)
+
+
 async def test_job_without_output_still_ends() -> None:
     """A job that sends nothing has a stream of one message: its end."""
     async with jobtrio.open_registry() as registry:

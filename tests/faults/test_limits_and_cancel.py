@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -188,6 +189,86 @@ async def test_swallowed_cancellation_is_no_success(autojump_clock: MockClock) -
         outcome = await timed.wait()
         assert isinstance(outcome, Failed)
         assert outcome.error.kind == "timeout"
+
+
+async def test_own_scope_cancelled() -> None:
+    """An executor that cancels its own scope ends cancelled without a reason, whatever its clean-up does."""
+
+    async def executor(job: JobContext) -> None:
+        job.cancel_scope.cancel()
+        try:
+            await trio.sleep_forever()
+        finally:
+            if job.payload == "break":
+                raise ValueError("clean-up broke")
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, retry=RetryPolicy())
+        assert await job.wait() == Cancelled(None)
+        broken = await registry.submit(executor, "break", retry=RetryPolicy())
+        assert await broken.wait() == Cancelled(None)
+        assert broken.record.error is not None
+        assert broken.record.error.message == "clean-up broke"
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_cancel_behind_the_deadline(attempts: int, autojump_clock: MockClock) -> None:
+    """While a timed-out attempt cleans up, a request comes too late unless another attempt would follow."""
+
+    async def executor(job: JobContext) -> None:
+        started.append(job.attempt)
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    started: list[int] = []
+    async with jobtrio.open_registry() as registry:
+        policy = RetryPolicy(max_attempts=attempts, initial=0, jitter=0)
+        job = await registry.submit(executor, time_limit=1, retry=policy)
+        await trio.sleep(3)
+        assert await job.cancel("stop") is (attempts == 2)
+        outcome = await job.wait()
+        assert started == [1]
+        if attempts == 2:
+            assert outcome == Cancelled("stop")
+        else:
+            assert isinstance(outcome, Failed)
+            assert outcome.error.kind == "timeout"
+
+
+@pytest.mark.parametrize(("policy", "attempts"), [(None, 3), (RetryPolicy(max_attempts=5), 5)], ids=["none", "five"])
+async def test_asking_for_later_is_bounded(
+    policy: RetryPolicy | None, attempts: int, autojump_clock: MockClock
+) -> None:
+    """An executor that always asks for another attempt gets what its policy, or the default one, allows."""
+
+    async def executor(job: JobContext) -> None:
+        started.append(trio.current_time())
+        raise jobtrio.RetryLater(50, "not yet")
+
+    started: list[float] = []
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, retry=policy)
+        outcome = await job.wait()
+        assert isinstance(outcome, Failed)
+        assert (outcome.error.kind, outcome.error.message) == ("exception", "not yet")
+        assert [later - earlier for earlier, later in pairwise(started)] == pytest.approx([50] * (attempts - 1))
+
+
+async def test_giving_up_ends_it() -> None:
+    """An executor that gives up is not tried again, whatever attempts are left."""
+
+    async def executor(job: JobContext) -> None:
+        raise jobtrio.GiveUp("hopeless")
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, retry=RetryPolicy(max_attempts=5))
+        outcome = await job.wait()
+        assert isinstance(outcome, Failed)
+        assert (outcome.error.kind, outcome.error.message) == ("gave_up", "hopeless")
+        assert job.record.attempt == 1
 
 
 async def test_grace(autojump_clock: MockClock) -> None:

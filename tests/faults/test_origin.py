@@ -240,6 +240,36 @@ def test_clean_up_is_not_cut_short() -> None:
     repeat(scenario)
 
 
+def test_answer_of_cancel_is_kept() -> None:
+    """True means cancelled and False means not, at the very instant of a return, a failure or a deadline too."""
+
+    async def scenario(rng: random.Random) -> None:
+        async def executor(job: JobContext) -> None:
+            if rng.random() < 0.5:
+                job.nursery.start_soon(trio.sleep, 1)
+            with trio.CancelScope(shield=rng.random() < 0.3):
+                await trio.sleep(1)
+            for _ in range(rng.randrange(6)):
+                await trio.lowlevel.checkpoint()
+            if rng.random() < 0.4:
+                raise ValueError("no")
+
+        retry = rng.choice((None, jobtrio.RetryPolicy(max_attempts=2, initial=rng.choice((0, 1)), jitter=0)))
+        limit = rng.choice((None, 1.0, 1.5))
+        async with jobtrio.open_registry(max_running=1) as registry:
+            job = await registry.submit(executor, time_limit=limit, retry=retry)
+            await registry.submit(executor)
+            await trio.sleep(rng.choice((1, 1, 1, 1.5, 2)))
+            await linger(rng)
+            cancelled = await job.cancel("stop", grace=rng.choice((0, 0, 0.5)))
+            outcome = await job.wait()
+            assert (outcome == Cancelled("stop")) is cancelled, outcome
+            assert (await read(job))[-1].outcome == outcome
+            assert job.record.cancel_requested_at is None or cancelled
+
+    repeat(scenario)
+
+
 def test_second_consumer_sees_what_the_first_saw() -> None:
     """Consumers that come early, in the middle, late and twice all receive everything, and one ending."""
 

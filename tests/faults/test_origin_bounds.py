@@ -91,6 +91,42 @@ async def test_log_is_bounded_and_keeps_the_ending() -> None:
         assert 1 <= len(tokens) <= 10
 
 
+async def test_dropped_tokens_are_freed() -> None:
+    """What a living job's stream no longer keeps is let go."""
+
+    class Big:
+        """Something to hold on to."""
+
+    async def executor(job: JobContext) -> int:
+        for _ in range(1000):
+            token = Big()
+            alive.append(weakref.ref(token))
+            await job.send(token)
+        del token
+        gc.collect()
+        return sum(ref() is not None for ref in alive)
+
+    alive: list[weakref.ref[Big]] = []
+    async with jobtrio.open_registry(retention=Retention(tokens_per_job=10)) as registry:
+        assert 10 <= await (await registry.submit(executor)).result() < 50
+
+
+async def test_key_is_free_when_its_job_is_gone() -> None:
+    """A key stands for its job while that is kept, ended or not, and for a new one afterwards."""
+    async with jobtrio.open_registry(retention=Retention(finished_jobs=1)) as registry:
+        first = await registry.submit(work, key="k")
+        await first.wait()
+        assert (await registry.submit(work, key="k")).id == first.id
+        await registry.remove(first.id)
+        second = await registry.submit(work, key="k")
+        assert second.id != first.id
+        await second.wait()
+        await (await registry.submit(work)).wait()
+        third = await registry.submit(work, key="k")
+        assert third.id not in (first.id, second.id)
+        assert await third.wait() == Completed()
+
+
 async def test_evicted_payloads_and_tokens_are_freed() -> None:
     """What a job sent, saved and carried is let go with the job."""
 

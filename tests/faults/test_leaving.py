@@ -1,0 +1,203 @@
+"""Leaving a registry, draining it and shutting it down: what is waited for, and what ends how."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import jobtrio
+from jobtrio import Cancelled, Completed, JobContext, RetryPolicy
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+SHUT = Cancelled("shutdown")
+
+
+async def second_time(job: JobContext) -> int:
+    """Succeed in the second attempt only, after a second each."""
+    await trio.sleep(1)
+    if job.attempt == 1:
+        raise OSError("not yet")
+    return job.attempt
+
+
+async def rest(job: JobContext) -> float:
+    """Sleep for as long as the payload says, and clean up for a second."""
+    try:
+        await trio.sleep(job.payload)
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        raise
+    return float(job.payload)
+
+
+async def populate(registry: jobtrio.JobRegistry) -> dict[str, jobtrio.Job]:
+    """Submit a job for each way of living, to a registry that runs two at once."""
+    jobs = {
+        "retrying": await registry.submit(second_time, retry=RetryPolicy(initial=20, jitter=0)),
+        "running": await registry.submit(rest, 50),
+    }
+    await trio.sleep(2)
+    jobs["running too"] = await registry.submit(rest, 50)
+    jobs["queued"] = await registry.submit(rest, 50)
+    jobs["scheduled"] = await registry.submit(rest, 50, delay=100)
+    jobs["held"] = await registry.create_job()
+    await trio.sleep(1)
+    states = ["RETRYING", "RUNNING", "RUNNING", "QUEUED", "SCHEDULED", "QUEUED"]
+    assert [job.state for job in jobs.values()] == states
+    return jobs
+
+
+async def test_leaving_waits(autojump_clock: MockClock) -> None:
+    """A normal exit waits for what runs, is queued, scheduled or retrying; held jobs end with it."""
+    async with jobtrio.open_registry(max_running=2) as registry:
+        jobs = await populate(registry)
+        left = trio.current_time()
+    assert trio.current_time() - left > 100
+    held = jobs.pop("held")
+    assert held.outcome == SHUT
+    assert {name: job.outcome for name, job in jobs.items()} == {
+        "retrying": Completed(2),
+        "running": Completed(50.0),
+        "running too": Completed(50.0),
+        "queued": Completed(50.0),
+        "scheduled": Completed(50.0),
+    }
+
+
+async def test_held_jobs_do_not_hold_up_the_exit(autojump_clock: MockClock) -> None:
+    """A registry that has nothing but held jobs is left at once, and they end."""
+    start = trio.current_time()
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+    assert trio.current_time() == start
+    assert (job.outcome, job.state) == (SHUT, "CANCELLED")
+
+
+@pytest.mark.parametrize("how", ["exception", "cancellation", "shutdown"])
+async def test_leaving_early(how: str, autojump_clock: MockClock) -> None:
+    """An exception or a cancellation of the body, and `shutdown`, end every living job, clean-up awaited."""
+    failure = LookupError("the body's own")
+    caught: list[LookupError] = []
+    with trio.CancelScope() as scope:
+        try:
+            async with jobtrio.open_registry(max_running=2) as registry:
+                jobs = await populate(registry)
+                left = trio.current_time()
+                if how == "exception":
+                    raise failure
+                if how == "cancellation":
+                    scope.cancel()
+                    await trio.sleep_forever()
+                await registry.shutdown()
+                assert trio.current_time() - left == pytest.approx(1)
+        except LookupError as exc:
+            caught.append(exc)
+    assert caught == ([failure] if how == "exception" else [])
+    assert scope.cancelled_caught is (how == "cancellation")
+    assert trio.current_time() - left == pytest.approx(1)
+    assert {name: job.outcome for name, job in jobs.items()} == dict.fromkeys(jobs, SHUT)
+
+
+async def test_drain(autojump_clock: MockClock) -> None:
+    """`drain` waits for what is queued, retrying or running; afterwards the registry goes on."""
+    async with jobtrio.open_registry(max_running=2) as registry:
+        jobs = await populate(registry)
+        await registry.drain()
+        states = {name: job.state for name, job in jobs.items()}
+        assert states == {
+            "retrying": "COMPLETED",
+            "running": "COMPLETED",
+            "running too": "COMPLETED",
+            "queued": "COMPLETED",
+            "scheduled": "SCHEDULED",
+            "held": "QUEUED",
+        }
+        assert await (await registry.submit(rest, 1)).result() == 1
+        await jobs["scheduled"].cancel()
+
+
+async def test_shutdown_with_grace(autojump_clock: MockClock) -> None:
+    """`shutdown` starts nothing more, tells every job to stop, and cancels what still runs after the grace."""
+
+    async def polite(job: JobContext) -> None:
+        await job.stopping.wait()
+        stopped.append(trio.current_time())
+        await trio.sleep(3)
+
+    async def deaf(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stopped.append(trio.current_time())
+
+    stopped: list[float] = []
+    async with jobtrio.open_registry(max_running=2) as registry:
+        jobs = [await registry.submit(executor) for executor in (polite, deaf, rest)]
+        await trio.sleep(1)
+        start = trio.current_time()
+        await registry.shutdown(grace=10)
+        assert trio.current_time() - start == pytest.approx(10)
+        assert stopped == pytest.approx([start, start + 10])
+    assert [job.outcome for job in jobs] == [SHUT] * 3
+
+
+async def test_shutdown_that_is_cut_off(autojump_clock: MockClock) -> None:
+    """A shutdown that was cut off in its grace can be asked for again, and the registry can be left."""
+    for again in (True, False):
+        async with jobtrio.open_registry(max_running=1) as registry:
+            running = await registry.submit(rest, 10_000)
+            queued = await registry.submit(rest, 1)
+            await trio.sleep(1)
+            with trio.move_on_after(1):
+                await registry.shutdown(grace=100)
+            if again:
+                await registry.shutdown()
+            start = trio.current_time()
+        assert trio.current_time() - start <= 101
+        assert [job.outcome for job in (running, queued)] == [SHUT, SHUT]
+
+
+async def test_ended_jobs_are_let_go_although_nobody_asks(autojump_clock: MockClock) -> None:
+    """What an ended job held is freed when its time is over, without a call that would notice."""
+
+    class Big:
+        """Something to hold on to."""
+
+    async def executor(job: JobContext) -> Big:
+        alive.append(weakref.ref(value := Big()))
+        return value
+
+    alive: list[weakref.ref[Big]] = []
+    async with jobtrio.open_registry(retention=jobtrio.Retention(finished_for=60)) as registry:
+        await (await registry.submit(executor)).wait()
+        await trio.sleep(50)
+        gc.collect()
+        assert alive[0]() is not None
+        await trio.sleep(20)
+        gc.collect()
+        assert alive[0]() is None
+
+
+async def test_saved_state_reaches_the_next_attempt(autojump_clock: MockClock) -> None:
+    """A retry goes on where the last attempt was; the first attempt, and another job, find nothing."""
+
+    async def executor(job: JobContext) -> list[object]:
+        found.append(job.saved_state)
+        await job.save_state({"row": job.attempt})
+        if job.attempt < 3:
+            raise OSError("again")
+        return found
+
+    found: list[object] = []
+    async with jobtrio.open_registry() as registry:
+        for _ in range(2):
+            found.clear()
+            job = await registry.submit(executor, retry=RetryPolicy())
+            assert await job.result() == [None, {"row": 1}, {"row": 2}]
