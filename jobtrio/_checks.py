@@ -29,7 +29,7 @@ def show(value: object, limit: int = 80) -> str:
 
 def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = False) -> float:
     """Return ``value`` as float seconds: 0 or more, or above 0; finite unless ``infinite``."""
-    if value.__class__ is float and 0.0 < value < math.inf:
+    if value.__class__ is float and (0.0 < value < math.inf or (zero and value == 0.0)):
         return float(value)  # the common case, without building the text of an error
     low = "0 or more" if zero else "above 0"
     allowed = f"a number of seconds, {low}" + (" (inf allowed)" if infinite else ", finite")

@@ -335,11 +335,14 @@ class RegistryCore:
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
             return False
-        reply = await self._ask(partial(self.store.request_cancel, job_id, reason, grace))
+        if self._waits:
+            reply = await self._ask(partial(self.store.request_cancel, job_id, reason, grace))
+        else:
+            reply = await self.store.request_cancel(job_id, reason, grace)
         if reply is None:
             raise UnknownJobError(job_id)
         if reply.accepted:
-            entry = self._know(reply.entry)
+            entry = self._know(reply.entry) if self._waits else reply.entry
             if running is not None and entry.outcome is None:
                 running.stop(CANCELLED, grace)
         return reply.accepted

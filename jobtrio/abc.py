@@ -108,7 +108,7 @@ class JobQuery:
     after: str | None = None
 
 
-@attrs.frozen
+@attrs.define
 class CancelReply:
     """What became of a request to cancel.
 

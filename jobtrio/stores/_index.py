@@ -95,7 +95,7 @@ class JobIndex:
         """Return the matching jobs inserted behind number ``after``, the oldest first."""
         if query.tags:
             holders = [self._tags.get(tag, {}) for tag in query.tags.items()]
-            fewest = min(holders, key=len)
+            fewest = min(holders, key=len) if len(holders) > 1 else holders[0]
             return _oldest(fewest.values(), query, after)
         groups = [
             group
@@ -139,8 +139,8 @@ class JobIndex:
 
 
 def _oldest(candidates: Iterable[JobEntry], query: JobQuery, after: int) -> list[JobEntry]:
-    matching = (entry for entry in candidates if entry.order > after and _matches(entry, query))
-    return nsmallest(query.limit, matching, key=_order)
+    matching = [entry for entry in candidates if entry.order > after and _matches(entry, query)]
+    return nsmallest(query.limit, matching, key=_order) if len(matching) > 1 else matching
 
 
 def _matches(entry: JobEntry, query: JobQuery) -> bool:
