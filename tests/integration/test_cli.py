@@ -15,9 +15,8 @@ import attrs
 import pytest
 
 import jobtrio
-from jobtrio import _demo
-from jobtrio._demo_jobs import ACTS
-from jobtrio.cli import main
+from jobtrio.cli import _demo, main
+from jobtrio.cli._demo_jobs import ACTS
 
 if TYPE_CHECKING:
     import trio.testing

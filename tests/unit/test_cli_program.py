@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import jobtrio
-from jobtrio import _cli_program
+from jobtrio.cli import _program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,8 @@ async def fate_of(exc: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[int,
         attempts += 1
         raise exc
 
-    monkeypatch.setattr(_cli_program, "run_command", run_command)
-    program = _cli_program.Program("make")
+    monkeypatch.setattr(_program, "run_command", run_command)
+    program = _program.Program("make")
     async with jobtrio.open_registry() as registry:
         policy = jobtrio.RetryPolicy(max_attempts=2, initial=0)
         job = await registry.submit(program.attempt, retry=policy)
@@ -42,7 +42,7 @@ async def fate_of(exc: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[int,
 )
 def test_duration(seconds: float, shown: str) -> None:
     """A summary shows of a duration what matters at its size."""
-    summary = _cli_program.Program("make").summary(1, jobtrio.Completed(0), seconds, 1)
+    summary = _program.Program("make").summary(1, jobtrio.Completed(0), seconds, 1)
     assert summary == f"jobtrio: completed in {shown}, 1 attempt, 1 line"
 
 
@@ -92,7 +92,7 @@ async def test_fault_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parents() -> None:
     """Each process is listed with its parent."""
-    assert _cli_program._parents()[os.getpid()] == os.getppid()
+    assert _program._parents()[os.getpid()] == os.getppid()
 
 
 def test_parents_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,4 +102,4 @@ def test_parents_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ps.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(os.path, "exists", lambda path: False)
-    assert _cli_program._parents() == {1: 0, 300: 1}
+    assert _program._parents() == {1: 0, 300: 1}

@@ -13,12 +13,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import jobtrio
-from jobtrio import _cli_run, _demo
+from jobtrio.cli import _demo, _run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (_demo.add_parser, _cli_run.add_parser)
+COMMANDS = (_demo.add_parser, _run.add_parser)
 """What adds the subcommands, in the order in which ``--help`` shows them."""
 
 INTERRUPTED = 130

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import trio
 
 import jobtrio
-from jobtrio._demo_jobs import ACTS, PAUSE, Act, Part, describe, describe_outcome
+from jobtrio.cli._demo_jobs import ACTS, PAUSE, Act, Part, describe, describe_outcome
 
 if TYPE_CHECKING:
     import argparse

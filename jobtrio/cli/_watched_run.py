@@ -1,7 +1,7 @@
 """One run of a program as a job: submitted, shown live, stopped by signals, summed up.
 
 Signals become cancellation here and nowhere else. How the program is run belongs to `run_command`, what its
-endings are called to `_cli_program`. It must not know how the options were given.
+endings are called to `_program`. It must not know how the options were given.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import jobtrio
-from jobtrio._cli_output import STDERR, Output, json_line, line_of
-from jobtrio._cli_program import Program
+from jobtrio.cli._output import STDERR, Output, json_line, line_of
+from jobtrio.cli._program import Program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from jobtrio._cli_output import Piece
+    from jobtrio.cli._output import Piece
 
 KEPT = 1000
 """Messages that wait for a stalled output; past that the program waits, as in a pipe."""

@@ -10,8 +10,8 @@ import signal
 
 import trio
 
-from jobtrio import _cli_options
-from jobtrio._cli_watched_run import WatchedRun
+from jobtrio.cli import _options
+from jobtrio.cli._watched_run import WatchedRun
 
 DESCRIPTION = """\
 Run a program as a job and watch it. Each line appears as the program writes it,
@@ -54,33 +54,33 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add(
         "--time-limit",
         metavar="S",
-        type=_cli_options.positive_seconds,
+        type=_options.positive_seconds,
         help="seconds that each attempt may take (default: no limit)",
     )
     add(
         "--retry",
         metavar="N",
-        type=_cli_options.count,
+        type=_options.count,
         default=0,
         help="how many more times a failed program is tried, after 1, 2, 4 … seconds (default: 0)",
     )
     add(
         "--grace",
         metavar="S",
-        type=_cli_options.seconds,
+        type=_options.seconds,
         default=5.0,
         help="seconds between SIGTERM and SIGKILL (default: 5)",
     )
-    add("--cwd", metavar="DIR", type=_cli_options.directory, help="the directory to run it in")
+    add("--cwd", metavar="DIR", type=_options.directory, help="the directory to run it in")
     add(
         "--env",
         metavar="NAME=VALUE",
-        type=_cli_options.variable,
+        type=_options.variable,
         action="append",
         default=[],
         help="an environment variable for it, besides those that it inherits; may be given several times",
     )
-    add("--queue", metavar="NAME", type=_cli_options.name, default="default", help="the job's queue")
+    add("--queue", metavar="NAME", type=_options.name, default="default", help="the job's queue")
     add("--json", action="store_true", help="show each message of the job as a line of JSON on stdout")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parser.set_defaults(run=run, parser=parser)
