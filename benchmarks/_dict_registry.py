@@ -32,7 +32,7 @@ NEXT: dict[State, frozenset[State]] = {
 class DictJob:
     """A live record."""
 
-    __slots__ = ("created_at", "finished_at", "history", "id", "payload", "reason", "state", "tags")
+    __slots__ = ("created_at", "finished_at", "history", "id", "payload", "reason", "result", "state", "tags")
 
     def __init__(self, job_id: str, payload: Any, tags: dict[str, str], now: float) -> None:
         self.id = job_id
@@ -42,6 +42,7 @@ class DictJob:
         self.created_at = now
         self.finished_at: float | None = None
         self.reason: str | None = None
+        self.result: Any = None
         self.history: list[tuple[float, State | None, State, str | None]] = [(now, None, State.QUEUED, None)]
 
 
@@ -72,17 +73,38 @@ class DictRegistry:
         job = self.jobs[job_id]
         if State.CANCELLED not in NEXT[job.state]:
             return False
+        self._move(job, State.CANCELLED, reason)
+        return True
+
+    def start(self, job_id: str) -> DictJob:
+        """Let a job run."""
+        job = self.jobs[job_id]
+        self._move(job, State.RUNNING, None)
+        return job
+
+    def complete(self, job: DictJob, result: Any) -> None:
+        """End a job that ran."""
+        job.result = result
+        self._move(job, State.COMPLETED, None)
+
+    def _move(self, job: DictJob, state: State, reason: str | None) -> None:
         previous, now = job.state, time.time()
-        del self._by_state[previous][job_id]
-        self._by_state[State.CANCELLED][job_id] = job
-        job.state, job.reason, job.finished_at = State.CANCELLED, reason, now
-        job.history.append((now, previous, State.CANCELLED, reason))
-        self._ended.append(job_id)
+        if state not in NEXT[previous]:
+            raise ValueError(job.id)
+        del self._by_state[previous][job.id]
+        self._by_state[state][job.id] = job
+        job.state = state
+        job.history.append((now, previous, state, reason))
+        if not NEXT[state]:
+            job.reason, job.finished_at = reason, now
+            self._ended.append(job.id)
+            self._evict()
+
+    def _evict(self) -> None:
         while len(self._ended) > self._keep:
             oldest = self._ended.popleft()
             if oldest in self.jobs:
                 self.remove(oldest)
-        return True
 
     def get(self, job_id: str) -> DictJob:
         """Return a job."""

@@ -1,7 +1,7 @@
 """The registry: creating, changing, finding and removing jobs, one by one and by many workers at once.
 
 The floor is a registry written by hand from dicts, with the same duties (`_dict_registry`). Where
-workers share it, each of its calls is a checkpoint, as jobtrio's are.
+workers share it, its calls give way to other tasks as often as jobtrio's do.
 """
 
 from __future__ import annotations
@@ -134,5 +134,5 @@ async def _measure_scenario(session: Session, scenario: Scenario, workers: int, 
         f"{workers} threads, from_thread.run" if threads else f"{workers} tasks",
         subject,
         by_hand,
-        versus="dict registry" + (", from_thread.run" if threads else ", a checkpoint a call"),
+        versus="dict registry" + (", from_thread.run" if threads else ""),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import jobtrio
+from benchmarks._dict_registry import DictRegistry
 from benchmarks._harness import Session, Stopwatch
 from benchmarks._result import at_most
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks._harness import Side
 
+NAME = "no-op job, submit to outcome"
 AT_ONCE = 100
 TIME_LIMIT = 30.0
 """Seconds; far away, but both sides have to keep a deadline for each job."""
@@ -31,19 +33,14 @@ TIME_LIMIT = 30.0
 async def run(session: Session) -> None:
     """Measure both ways of submitting many jobs, then the first token."""
     jobs = session.scale(2_000, 200)
+    each, many = f"submit each, {AT_ONCE} at once", f"submit_many, {AT_ONCE} at once"
+    loop, kept = loop_by_hand(jobs), loop_by_hand(jobs, DictRegistry())
+    bare, full = "loop, nursery + deadline each", "the same + dict registry"
     async with jobtrio.open_registry(max_running=AT_ONCE) as registry:
-        for variant, subject in (
-            (f"submit each, {AT_ONCE} at once", submit_each(registry, jobs)),
-            (f"submit_many, {AT_ONCE} at once", submit_many(registry, jobs)),
-        ):
-            await session.compare(
-                "no-op job, submit to outcome",
-                variant,
-                subject,
-                loop_by_hand(jobs),
-                versus="loop, nursery + deadline each",
-                goal=at_most(1.5) if "each" in variant else None,
-            )
+        one_by_one, at_once = submit_each(registry, jobs), submit_many(registry, jobs)
+        await session.compare(NAME, each, one_by_one, loop, versus=bare, goal=at_most(1.5))
+        await session.compare(NAME, each, one_by_one, kept, versus=full)
+        await session.compare(NAME, many, at_once, loop, versus=bare)
     await _measure_first_token(session)
 
 
@@ -85,8 +82,11 @@ def _check_outcomes(submitted: list[jobtrio.Job]) -> None:
         assert job.outcome == jobtrio.Completed(n), job.outcome
 
 
-def loop_by_hand(jobs: int) -> Side:
-    """Make the floor: a task that ends starts the next, each in a nursery with a deadline."""
+def loop_by_hand(jobs: int, registry: DictRegistry | None = None) -> Side:
+    """Make the floor: a task that ends starts the next, each in a nursery with a deadline.
+
+    With a ``registry`` written by hand each job is also created, started and completed there.
+    """
 
     async def execute(payload: int) -> int:
         return payload
@@ -96,9 +96,12 @@ def loop_by_hand(jobs: int) -> Side:
         waiting = deque(range(jobs))
 
         async def run_next(payload: int) -> None:
+            record = None if registry is None else registry.start(registry.create(payload))
             async with trio.open_nursery() as own:
                 own.cancel_scope.deadline = trio.current_time() + TIME_LIMIT
                 outcomes[payload] = await execute(payload)
+            if record is not None and registry is not None:
+                registry.complete(record, outcomes[payload])
             if waiting:
                 root.start_soon(run_next, waiting.popleft())
 
