@@ -1,0 +1,57 @@
+"""The examples: real programs in ``docs/examples``, run as the docs show them.
+
+It owns where they are, which clock they need, and what of them a page may show. It must not know the pages.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import runpy
+from functools import cache
+from pathlib import Path
+
+import trio
+import trio.testing
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+REAL_CLOCK = {"run_program.py", "shutdown.py", "threads.py", "wrap_program.py"}
+"""Those with threads, processes or signals: these do not live by a virtual clock. Each takes less than a second."""
+
+
+def names() -> list[str]:
+    """Return the examples' file names."""
+    return sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+@cache
+def run(name: str) -> str:
+    """Run an example's ``main``, or all its tests, and return what it prints."""
+    defined = runpy.run_path(str(FOLDER / name))
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        if "main" in defined:
+            clock = None if name in REAL_CLOCK else trio.testing.MockClock(autojump_threshold=0)
+            trio.run(defined["main"], clock=clock)
+        else:
+            for test in [value for key, value in defined.items() if key.startswith("test_")]:
+                test()
+    return out.getvalue()
+
+
+def source(name: str, *definitions: str) -> str:
+    """Return an example's text, or only those of its top-level definitions that are named."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    if not definitions:
+        return text
+    lines = text.splitlines()
+    found = {getattr(node, "name", None): node for node in ast.parse(text).body}
+    parts = []
+    for definition in definitions:
+        node = found[definition]
+        decorators = getattr(node, "decorator_list", [])
+        start = min(each.lineno for each in [node, *decorators])
+        parts.append("\n".join(lines[start - 1 : node.end_lineno]) + "\n")
+    return "\n\n".join(parts)

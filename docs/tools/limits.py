@@ -1,0 +1,78 @@
+"""The table of limits and defaults, with the figures that the code has."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import jobtrio
+from jobtrio import _checks, _command, _core, _events, _lines, _process_group, _settlement, _subscription, _token_log
+
+_OPEN = inspect.signature(jobtrio.open_registry).parameters
+_SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
+_RETRY = jobtrio.RetryPolicy()
+_KEPT = jobtrio.Retention()
+
+
+def table() -> str:
+    """Return the limits as a Markdown table."""
+    rows = ["| what | default | where to change it |", "|---|---|---|"]
+    rows += [f"| {what} | {_show(value)} | {where} |" for what, value, where in _rows()]
+    return "\n".join(rows)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "no limit"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g} s"
+
+
+def _kib(value: int) -> str:
+    return f"{value // 1024} KiB"
+
+
+def _rows() -> list[tuple[str, Any, str]]:
+    fixed = "fixed"
+    registry = "`open_registry({}=…)`"
+    retention = "`Retention({}=…)`"
+    return [
+        ("Jobs that run at once", _OPEN["max_running"].default, registry.format("max_running")),
+        ("Jobs of one queue that run at once", _OPEN["queues"].default, registry.format("queues")),
+        ("Jobs that wait for their first start", _OPEN["max_queued"].default, registry.format("max_queued")),
+        ("Threads for executors that are plain functions", "`max_running`", registry.format("max_running")),
+        ("Time limit of an attempt", _SUBMIT["time_limit"].default, "`time_limit` of `submit` or `register`"),
+        ("Wait for the first start", _SUBMIT["expires_in"].default, "`submit(expires_in=…)`"),
+        ("Wait of a held job for its execution", _seconds(_KEPT.held_for), retention.format("held_for")),
+        ("Attempts without a policy", 1, "`retry` of `submit` or `register`"),
+        ("Attempts with the default policy", _RETRY.max_attempts, "`RetryPolicy(max_attempts=…)`"),
+        ("First delay of that policy", _seconds(_RETRY.initial), "`RetryPolicy(initial=…)`"),
+        ("Factor from one delay to the next", _RETRY.multiplier, "`RetryPolicy(multiplier=…)`"),
+        ("Longest delay, before the jitter", _seconds(_RETRY.max_delay), "`RetryPolicy(max_delay=…)`"),
+        ("Jitter, of the delay", f"± {_RETRY.jitter:.0%}", "`RetryPolicy(jitter=…)`"),
+        ("Ended jobs that are kept", _KEPT.finished_jobs, retention.format("finished_jobs")),
+        ("How long they are kept", _seconds(_KEPT.finished_for), retention.format("finished_for")),
+        ("Messages kept of a job, `End` not counted", _KEPT.tokens_per_job, retention.format("tokens_per_job")),
+        (
+            "The same, where `Progress` and `Restart` pile up before a lossless consumer that does not read",
+            f"{_token_log.OVERHANG} × `tokens_per_job`",
+            fixed,
+        ),
+        ("Messages received between two checkpoints, and in a batch", _subscription.BATCH, fixed),
+        ("Events that a consumer may be behind", _events.EVENTS_KEPT, fixed),
+        ("Calls of `submit` between two checkpoints", _core.YIELD_EVERY, fixed),
+        ("Jobs that `find` returns", 100, "`find(limit=…)`"),
+        ("Messages in `open_channel`'s channel", 64, "`open_channel(size=…)`"),
+        ("Characters of an id, key, tag, or name of a queue or executor", _checks.NAME_LIMIT, fixed),
+        ("Characters of a reason or a note", _checks.TEXT_LIMIT, fixed),
+        ("Characters kept of an error's message, and of its traceback", _settlement.TEXT_LIMIT, fixed),
+        ("Random bits in an id that jobtrio makes", 128, "`submit(job_id=…)`"),
+        ("Bytes of a program's line in one token", _kib(_lines.PART_LIMIT), fixed),
+        ("From SIGTERM to SIGKILL", _seconds(_command.DEFAULT_GRACE), 'the payload\'s `"grace"`'),
+        ("Wait for processes that got SIGKILL", _seconds(_process_group.KILL_LIMIT), fixed),
+        ("Wait for what a program left behind, before SIGTERM", _seconds(_command.LINGER), fixed),
+        ("A cancelled program's last lines, to a lossless consumer", _seconds(_command.DRAIN_LIMIT), fixed),
+    ]

@@ -1,0 +1,170 @@
+"""The pages: what in them is generated, and what they say of names and links.
+
+A generated part stands between ``<!-- kind: argument -->`` and ``<!-- end -->``. It is written by this module and
+by nobody else; `fill` gives a page's text with all its parts as they have to be.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import cache
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jobtrio
+from docs.tools import examples, limits, reference
+from jobtrio._state import TRANSITIONS, state_diagram
+from jobtrio.cli._output import json_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLDER = Path(__file__).parents[1]
+
+PART = re.compile(r"^<!-- (\w+)(?:: (.+?))? -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def paths() -> list[Path]:
+    """Return all pages."""
+    return sorted(FOLDER.rglob("*.md"))
+
+
+def fill(path: Path) -> str:
+    """Return a page's text with its generated parts made anew."""
+
+    def part(found: re.Match[str]) -> str:
+        kind, argument = found[1], found[2] or ""
+        content = KINDS[kind](argument, path).strip("\n")
+        head = f"<!-- {kind}: {argument} -->" if argument else f"<!-- {kind} -->"
+        return f"{head}\n\n{content}\n\n<!-- end -->"
+
+    return PART.sub(part, path.read_text(encoding="utf-8"))
+
+
+def without_fences(text: str) -> str:
+    """Return a page's text without its blocks of code."""
+    return FENCE.sub("", text)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what a link into a page may name: its headings' slugs."""
+    text = without_fences(path.read_text(encoding="utf-8"))
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def slug(heading: str) -> str:
+    """Return a heading's anchor, as GitHub and MkDocs agree on it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def links(path: Path) -> Iterator[str]:
+    """Yield the targets of a page's links that are not to other sites."""
+    yield from re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", without_fences(path.read_text(encoding="utf-8")))
+
+
+# -- where the reference has what
+
+
+@cache
+def places() -> dict[str, Path]:
+    """Return the page of each name that has an entry in the reference."""
+    found = {}
+    for path in paths():
+        for kind, argument, _ in PART.findall(path.read_text(encoding="utf-8")):
+            if kind == "reference":
+                found[argument] = path
+    return found
+
+
+def link_to(dotted: str, page: Path) -> str:
+    """Return a link from a page to a name's entry, or to that of one of its members."""
+    entry = dotted if dotted in places() else dotted.rpartition(".")[0]
+    anchor = slug(dotted.removeprefix(entry.rpartition(".")[0]))
+    target = places()[entry]
+    return f"#{anchor}" if target == page else f"{relpath(target, page.parent)}#{anchor}"
+
+
+def _find(name: str, around: str, page: Path) -> str | None:
+    """Return a link to what a docstring calls ``name``, seen from the entry that it belongs to."""
+    short = {dotted.rpartition(".")[2]: dotted for dotted in places()}
+    owner, _, member = name.rpartition(".")
+    if name == around.rpartition(".")[2]:
+        return None
+    if name in short:
+        return link_to(short[name], page)
+    dotted = short.get(owner) if owner else around
+    thing = dotted and reference.resolve(dotted)
+    if isinstance(thing, type) and member in reference.members(thing):
+        return link_to(f"{dotted}.{member}", page)
+    return None
+
+
+# -- the kinds of generated parts
+
+
+def _example(argument: str, _: Path) -> str:
+    name, *definitions = argument.replace(",", " ").split()
+    return f"```python\n{examples.source(name, *definitions)}```"
+
+
+def _output(argument: str, _: Path) -> str:
+    return f"```text\n{examples.run(argument)}```"
+
+
+def _reference(argument: str, page: Path) -> str:
+    return reference.entry(argument, lambda name: _find(name, argument, page))
+
+
+def _names(argument: str, page: Path) -> str:
+    """A table of names and what they are, all of them or some."""
+    rows = ["| name | what it is |", "|---|---|"]
+    for dotted in shlex.split(argument):
+        rows.append(f"| [`{dotted}`]({link_to(dotted, page)}) | {reference.summary(dotted)} |")
+    return "\n".join(rows)
+
+
+def _diagram(_: str, __: Path) -> str:
+    return f"```mermaid\n{state_diagram()}```"
+
+
+def _transitions(_: str, __: Path) -> str:
+    rows = ["| from | to | when |", "|---|---|---|"]
+    for previous, following in TRANSITIONS.items():
+        rows += [f"| {f'`{previous}`' if previous else '(new)'} | `{to}` | {when} |" for to, when in following.items()]
+        if not following:
+            rows.append(f"| `{previous}` | | final |")
+    return "\n".join(rows)
+
+
+def _limits(_: str, __: Path) -> str:
+    return limits.table()
+
+
+def _json(_: str, __: Path) -> str:
+    """What ``jobtrio run --json`` writes, of each kind of message one."""
+    error = jobtrio.JobError("exception", "CommandFailedError", "'make' exited with 2")
+    messages = (
+        jobtrio.Token(1, 1, {"stdout": "compiling"}),
+        jobtrio.Restart(2, 1, error, 1.0),
+        jobtrio.Gap(3, 7),
+        jobtrio.End(8, jobtrio.Completed(0)),
+        jobtrio.End(8, jobtrio.Failed(error)),
+        jobtrio.End(8, jobtrio.Cancelled("Ctrl-C")),
+    )
+    return "```json\n" + "".join(json_line(message)[1] for message in messages) + "```"
+
+
+KINDS: dict[str, Callable[[str, Path], str]] = {
+    "example": _example,
+    "output": _output,
+    "reference": _reference,
+    "names": _names,
+    "diagram": _diagram,
+    "transitions": _transitions,
+    "limits": _limits,
+    "json": _json,
+}
+"""What makes the generated parts, from the argument and the page."""

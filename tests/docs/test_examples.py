@@ -1,0 +1,36 @@
+"""The examples: each runs, and each is shown somewhere."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from docs.tools import examples, pages
+
+
+@pytest.mark.parametrize("name", examples.names())
+def test_example_runs(name: str) -> None:
+    """The example runs to its end; what it prints is compared with its page by the tests of the pages."""
+    printed = examples.run(name)
+    has_tests = "def test_" in examples.source(name)
+    assert bool(printed) != has_tests, "an example prints, or consists of tests"
+
+
+@pytest.mark.parametrize("name", examples.names())
+def test_example_is_shown(name: str) -> None:
+    """The example is on a page, and so is what it prints."""
+    kinds = {
+        kind
+        for path in pages.paths()
+        for kind, argument, _ in pages.PART.findall(path.read_text(encoding="utf-8"))
+        if argument.split(" ")[0] == name
+    }
+    assert kinds == ({"example", "output"} if examples.run(name) else {"example"})
+
+
+def test_no_code_but_the_examples() -> None:
+    """Python on a page is a generated part: an example that runs, or a signature."""
+    for path in pages.paths():
+        rest = pages.PART.sub("", path.read_text(encoding="utf-8"))
+        assert re.findall(r"```py.*", rest) == [], path

@@ -1,0 +1,118 @@
+"""The pages: generated parts, links, and the names that they mention."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import jobtrio
+import jobtrio.executors
+import jobtrio.testing
+from docs.tools import pages, reference
+from jobtrio._state import state_diagram
+from jobtrio.cli import build_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGES = [pytest.param(path, id=str(path.relative_to(pages.FOLDER))) for path in pages.paths()]
+
+HANDLES: dict[str, tuple[type, ...]] = {
+    "job": (jobtrio.Job, jobtrio.JobContext, jobtrio.ThreadJobContext),
+    "registry": (jobtrio.JobRegistry,),
+    "executors": (jobtrio.Executors,),
+    "messages": (jobtrio.Subscription,),
+    "record": (jobtrio.JobRecord,),
+}
+"""What the pages call a thing of some type, where they write of its members."""
+
+
+def text_of(name: str) -> str:
+    """Return a page's text."""
+    return (pages.FOLDER / name).read_text(encoding="utf-8")
+
+
+def has(thing: Any, member: str) -> bool:
+    """Whether a class has a member, in its body or by its documentation."""
+    return hasattr(thing, member) or member in reference.documented_attributes(thing)
+
+
+def options(parser: Any) -> Iterator[str]:
+    """Yield a parser's long options, its subcommands' included."""
+    for action in parser._actions:
+        yield from (option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action.choices, dict):
+            for child in action.choices.values():
+                yield from options(child)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_generated_parts_are_up_to_date(path: Path) -> None:
+    """The page is what `python -m docs.tools` makes of it."""
+    assert path.read_text(encoding="utf-8") == pages.fill(path), "run: python -m docs.tools"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_generated_parts_are_closed(path: Path) -> None:
+    """Each mark of a generated part is that of a whole one."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<!--") == 2 * len(pages.PART.findall(text))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each link within the docs names a file that exists, and a heading of it."""
+    for link in pages.links(path):
+        target, _, anchor = link.partition("#")
+        found = (path.parent / target).resolve() if target else path
+        assert found.is_file(), link
+        assert not anchor or anchor in pages.anchors(found), link
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_names_exist(path: Path) -> None:
+    """Each name of jobtrio's that the page mentions exists."""
+    text = path.read_text(encoding="utf-8")
+    for dotted in set(re.findall(r"\bjobtrio(?:\.\w+)+", text)):
+        reference.resolve(dotted)
+    for owner, member in set(re.findall(r"`(?:await )?(\w+)\.(\w+)", text)):
+        if owner in jobtrio.__all__:
+            assert has(getattr(jobtrio, owner), member), f"{owner}.{member}"
+        elif owner in HANDLES:
+            assert any(has(cls, member) for cls in HANDLES[owner]), f"{owner}.{member}"
+
+
+def test_diagram_is_the_table() -> None:
+    """The diagram in the page is the one that the transition table makes."""
+    assert re.findall(r"```mermaid\n(.*?)```", text_of("explanation/lifecycle.md"), re.DOTALL) == [state_diagram()]
+
+
+@pytest.mark.parametrize("module", [jobtrio, jobtrio.testing, jobtrio.abc], ids=lambda module: str(module.__name__))
+def test_public_names_are_in_the_reference(module: Any) -> None:
+    """Each public name has an entry in the reference; of the contract for stores, each class."""
+    names = getattr(module, "__all__", None) or [
+        name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+    ]
+    assert [name for name in names if f"{module.__name__}.{name}" not in pages.places()] == []
+
+
+def test_public_names_are_in_the_index() -> None:
+    """Each name of the package itself is in the table of all names."""
+    text = text_of("reference/index.md")
+    assert [name for name in jobtrio.__all__ if f"[`jobtrio.{name}`]" not in text] == []
+
+
+def test_every_page_is_found_from_the_start() -> None:
+    """Each page is linked from the start page, or from that of the reference."""
+    start, index = pages.FOLDER / "index.md", pages.FOLDER / "reference/index.md"
+    found = {(page.parent / link.split("#")[0]).resolve() for page in (start, index) for link in pages.links(page)}
+    assert [path for path in pages.paths() if path not in found and path != start] == []
+
+
+def test_command_line_page_has_all_options() -> None:
+    """The page of the command line has the options that the command has, and no others."""
+    mentioned = set(re.findall(r"--[a-z][a-z-]+", text_of("reference/command-line.md")))
+    assert mentioned == set(options(build_parser()))
