@@ -41,10 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(options.names or NAMES)
     if options.peers and "peers" not in names:
         names.append("peers")
-    for name in names:
-        _run(session, name)
     path = options.json or RESULTS / f"{timestamp()}.json"
-    _report.write_json(session, path)
+    try:
+        for name in names:
+            _run(session, name)
+    finally:
+        _report.write_json(session, path)  # also what was found before a failure
     return _conclude(session, path, check=options.check)
 
 
