@@ -634,7 +634,8 @@ def test_interrupted_process_leaves_no_program() -> None:
     """Ctrl-C, wherever it strikes, ends the programs before the process."""
     mark = uuid.uuid4().hex
     script = (
-        "import jobtrio, trio\n"
+        "import jobtrio, signal, trio\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it may be ignored where the tests run
         "from jobtrio.executors import run_command\n"
         "async def main():\n"
         "    async with jobtrio.open_registry() as registry:\n"
