@@ -43,7 +43,7 @@ class Attempt:
     def __init__(self, claim: Claim) -> None:
         plan = claim.entry.plan
         self.claim = claim
-        self.is_last = plan.retry is None or claim.attempt >= plan.retry.max_attempts  # a failure ends the job
+        self.is_last = claim.entry.is_last_attempt
         self.over = False  # the nursery has exited
         self.decided = False  # and the job ends with it
         self._limit = plan.time_limit or inf
@@ -63,6 +63,8 @@ class Attempt:
         attempt follows. A later request may shorten the grace; the first cause stays, but for a request to cancel
         during a shutdown's grace, and a lost lease, which overrides all.
         """
+        if cause == LOST:
+            self._cause = LOST  # also of one whose end is being written
         if self.over or (self.is_timed_out and self.is_last and cause == CANCELLED):
             return False
         if not self.is_timed_out and (self._cause is None or cause == LOST or self._cause == SHUTDOWN):
@@ -82,6 +84,10 @@ class Attempt:
     def may_be_cancelled(self) -> bool:
         """Whether a request to cancel can still decide how the job ends."""
         return not (self.decided or (self.is_last and self.is_timed_out))
+
+    def is_stopped(self) -> bool:
+        """Whether it was asked to end."""
+        return self._cause is not None
 
     def is_lost(self) -> bool:
         """Whether its worker has lost the lease, so that nothing it does counts."""

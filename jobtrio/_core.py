@@ -34,6 +34,7 @@ from jobtrio.stores.memory import MemoryJobStore
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from jobtrio._attempt import Attempt
     from jobtrio._entry import Plan
     from jobtrio._policies import Retention
     from jobtrio._records import JobRecord, Transition
@@ -101,14 +102,16 @@ class RegistryCore:
         self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
         self._served = trio.Event()
+        self._tails = Tails(self.store, self.runs_here, _refresh)
         self._runner = Runner(
             self.store,
             resolve=self.submissions.function_of,
             retry_on=self.submissions.retry_on,
             open_log=self.open_log,
+            catch_up=self._tails.catch_up,
+            let_go=self._let_go,
         )
         self._leases = Leases(self.store, self._runner, lease)
-        self._tails = Tails(self.store, self._runner.running, _refresh)
         self._dispatcher = Dispatcher(
             self.store,
             self._runner,
@@ -117,6 +120,7 @@ class RegistryCore:
             executors=frozenset(self.submissions.executors) if durable else None,
             lease=lease if durable else inf,
             adopt=self._adopt if durable else None,
+            wait_gone=self._wait_gone,
             on_gone=self._look_again,
         )
 
@@ -211,6 +215,8 @@ class RegistryCore:
 
     def changed(self, entry: JobEntry) -> None:
         """Tell everybody of a job's newest change."""
+        if self._waits:
+            entry = self._know(entry)
         if entry.outcome is not None:
             if entry.log is not None:
                 entry.log.finish(entry.outcome)
@@ -250,22 +256,34 @@ class RegistryCore:
             log = entry.log = self._new_log()
             if entry.outcome is not None and not self.store.durable:
                 log.finish(entry.outcome)
-        if self.store.durable and log.end is None and entry.id not in self._runner.running:
-            self._tails.follow(entry, log)
+        if self.store.durable and log.end is None:
+            self._tails.follow(entry)
         return log
 
-    def _adopt(self, claim: Claim) -> Claim:
-        """Note a claim; where the job is known here already, let the known entry stand for it."""
-        known = self._adopted.setdefault(claim.entry.id, claim.entry)
+    def runs_here(self, job_id: str) -> bool:
+        """Whether an attempt of this job runs in this process."""
+        return job_id in self._runner.running
+
+    def _let_go(self, entry: JobEntry) -> None:
+        """Part with the local stream of a job that was lost: others go on with other messages of the same numbers."""
+        log, entry.log = entry.log, None
+        if log is not None:
+            log.cut_off("this process lost the job, whose stream goes on elsewhere: subscribe again")
+
+    async def _wait_gone(self, attempt: Attempt) -> None:
+        while self._runner.running.get(attempt.claim.entry.id) is attempt:
+            await self._changes.park()
+
+    def _adopt(self, claim: Claim, asked: float) -> Claim:
+        """Note a claim asked for at ``asked``; where the job is known here, let the known entry stand for it."""
+        known = self._know(claim.entry)
         if known is not claim.entry:
-            _refresh(known, claim.entry)
             claim = Claim(known, claim.id, claim.attempt)
-        self._leases.started(claim)
+        self._leases.started(claim, asked)
         return claim
 
     def _know(self, entry: JobEntry) -> JobEntry:
-        if not self.store.durable:
-            return entry
+        """Return the entry that stands for a job in this process, brought to what ``entry`` says."""
         known = self._adopted.setdefault(entry.id, entry)
         if known is not entry:
             _refresh(known, entry)
@@ -305,7 +323,7 @@ class RegistryCore:
         entry = await self._ask(partial(self.store.load, job_id))
         if entry is None:
             raise UnknownJobError(job_id)
-        return self._know(entry)
+        return self._know(entry) if self._waits else entry
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs' records."""
@@ -343,6 +361,7 @@ class RegistryCore:
             raise UnknownJobError(job_id)
         if reply.accepted:
             entry = self._know(reply.entry) if self._waits else reply.entry
+            running = self._runner.running.get(job_id)  # another attempt may have begun meanwhile
             if running is not None and entry.outcome is None:
                 running.stop(CANCELLED, grace)
         return reply.accepted
@@ -376,9 +395,19 @@ class RegistryCore:
 
 
 def _refresh(known: JobEntry, fresh: JobEntry) -> None:
-    """Bring an entry to what another one of the same job says, but for what belongs to this process."""
+    """Bring an entry to what another one of the same job says, unless that is older.
+
+    Answers may overtake each other, and a request to cancel that was accepted is never taken back.
+    """
+    if fresh is known or len(fresh.steps or ()) < len(known.steps or ()):
+        return
+    plan, cancel = known.plan, known.cancel
     for name in _SHARED:
         setattr(known, name, getattr(fresh, name))
+    if known.plan.function is None and plan.executor == known.plan.executor:
+        known.plan = plan
+    if known.cancel is None:
+        known.cancel = cancel
 
 
 _SHARED = tuple(field.name for field in attrs.fields(JobEntry) if field.name != "log")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._settlement import SHUTDOWN
+from jobtrio._settlement import LOST, SHUTDOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from jobtrio._attempt import Attempt
     from jobtrio._runner import Runner
@@ -45,7 +45,8 @@ class Dispatcher:
         queues: Mapping[str, int] | None,
         executors: Collection[str] | None,
         lease: float,
-        adopt: Callable[[Claim], Claim] | None,
+        adopt: Callable[[Claim, float], Claim] | None,
+        wait_gone: Callable[[Attempt], Awaitable[None]],
         on_gone: Callable[[], None],
     ) -> None:
         self.closing = False
@@ -57,6 +58,8 @@ class Dispatcher:
         self._executors = executors
         self._lease = lease
         self._adopt = adopt
+        self._wait_gone = wait_gone
+        self._unanswered: tuple[str, float, int, dict[str, int] | None] | None = None
         self._on_gone = on_gone
         self._context = contextvars.copy_context()  # each attempt starts in a copy of it
         self._rung = False
@@ -103,12 +106,28 @@ class Dispatcher:
             return due
         free, room = self._free(), self._room()
         if free > 0 and (room is None or room):
-            claims = await self._store.claim(
-                self._claim_id(), limit=free, lease=self._lease, room=room, executors=self._executors
-            )
-            for claim in claims:
-                self._start(claim)
+            await self._claim(free, room)
         return due
+
+    async def _claim(self, free: int, room: dict[str, int] | None) -> None:
+        """Claim and start; a call whose answer was lost is repeated as it was, so that what it claimed is found."""
+        if self._unanswered is None:
+            self._unanswered = (self._claim_id(), trio.current_time(), free, room)
+        claim_id, asked, limit, room = self._unanswered
+        claims = await self._store.claim(claim_id, limit=limit, lease=self._lease, room=room, executors=self._executors)
+        self._unanswered = None
+        for claim in claims:
+            before = self._runner.running.get(claim.entry.id)
+            if before is None:
+                self._start(claim, asked)
+            else:
+                before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
+                self._context.run(self.jobs_nursery.start_soon, self._start_after, before, claim, asked)
+
+    async def _start_after(self, before: Attempt, claim: Claim, asked: float) -> None:
+        await self._wait_gone(before)
+        if self.jobs is not None:
+            self._start(claim, asked)
 
     # -- claiming and starting
 
@@ -130,13 +149,18 @@ class Dispatcher:
             return []
         return self._store.claim_nowait(self._claim_id(), limit=limit, lease=self._lease, room=self._room())
 
-    def _start(self, claim: Claim) -> None:
-        assert self.jobs is not None  # _free said so
-        self._context.run(self.jobs.start_soon, self._work, self._prepare(claim))
+    def _start(self, claim: Claim, asked: float = 0.0) -> None:
+        self._context.run(self.jobs_nursery.start_soon, self._work, self._prepare(claim, asked))
 
-    def _prepare(self, claim: Claim) -> Attempt:
+    @property
+    def jobs_nursery(self) -> trio.Nursery:
+        """The nursery that attempts run in, while there is one."""
+        assert self.jobs is not None  # _free said so
+        return self.jobs
+
+    def _prepare(self, claim: Claim, asked: float = 0.0) -> Attempt:
         if self._adopt is not None:
-            claim = self._adopt(claim)
+            claim = self._adopt(claim, asked)
         attempt = self._runner.prepare(claim)
         if self.closing:
             attempt.stop(SHUTDOWN, 0.0)

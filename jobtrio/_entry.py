@@ -93,6 +93,7 @@ class JobEntry:
     claim: str | None = None  # the id of the claim that holds it while RUNNING, or last held it; None once lost
     lease_until: float = 0.0
     losses: int = 0  # leases lost in a row
+    failures: int = 0  # attempts that failed and were followed by another
     due: float = 0.0
     expires: float | None = None
     cancel: CancelRequest | None = None
@@ -101,6 +102,12 @@ class JobEntry:
     saved_state: Any = None
     steps: list[Any] | None = None  # the history behind its first line, which the entry tells: a `Step` each, flat
     log: TokenLog | None = None  # this process's copy of the stream, once somebody sends or reads
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure of the current attempt ends the job, by its policy."""
+        retry = self.plan.retry
+        return retry is None or self.failures + 1 >= retry.max_attempts
 
     @property
     def is_held(self) -> bool:
@@ -181,6 +188,7 @@ def retry(entry: JobEntry, error: JobError, *, worker: str, now: float) -> None:
     check_transition(entry.state, JobState.RETRYING)
     entry.error = error
     entry.losses = 0
+    entry.failures += 1
     _move(entry, JobState.RETRYING, worker, now, str(error))
 
 

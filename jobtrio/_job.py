@@ -128,7 +128,13 @@ class Job:
         if self._entry.outcome is not None:
             await trio.lowlevel.checkpoint()
             return self._entry.outcome
-        return await self._owner.open_log(self._entry).wait_end()
+        while True:
+            log = self._owner.open_log(self._entry)
+            try:
+                return await log.wait_end()
+            except trio.BrokenResourceError:
+                if self._entry.log is log:
+                    raise
 
     async def result(self) -> Any:
         """Wait until the job has ended and return what its executor returned.

@@ -1,12 +1,13 @@
 """Keeps the leases of running attempts, and tells those that lost theirs.
 
-It renews all at once, three times a lease, and learns from the answers who was asked to cancel elsewhere. While
-the store is away it stops each attempt a margin before its lease is over by this process's own clock. It
+It renews all at once, three times a lease, and learns from the answers who was asked to cancel elsewhere. An
+attempt whose lease could not be renewed is stopped a margin before it is over by this process's own clock. It
 must not know what the attempts do.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +16,7 @@ from jobtrio._errors import StoreUnavailableError
 from jobtrio._settlement import CANCELLED, LOST
 
 if TYPE_CHECKING:
+    from jobtrio._attempt import Attempt
     from jobtrio._runner import Runner
     from jobtrio.abc import Claim, JobStore, LeaseReport
 
@@ -32,12 +34,14 @@ class Leases:
         self._store = store
         self._runner = runner
         self._lease = lease
-        self._until: dict[Claim, float] = {}
+        self._until: dict[Claim, float] = {}  # when each lease is over, at the earliest
         self._woken = trio.Event()
+        self._begun = trio.Event()  # there is a lease to watch
 
-    def started(self, claim: Claim) -> None:
-        """Note a new claim, made no later than now."""
-        self._until[claim] = trio.current_time() + self._lease
+    def started(self, claim: Claim, asked: float) -> None:
+        """Note a new claim, first asked for at ``asked`` by Trio's clock: its lease began no earlier."""
+        self._until[claim] = asked + self._lease
+        self._begun.set()
 
     def look(self) -> None:
         """Renew at once, since the answer may bring news."""
@@ -45,15 +49,36 @@ class Leases:
 
     async def run(self) -> None:
         """Renew until cancelled. Cancellation: the leases lapse in their time."""
-        while True:
-            with trio.move_on_after(self._lease / ROUNDS):
-                await self._woken.wait()
-            self._woken = trio.Event()
-            await self._round()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            while True:
+                with trio.move_on_after(self._lease / ROUNDS):
+                    await self._woken.wait()
+                self._woken = trio.Event()
+                await self._renew()
 
-    async def _round(self) -> None:
-        claims = [attempt.claim for attempt in self._runner.running.values()]
-        self._until = {claim: self._until.get(claim, trio.current_time()) for claim in claims}
+    async def _watch(self) -> None:
+        """Stop each attempt whose lease is about to be over, whatever became of its renewal."""
+        while True:
+            stop_at = min(self._until.values(), default=inf) - MARGIN * self._lease
+            if stop_at == inf:
+                self._begun = trio.Event()
+                await self._begun.wait()
+            elif stop_at > trio.current_time():
+                await trio.sleep_until(stop_at)
+            else:
+                self._stop_overdue()
+
+    def _stop_overdue(self) -> None:
+        limit = trio.current_time() + MARGIN * self._lease
+        for claim in [claim for claim, until in self._until.items() if until <= limit]:
+            del self._until[claim]
+            if attempt := self._attempt_of(claim):
+                attempt.stop(LOST, 0.0)
+
+    async def _renew(self) -> None:
+        claims = [claim for claim in self._until if self._attempt_of(claim)]
+        self._until = {claim: self._until[claim] for claim in claims}
         if not claims:
             return
         asked = trio.current_time()
@@ -61,26 +86,24 @@ class Leases:
             with trio.fail_after(self._lease / ROUNDS):
                 reports = await self._store.renew(claims, self._lease)
         except (StoreUnavailableError, trio.TooSlowError):
-            self._stop_overdue()
             return
         for claim, report in zip(claims, reports, strict=True):
             self._heed(claim, report, asked)
 
     def _heed(self, claim: Claim, report: LeaseReport, asked: float) -> None:
-        running = self._runner.running.get(claim.entry.id)
-        if running is None or running.claim is not claim:
+        attempt = self._attempt_of(claim)
+        if attempt is None or claim not in self._until:
             return
         if not report.held:
-            running.stop(LOST, 0.0)
+            del self._until[claim]
+            attempt.stop(LOST, 0.0)
             return
         self._until[claim] = asked + self._lease
         cancel = report.entry.cancel
         if cancel is not None:
-            claim.entry.cancel = claim.entry.cancel or cancel
-            running.stop(CANCELLED, cancel.grace)
+            claim.entry.cancel = cancel
+            attempt.stop(CANCELLED, cancel.grace)
 
-    def _stop_overdue(self) -> None:
-        limit = trio.current_time() + self._lease * (MARGIN + 1 / ROUNDS)
-        for attempt in self._runner.running.values():
-            if self._until.get(attempt.claim, limit) < limit:
-                attempt.stop(LOST, 0.0)
+    def _attempt_of(self, claim: Claim) -> Attempt | None:
+        attempt = self._runner.running.get(claim.entry.id)
+        return attempt if attempt is not None and attempt.claim is claim else None

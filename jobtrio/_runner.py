@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import trio
 
 from jobtrio._attempt import Attempt
-from jobtrio._errors import JobEndedError, StoreUnavailableError
+from jobtrio._errors import JobEndedError
 from jobtrio._outage import keep_trying
 from jobtrio._records import Completed, Failed
 from jobtrio._settlement import (
@@ -56,6 +56,8 @@ class Runner:
         resolve: Callable[[JobEntry], Callable[[JobContext], Awaitable[Any]]],
         retry_on: Callable[[JobEntry], tuple[type[BaseException], ...]],
         open_log: Callable[[JobEntry], TokenLog],
+        catch_up: Callable[[JobEntry, TokenLog, Callable[[], bool]], Awaitable[None]],
+        let_go: Callable[[JobEntry], None],
     ) -> None:
         self.running: dict[str, Attempt] = {}
         self.by_queue: dict[str, int] = {}
@@ -64,6 +66,8 @@ class Runner:
         self._resolve = resolve
         self._retry_on = retry_on
         self._open_log = open_log
+        self._catch_up = catch_up
+        self._let_go = let_go
 
     def prepare(self, claim: Claim) -> Attempt:
         """Register a claimed attempt, so that it can be stopped before its task has come to run."""
@@ -100,7 +104,10 @@ class Runner:
             del self.by_queue[entry.plan.queue]
 
     async def _run_spooled(self, attempt: Attempt) -> None:
-        spool = Spool(self._store, attempt.claim, self._open_log(attempt.claim.entry))
+        entry, log = attempt.claim.entry, self._open_log(attempt.claim.entry)
+        if attempt.claim.attempt > 1:
+            await self._catch_up(entry, log, attempt.is_stopped)  # its numbers go on where those of others ended
+        spool = Spool(self._store, attempt.claim, log)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spool.run)
             try:
@@ -139,18 +146,18 @@ class Runner:
                 release = partial(self._store.release, claim, SHUTDOWN, messages=_rest(spool))
                 await keep_trying(release, attempt.is_lost)
             case LetGo():
-                pass
+                if _rest(spool):
+                    self._let_go(entry)  # what was shown here and not stored is not part of the stream
             case _:
                 assert_never(step)
 
     async def _finish(self, attempt: Attempt, step: Finish, spool: Spool | None) -> None:
         attempt.decided = True
-        messages = _rest(spool)
-        try:
-            await self._store.finish(attempt.claim, step.outcome, error=step.error, messages=messages)
-        except StoreUnavailableError:
-            finish = partial(self._store.finish, attempt.claim, step.outcome, error=step.error, messages=messages)
-            await keep_trying(finish, attempt.is_lost)
+        if not self._durable:
+            await self._store.finish(attempt.claim, step.outcome, error=step.error)
+            return
+        finish = partial(self._store.finish, attempt.claim, step.outcome, error=step.error, messages=_rest(spool))
+        await keep_trying(finish, attempt.is_lost)
 
 
 def _rest(spool: Spool | None) -> list[Message]:

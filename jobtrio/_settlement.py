@@ -134,7 +134,7 @@ def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryO
     error = describe(exception)
     if isinstance(exception, RetryLater):
         policy = entry.plan.retry or RetryPolicy()
-        return _again_or_finish(error, exception.delay if entry.attempt < policy.max_attempts else None)
+        return _again_or_finish(error, exception.delay if entry.failures + 1 < policy.max_attempts else None)
     return _again_or_finish(error, _policy_delay(entry) if _is_retried(exception, retry_on(entry)) else None)
 
 
@@ -158,9 +158,9 @@ def _again_or_finish(error: JobError, delay: float | None) -> NextStep:
 def _policy_delay(entry: JobEntry) -> float | None:
     """Return the seconds until the next attempt by the job's policy, or None where there is none."""
     policy = entry.plan.retry
-    if policy is None or entry.attempt >= policy.max_attempts:
+    if policy is None or entry.is_last_attempt:
         return None
-    return policy.delay_after(entry.attempt)
+    return policy.delay_after(entry.failures + 1)
 
 
 def _is_retried(exception: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
