@@ -123,6 +123,16 @@ async def test_drain(autojump_clock: MockClock) -> None:
         await jobs["scheduled"].cancel()
 
 
+async def test_drain_waits_for_a_retry(autojump_clock: MockClock) -> None:
+    """A job that waits for its next attempt is waited for, although nothing is queued or runs."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(second_time, retry=RetryPolicy(initial=20, jitter=0))
+        await trio.sleep(5)
+        assert job.state == "RETRYING"
+        await registry.drain()
+        assert job.outcome == Completed(2)
+
+
 async def test_shutdown_with_grace(autojump_clock: MockClock) -> None:
     """`shutdown` starts nothing more, tells every job to stop, and cancels what still runs after the grace."""
 
@@ -183,21 +193,3 @@ async def test_ended_jobs_are_let_go_although_nobody_asks(autojump_clock: MockCl
         await trio.sleep(20)
         gc.collect()
         assert alive[0]() is None
-
-
-async def test_saved_state_reaches_the_next_attempt(autojump_clock: MockClock) -> None:
-    """A retry goes on where the last attempt was; the first attempt, and another job, find nothing."""
-
-    async def executor(job: JobContext) -> list[object]:
-        found.append(job.saved_state)
-        await job.save_state({"row": job.attempt})
-        if job.attempt < 3:
-            raise OSError("again")
-        return found
-
-    found: list[object] = []
-    async with jobtrio.open_registry() as registry:
-        for _ in range(2):
-            found.clear()
-            job = await registry.submit(executor, retry=RetryPolicy())
-            assert await job.result() == [None, {"row": 1}, {"row": 2}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -236,39 +235,6 @@ async def test_cancel_behind_the_deadline(attempts: int, autojump_clock: MockClo
         else:
             assert isinstance(outcome, Failed)
             assert outcome.error.kind == "timeout"
-
-
-@pytest.mark.parametrize(("policy", "attempts"), [(None, 3), (RetryPolicy(max_attempts=5), 5)], ids=["none", "five"])
-async def test_asking_for_later_is_bounded(
-    policy: RetryPolicy | None, attempts: int, autojump_clock: MockClock
-) -> None:
-    """An executor that always asks for another attempt gets what its policy, or the default one, allows."""
-
-    async def executor(job: JobContext) -> None:
-        started.append(trio.current_time())
-        raise jobtrio.RetryLater(50, "not yet")
-
-    started: list[float] = []
-    async with jobtrio.open_registry() as registry:
-        job = await registry.submit(executor, retry=policy)
-        outcome = await job.wait()
-        assert isinstance(outcome, Failed)
-        assert (outcome.error.kind, outcome.error.message) == ("exception", "not yet")
-        assert [later - earlier for earlier, later in pairwise(started)] == pytest.approx([50] * (attempts - 1))
-
-
-async def test_giving_up_ends_it() -> None:
-    """An executor that gives up is not tried again, whatever attempts are left."""
-
-    async def executor(job: JobContext) -> None:
-        raise jobtrio.GiveUp("hopeless")
-
-    async with jobtrio.open_registry() as registry:
-        job = await registry.submit(executor, retry=RetryPolicy(max_attempts=5))
-        outcome = await job.wait()
-        assert isinstance(outcome, Failed)
-        assert (outcome.error.kind, outcome.error.message) == ("gave_up", "hopeless")
-        assert job.record.attempt == 1
 
 
 async def test_grace(autojump_clock: MockClock) -> None:
