@@ -1,0 +1,120 @@
+"""Two workers on one store of another machine: the work is shared, and each sees what the other does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import trio
+from remote_store import RemoteStore, Server
+
+import jobtrio
+from jobtrio import (
+    Completed,
+    End,
+    Executors,
+    JobContext,
+    JobState,
+    Progress,
+    Restart,
+    RetryPolicy,
+    Token,
+)
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+executors = Executors()
+
+
+@executors.register("count")
+async def count(job: JobContext) -> dict[str, int]:
+    for number in range(job.payload):
+        await job.send({"n": number})
+        await trio.sleep(0.1)
+    job.progress(job.payload, note="all")
+    return {"sent": job.payload}
+
+
+@executors.register("flaky", retry=RetryPolicy(initial=0.5, jitter=0))
+async def flaky(job: JobContext) -> int:
+    await job.send(job.attempt)
+    if job.attempt < 3:
+        raise ValueError("not yet")
+    return job.attempt
+
+
+def counted(n: int) -> list[jobtrio.Message]:
+    """Return the whole stream of ``count``."""
+    tokens = [Token(seq, 1, {"n": seq - 1}) for seq in range(1, n + 1)]
+    return [*tokens, Progress(n + 1, 1, n, None, "all"), End(n + 2, Completed({"sent": n}))]
+
+
+async def test_end_to_end(autojump_clock: MockClock) -> None:
+    """A job is submitted, runs, streams and ends in one process, and the store has all of it."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, worker="w") as registry:
+        job = await registry.submit("count", 3, tags={"a": "b"})
+        with job.subscribe() as messages:
+            assert [message async for message in messages] == counted(3)
+        assert job.outcome == Completed({"sent": 3})
+        assert await job.result() == {"sent": 3}
+        record = (await registry.find(tags={"a": "b"}))[0]
+        assert (record.state, record.result, record.worker) == ("COMPLETED", {"sent": 3}, "w")
+        assert [line.state for line in await registry.history(job.id)] == ["QUEUED", "RUNNING", "COMPLETED"]
+        assert await store.read_messages(job.id, 0, 100) == counted(3)
+
+
+async def test_retries(autojump_clock: MockClock) -> None:
+    """Retried in one process, the stream has its `Restart` messages once, here as in the store."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("flaky")
+        with job.subscribe() as messages:
+            seen = [message async for message in messages]
+        assert [type(message) for message in seen] == [Token, Restart, Token, Restart, Token, End]
+        assert [message.seq for message in seen if not isinstance(message, jobtrio.Gap)] == [1, 2, 3, 4, 5, 6]
+        assert await store.read_messages(job.id, 0, 100) == seen
+
+
+async def test_watched_elsewhere(autojump_clock: MockClock) -> None:
+    """A job that is submitted here and runs there is watched here, with the same numbers and its outcome."""
+    server = Server()
+    async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as here:
+        job = await here.submit("count", 5)
+        waiting = await here.submit("flaky")
+        with job.subscribe() as messages:
+            async with jobtrio.open_registry(executors, store=RemoteStore(server), worker="there") as there:
+                assert [message async for message in messages] == counted(5)
+                assert job.outcome == Completed({"sent": 5})
+                assert (job.state, job.record.worker) == (JobState.COMPLETED, "there")
+                with (await there.get(waiting.id)).subscribe() as others:
+                    seen_there = [message async for message in others]
+        assert await waiting.wait() == Completed(3)
+        with waiting.subscribe() as messages:
+            assert [message async for message in messages] == seen_there
+
+
+async def test_no_job_runs_twice(autojump_clock: MockClock) -> None:
+    """Forty jobs, submitted at both, are shared between two workers, and each runs once."""
+    runs: Counter[Any] = Counter()
+    workers: Counter[str | None] = Counter()
+    shared = Executors()
+
+    @shared.register("work")
+    async def work(job: JobContext) -> None:
+        runs[job.payload] += 1
+        await trio.sleep(0.2)
+
+    server = Server()
+    async with (
+        jobtrio.open_registry(shared, store=RemoteStore(server), max_running=4, worker="a") as a,
+        jobtrio.open_registry(shared, store=RemoteStore(server, latency=0.013), max_running=4, worker="b") as b,
+    ):
+        jobs = [await (a, b)[n % 2].submit("work", n) for n in range(40)]
+        for job in jobs:
+            assert await job.wait() == Completed(None)
+        for record in await a.find():
+            workers[record.worker] += 1
+    assert runs == dict.fromkeys(range(40), 1)
+    assert set(workers) == {"a", "b"}

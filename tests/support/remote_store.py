@@ -1,0 +1,384 @@
+"""`RemoteStore`: a store on another machine, as far as its callers can tell, for tests alone.
+
+A `MemoryJobStore` is the server; any number of `RemoteStore` objects are its clients, each a worker's own. All
+that goes to and fro is copied and encoded, takes time, may fail before or after it was carried out, be held up,
+or never be answered. What the client does about repeated calls is what a client of a database would do.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from jobtrio._codec import decode_value, encode_value
+from jobtrio._entry import JobEntry, Plan
+from jobtrio._errors import StoreUnavailableError
+from jobtrio._messages import End, Message, Token
+from jobtrio._nursery import open_background_nursery
+from jobtrio._outage import try_for
+from jobtrio._records import Completed, JobError, JobRecord, Outcome, Transition
+from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores.memory import MemoryJobStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+
+    from jobtrio._state import JobState
+
+T = TypeVar("T")
+When: TypeAlias = Literal["before", "after"]
+
+
+class Network:
+    """The way from one client to the server, and all that can go wrong on it.
+
+    Attributes:
+        latency: Seconds each way.
+        calls: The names of all calls made so far.
+        away: Whether every call fails now, and no signal arrives.
+        hanging: The names of calls that are not answered now; ``"*"`` stands for all.
+        failing: The names of calls that fail now.
+        deaf: Whether signals are lost.
+    """
+
+    def __init__(self, latency: float, patience: float) -> None:
+        self.latency = latency
+        self._patience = patience  # seconds until a call that is not answered is given up
+        self.calls: list[str] = []
+        self.away = False
+        self.hanging: set[str] = set()
+        self.failing: set[str] = set()
+        self.deaf = False
+        self._faults: dict[int, When] = {}
+
+    def fail_at(self, n: int, when: When) -> None:
+        """Have the n-th call from now fail, before or after it is carried out."""
+        self._faults[len(self.calls) + n] = when
+
+    async def carry(self, name: str, work: Callable[[], T]) -> T:
+        """Do ``work`` at the other end and bring back what it returns."""
+        self.calls.append(name)
+        fault = self._faults.pop(len(self.calls), None)
+        with trio.move_on_after(self._patience):
+            return await self._carry(name, work, fault)
+        raise StoreUnavailableError(f"no answer to {name}")
+
+    async def _carry(self, name: str, work: Callable[[], T], fault: When | None) -> T:
+        await trio.sleep(self.latency)
+        if fault == "before":
+            raise StoreUnavailableError(f"{name} did not arrive")
+        await self._check(name)
+        answer = work()
+        if fault == "after":
+            raise StoreUnavailableError(f"the reply to {name} was lost")
+        await trio.sleep(self.latency)
+        await self._check(name)
+        return answer
+
+    async def _check(self, name: str) -> None:
+        if self.hanging & {name, "*"}:
+            await trio.sleep_forever()
+        if self.away or name in self.failing:
+            raise StoreUnavailableError(f"no way for {name}")
+
+
+class Server:
+    """Where the jobs are. It listens to its own store and tells its clients."""
+
+    def __init__(self) -> None:
+        self.store = MemoryJobStore()
+        self.clients: list[RemoteStore] = []
+        self._changes: list[JobEntry] = []
+
+    def serve(self, client: RemoteStore, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
+        """Carry out one call, whole; return what it returned and the jobs that it changed, as they then were."""
+        self.store.settings = attrs.evolve(client.settings, listener=self)
+        self._changes = []
+        return _at_once(call(self.store)), self._changes
+
+    def changed(self, entry: JobEntry) -> None:
+        """Note a change for the client whose call made it."""
+        self._changes.append(copied(entry))
+
+    def work_ready(self) -> None:
+        """Tell all clients."""
+        self._tell("work_ready")
+
+    def due_changed(self) -> None:
+        """Tell all clients."""
+        self._tell("due_changed")
+
+    def messages_added(self, job_id: str) -> None:
+        """Tell all clients."""
+        self._tell("messages_added", job_id)
+
+    def cancel_requested(self, job_id: str) -> None:
+        """Tell all clients."""
+        self._tell("cancel_requested", job_id)
+
+    def _tell(self, signal: str, *args: str) -> None:
+        for client in self.clients:
+            client.signalled(signal, *args)
+
+
+class RemoteStore(JobStore):
+    """One worker's client of a `Server`."""
+
+    def __init__(self, server: Server, *, latency: float = 0.01, outage_limit: float = 10.0) -> None:
+        self.network = Network(latency, outage_limit)
+        self.outage_limit = outage_limit
+        self.settings: StoreSettings
+        self._server = server
+        self._nursery: trio.Nursery | None = None
+
+    @asynccontextmanager
+    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
+        """Connect for the duration of the block."""
+        self.settings = settings
+        await try_for(self.outage_limit, lambda: self.network.carry("open", lambda: None))
+        async with open_background_nursery() as self._nursery:
+            self._server.clients.append(self)
+            try:
+                yield
+            finally:
+                self._server.clients.remove(self)
+                self._nursery = None
+
+    def signalled(self, signal: str, *args: str) -> None:
+        """Pass on a signal of the server's, as late as anything from there."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._signal, signal, args)
+
+    async def _signal(self, signal: str, args: tuple[str, ...]) -> None:
+        await trio.sleep(self.network.latency)
+        if not (self.network.away or self.network.deaf):
+            getattr(self.settings.listener, signal)(*args)
+
+    # -- calls
+
+    async def _ask(self, name: str, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
+        return await self.network.carry(name, lambda: self._server.serve(self, call))
+
+    async def _write(self, name: str, claim: Claim, call: Callable[[MemoryJobStore], Any]) -> bool:
+        """Make a write that needs a claim; bring the claim's entry up to what is stored then."""
+
+        async def written(store: MemoryJobStore) -> JobEntry | None:
+            held: bool = await call(store)
+            kept = store.peek(claim.entry.id)
+            return copied(kept) if held and kept is not None else None
+
+        stored, changes = await self._ask(name, written)
+        if stored is None:
+            stored = next((entry for entry in changes if entry.id == claim.entry.id), None)  # evicted at its end
+        if stored is None:
+            return False
+        self._learn(claim.entry, stored)
+        return True
+
+    def _learn(self, entry: JobEntry, stored: JobEntry) -> None:
+        """Bring an entry up to what is stored, and tell of its change of state if there was one.
+
+        A repeated call finds no change to tell of at the server; the entry shows that it was not told of.
+        """
+        is_news = not entry.order or len(stored.steps or ()) > len(entry.steps or ())
+        for field in attrs.fields(JobEntry):
+            if field.name not in ("plan", "log"):
+                setattr(entry, field.name, getattr(stored, field.name))
+        if is_news:
+            self.settings.listener.changed(entry)
+
+    def _tell(self, changes: Iterable[JobEntry]) -> None:
+        for entry in changes:
+            self.settings.listener.changed(entry)
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        sent = [copied(entry) for entry in entries]
+
+        async def insert(store: MemoryJobStore) -> list[JobEntry]:
+            return [copied(entry) for entry in await store.insert(sent, submission)]
+
+        answer, _ = await self._ask("insert", insert)
+        kept = []
+        for entry, stored in zip(entries, answer, strict=True):
+            if stored.id == entry.id and stored.submission == submission:
+                self._learn(entry, stored)
+                stored = entry
+            kept.append(stored)
+        return kept
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a copy of a job, or None."""
+        entry, _ = await self._ask("load", lambda store: _copied(store.load(job_id)))
+        return entry  # type: ignore[no-any-return]
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs, the oldest first."""
+        records, _ = await self._ask("find", lambda store: store.find(query))
+        return [
+            attrs.evolve(
+                record, payload=_wired(record.payload), metadata=_wired(record.metadata), result=_wired(record.result)
+            )
+            for record in records
+        ]
+
+    async def history(self, job_id: str) -> list[Transition] | None:
+        """Return a job's changes of state, the oldest first, or None for an unknown job."""
+        history, _ = await self._ask("history", lambda store: store.history(job_id))
+        return history  # type: ignore[no-any-return]
+
+    async def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        counts, _ = await self._ask("counts", lambda store: store.counts())
+        return counts  # type: ignore[no-any-return]
+
+    async def backlog(self, queues: Collection[str] | None) -> Backlog:
+        """Return how many jobs wait in ``queues``, or in all."""
+        backlog, _ = await self._ask("backlog", lambda store: store.backlog(queues))
+        return backlog  # type: ignore[no-any-return]
+
+    async def delete(self, job_id: str) -> bool:
+        """Remove an ended job."""
+        deleted, _ = await self._ask("delete", lambda store: store.delete(job_id))
+        return deleted  # type: ignore[no-any-return]
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        """Give a held job its plan."""
+        plan = attrs.evolve(plan, function=None)
+        started, _ = await self._ask("start_held", lambda store: store.start_held(job_id, plan))
+        return started  # type: ignore[no-any-return]
+
+    async def claim(
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Start up to ``limit`` ready jobs."""
+
+        async def claim(store: MemoryJobStore) -> list[Claim]:
+            claims = await store.claim(claim_id, limit=limit, lease=lease, room=room, executors=executors)
+            return [Claim(copied(claim.entry), claim.id, claim.attempt) for claim in claims]
+
+        claims, _ = await self._ask("claim", claim)
+        self._tell(claim.entry for claim in claims)
+        return claims  # type: ignore[no-any-return]
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Let claims last, and report on each."""
+
+        async def renew(store: MemoryJobStore) -> list[LeaseReport]:
+            return [LeaseReport(each.held, copied(each.entry)) for each in await store.renew(claims, lease)]
+
+        reports, _ = await self._ask("renew", renew)
+        return reports  # type: ignore[no-any-return]
+
+    async def finish(
+        self, claim: Claim, outcome: Outcome, *, error: JobError | None = None, messages: Sequence[Message] = ()
+    ) -> bool:
+        """End a running job."""
+        outcome, sent = _outcome(outcome), [_message(message) for message in messages]
+        return await self._write(
+            "finish", claim, lambda store: store.finish(claim, outcome, error=error, messages=sent)
+        )
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        """Let a failed attempt be followed by another."""
+        sent = [_message(message) for message in messages]
+        return await self._write("retry", claim, lambda store: store.retry(claim, error, delay, messages=sent))
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Return a running job to its queue."""
+        sent = [_message(message) for message in messages]
+        return await self._write("release", claim, lambda store: store.release(claim, reason, messages=sent))
+
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        """Ask to cancel."""
+
+        async def request(store: MemoryJobStore) -> CancelReply | None:
+            reply = await store.request_cancel(job_id, reason, grace)
+            return None if reply is None else CancelReply(copied(reply.entry), reply.accepted)
+
+        reply, changes = await self._ask("request_cancel", request)
+        self._tell(changes)
+        return reply  # type: ignore[no-any-return]
+
+    async def save_state(self, claim: Claim, value: Any) -> bool:
+        """Keep a value for the job's next attempt."""
+        value = _wired(value)
+        return await self._write("save_state", claim, lambda store: store.save_state(claim, value))
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        """Append an attempt's messages."""
+        sent = [_message(message) for message in messages]
+        return await self._write("append_messages", claim, lambda store: store.append_messages(claim, sent))
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return kept messages."""
+        messages, _ = await self._ask("read_messages", lambda store: store.read_messages(job_id, after, limit))
+        return None if messages is None else [_message(message) for message in messages]
+
+    async def advance(self) -> float:
+        """Do what has fallen due."""
+        pause, changes = await self._ask("advance", lambda store: store.advance())
+        self._tell(changes)
+        return pause  # type: ignore[no-any-return]
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept."""
+        pause, _ = await self._ask("prune", lambda store: store.prune())
+        return pause  # type: ignore[no-any-return]
+
+
+# -- encoding and decoding
+
+
+def copied(entry: JobEntry) -> JobEntry:
+    """Return a job as the other side sees it: a copy of its own, without functions and streams."""
+    twin = copy.copy(entry)
+    twin.plan = attrs.evolve(entry.plan, function=None)
+    twin.log = None
+    twin.payload = _wired(entry.payload)
+    twin.metadata = _wired(entry.metadata)
+    twin.saved_state = _wired(entry.saved_state)
+    twin.tags = None if entry.tags is None else dict(entry.tags)
+    twin.outcome = None if entry.outcome is None else _outcome(entry.outcome)
+    twin.steps = None if entry.steps is None else list(entry.steps)
+    return twin
+
+
+async def _copied(loading: Any) -> JobEntry | None:
+    entry = await loading
+    return None if entry is None else copied(entry)
+
+
+def _message(message: Message) -> Message:
+    if isinstance(message, Token):
+        return attrs.evolve(message, value=_wired(message.value))
+    if isinstance(message, End):
+        return attrs.evolve(message, outcome=_outcome(message.outcome))
+    return message
+
+
+def _outcome(outcome: Outcome) -> Outcome:
+    return Completed(_wired(outcome.result)) if isinstance(outcome, Completed) else outcome
+
+
+def _wired(value: Any) -> Any:
+    return decode_value(encode_value("what is sent", value))
+
+
+def _at_once(call: Any) -> Any:
+    """Return what a call to the memory store returns: it never waits, so that nothing comes between its parts."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("the server's store waits")
