@@ -61,7 +61,8 @@ class Tails:
         while not is_pointless():
             read = partial(self._store.read_messages, entry.id, log.last, PIECE)
             before = log.last
-            log.extend(await keep_trying(read, is_pointless) or [])
+            messages = await keep_trying(read, is_pointless)
+            log.extend(messages or [])
             if log.last == before:
                 return
 
