@@ -265,6 +265,27 @@ async def test_no_thread_behind_an_ending() -> None:
             assert living == 0
 
 
+async def test_thread_that_swallows_its_cancellation() -> None:
+    """A thread that catches what tells it of its end, and returns, does not become a success."""
+
+    def executor(job: Any) -> str:
+        try:
+            while True:
+                job.send("alive")
+        except BaseException:
+            return "all is well"
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor)
+        async with job.subscribe() as messages:
+            await messages.receive()
+        assert await job.cancel("stop")
+        assert await job.wait() == Cancelled("stop")
+        timed = await (await registry.submit(executor, time_limit=0.01)).wait()
+        assert isinstance(timed, Failed)
+        assert timed.error.kind == "timeout"
+
+
 async def test_nobody_listening() -> None:
     """Jobs that nobody watches run, fail and are cancelled all the same."""
 

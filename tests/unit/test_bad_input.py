@@ -15,7 +15,7 @@ import trio.testing
 import jobtrio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 NAN = math.nan
 INF = math.inf
@@ -35,6 +35,11 @@ async def produce(job: jobtrio.JobContext) -> AsyncIterator[int]:
     yield 1
 
 
+def enumerate_payload(job: jobtrio.JobContext) -> Iterator[int]:
+    """Be a generator, which no executor can be either."""
+    yield from job.payload
+
+
 class Worker:
     """A class that was given where an executor was due."""
 
@@ -48,7 +53,7 @@ BAD_COUNTS = (0, -1, 1.5, NAN, INF, "3", True, [1])
 BAD_NAMES = ("", LONG, "a\nb", "a\x00", "\ud800", 3, b"x", ["x"])
 BAD_TAGS = (3, "abc", ["a"], {"a": 1}, {"a": None}, {1: "a"}, {"a": ["b"]}, {b"a": "b"})
 BAD_METADATA = (3, "abc", ["a"], {1: "a"}, {None: 1})
-BAD_EXECUTORS = (None, 3, b"work", ["work"], Worker, produce, object())
+BAD_EXECUTORS = (None, 3, b"work", ["work"], Worker, produce, enumerate_payload, object())
 
 OPTIONS: dict[str, Iterable[Any]] = {
     "job_id": BAD_NAMES,
