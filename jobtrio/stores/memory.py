@@ -8,7 +8,6 @@ records by wall time.
 from __future__ import annotations
 
 import time
-from collections import deque
 from contextlib import asynccontextmanager
 from itertools import count
 from math import inf
@@ -18,13 +17,13 @@ import trio
 
 from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest, JobEntry, Plan
-from jobtrio._errors import DuplicateJobError, IllegalTransitionError, QueueFullError, UnknownJobError
+from jobtrio._errors import IllegalTransitionError, QueueFullError, UnknownJobError
 from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, Failed, JobError, JobRecord, Outcome, Transition
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
-from jobtrio.stores._index import JobIndex
 from jobtrio.stores._ready import ReadyQueue
+from jobtrio.stores._shelf import Shelf
 from jobtrio.stores._timers import Timer, TimerHeap
 
 if TYPE_CHECKING:
@@ -47,13 +46,11 @@ class MemoryJobStore(JobStore):
     poll_interval = inf
 
     def __init__(self) -> None:
-        self._jobs: dict[str, JobEntry] = {}
-        self._keys: dict[str, JobEntry] = {}
-        self._index = JobIndex()
+        self._shelf = Shelf()
+        self._jobs = self._shelf.jobs
+        self._index = self._shelf.index
         self._ready = ReadyQueue()
         self._timers = TimerHeap()
-        self._ended: deque[JobEntry] = deque()  # by ``due``, their end; with removed ones, counted in _removed
-        self._removed = 0
         self._claims: dict[str, list[Claim]] = {}
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
@@ -63,6 +60,7 @@ class MemoryJobStore(JobStore):
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
         self.settings = settings
+        self._shelf.retention = settings.retention
         yield
 
     # -- putting in, finding, taking out
@@ -72,7 +70,7 @@ class MemoryJobStore(JobStore):
         if len(entries) == 1 and entries[0].key is None and entries[0].id not in self._jobs:
             placed, answer = entries, list(entries)
         else:
-            placed, answer = self._sort_out(entries, submission)
+            placed, answer = self._shelf.sort_out(entries, submission)
         if placed:
             if self._waiting + len(placed) > self.settings.max_queued:
                 raise QueueFullError(self.settings.max_queued)
@@ -81,37 +79,12 @@ class MemoryJobStore(JobStore):
             self.settings.listener.work_ready()
         return answer
 
-    def _sort_out(self, entries: Sequence[JobEntry], submission: str) -> tuple[list[JobEntry], list[JobEntry]]:
-        """Return which of the jobs are new, and for each the one that stands for it from now on."""
-        placed: dict[str, JobEntry] = {}
-        keys: dict[str, JobEntry] = {}
-        answer: list[JobEntry] = []
-        for entry in entries:
-            kept = self._jobs.get(entry.id)
-            if kept is not None and kept.submission == submission:
-                answer.append(kept)
-                continue
-            holder = None if entry.key is None else self._keys.get(entry.key) or keys.get(entry.key)
-            if holder is not None:
-                answer.append(holder)
-                continue
-            if kept is not None or entry.id in placed:
-                raise DuplicateJobError(entry.id)
-            placed[entry.id] = entry
-            if entry.key is not None:
-                keys[entry.key] = entry
-            answer.append(entry)
-        return list(placed.values()), answer
-
     def _place(self, entry: JobEntry, submission: str) -> None:
         self._waiting += 1
         entry.order = entry.ticket = next(self._numbers)
         entry.submission = submission
         entry.state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
-        self._jobs[entry.id] = entry
-        if entry.key is not None:
-            self._keys[entry.key] = entry
-        self._index.add(entry)
+        self._shelf.put(entry)
         self.settings.listener.changed(entry)
         is_held = entry.plan.executor is None
         if not entry.delay and not is_held:
@@ -135,16 +108,15 @@ class MemoryJobStore(JobStore):
 
     def peek(self, job_id: str) -> JobEntry | None:
         """Return a job, or None, at once."""
-        self._evict()
-        return self._jobs.get(job_id)
+        return self._shelf.get(job_id)
 
     def __len__(self) -> int:
-        self._evict()
+        self._shelf.evict()
         return len(self._jobs)
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, the oldest first."""
-        self._evict()
+        self._shelf.evict()
         after = 0
         if query.after is not None:
             last = self._jobs.get(query.after)
@@ -164,7 +136,7 @@ class MemoryJobStore(JobStore):
 
     def tally(self) -> dict[JobState, int]:
         """Return how many jobs are in each state, at once."""
-        self._evict()
+        self._shelf.evict()
         return {state: self._index.count(state) for state in JobState}
 
     async def backlog(self, queues: Collection[str] | None) -> Backlog:
@@ -183,11 +155,7 @@ class MemoryJobStore(JobStore):
                 None,
                 f"job {job_id!r} is {entry.state}: only an ended job can be removed; cancel it first",
             )
-        self._forget(entry)
-        self._removed += 1
-        if 2 * self._removed > len(self._ended):
-            self._ended = deque(entry for entry in self._ended if entry.id in self._jobs)
-            self._removed = 0
+        self._shelf.remove(entry)
         return True
 
     # -- running
@@ -381,10 +349,8 @@ class MemoryJobStore(JobStore):
 
     async def prune(self) -> float:
         """Remove ended jobs that are too old; return the seconds until there may be more."""
-        self._evict()
-        if not self._ended:
-            return inf
-        return max(self._ended[0].due + self.settings.retention.finished_for - trio.current_time(), 0.0)
+        self._shelf.evict()
+        return self._shelf.next_eviction()
 
     async def abandon(self, reason: str) -> None:
         """End every living job: none can outlive the process."""
@@ -463,28 +429,7 @@ class MemoryJobStore(JobStore):
         if entry.log is not None:
             entry.log.finish(outcome)
         self.settings.listener.changed(entry)
-        entry.due = now = trio.current_time()
-        self._ended.append(entry)
-        self._evict(now)
-
-    def _evict(self, now: float | None = None) -> None:
-        """Forget the ended jobs that `Retention` no longer keeps."""
-        ended, retention = self._ended, self.settings.retention
-        if not ended:
-            return
-        oldest = (trio.current_time() if now is None else now) - retention.finished_for
-        while ended and (ended[0].due <= oldest or len(ended) - self._removed > retention.finished_jobs):
-            entry = ended.popleft()
-            if self._jobs.get(entry.id) is entry:
-                self._forget(entry)
-            else:
-                self._removed -= 1
-
-    def _forget(self, entry: JobEntry) -> None:
-        del self._jobs[entry.id]
-        self._index.remove(entry)
-        if entry.key is not None and self._keys.get(entry.key) is entry:
-            del self._keys[entry.key]
+        self._shelf.end(entry)
 
 
 def _expired(entry: JobEntry) -> JobError:
