@@ -76,6 +76,8 @@ def places() -> dict[str, Path]:
         for kind, argument, _ in PART.findall(path.read_text(encoding="utf-8")):
             if kind == "reference":
                 found[argument] = path
+            elif kind == "module":
+                found.update(dict.fromkeys(_names_of(argument), path))
     return found
 
 
@@ -85,6 +87,10 @@ def link_to(dotted: str, page: Path) -> str:
     anchor = slug(dotted.removeprefix(entry.rpartition(".")[0]))
     target = places()[entry]
     return f"#{anchor}" if target == page else f"{relpath(target, page.parent)}#{anchor}"
+
+
+def _names_of(module: str) -> list[str]:
+    return [f"{module}.{name}" for name in reference.resolve(module).__all__]
 
 
 def _find(name: str, around: str, page: Path) -> str | None:
@@ -116,6 +122,11 @@ def _output(argument: str, _: Path) -> str:
 
 def _reference(argument: str, page: Path) -> str:
     return reference.entry(argument, lambda name: _find(name, argument, page))
+
+
+def _module(argument: str, page: Path) -> str:
+    """The entries of all public names of a module."""
+    return "\n".join(_reference(dotted, page) for dotted in _names_of(argument))
 
 
 def _names(argument: str, page: Path) -> str:
@@ -161,6 +172,7 @@ KINDS: dict[str, Callable[[str, Path], str]] = {
     "example": _example,
     "output": _output,
     "reference": _reference,
+    "module": _module,
     "names": _names,
     "diagram": _diagram,
     "transitions": _transitions,

@@ -113,8 +113,10 @@ def _class(name: str, cls: type, links: Links) -> list[str]:
     parts = []
     if attrs.has(cls) or name in CONSTRUCTED:
         parts.append(_fence(_signature(name, cls)))
-    bases = [base for base in cls.__bases__ if base not in (object, enum.Enum) and not _is_private(base)]
-    if bases:
+    bases = [base for base in cls.__bases__ if base not in (object, tuple, enum.Enum) and not _is_private(base)]
+    if tuple in cls.__bases__:
+        parts.append("A named tuple.")
+    elif bases:
         parts.append("A subclass of " + _and(f"`{_qualified(base)}`" for base in bases) + ".")
         parts[-1] = _ticks(parts[-1], links)
     parts.append(prose(inspect.getdoc(cls) or "", links))
@@ -158,7 +160,7 @@ def _signature(name: str, thing: Any) -> str:
     shown = [_parameter(each) for each in parameters]
     for n, each in enumerate(parameters):
         if each.kind is each.KEYWORD_ONLY:
-            shown.insert(n, "*")
+            shown.insert(n, "*")  # behind it, callers have to name the parameters
             break
     before, after = _frame(thing)
     line = f"{before}{name}({', '.join(shown)}){after}"
@@ -181,7 +183,8 @@ def _frame(thing: Any) -> tuple[str, str]:
 def _parameter(parameter: inspect.Parameter) -> str:
     annotation = "" if parameter.annotation is parameter.empty else f": {_annotation(parameter.annotation)}"
     if parameter.default is parameter.empty:
-        return f"{parameter.name}{annotation}"
+        star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        return f"{star}{parameter.name}{annotation}"
     return f"{parameter.name}{annotation} = {_default(parameter.default)}"
 
 
