@@ -36,7 +36,7 @@ def encode_value(name: str, value: Any) -> bytes:
     if len(data) > SIZE_LIMIT:
         raise PayloadError(f"{name} must be at most {SIZE_LIMIT} bytes of JSON; got {len(data)}")
     if b"null" in data:
-        _refuse_not_finite(name, value)
+        _refuse_not_finite(name, msgspec.to_builtins(value))
     return data
 
 
@@ -46,12 +46,12 @@ def decode_value(data: bytes) -> Any:
 
 
 def _refuse_not_finite(name: str, value: Any) -> None:
-    """Raise `PayloadError` for a NaN or an infinity, which would come back as null."""
+    """Raise `PayloadError` for a NaN or an infinity in plain values, which would come back as null."""
     if isinstance(value, float) and not math.isfinite(value):
         raise PayloadError(f"{name} must be what JSON can hold; it contains {value!r}")
     if isinstance(value, dict):
         for item in value.values():
             _refuse_not_finite(name, item)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, list):
         for item in value:
             _refuse_not_finite(name, item)

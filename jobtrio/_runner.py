@@ -140,11 +140,11 @@ class Runner:
                 await self._finish(attempt, _storable(step, spool), spool)
             case Again(error=error, delay=delay):
                 retry = partial(self._store.retry, claim, error, delay, messages=_rest(spool))
-                if await keep_trying(retry, attempt.is_lost) and entry.outcome is None:
+                if await self._write(attempt, retry, spool) and entry.outcome is None:
                     self._open_log(entry).restart(claim.attempt, error, delay)
             case GiveBack():
                 release = partial(self._store.release, claim, SHUTDOWN, messages=_rest(spool))
-                await keep_trying(release, attempt.is_lost)
+                await self._write(attempt, release, spool)
             case LetGo():
                 if _rest(spool):
                     self._let_go(entry)  # what was shown here and not stored is not part of the stream
@@ -157,7 +157,14 @@ class Runner:
             await self._store.finish(attempt.claim, step.outcome, error=step.error)
             return
         finish = partial(self._store.finish, attempt.claim, step.outcome, error=step.error, messages=_rest(spool))
-        await keep_trying(finish, attempt.is_lost)
+        await self._write(attempt, finish, spool)
+
+    async def _write(self, attempt: Attempt, write: Callable[[], Awaitable[bool]], spool: Spool | None) -> bool:
+        """Write what becomes of a job, however long that takes; tell whether its claim still held it."""
+        kept = await keep_trying(write, attempt.is_lost)
+        if not kept and _rest(spool):
+            self._let_go(attempt.claim.entry)
+        return bool(kept)
 
 
 def _rest(spool: Spool | None) -> list[Message]:
