@@ -52,6 +52,6 @@ def _refuse_not_finite(name: str, value: Any) -> None:
     if isinstance(value, dict):
         for item in value.values():
             _refuse_not_finite(name, item)
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         for item in value:
             _refuse_not_finite(name, item)
