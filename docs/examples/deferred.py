@@ -22,13 +22,13 @@ async def handle_stream(registry: jobtrio.JobRegistry, job_id: str) -> None:
 
 
 async def main() -> None:
-    async with jobtrio.open_registry(retention=jobtrio.Retention(held_for=120)) as registry:
+    async with jobtrio.open_registry(retention=jobtrio.Retention(held_for=2)) as registry:
         job_id = await handle_post(registry, "to be or not")
         await handle_stream(registry, job_id)
         await handle_stream(registry, job_id)  # a reload joins, and sees the same
 
         forgotten = await handle_post(registry, "never streamed")
-        await trio.sleep(121)
+        await trio.sleep(2.5)
         print((await registry.get(forgotten)).outcome)
 
 

@@ -25,9 +25,9 @@ async def all_of(registry: jobtrio.JobRegistry, user: str) -> list[jobtrio.JobRe
 
 async def main() -> None:
     async with jobtrio.open_registry() as registry:
-        for seconds in (1, 2, 60):
+        for seconds in (0.1, 0.2, 60):
             await registry.submit(render, seconds, tags={"user": "ann", "kind": "render"})
-        await trio.sleep(5)
+        await trio.sleep(0.5)
 
         for record in await all_of(registry, "ann"):
             print(f"{record.executor}({record.payload}) is {record.state}")

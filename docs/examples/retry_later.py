@@ -4,7 +4,7 @@ import trio
 
 import jobtrio
 
-ANSWERS = iter([(503, 30), (503, 60), (404, None)])
+ANSWERS = iter([(503, 1), (503, 2), (404, None)])
 
 
 async def fetch(job: jobtrio.JobContext) -> None:

@@ -5,7 +5,7 @@ import trio
 import jobtrio
 from jobtrio.executors import run_command
 
-SCRIPT = "echo compiling; sleep 0.1; echo 'main.c: no such file' >&2; sleep 0.1; exit 2"
+SCRIPT = "echo compiling; sleep 0.3; echo 'main.c: no such file' >&2; exit 2"
 
 
 async def main() -> None:

@@ -36,7 +36,7 @@ async def waited_for(job: jobtrio.Job) -> None:
     async with job.subscribe(lossless=True) as messages:
         received = []
         async for message in messages:
-            await trio.sleep(5)
+            await trio.sleep(0.5)
             if isinstance(message, jobtrio.Token):
                 received.append(message.value)
         print(f"received {received}")
