@@ -101,6 +101,7 @@ class RegistryCore:
         self._calls = 0
         self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
+        self.serving = trio.Event()
         self._served = trio.Event()
         self._tails = Tails(self.store, self.runs_here, _refresh)
         self._runner = Runner(
@@ -140,6 +141,7 @@ class RegistryCore:
                     async with trio.open_nursery() as jobs:
                         self._dispatcher.jobs = jobs
                         jobs.start_soon(self._dispatch)
+                        self.serving.set()
                     services.cancel_scope.cancel()
         finally:
             self._tails.nursery = self._dispatcher.jobs = None

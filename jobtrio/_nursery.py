@@ -32,7 +32,7 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
                 body = exc
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        exceptions = list(group.exceptions)
+        exceptions = [_only(exc) for exc in group.exceptions]
         if body is not None and not isinstance(body, trio.Cancelled):
             exceptions.insert(0, body)
         if len(exceptions) == 1:
@@ -43,3 +43,10 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
             raise body
         finally:
             body = None
+
+
+def _only(exc: BaseException) -> BaseException:
+    """Return the one exception that nested nurseries have wrapped, or the group that holds several."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

@@ -389,6 +389,7 @@ async def open_registry(
     async with core.store.open(core.settings), open_background_nursery() as nursery:
         nursery.start_soon(core.serve)
         try:
+            await core.serving.wait()
             yield JobRegistry(core)
             await core.wait_done()
         finally:
