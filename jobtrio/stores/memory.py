@@ -252,7 +252,7 @@ class MemoryJobStore(JobStore):
         if not self._holds(claim):
             return self._has_settled(claim)
         entry = self._append(claim, messages) if messages else self._jobs[claim.entry.id]
-        if entry.cancel is not None and not isinstance(outcome, Cancelled):
+        if entry.cancel is not None:
             error = outcome.error if isinstance(outcome, Failed) else error
             outcome = Cancelled(entry.cancel.reason)
         self._end(entry, outcome, error)
@@ -298,6 +298,8 @@ class MemoryJobStore(JobStore):
             return CancelReply(entry, False)
         if entry.cancel is None:
             entry.cancel = CancelRequest(time.time(), reason, grace)
+        elif grace < entry.cancel.grace:
+            entry.cancel = entry.cancel._replace(grace=grace)
         if entry.state is JobState.RUNNING:
             self.settings.listener.cancel_requested(job_id)
         else:
