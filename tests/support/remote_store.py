@@ -43,6 +43,7 @@ class Network:
         hanging: The names of calls that are not answered now; ``"*"`` stands for all.
         failing: The names of calls that fail now.
         deaf: Whether signals are lost.
+        slow: How long the replies to some calls take, by name, in seconds.
     """
 
     def __init__(self, latency: float, patience: float) -> None:
@@ -53,16 +54,24 @@ class Network:
         self.hanging: set[str] = set()
         self.failing: set[str] = set()
         self.deaf = False
+        self.slow: dict[str, float] = {}
         self._faults: dict[int, When] = {}
+        self._unsteady: set[str] = set()
 
     def fail_at(self, n: int, when: When) -> None:
         """Have the n-th call from now fail, before or after it is carried out."""
         self._faults[len(self.calls) + n] = when
 
+    def lose_every_other(self, name: str) -> None:
+        """Have every other reply to the calls of this name be lost, the first one too."""
+        self._unsteady.add(name)
+
     async def carry(self, name: str, work: Callable[[], T]) -> T:
         """Do ``work`` at the other end and bring back what it returns."""
         self.calls.append(name)
         fault = self._faults.pop(len(self.calls), None)
+        if name in self._unsteady and self.calls.count(name) % 2:
+            fault = "after"
         with trio.move_on_after(self._patience):
             return await self._carry(name, work, fault)
         raise StoreUnavailableError(f"no answer to {name}")
@@ -75,7 +84,7 @@ class Network:
         answer = work()
         if fault == "after":
             raise StoreUnavailableError(f"the reply to {name} was lost")
-        await trio.sleep(self.latency)
+        await trio.sleep(self.slow.get(name, self.latency))
         await self._check(name)
         return answer
 
@@ -96,9 +105,12 @@ class Server:
 
     def serve(self, client: RemoteStore, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
         """Carry out one call, whole; return what it returned and the jobs that it changed, as they then were."""
-        self.store.settings = attrs.evolve(client.settings, listener=self)
         self._changes = []
-        return _at_once(call(self.store)), self._changes
+        return _at_once(self._serve(attrs.evolve(client.settings, listener=self), call)), self._changes
+
+    async def _serve(self, settings: StoreSettings, call: Callable[[MemoryJobStore], Any]) -> Any:
+        async with self.store.open(settings):
+            return await call(self.store)
 
     def changed(self, entry: JobEntry) -> None:
         """Note a change for the client whose call made it."""

@@ -1,0 +1,266 @@
+"""A store of another machine is away for a while, or for good: work goes on, ends are written, nobody hangs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from remote_store import RemoteStore, Server
+
+import jobtrio
+from jobtrio import (
+    Completed,
+    End,
+    Executors,
+    JobContext,
+    JobState,
+    PayloadError,
+    Restart,
+    RetryPolicy,
+    StoreUnavailableError,
+    Token,
+    UnknownExecutorError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio.testing import MockClock
+
+LEASE = 60.0
+
+executors = Executors()
+
+
+@executors.register("count")
+async def count(job: JobContext) -> int:
+    """Send the numbers up to the payload, a second apart."""
+    for number in range(job.payload):
+        await job.send(number)
+        await trio.sleep(1)
+    return int(job.payload)
+
+
+@executors.register("fail", retry=RetryPolicy(max_attempts=2, initial=1, jitter=0))
+async def fail(job: JobContext) -> None:
+    await trio.sleep(1)
+    raise ValueError("no")
+
+
+@executors.register("hang")
+async def hang(job: JobContext) -> None:
+    await trio.sleep_forever()
+
+
+def set_away(store: RemoteStore, kind: str) -> None:
+    """Begin an outage in which calls fail at once, or are not answered."""
+    if kind == "away":
+        store.network.away = True
+    else:
+        store.network.hanging = {"*"}
+
+
+def set_back(store: RemoteStore) -> None:
+    """End an outage."""
+    store.network.away = False
+    store.network.hanging = set()
+
+
+KINDS = ("away", "hanging")
+
+
+async def tokens(job: jobtrio.Job) -> list[Any]:
+    return [value async for value in job.tokens()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_running_jobs_run_on(autojump_clock: MockClock, kind: str) -> None:
+    """Jobs that run send and end during an outage; what they sent and how they ended is stored afterwards."""
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        short, long = await registry.submit("count", 5), await registry.submit("count", 25)
+        failing = await registry.submit("fail")
+        await trio.sleep(0.5)
+        set_away(store, kind)
+        with short.subscribe() as messages:  # consumers here see it as it happens
+            seen = [(await messages.receive()) for _ in range(5)]
+        assert [m.value for m in seen if isinstance(m, Token)] == [0, 1, 2, 3, 4]
+        await trio.sleep(15)
+        assert short.outcome is None  # an ending that is not kept is none
+        set_back(store)
+        assert await short.wait() == Completed(5)
+        assert await long.wait() == Completed(25)
+        assert isinstance(await failing.wait(), jobtrio.Failed)
+        for job, length in ((short, 5), (long, 25)):
+            stored = await store.read_messages(job.id, 0, 100)
+            assert stored is not None
+            assert stored[-1] == End(length + 1, Completed(length))
+            assert [m.value for m in stored if isinstance(m, Token)] == [*range(length)]
+            assert len(await registry.history(job.id)) == 3
+        kinds = [type(m) for m in await store.read_messages(failing.id, 0, 100) or ()]
+        assert kinds == [Restart, End]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_callers_wait_no_longer_than_the_limit(autojump_clock: MockClock, kind: str) -> None:
+    """Each call that needs the store fails after ``outage_limit`` seconds, clearly, and works again afterwards."""
+    store = RemoteStore(Server(), outage_limit=4)
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("count", 0)
+        await job.wait()
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: registry.submit("count", 0),
+            lambda: registry.submit_many([jobtrio.JobSpec("count", 0)]),
+            lambda: registry.create_job(),
+            lambda: registry.get(job.id),
+            lambda: registry.find(),
+            lambda: registry.history(job.id),
+            lambda: registry.cancel(job.id),
+            lambda: registry.remove(job.id),
+            lambda: registry.drain(),
+        ]
+        set_away(store, kind)
+        for call in calls:
+            began = trio.current_time()
+            with pytest.raises(StoreUnavailableError, match="the store was away for 4 s"):
+                await call()
+            assert 3.9 < trio.current_time() - began < 4.5
+        set_back(store)
+        for call in calls:
+            await call()
+
+
+async def test_a_short_outage_goes_unnoticed(autojump_clock: MockClock) -> None:
+    """A submission during an outage that is over in time succeeds, and there is one job."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry, trio.open_nursery() as nursery:
+
+        async def come_back() -> None:
+            await trio.sleep(5)
+            set_back(store)
+
+        set_away(store, "away")
+        nursery.start_soon(come_back)
+        job = await registry.submit("count", 2)
+        assert await job.wait() == Completed(2)
+        assert len(await registry.find()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_opening(autojump_clock: MockClock, kind: str) -> None:
+    """A registry can't be opened on a store that is away, and says so in time."""
+    store = RemoteStore(Server(), outage_limit=4)
+    set_away(store, kind)
+    with trio.fail_after(5), pytest.raises(StoreUnavailableError):
+        async with jobtrio.open_registry(executors, store=store):
+            raise AssertionError("opened")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("executor", ["count", "fail", "hang"])
+@pytest.mark.parametrize("how", ["normally", "by an exception", "by a cancellation"])
+async def test_leaving_for_good(autojump_clock: MockClock, kind: str, executor: str, how: str) -> None:
+    """With the store gone for good, leaving takes no longer than a lease and a call's limit, whatever runs."""
+    server = Server()
+    store = RemoteStore(server)
+    with trio.fail_after(100 * LEASE), trio.CancelScope() as scope:
+        try:
+            async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+                await registry.submit(executor, 5)
+                await trio.sleep(0.5)
+                set_away(store, kind)
+                began = trio.current_time()
+                if how == "by an exception":
+                    raise KeyError("mine")
+                if how == "by a cancellation":
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+        except KeyError:
+            assert how == "by an exception"
+    assert trio.current_time() - began <= LEASE + store.outage_limit
+    async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE) as registry:
+        (record,) = await registry.find()
+        assert not record.state.is_final  # it was neither lost nor made up
+
+
+async def test_waiters_when_their_registry_closes(autojump_clock: MockClock) -> None:
+    """Who waits for a job that goes on elsewhere gets an error when the registry closes, in each way of waiting."""
+    server = Server()
+    errors: list[str] = []
+
+    async def expect(wait: Callable[[], Awaitable[Any]]) -> None:
+        with pytest.raises(trio.BrokenResourceError, match="closed before the job ended"):
+            await wait()
+        errors.append("broken")
+
+    async with trio.open_nursery() as nursery:
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as registry:
+            job = await registry.submit("count", 3)
+
+            for wait in (job.wait, job.result, job.subscribe().receive, lambda: tokens(job)):
+                nursery.start_soon(expect, wait)
+            await trio.sleep(1)
+            assert not errors
+    assert errors == ["broken"] * 4
+    assert job.outcome is None
+
+
+async def test_payloads_are_checked_first(autojump_clock: MockClock) -> None:
+    """What can't be stored is refused before anything is, and fails the job where the job sends or returns it."""
+    results: list[str] = []
+    odd = Executors()
+
+    @odd.register("send")
+    async def send(job: JobContext) -> None:
+        for call in (job.send, job.save_state):
+            with pytest.raises(PayloadError):
+                await call(object())
+        with pytest.raises(PayloadError):
+            job.send_nowait([1, float("nan")])
+        results.append("refused")
+
+    @odd.register("return")
+    async def give(job: JobContext) -> object:
+        return object()
+
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(odd, store=store) as registry:
+        before = list(store.network.calls)
+        for bad in (object(), {"x": float("inf")}, [lambda: None]):
+            with pytest.raises(PayloadError, match="payload"):
+                await registry.submit("send", bad)
+            with pytest.raises(PayloadError, match="metadata"):
+                await registry.submit("send", metadata={"x": bad})
+            with pytest.raises(PayloadError):
+                await registry.submit_many([jobtrio.JobSpec("send"), jobtrio.JobSpec("send", bad)])
+        assert "insert" not in store.network.calls[len(before) :]
+        assert await (await registry.submit("send")).wait() == Completed(None)
+        assert results == ["refused"]
+        outcome = await (await registry.submit("return")).wait()
+        assert isinstance(outcome, jobtrio.Failed)
+        assert outcome.error.type == "PayloadError"
+
+
+async def test_unknown_executors_are_left_to_others(autojump_clock: MockClock) -> None:
+    """A worker takes only jobs whose executors it has; submitting under a name that it does not know fails."""
+    server = Server()
+    one, other = Executors(), Executors()
+    one.register("one")(count)
+    one.register("other")(count)
+
+    @other.register("other")
+    async def work(job: JobContext) -> str:
+        return "by the other"
+
+    async with jobtrio.open_registry(one, store=RemoteStore(server), queues={}) as submitter:
+        with pytest.raises(UnknownExecutorError):
+            await submitter.submit("third")
+        with pytest.raises(UnknownExecutorError):
+            await submitter.submit(work)
+        first, second = await submitter.submit("one", 0), await submitter.submit("other")
+        async with jobtrio.open_registry(other, store=RemoteStore(server)):
+            assert await second.wait() == Completed("by the other")
+            await trio.sleep(20)
+            assert (await submitter.get(first.id)).state == JobState.QUEUED
