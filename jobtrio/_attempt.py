@@ -8,7 +8,7 @@ stores, retries or other jobs: it returns a `Verdict`.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim
+
+EXITS = (KeyboardInterrupt, SystemExit)
+"""What ends the program rather than a job."""
+
+_Kinds: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
 
 
 class Attempt:
@@ -129,17 +134,9 @@ class Attempt:
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 try:
                     result = await resolve(entry)(context)
-                except trio.Cancelled as exc:
-                    self._note_cancelled(exc)
-                    if not scope.cancel_called:
-                        raise
-                    # It has reached the scope that it was raised for. An outer one that is cancelled as well raises
-                    # again at the next checkpoint; to raise through the nursery would only cost a group.
-                except (KeyboardInterrupt, SystemExit):
-                    raise
                 except BaseException as exc:
-                    raised = exc
-                    if nursery.child_tasks:
+                    raised = self._sift(exc, scope)
+                    if raised is not None and nursery.child_tasks:
                         self._fail(scope)
         except BaseException as exc:
             group = exc
@@ -148,8 +145,10 @@ class Attempt:
             timed_out = self.is_timed_out
             self.over = True
             context.close()
-            if group is not None and trio.current_effective_deadline() == -inf:
-                _raise_cancelled(group)
+            if group is not None:
+                _let_out(group)
+            elif cut and raised is not None and not (timed_out or self._failed):
+                self._self_cancelled = True  # no child failed, and the scope was cancelled before this was raised
             return self._judge(result, _merge(raised, group), cut=cut, timed_out=timed_out)
         finally:
             raised = group = None  # their tracebacks hold this frame
@@ -160,14 +159,35 @@ class Attempt:
             self._failed = True
             scope.cancel(reason="the executor raised")
 
-    def _note_cancelled(self, exc: trio.Cancelled) -> None:
-        # Only the executor's own cancelling is an explicit one that neither stop() nor _fail() has made.
-        if self._cause is None and exc.source == "explicit":
-            self._self_cancelled = True
+    def _sift(self, exc: BaseException, scope: trio.CancelScope) -> BaseException | None:
+        """Return what the executor raised but for the `trio.Cancelled`s that were raised for its scope.
+
+        Raises what must leave the attempt: an exit, and what was raised because the caller is cancelled.
+        """
+        cancelled: BaseException | None = None
+        rest: BaseException | None = None
+        match exc:
+            case trio.Cancelled():
+                cancelled = exc
+            case KeyboardInterrupt() | SystemExit():
+                raise exc
+            case BaseExceptionGroup() if exc.subgroup(EXITS) is not None:
+                raise exc
+            case BaseExceptionGroup():
+                cancelled, rest = exc.split(trio.Cancelled)
+        if cancelled is None:
+            return exc
+        if not scope.cancel_called:
+            if trio.current_effective_deadline() == -inf:
+                raise exc
+            return RuntimeError(f"the executor raised a trio.Cancelled that no scope of its own asked for: {exc!r}")
+        # They have reached the scope that they were raised for. An outer one that is cancelled as well raises again at
+        # the next checkpoint; to raise them through the nursery would only cost a group.
+        if self._cause is None and _is_explicit(cancelled):
+            self._self_cancelled = True  # neither stop() nor _fail() has asked for it
+        return rest
 
     def _judge(self, result: Any, exception: BaseException | None, *, cut: bool, timed_out: bool) -> Verdict:
-        if isinstance(exception, trio.Cancelled):
-            exception = RuntimeError("the executor raised a trio.Cancelled that no scope of its own has asked for")
         cut = cut and not self._failed
         if self._cause == SHUTDOWN and not cut and not self._has_watched():
             self._cause = None  # it came to its own end within the grace
@@ -184,42 +204,44 @@ class Attempt:
         return self._context is not None and self._context.watches_stopping
 
 
-def _raise_cancelled(group: BaseException) -> None:
-    """Raise the `trio.Cancelled` in what came out of a nursery, if there is one."""
-    if isinstance(group, trio.Cancelled):
-        raise group
-    if isinstance(group, BaseExceptionGroup):
-        cancelled, _ = group.split(trio.Cancelled)
-        if cancelled is not None:
-            raise cancelled
+def _let_out(group: BaseException) -> None:
+    """Raise what of a nursery's exceptions must leave the attempt; the nursery's own scope has taken all else."""
+    if (stop := _part(group, EXITS)) is not None:
+        raise _first_leaf(stop)
+    if trio.current_effective_deadline() == -inf and (cancelled := _part(group, trio.Cancelled)) is not None:
+        raise cancelled
 
 
 def _merge(raised: BaseException | None, group: BaseException | None) -> BaseException | None:
     """Return what the executor raised and what came out of its nursery as one exception.
 
     The group that the attempt's own nursery makes is opened where it has a single exception; any other group is
-    kept whole. What must leave the registry is raised.
+    kept whole.
     """
     if group is None:
         return raised
-    leaves = [group]
-    if isinstance(group, BaseExceptionGroup):
-        stop, _ = group.split((KeyboardInterrupt, SystemExit))
-        if stop is not None:
-            raise _first_leaf(stop)
-        leaves = list(group.exceptions)
-    elif isinstance(group, (KeyboardInterrupt, SystemExit)):
-        raise group
-    leaves = [exc for exc in leaves if not isinstance(exc, trio.Cancelled)] or leaves[:1]
+    leaves = list(group.exceptions) if isinstance(group, BaseExceptionGroup) else [group]
     if raised is not None:
-        leaves = [raised, *(exc for exc in leaves if not isinstance(exc, trio.Cancelled))]
+        leaves.insert(0, raised)
     if len(leaves) == 1:
         return leaves[0]
     return BaseExceptionGroup("the executor and its child tasks raised", leaves)
 
 
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
+def _part(exc: BaseException, kinds: _Kinds) -> BaseException | None:
+    """Return ``exc`` or the part of the group that is of ``kinds``, or None."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(kinds)
+    return exc if isinstance(exc, kinds) else None
+
+
+def _first_leaf(exc: BaseException) -> BaseException:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+def _is_explicit(cancelled: BaseException) -> bool:
+    """Whether a scope was cancelled by a call, not by its deadline or a failure in its nursery."""
+    first = _first_leaf(cancelled)
+    return isinstance(first, trio.Cancelled) and first.source == "explicit"
