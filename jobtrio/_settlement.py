@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from jobtrio._checks import check_seconds
 from jobtrio._errors import GiveUp, RetryLater
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
@@ -98,44 +99,63 @@ NextStep: TypeAlias = Finish | Again | GiveBack | LetGo
 def settle(entry: JobEntry, verdict: Verdict, *, retry_on: RetryOn, outlives: bool) -> NextStep:
     """Return what becomes of a job whose current attempt has ended.
 
+    Where what the user gave gets in the way, such as a `RetryLater` without a delay, the job fails with that.
+
     Args:
         entry: The job.
         verdict: How the attempt ended.
         retry_on: Says which exceptions a job's policy retries.
         outlives: Whether the job outlives this process, so that a shutdown gives it back.
     """
-    match verdict:
-        case Returned(result=result):
-            return Finish(Completed(result))
-        case Raised(exception=exception):
-            return _after_exception(entry, exception, retry_on)
-        case TimedOut(limit=limit, exception=exception):
-            return _again_or_finish(_timed_out(limit, exception), _policy_delay(entry))
-        case Stopped(cause=cause, exception=exception):
-            return _after_stop(entry, cause, exception, outlives=outlives)
+    try:
+        match verdict:
+            case Returned(result=result):
+                return Finish(Completed(result))
+            case Raised(exception=exception):
+                return _after_exception(entry, exception, retry_on)
+            case TimedOut(limit=limit, exception=exception):
+                return _again_or_finish(_timed_out(limit, exception), _policy_delay(entry))
+            case Stopped(cause=cause, exception=exception):
+                return _after_stop(entry, cause, exception, outlives=outlives)
+    except Exception as exc:
+        return Finish(Failed(describe(exc)))
 
 
 def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     """Return an exception as a `JobError`; one that can't be shown is named all the same."""
     try:
         message = str(exception)
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
         message = f"<its text raised {type(exc).__name__}>"
     try:
         trace = "".join(traceback.format_exception(exception))
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
         trace = f"<its traceback raised {type(exc).__name__}>"
     return JobError(kind, type(exception).__name__, message[-TEXT_LIMIT:], trace[-TEXT_LIMIT:])
 
 
 def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryOn) -> NextStep:
-    if isinstance(exception, GiveUp):
+    lone = _lone_leaf(exception)
+    if isinstance(lone, GiveUp):
+        return Finish(Failed(describe(lone, "gave_up")))
+    if isinstance(lone, BaseExceptionGroup) and lone.subgroup(GiveUp) is not None:
         return Finish(Failed(describe(exception, "gave_up")))
-    error = describe(exception)
-    if isinstance(exception, RetryLater):
+    if isinstance(lone, RetryLater):
         policy = entry.plan.retry or RetryPolicy()
-        return _again_or_finish(error, exception.delay if entry.failures + 1 < policy.max_attempts else None)
-    return _again_or_finish(error, _policy_delay(entry) if _is_retried(exception, retry_on(entry)) else None)
+        return _again_or_finish(describe(lone), lone.delay if entry.failures + 1 < policy.max_attempts else None)
+    delay = _policy_delay(entry) if _is_retried(exception, retry_on(entry)) else None
+    return _again_or_finish(describe(exception), delay)
+
+
+def _lone_leaf(exception: BaseException) -> BaseException:
+    """Return the one exception that went through nurseries of the executor's own, or the group of several."""
+    while isinstance(exception, BaseExceptionGroup) and len(exception.exceptions) == 1:
+        exception = exception.exceptions[0]
+    return exception
 
 
 def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *, outlives: bool) -> NextStep:
@@ -152,7 +172,7 @@ def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *,
 
 
 def _again_or_finish(error: JobError, delay: float | None) -> NextStep:
-    return Finish(Failed(error)) if delay is None else Again(error, delay)
+    return Finish(Failed(error)) if delay is None else Again(error, check_seconds("delay", delay))
 
 
 def _policy_delay(entry: JobEntry) -> float | None:

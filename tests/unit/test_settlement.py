@@ -1,0 +1,279 @@
+"""From how an attempt ended to what becomes of its job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobtrio import Cancelled, Completed, Failed, GiveUp, JobPriority, RetryLater, RetryPolicy
+from jobtrio import _settlement as settlement
+from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._settlement import Again, Finish, GiveBack, LetGo, Raised, Returned, Stopped, TimedOut, settle
+
+TWICE = RetryPolicy(max_attempts=2, initial=7, jitter=0)
+
+
+def job(retry: RetryPolicy | None = None, attempt: int = 1, cancel: CancelRequest | None = None) -> JobEntry:
+    """Return a job in the middle of an attempt."""
+    plan = Plan("work", None, "default", JobPriority.NORMAL, None, retry, "w")
+    return JobEntry("id", plan, None, 0.0, attempt=attempt, failures=attempt - 1, cancel=cancel)
+
+
+def decide(
+    entry: JobEntry,
+    verdict: settlement.Verdict,
+    classes: tuple[type[BaseException], ...] = (Exception,),
+    outlives: bool = False,
+) -> settlement.NextStep:
+    """Settle with these classes to retry."""
+    return settle(entry, verdict, retry_on=lambda _: classes, outlives=outlives)
+
+
+def failure(step: settlement.NextStep) -> tuple[str, str, str]:
+    """Return the kind, type and message that a job fails with."""
+    assert isinstance(step, Finish)
+    assert isinstance(step.outcome, Failed)
+    return step.outcome.error.kind, step.outcome.error.type, step.outcome.error.message
+
+
+def delay(step: settlement.NextStep) -> float:
+    """Return the seconds until the next attempt."""
+    assert isinstance(step, Again)
+    return step.delay
+
+
+def test_returned() -> None:
+    """A return is a completion with that result."""
+    step = decide(job(TWICE), Returned([1]))
+    assert isinstance(step, Finish)
+    assert (step.outcome, step.error) == (Completed([1]), None)
+
+
+def test_raised_without_a_policy() -> None:
+    """An exception without a policy is the end, with type, message and traceback."""
+    try:
+        raise ValueError("no")
+    except ValueError as exc:
+        step = decide(job(), Raised(exc))
+    assert failure(step) == ("exception", "ValueError", "no")
+    assert isinstance(step, Finish)
+    assert isinstance(step.outcome, Failed)
+    assert 'raise ValueError("no")' in step.outcome.error.traceback
+
+
+def test_raised_with_attempts_left() -> None:
+    """A policy gives another attempt after its delay, up to the last."""
+    step = decide(job(TWICE), Raised(ValueError("no")))
+    assert isinstance(step, Again)
+    assert (step.delay, step.error.kind, step.error.message) == (7.0, "exception", "no")
+    assert failure(decide(job(TWICE, attempt=2), Raised(ValueError("no"))))[0] == "exception"
+    assert failure(decide(job(TWICE, attempt=3), Raised(ValueError("no"))))[0] == "exception"
+
+
+def test_classes_to_retry() -> None:
+    """Only the registered classes are retried; a group is, if everything in it is of them."""
+    only = (OSError,)
+    assert delay(decide(job(TWICE), Raised(ConnectionError()), only)) == 7
+    assert failure(decide(job(TWICE), Raised(ValueError()), only))[1] == "ValueError"
+    group = ExceptionGroup("both", [OSError(), ExceptionGroup("in", [ConnectionError()])])
+    assert delay(decide(job(TWICE), Raised(group), only)) == 7
+    mixed = ExceptionGroup("both", [OSError(), ValueError()])
+    assert failure(decide(job(TWICE), Raised(mixed), only))[1] == "ExceptionGroup"
+    assert delay(decide(job(TWICE), Raised(mixed))) == 7
+
+
+def test_base_exceptions_are_not_retried() -> None:
+    """What is no `Exception` is retried only where it is asked for."""
+    assert failure(decide(job(TWICE), Raised(GeneratorExit())))[1] == "GeneratorExit"
+    mixed = BaseExceptionGroup("both", [GeneratorExit(), ValueError()])
+    assert failure(decide(job(TWICE), Raised(mixed)))[1] == "BaseExceptionGroup"
+    assert delay(decide(job(TWICE), Raised(GeneratorExit()), (GeneratorExit,))) == 7
+
+
+def test_give_up() -> None:
+    """`GiveUp` is the end whatever attempts are left, with its own kind."""
+    assert failure(decide(job(TWICE), Raised(GiveUp("enough")))) == ("gave_up", "GiveUp", "enough")
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        ExceptionGroup("one", [GiveUp("enough")]),
+        ExceptionGroup("outer", [ExceptionGroup("inner", [GiveUp("enough")])]),
+    ],
+)
+def test_give_up_through_nurseries(group: BaseException) -> None:
+    """A decision that came through nurseries of the executor's own is still that decision."""
+    assert failure(decide(job(TWICE), Raised(group))) == ("gave_up", "GiveUp", "enough")
+
+
+def test_give_up_among_others() -> None:
+    """One `GiveUp` among several exceptions is enough; the group is kept whole."""
+    kind, name, _ = failure(decide(job(TWICE), Raised(ExceptionGroup("both", [ValueError(), GiveUp()]))))
+    assert (kind, name) == ("gave_up", "ExceptionGroup")
+
+
+def test_retry_later() -> None:
+    """`RetryLater` has its own delay; with a policy the policy's attempts bound it, else the default ones."""
+    step = decide(job(TWICE), Raised(RetryLater(3, "busy")))
+    assert isinstance(step, Again)
+    assert (step.delay, step.error.type, step.error.message) == (3, "RetryLater", "busy")
+    assert failure(decide(job(TWICE, attempt=2), Raised(RetryLater(3))))[0] == "exception"
+    assert delay(decide(job(attempt=2), Raised(RetryLater()))) == 0
+    assert failure(decide(job(attempt=3), Raised(RetryLater(3))))[1] == "RetryLater"
+
+
+def test_retry_later_in_spite_of_the_classes() -> None:
+    """`RetryLater` is a request of its own, not one of the exceptions to retry."""
+    assert delay(decide(job(TWICE), Raised(RetryLater(3)), (OSError,))) == 3
+
+
+def test_retry_later_through_a_nursery() -> None:
+    """A request that came alone through a nursery counts; among other failures it does not."""
+    step = decide(job(TWICE), Raised(ExceptionGroup("one", [RetryLater(3, "busy")])))
+    assert isinstance(step, Again)
+    assert (step.delay, step.error.type) == (3, "RetryLater")
+    assert delay(decide(job(TWICE), Raised(ExceptionGroup("two", [RetryLater(3), OSError()])))) == 7
+
+
+class Busy(RetryLater):
+    """A request whose author forgot to call the base class."""
+
+    def __init__(self) -> None:
+        self.why = "forgot"
+
+
+class Odd(RetryPolicy):
+    """A policy whose arithmetic fails."""
+
+    def delay_after(self, attempt: int, rng: Any = None) -> float:
+        raise ZeroDivisionError("odd")
+
+
+class Never(RetryPolicy):
+    """A policy whose delay is no time at all."""
+
+    def delay_after(self, attempt: int, rng: Any = None) -> float:
+        return float("nan")
+
+
+def test_what_the_user_gave_fails_the_job_alone() -> None:
+    """A request or policy that does not work ends its job and says why; nothing is raised."""
+    assert failure(decide(job(), Raised(Busy())))[1] == "AttributeError"
+    assert failure(decide(job(Odd()), Raised(ValueError())))[1:] == ("ZeroDivisionError", "odd")
+    kind, name, message = failure(decide(job(Never()), TimedOut(1, None)))
+    assert (kind, name) == ("exception", "ValueError")
+    assert "delay must be a number of seconds" in message
+    later = RetryLater(1)
+    later.delay = "soon"  # type: ignore[assignment]
+    assert failure(decide(job(), Raised(later)))[1] == "TypeError"
+
+
+def test_timed_out() -> None:
+    """A time-out counts as a failed attempt, whatever the classes to retry; its kind tells it."""
+    step = decide(job(TWICE), TimedOut(1.5, None), (OSError,))
+    assert isinstance(step, Again)
+    assert (step.error.kind, step.error.type, step.delay) == ("timeout", "TimedOut", 7)
+    assert step.error.message == "the attempt took longer than its time limit of 1.5 s"
+    assert step.error.traceback == ""
+    assert failure(decide(job(TWICE, attempt=2), TimedOut(1.5, None)))[0] == "timeout"
+
+
+def test_timed_out_with_a_bad_clean_up() -> None:
+    """What the clean-up of a timed-out attempt raised is told with the time-out."""
+    try:
+        raise ValueError("no")
+    except ValueError as exc:
+        step = decide(job(), TimedOut(1, exc))
+    assert failure(step)[2] == (
+        "the attempt took longer than its time limit of 1 s; its clean-up raised ValueError: no"
+    )
+    assert isinstance(step, Finish)
+    assert isinstance(step.outcome, Failed)
+    assert "raise ValueError" in step.outcome.error.traceback
+
+
+def test_stopped_by_a_request() -> None:
+    """A request ends the job with the request's reason, and keeps what the clean-up raised."""
+    entry = job(TWICE, cancel=CancelRequest(0, "why", 0))
+    step = decide(entry, Stopped(settlement.CANCELLED, None))
+    assert isinstance(step, Finish)
+    assert (step.outcome, step.error) == (Cancelled("why"), None)
+    step = decide(entry, Stopped(settlement.CANCELLED, ValueError("no")))
+    assert isinstance(step, Finish)
+    assert step.outcome == Cancelled("why")
+    assert step.error is not None
+    assert (step.error.type, step.error.message) == ("ValueError", "no")
+
+
+def test_stopped_by_itself() -> None:
+    """An executor that cancelled its own scope has no reason."""
+    step = decide(job(), Stopped(settlement.SELF, None))
+    assert isinstance(step, Finish)
+    assert step.outcome == Cancelled(None)
+
+
+def test_stopped_by_a_shutdown() -> None:
+    """A shutdown ends what cannot outlive the process, and gives back what can."""
+    step = decide(job(), Stopped(settlement.SHUTDOWN, None))
+    assert isinstance(step, Finish)
+    assert step.outcome == Cancelled("shutdown")
+    assert isinstance(decide(job(), Stopped(settlement.SHUTDOWN, None), outlives=True), GiveBack)
+
+
+def test_stopped_by_a_lost_lease() -> None:
+    """Of a lost job nothing is written."""
+    assert isinstance(decide(job(), Stopped(settlement.LOST, ValueError()), outlives=True), LetGo)
+
+
+def test_a_request_outlives() -> None:
+    """A cancelled job ends, also where it could outlive the process."""
+    entry = job(cancel=CancelRequest(0, "why", 0))
+    step = decide(entry, Stopped(settlement.CANCELLED, None), outlives=True)
+    assert isinstance(step, Finish)
+    assert step.outcome == Cancelled("why")
+
+
+class MuteError(Exception):
+    """An exception whose text is an exception."""
+
+    def __str__(self) -> str:
+        raise GeneratorExit
+
+
+class LoudError(Exception):
+    """An exception whose text is an exit."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_exception_without_text() -> None:
+    """An exception that cannot be shown is named all the same; an exit on the way is let through."""
+    error = settlement.describe(MuteError())
+    assert (error.type, error.message) == ("MuteError", "<its text raised GeneratorExit>")
+    with pytest.raises(KeyboardInterrupt):
+        settlement.describe(LoudError())
+
+
+def test_a_traceback_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback that cannot be formatted is told; an exit on the way is let through."""
+
+    def fail(_: BaseException) -> list[str]:
+        raise failing
+
+    monkeypatch.setattr("traceback.format_exception", fail)
+    failing: BaseException = RecursionError()
+    assert settlement.describe(ValueError("no")).traceback == "<its traceback raised RecursionError>"
+    failing = SystemExit()
+    with pytest.raises(SystemExit):
+        settlement.describe(ValueError("no"))
+
+
+def test_long_texts_are_cut() -> None:
+    """Of a long text and a long traceback the last 64 Ki characters are kept."""
+    error = settlement.describe(ValueError("x" * 100_000 + "end"))
+    assert len(error.message) == len(error.traceback) == 64 * 1024
+    assert error.message.endswith("xend")
+    assert error.traceback.endswith("xend\n")
