@@ -113,7 +113,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
         Cancellation: no message is lost; the next call receives them.
         """
-        if max != BATCH:
+        if max is not BATCH:
             check_count("max", max)
         await self._give_way()
         ready = self._ready
@@ -174,7 +174,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """Fill the buffer, waiting for the first message; another task may have filled it meanwhile."""
         await self._give_way()
         while not self._ready:
-            if batch := self._take(BATCH):
+            # At least one: another task may have taken what the next checkpoint is due for.
+            if batch := self._take(max(BATCH - self._unyielded, 1)):
                 batch.reverse()
                 self._ready += batch
             else:

@@ -241,7 +241,8 @@ class TokenLog:
     def _trim(self) -> None:
         excess = len(self._items) - self._limit
         if self._lossless:
-            read = min(s.position for s in self._lossless) - self._base
+            # The default: the collector may empty the set between the two looks.
+            read = min((s.position for s in self._lossless), default=self.last) - self._base
             excess = min(excess, max(read, len(self._items) - OVERHANG * self._limit))
         if excess > 0:
             del self._items[:excess]

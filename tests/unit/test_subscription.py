@@ -1,0 +1,468 @@
+"""A consumer's place in a stream: receiving, gaps, batches, leaving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from jobtrio import Completed, End, Gap, LaggedError, Subscription, Token
+from jobtrio._subscription import BATCH, check_position
+from jobtrio._token_log import TokenLog
+
+if TYPE_CHECKING:
+    from jobtrio import Message
+
+
+def filled(limit: int, count: int) -> TokenLog:
+    """Return a log to which so many tokens were sent."""
+    log = TokenLog(limit)
+    for n in range(1, count + 1):
+        log.send(1, n)
+    return log
+
+
+def seqs(messages: list[Message]) -> list[int]:
+    """Return the messages' numbers."""
+    return [message.seq for message in messages if not isinstance(message, Gap)]
+
+
+def test_position() -> None:
+    """A position is 0 or the number of a message so far, the end included."""
+    log = filled(10, 2)
+    assert [check_position(log, n) for n in range(3)] == [0, 1, 2]
+    for after in (-1, 3):
+        with pytest.raises(ValueError, match=f"^after must be the number of a message so far, 0 to 2; got {after}$"):
+            check_position(log, after)
+    for wrong in (True, 1.0, "1", None):
+        with pytest.raises(TypeError, match=r"^after must be"):
+            check_position(log, wrong)
+    log.finish(Completed())
+    assert check_position(log, 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"after": 1}, ValueError),
+        ({"on_gap": "skip"}, ValueError),
+        ({"on_gap": None}, ValueError),
+        ({"lossless": 1}, TypeError),
+    ],
+)
+def test_refused_options(options: Any, error: type[Exception]) -> None:
+    """Options that make no sense are refused, and nothing is left behind in the log."""
+    log = TokenLog(10)
+    with pytest.raises(error, match=f"^{next(iter(options))} must be"):
+        Subscription(log, **options)
+    assert log._lossless is None
+
+
+async def test_receive_in_order_to_the_end() -> None:
+    """Every message comes once, in order, and behind the end there is nothing, again and again."""
+    log = filled(10, 2)
+    log.finish(Completed())
+    reader = Subscription(log)
+    assert [await reader.receive() for _ in range(3)] == [Token(1, 1, 1), Token(2, 1, 2), End(3, Completed())]
+    for _ in range(2):
+        with pytest.raises(trio.EndOfChannel):
+            await reader.receive()
+        with pytest.raises(trio.EndOfChannel):
+            reader.receive_nowait()
+        with pytest.raises(trio.EndOfChannel):
+            await reader.receive_batch()
+        assert [message async for message in reader] == []
+
+
+async def test_after_a_number() -> None:
+    """Reading begins behind the number that was given."""
+    log = filled(10, 3)
+    assert seqs([Subscription(log, 1).receive_nowait()]) == [2]
+    with pytest.raises(trio.WouldBlock):
+        Subscription(log, 3).receive_nowait()
+
+
+async def test_receive_nowait() -> None:
+    """What is there is taken without waiting; nothing there yet is `WouldBlock`, and loses nothing."""
+    log = TokenLog(10)
+    reader = Subscription(log)
+    with pytest.raises(trio.WouldBlock):
+        reader.receive_nowait()
+    log.send(1, "a")
+    log.send(1, "b")
+    assert [reader.receive_nowait(), reader.receive_nowait()] == [Token(1, 1, "a"), Token(2, 1, "b")]
+    with pytest.raises(trio.WouldBlock):
+        reader.receive_nowait()
+
+
+async def test_waiting() -> None:
+    """A reader that has everything waits for the next message."""
+    log = TokenLog(10)
+    got: list[Message] = []
+
+    async def read() -> None:
+        async for message in Subscription(log):
+            got.append(message)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        for n in (1, 2):
+            await trio.testing.wait_all_tasks_blocked()
+            log.send(1, n)
+            await trio.testing.wait_all_tasks_blocked()
+            assert got[-1] == Token(n, 1, n)
+        log.finish(Completed())
+    assert seqs(got) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cancelled", ["receive", "receive_batch", "__anext__"])
+async def test_cancelled_while_waiting(cancelled: str) -> None:
+    """A cancelled wait loses nothing: the next call receives what came."""
+    log = TokenLog(10)
+    reader = Subscription(log)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await getattr(reader, cancelled)()
+    assert scope.cancelled_caught
+    log.send(1, "a")
+    assert await reader.receive() == Token(1, 1, "a")
+
+
+async def test_receive_gives_way_every_256() -> None:
+    """Of what is there at most 256 messages are received between two checkpoints, however they came."""
+    log = TokenLog(10_000)
+    reader = Subscription(log)
+    for count in (BATCH - 1, BATCH, 1, BATCH, 3 * BATCH):
+        for _ in range(count):
+            log.send(1, None)
+        received = await count_between_checkpoints(reader, count)
+        assert max(received) <= BATCH
+
+
+class Steps(trio.abc.Instrument):
+    """Begins a new run of messages at each step of the task that made it."""
+
+    def __init__(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.runs = [0]
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.runs.append(0)
+
+
+async def count_between_checkpoints(reader: Subscription, count: int) -> list[int]:
+    """Receive so many messages; return how many came between each two checkpoints."""
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    for _ in range(count):
+        await reader.receive()
+        steps.runs[-1] += 1
+    trio.lowlevel.remove_instrument(steps)
+    return steps.runs
+
+
+async def test_gives_way_between_batches() -> None:
+    """Replaying a long log gives way after each 256 messages."""
+    log = filled(10_000, 3 * BATCH)
+    reader = Subscription(log)
+    runs = await count_between_checkpoints(reader, 3 * BATCH)
+    assert runs == [BATCH, BATCH, BATCH]
+
+
+async def test_uneven_arrivals_give_way_in_time() -> None:
+    """Batches that add up to more than 256 don't stretch the distance between two checkpoints."""
+    log = filled(10_000, BATCH - 1)
+    reader = Subscription(log)
+    for _ in range(BATCH - 1):
+        with trio.testing.assert_no_checkpoints():
+            await reader.receive()
+    for _ in range(BATCH):
+        log.send(1, None)
+    with trio.testing.assert_no_checkpoints():
+        await reader.receive()
+    with trio.testing.assert_checkpoints():
+        await reader.receive()
+
+
+async def test_batches() -> None:
+    """A batch has all that is there, at least one, at most as many as asked for, in order."""
+    log = filled(1000, 5)
+    reader = Subscription(log)
+    assert seqs(await reader.receive_batch(2)) == [1, 2]
+    assert seqs(await reader.receive_batch()) == [3, 4, 5]
+    log.send(1, 6)
+    log.send(1, 7)
+    log.send(1, 8)
+    assert seqs([await reader.receive()]) == [6]
+    assert seqs(await reader.receive_batch(1)) == [7]
+    assert seqs(await reader.receive_batch(5)) == [8]
+    log.send(1, 9)
+    log.finish(Completed())
+    assert seqs(await reader.receive_batch()) == [9, 10]
+
+
+async def test_batch_waits_for_the_first() -> None:
+    """An empty batch is never given: it waits."""
+    log = TokenLog(10)
+    reader = Subscription(log)
+    got: list[list[Message]] = []
+
+    async def read() -> None:
+        got.append(await reader.receive_batch())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        log.send(1, "a")
+    assert got == [[Token(1, 1, "a")]]
+
+
+async def test_batches_give_way() -> None:
+    """Batches are checkpoints once 256 messages were taken, and before that only where they wait."""
+    log = filled(10_000, 4 * BATCH)
+    reader = Subscription(log)
+    with trio.testing.assert_no_checkpoints():
+        await reader.receive_batch()
+    with trio.testing.assert_checkpoints():
+        await reader.receive_batch(10)
+    with trio.testing.assert_no_checkpoints():
+        assert len(await reader.receive_batch(1000)) == 3 * BATCH - 10
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, 256.0, True, None, "1"])
+async def test_batch_sizes_that_make_no_sense(size: Any) -> None:
+    """A size that is no count is refused by name, and nothing is taken."""
+    log = filled(10, 1)
+    reader = Subscription(log)
+    with pytest.raises((TypeError, ValueError), match=r"^max must be a whole number, 1 or more"):
+        await reader.receive_batch(size)
+    assert reader.position == 0
+
+
+# -- gaps
+
+
+async def test_gap_raises_once() -> None:
+    """Who fell behind is told once which messages are gone, and reads on behind them."""
+    log = filled(2, 5)
+    reader = Subscription(log)
+    with pytest.raises(LaggedError) as excinfo:
+        await reader.receive()
+    assert (excinfo.value.first, excinfo.value.last) == (1, 3)
+    assert str(excinfo.value) == "messages 1 to 3 are no longer kept"
+    assert seqs([reader.receive_nowait(), reader.receive_nowait()]) == [4, 5]
+
+
+@pytest.mark.parametrize("receive", ["receive", "receive_batch", "__anext__"])
+async def test_gap_raises_everywhere(receive: str) -> None:
+    """Each way of receiving tells of a gap."""
+    reader = Subscription(filled(2, 5))
+    with pytest.raises(LaggedError, match="messages 1 to 3 are no longer kept"):
+        await getattr(reader, receive)()
+
+
+async def test_gap_yields() -> None:
+    """With ``on_gap="yield"`` the gap is a message of its own in its place."""
+    log = filled(2, 5)
+    log.finish(Completed())
+    reader = Subscription(log, 1, on_gap="yield")
+    assert [message async for message in reader] == [Gap(2, 3), Token(4, 1, 4), Token(5, 1, 5), End(6, Completed())]
+    assert await Subscription(log, on_gap="yield").receive_batch() == [Gap(1, 3)]
+    assert Subscription(log, on_gap="yield").receive_nowait() == Gap(1, 3)
+
+
+async def test_the_end_comes_behind_a_gap() -> None:
+    """Whatever was dropped, the end is received."""
+    log = filled(1, 9)
+    log.finish(Completed())
+    reader = Subscription(log, 2)
+    with pytest.raises(LaggedError, match="messages 3 to 8"):
+        reader.receive_nowait()
+    assert seqs(await reader.receive_batch()) == [9, 10]
+
+
+async def test_what_was_taken_is_not_lost() -> None:
+    """Messages that were taken from the log stay with the reader when the log drops them."""
+    log = filled(2, 2)
+    reader = Subscription(log)
+    assert reader.receive_nowait() == Token(1, 1, 1)
+    for n in range(3, 30):
+        log.send(1, n)
+    assert reader.receive_nowait() == Token(2, 1, 2)
+    with pytest.raises(LaggedError, match="messages 3 to 27"):
+        reader.receive_nowait()
+
+
+# -- leaving
+
+
+@pytest.mark.parametrize("leave", ["close", "with", "aclose", "async with"])
+async def test_closed(leave: str) -> None:
+    """However it is left, receiving from it raises, also what was taken already."""
+    log = filled(10, 3)
+    reader = Subscription(log)
+    await reader.receive()
+    match leave:
+        case "close":
+            reader.close()
+        case "with":
+            with reader as same:
+                assert same is reader
+        case "aclose":
+            await reader.aclose()
+        case _:
+            async with reader:
+                pass
+    reader.close()
+    for receive in (reader.receive, reader.receive_batch, reader.__anext__):
+        with pytest.raises(trio.ClosedResourceError):
+            await receive()
+    with pytest.raises(trio.ClosedResourceError):
+        reader.receive_nowait()
+
+
+async def test_aclose_is_a_checkpoint() -> None:
+    """`aclose` gives way, and has closed even if it was cancelled."""
+    reader = Subscription(TokenLog(10))
+    with trio.testing.assert_checkpoints():
+        await reader.aclose()
+    other = Subscription(TokenLog(10))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await other.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        other.receive_nowait()
+
+
+async def test_closing_wakes_the_receiver() -> None:
+    """A receiver that waits is told that its subscription was closed; another's goes on waiting."""
+    log = TokenLog(10)
+    reader, other = Subscription(log), Subscription(log)
+    got: list[Message] = []
+
+    async def read_closed() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await reader.receive()
+
+    async def read_on() -> None:
+        got.append(await other.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_on)
+        async with trio.open_nursery() as first:
+            first.start_soon(read_closed)
+            await trio.testing.wait_all_tasks_blocked()
+            reader.close()
+        assert got == []
+        log.send(1, "a")
+    assert got == [Token(1, 1, "a")]
+
+
+async def test_cut_off() -> None:
+    """A stream that stops without its end is an error, behind what there was, and waits for nothing."""
+    log = filled(10, 1)
+    reader = Subscription(log)
+    log.cut_off("closed")
+    assert seqs([await reader.receive()]) == [1]
+    with pytest.raises(trio.BrokenResourceError, match="closed"):
+        await reader.receive()
+    with pytest.raises(trio.BrokenResourceError, match="closed"):
+        async for _ in reader:
+            pass
+
+
+# -- several tasks
+
+
+async def test_two_tasks_lose_nothing() -> None:
+    """Two tasks that read the same subscription get each message once, whoever gets it."""
+    log = TokenLog(100)
+    reader = Subscription(log)
+    got: list[int] = []
+
+    async def read() -> None:
+        async for message in reader:
+            got.extend(seqs([message]))
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        for _ in range(5):
+            await trio.testing.wait_all_tasks_blocked()
+            log.send(1, None)
+            log.send(1, None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(got) == list(range(1, 11))
+        log.finish(Completed())
+    assert sorted(got) == list(range(1, 12))
+
+
+async def test_two_tasks_in_one_replay() -> None:
+    """Two tasks that replay a long log through one subscription get each message once."""
+    log = filled(10_000, 10 * BATCH)
+    log.finish(Completed())
+    reader = Subscription(log)
+    got: list[int] = []
+
+    async def read() -> None:
+        async for message in reader:
+            got.extend(seqs([message]))
+
+    async def read_batches() -> None:
+        try:
+            while True:
+                got.extend(seqs(await reader.receive_batch(7)))
+                await trio.lowlevel.checkpoint()
+        except trio.EndOfChannel:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(read_batches)
+        nursery.start_soon(read)
+    assert sorted(got) == list(range(1, 10 * BATCH + 2))
+
+
+# -- lossless
+
+
+async def test_lossless_reads_the_overhang() -> None:
+    """A lossless consumer reads what the log keeps for it beyond the limit; others have missed that."""
+    log = TokenLog(50)
+    lossless, other = Subscription(log, lossless=True), Subscription(log)
+    for n in range(60):
+        log.progress(1, n, None, None)
+    assert len(await lossless.receive_batch()) == 60
+    with pytest.raises(LaggedError, match="messages 1 to 10"):
+        other.receive_nowait()
+
+
+async def test_reading_makes_room() -> None:
+    """Each time a lossless consumer takes something, a waiting sender looks again."""
+    log = filled(1, 1)
+    reader = Subscription(log, lossless=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.wait_room)
+        await trio.testing.wait_all_tasks_blocked()
+        await reader.receive()
+
+
+def test_forgotten_after_the_run() -> None:
+    """A lossless subscription that outlives its run is forgotten without a word."""
+
+    async def main() -> Subscription:
+        return Subscription(TokenLog(10), lossless=True)
+
+    reader = trio.run(main)
+    assert reader._token is not None
+    del reader
+
+
+async def test_forgetting_is_free_for_the_others() -> None:
+    """Only a lossless subscription needs the run's token."""
+    assert Subscription(TokenLog(10))._token is None
