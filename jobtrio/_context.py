@@ -191,8 +191,9 @@ class JobContext:
 
         Cancellation: the value may or may not have been kept; the one before is intact otherwise.
         """
-        self._open_log()
         await trio.lowlevel.checkpoint()
+        if self._open is None:  # asked behind the checkpoint: it may be another attempt's turn since
+            raise JobEndedError(self._entry.id)
         await self._save(self._entry, value)
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ class ThreadJobContext:
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
+        context.stop_event()  # made here, in Trio's thread: made in both threads at once, there would be two
         self.id: str = context.id
         self.payload: Any = context.payload
         self.attempt: int = context.attempt
