@@ -167,8 +167,8 @@ class Job:
 async def _pump(subscription: Subscription, sender: trio.MemorySendChannel[Message]) -> None:
     """Pass on messages until the end, or until the reader has left."""
     with subscription, sender:
-        try:
-            async for message in subscription:
+        async for message in subscription:
+            try:
                 await sender.send(message)
-        except trio.BrokenResourceError:
-            pass  # the reader closed its end
+            except trio.BrokenResourceError:
+                return  # the reader closed its end
