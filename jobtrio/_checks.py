@@ -17,6 +17,9 @@ NAME_LIMIT = 200
 TEXT_LIMIT = 10_000
 """Characters in a reason or a note."""
 
+LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""The last moment that a record is asked to hold: behind it, time zones and rounding reach the end of `datetime`."""
+
 
 def show(value: object, limit: int = 80) -> str:
     """Return ``repr(value)``, shortened to ``limit`` characters; a repr that raises is named so."""
@@ -132,9 +135,16 @@ def check_metadata(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def check_moment(name: str, value: Any) -> datetime:
-    """Return ``value``, an aware datetime, in UTC."""
+    """Return ``value``, an aware datetime before the year 9999, in UTC."""
+    allowed = "an aware datetime before the year 9999"
     if not isinstance(value, datetime):
-        raise TypeError(f"{name} must be an aware datetime; got {show(value)}")
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
     if value.utcoffset() is None:
-        raise ValueError(f"{name} must be an aware datetime; {show(value)} has no time zone")
-    return value.astimezone(UTC)
+        raise ValueError(f"{name} must be {allowed}; {show(value)} has no time zone")
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError:
+        moment = None
+    if moment is None or moment.timestamp() > LATEST:
+        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
+    return moment

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from jobtrio._checks import check_metadata, check_moment, check_name, check_seconds, check_tags, show
+from jobtrio._checks import LATEST, check_metadata, check_moment, check_name, check_seconds, check_tags, show
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import UnknownExecutorError
 from jobtrio._policies import JobPriority, RetryPolicy, check_priority
@@ -96,7 +96,8 @@ class Submissions:
         self._queues = queues
         self._durable = durable
         self._worker = worker
-        self._last_given: tuple[object, ...] = (None,) * 5
+        self._adapted: dict[str, Callable[[JobContext], Awaitable[Any]]] = {}  # the registered executors
+        self._last_given: tuple[object, ...] = (None,) * 6
         self._last_plan: Plan | None = None
 
     def entry(
@@ -163,10 +164,11 @@ class Submissions:
             and priority is last[2]
             and time_limit is last[3]
             and retry is last[4]
+            and self.executors.changes == last[5]
             and self._last_plan is not None
         ):
             return self._last_plan  # jobs submitted alike share one plan
-        given = (executor, queue, priority, time_limit, retry)
+        given = (executor, queue, priority, time_limit, retry, self.executors.changes)
         registration, name, function = self._resolve(executor)
         if registration is not None:
             queue = registration.queue or "default" if queue is DEFAULT_QUEUE else queue
@@ -201,14 +203,23 @@ class Submissions:
         """
         if entry.plan.function is not None:
             return entry.plan.function
-        return self.adapted(self.executors.get(entry.plan.executor or "").function)
+        return self._adapt(self.executors.get(entry.plan.executor or ""))
 
     def retry_on(self, entry: JobEntry) -> tuple[type[BaseException], ...]:
         """Return the exceptions to retry for a job."""
-        name = entry.plan.executor
-        if name is not None and name in self.executors:
-            return self.executors.get(name).retry_on
-        return (Exception,)
+        name, function = entry.plan.executor, entry.plan.function
+        if name is None or name not in self.executors:
+            return (Exception,)
+        registration = self.executors.get(name)
+        if function is not None and function is not self._adapt(registration):
+            return (Exception,)  # one that is not registered and merely has the same name
+        return registration.retry_on
+
+    def _adapt(self, registration: Registration) -> Callable[[JobContext], Awaitable[Any]]:
+        function = self._adapted.get(registration.name)
+        if function is None:
+            function = self._adapted[registration.name] = self.adapted(registration.function)
+        return function
 
     def name_of(self, executor: Callable[[Any], Any] | str) -> str:
         """Return the name under which an executor's jobs are found."""
@@ -229,7 +240,7 @@ class Submissions:
             check_executor(executor)
             registration = self.executors.find(executor)
         if registration is not None:
-            return registration, registration.name, self.adapted(registration.function)
+            return registration, registration.name, self._adapt(registration)
         assert not isinstance(executor, str)
         if self._durable:
             raise UnknownExecutorError(executor_name(executor), self.executors)
@@ -249,6 +260,8 @@ class Submissions:
         if delay is not None:
             entry.delay = check_seconds("delay", delay)
             entry.run_at = entry.created_at + entry.delay if entry.delay else None
+            if entry.run_at is not None and entry.run_at > LATEST:
+                raise ValueError(f"delay must end before the year 9999; got {show(delay)}")
         else:
             entry.run_at = check_moment("run_at", run_at).timestamp()
             entry.delay = max(entry.run_at - entry.created_at, 0.0)

@@ -49,10 +49,15 @@ class Registration:
 
 
 class Executors:
-    """A collection of named executors."""
+    """A collection of named executors.
+
+    Attributes:
+        changes: How often one was registered.
+    """
 
     def __init__(self) -> None:
         self._by_name: dict[str, Registration] = {}
+        self.changes: int = 0
 
     def register(
         self,
@@ -96,6 +101,7 @@ class Executors:
             if name in self._by_name:
                 raise ValueError(f"name must be one not in use; {name!r} is registered already")
             self._by_name[name] = Registration(name, function, time_limit, retry, queue, classes, expose)
+            self.changes += 1
             return function
 
         return decorate
@@ -144,7 +150,10 @@ def check_executor(function: Any) -> None:
 
 def is_async_executor(function: Callable[[Any], Any]) -> bool:
     """Whether an executor is to be awaited rather than run in a thread."""
-    return inspect.iscoroutinefunction(_innermost(function))
+    while isinstance(function, functools.partial):
+        function = function.func
+    # The object itself is asked as well: it may be marked as a coroutine function whatever its class is.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_innermost(function))
 
 
 def executor_name(function: Callable[[Any], Any]) -> str:
