@@ -1,0 +1,205 @@
+"""A job's inside: the steps of its life, its history, its record."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from jobtrio import Cancelled, Completed, Failed, IllegalTransitionError, JobError, JobPriority, JobState, RetryPolicy
+from jobtrio import _entry as steps
+from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._records import moment
+
+ERROR = JobError("exception", "ValueError", "no")
+
+
+def make(executor: str | None = "work", retry: RetryPolicy | None = None, **options: Any) -> JobEntry:
+    """Return a new job of a worker called "front"."""
+    plan = Plan(executor, None, "default", JobPriority.NORMAL, 3.0, retry, "front")
+    return JobEntry("id", plan, {"a": 1}, 100.0, **options)
+
+
+def started(**options: Any) -> JobEntry:
+    """Return a job that runs."""
+    entry = make(**options)
+    steps.start(entry, claim="c", worker="back", now=101.0)
+    return entry
+
+
+def history(entry: JobEntry) -> list[tuple[float, str | None, str, int, str, str | None]]:
+    """Return a job's history as plain tuples."""
+    return [(t.at.timestamp(), t.previous, t.state, t.attempt, t.worker, t.reason) for t in entry.history()]
+
+
+def test_a_whole_life() -> None:
+    """Each step adds a line to the history: when, from, to, attempt, worker, why."""
+    entry = make(delay=5.0, state=JobState.SCHEDULED)
+    assert entry.last_transition() == entry.history()[0]
+    steps.become_ready(entry, worker="back", now=105.0)
+    steps.start(entry, claim="c", worker="back", now=106.0)
+    steps.retry(entry, ERROR, worker="back", now=107.0)
+    steps.become_ready(entry, worker="other", now=108.0, reason="again")
+    steps.start(entry, claim="d", worker="other", now=109.0)
+    steps.finish(entry, Completed(3), worker="other", now=110.0)
+    assert history(entry) == [
+        (100.0, None, "SCHEDULED", 0, "front", None),
+        (105.0, "SCHEDULED", "QUEUED", 0, "back", None),
+        (106.0, "QUEUED", "RUNNING", 1, "back", None),
+        (107.0, "RUNNING", "RETRYING", 1, "back", "ValueError: no"),
+        (108.0, "RETRYING", "QUEUED", 1, "other", "again"),
+        (109.0, "QUEUED", "RUNNING", 2, "other", None),
+        (110.0, "RUNNING", "COMPLETED", 2, "other", None),
+    ]
+    assert entry.last_transition() == entry.history()[-1]
+    assert {t.job_id for t in entry.history()} == {"id"}
+    assert all(t.at.tzinfo is UTC for t in entry.history())
+
+
+def test_start_counts_attempts() -> None:
+    """A start takes the claim, the worker and the time, and the next attempt's number."""
+    entry = make()
+    assert entry.never_started
+    steps.start(entry, claim="c", worker="back", now=101.0)
+    assert (entry.attempt, entry.claim, entry.worker, entry.started_at) == (1, "c", "back", 101.0)
+    assert not entry.never_started
+
+
+def test_retry_forgets_losses() -> None:
+    """A failed attempt is no lost lease: the count of losses in a row begins anew, and the failure is counted."""
+    entry = started()
+    entry.losses = 2
+    steps.retry(entry, ERROR, worker="back", now=102.0)
+    assert (entry.losses, entry.failures, entry.error) == (0, 1, ERROR)
+
+
+def test_last_attempt() -> None:
+    """Failures use up the attempts of a policy, lost leases do not; without a policy there is one."""
+    assert make().is_last_attempt
+    entry = make(retry=RetryPolicy(max_attempts=2))
+    assert not entry.is_last_attempt
+    steps.start(entry, claim="c", worker="back", now=101.0)
+    steps.become_ready(entry, worker="back", now=102.0, reason="lost lease")
+    steps.start(entry, claim="d", worker="back", now=103.0)
+    assert not entry.is_last_attempt
+    steps.retry(entry, ERROR, worker="back", now=104.0)
+    assert entry.is_last_attempt
+
+
+def test_finish_completed() -> None:
+    """A completed job has its result; the error of an attempt before stays to be read."""
+    entry = started()
+    entry.error = ERROR
+    steps.finish(entry, Completed([1]), worker="back", now=102.0)
+    record = entry.record()
+    assert (record.state, record.result, record.error) == ("COMPLETED", [1], ERROR)
+    assert record.duration == 1.0
+
+
+def test_finish_failed() -> None:
+    """A failed job's error is its outcome's, whatever else is given."""
+    entry = started()
+    other = JobError("exception", "KeyError", "other")
+    steps.finish(entry, Failed(ERROR), worker="back", now=102.0, error=other)
+    assert entry.record().error == ERROR
+    assert entry.last_transition().reason == "ValueError: no"
+
+
+def test_finish_cancelled() -> None:
+    """A cancelled job keeps the reason, and what its clean-up raised."""
+    entry = started()
+    steps.finish(entry, Cancelled("enough"), worker="back", now=102.0, error=ERROR)
+    assert (entry.state, entry.last_transition().reason, entry.record().error) == ("CANCELLED", "enough", ERROR)
+    assert entry.record().result is None
+
+
+def test_wall_time_may_step_back() -> None:
+    """A clock that is set back makes no negative duration."""
+    entry = started()
+    steps.finish(entry, Completed(), worker="back", now=50.0)
+    assert entry.finished_at == 101.0
+    assert entry.record().duration == 0.0
+
+
+def test_never_started_has_no_duration() -> None:
+    """A job that ended in the queue has an end and no duration."""
+    entry = make()
+    steps.finish(entry, Cancelled(), worker="back", now=50.0)
+    record = entry.record()
+    assert (record.finished_at, record.duration, entry.never_started) == (moment(50.0), None, False)
+
+
+@pytest.mark.parametrize("outcome", [Completed(), Failed(ERROR), Cancelled()])
+def test_nothing_follows_an_end(outcome: Any) -> None:
+    """After its end no step of a job is legal, and none leaves a trace."""
+    entry = started()
+    steps.finish(entry, outcome, worker="back", now=102.0)
+    before = (entry.record(), entry.history())
+    with pytest.raises(IllegalTransitionError):
+        steps.start(entry, claim="d", worker="x", now=103.0)
+    with pytest.raises(IllegalTransitionError):
+        steps.become_ready(entry, worker="x", now=103.0)
+    with pytest.raises(IllegalTransitionError):
+        steps.retry(entry, ERROR, worker="x", now=103.0)
+    for other in (Completed(1), Failed(ERROR), Cancelled("x")):
+        with pytest.raises(IllegalTransitionError):
+            steps.finish(entry, other, worker="x", now=103.0)
+    assert (entry.record(), entry.history()) == before
+
+
+def test_illegal_steps_change_nothing() -> None:
+    """A step that the table does not have raises before anything is touched."""
+    entry = make()
+    with pytest.raises(IllegalTransitionError):
+        steps.retry(entry, ERROR, worker="x", now=1.0)
+    with pytest.raises(IllegalTransitionError):
+        steps.finish(entry, Completed(), worker="x", now=1.0)
+    assert (entry.error, entry.outcome, entry.steps, entry.attempt) == (None, None, None, 0)
+
+
+def test_record_is_a_snapshot() -> None:
+    """A record says all, with copies of what could be changed, and does not change with the job."""
+    entry = make(
+        tags={"user": "ann"},
+        metadata={"m": 1},
+        key="k",
+        run_at=99.0,
+        retry=RetryPolicy(max_attempts=4),
+        cancel=CancelRequest(100.5, "why", 2.0),
+    )
+    record = entry.record()
+    assert entry.tags is not None
+    entry.tags["user"] = "bob"
+    steps.start(entry, claim="c", worker="back", now=101.0)
+    assert (record.id, record.executor, record.payload, record.queue) == ("id", "work", {"a": 1}, "default")
+    assert (record.tags, record.metadata, record.key) == ({"user": "ann"}, {"m": 1}, "k")
+    assert (record.state, record.attempt, record.max_attempts) == ("QUEUED", 0, 4)
+    assert record.created_at == datetime.fromtimestamp(100.0, UTC)
+    assert record.run_at == datetime.fromtimestamp(99.0, UTC)
+    assert (record.started_at, record.finished_at, record.worker, record.duration) == (None, None, None, None)
+    assert (record.cancel_requested_at, record.cancel_reason) == (moment(100.5), "why")
+    assert entry.record().started_at == moment(101.0)
+    assert entry.record().worker == "back"
+
+
+def test_plain_record() -> None:
+    """A job without options has empty tags and metadata, one attempt, and no request."""
+    record = make().record()
+    assert (record.tags, record.metadata, record.max_attempts) == ({}, {}, 1)
+    assert (record.run_at, record.cancel_requested_at, record.cancel_reason) == (None, None, None)
+
+
+def test_held_jobs_have_no_executor() -> None:
+    """A job is held while nothing says what to run."""
+    assert make(executor=None).is_held
+    assert not make().is_held
+
+
+def test_final_state() -> None:
+    """Each outcome stands for one final state."""
+    assert [steps.final_state(o) for o in (Completed(), Failed(ERROR), Cancelled())] == [
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+    ]

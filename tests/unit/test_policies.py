@@ -1,0 +1,107 @@
+"""Retry delays, retention and priorities: pure data with its arithmetic."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from jobtrio import JobPriority, Retention, RetryPolicy
+from jobtrio._policies import check_priority
+
+
+class Fixed(random.Random):
+    """A generator that always draws the same end of a range."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(0)
+        self.end = end
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a, b)[self.end]
+
+
+def test_defaults() -> None:
+    """The defaults are the documented ones."""
+    assert RetryPolicy() == RetryPolicy(max_attempts=3, initial=1.0, multiplier=2.0, max_delay=300.0, jitter=0.1)
+    assert Retention() == Retention(10_000, 3600.0, 10_000, 300.0)
+
+
+def test_delays_double_up_to_the_cap() -> None:
+    """The delay grows by the multiplier after each attempt, and not beyond the cap."""
+    policy = RetryPolicy(max_attempts=9, initial=1, multiplier=2, max_delay=5, jitter=0)
+    assert [policy.delay_after(n) for n in range(1, 6)] == [1, 2, 4, 5, 5]
+
+
+def test_jitter_is_a_share_of_the_capped_delay() -> None:
+    """The jitter moves the delay by its share, down or up, also beyond the cap."""
+    policy = RetryPolicy(initial=100, multiplier=10, max_delay=200, jitter=0.25)
+    assert policy.delay_after(1, Fixed(0)) == 75
+    assert policy.delay_after(1, Fixed(1)) == 125
+    assert policy.delay_after(2, Fixed(1)) == 250
+
+
+def test_jitter_is_random_within_its_bounds() -> None:
+    """Without a generator the process's own is used, and the delay stays within the jitter."""
+    policy = RetryPolicy(initial=10, jitter=0.1)
+    delays = {policy.delay_after(1) for _ in range(50)}
+    assert len(delays) > 1
+    assert all(9 <= delay <= 11 for delay in delays)
+
+
+def test_no_jitter_draws_nothing() -> None:
+    """Without jitter the generator is left alone."""
+    rng = random.Random(1)
+    before = rng.getstate()
+    RetryPolicy(jitter=0).delay_after(1, rng)
+    assert rng.getstate() == before
+
+
+@pytest.mark.parametrize("multiplier", [10.0, 10])
+def test_overflow_is_the_cap(multiplier: float) -> None:
+    """An attempt whose delay no float can hold waits for the cap, and not at all if the first wait is none."""
+    policy = RetryPolicy(max_attempts=10_000, multiplier=multiplier, max_delay=7, jitter=0)
+    assert policy.delay_after(5_000) == 7
+    assert RetryPolicy(max_attempts=10_000, initial=0, multiplier=multiplier, jitter=0).delay_after(5_000) == 0
+    assert RetryPolicy(max_attempts=10_000, initial=0.0, multiplier=multiplier, jitter=0).delay_after(5_000) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_attempts", 0),
+        ("initial", -1),
+        ("multiplier", 0.9),
+        ("max_delay", -1),
+        ("jitter", 1.1),
+        ("jitter", -0.1),
+    ],
+)
+def test_policy_refuses(option: str, value: Any) -> None:
+    """Each option of a policy names itself when it makes no sense."""
+    with pytest.raises(ValueError, match=f"^{option} must be"):
+        RetryPolicy(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("finished_jobs", -1), ("finished_for", -1), ("tokens_per_job", 0), ("held_for", 0)]
+)
+def test_retention_refuses(option: str, value: Any) -> None:
+    """Each option of a retention names itself when it makes no sense."""
+    with pytest.raises(ValueError, match=f"^{option} must be"):
+        Retention(**{option: value})
+
+
+def test_retention_at_its_edges() -> None:
+    """Nothing kept at all, and everything kept for ever, are both allowed."""
+    Retention(finished_jobs=0, finished_for=0, tokens_per_job=1, held_for=1e-9)
+    Retention(finished_for=float("inf"), held_for=float("inf"))
+
+
+def test_priorities() -> None:
+    """Priorities are ordered, and only a member is taken for one."""
+    assert JobPriority.LOW < JobPriority.NORMAL < JobPriority.HIGH < JobPriority.CRITICAL
+    assert check_priority(JobPriority.LOW) is JobPriority.LOW
+    with pytest.raises(TypeError, match=r"^priority must be one of JobPriority.LOW, .*CRITICAL; got 1$"):
+        check_priority(1)
