@@ -62,6 +62,7 @@ class Dispatcher:
         self._unanswered: tuple[str, float, int, dict[str, int] | None] | None = None
         self._on_gone = on_gone
         self._context = contextvars.copy_context()  # each attempt starts in a copy of it
+        self._starting = 0  # tasks that have not come to claim a job yet
         self._rung = False
         self._waiting: trio.lowlevel.Task | None = None
         self._prefix = secrets.token_hex(8)
@@ -77,12 +78,19 @@ class Dispatcher:
             self._waiting = None
 
     def work_ready(self) -> None:
-        """Start what is ready: on the spot where the store can say what that is, else in the loop."""
+        """See that what is ready is claimed: by new tasks where the store answers at once, else by the loop.
+
+        A job is claimed when its task comes to run, not before: until then it is queued, and may be cancelled or
+        overtaken as such.
+        """
         if not self._store.claims_at_once:
             self.ring()
             return
-        for claim in self._claim_at_once(self._free()):
-            self._start(claim)
+        room = self._room()
+        if room is None or room:
+            for _ in range(min(self._free(), self._store.ready_nowait() - self._starting)):
+                self._starting += 1
+                self._spawn(self._work, None)
 
     async def run(self) -> None:
         """Start attempts until cancelled.
@@ -119,20 +127,22 @@ class Dispatcher:
         for claim in claims:
             before = self._runner.running.get(claim.entry.id)
             if before is None:
-                self._start(claim, asked)
+                self._spawn(self._work, self._prepare(claim, asked))
             else:
                 before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
-                self._context.run(self.jobs_nursery.start_soon, self._start_after, before, claim, asked)
+                self._spawn(self._start_after, before, claim, asked)
 
     async def _start_after(self, before: Attempt, claim: Claim, asked: float) -> None:
         await self._wait_gone(before)
         if self.jobs is not None:
-            self._start(claim, asked)
+            await self._work(self._prepare(claim, asked))
 
     # -- claiming and starting
 
     def _free(self) -> int:
-        return 0 if self.closing or self.jobs is None else self._max_running - len(self._runner.running)
+        if self.closing or self.jobs is None:
+            return 0
+        return self._max_running - len(self._runner.running) - self._starting
 
     def _room(self) -> dict[str, int] | None:
         if self._queues is None:
@@ -144,19 +154,12 @@ class Dispatcher:
         self._claims += 1
         return f"{self._prefix}-{self._claims}"
 
-    def _claim_at_once(self, limit: int) -> list[Claim]:
-        if limit <= 0:
-            return []
-        return self._store.claim_nowait(self._claim_id(), limit=limit, lease=self._lease, room=self._room())
-
-    def _start(self, claim: Claim, asked: float = 0.0) -> None:
-        self._context.run(self.jobs_nursery.start_soon, self._work, self._prepare(claim, asked))
-
-    @property
-    def jobs_nursery(self) -> trio.Nursery:
-        """The nursery that attempts run in, while there is one."""
-        assert self.jobs is not None  # _free said so
-        return self.jobs
+    def _claim_one(self) -> Attempt | None:
+        """Claim one job at once and return its attempt, if there is one and room for it."""
+        if self._free() <= 0 or not self._store.ready_nowait():
+            return None
+        claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=self._room())
+        return self._prepare(claims[0]) if claims else None
 
     def _prepare(self, claim: Claim, asked: float = 0.0) -> Attempt:
         if self._adopt is not None:
@@ -166,24 +169,29 @@ class Dispatcher:
             attempt.stop(SHUTDOWN, 0.0)
         return attempt
 
-    async def _work(self, attempt: Attempt) -> None:
+    def _spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        assert self.jobs is not None  # _free said so
+        self._context.run(self.jobs.start_soon, function, *args)
+
+    async def _work(self, attempt: Attempt | None) -> None:
         """Run one attempt after another, while there are any at once: a task that ends starts the next.
 
-        A task serves on only if its attempt has left the context variables as they were.
+        Without an attempt to begin with, it claims one. A task serves on only if its attempt has left the context
+        variables as they were.
         """
-        while True:
+        if attempt is None:
+            self._starting -= 1
+            attempt = self._claim_one()
+        while attempt is not None:
             await self._runner.run(attempt)
             self._on_gone()
             if not self._store.claims_at_once:
                 self.ring()
                 return
-            claims = self._claim_at_once(min(self._free(), 1))
-            if not claims:
-                return
             if not self._is_context_untouched():
-                self._start(claims[0])
+                self.work_ready()
                 return
-            attempt = self._prepare(claims[0])
+            attempt = self._claim_one()
 
     def _is_context_untouched(self) -> bool:
         """Whether the current task's context variables hold the very objects that they began with."""

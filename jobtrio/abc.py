@@ -41,7 +41,7 @@ class StoreListener(Protocol):
         """This job's state has changed, and the change is kept. Called for each change, in order."""
 
     def work_ready(self) -> None:
-        """A job may have become ready. May call `JobStore.claim_nowait` back."""
+        """A job may have become ready. May call `JobStore.ready_nowait` back."""
 
     def due_changed(self) -> None:
         """Something may fall due earlier than `JobStore.advance` said."""
@@ -319,6 +319,10 @@ class JobStore(ABC):
     ) -> list[Claim]:
         """Do what `claim` does, for all executors, on the spot; a store that must ask elsewhere claims nothing."""
         return []
+
+    def ready_nowait(self) -> int:
+        """Return how many jobs `claim_nowait` would find, as far as it goes."""
+        return 0
 
     def peek(self, job_id: str) -> JobEntry | None:
         """Return a job that this process holds anyway, at once, or None."""

@@ -53,8 +53,8 @@ class ReadyQueue:
         self._living = 0
         self._sweep_at = _TOLERATED  # lines of one priority
 
-    def __bool__(self) -> bool:
-        return self._living > 0
+    def __len__(self) -> int:
+        return self._living
 
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""

@@ -196,9 +196,11 @@ class MemoryJobStore(JobStore):
         self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
     ) -> list[Claim]:
         """Do what `claim` does, for all executors, on the spot."""
-        if not self._ready:
-            return []
         return self._claim(claim_id, limit, lease, room, None)
+
+    def ready_nowait(self) -> int:
+        """Return how many jobs are ready."""
+        return len(self._ready)
 
     def _claim(
         self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None
