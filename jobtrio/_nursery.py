@@ -32,17 +32,30 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
                 body = exc
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        exceptions = [_only(exc) for exc in group.exceptions]
-        if body is not None and not isinstance(body, trio.Cancelled):
-            exceptions.insert(0, body)
-        if len(exceptions) == 1:
-            raise exceptions[0] from None
-        raise BaseExceptionGroup(group.message, exceptions) from None
+        exceptions = [_only(own) for exc in group.exceptions if (own := _without_cancelled(exc)) is not None]
+        if body is not None and (own := _without_cancelled(body)) is not None:
+            exceptions.insert(0, own)
+        match exceptions:
+            case []:
+                raise
+            case [only]:
+                raise only from None
+            case _:
+                raise BaseExceptionGroup(group.message, exceptions) from None
     if body is not None:
         try:
             raise body
         finally:
             body = None
+
+
+def _without_cancelled(exc: BaseException) -> BaseException | None:
+    """Return what an exception says besides that its task was cancelled, or None."""
+    if isinstance(exc, trio.Cancelled):
+        return None
+    if isinstance(exc, BaseExceptionGroup) and exc.subgroup(trio.Cancelled) is not None:
+        return exc.split(trio.Cancelled)[1]
+    return exc
 
 
 def _only(exc: BaseException) -> BaseException:

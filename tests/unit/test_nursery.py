@@ -1,0 +1,158 @@
+"""A nursery for background tasks, out of which the body's own exception comes bare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from jobtrio._nursery import open_background_nursery
+
+
+async def fail(exc: BaseException) -> None:
+    """Raise an exception."""
+    raise exc
+
+
+async def test_tasks_end_with_the_body() -> None:
+    """Leaving the body cancels the tasks and waits until they are gone."""
+    ended: list[str] = []
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            ended.append("task")
+
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(task)
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended == ["task"]
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ValueError("mine"),
+        ExceptionGroup("mine", [ValueError()]),
+        KeyboardInterrupt(),
+        StopIteration(),
+        StopAsyncIteration(),
+        GeneratorExit(),
+    ],
+)
+async def test_the_bodys_exception_is_bare(raised: BaseException) -> None:
+    """What the body raises comes out as the very same object, and the tasks are gone."""
+    caught: BaseException | None = None
+    with trio.CancelScope() as scope:
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                raise raised
+        except BaseException as exc:
+            caught = exc
+    assert caught is raised
+    assert not scope.cancelled_caught
+
+
+async def test_a_tasks_exception_is_bare() -> None:
+    """What one task raises cancels the body and comes out as it is."""
+    with pytest.raises(ValueError, match="task"):
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(fail, ValueError("task"))
+            await trio.sleep_forever()
+
+
+async def test_a_tasks_exception_that_nurseries_wrapped() -> None:
+    """A single exception is bare however many nurseries it came through."""
+    with pytest.raises(ValueError, match="task"):
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(fail, ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("task")])]))
+            await trio.sleep_forever()
+
+
+async def test_several_exceptions_are_a_group() -> None:
+    """The body's exception comes before those of the tasks."""
+    body, task = ValueError("body"), ExceptionGroup("two", [KeyError("a"), KeyError("b")])
+    caught: Any = None
+    try:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(fail, task)
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            raise body
+    except BaseExceptionGroup as group:
+        caught = group
+    assert caught.exceptions[0] is body
+    assert caught.exceptions[1].exceptions == task.exceptions
+    assert len(caught.exceptions) == 2
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_body_that_was_only_cancelled_adds_nothing(nested: bool) -> None:
+    """The body that a failing task has cancelled has nothing to say, also through a nursery of its own."""
+    with pytest.raises(KeyboardInterrupt):
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(fail, KeyboardInterrupt())
+            if nested:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(trio.sleep_forever)
+                    await trio.sleep_forever()
+            await trio.sleep_forever()
+
+
+async def test_what_a_cancelled_body_raises_besides() -> None:
+    """Of a body that was cancelled and failed in its clean-up, the failure is told."""
+    caught: Any = None
+    try:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(fail, KeyError("task"))
+            async with trio.open_nursery() as inner:
+                inner.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ValueError("clean-up")
+    except BaseExceptionGroup as group:
+        caught = group
+    assert [type(exc) for exc in caught.exceptions] == [ExceptionGroup, KeyError]
+    assert [str(exc) for exc in caught.exceptions[0].exceptions] == ["clean-up"]
+
+
+async def test_cancelled_from_outside() -> None:
+    """A cancelled body is a cancellation for whoever asked for it."""
+    with trio.CancelScope() as scope:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_cancelled_behind_the_body() -> None:
+    """A cancellation while the tasks end is a cancellation, too."""
+    with trio.CancelScope() as scope:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
+async def test_the_bodys_exception_is_bare_in_a_cancelled_program() -> None:
+    """What the body raises is bare also where everything around it is cancelled at that moment."""
+    body = ValueError("mine")
+    caught: BaseException | None = None
+    with trio.CancelScope() as scope:
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                raise body
+        except ValueError as exc:
+            caught = exc
+    assert caught is body
