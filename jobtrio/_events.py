@@ -30,10 +30,12 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
     Falling more than 10,000 behind raises `LaggedError`; reading goes on behind the gap.
     """
 
-    __slots__ = ("__weakref__", "_inner")
+    __slots__ = ("__weakref__", "_inner", "_listeners")
 
-    def __init__(self, log: TokenLog) -> None:
+    def __init__(self, log: TokenLog, listeners: weakref.WeakSet[EventSubscription]) -> None:
         self._inner = Subscription(log, log.last)
+        self._listeners = listeners
+        listeners.add(self)
 
     async def receive(self) -> Transition:
         """Return the next change, waiting for it if need be.
@@ -53,11 +55,13 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
 
     def close(self) -> None:
         """Leave."""
+        self._listeners.discard(self)
         self._inner.close()
 
     async def aclose(self) -> None:
         """Leave, as `close` does. Cancellation: it is closed all the same."""
-        await self._inner.aclose()
+        self.close()
+        await trio.lowlevel.checkpoint()
 
     def __enter__(self) -> EventSubscription:
         return self
@@ -86,9 +90,7 @@ class Events:
             self.log = TokenLog(EVENTS_KEPT)
             if self._closed:
                 self.log.finish(Completed())
-        subscription = EventSubscription(self.log)
-        self._listeners.add(subscription)
-        return subscription
+        return EventSubscription(self.log, self._listeners)
 
     def publish(self, transition: Transition) -> None:
         """Tell everybody of a change."""
