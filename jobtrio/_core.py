@@ -118,7 +118,7 @@ class RegistryCore:
             self._runner,
             max_running=max_running,
             queues=queues,
-            executors=frozenset(self.submissions.executors) if durable else None,
+            executors=self.submissions.executors if durable else None,
             lease=lease if durable else inf,
             adopt=self._adopt if durable else None,
             wait_gone=self._wait_gone,

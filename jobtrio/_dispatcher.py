@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._settlement import LOST, SHUTDOWN
+from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -165,6 +165,9 @@ class Dispatcher:
         if self._adopt is not None:
             claim = self._adopt(claim, asked)
         attempt = self._runner.prepare(claim)
+        cancel = claim.entry.cancel
+        if cancel is not None:  # accepted while the claim was under way
+            attempt.stop(CANCELLED, cancel.grace)
         if self.closing:
             attempt.stop(SHUTDOWN, 0.0)
         return attempt

@@ -60,6 +60,7 @@ class MemoryJobStore(JobStore):
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
         self.settings = settings
+        self._changed = settings.listener.changed
         self._shelf.retention = settings.retention
         yield
 
@@ -85,7 +86,7 @@ class MemoryJobStore(JobStore):
         entry.submission = submission
         entry.state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
         self._shelf.put(entry)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         is_held = entry.plan.executor is None
         if not entry.delay and not is_held:
             self._ready.push(entry)
@@ -210,7 +211,7 @@ class MemoryJobStore(JobStore):
         entries = self._ready.pop(limit, room, executors)
         if not entries:
             return []
-        worker, now, changed = self.settings.worker, time.time(), self.settings.listener.changed
+        worker, now = self.settings.worker, time.time()
         lease_until = inf if lease == inf else trio.current_time() + lease
         claims = []
         for entry in entries:
@@ -219,7 +220,7 @@ class MemoryJobStore(JobStore):
                 self._waiting -= 1
             steps.start(entry, claim=claim_id, worker=worker, now=now)
             self._index.moved(entry, previous)
-            changed(entry)
+            self._changed(entry)
             if lease_until != inf:
                 entry.lease_until = lease_until
                 self._add_timer(lease_until, Timer.LEASE, entry)
@@ -272,7 +273,7 @@ class MemoryJobStore(JobStore):
         steps.retry(entry, error, worker=self.settings.worker, now=time.time())
         self._index.moved(entry, previous)
         self._log(entry).restart(claim.attempt, error, delay)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         entry.due = trio.current_time() + delay
         self._add_timer(entry.due, Timer.DUE, entry)
         return True
@@ -415,7 +416,7 @@ class MemoryJobStore(JobStore):
         previous = entry.state
         steps.become_ready(entry, worker=self.settings.worker, now=time.time(), reason=reason)
         self._index.moved(entry, previous)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         if not entry.is_held:
             entry.ticket = next(self._numbers)
             self._ready.push(entry)
@@ -432,7 +433,7 @@ class MemoryJobStore(JobStore):
             self._ready.gone(entry)
         if entry.log is not None:
             entry.log.finish(outcome)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         self._shelf.end(entry)
 
 
