@@ -42,6 +42,8 @@ class Leases:
         """Note a new claim, first asked for at ``asked`` by Trio's clock: its lease began no earlier."""
         self._until[claim] = asked + self._lease
         self._begun.set()
+        if trio.current_time() > asked + self._lease / ROUNDS:
+            self.look()  # much of it is gone already
 
     def look(self) -> None:
         """Renew at once, since the answer may bring news."""
