@@ -264,3 +264,33 @@ async def test_unknown_executors_are_left_to_others(autojump_clock: MockClock) -
             assert await second.wait() == Completed("by the other")
             await trio.sleep(20)
             assert (await submitter.get(first.id)).state == JobState.QUEUED
+
+
+async def test_text_that_is_no_unicode(autojump_clock: MockClock) -> None:
+    """Text with half a surrogate pair, in an exception, a reason or a note, can't stop a job from ending."""
+    odd = Executors()
+    half = "half a pair: \udcff"
+
+    @odd.register("raise", retry=RetryPolicy(max_attempts=2, initial=0, jitter=0))
+    async def fail_oddly(job: JobContext) -> None:
+        raise ValueError(half)
+
+    @odd.register("note")
+    async def note(job: JobContext) -> None:
+        job.progress(1, note=half)
+
+    @odd.register("hang")
+    async def wait(job: JobContext) -> None:
+        await trio.sleep_forever()
+
+    async with jobtrio.open_registry(odd, store=RemoteStore(Server())) as registry:
+        with trio.fail_after(60):
+            outcome = await (await registry.submit("raise")).wait()
+            assert isinstance(outcome, jobtrio.Failed)
+            assert "half a pair: " in outcome.error.message
+            assert isinstance(await (await registry.submit("note")).wait(), jobtrio.Failed)
+            job = await registry.submit("hang")
+            with pytest.raises(ValueError, match="reason"):
+                await job.cancel(half)
+            assert await job.cancel("whole")
+            assert await job.wait() == jobtrio.Cancelled("whole")
