@@ -26,6 +26,7 @@ from jobtrio._token_log import TokenLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
     from trio.testing import MockClock
 
 
