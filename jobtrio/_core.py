@@ -220,7 +220,9 @@ class RegistryCore:
         if self._waits:
             entry = self._know(entry)
         if entry.outcome is not None:
-            if entry.log is not None:
+            if self._waits and not self.runs_here(entry.id):
+                self._tails.look(entry.id)  # the copy here may lag: it is brought up to the End that is stored
+            elif entry.log is not None:
                 entry.log.finish(entry.outcome)
             self._look_again()
         if self.events.log is not None:
