@@ -29,18 +29,20 @@ async def check_claim_order(open_store: OpenStore) -> None:
 
 
 async def check_age_counts_from_readiness(open_store: OpenStore) -> None:
-    """A job that became ready later stands behind, whenever it was stored."""
+    """A job that became ready later stands behind, whenever it was stored, in its queue as beside other queues."""
     async with open_worker(open_store) as worker:
-        early, late = new_entry(), new_entry()
-        delayed = new_entry(delay=SHORT)
-        retried = await worker.start(new_entry(retry=RetryPolicy()))
-        await worker.insert(delayed)
-        await worker.insert(early)
-        await worker.store.retry(retried, ERROR, 2 * SHORT)
-        await worker.pass_time()
-        await worker.pass_time(SHORT)
-        await worker.insert(late)
-        assert ids(await worker.claim()) == [early.id, delayed.id, retried.entry.id, late.id]
+        for queues in ("aaaa", "abcd"):
+            early, late, delayed = (
+                new_entry(queue=queue, delay=d) for queue, d in zip(queues[:3], (0, 0, SHORT), strict=True)
+            )
+            retried = await worker.start(new_entry(queue=queues[3], retry=RetryPolicy()))
+            await worker.insert(delayed)
+            await worker.insert(early)
+            await worker.store.retry(retried, ERROR, 2 * SHORT)
+            await worker.pass_time()
+            await worker.pass_time(SHORT)
+            await worker.insert(late)
+            assert ids(await worker.claim()) == [early.id, delayed.id, retried.entry.id, late.id]
 
 
 async def check_room_of_queues(open_store: OpenStore) -> None:
@@ -60,7 +62,7 @@ async def check_room_of_queues(open_store: OpenStore) -> None:
 async def check_only_known_executors(open_store: OpenStore) -> None:
     """Only jobs of the executors asked for are taken, wherever they stand; the others keep their places."""
     async with open_worker(open_store) as worker:
-        entries = [new_entry(name, job_id=f"{name}{n}") for n in range(3) for name in ("a", "b", "c")]
+        entries = [new_entry(name, job_id=f"{name}{n}", queue="xy"[n % 2]) for n in range(3) for name in "abc"]
         await worker.insert(*entries)
         assert await worker.claim(executors=frozenset()) == []
         assert ids(await worker.claim(limit=3, executors=frozenset({"b", "c", "d"}))) == ["b0", "c0", "b1"]
@@ -159,14 +161,16 @@ async def check_start_held(open_store: OpenStore) -> None:
 
 
 async def check_start_held_when_scheduled(open_store: OpenStore) -> None:
-    """A held job that is started before it is due becomes ready when it is."""
+    """A held job that is started before it is due becomes ready when it is; one that is started later, at once."""
     async with open_worker(open_store) as worker:
-        held = new_entry(None, delay=SHORT)
-        await worker.insert(held)
-        assert await worker.store.start_held(held.id, new_plan())
+        before, after = new_entry(None, delay=SHORT), new_entry(None, delay=SHORT)
+        await worker.insert(before, after)
+        assert await worker.store.start_held(before.id, new_plan())
         assert await worker.claim() == []
         await worker.pass_time()
-        assert ids(await worker.claim()) == [held.id]
+        assert ids(await worker.claim()) == [before.id]
+        assert await worker.store.start_held(after.id, new_plan())
+        assert ids(await worker.claim()) == [after.id]
 
 
 async def check_started_in_time(open_store: OpenStore) -> None:
