@@ -101,7 +101,7 @@ class RegistryCore:
         self._calls = 0
         self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
-        self.serving = trio.Event()
+        self.serving: trio.Event = trio.Event()
         self._served = trio.Event()
         self._tails = Tails(self.store, self.runs_here, _refresh)
         self._runner = Runner(

@@ -1,7 +1,7 @@
 """`RemoteStore`: a store on another machine, as far as its callers can tell, for tests alone.
 
 A `MemoryJobStore` is the server; any number of `RemoteStore` objects are its clients, each a worker's own. All
-that goes to and for is copied and encoded, takes time, may fail before or after it was carried out, be held up,
+that goes either way is copied and encoded, takes time, may fail before or after it was carried out, be held up,
 or never be answered. What the client does about repeated calls is what a client of a database would do.
 """
 
