@@ -44,6 +44,13 @@ def cut_off(store: RemoteStore, how: str) -> None:
             store.network.hanging = {"renew"}
 
 
+def mend(store: RemoteStore) -> None:
+    """Undo it."""
+    store.network.away = False
+    store.network.hanging = set()
+    store.network.failing = set()
+
+
 HOW = ("away", "hanging", "renew fails", "renew hangs")
 
 
@@ -78,8 +85,7 @@ async def test_stopped_in_time(autojump_clock: MockClock, how: str, latency: flo
             await gone.wait()
         # By its own clock the lease began when it was asked for, a latency before it did.
         assert 0.05 * LEASE < left[0] < 0.2 * LEASE + latency
-        store.network.away = False
-        store.network.hanging = store.network.failing = set()
+        mend(store)
         assert await job.wait() == Completed(None)
 
 
@@ -89,10 +95,28 @@ async def test_renewed(autojump_clock: MockClock) -> None:
     store = RemoteStore(server)
     async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
         job = await registry.submit("hang")
-        async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE):
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE, queues={}):
             for _ in range(60):
                 store.network.fail_at(2, "before")
                 await trio.sleep(1)
+        assert len(await registry.history(job.id)) == 2
+        await job.cancel()
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("offset", [0.0, 1.0, 2.0, 2.5, 2.9])
+async def test_outages_shorter_than_a_lease(autojump_clock: MockClock, how: str, offset: float) -> None:
+    """An outage of half a lease costs no run, whenever it begins; one in which calls hang may last a third."""
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("hang")
+        await trio.sleep(2 * LEASE + offset)
+        cut_off(store, how)
+        await trio.sleep(LEASE / (3 if "hang" in how else 2))
+        mend(store)
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE, queues={}):
+            await trio.sleep(2 * LEASE)
         assert len(await registry.history(job.id)) == 2
         await job.cancel()
 
