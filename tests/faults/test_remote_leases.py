@@ -10,6 +10,7 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Completed, Executors, JobContext, JobEndedError, JobState, Restart, Token
+from jobtrio.abc import Claim
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -119,6 +120,33 @@ async def test_outages_shorter_than_a_lease(autojump_clock: MockClock, how: str,
             await trio.sleep(2 * LEASE)
         assert len(await registry.history(job.id)) == 2
         await job.cancel()
+
+
+async def test_taken_away(autojump_clock: MockClock) -> None:
+    """A run whose claim no longer holds, for whatever reason, is cancelled when its worker learns of it."""
+    server = Server()
+    watched = Executors()
+    gone: list[float] = []
+
+    @watched.register("work")
+    async def work(job: JobContext) -> int:
+        try:
+            if job.attempt == 1:
+                await trio.sleep_forever()
+        finally:
+            gone.append(trio.current_time())
+        return job.attempt
+
+    async with jobtrio.open_registry(watched, store=RemoteStore(server), lease=LEASE, max_running=1) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(1)
+        entry = server.store.peek(job.id)
+        assert entry is not None
+        assert entry.claim is not None
+        assert await server.store.release(Claim(entry, entry.claim, entry.attempt), "taken away")
+        taken = trio.current_time()
+        assert await job.wait() == Completed(2)
+        assert gone[0] - taken < LEASE / 3 + 1
 
 
 async def test_sends_of_a_lost_run(autojump_clock: MockClock) -> None:
