@@ -323,7 +323,7 @@ class JobStore(ABC):
         """Do what `claim` does, for all executors, on the spot; a store that must ask elsewhere claims nothing."""
         return []
 
-    def ready_nowait(self) -> int:
+    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
         """Return how many jobs `claim_nowait` would find, as far as it goes."""
         return 0
 

@@ -163,6 +163,7 @@ class MemoryJobStore(JobStore):
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+        self._fall_due()
         entry = self.peek(job_id)
         if entry is None or not entry.is_held or entry.state in FINAL_STATES:
             return False
@@ -199,15 +200,16 @@ class MemoryJobStore(JobStore):
         """Do what `claim` does, for all executors, on the spot."""
         return self._claim(claim_id, limit, lease, room, None)
 
-    def ready_nowait(self) -> int:
-        """Return how many jobs are ready."""
-        return len(self._ready)
+    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
+        """Return how many jobs are ready that there is room for."""
+        return len(self._ready) if room is None else self._ready.count(room)
 
     def _claim(
         self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None
     ) -> list[Claim]:
         if claim_id in self._claims:
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
+        self._fall_due()  # what has expired must not start, although nobody has come to notice
         entries = self._ready.pop(limit, room, executors)
         if not entries:
             return []
@@ -339,6 +341,9 @@ class MemoryJobStore(JobStore):
 
     async def advance(self) -> float:
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
+        return self._fall_due()
+
+    def _fall_due(self) -> float:
         if self._timers.next() == inf:
             return inf
         now = trio.current_time()

@@ -464,5 +464,5 @@ async def test_executing_a_job_with_a_start_time(autojump_clock: MockClock) -> N
         async with registry.execute_and_stream(late.id, speak) as lines:
             assert [line async for line in lines] == ["a", "[DONE]"]
         never = await registry.create_job("a", delay=10)
-        await trio.sleep(15)
+        await trio.sleep(15.1)
         assert never.state == "FAILED"

@@ -200,6 +200,8 @@ def test_as_a_sorted_list(seed: int) -> None:
                 limit = rng.randrange(1, 6)
                 room = None if rng.random() < 0.4 else {queue: rng.randrange(3) for queue in rng.sample("abc", 2)}
                 executors = None if rng.random() < 0.6 else {rng.choice("xy")}
+                if room is not None:
+                    assert line.ready.count(room) == len(expected(model[:], 10**6, room, None))
                 assert line.pop(limit, room, executors) == expected(model, limit, room, executors)
         assert bool(line.ready) is bool(model)
 
