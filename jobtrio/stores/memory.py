@@ -29,6 +29,7 @@ from jobtrio.stores._timers import Timer, TimerHeap
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+    from jobtrio._policies import Retention
     from jobtrio._token_log import TokenLog
 
 LOSSES = 3
@@ -352,7 +353,7 @@ class MemoryJobStore(JobStore):
             if timer is Timer.DUE:
                 self._requeue(entry, None)
             elif timer is Timer.EXPIRY:
-                self._end(entry, Failed(_expired(entry)), None)
+                self._end(entry, Failed(_expired(entry, self.settings.retention)), None)
             else:
                 self._lapse(entry)
         return max(self._timers.next() - now, 0.0)
@@ -442,7 +443,7 @@ class MemoryJobStore(JobStore):
         self._shelf.end(entry)
 
 
-def _expired(entry: JobEntry) -> JobError:
-    if entry.is_held and not entry.expires_in:
+def _expired(entry: JobEntry, retention: Retention) -> JobError:
+    if entry.is_held and (entry.expires_in is None or entry.expires_in > entry.delay + retention.held_for):
         return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
     return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")
