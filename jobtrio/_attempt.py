@@ -142,6 +142,11 @@ class Attempt:
                         self._fail(scope)
         except BaseException as exc:
             group = exc
+        else:
+            if raised is None and self._cause is None and not (scope.cancel_called or self.is_timed_out):
+                self.over = True
+                context.close()
+                return Returned(result)
         try:
             cut = scope.cancel_called  # asked before the deadline is: in between, the deadline may pass
             timed_out = self.is_timed_out
