@@ -143,7 +143,9 @@ class Attempt:
         except BaseException as exc:
             group = exc
         else:
-            if raised is None and self._cause is None and not (scope.cancel_called or self.is_timed_out):
+            # The checker does not see that the nursery's body may have assigned `raised`.
+            stopped = self._cause is not None or scope.cancel_called or self.is_timed_out
+            if raised is None and not stopped:  # type: ignore[redundant-expr]
                 self.over = True
                 context.close()
                 return Returned(result)
