@@ -143,9 +143,9 @@ class Attempt:
         except BaseException as exc:
             group = exc
         else:
-            # The checker does not see that the nursery's body may have assigned `raised`.
-            stopped = self._cause is not None or scope.cancel_called or self.is_timed_out
-            if raised is None and not stopped:  # type: ignore[redundant-expr]
+            stopped = scope.cancel_called or self.is_timed_out or self._cause is not None
+            # The checker does not see that the nursery's body may have assigned it.
+            if raised is None and not stopped:  # type: ignore[redundant-expr, unused-ignore]
                 self.over = True
                 context.close()
                 return Returned(result)
