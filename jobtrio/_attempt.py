@@ -70,6 +70,8 @@ class Attempt:
         """
         if cause == LOST:
             self._cause = LOST  # also of one whose end is being written
+            if self._context is not None:
+                self._context.close()  # nothing that it still sends counts, not even in a shield
         if self.over or (self.is_timed_out and self.is_last and cause == CANCELLED):
             return False
         if not self.is_timed_out and (self._cause is None or cause == LOST or self._cause == SHUTDOWN):

@@ -102,6 +102,10 @@ def check_text(name: str, value: Any) -> str | None:
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
     if len(value) > TEXT_LIMIT:
         raise ValueError(f"{name} must be {allowed}; got {len(value)} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be {allowed}, and no half of a surrogate pair; got {show(value)}") from None
     return value
 
 

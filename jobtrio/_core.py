@@ -101,14 +101,14 @@ class RegistryCore:
         self._calls = 0
         self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
-        self.serving = trio.Event()
+        self.serving: trio.Event = trio.Event()
         self._served = trio.Event()
-        self._tails = Tails(self.store, self.runs_here, _refresh)
+        self._tails = Tails(self.store, self._feeds, _refresh)
         self._runner = Runner(
             self.store,
             resolve=self.submissions.function_of,
             retry_on=self.submissions.retry_on,
-            open_log=self.open_log,
+            open_log=self._log_of,
             catch_up=self._tails.catch_up,
             let_go=self._let_go,
         )
@@ -118,7 +118,7 @@ class RegistryCore:
             self._runner,
             max_running=max_running,
             queues=queues,
-            executors=frozenset(self.submissions.executors) if durable else None,
+            executors=self.submissions.executors if durable else None,
             lease=lease if durable else inf,
             adopt=self._adopt if durable else None,
             wait_gone=self._wait_gone,
@@ -220,7 +220,9 @@ class RegistryCore:
         if self._waits:
             entry = self._know(entry)
         if entry.outcome is not None:
-            if entry.log is not None:
+            if self._waits and not self._is_written_here(entry):
+                self._tails.look(entry.id)  # the copy here may lag: it is brought up to the End that is stored
+            elif entry.log is not None:
                 entry.log.finish(entry.outcome)
             self._look_again()
         if self.events.log is not None:
@@ -252,19 +254,29 @@ class RegistryCore:
         return TokenLog(self.settings.retention.tokens_per_job, ringer=self._ringer)
 
     def open_log(self, entry: JobEntry) -> TokenLog:
-        """Return a job's log in this process, begun if there is none."""
-        log = entry.log
-        if log is None:
-            log = entry.log = self._new_log()
-            if entry.outcome is not None and not self.store.durable:
-                log.finish(entry.outcome)
-        if self.store.durable and log.end is None:
+        """Return a job's log in this process for a reader, brought up to what is stored from now on."""
+        log = self._log_of(entry)
+        if self._waits and log.end is None:
             self._tails.follow(entry)
         return log
 
-    def runs_here(self, job_id: str) -> bool:
-        """Whether an attempt of this job runs in this process."""
-        return job_id in self._runner.running
+    def _log_of(self, entry: JobEntry) -> TokenLog:
+        log = entry.log
+        if log is None:
+            log = entry.log = self._new_log()
+            if entry.outcome is not None and not self._waits:
+                log.finish(entry.outcome)
+        return log
+
+    def _feeds(self, job_id: str, log: TokenLog) -> bool:
+        """Whether an attempt in this process writes to this log of this job."""
+        attempt = self._runner.running.get(job_id)
+        return attempt is not None and attempt.claim.entry.log is log
+
+    def _is_written_here(self, entry: JobEntry) -> bool:
+        """Whether the end of a job is being written by an attempt in this process."""
+        attempt = self._runner.running.get(entry.id)
+        return attempt is not None and attempt.over
 
     def _let_go(self, entry: JobEntry) -> None:
         """Part with the local stream of a job that was lost: others go on with other messages of the same numbers."""

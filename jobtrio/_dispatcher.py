@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._settlement import LOST, SHUTDOWN
+from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -86,11 +86,9 @@ class Dispatcher:
         if not self._store.claims_at_once:
             self.ring()
             return
-        room = self._room()
-        if room is None or room:
-            for _ in range(min(self._free(), self._store.ready_nowait() - self._starting)):
-                self._starting += 1
-                self._spawn(self._work, None)
+        for _ in range(min(self._free(), self._store.ready_nowait(self._room()) - self._starting)):
+            self._starting += 1
+            self._spawn(self._work, None)
 
     async def run(self) -> None:
         """Start attempts until cancelled.
@@ -156,15 +154,19 @@ class Dispatcher:
 
     def _claim_one(self) -> Attempt | None:
         """Claim one job at once and return its attempt, if there is one and room for it."""
-        if self._free() <= 0 or not self._store.ready_nowait():
+        room = self._room()
+        if self._free() <= 0 or not self._store.ready_nowait(room):
             return None
-        claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=self._room())
+        claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=room)
         return self._prepare(claims[0]) if claims else None
 
     def _prepare(self, claim: Claim, asked: float = 0.0) -> Attempt:
         if self._adopt is not None:
             claim = self._adopt(claim, asked)
         attempt = self._runner.prepare(claim)
+        cancel = claim.entry.cancel
+        if cancel is not None:  # accepted while the claim was under way
+            attempt.stop(CANCELLED, cancel.grace)
         if self.closing:
             attempt.stop(SHUTDOWN, 0.0)
         return attempt

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ROUNDS = 3
 """Renewals a lease."""
 
+AGAIN_AFTER = 1.0
+"""Seconds from a renewal that fails to the next, at most."""
+
 MARGIN = 0.1
 """The share of a lease, before its end, in which an attempt that could not renew is stopped."""
 
@@ -42,6 +45,8 @@ class Leases:
         """Note a new claim, first asked for at ``asked`` by Trio's clock: its lease began no earlier."""
         self._until[claim] = asked + self._lease
         self._begun.set()
+        if trio.current_time() > asked + self._lease / ROUNDS:
+            self.look()  # much of it is gone already
 
     def look(self) -> None:
         """Renew at once, since the answer may bring news."""
@@ -51,11 +56,15 @@ class Leases:
         """Renew until cancelled. Cancellation: the leases lapse in their time."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
+            pause = self._lease / ROUNDS
             while True:
-                with trio.move_on_after(self._lease / ROUNDS):
+                with trio.move_on_after(pause):
                     await self._woken.wait()
                 self._woken = trio.Event()
-                await self._renew()
+                asked = trio.current_time()
+                pause = self._lease / ROUNDS
+                if not await self._renew(asked):
+                    pause = max(min(pause, AGAIN_AFTER) - (trio.current_time() - asked), 0.0)
 
     async def _watch(self) -> None:
         """Stop each attempt whose lease is about to be over, whatever became of its renewal."""
@@ -76,19 +85,20 @@ class Leases:
             if attempt := self._attempt_of(claim):
                 attempt.stop(LOST, 0.0)
 
-    async def _renew(self) -> None:
+    async def _renew(self, asked: float) -> bool:
+        """Renew once; tell whether that was answered."""
         claims = [claim for claim in self._until if self._attempt_of(claim)]
         self._until = {claim: self._until[claim] for claim in claims}
         if not claims:
-            return
-        asked = trio.current_time()
+            return True
         try:
             with trio.fail_after(self._lease / ROUNDS):
                 reports = await self._store.renew(claims, self._lease)
         except (StoreUnavailableError, trio.TooSlowError):
-            return
+            return False
         for claim, report in zip(claims, reports, strict=True):
             self._heed(claim, report, asked)
+        return True
 
     def _heed(self, claim: Claim, report: LeaseReport, asked: float) -> None:
         attempt = self._attempt_of(claim)

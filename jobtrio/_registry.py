@@ -191,6 +191,8 @@ class JobRegistry:
         """
         if not isinstance(executor, str):
             check_executor(executor)
+        if time_limit is not None:
+            check_seconds("time_limit", time_limit, zero=False, infinite=True)
         entry = await self._core.load(job_id)
         if entry.is_held and not entry.state.is_final:
             held = entry.plan

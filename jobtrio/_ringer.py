@@ -25,7 +25,7 @@ class Ringer:
     def __init__(self) -> None:
         self._pending: list[Wakeable] = []
         self._waiting: trio.lowlevel.Task | None = None
-        self.is_running = False
+        self.is_running: bool = False
 
     def ring(self, log: Wakeable) -> None:
         """Have ``log.wake()`` called in the turn after the next. Call it only while the task is running."""

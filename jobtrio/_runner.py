@@ -16,6 +16,7 @@ from jobtrio._errors import JobEndedError
 from jobtrio._outage import keep_trying
 from jobtrio._records import Completed, Failed
 from jobtrio._settlement import (
+    LOST,
     SHUTDOWN,
     Again,
     Finish,
@@ -109,7 +110,7 @@ class Runner:
             await self._catch_up(entry, log, attempt.is_stopped)  # its numbers go on where those of others ended
         spool = Spool(self._store, attempt.claim, log)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(spool.run)
+            nursery.start_soon(self._hand_over, attempt, spool)
             try:
                 verdict = await attempt.run(self._resolve, self._open_log, self._save_state, spool.check)
             except BaseException:
@@ -117,6 +118,11 @@ class Runner:
                 raise
             nursery.cancel_scope.cancel()
         await self._follow(attempt, verdict, spool)
+
+    @staticmethod
+    async def _hand_over(attempt: Attempt, spool: Spool) -> None:
+        await spool.run()
+        attempt.stop(LOST, 0.0)  # it has returned, so the store has refused a batch
 
     async def _abandon(self, attempt: Attempt, spool: Spool | None) -> None:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""

@@ -135,7 +135,12 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
         raise
     except BaseException as exc:
         trace = f"<its traceback raised {type(exc).__name__}>"
-    return JobError(kind, type(exception).__name__, message[-TEXT_LIMIT:], trace[-TEXT_LIMIT:])
+    return JobError(kind, *(_plain(text) for text in (type(exception).__name__, message, trace)))
+
+
+def _plain(text: str) -> str:
+    """Return the last part of a text, with a backslash escape for what is no Unicode (halves of surrogate pairs)."""
+    return text[-TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
 
 
 def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryOn) -> NextStep:

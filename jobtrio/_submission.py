@@ -5,7 +5,7 @@ It owns the meaning of submit's parameters. It must not know stores or tasks.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ class Submissions:
         plan = self.plan(executor, queue, priority, time_limit, retry)
         now = time.time()
         if job_id is None:
-            job_id = submission = secrets.token_hex(16)
+            job_id = submission = os.urandom(16).hex()
         else:
             job_id, submission = check_name("job_id", job_id), ""
         entry = JobEntry(job_id, plan, payload, now, submission)

@@ -53,7 +53,6 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         "_log",
         "_lossless",
         "_on_gap",
-        "_pop",
         "_ready",
         "_token",
         "_unyielded",
@@ -67,7 +66,6 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._on_gap = check_on_gap(on_gap)
         self._lossless = check_flag("lossless", lossless)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
-        self._pop = self._ready.pop
         self._unyielded = 0  # messages taken since the last checkpoint
         self._closed = False
         if lossless:
@@ -89,7 +87,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
                 raise trio.WouldBlock
             batch.reverse()
             self._ready += batch
-        return self._pop()
+        return self._ready.pop()
 
     async def receive(self) -> Message:
         """Return the next message, waiting for it if need be.
@@ -104,7 +102,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if not self._ready:
             await self._refill()
-        return self._pop()
+        return self._ready.pop()
 
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
@@ -115,7 +113,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if max is not BATCH:
             check_count("max", max)
-        await self._give_way()
+        if self._unyielded >= BATCH:
+            await self._give_way()
         ready = self._ready
         while not ready:
             if batch := self._take(max):
@@ -130,14 +129,14 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def __anext__(self) -> Message:
         try:
-            return self._pop()
+            return self._ready.pop()
         except IndexError:
             pass
         try:
             await self._refill()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-        return self._pop()
+        return self._ready.pop()
 
     def close(self) -> None:
         """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one."""
@@ -172,7 +171,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def _refill(self) -> None:
         """Fill the buffer, waiting for the first message; another task may have filled it meanwhile."""
-        await self._give_way()
+        if self._unyielded >= BATCH:
+            await self._give_way()
         while not self._ready:
             # At least one: another task may have taken what the next checkpoint is due for.
             if batch := self._take(max(BATCH - self._unyielded, 1)):

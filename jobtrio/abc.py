@@ -12,6 +12,9 @@ The rules, for all stores:
   writing.
 * On success the `JobEntry` that was passed, or that the claim carries, has been brought to what is stored.
 * A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
+  A later request may shorten the grace of the first, and changes nothing else of it.
+* A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
+* An entry that is handed out carries its whole history (``steps``), which tells the newer of two from the older.
 * `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state.
 """
 
@@ -320,7 +323,7 @@ class JobStore(ABC):
         """Do what `claim` does, for all executors, on the spot; a store that must ask elsewhere claims nothing."""
         return []
 
-    def ready_nowait(self) -> int:
+    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
         """Return how many jobs `claim_nowait` would find, as far as it goes."""
         return 0
 

@@ -56,6 +56,14 @@ class ReadyQueue:
     def __len__(self) -> int:
         return self._living
 
+    def count(self, room: Mapping[str, int]) -> int:
+        """Return how many jobs `pop` would take with this room."""
+        waiting = dict.fromkeys(room, 0)
+        for lines in self._levels.values():
+            for name in room.keys() & lines.keys():
+                waiting[name] += lines[name].living
+        return sum(min(most, waiting[name]) for name, most in room.items())
+
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
         plan = entry.plan

@@ -58,6 +58,7 @@ class MemoryJobStore(JobStore):
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
         self.settings = settings
+        self._changed = settings.listener.changed
         self._shelf.retention = settings.retention
         yield
 
@@ -83,7 +84,7 @@ class MemoryJobStore(JobStore):
         entry.submission = submission
         entry.state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
         self._shelf.put(entry)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         is_held = entry.plan.executor is None
         if not entry.delay and not is_held:
             self._ready.push(entry)
@@ -160,6 +161,7 @@ class MemoryJobStore(JobStore):
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+        self._fall_due()
         entry = self.peek(job_id)
         if entry is None or not entry.is_held or entry.state in FINAL_STATES:
             return False
@@ -196,19 +198,20 @@ class MemoryJobStore(JobStore):
         """Do what `claim` does, for all executors, on the spot."""
         return self._claim(claim_id, limit, lease, room, None)
 
-    def ready_nowait(self) -> int:
-        """Return how many jobs are ready."""
-        return len(self._ready)
+    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
+        """Return how many jobs are ready that there is room for."""
+        return len(self._ready) if room is None else self._ready.count(room)
 
     def _claim(
         self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None
     ) -> list[Claim]:
         if claim_id in self._claims:
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
+        self._fall_due()  # what has expired must not start, although nobody has come to notice
         entries = self._ready.pop(limit, room, executors)
         if not entries:
             return []
-        worker, now, changed = self.settings.worker, time.time(), self.settings.listener.changed
+        worker, now = self.settings.worker, time.time()
         lease_until = inf if lease == inf else trio.current_time() + lease
         claims = []
         for entry in entries:
@@ -217,7 +220,7 @@ class MemoryJobStore(JobStore):
                 self._waiting -= 1
             steps.start(entry, claim=claim_id, worker=worker, now=now)
             self._index.moved(entry, previous)
-            changed(entry)
+            self._changed(entry)
             if lease_until != inf:
                 entry.lease_until = lease_until
                 self._add_timer(lease_until, Timer.LEASE, entry)
@@ -267,7 +270,7 @@ class MemoryJobStore(JobStore):
         steps.retry(entry, error, worker=self.settings.worker, now=time.time())
         self._index.moved(entry, previous)
         self._log(entry).restart(claim.attempt, error, delay)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         entry.due = trio.current_time() + delay
         self._add_timer(entry.due, Timer.DUE, entry)
         return True
@@ -332,6 +335,9 @@ class MemoryJobStore(JobStore):
 
     async def advance(self) -> float:
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
+        return self._fall_due()
+
+    def _fall_due(self) -> float:
         if self._timers.next() == inf:
             return inf
         now = trio.current_time()
@@ -404,7 +410,7 @@ class MemoryJobStore(JobStore):
         previous = entry.state
         steps.become_ready(entry, worker=self.settings.worker, now=time.time(), reason=reason)
         self._index.moved(entry, previous)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         if not entry.is_held:
             entry.ticket = next(self._numbers)
             self._ready.push(entry)
@@ -421,5 +427,5 @@ class MemoryJobStore(JobStore):
             self._ready.gone(entry)
         if entry.log is not None:
             entry.log.finish(outcome)
-        self.settings.listener.changed(entry)
+        self._changed(entry)
         self._shelf.end(entry)

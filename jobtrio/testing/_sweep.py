@@ -133,21 +133,27 @@ async def _trial(
     _check_run(run, history, is_cancelled=aim.is_cancelled)
     await wait_all_tasks_blocked()
     left = trio.lowlevel.current_statistics().tasks_living - tasks
-    assert left == 0, f"{left} tasks were left"
+    _require(left == 0, f"{left} tasks were left")
     names = [name for _, name in _threads() - threads]
-    assert not names, f"threads were left: {', '.join(names)}"
-    assert not trio.to_thread.current_default_thread_limiter().borrowed_tokens, "a worker thread was left"
+    _require(not names, f"threads were left: {', '.join(names)}")
+    _require(not trio.to_thread.current_default_thread_limiter().borrowed_tokens, "a worker thread was left")
     return run
 
 
 def _check_run(run: JobRun, history: list[Transition], *, is_cancelled: bool) -> None:
     ends = [line.state for line in history if line.state.is_final]
-    assert len(ends) == 1, f"the job ended {len(ends)} times: {', '.join(ends)}"
+    _require(len(ends) == 1, f"the job ended {len(ends)} times: {', '.join(ends)}")
     if is_cancelled:
-        assert run.outcome == Cancelled(REASON), f"the job did not end as cancelled, but as {run.outcome}"
+        _require(run.outcome == Cancelled(REASON), f"the job did not end as cancelled, but as {run.outcome}")
     numbers = [getattr(message, "seq", None) for message in run.messages]
-    assert numbers == list(range(1, len(numbers) + 1)), f"the stream's numbers have holes: {numbers}"
-    assert run.messages[-1] == End(len(numbers), run.outcome), f"the stream ends with {run.messages[-1]}"
+    _require(numbers == list(range(1, len(numbers) + 1)), f"the stream's numbers have holes: {numbers}")
+    _require(run.messages[-1] == End(len(numbers), run.outcome), f"the stream ends with {run.messages[-1]}")
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    """Raise `AssertionError` unless the condition holds, also where ``assert`` is switched off."""
+    if not condition:
+        raise AssertionError(otherwise)
 
 
 def _threads() -> set[tuple[threading.Thread, str]]:

@@ -90,11 +90,14 @@ async def test_running(autojump_clock: MockClock, here: Here, deaf: bool) -> Non
 
 async def test_grace(autojump_clock: MockClock, here: Here) -> None:
     """With grace, `stopping` is set there first and the cancellation comes that much later."""
-    async with here.open() as registry, here.open_worker():
+    async with here.open() as registry, here.open_worker() as there:
         job = await registry.submit("work", "graceful")
         await trio.sleep(1)
+        known = await there.get(job.id)
         here.note("asked")
         assert await job.cancel("enough", grace=20)
+        await trio.sleep(1)
+        assert known.record.cancel_reason == "enough"
         assert await job.wait() == Cancelled("enough")
         assert here.seconds("asked", "stopping") < 0.1
         assert 20 <= here.seconds("stopping", "gone") < 20.1

@@ -10,6 +10,7 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Completed, Executors, JobContext, JobEndedError, JobState, Restart, Token
+from jobtrio.abc import Claim
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -42,6 +43,13 @@ def cut_off(store: RemoteStore, how: str) -> None:
             store.network.failing = {"renew"}
         case "renew hangs":
             store.network.hanging = {"renew"}
+
+
+def mend(store: RemoteStore) -> None:
+    """Undo it."""
+    store.network.away = False
+    store.network.hanging = set()
+    store.network.failing = set()
 
 
 HOW = ("away", "hanging", "renew fails", "renew hangs")
@@ -78,8 +86,7 @@ async def test_stopped_in_time(autojump_clock: MockClock, how: str, latency: flo
             await gone.wait()
         # By its own clock the lease began when it was asked for, a latency before it did.
         assert 0.05 * LEASE < left[0] < 0.2 * LEASE + latency
-        store.network.away = False
-        store.network.hanging = store.network.failing = set()
+        mend(store)
         assert await job.wait() == Completed(None)
 
 
@@ -89,12 +96,57 @@ async def test_renewed(autojump_clock: MockClock) -> None:
     store = RemoteStore(server)
     async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
         job = await registry.submit("hang")
-        async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE):
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE, queues={}):
             for _ in range(60):
                 store.network.fail_at(2, "before")
                 await trio.sleep(1)
         assert len(await registry.history(job.id)) == 2
         await job.cancel()
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("offset", [0.0, 1.0, 2.0, 2.5, 2.9])
+async def test_outages_shorter_than_a_lease(autojump_clock: MockClock, how: str, offset: float) -> None:
+    """An outage of half a lease costs no run, whenever it begins; one in which calls hang may last a third."""
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("hang")
+        await trio.sleep(2 * LEASE + offset)
+        cut_off(store, how)
+        await trio.sleep(LEASE / (3 if "hang" in how else 2))
+        mend(store)
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE, queues={}):
+            await trio.sleep(2 * LEASE)
+        assert len(await registry.history(job.id)) == 2
+        await job.cancel()
+
+
+async def test_taken_away(autojump_clock: MockClock) -> None:
+    """A run whose claim no longer holds, for whatever reason, is cancelled when its worker learns of it."""
+    server = Server()
+    watched = Executors()
+    gone: list[float] = []
+
+    @watched.register("work")
+    async def work(job: JobContext) -> int:
+        try:
+            if job.attempt == 1:
+                await trio.sleep_forever()
+        finally:
+            gone.append(trio.current_time())
+        return job.attempt
+
+    async with jobtrio.open_registry(watched, store=RemoteStore(server), lease=LEASE, max_running=1) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(1)
+        entry = server.store.peek(job.id)
+        assert entry is not None
+        assert entry.claim is not None
+        assert await server.store.release(Claim(entry, entry.claim, entry.attempt), "taken away")
+        taken = trio.current_time()
+        assert await job.wait() == Completed(2)
+        assert gone[0] - taken < LEASE / 3 + 1
 
 
 async def test_sends_of_a_lost_run(autojump_clock: MockClock) -> None:

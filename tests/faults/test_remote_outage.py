@@ -103,6 +103,37 @@ async def test_running_jobs_run_on(autojump_clock: MockClock, kind: str) -> None
         assert kinds == [Restart, End]
 
 
+async def test_more_than_is_kept(autojump_clock: MockClock) -> None:
+    """A job that sends more during an outage than is kept leaves a gap, told to every watcher; numbers stay right."""
+    server = Server()
+    store = RemoteStore(server)
+    kept = jobtrio.Retention(tokens_per_job=5)
+    async with (
+        jobtrio.open_registry(executors, store=store, lease=LEASE, retention=kept) as registry,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}, retention=kept) as elsewhere,
+    ):
+        job = await registry.submit("count", 50)
+        there = await elsewhere.get(job.id)
+        with job.subscribe(on_gap="yield") as near, there.subscribe(on_gap="yield") as far:
+            await trio.sleep(2.5)
+            store.network.away = True
+            await trio.sleep(40)
+            store.network.away = False
+            for messages in (near, far):
+                seen = [message async for message in messages]
+                number = 0
+                for message in seen:
+                    if isinstance(message, jobtrio.Gap):
+                        assert message.first == number + 1
+                        number = message.last
+                    else:
+                        number += 1
+                        assert message.seq == number
+                        assert not isinstance(message, Token) or message.value == number - 1
+                assert seen[-1] == End(51, Completed(50))
+                assert sum(isinstance(message, jobtrio.Gap) for message in seen) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_callers_wait_no_longer_than_the_limit(autojump_clock: MockClock, kind: str) -> None:
     """Each call that needs the store fails after ``outage_limit`` seconds, clearly, and works again afterwards."""
@@ -264,3 +295,33 @@ async def test_unknown_executors_are_left_to_others(autojump_clock: MockClock) -
             assert await second.wait() == Completed("by the other")
             await trio.sleep(20)
             assert (await submitter.get(first.id)).state == JobState.QUEUED
+
+
+async def test_text_that_is_no_unicode(autojump_clock: MockClock) -> None:
+    """Text with half a surrogate pair, in an exception, a reason or a note, can't stop a job from ending."""
+    odd = Executors()
+    half = "half a pair: \udcff"
+
+    @odd.register("raise", retry=RetryPolicy(max_attempts=2, initial=0, jitter=0))
+    async def fail_oddly(job: JobContext) -> None:
+        raise ValueError(half)
+
+    @odd.register("note")
+    async def note(job: JobContext) -> None:
+        job.progress(1, note=half)
+
+    @odd.register("hang")
+    async def wait(job: JobContext) -> None:
+        await trio.sleep_forever()
+
+    async with jobtrio.open_registry(odd, store=RemoteStore(Server())) as registry:
+        with trio.fail_after(60):
+            outcome = await (await registry.submit("raise")).wait()
+            assert isinstance(outcome, jobtrio.Failed)
+            assert "half a pair: " in outcome.error.message
+            assert isinstance(await (await registry.submit("note")).wait(), jobtrio.Failed)
+            job = await registry.submit("hang")
+            with pytest.raises(ValueError, match="reason"):
+                await job.cancel(half)
+            assert await job.cancel("whole")
+            assert await job.wait() == jobtrio.Cancelled("whole")

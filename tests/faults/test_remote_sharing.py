@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -118,3 +119,46 @@ async def test_no_job_runs_twice(autojump_clock: MockClock) -> None:
             workers[record.worker] += 1
     assert runs == dict.fromkeys(range(40), 1)
     assert set(workers) == {"a", "b"}
+
+
+async def test_watched_without_delay(autojump_clock: MockClock) -> None:
+    """A watcher elsewhere sees each token as soon as the store has told of it."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server, latency=0.001), queues={}) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server, latency=0.001)),
+    ):
+        job = await here.submit("count", 5)
+        arrived = []
+        async for _ in job.tokens():
+            arrived.append(trio.current_time())
+        assert all(0.09 < later - earlier < 0.11 for earlier, later in itertools.pairwise(arrived))
+
+
+async def test_nobody_watches_any_more(autojump_clock: MockClock) -> None:
+    """A stream is followed for as long as somebody could read it, and no longer."""
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(executors, store=store, queues={}) as here:
+        job = await here.submit("count", 2)
+        job_id = job.id
+        messages = job.subscribe()
+        with trio.move_on_after(3):
+            await job.wait()
+        del job
+        before = len(store.network.calls)
+        await trio.sleep(3)
+        assert store.network.calls[before:].count("read_messages") > 3
+        again = await here.get(job_id)
+        async with jobtrio.open_registry(executors, store=RemoteStore(server)):
+            assert [message async for message in messages] == counted(2)
+            assert await again.wait() == Completed({"sent": 2})
+        job = await here.submit("count", 2)
+        messages = job.subscribe()
+        await trio.sleep(1)
+        del job, messages, again
+        await trio.sleep(1)
+        before = len(store.network.calls)
+        await trio.sleep(10)
+        assert "read_messages" not in store.network.calls[before:]
+        assert len(here) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 from remote_store import RemoteStore, Server
 
@@ -24,10 +25,12 @@ class Worker:
         self.store = RemoteStore(server, latency=latency)
         self.executors = Executors()
         self.executors.register("work", retry=RetryPolicy(initial=1, jitter=0))(self.work)
-        self.sent: list[Any] = []
+        self.runs: dict[int, int] = {}  # by attempt
         self.ends = "return"
 
     async def work(self, job: JobContext) -> str:
+        """Send three tokens, and end as told."""
+        self.runs[job.attempt] = self.runs.get(job.attempt, 0) + 1
         for number in range(3):
             await job.send(f"{self.name}{job.attempt}.{number}")
             await trio.sleep(0.1)
@@ -44,19 +47,18 @@ class Worker:
 
 def shown(messages: list[jobtrio.Message]) -> list[Any]:
     """Return a stream in short, having checked that its numbers are dense."""
-    assert [message.seq for message in messages if not isinstance(message, jobtrio.Gap)] == [
-        *range(1, len(messages) + 1)
-    ]
-    return [
-        message.value
-        if isinstance(message, Token)
-        else f"restart {message.error.kind}"
-        if isinstance(message, Restart)
-        else message.outcome
-        if isinstance(message, End)
-        else message
-        for message in messages
-    ]
+    short: list[Any] = []
+    for number, message in enumerate(messages, 1):
+        assert not isinstance(message, jobtrio.Gap)
+        assert message.seq == number
+        match message:
+            case Token(value=value):
+                short.append(value)
+            case Restart(error=error):
+                short.append(f"restart {error.kind}")
+            case End(outcome=outcome):
+                short.append(outcome)
+    return short
 
 
 async def read(job: jobtrio.Job) -> list[jobtrio.Message]:
@@ -168,22 +170,174 @@ async def test_losses_are_no_failures(autojump_clock: MockClock) -> None:
         assert kinds == ["RUNNING", "RUNNING", "RUNNING", "RETRYING", "RUNNING", "FAILED"]
 
 
-async def test_subscribed_during_a_run_that_is_lost(autojump_clock: MockClock) -> None:
+async def test_subscribed_during_the_run(autojump_clock: MockClock) -> None:
     """Who subscribed while the job ran here sees it through when it goes on elsewhere."""
     server = Server()
     a, b = Worker(server, "a"), Worker(server, "b")
     a.ends = "raise"
     async with a.open(max_running=1) as first:
-        job = await first.submit("work", retry=RetryPolicy(initial=1, jitter=0))
+        job = await first.submit("work")
         await trio.sleep(0.15)
         assert job.state == JobState.RUNNING
         with job.subscribe() as messages:
-            b_open = b.open()
-            async with b_open:
-                # the second attempt is b's, since a is busy
-                a.ends = "raise"
-                blocker = await first.submit("work", priority=jobtrio.JobPriority.CRITICAL)
+            await trio.sleep(1)
+            a.ends = "hang"
+            blocker = await first.submit("work", priority=jobtrio.JobPriority.CRITICAL)
+            async with b.open():
                 with trio.fail_after(60):
                     seen = [message async for message in messages]
-            assert blocker.id
-    shown(seen)
+        assert shown(seen)[-2:] == ["b2.2", Completed("b")]
+        await blocker.cancel()
+
+
+async def test_lost_with_messages_unsaved(autojump_clock: MockClock) -> None:
+    """Who was shown messages of a lost run that were never stored gets an error; who asks anew gets the true stream."""
+    server = Server()
+    a, b = Worker(server, "a"), Worker(server, "b")
+    a.ends = "hang"
+    a.executors.register("slow")(self_willed := Slow("a"))
+    b.executors.register("slow")(Slow("b"))
+    async with a.open() as first:
+        job = await first.submit("slow")
+        with job.subscribe() as messages:
+            await messages.receive()
+            await trio.sleep(0.5)
+            a.store.network.away = True
+            self_willed.go.set()
+            seen = [await messages.receive() for _ in range(3)]
+            assert [m.value for m in seen if isinstance(m, Token)] == ["a unsaved 0", "a unsaved 1", "a unsaved 2"]
+            async with b.open() as second:
+                there = await second.get(job.id)
+                stream = await read(there)
+                assert shown(stream) == ["a first", "restart lost", "b first", Completed("b")]
+            with pytest.raises(trio.BrokenResourceError, match="lost the job"):
+                await messages.receive()
+        a.store.network.away = False
+        with trio.fail_after(60):
+            assert await job.wait() == Completed("b")
+            assert await read(job) == stream
+
+
+class Slow:
+    """An executor that sends one message, and in its first attempt three more when it is told to, and hangs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.go = trio.Event()
+
+    async def __call__(self, job: JobContext) -> str:
+        await job.send(f"{self.name} first")
+        if job.attempt == 1:
+            await self.go.wait()
+            for number in range(3):
+                await job.send(f"{self.name} unsaved {number}")
+            await trio.sleep_forever()
+        return self.name
+
+
+async def test_an_ending_that_comes_too_late(autojump_clock: MockClock) -> None:
+    """A run that returns while its lease lapses unnoticed is no ending, and nothing of it is in the stream."""
+    server = Server()
+    a, b = Worker(server, "a"), Worker(server, "b")
+    async with a.open() as first:
+        a.store.network.slow["claim"] = 2 * LEASE  # it runs when its lease is over already
+        job = await first.submit("work")
+        with job.subscribe() as messages:
+            await trio.sleep(LEASE + 1)
+            async with b.open() as second:
+                stream = await read(await second.get(job.id))
+                assert shown(stream) == ["restart lost", "b2.0", "b2.1", "b2.2", Completed("b")]
+                a.store.network.slow.clear()
+                await trio.sleep(2 * LEASE)
+            with trio.fail_after(LEASE):
+                try:
+                    seen = [message async for message in messages]
+                except trio.BrokenResourceError:
+                    seen = await read(job)
+        assert seen == stream
+        assert await job.wait() == Completed("b")
+        assert a.runs in ({}, {1: 1})
+
+
+async def test_the_same_worker_again(autojump_clock: MockClock) -> None:
+    """A worker that claims its own lost job again runs it once the lost run is gone, and the registry lives on."""
+    server = Server()
+    store = RemoteStore(server)
+    executors = Executors()
+    inside: list[int] = []
+
+    @executors.register("work")
+    async def work(job: JobContext) -> int:
+        assert not inside, "two attempts at once"
+        inside.append(job.attempt)
+        try:
+            await job.send(job.attempt)
+            if job.attempt == 1:
+                store.network.failing = {"renew"}
+                await trio.sleep_forever()
+            return job.attempt
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.9 * LEASE)
+            inside.clear()
+
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(1)
+        with trio.fail_after(20 * LEASE):
+            await trio.sleep(LEASE)
+            store.network.failing = set()
+            assert isinstance(await job.wait(), Completed)
+        assert shown(await read(job))[:3] == [1, "restart lost", 2]
+        assert registry.stats().running == 0
+
+
+async def test_lost_replies_to_claims(autojump_clock: MockClock) -> None:
+    """Replies to claims that are lost again and again cost no attempt and no lease."""
+    server = Server()
+    a = Worker(server, "a")
+    async with a.open() as registry:
+        await trio.sleep(1)
+        job = await registry.submit("work", delay=1)
+        await trio.sleep(0.5)
+        a.store.network.lose_every_other("claim")
+        with trio.fail_after(LEASE / 2):
+            assert await job.wait() == Completed("a")
+        assert [line.state for line in await registry.history(job.id)] == [
+            "SCHEDULED",
+            "QUEUED",
+            "RUNNING",
+            "COMPLETED",
+        ]
+
+
+async def test_cancelled_by_a_watcher_that_is_behind(autojump_clock: MockClock) -> None:
+    """A watcher that cancels a job before it has seen all of its messages still sees all of them, rightly numbered."""
+    server = Server()
+    a, watcher = Worker(server, "a"), Worker(server, "watcher")
+    a.ends = "raise"
+    async with watcher.open(queues={}) as here:
+        job = await here.submit("work", retry=RetryPolicy(initial=1000, jitter=0))
+        watcher.store.network.slow["read_messages"] = 5
+        with job.subscribe() as messages:
+            async with a.open():
+                await trio.sleep(2)
+            assert await job.cancel("enough")
+            seen = [message async for message in messages]
+        assert shown(seen) == ["a1.0", "a1.1", "a1.2", "restart exception", jobtrio.Cancelled("enough")]
+
+
+async def test_expired_under_a_watcher(autojump_clock: MockClock) -> None:
+    """Every process that knows a job sees it expire, whichever of them noticed the time."""
+    server = Server()
+    one, two = Worker(server, "one"), Worker(server, "two")
+    async with one.open(queues={}) as first, two.open(queues={}) as second:
+        job = await first.submit("work", expires_in=5)
+        there = await second.get(job.id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(there.wait)
+            outcome = await job.wait()
+        assert isinstance(outcome, Failed)
+        assert outcome.error.kind == "expired"
+        assert there.outcome == outcome
+        assert there.state == job.state == JobState.FAILED

@@ -1,7 +1,7 @@
 """`RemoteStore`: a store on another machine, as far as its callers can tell, for tests alone.
 
 A `MemoryJobStore` is the server; any number of `RemoteStore` objects are its clients, each a worker's own. All
-that goes to and fro is copied and encoded, takes time, may fail before or after it was carried out, be held up,
+that goes either way is copied and encoded, takes time, may fail before or after it was carried out, be held up,
 or never be answered. What the client does about repeated calls is what a client of a database would do.
 """
 
@@ -17,10 +17,10 @@ import trio
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._messages import End, Message, Token
+from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 from jobtrio._nursery import open_background_nursery
 from jobtrio._outage import try_for
-from jobtrio._records import Completed, JobError, JobRecord, Outcome, Transition
+from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
 
@@ -297,13 +297,14 @@ class RemoteStore(JobStore):
     ) -> bool:
         """End a running job."""
         outcome, sent = _outcome(outcome), [_message(message) for message in messages]
+        error = None if error is None else _error(error)
         return await self._write(
             "finish", claim, lambda store: store.finish(claim, outcome, error=error, messages=sent)
         )
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another."""
-        sent = [_message(message) for message in messages]
+        error, sent = _error(error), [_message(message) for message in messages]
         return await self._write("retry", claim, lambda store: store.retry(claim, error, delay, messages=sent))
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
@@ -313,6 +314,7 @@ class RemoteStore(JobStore):
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel."""
+        reason = _wired(reason)
 
         async def request(store: MemoryJobStore) -> CancelReply | None:
             reply = await store.request_cancel(job_id, reason, grace)
@@ -372,15 +374,31 @@ async def _copied(loading: Any) -> JobEntry | None:
 
 
 def _message(message: Message) -> Message:
-    if isinstance(message, Token):
-        return attrs.evolve(message, value=_wired(message.value))
-    if isinstance(message, End):
-        return attrs.evolve(message, outcome=_outcome(message.outcome))
-    return message
+    match message:
+        case Token(value=value):
+            return attrs.evolve(message, value=_wired(value))
+        case Progress(note=note):
+            return attrs.evolve(message, note=_wired(note))
+        case Restart(error=error):
+            return attrs.evolve(message, error=_error(error))
+        case End(outcome=outcome):
+            return attrs.evolve(message, outcome=_outcome(outcome))
+        case Gap():
+            return message
 
 
 def _outcome(outcome: Outcome) -> Outcome:
-    return Completed(_wired(outcome.result)) if isinstance(outcome, Completed) else outcome
+    match outcome:
+        case Completed(result=result):
+            return Completed(_wired(result))
+        case Failed(error=error):
+            return Failed(_error(error))
+        case Cancelled(reason=reason):
+            return Cancelled(_wired(reason))
+
+
+def _error(error: JobError) -> JobError:
+    return JobError(error.kind, _wired(error.type), _wired(error.message), _wired(error.traceback))
 
 
 def _wired(value: Any) -> Any:

@@ -16,6 +16,17 @@ async def fail(exc: BaseException) -> None:
     raise exc
 
 
+async def wait_for(exc: BaseException, *, nested: bool = False) -> None:
+    """Wait in the body, or in a nursery within it, while a task raises an exception."""
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(fail, exc)
+        if nested:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        await trio.sleep_forever()
+
+
 async def test_tasks_end_with_the_body() -> None:
     """Leaving the body cancels the tasks and waits until they are gone."""
     ended: list[str] = []
@@ -62,17 +73,13 @@ async def test_the_bodys_exception_is_bare(raised: BaseException) -> None:
 async def test_a_tasks_exception_is_bare() -> None:
     """What one task raises cancels the body and comes out as it is."""
     with pytest.raises(ValueError, match="task"):
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(fail, ValueError("task"))
-            await trio.sleep_forever()
+        await wait_for(ValueError("task"))
 
 
 async def test_a_tasks_exception_that_nurseries_wrapped() -> None:
     """A single exception is bare however many nurseries it came through."""
     with pytest.raises(ValueError, match="task"):
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(fail, ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("task")])]))
-            await trio.sleep_forever()
+        await wait_for(ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("task")])]))
 
 
 async def test_several_exceptions_are_a_group() -> None:
@@ -96,13 +103,7 @@ async def test_several_exceptions_are_a_group() -> None:
 async def test_a_body_that_was_only_cancelled_adds_nothing(nested: bool) -> None:
     """The body that a failing task has cancelled has nothing to say, also through a nursery of its own."""
     with pytest.raises(KeyboardInterrupt):
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(fail, KeyboardInterrupt())
-            if nested:
-                async with trio.open_nursery() as inner:
-                    inner.start_soon(trio.sleep_forever)
-                    await trio.sleep_forever()
-            await trio.sleep_forever()
+        await wait_for(KeyboardInterrupt(), nested=nested)
 
 
 async def test_what_a_cancelled_body_raises_besides() -> None:

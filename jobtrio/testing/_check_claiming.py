@@ -1,0 +1,187 @@
+"""Store checks: who gets which job, when, and only once."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._policies import JobPriority, Retention, RetryPolicy
+from jobtrio._records import Completed
+from jobtrio._state import JobState
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers
+
+if TYPE_CHECKING:
+    from jobtrio.testing._workers import OpenStore, Worker
+
+
+async def check_claim_order(open_store: OpenStore) -> None:
+    """Higher priorities come first, within one the older jobs, in batches as large as asked for."""
+    async with open_worker(open_store) as worker:
+        levels = [JobPriority.NORMAL, JobPriority.LOW, JobPriority.CRITICAL, JobPriority.HIGH]
+        entries = [new_entry(priority=level, job_id=f"{level.name}{n}") for n in range(3) for level in levels]
+        await worker.insert(*entries[:5])
+        await worker.insert(*entries[5:])
+        expected = [f"{level.name}{n}" for level in sorted(levels, reverse=True) for n in range(3)]
+        claimed = [ids(await worker.claim(limit=limit)) for limit in (1, 4, 5, 100, 100)]
+        assert claimed == [expected[:1], expected[1:5], expected[5:10], expected[10:], []]
+
+
+async def check_age_counts_from_readiness(open_store: OpenStore) -> None:
+    """A job that became ready later stands behind, whenever it was stored, in its queue as beside other queues."""
+    async with open_worker(open_store) as worker:
+        for queues in ("aaaa", "abcd"):
+            early, late, delayed = (
+                new_entry(queue=queue, delay=d) for queue, d in zip(queues[:3], (0, 0, SHORT), strict=True)
+            )
+            retried = await worker.start(new_entry(queue=queues[3], retry=RetryPolicy()))
+            await worker.insert(delayed)
+            await worker.insert(early)
+            await worker.store.retry(retried, ERROR, 2 * SHORT)
+            await worker.pass_time()
+            await worker.pass_time(SHORT)
+            await worker.insert(late)
+            assert ids(await worker.claim()) == [early.id, delayed.id, retried.entry.id, late.id]
+
+
+async def check_room_of_queues(open_store: OpenStore) -> None:
+    """Only the queues asked about are taken from, at most as many from each as there is room."""
+    async with open_worker(open_store) as worker:
+        for n in range(4):
+            for queue in ("a", "b", "c"):
+                level = JobPriority.HIGH if n == 3 else JobPriority.NORMAL
+                await worker.insert(new_entry(queue=queue, job_id=f"{queue}{n}", priority=level))
+        assert await worker.claim(room={}) == []
+        assert await worker.claim(room={"d": 3}) == []
+        assert ids(await worker.claim(room={"a": 2, "b": 1})) == ["a3", "b3", "a0"]
+        assert ids(await worker.claim(limit=3, room={"a": 9, "b": 9})) == ["b0", "a1", "b1"]
+        assert ids(await worker.claim()) == ["c3", "c0", "c1", "a2", "b2", "c2"]
+
+
+async def check_only_known_executors(open_store: OpenStore) -> None:
+    """Only jobs of the executors asked for are taken, wherever they stand; the others keep their places."""
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(name, job_id=f"{name}{n}", queue="xy"[n % 2]) for n in range(3) for name in "abc"]
+        await worker.insert(*entries)
+        assert await worker.claim(executors=frozenset()) == []
+        assert ids(await worker.claim(limit=3, executors=frozenset({"b", "c", "d"}))) == ["b0", "c0", "b1"]
+        assert ids(await worker.claim()) == ["a0", "a1", "c1", "a2", "b2", "c2"]
+
+
+async def check_only_ready_jobs(open_store: OpenStore) -> None:
+    """Jobs that are scheduled, held, running, retrying or ended are not claimed."""
+    async with open_worker(open_store) as worker:
+        retrying = await worker.start()
+        await worker.store.retry(retrying, ERROR, LEASE)
+        ended = await worker.start()
+        await worker.store.finish(ended, Completed())
+        await worker.start()
+        cancelled = new_entry()
+        await worker.insert(new_entry(delay=LEASE), new_entry(None), cancelled)
+        await worker.store.request_cancel(cancelled.id, None, 0.0)
+        await worker.store.advance()
+        assert await worker.claim() == []
+
+
+async def check_what_a_claim_carries(open_store: OpenStore) -> None:
+    """A claim carries the whole job, running, with its history, and other processes see it run."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        policy = RetryPolicy(max_attempts=2)
+        entry = new_entry("work", [1], time_limit=3, retry=policy, tags={"t": "v"}, metadata={"m": 1}, queue="q")
+        await a.insert(entry)
+        claims = await b.store.claim("call", limit=5, lease=LEASE)
+        assert [(claim.id, claim.attempt) for claim in claims] == [("call", 1)]
+        claimed = claims[0].entry
+        plan = claimed.plan
+        assert (plan.executor, plan.queue, plan.time_limit, plan.retry) == ("work", "q", 3, policy)
+        assert (claimed.payload, claimed.tags, claimed.metadata) == ([1], {"t": "v"}, {"m": 1})
+        record = await a.record(entry.id)
+        assert record == claimed.record()
+        assert (record.state, record.attempt, record.worker) == (JobState.RUNNING, 1, b.name if b is not a else a.name)
+        assert record.started_at is not None
+        assert claimed.history() == await a.history(entry.id)
+
+
+async def check_claims_are_exclusive(open_store: OpenStore) -> None:
+    """However many processes claim at once, each job goes to one of them."""
+    async with open_workers(open_store, *"abcd") as workers:
+        entries = [new_entry() for _ in range(40)]
+        await workers[0].insert(*entries)
+        claimed: list[str] = []
+
+        async def claim(worker: Worker) -> None:
+            while claims := await worker.claim(limit=3):
+                claimed.extend(ids(claims))
+
+        async with trio.open_nursery() as nursery:
+            for worker in workers:
+                nursery.start_soon(claim, worker)
+        assert sorted(claimed) == sorted(ids(entries))
+
+
+async def check_repeated_claim(open_store: OpenStore) -> None:
+    """A repeated call gives what the first one claimed and still holds, and nothing else."""
+    async with open_worker(open_store) as worker:
+        await worker.insert(*(new_entry() for _ in range(5)))
+        first = await worker.store.claim("call", limit=2, lease=LEASE)
+        again = await worker.store.claim("call", limit=2, lease=LEASE)
+        assert [(c.entry.id, c.id, c.attempt) for c in again] == [(c.entry.id, c.id, c.attempt) for c in first]
+        assert (await worker.store.backlog(None)).queued == 3
+        await worker.store.finish(again[0], Completed())
+        assert ids(await worker.store.claim("call", limit=2, lease=LEASE)) == ids(first[1:])
+        assert (await worker.store.backlog(None)).queued == 3
+
+
+async def check_claim_nowait(open_store: OpenStore) -> None:
+    """A store that claims at once gives on the spot what `claim` would; any other gives nothing."""
+    async with open_worker(open_store) as worker:
+        entry = new_entry()
+        await worker.insert(entry)
+        claims = worker.store.claim_nowait(secrets.token_hex(8), limit=1, lease=LEASE)
+        assert ids(claims) == ([entry.id] if worker.store.claims_at_once else [])
+
+
+async def check_start_held(open_store: OpenStore) -> None:
+    """A held job is started once, with the plan that came first; nothing else can be started so."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        held, plain = new_entry(None, "payload"), new_entry()
+        await a.insert(held)
+        first = new_plan("first", "q", JobPriority.HIGH, 7.0, RetryPolicy(max_attempts=5))
+        assert await b.store.start_held(held.id, first)
+        assert not await a.store.start_held(held.id, new_plan("second"))
+        assert not await a.store.start_held("unknown", first)
+        (claim,) = await a.claim(executors=frozenset({"first"}))
+        assert (claim.entry.payload, claim.entry.plan.time_limit) == ("payload", 7.0)
+        assert (claim.entry.plan.retry, claim.entry.plan.queue) == (RetryPolicy(max_attempts=5), "q")
+        assert not await b.store.start_held(held.id, first)
+        await a.insert(plain)
+        assert not await a.store.start_held(plain.id, first)
+        assert (await a.claim_one()).entry.plan.executor == "work"
+
+
+async def check_start_held_when_scheduled(open_store: OpenStore) -> None:
+    """A held job that is started before it is due becomes ready when it is; one that is started later, at once."""
+    async with open_worker(open_store) as worker:
+        before, after = new_entry(None, delay=SHORT), new_entry(None, delay=SHORT)
+        await worker.insert(before, after)
+        assert await worker.store.start_held(before.id, new_plan())
+        assert await worker.claim() == []
+        await worker.pass_time()
+        assert ids(await worker.claim()) == [before.id]
+        assert await worker.store.start_held(after.id, new_plan())
+        assert ids(await worker.claim()) == [after.id]
+
+
+async def check_started_in_time(open_store: OpenStore) -> None:
+    """A held job that was started is not bound to the time that one may be held."""
+    async with open_worker(open_store, Retention(held_for=SHORT)) as worker:
+        left, started = new_entry(None), new_entry(None)
+        await worker.insert(left, started)
+        assert await worker.store.start_held(started.id, new_plan())
+        await worker.pass_time()
+        assert (await worker.record(started.id)).state == JobState.QUEUED
+        assert not await worker.store.start_held(left.id, new_plan())
+        error = (await worker.record(left.id)).error
+        assert error is not None
+        assert error.kind == "expired"

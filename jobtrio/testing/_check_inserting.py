@@ -1,0 +1,161 @@
+"""Store checks: putting jobs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._errors import DuplicateJobError
+from jobtrio._policies import JobPriority, RetryPolicy
+from jobtrio._records import Completed
+from jobtrio._state import JobState
+from jobtrio.abc import JobQuery
+from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, open_worker, open_workers, refused
+
+if TYPE_CHECKING:
+    from jobtrio._entry import JobEntry
+    from jobtrio.testing._workers import OpenStore, Worker
+
+RICH = {"text": "a\x00\n\t\"'\\ é € 😀", "numbers": [0, -1, 2**53, 0.1, 1e300], "rest": [True, False, None, {}, [], ""]}
+"""A value of all that JSON can hold."""
+
+
+async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
+    """Entries are stored in order and brought to what is stored, and another process finds them as they were given."""
+    policy = RetryPolicy(max_attempts=4, initial=0.5, multiplier=3, max_delay=7, jitter=0)
+    async with open_workers(open_store, "a", "b") as (a, b):
+        plain = new_entry("work", None)
+        rich = new_entry(
+            "other",
+            RICH,
+            queue="gpu",
+            priority=JobPriority.CRITICAL,
+            time_limit=1.5,
+            retry=policy,
+            delay=LEASE,
+            expires_in=2 * LEASE,
+            key="key",
+            tags={"user": "é", "n": "1"},
+            metadata={"rich": RICH},
+        )
+        assert ids(await a.insert(plain, rich)) == [plain.id, rich.id]
+        assert (plain.state, rich.state) == (JobState.QUEUED, JobState.SCHEDULED)
+        for entry in (plain, rich):
+            found = await b.load(entry.id)
+            assert found.record() == entry.record()
+            assert found.plan.retry == entry.plan.retry
+            assert found.plan.time_limit == entry.plan.time_limit
+        record = rich.record()
+        assert (record.payload, record.metadata, record.key) == (RICH, {"rich": RICH}, "key")
+        assert (record.tags, record.queue, record.executor) == ({"user": "é", "n": "1"}, "gpu", "other")
+        assert record.priority is JobPriority.CRITICAL
+
+
+async def check_insert_of_nothing(open_store: OpenStore) -> None:
+    """No entries are no jobs."""
+    async with open_worker(open_store) as worker:
+        assert await worker.insert() == []
+        assert await worker.store.find(JobQuery()) == []
+
+
+async def check_duplicate_ids_are_refused(open_store: OpenStore) -> None:
+    """An id in use, or twice in one call, raises and stores nothing of the call; the job that has it stays as it is."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        first = new_entry(payload="first")
+        await a.insert(first)
+        for worker in (a, b):
+            await _refused(worker, first.id, [new_entry(), new_entry(job_id=first.id), new_entry()])
+            await _refused(worker, "twice", [new_entry(job_id="twice"), new_entry(), new_entry(job_id="twice")])
+            assert (await worker.load(first.id)).payload == "first"
+        claim = await a.claim_one()
+        await a.store.finish(claim, Completed())
+        await _refused(b, first.id, [new_entry(job_id=first.id)])
+
+
+async def _refused(worker: Worker, job_id: str, entries: list[JobEntry]) -> None:
+    with refused(DuplicateJobError) as errors:
+        await worker.insert(*entries)
+    assert errors[0].job_id == job_id
+    assert len(await worker.store.find(JobQuery())) == 1
+
+
+async def check_key_in_use_gives_its_job(open_store: OpenStore) -> None:
+    """A key in use returns the job that has it, in any process, whatever has become of it, and stores nothing."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        (first,) = await a.insert(new_entry(payload="first", key="k"))
+        claim = await a.claim_one()
+        for payload in ("second", "third"):
+            (answer,) = await b.insert(new_entry(payload=payload, key="k"))
+            assert answer.record() == (await a.load(first.id)).record()
+            await a.store.finish(claim, Completed("done"))
+        assert ids(await a.store.find(JobQuery())) == [first.id]
+
+
+async def check_keys_within_one_call(open_store: OpenStore) -> None:
+    """Within one call the first job with a key takes the place of the others, beside jobs without one."""
+    async with open_worker(open_store) as worker:
+        given = [new_entry(key="k"), new_entry(), new_entry(key="k"), new_entry(key="other")]
+        answer = await worker.insert(*given)
+        assert ids(answer) == [given[0].id, given[1].id, given[0].id, given[3].id]
+        assert ids(await worker.store.find(JobQuery())) == [given[0].id, given[1].id, given[3].id]
+
+
+async def check_key_is_free_once_its_job_is_gone(open_store: OpenStore) -> None:
+    """A key lasts as long as its job is kept."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(key="k"))
+        await worker.store.finish(claim, Completed())
+        assert await worker.store.delete(claim.entry.id)
+        entry = new_entry(key="k")
+        assert ids(await worker.insert(entry)) == [entry.id]
+
+
+async def check_repeated_insert(open_store: OpenStore) -> None:
+    """A repeated call is recognised by its mark and answered alike, also when its jobs have moved on."""
+    async with open_worker(open_store) as worker:
+        jobs = [("one", None), ("two", "k"), ("three", "k"), ("four", None)]
+        answers = []
+        for _ in range(3):  # each time with new entries: only the mark and the ids tell
+            entries = [new_entry(job_id=job_id, key=key) for job_id, key in jobs]
+            answers.append(ids(await worker.store.insert(entries, "mark")))
+            for claim in await worker.claim(limit=1):
+                await worker.store.finish(claim, Completed())
+        assert answers == [["one", "two", "two", "four"]] * 3
+        assert ids(await worker.store.find(JobQuery())) == ["one", "two", "four"]
+        assert await worker.claim() == []
+        assert await worker.states("one") == ["QUEUED", "RUNNING", "COMPLETED"]
+
+
+async def check_concurrent_inserts(open_store: OpenStore) -> None:
+    """Of many processes that store one id, one succeeds; of many that store one key, all get one job."""
+    async with open_workers(open_store, *"abcd") as workers:
+        refused: list[str] = []
+        answers: list[str] = []
+
+        async def insert(worker: Worker) -> None:
+            answers.extend(ids(await worker.insert(new_entry(key="k"))))
+            try:
+                await worker.insert(new_entry(job_id="one"))
+            except DuplicateJobError as exc:
+                refused.append(exc.job_id)
+
+        async with trio.open_nursery() as nursery:
+            for worker in workers:
+                nursery.start_soon(insert, worker)
+        assert refused == ["one"] * 3
+        assert len(set(answers)) == 1
+        assert len(await workers[0].store.find(JobQuery())) == 2
+
+
+async def check_delay_counts_from_insertion(open_store: OpenStore) -> None:
+    """A delayed job is scheduled, becomes ready when its delay is over, and `advance` says how long that is."""
+    async with open_worker(open_store) as worker:
+        soon, late = new_entry(delay=SHORT), new_entry(delay=LEASE)
+        await worker.insert(late, soon)
+        assert await worker.claim() == []
+        assert 0 <= await worker.store.advance() <= SHORT
+        assert SHORT < await worker.pass_time() <= LEASE
+        assert ids(await worker.claim()) == [soon.id]
+        assert await worker.states(soon.id) == ["SCHEDULED", "QUEUED", "RUNNING"]
+        assert await worker.states(late.id) == ["SCHEDULED"]

@@ -1,0 +1,250 @@
+"""Store checks: finding jobs, counting them, their history, and what is removed when."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import attrs
+
+from jobtrio._errors import IllegalTransitionError, UnknownJobError
+from jobtrio._policies import Retention, RetryPolicy
+from jobtrio._records import Cancelled, Completed, Failed
+from jobtrio._state import JobState, check_transition
+from jobtrio.abc import Backlog, JobQuery
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, refused, tokens
+
+if TYPE_CHECKING:
+    from jobtrio._records import JobRecord, Transition
+    from jobtrio.testing._workers import OpenStore, Worker
+
+
+async def check_unknown_jobs(open_store: OpenStore) -> None:
+    """Of a job that nobody stored there is nothing."""
+    async with open_worker(open_store) as worker:
+        assert await worker.store.load("unknown") is None
+        assert await worker.store.history("unknown") is None
+        assert not await worker.store.delete("unknown")
+        assert await worker.store.find(JobQuery()) == []
+
+
+async def check_find(open_store: OpenStore) -> None:
+    """Jobs are found by state, by tags that all match, by queue and by executor, and by all of these together."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for n in range(24):
+            tags = {"kind": "odd" if n % 4 else "even", "n": str(n)}
+            await a.insert(new_entry("abc"[n % 3], queue="xy"[n % 2], tags=tags, job_id=f"{n:02}"))
+        for claim in await a.claim(limit=12):
+            if int(claim.entry.id) >= 6:
+                await a.store.finish(claim, Completed())
+        records = await a.store.find(JobQuery())
+        assert ids(records) == [f"{n:02}" for n in range(24)]
+        states = [frozenset(map(JobState, names)) for names in (["RUNNING"], ["QUEUED", "COMPLETED"], ["FAILED"])]
+        tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}, {"no": "x"}]
+        for query in map(JobQuery, *zip(*product([None, *states], tag_sets, QUEUES, EXECUTORS), strict=True)):
+            assert await b.store.find(query) == [record for record in records if _matches(record, query)], query
+
+
+QUEUES = (None, "x", "y", "z")
+EXECUTORS = (None, "a", "c", "d")
+
+
+def _matches(record: JobRecord, query: JobQuery) -> bool:
+    return (
+        (query.states is None or record.state in query.states)
+        and (query.tags or {}).items() <= record.tags.items()
+        and query.queue in (None, record.queue)
+        and query.executor in (None, record.executor)
+    )
+
+
+async def check_found_records(open_store: OpenStore) -> None:
+    """What is found are records of the jobs as they are now."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(payload=[1], tags={"t": "v"}, metadata={"m": None}, delay=0.0, key="k"))
+        await a.store.request_cancel(claim.entry.id, "why", 1.0)
+        assert await b.store.find(JobQuery()) == [await a.record(claim.entry.id)]
+        await a.store.finish(claim, Cancelled("why"))
+        assert await b.store.find(JobQuery()) == [await a.record(claim.entry.id)]
+
+
+async def check_find_in_pages(open_store: OpenStore) -> None:
+    """Pages follow each other without holes or repetitions, the oldest first, whatever the jobs do in between."""
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(tags={"of": "page"}) for _ in range(10)]
+        await worker.insert(*entries[:4])
+        await worker.insert(*entries[4:])
+        for tags in ({}, {"of": "page"}):
+            query, pages = JobQuery(tags=tags, limit=3), []
+            while page := ids(await worker.store.find(query)):
+                assert len(page) <= 3
+                pages += page
+                query = attrs.evolve(query, after=page[-1])
+                await worker.claim(limit=1)
+            assert pages == ids(entries)
+        with refused(UnknownJobError) as errors:
+            await worker.store.find(JobQuery(after="unknown"))
+        assert errors[0].job_id == "unknown"
+
+
+async def check_counts(open_store: OpenStore) -> None:
+    """Jobs are counted by state, and those that wait or run by queue, without the held ones."""
+    async with open_worker(open_store) as worker:
+        for queue, more in (("x", 0), ("y", 1)):
+            retrying = await worker.start(new_entry(queue=queue, retry=RetryPolicy()))
+            await worker.store.retry(retrying, ERROR, LEASE)
+            await worker.start(new_entry(queue=queue))
+            ended = await worker.start(new_entry(queue=queue))
+            await worker.store.finish(ended, Failed(ERROR))
+            await worker.insert(
+                *(new_entry(queue=queue, delay=LEASE) for _ in range(2 + more)), new_entry(None, queue=queue)
+            )
+        await worker.insert(*(new_entry(queue="x") for _ in range(3)))
+        counts = await worker.store.counts()
+        assert {state: n for state, n in counts.items() if n} == {
+            "RUNNING": 2,
+            "RETRYING": 2,
+            "SCHEDULED": 5,
+            "FAILED": 2,
+            "QUEUED": 5,
+        }
+        assert await worker.store.backlog(None) == Backlog(queued=3, retrying=2, scheduled=5, running=2)
+        assert await worker.store.backlog({"x"}) == Backlog(queued=3, retrying=1, scheduled=2, running=1)
+        assert await worker.store.backlog({"y", "z"}) == Backlog(queued=0, retrying=1, scheduled=3, running=1)
+        assert await worker.store.backlog(set()) == Backlog()
+
+
+async def check_history(open_store: OpenStore) -> None:
+    """A history begins with the submission, follows the transition table, and says who, when, why and which attempt."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(retry=RetryPolicy(), delay=0.0), lease=SHORT)
+        await b.pass_time()
+        claim = await b.claim_one()
+        await b.store.retry(claim, ERROR, 0.0)
+        await b.pass_time(0)
+        claim = await a.claim_one()
+        await b.store.request_cancel(claim.entry.id, "why", 0.0)
+        await a.store.finish(claim, Completed())
+        lines = await b.history(claim.entry.id)
+        _check_legal(lines)
+        steps = [(line.state, line.attempt) for line in lines]
+        assert steps == [
+            ("QUEUED", 0),
+            ("RUNNING", 1),
+            ("QUEUED", 1),
+            ("RUNNING", 2),
+            ("RETRYING", 2),
+            ("QUEUED", 2),
+            ("RUNNING", 3),
+            ("CANCELLED", 3),
+        ]
+        assert {line.job_id for line in lines} == {claim.entry.id}
+        assert [lines[n].worker for n in (0, 1, 3, 4, 6)] == ["submitter", a.name, b.name, b.name, a.name]
+        assert lines[4].reason == str(ERROR)
+        assert lines[7].reason == "why"
+        assert (await b.load(claim.entry.id)).history() == lines
+
+
+def _check_legal(lines: list[Transition]) -> None:
+    previous = None
+    for line in lines:
+        assert line.previous == previous
+        check_transition(previous, line.state)
+        assert line.at.utcoffset() is not None
+        previous = line.state
+    assert [line.at for line in lines] == sorted(line.at for line in lines)
+
+
+async def check_delete(open_store: OpenStore) -> None:
+    """An ended job goes with its messages, history, tags and key; a living one raises and stays."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(job_id="id", key="k", tags={"t": "v"}))
+        await _check_refused(b, "id", "RUNNING")
+        await a.store.release(claim, "shutdown")
+        await _check_refused(b, "id", "QUEUED")
+        claim = await a.claim_one()
+        await a.store.finish(claim, Completed(), messages=tokens(3, 5, attempt=2))
+        assert await b.store.delete("id")
+        assert not await b.store.delete("id")
+        await _check_gone(a, "id")
+        assert await a.store.find(JobQuery(tags={"t": "v"})) == []
+        (again,) = await b.insert(new_entry(job_id="id", key="k"))
+        assert await a.stream(again.id) == []
+        assert await a.states(again.id) == ["QUEUED"]
+
+
+async def _check_refused(worker: Worker, job_id: str, state: str) -> None:
+    with refused(IllegalTransitionError) as errors:
+        await worker.store.delete(job_id)
+    assert errors[0].previous == state
+    assert (await worker.record(job_id)).state == state
+
+
+async def _check_gone(worker: Worker, job_id: str) -> None:
+    assert await worker.store.load(job_id) is None
+    assert await worker.store.history(job_id) is None
+    assert await worker.store.read_messages(job_id, 0, 10) is None
+    assert await worker.store.request_cancel(job_id, None, 0.0) is None
+
+
+async def check_prune_by_count(open_store: OpenStore) -> None:
+    """Of the ended jobs the newest are kept, as many as wanted, beside all that live."""
+    async with open_worker(open_store, Retention(finished_jobs=2)) as worker:
+        entries = [new_entry(key=f"k{n}") for n in range(5)]
+        await worker.insert(*entries)
+        claims = await worker.claim()
+        for n in (3, 0, 4, 1):
+            await worker.store.finish(claims[n], Completed(), messages=tokens(1, 2))
+        await worker.store.prune()
+        assert ids(await worker.store.find(JobQuery())) == [entries[n].id for n in (1, 2, 4)]
+        for n in (3, 0):
+            await _check_gone(worker, entries[n].id)
+            assert (await worker.insert(new_entry(key=f"k{n}")))[0].key == f"k{n}"
+
+
+async def check_prune_by_age(open_store: OpenStore) -> None:
+    """Ended jobs are removed when they are too old, and `prune` says when that is."""
+    async with open_worker(open_store, Retention(finished_for=2 * SHORT)) as worker:
+        living = await worker.start()
+        assert await worker.store.prune() >= 0
+        ended = await worker.start()
+        await worker.store.finish(ended, Completed())
+        assert 0 <= await worker.store.prune() <= 2 * SHORT
+        await worker.pass_time(3 * SHORT)
+        await worker.store.prune()
+        await _check_gone(worker, ended.entry.id)
+        assert ids(await worker.store.find(JobQuery())) == [living.entry.id]
+
+
+async def check_nothing_is_pruned_too_early(open_store: OpenStore) -> None:
+    """With nothing too many or too old, nothing is removed."""
+    async with open_worker(open_store) as worker:
+        for _ in range(3):
+            await worker.store.finish(await worker.start(), Completed())
+        assert await worker.store.prune() > LEASE
+        assert len(await worker.store.find(JobQuery())) == 3
+
+
+async def check_kept_over_a_restart(open_store: OpenStore) -> None:
+    """What a durable store holds is there when it is opened anew: jobs, claims, requests, messages, states, keys."""
+    if not open_store().durable:
+        return
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(key="k", payload=[1], retry=RetryPolicy(), expires_in=LEASE))
+        await worker.store.append_messages(claim, tokens(1, 2))
+        await worker.store.save_state(claim, {"state": 1})
+        await worker.store.request_cancel(claim.entry.id, "why", 3.0)
+        await worker.insert(new_entry(delay=LEASE), new_entry(None))
+        before = await worker.store.find(JobQuery())
+        history = await worker.history(claim.entry.id)
+    async with open_worker(open_store) as worker:
+        assert await worker.store.find(JobQuery()) == before
+        assert await worker.history(claim.entry.id) == history
+        assert await worker.stream(claim.entry.id) == tokens(1, 2)
+        assert (await worker.load(claim.entry.id)).saved_state == {"state": 1}
+        assert ids(await worker.insert(new_entry(key="k"))) == [claim.entry.id]
+        (report,) = await worker.store.renew([claim], LEASE)
+        assert report.held
+        assert report.entry.cancel is not None
+        assert await worker.store.finish(claim, Completed())
+        assert (await worker.load(claim.entry.id)).outcome == Cancelled("why")

@@ -1,0 +1,126 @@
+"""Store checks: leases that are renewed, that lapse, and that report what was asked for meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._messages import End, Restart
+from jobtrio._policies import RetryPolicy
+from jobtrio._records import Cancelled, Completed, Failed
+from jobtrio._state import JobState
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, new_entry, open_worker, open_workers, tokens
+
+if TYPE_CHECKING:
+    from jobtrio.testing._workers import OpenStore, Worker
+
+LONG = 1.0
+"""Seconds of a lease that is renewed in time, also on a slow machine."""
+
+
+async def check_renewed_leases_last(open_store: OpenStore) -> None:
+    """A claim lasts from its last renewal, not from its beginning; unrenewed ones lapse beside it."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        await a.insert(new_entry(), new_entry())
+        renewed, left = await a.claim(lease=LONG)
+        await trio.sleep(0.3 * LONG)
+        (report,) = await a.store.renew([renewed], 5 * LONG)
+        assert report.held
+        await b.pass_time(LONG)
+        assert (await b.record(renewed.entry.id)).state == JobState.RUNNING
+        assert (await b.record(left.entry.id)).state == JobState.QUEUED
+        assert await a.store.finish(renewed, Completed())
+
+
+async def check_lapse(open_store: OpenStore) -> None:
+    """A lapsed lease returns its job to the queue, behind a `Restart` of kind "lost"; any process sees to it."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(lease=SHORT)
+        job_id = claim.entry.id
+        await a.store.append_messages(claim, tokens(1, 2))
+        assert 0 <= await b.store.advance() <= SHORT
+        await b.pass_time()
+        *sent, restart = await b.stream(job_id)
+        assert sent == tokens(1, 2)
+        assert isinstance(restart, Restart)
+        assert (restart.seq, restart.attempt, restart.error.kind, restart.delay) == (3, 1, "lost", 0.0)
+        assert await b.states(job_id) == ["QUEUED", "RUNNING", "QUEUED"]
+        again = await b.claim_one()
+        assert (again.attempt, again.entry.failures) == (2, 0)
+        assert await b.store.append_messages(again, tokens(4, 4, attempt=2))
+        assert await b.store.finish(again, Completed())
+        assert await a.stream(job_id) == [*sent, restart, *tokens(4, 4, attempt=2), End(5, Completed())]
+
+
+async def check_three_losses_in_a_row(open_store: OpenStore) -> None:
+    """A job whose third worker in a row is lost fails as lost."""
+    async with open_worker(open_store) as worker:
+        await worker.start(lease=SHORT)
+        for _ in range(2):
+            await worker.pass_time()
+            claim = await worker.claim_one(SHORT)
+        await worker.pass_time()
+        assert await worker.claim() == []
+        record = await worker.record(claim.entry.id)
+        assert record.error is not None
+        assert (record.state, record.error.kind, record.attempt) == (JobState.FAILED, "lost", 3)
+        assert (await worker.stream(record.id))[-1] == End(3, Failed(record.error))
+        assert not await worker.store.finish(claim, Completed())
+
+
+async def check_losses_not_in_a_row(open_store: OpenStore) -> None:
+    """An attempt that came to its end in between, by a failure or a release, begins the count anew."""
+    async with open_worker(open_store) as worker:
+        for between in ("retry", "release"):
+            claim = await worker.start(new_entry(retry=RetryPolicy(max_attempts=100)), lease=SHORT)
+            for _ in range(2):
+                await worker.pass_time()
+                claim = await worker.claim_one(SHORT)
+            if between == "retry":
+                assert await worker.store.retry(claim, ERROR, 0.0)
+            else:
+                assert await worker.store.release(claim, "shutdown")
+            for _ in range(2):
+                await worker.pass_time()
+                claim = await worker.claim_one(SHORT)
+            await worker.pass_time()
+            assert (await worker.record(claim.entry.id)).state == JobState.QUEUED
+            await worker.end(claim)
+
+
+async def check_reports_of_renewals(open_store: OpenStore) -> None:
+    """Each claim is reported on, in order: whether it holds its job, and the request to cancel if there is one."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        kept, ended, asked, lost = [await a.start(lease=SHORT if n == 3 else LEASE) for n in range(4)]
+        await a.store.finish(ended, Completed())
+        await b.store.request_cancel(asked.entry.id, "why", 7.0)
+        await b.pass_time()
+        claims = [lost, asked, ended, kept]
+        reports = await a.store.renew(claims, LEASE)
+        assert [report.held for report in reports] == [False, True, False, True]
+        assert [report.entry.id for report in reports] == [claim.entry.id for claim in claims]
+        assert [report.entry.cancel is not None for report in reports] == [False, True, False, False]
+        cancel = reports[1].entry.cancel
+        assert cancel is not None
+        assert (cancel.reason, cancel.grace) == ("why", 7.0)
+        assert await a.store.renew([], LEASE) == []
+
+
+async def check_cancel_while_the_worker_is_dead(open_store: OpenStore) -> None:
+    """A request that was accepted while a job's worker was dead ends the job when the lease lapses."""
+    async with open_workers(open_store, "dead", "other") as (dead, other):
+        claim = await dead.start(lease=SHORT)
+        await dead.store.append_messages(claim, tokens(1, 1))
+        reply = await other.store.request_cancel(claim.entry.id, "why", LEASE)
+        assert reply is not None
+        assert reply.accepted
+        await other.pass_time()
+        assert await _ending(other, claim.entry.id) == Cancelled("why")
+        assert await other.stream(claim.entry.id) == [*tokens(1, 1), End(2, Cancelled("why"))]
+        assert not await dead.store.finish(claim, Completed())
+
+
+async def _ending(worker: Worker, job_id: str) -> object:
+    assert await worker.claim() == []
+    return (await worker.load(job_id)).outcome

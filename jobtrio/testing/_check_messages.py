@@ -1,0 +1,130 @@
+"""Store checks: a job's messages are numbered without holes, kept in order, read in pieces, and end once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
+from jobtrio._policies import Retention, RetryPolicy
+from jobtrio._records import Completed, Failed
+from jobtrio.testing._check_inserting import RICH
+from jobtrio.testing._workers import ERROR, new_entry, open_worker, open_workers, tokens
+
+if TYPE_CHECKING:
+    from jobtrio.testing._workers import OpenStore
+
+
+async def check_append_and_read(open_store: OpenStore) -> None:
+    """Messages of each kind are kept as they were given, and other processes read them."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        sent: list[Message] = [
+            Token(1, 1, RICH),
+            Progress(2, 1, 0.5, None, "é"),
+            Progress(3, 1, 1, 2),
+            Token(4, 1, None),
+        ]
+        assert await b.stream(claim.entry.id) == []
+        assert await a.store.append_messages(claim, sent[:1])
+        assert await b.stream(claim.entry.id) == sent[:1]
+        assert await a.store.append_messages(claim, sent[1:])
+        assert await a.store.append_messages(claim, [])
+        assert await b.stream(claim.entry.id) == sent
+
+
+async def check_known_messages_are_passed_over(open_store: OpenStore) -> None:
+    """Messages that are stored already are passed over, in every write that brings them."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(retry=RetryPolicy()))
+        job_id = claim.entry.id
+        for first, last in ((1, 3), (1, 3), (2, 5), (4, 4), (1, 6)):
+            assert await worker.store.append_messages(claim, tokens(first, last))
+        assert await worker.stream(job_id) == tokens(1, 6)
+        assert await worker.store.retry(claim, ERROR, 0.0, messages=tokens(5, 7))
+        await worker.pass_time(0)
+        second = await worker.claim_one()
+        await worker.store.append_messages(second, tokens(9, 10, attempt=2))
+        await worker.store.finish(second, Completed(), messages=tokens(9, 11, attempt=2))
+        rest: list[Message] = [Restart(8, 1, ERROR, 0.0), *tokens(9, 11, attempt=2), End(12, Completed())]
+        assert await worker.stream(job_id) == [*tokens(1, 7), *rest]
+
+
+async def check_reading_in_pieces(open_store: OpenStore) -> None:
+    """Reading begins behind any number and gives as many messages as asked for; behind the last there is nothing."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        await a.store.finish(claim, Completed("done"), messages=tokens(1, 9))
+        whole = [*tokens(1, 9), End(10, Completed("done"))]
+        for size in (1, 3, 9, 10, 11):
+            pieces: list[Message] = []
+            while piece := await b.stream(claim.entry.id, len(pieces), size):
+                assert len(piece) <= size
+                pieces += piece
+            assert pieces == whole
+        assert await b.stream(claim.entry.id, 9) == whole[9:]
+        assert await b.stream(claim.entry.id, 10) == []
+
+
+async def check_end_comes_with_the_state(open_store: OpenStore) -> None:
+    """At no moment is a job ended without its `End`, or the `End` there before the job has ended."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        await a.store.append_messages(claim, tokens(1, 2))
+        assert await b.stream(claim.entry.id) == tokens(1, 2)
+        assert (await b.load(claim.entry.id)).outcome is None
+        await a.store.finish(claim, Failed(ERROR), messages=tokens(2, 3))
+        assert (await b.load(claim.entry.id)).outcome == Failed(ERROR)
+        assert await b.stream(claim.entry.id, 2) == [*tokens(3, 3), End(4, Failed(ERROR))]
+
+
+async def check_dropped_messages_leave_a_gap(open_store: OpenStore) -> None:
+    """The newest messages are kept, a bounded number of them; a reader of older ones is told by a `Gap`."""
+    async with open_workers(open_store, "a", "b", retention=Retention(tokens_per_job=5)) as (a, b):
+        claim = await a.start()
+        for first in range(1, 200, 20):
+            await a.store.append_messages(claim, tokens(first, first + 19))
+        await a.store.finish(claim, Completed(), messages=tokens(201, 203))
+        gap, *kept = await b.stream(claim.entry.id)
+        assert isinstance(gap, Gap)
+        assert (gap.first, gap.last) == (1, 203 - len(kept) + 1)
+        assert kept == [*tokens(gap.last + 1, 203), End(204, Completed())]
+        assert 5 <= len(kept) - 1 <= 50
+        assert await b.stream(claim.entry.id, 100) == [Gap(101, gap.last), *kept]
+        assert await b.stream(claim.entry.id, 100, 3) == [Gap(101, gap.last), *kept[:2]]
+        assert await b.stream(claim.entry.id, 201) == [*tokens(202, 203), End(204, Completed())]
+
+
+async def check_a_hole_is_a_gap(open_store: OpenStore) -> None:
+    """Where a worker no longer had some messages, readers are told of a gap, and later numbers stay right."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        await a.store.append_messages(claim, tokens(1, 3))
+        await a.store.append_messages(claim, tokens(8, 9))
+        await a.store.finish(claim, Completed())
+        *before, gap, eight, nine, end = await b.stream(claim.entry.id)
+        assert [eight, nine, end] == [*tokens(8, 9), End(10, Completed())]
+        assert gap == Gap(len(before) + 1, 7)  # what comes before a hole may be dropped with it
+        assert before == tokens(1, len(before))
+        assert await b.stream(claim.entry.id, 3) == [Gap(4, 7), eight, nine, end]
+
+
+async def check_streams_of_jobs_that_never_ran(open_store: OpenStore) -> None:
+    """A job that never ran has an empty stream, and one that nobody has stored has none."""
+    async with open_worker(open_store) as worker:
+        (entry,) = await worker.insert(new_entry())
+        assert await worker.stream(entry.id) == []
+        assert await worker.store.read_messages("unknown", 0, 10) is None
+
+
+async def check_many_messages(open_store: OpenStore) -> None:
+    """A thousand messages in batches of all sizes come back whole, beside those of another job."""
+    async with open_worker(open_store) as worker:
+        await worker.insert(new_entry(), new_entry())
+        one, two = await worker.claim()
+        last = 0
+        for size in (*range(1, 30), 256, 309):
+            for claim in (one, two):
+                await worker.store.append_messages(claim, tokens(last + 1, last + size))
+            last += size
+        for claim in (one, two):
+            assert await worker.stream(claim.entry.id) == tokens(1, 1000)

@@ -1,0 +1,160 @@
+"""Store checks: what a store tells its listener, and calls that are cut off and made again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._policies import RetryPolicy
+from jobtrio._records import Completed
+from jobtrio.abc import JobQuery
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jobtrio.testing._workers import OpenStore
+
+
+async def check_changes_are_told_once(open_store: OpenStore) -> None:
+    """Each change of state that a process makes is told to it once, in order, with the entry as it then was."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(retry=RetryPolicy()), lease=LEASE)
+        other, expiring, delayed = new_entry(), new_entry(expires_in=SHORT), new_entry(delay=SHORT)
+        await worker.store.retry(claim, ERROR, 0.0)
+        await worker.insert(expiring, delayed)
+        await worker.pass_time()
+        await worker.insert(other)
+        first, second, third = await worker.claim(lease=SHORT)
+        await worker.store.finish(first, Completed())
+        await worker.store.release(second, "shutdown")
+        await worker.pass_time()
+        for claim in (second, third):
+            await worker.store.request_cancel(claim.entry.id, "why", 0.0)
+        for job_id in (*ids([first, second, third]), expiring.id):
+            assert worker.heard.of(job_id) == await worker.history(job_id)
+        assert [change.job_id for change in worker.heard.changes][:3] == [first.entry.id] * 3
+
+
+async def check_repeated_calls_are_told_once(open_store: OpenStore) -> None:
+    """A call that is made again tells nothing again."""
+    async with open_worker(open_store) as worker:
+        entry = new_entry()
+        for _ in range(2):
+            await worker.store.insert([entry], "mark")
+        claim = await worker.claim_one()
+        for _ in range(2):
+            await worker.store.finish(claim, Completed())
+            await worker.store.request_cancel(entry.id, None, 0.0)
+        assert worker.heard.of(entry.id) == await worker.history(entry.id)
+
+
+async def check_work_is_announced(open_store: OpenStore) -> None:
+    """Whatever makes a job ready is announced to the process that did it."""
+    async with open_worker(open_store) as worker:
+        held = new_entry(None)
+
+        async def start_held() -> None:
+            await worker.store.start_held(held.id, new_plan())
+
+        async def release() -> None:
+            await worker.store.release(await worker.claim_one(SHORT), "shutdown")
+
+        async def lapse() -> None:
+            await worker.claim_one(SHORT)
+            worker.heard.forget()
+            await worker.pass_time()
+
+        async def become_due() -> None:
+            await worker.store.finish(await worker.claim_one(), Completed())
+            await worker.insert(new_entry(delay=SHORT))
+            await worker.pass_time()
+
+        await worker.insert(held)
+        for make_ready in (start_held, release, lapse, become_due, lambda: worker.insert(new_entry())):
+            worker.heard.forget()
+            await make_ready()
+            await worker.heard.wait_for("work_ready")
+
+
+async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
+    """What falls due earlier than all before is announced, and `advance` knows of it then."""
+    async with open_worker(open_store) as worker:
+        held = new_entry(None, expires_in=LEASE * 9)
+        worker.heard.forget()
+        await worker.insert(held)
+        await worker.heard.wait_for("due_changed")
+
+        async def insert(delay: float) -> None:
+            await worker.insert(new_entry(delay=delay))
+
+        async def claim(lease: float) -> None:
+            await worker.start(lease=lease)
+
+        async def retry(delay: float) -> None:
+            await worker.store.retry(await worker.start(lease=9 * LEASE), ERROR, delay)
+
+        async def expire(seconds: float) -> None:
+            await worker.insert(new_entry(expires_in=seconds, queue="unused"))
+
+        for part, begin in enumerate((insert, retry, claim, expire)):
+            seconds = LEASE / (part + 1)
+            assert await worker.store.advance() > seconds
+            worker.heard.forget()
+            await begin(seconds)
+            await worker.heard.wait_for("due_changed")
+            assert LEASE / (part + 2) < await worker.store.advance() <= seconds
+
+
+CUTS: tuple[Any, ...] = (0, 1, 2, 5, 0.001, 0.004, 0.015, 0.04)
+"""When to cut a call off: after so many steps (int), or so many seconds (float)."""
+
+
+async def _cut_off(call: Callable[[], Awaitable[Any]], when: int | float) -> None:
+    """Begin a call and cancel it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        if isinstance(when, int):
+            for _ in range(when):
+                await trio.lowlevel.checkpoint()
+        else:
+            await trio.sleep(when)
+        nursery.cancel_scope.cancel()
+
+
+async def check_calls_cut_off(open_store: OpenStore) -> None:
+    """A call that was cancelled, at any moment, can be made again: it is then done, once."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for when in CUTS:
+            entry = new_entry(retry=RetryPolicy())
+            insert = partial(a.store.insert, [entry], f"insert {when}")
+            await _cut_off(insert, when)
+            assert ids(await insert()) == [entry.id]
+            claim_again = partial(a.store.claim, f"claim {when}", limit=9, lease=LEASE)
+            await _cut_off(claim_again, when)
+            (claim,) = await claim_again()
+            for write, *rest in (
+                (a.store.append_messages, tokens(1, 2)),
+                (a.store.save_state, when),
+                (a.store.retry, ERROR, 0.0),
+            ):
+                again = partial(write, claim, *rest)
+                await _cut_off(again, when)
+                assert await again()
+            assert await b.states(entry.id) == ["QUEUED", "RUNNING", "RETRYING"]
+            assert len(await b.stream(entry.id)) == 3
+            await b.pass_time(0)
+            claim = await b.claim_one()
+            assert (claim.entry.saved_state, claim.entry.failures) == (when, 1)
+            release = partial(b.store.release, claim, "shutdown")
+            await _cut_off(release, when)
+            assert await release()
+            claim = await a.claim_one()
+            finish = partial(a.store.finish, claim, Completed(when), messages=tokens(5, 6, attempt=3))
+            await _cut_off(finish, when)
+            assert await finish()
+            assert (await b.record(entry.id)).result == when
+            assert [message.seq for message in await b.stream(entry.id) if hasattr(message, "seq")] == [*range(1, 8)]
+        assert len(await b.store.find(JobQuery())) == len(CUTS)

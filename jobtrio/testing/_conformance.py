@@ -1,0 +1,47 @@
+"""`STORE_CHECKS`: what every store of jobs has to pass.
+
+It gathers the checks of the modules beside it; each of them owns one theme of the contract in `jobtrio.abc`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobtrio.testing import (
+    _check_cancelling,
+    _check_claiming,
+    _check_inserting,
+    _check_keeping,
+    _check_leases,
+    _check_messages,
+    _check_settling,
+    _check_signals,
+)
+
+if TYPE_CHECKING:
+    from jobtrio.testing._workers import StoreCheck
+
+_MODULES = (
+    _check_inserting,
+    _check_claiming,
+    _check_settling,
+    _check_leases,
+    _check_cancelling,
+    _check_messages,
+    _check_keeping,
+    _check_signals,
+)
+
+STORE_CHECKS: tuple[StoreCheck, ...] = tuple(
+    check
+    for module in _MODULES
+    for name, check in vars(module).items()
+    if name.startswith("check_") and check.__module__ == module.__name__
+)
+"""Async functions ``check(open_store)``, each of one rule of the contract, which its docstring states.
+
+``open_store()`` gives an instance of the store, not opened yet, on one and the same place each time it is called; two
+instances are two processes. The place is empty when a check begins. A store in memory may give the same object.
+A check raises `AssertionError` if the rule is broken; pytest shows the values if a conftest calls
+``pytest.register_assert_rewrite("jobtrio.testing")``. Time passes by `trio.sleep`, a few tenths of a second at once.
+"""

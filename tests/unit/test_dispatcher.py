@@ -1,0 +1,420 @@
+"""Which jobs run when: capacity, queues, priorities, and the context that they start in."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import jobtrio
+from jobtrio import Cancelled, Completed, Failed, JobContext, JobPriority, RetryPolicy
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+LOW, NORMAL, HIGH, CRITICAL = JobPriority
+
+
+class Gate:
+    """Executors that say when they run, and wait until they are let through."""
+
+    def __init__(self) -> None:
+        self.running: list[Any] = []
+        self.order: list[Any] = []
+        self.doors: dict[Any, trio.Event] = {}
+
+    async def executor(self, job: JobContext) -> None:
+        """Note that the job runs, and wait."""
+        name = job.payload
+        self.order.append(name)
+        self.running.append(name)
+        self.doors[name] = trio.Event()
+        try:
+            await self.doors[name].wait()
+        finally:
+            self.running.remove(name)
+
+    async def let_through(self, *names: Any) -> None:
+        """Let jobs end, and wait until what follows from it has happened."""
+        for name in names:
+            self.doors[name].set()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def let_all_through(self) -> None:
+        """Let jobs end until none is left."""
+        while self.running:
+            await self.let_through(*self.running)
+
+
+async def settled() -> None:
+    """Wait until nothing more happens by itself."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_no_more_than_max_running() -> None:
+    """As many jobs run as may, the next one when one has ended."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=3) as registry:
+        for n in range(5):
+            await registry.submit(gate.executor, n)
+        await settled()
+        assert sorted(gate.running) == [0, 1, 2]
+        await gate.let_through(1)
+        assert sorted(gate.running) == [0, 2, 3]
+        await gate.let_through(0, 2)
+        assert sorted(gate.running) == [3, 4]
+        await registry.submit(gate.executor, 5)
+        await settled()
+        assert sorted(gate.running) == [3, 4, 5]
+        await gate.let_all_through()
+
+
+async def test_a_burst_within_one_turn() -> None:
+    """Jobs that are submitted without giving way don't start more than may run."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=2) as registry:
+        await registry.submit_many([jobtrio.JobSpec(gate.executor, n) for n in range(100)])
+        for n in range(100, 110):
+            await registry.submit(gate.executor, n)
+        await settled()
+        assert gate.order == [0, 1] or gate.order == [1, 0]
+        await gate.let_all_through()
+        assert sorted(gate.order) == list(range(110))
+
+
+async def test_order_of_start() -> None:
+    """Strict priorities, first in first out within one, over all queues."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=1) as registry:
+        await registry.submit(gate.executor, "first")
+        await settled()
+        for n, priority in enumerate([LOW, NORMAL, HIGH, NORMAL, CRITICAL, LOW, HIGH]):
+            await registry.submit(gate.executor, n, priority=priority, queue=f"queue {n % 2}")
+        await settled()
+        await gate.let_all_through()
+    assert gate.order == ["first", 4, 2, 6, 1, 3, 0, 5]
+
+
+async def test_a_higher_priority_overtakes_until_the_start() -> None:
+    """Until it has started a job may be overtaken, also by one submitted in the same turn."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=1) as registry:
+        low = await registry.submit(gate.executor, "low", priority=LOW)
+        assert low.state == "QUEUED"
+        await registry.submit(gate.executor, "critical", priority=CRITICAL)
+        await settled()
+        await gate.let_all_through()
+    assert gate.order == ["critical", "low"]
+
+
+async def test_cancelled_in_the_turn_of_its_submission() -> None:
+    """A job that is cancelled before its task came to run never runs, and another takes its place."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=1) as registry:
+        job = await registry.submit(gate.executor, "never")
+        await registry.submit(gate.executor, "other")
+        assert await job.cancel("enough")
+        assert job.outcome == Cancelled("enough")
+        await settled()
+        await gate.let_all_through()
+    assert gate.order == ["other"]
+    assert job.record.attempt == 0
+
+
+async def test_queues_have_limits_of_their_own() -> None:
+    """Each queue runs as many as it may; a full one does not hold up another, nor does max_running move."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=4, queues={"gpu": 1, "cpu": 2, "io": 9}) as registry:
+        for n in range(3):
+            await registry.submit(gate.executor, f"gpu {n}", queue="gpu", priority=HIGH)
+        for n in range(3):
+            await registry.submit(gate.executor, f"cpu {n}", queue="cpu")
+        await settled()
+        assert sorted(gate.running) == ["cpu 0", "cpu 1", "gpu 0"]
+        for n in range(3):
+            await registry.submit(gate.executor, f"io {n}", queue="io", priority=LOW)
+        await settled()
+        assert sorted(gate.running) == ["cpu 0", "cpu 1", "gpu 0", "io 0"]
+        await gate.let_through("cpu 1")
+        assert sorted(gate.running) == ["cpu 0", "cpu 2", "gpu 0", "io 0"]
+        await gate.let_through("gpu 0", "io 0")
+        assert sorted(gate.running) == ["cpu 0", "cpu 2", "gpu 1", "io 1"]
+        assert registry.stats().running_by_queue == {"cpu": 2, "gpu": 1, "io": 1}
+        await gate.let_all_through()
+        assert registry.stats().running_by_queue == {}
+
+
+async def test_room_is_given_to_the_queue_it_is_in() -> None:
+    """When a job of a full queue ends, the next of that queue starts, however many wait elsewhere."""
+    gate = Gate()
+    async with jobtrio.open_registry(queues={f"q{n}": 1 for n in range(10)}) as registry:
+        for n in range(10):
+            for turn in range(3):
+                await registry.submit(gate.executor, (n, turn), queue=f"q{n}")
+        for turn in range(3):
+            await settled()
+            assert sorted(gate.running) == [(n, turn) for n in range(10)]
+            await gate.let_through(*gate.running)
+        assert gate.running == []
+
+
+async def test_several_end_in_one_turn() -> None:
+    """When several jobs end at once, as many start."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=5) as registry:
+        for n in range(15):
+            await registry.submit(gate.executor, n)
+        for _ in range(3):
+            await settled()
+            assert len(gate.running) == 5
+            await gate.let_through(*gate.running)
+        assert sorted(gate.order) == list(range(15))
+
+
+class Spawned(trio.abc.Instrument):
+    """Counts tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_a_full_queue_spawns_nothing() -> None:
+    """What waits behind a full queue costs no tasks, although there is room in another queue."""
+    gate = Gate()
+    async with jobtrio.open_registry(queues={"full": 1, "empty": 50}) as registry:
+        for n in range(50):
+            await registry.submit(gate.executor, n, queue="full")
+        await settled()
+        spawned = Spawned()
+        trio.lowlevel.add_instrument(spawned)
+        for n in range(50, 60):
+            await registry.submit(gate.executor, n, queue="full")
+            await settled()
+        trio.lowlevel.remove_instrument(spawned)
+        assert spawned.count <= 10
+        await registry.shutdown()
+
+
+async def test_delays(autojump_clock: MockClock) -> None:
+    """A job starts when its time has come, no earlier, in the order of the times."""
+    started: list[tuple[str, float]] = []
+
+    async def executor(job: JobContext) -> None:
+        started.append((job.payload, trio.current_time()))
+
+    async with jobtrio.open_registry() as registry:
+        await registry.submit(executor, "c", delay=3)
+        await registry.submit(executor, "a", delay=1)
+        await registry.submit(executor, "now", delay=0)
+        job = await registry.submit(executor, "b", delay=2)
+        assert job.state == "SCHEDULED"
+        await trio.sleep(1.5)
+        await registry.submit(executor, "between", delay=0.25)
+    assert started == [("now", 0), ("a", 1), ("between", 1.75), ("b", 2), ("c", 3)]
+
+
+async def test_a_due_job_stands_in_line(autojump_clock: MockClock) -> None:
+    """A job that becomes due while all is busy waits its turn behind those that were ready before."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=1) as registry:
+        await registry.submit(gate.executor, "first")
+        await registry.submit(gate.executor, "due", delay=1)
+        await registry.submit(gate.executor, "ready")
+        await trio.sleep(2)
+        await registry.submit(gate.executor, "later")
+        await settled()
+        await gate.let_all_through()
+    assert gate.order == ["first", "ready", "due", "later"]
+
+
+async def test_a_retry_stands_in_line(autojump_clock: MockClock) -> None:
+    """A retry waits behind those that were ready before its delay was over; its delay holds up nobody."""
+    order: list[tuple[str, int]] = []
+
+    async def executor(job: JobContext) -> None:
+        order.append((job.payload, job.attempt))
+        await trio.sleep(2)
+        if job.attempt == 1 and job.payload == "again":
+            raise ValueError
+
+    async with jobtrio.open_registry(max_running=1) as registry:
+        await registry.submit(executor, "again", retry=RetryPolicy(initial=1, jitter=0))
+        await registry.submit(executor, "b")
+        await registry.submit(executor, "c")
+    assert order == [("again", 1), ("b", 1), ("c", 1), ("again", 2)]
+
+
+# -- expiry
+
+
+async def test_expired_in_the_queue(autojump_clock: MockClock) -> None:
+    """A job that did not start in time ends without running; one that did runs on."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=1) as registry:
+        job = await registry.submit(gate.executor, "runs", expires_in=1)
+        late = await registry.submit(gate.executor, "late", expires_in=5)
+        await trio.sleep(4.999)
+        assert late.state == "QUEUED"
+        await trio.sleep(0.001)
+        outcome = await late.wait()
+        assert isinstance(outcome, Failed)
+        assert (outcome.error.kind, outcome.error.message) == ("expired", "not started within 5 s (expires_in)")
+        assert job.state == "RUNNING"
+        await gate.let_all_through()
+    assert gate.order == ["runs"]
+    assert job.outcome == Completed(None)
+
+
+def test_expired_while_nobody_could_look() -> None:
+    """A job whose time was over before its turn came never runs, also if the loop was busy all the while."""
+    ran: list[str] = []
+
+    async def blocks(job: JobContext) -> None:
+        await trio.lowlevel.checkpoint()
+        job.payload.jump(10)
+
+    async def executor(job: JobContext) -> None:
+        ran.append(job.payload)
+
+    async def main(clock: trio.testing.MockClock) -> None:
+        async with jobtrio.open_registry(max_running=1) as registry:
+            await registry.submit(blocks, clock)
+            late = await registry.submit(executor, "late", expires_in=5)
+            intime = await registry.submit(executor, "in time", expires_in=15)
+            await registry.submit(executor, "whenever")
+            await intime.wait()
+            outcome = await late.wait()
+            assert isinstance(outcome, Failed)
+            assert outcome.error.kind == "expired"
+            assert late.record.attempt == 0
+
+    for _ in range(20):
+        ran.clear()
+        clock = trio.testing.MockClock()
+        trio.run(main, clock, clock=clock)
+        assert ran == ["in time", "whenever"]
+
+
+async def test_an_expiry_does_not_end_a_retry(autojump_clock: MockClock) -> None:
+    """The expiry bounds the wait for the first start only."""
+
+    async def executor(job: JobContext) -> str:
+        if job.attempt == 1:
+            raise ValueError
+        return "done"
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, expires_in=1, retry=RetryPolicy(initial=5, jitter=0))
+        assert await job.result() == "done"
+
+
+# -- context variables
+
+VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
+OTHER: contextvars.ContextVar[Any] = contextvars.ContextVar("other")
+
+
+async def change(job: JobContext) -> Any:
+    """Return what the variable holds, and set it."""
+    seen = VARIABLE.get("unset")
+    VARIABLE.set(job.payload)
+    await trio.lowlevel.checkpoint()
+    assert VARIABLE.get() is job.payload
+    return seen
+
+
+class Incomparable:
+    """A value that does not like to be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("before", [None, 0, [], Incomparable()], ids=["None", "zero", "list", "incomparable"])
+@pytest.mark.parametrize("after", [False, [], "text", Incomparable()], ids=["False", "list", "text", "incomparable"])
+async def test_no_job_sees_anothers_variables(before: Any, after: Any) -> None:
+    """Each attempt sees the very objects of the registry's context, whatever others set, equal or not."""
+    VARIABLE.set(before)
+    async with jobtrio.open_registry(max_running=1) as registry:
+        VARIABLE.set("the submitter's")
+        jobs = [await registry.submit(change, after) for _ in range(4)]
+        for job in jobs:
+            assert await job.result() is before
+
+
+async def test_variables_that_were_unset() -> None:
+    """A variable that a job sets is unset for the next, also where another holds the same value."""
+
+    async def swap(job: JobContext) -> list[Any]:
+        seen = [VARIABLE.get("unset"), OTHER.get("unset")]
+        token = VARIABLE.set(None)
+        VARIABLE.reset(token)
+        OTHER.set(None)
+        return seen
+
+    context = contextvars.copy_context()
+    assert VARIABLE not in context
+    async with jobtrio.open_registry(max_running=1) as registry:
+        jobs = [await registry.submit(swap) for _ in range(3)]
+        assert [await job.result() for job in jobs] == [["unset", "unset"]] * 3
+
+
+async def test_variables_put_back() -> None:
+    """A job that puts its variables back leaves its task fit for the next."""
+
+    async def executor(job: JobContext) -> str:
+        token = VARIABLE.set("mine")
+        await trio.lowlevel.checkpoint()
+        VARIABLE.reset(token)
+        return trio.lowlevel.current_task().name
+
+    VARIABLE.set("registry")
+    async with jobtrio.open_registry(max_running=1) as registry:
+        spawned = Spawned()
+        jobs = [await registry.submit(executor) for _ in range(10)]
+        trio.lowlevel.add_instrument(spawned)
+        for job in jobs:
+            await job.wait()
+        trio.lowlevel.remove_instrument(spawned)
+    assert spawned.count <= 1
+
+
+async def test_child_tasks_see_the_attempts_variables() -> None:
+    """A child task sees what its attempt has set before it was started."""
+    seen: list[Any] = []
+
+    async def child() -> None:
+        seen.append(VARIABLE.get())
+
+    async def executor(job: JobContext) -> None:
+        VARIABLE.set("attempt")
+        job.nursery.start_soon(child)
+
+    async with jobtrio.open_registry() as registry:
+        await (await registry.submit(executor)).wait()
+    assert seen == ["attempt"]
+
+
+# -- fairness
+
+
+async def test_jobs_that_never_give_way_let_others_live() -> None:
+    """A long line of jobs without a checkpoint of their own holds nobody up."""
+
+    async def nothing(job: JobContext) -> None:
+        pass
+
+    async with jobtrio.open_registry(max_running=1) as registry:
+        jobs = await registry.submit_many([jobtrio.JobSpec(nothing) for _ in range(500)])
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        assert any(job.outcome is None for job in jobs)
+        assert await jobs[-1].wait() == Completed(None)

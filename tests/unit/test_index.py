@@ -1,0 +1,244 @@
+"""Finding jobs in memory."""
+
+from __future__ import annotations
+
+import random
+from itertools import count
+from typing import Any
+
+import pytest
+
+from jobtrio import JobPriority, JobState
+from jobtrio._entry import JobEntry, Plan
+from jobtrio.abc import JobQuery
+from jobtrio.stores._index import JobIndex
+
+QUEUED, RUNNING, COMPLETED = JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED
+
+
+class Shelf:
+    """An index, with the plain list that it must agree with."""
+
+    def __init__(self) -> None:
+        self.index = JobIndex()
+        self.kept: list[JobEntry] = []
+        self.orders = count(1)
+        self.plans: dict[tuple[str, str | None], Plan] = {}
+
+    def plan(self, queue: str, executor: str | None) -> Plan:
+        """Return a plan; jobs submitted alike share one."""
+        new = Plan(executor, None, queue, JobPriority.NORMAL, None, None, "w")
+        return self.plans.setdefault((queue, executor), new)
+
+    def add(
+        self,
+        tags: dict[str, str] | None = None,
+        queue: str = "default",
+        executor: str | None = "work",
+        state: JobState = QUEUED,
+    ) -> JobEntry:
+        """Take in a job."""
+        order = next(self.orders)
+        entry = JobEntry(str(order), self.plan(queue, executor), None, 0.0, state=state, tags=tags, order=order)
+        self.index.add(entry)
+        self.kept.append(entry)
+        return entry
+
+    def move(self, entry: JobEntry, state: JobState) -> None:
+        """Let a job change its state."""
+        previous, entry.state = entry.state, state
+        self.index.moved(entry, previous)
+
+    def remove(self, entry: JobEntry) -> None:
+        """Forget a job."""
+        self.index.remove(entry)
+        self.kept.remove(entry)
+
+    def find(self, after: int = 0, **query: Any) -> list[str]:
+        """Return the ids that are found, having compared them with the plain list's."""
+        asked = JobQuery(**query)
+        found = [entry.id for entry in self.index.find(asked, after)]
+        assert (
+            found == [entry.id for entry in self.kept if entry.order > after and matches(entry, asked)][: asked.limit]
+        )
+        return found
+
+
+def matches(entry: JobEntry, query: JobQuery) -> bool:
+    """Whether a job is one of those that were asked for."""
+    return (
+        (query.states is None or entry.state in query.states)
+        and (query.queue is None or entry.plan.queue == query.queue)
+        and (query.executor is None or entry.plan.executor == query.executor)
+        and all((entry.tags or {}).get(key) == value for key, value in (query.tags or {}).items())
+    )
+
+
+def test_empty() -> None:
+    """An empty index finds nothing and counts nothing."""
+    shelf = Shelf()
+    assert shelf.find() == []
+    assert shelf.find(tags={"a": "1"}) == []
+    assert shelf.index.count(QUEUED) == 0
+    assert shelf.index.waiting(QUEUED, None) == 0
+    assert shelf.index.living() == []
+
+
+def test_by_tags() -> None:
+    """Several tags must all match, key and value."""
+    shelf = Shelf()
+    shelf.add({"user": "ann", "kind": "x"})
+    shelf.add({"user": "ann"})
+    shelf.add({"user": "bob", "kind": "x"})
+    shelf.add({"kind": "ann"})
+    shelf.add()
+    assert shelf.find(tags={"user": "ann"}) == ["1", "2"]
+    assert shelf.find(tags={"user": "ann", "kind": "x"}) == ["1"]
+    assert shelf.find(tags={"kind": "x", "user": "bob"}) == ["3"]
+    assert shelf.find(tags={"user": "eve"}) == []
+    assert shelf.find(tags={"user": "ann", "kind": "none"}) == []
+    assert shelf.find(tags={}) == ["1", "2", "3", "4", "5"]
+
+
+def test_by_everything() -> None:
+    """Tags, states, queue and executor narrow each other."""
+    shelf = Shelf()
+    for tags in ({"a": "1"}, {"a": "2"}):
+        for queue in ("q", "r"):
+            for executor in ("e", "f", None):
+                for state in (QUEUED, RUNNING):
+                    shelf.add(tags, queue, executor, state)
+    assert len(shelf.find(queue="q")) == 12
+    assert len(shelf.find(executor="e")) == 8
+    assert len(shelf.find(states=frozenset({QUEUED}))) == 12
+    assert len(shelf.find(states=frozenset({QUEUED, RUNNING}))) == 24
+    assert shelf.find(states=frozenset({COMPLETED})) == []
+    assert shelf.find(states=frozenset()) == []
+    assert shelf.find(tags={"a": "2"}, queue="r", executor="f", states=frozenset({RUNNING})) == ["22"]
+    assert shelf.find(queue="none") == shelf.find(executor="none") == []
+
+
+@pytest.mark.parametrize("query", [{}, {"tags": {"a": "1"}}, {"queue": "default"}, {"executor": "rare"}])
+def test_pages(query: dict[str, Any]) -> None:
+    """Pages behind the last job of the page before give all jobs once, the oldest first."""
+    shelf = Shelf()
+    for n in range(100):
+        shelf.add({"a": "1"} if n % 3 else None, executor="rare" if n % 7 == 0 else "work")
+    pages, after = [], 0
+    while page := shelf.find(after, limit=7, **query):
+        pages += page
+        after = int(page[-1])
+    assert pages == shelf.find(limit=1000, **query)
+    assert len(pages) > 7
+
+
+def test_one_exactly_behind() -> None:
+    """The job that ends a page is not on the next, and the one right behind it is."""
+    shelf = Shelf()
+    for _ in range(4):
+        shelf.add({"a": "1"})
+    assert shelf.find(2) == shelf.find(2, tags={"a": "1"}) == ["3", "4"]
+    assert shelf.find(4) == []
+
+
+def test_moved() -> None:
+    """A job is found under the state that it is in now."""
+    shelf = Shelf()
+    entry = shelf.add()
+    shelf.move(entry, RUNNING)
+    assert shelf.find(states=frozenset({QUEUED})) == []
+    assert shelf.find(states=frozenset({RUNNING})) == ["1"]
+    assert (shelf.index.count(QUEUED), shelf.index.count(RUNNING)) == (0, 1)
+
+
+def test_replanned() -> None:
+    """A held job that is given an executor is found under it, and counted from then on."""
+    shelf = Shelf()
+    entry = shelf.add(executor=None)
+    assert shelf.index.waiting(QUEUED, None) == 0
+    previous, entry.plan = entry.plan, shelf.plan("other", "work")
+    shelf.index.replanned(entry, previous)
+    assert shelf.find(executor="work") == shelf.find(queue="other") == ["1"]
+    assert shelf.find(queue="default") == []
+    assert shelf.index.waiting(QUEUED, None) == 1
+
+
+def test_removed() -> None:
+    """A removed job is found in no way, and leaves nothing behind."""
+    shelf = Shelf()
+    entries = [shelf.add({"a": str(n)}) for n in range(10)]
+    for entry in entries[::2]:
+        shelf.remove(entry)
+    assert shelf.find() == ["2", "4", "6", "8", "10"]
+    assert shelf.find(tags={"a": "0"}) == []
+    for entry in entries[1::2]:
+        shelf.remove(entry)
+    assert shelf.find() == []
+    assert not shelf.index._tags
+    assert len(shelf.index._by_age) == len(shelf.index._removed) == 0
+
+
+def test_jobs_that_come_and_go_are_not_kept() -> None:
+    """However many jobs, tags and names come and go, the memory for them is bounded."""
+    shelf = Shelf()
+    stays = shelf.add(queue="stays")
+    for n in range(5000):
+        shelf.remove(shelf.add({"n": str(n)}, queue=f"queue {n}", executor=f"executor {n}"))
+        shelf.plans.clear()
+    assert len(shelf.index._tags) == 0
+    assert len(shelf.index._cells) <= 600
+    assert len(shelf.index._by_age) <= 3
+    assert shelf.find() == [stays.id]
+    assert shelf.find(queue="stays") == [stays.id]
+    shelf.move(stays, RUNNING)
+    assert shelf.find(states=frozenset({RUNNING})) == [stays.id]
+
+
+def test_waiting() -> None:
+    """Waiting jobs are counted by state and queue; held ones wait for nobody."""
+    shelf = Shelf()
+    shelf.add(queue="a")
+    shelf.add(queue="a", executor="other")
+    shelf.add(queue="b")
+    shelf.add(queue="a", executor=None)
+    shelf.add(queue="a", state=RUNNING)
+    assert shelf.index.waiting(QUEUED, None) == 3
+    assert shelf.index.waiting(QUEUED, ["a"]) == 2
+    assert shelf.index.waiting(QUEUED, ["a", "b"]) == 3
+    assert shelf.index.waiting(RUNNING, ["b"]) == 0
+    assert shelf.index.waiting(QUEUED, []) == 0
+    assert shelf.index.count(QUEUED) == 4
+
+
+def test_living() -> None:
+    """The living are those that have not ended, the oldest first."""
+    shelf = Shelf()
+    entries = [shelf.add(queue=str(n % 2), state=state) for n, state in enumerate([*JobState, *JobState])]
+    assert shelf.index.living() == [entry for entry in entries if not entry.state.is_final]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_a_plain_list(seed: int) -> None:
+    """Whatever is added, moved and removed, each query finds what a plain list would."""
+    rng = random.Random(seed)
+    shelf = Shelf()
+    for _ in range(300):
+        match rng.randrange(5):
+            case 0 | 1:
+                tags = {key: rng.choice("12") for key in "ab" if rng.random() < 0.5}
+                shelf.add(tags or None, rng.choice("qr"), rng.choice(["e", "f", None]), rng.choice(list(JobState)))
+            case 2 if shelf.kept:
+                shelf.move(rng.choice(shelf.kept), rng.choice(list(JobState)))
+            case 3 if shelf.kept and rng.random() < 0.8:
+                shelf.remove(rng.choice(shelf.kept))
+            case _:
+                shelf.find(
+                    after=rng.choice([0, rng.randrange(300)]),
+                    limit=rng.choice([1, 3, 1000]),
+                    tags={key: rng.choice("12") for key in "ab" if rng.random() < 0.3},
+                    queue=rng.choice(["q", "r", None, None]),
+                    executor=rng.choice(["e", None, None]),
+                    states=rng.choice([None, frozenset(rng.sample(list(JobState), 2))]),
+                )
+        for state in JobState:
+            assert shelf.index.count(state) == sum(entry.state is state for entry in shelf.kept)

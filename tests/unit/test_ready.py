@@ -1,0 +1,224 @@
+"""Which ready job comes first."""
+
+from __future__ import annotations
+
+import random
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobtrio import JobPriority, JobState
+from jobtrio._entry import JobEntry, Plan
+from jobtrio.stores._ready import ReadyQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+LOW, NORMAL, HIGH, CRITICAL = JobPriority
+
+
+class Line:
+    """A queue that knows the names of its jobs."""
+
+    def __init__(self) -> None:
+        self.ready = ReadyQueue()
+        self.tickets = count(1)
+
+    def push(
+        self, name: str, priority: JobPriority = NORMAL, queue: str = "default", executor: str = "work"
+    ) -> JobEntry:
+        """Let a job stand in line."""
+        plan = Plan(executor, None, queue, priority, None, None, "w")
+        entry = JobEntry(name, plan, None, 0.0, ticket=next(self.tickets))
+        self.ready.push(entry)
+        return entry
+
+    def leave(self, entry: JobEntry) -> None:
+        """Let a job end where it stands."""
+        entry.state = JobState.CANCELLED
+        self.ready.gone(entry)
+
+    def pop(
+        self, limit: int = 100, room: Mapping[str, int] | None = None, executors: Collection[str] | None = None
+    ) -> list[str]:
+        """Take jobs, as a claim does."""
+        entries = self.ready.pop(limit, room, executors)
+        for entry in entries:
+            assert entry.state is JobState.QUEUED
+            entry.state = JobState.RUNNING
+        return [entry.id for entry in entries]
+
+
+def test_empty() -> None:
+    """An empty queue has nothing."""
+    line = Line()
+    assert not line.ready
+    assert line.pop() == []
+    assert line.pop(room={"default": 1}) == []
+    assert line.pop(executors=["work"]) == []
+
+
+def test_first_in_first_out() -> None:
+    """Within a priority the order is that of becoming ready, over all queues."""
+    line = Line()
+    for n in range(6):
+        line.push(str(n), queue="ab"[n % 2])
+    assert line.pop(2) == ["0", "1"]
+    assert line.pop(3) == ["2", "3", "4"]
+    assert line.ready
+    assert line.pop(3) == ["5"]
+    assert not line.ready
+
+
+def test_priorities_are_strict() -> None:
+    """A higher priority goes first, whatever its age and queue."""
+    line = Line()
+    for priority in (NORMAL, LOW, CRITICAL, HIGH):
+        line.push(f"{priority.name} 1", priority)
+        line.push(f"{priority.name} 2", priority, "other")
+    assert line.pop(3) == ["CRITICAL 1", "CRITICAL 2", "HIGH 1"]
+    assert line.pop() == ["HIGH 2", "NORMAL 1", "NORMAL 2", "LOW 1", "LOW 2"]
+
+
+def test_room_of_a_queue() -> None:
+    """No more than its room is taken of each queue, over all priorities; queues without room are passed by."""
+    line = Line()
+    for n in range(3):
+        line.push(f"gpu {n}", HIGH, "gpu")
+        line.push(f"cpu {n}", NORMAL, "cpu")
+        line.push(f"low gpu {n}", LOW, "gpu")
+        line.push(f"other {n}", CRITICAL, "other")
+    assert line.pop(room={"gpu": 4, "cpu": 2}) == ["gpu 0", "gpu 1", "gpu 2", "cpu 0", "cpu 1", "low gpu 0"]
+    assert line.pop(room={"gpu": 0, "cpu": 0}) == []
+    assert line.pop(2, room={"gpu": 9}) == ["low gpu 1", "low gpu 2"]
+    assert line.pop(room={"other": 1}) == ["other 0"]
+    assert line.pop() == ["other 1", "other 2", "cpu 2"]
+
+
+def test_room_within_one_priority() -> None:
+    """With room for some, the oldest of all queues come first, each queue up to its room."""
+    line = Line()
+    for n in range(4):
+        line.push(f"a{n}", queue="a")
+        line.push(f"b{n}", queue="b")
+    assert line.pop(room={"a": 1, "b": 3}) == ["a0", "b0", "b1", "b2"]
+    assert line.pop(2, room={"a": 3, "b": 3}) == ["a1", "a2"]
+
+
+def test_the_given_room_is_left_alone() -> None:
+    """The mapping that was given is not changed."""
+    line = Line()
+    line.push("a")
+    line.push("b", queue="other")
+    room = {"default": 1, "other": 1}
+    line.pop(room=room)
+    assert room == {"default": 1, "other": 1}
+
+
+@pytest.mark.parametrize("room", [None, {"default": 9}])
+def test_those_that_left_are_passed_over(room: dict[str, int] | None) -> None:
+    """Jobs that were cancelled or expired in line are not taken, wherever they stood."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(6)]
+    for n in (0, 1, 3, 5):
+        line.leave(entries[n])
+    assert line.ready
+    assert line.pop(room=room) == ["2", "4"]
+    assert not line.ready
+    assert line.pop(room=room) == []
+
+
+def test_only_the_dead_are_left() -> None:
+    """When all have left there is nothing, and new ones are found behind them."""
+    line = Line()
+    for entry in [line.push(str(n)) for n in range(3)]:
+        line.leave(entry)
+    assert not line.ready
+    assert line.pop() == []
+    line.push("new")
+    assert line.pop() == ["new"]
+
+
+def test_those_that_left_are_not_kept() -> None:
+    """However many jobs leave behind one that stays, their memory is bounded."""
+    line = Line()
+    line.push("stays")
+    for n in range(10_000):
+        line.leave(line.push(str(n)))
+    assert sum(len(each.jobs) for lines in line.ready._levels.values() for each in lines.values()) <= 100
+    assert line.pop() == ["stays"]
+
+
+def test_names_made_on_the_fly_are_not_kept() -> None:
+    """However many queue names come and go, the memory for them is bounded."""
+    line = Line()
+    line.push("stays", queue="stays")
+    for n in range(10_000):
+        line.push(str(n), queue=f"queue {n}")
+        assert line.pop(1, room={f"queue {n}": 1}) == [str(n)]
+    assert sum(len(lines) for lines in line.ready._levels.values()) <= 200
+    assert line.pop() == ["stays"]
+
+
+def test_executors() -> None:
+    """Only jobs of these executors are taken, wherever in line they stand, in their order and within the room."""
+    line = Line()
+    for n in range(3):
+        line.push(f"a{n}", executor="a", queue="one")
+        line.push(f"b{n}", executor="b", queue="two")
+        line.push(f"c{n}", executor="c", queue="one", priority=HIGH)
+    assert line.pop(3, executors=["b", "c"]) == ["c0", "c1", "c2"]
+    assert line.pop(executors={"b"}, room={"two": 2}) == ["b0", "b1"]
+    assert line.pop(executors={"b"}, room={"one": 2}) == []
+    assert line.pop(2, executors={"a", "b"}) == ["a0", "a1"]
+    assert line.pop(executors={"c"}) == []
+    assert line.pop() == ["a2", "b2"]
+    assert not line.ready
+
+
+def test_executors_and_those_that_left() -> None:
+    """Of a chosen executor, too, those that left are passed over."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(3)]
+    line.leave(entries[1])
+    assert line.pop(executors={"work"}) == ["0", "2"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_a_sorted_list(seed: int) -> None:
+    """Whatever is pushed, popped and leaves, the queue gives what a sorted list would."""
+    rng = random.Random(seed)
+    line, model = Line(), list[JobEntry]()
+    for n in range(400):
+        match rng.randrange(4):
+            case 0 | 1:
+                model.append(line.push(str(n), rng.choice(list(JobPriority)), rng.choice("abc"), rng.choice("xy")))
+            case 2 if model:
+                line.leave(model.pop(rng.randrange(len(model))))
+            case _:
+                limit = rng.randrange(1, 6)
+                room = None if rng.random() < 0.4 else {queue: rng.randrange(3) for queue in rng.sample("abc", 2)}
+                executors = None if rng.random() < 0.6 else {rng.choice("xy")}
+                if room is not None:
+                    assert line.ready.count(room) == len(expected(model[:], 10**6, room, None))
+                assert line.pop(limit, room, executors) == expected(model, limit, room, executors)
+        assert bool(line.ready) is bool(model)
+
+
+def expected(model: list[JobEntry], limit: int, room: dict[str, int] | None, executors: set[str] | None) -> list[str]:
+    """Take from the model what the queue should give."""
+    left = None if room is None else dict(room)
+    taken: list[JobEntry] = []
+    for entry in sorted(model, key=lambda entry: (-entry.plan.priority, entry.ticket)):
+        queue = entry.plan.queue
+        if len(taken) == limit or (executors is not None and entry.plan.executor not in executors):
+            continue
+        if left is not None:
+            if left.get(queue, 0) < 1:
+                continue
+            left[queue] -= 1
+        taken.append(entry)
+    for entry in taken:
+        model.remove(entry)
+    return [entry.id for entry in taken]
