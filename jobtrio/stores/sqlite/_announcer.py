@@ -7,6 +7,7 @@ that `advance` asks the file only when there is something to do. It must not kno
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -36,7 +37,7 @@ class Announcer:
 
     def __init__(self, listener: StoreListener) -> None:
         self._listener = listener
-        self.next: float = 0.0
+        self.next: float = inf
         self.look_at: float = 0.0
 
     # -- hints

@@ -95,6 +95,8 @@ def claim(tx: Transaction, wanted: Wanted) -> Claimed:
                 *(wanted.lease, until, history_text(entry), entry.order),
             ),
         )
+    if entries:
+        tx.hints.falls_due(until)
     return Claimed(entries, True)
 
 

@@ -118,7 +118,14 @@ class Session:
         return await self._readers.calls.make(work, _itself)
 
     async def advance(self) -> float:
-        """Do what is due; return the seconds until there is more."""
+        """Do what is due; return the seconds until there is more.
+
+        Where this process knows all times and none has come, it is not worth a transaction.
+        """
+        self._hear()
+        if self._doorbell.socket is not None and (idle_for := self.announcer.idle_for()):
+            await trio.lowlevel.checkpoint()
+            return idle_for
         more = True
         while more:
             more = await self.write(lambda tx: advancing.advance(tx, self._doorbell.gone()), self._advanced)
@@ -152,7 +159,10 @@ class Session:
         bell = self._doorbell.socket
         while bell is not None:
             await trio.lowlevel.wait_readable(bell)
-            self.announcer.heed(self._doorbell.heard())
+            self._hear()
+
+    def _hear(self) -> None:
+        self.announcer.heed(self._doorbell.heard())
 
     async def _give_up_overdue(self) -> None:
         while True:

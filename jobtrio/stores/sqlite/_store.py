@@ -159,9 +159,8 @@ class SqliteJobStore(JobStore):
         wanted = claiming.Wanted(claim_id, limit, lease, room, executors)
 
         def claimed(found: Claimed) -> list[Claim]:
-            if found.is_news and found.entries:
+            if found.is_news:
                 self._opened.announcer.changed(found.entries)
-                self._opened.announcer.falls_due(found.entries[0].lease_until)
             return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
 
         return await self._write(lambda tx: claiming.claim(tx, wanted), claimed)
@@ -244,10 +243,6 @@ class SqliteJobStore(JobStore):
 
     async def advance(self) -> float:
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
-        idle_for = self._opened.announcer.idle_for()
-        if idle_for:
-            await trio.lowlevel.checkpoint()
-            return idle_for
         return await self._opened.advance()
 
     async def prune(self) -> float:

@@ -65,6 +65,7 @@ class Writer:
         self._connector = Connector(location)
         self._checkpoints = Checkpoints(location.path)
         self._data_version: int | None = None
+        self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
         self._stopping = False
         self._stopped = trio.Event()
@@ -153,11 +154,21 @@ class Writer:
                 call.fail(_again(error))
             self.calls.deliver(taken)
         else:
-            is_one_gone = self._doorbell.ring(tx.hints)
+            is_one_gone = self._ring(tx.hints)
             self.calls.deliver(taken)
             if is_one_gone:
                 self.calls.run_in_trio(self._on_news)
             self._checkpoints.committed(tx.connection)
+
+    def _ring(self, hints: Hints) -> bool:
+        """Tell the others; those who know of an earlier time look then, and find the later ones."""
+        due = hints.due
+        if due is not None:
+            if due >= self._told_due > time.monotonic():
+                hints = Hints(hints.ready, None, hints.messages, hints.cancels)
+            else:
+                self._told_due = due
+        return self._doorbell.ring(hints)
 
     def _perform(self, tx: Transaction, call: Call) -> None:
         """Carry out one operation, all of it or nothing."""
