@@ -1,4 +1,4 @@
-"""Several processes on one SQLite file: they share the work, hear of each other's tokens and requests, and are fenced."""
+"""Several processes on one SQLite file share the work, hear of each other's tokens and requests, and are fenced."""
 
 from __future__ import annotations
 
