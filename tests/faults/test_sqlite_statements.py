@@ -66,7 +66,9 @@ class Scenario:
         assert await _insist(store.retry, claims[one], ERROR, 0.0, messages=tokens(4, 4))
         assert await _insist(store.save_state, claims[two], [2])
         assert await _insist(store.release, claims[two], "shutdown")
-        assert (await _insist(store.request_cancel, held, "why", 0.0)).accepted
+        reply = await _insist(store.request_cancel, held, "why", 0.0)
+        assert reply is not None
+        assert reply.accepted
         assert await _insist(store.finish, claims[held], Completed())
         await _insist(store.advance)
         claims = await self._claim("second", {one, two})
