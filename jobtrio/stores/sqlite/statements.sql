@@ -171,9 +171,6 @@ SELECT count(*) FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ?
 -- name: count_states
 SELECT state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY state;
 
--- name: seq_of
-SELECT seq FROM jobs WHERE id = ?;
-
 -- name: after
 SELECT {entry} FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?;
 
