@@ -40,7 +40,7 @@ def encode_value(name: str, value: Any) -> bytes:
     return data
 
 
-def decode_value(data: bytes) -> Any:
+def decode_value(data: bytes | str) -> Any:
     """Return the value that `encode_value` encoded."""
     return _decoder.decode(data)
 

@@ -22,6 +22,7 @@ from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, Failed, JobError, JobRecord, Outcome, Transition
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores import _rules as rules
 from jobtrio.stores._ready import ReadyQueue
 from jobtrio.stores._shelf import Shelf
 from jobtrio.stores._timers import Timer, TimerHeap
@@ -29,11 +30,7 @@ from jobtrio.stores._timers import Timer, TimerHeap
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-    from jobtrio._policies import Retention
     from jobtrio._token_log import TokenLog
-
-LOSSES = 3
-"""Leases lost in a row after which a job fails: whatever kills its workers must stop somewhere."""
 
 _REMEMBERED = 32  # calls to `claim` whose repetition is recognised
 
@@ -258,10 +255,7 @@ class MemoryJobStore(JobStore):
         if not self._holds(claim):
             return self._has_settled(claim)
         entry = self._append(claim, messages) if messages else self._jobs[claim.entry.id]
-        if entry.cancel is not None:
-            error = outcome.error if isinstance(outcome, Failed) else error
-            outcome = Cancelled(entry.cancel.reason)
-        self._end(entry, outcome, error)
+        self._end(entry, *rules.heeding_cancel(entry, outcome, error))
         return True
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
@@ -289,9 +283,8 @@ class MemoryJobStore(JobStore):
         if entry.cancel is not None:
             self._end(entry, Cancelled(entry.cancel.reason), None)
             return True
-        error = JobError("lost", "Released", reason)
         entry.losses = 0
-        self._log(entry).restart(claim.attempt, error, 0.0)
+        self._log(entry).restart(claim.attempt, rules.released(reason), 0.0)
         self._requeue(entry, reason)
         return True
 
@@ -353,7 +346,7 @@ class MemoryJobStore(JobStore):
             if timer is Timer.DUE:
                 self._requeue(entry, None)
             elif timer is Timer.EXPIRY:
-                self._end(entry, Failed(_expired(entry, self.settings.retention)), None)
+                self._end(entry, Failed(rules.expired(entry, self.settings.retention)), None)
             else:
                 self._lapse(entry)
         return max(self._timers.next() - now, 0.0)
@@ -405,17 +398,12 @@ class MemoryJobStore(JobStore):
         return entry.log
 
     def _lapse(self, entry: JobEntry) -> None:
-        entry.claim = None
-        entry.losses += 1
-        if entry.cancel is not None:
-            self._end(entry, Cancelled(entry.cancel.reason), None)
+        outcome = rules.lapse(entry)
+        if outcome is not None:
+            self._end(entry, outcome, None)
             return
-        error = JobError("lost", "LeaseLost", f"worker {entry.worker!r} did not renew its lease")
-        entry.error = error
-        if entry.losses >= LOSSES:
-            self._end(entry, Failed(error), None)
-            return
-        self._log(entry).restart(entry.attempt, error, 0.0)
+        assert entry.error is not None  # the lapse set it
+        self._log(entry).restart(entry.attempt, entry.error, 0.0)
         self._requeue(entry, "lost lease")
 
     def _requeue(self, entry: JobEntry, reason: str | None) -> None:
@@ -441,9 +429,3 @@ class MemoryJobStore(JobStore):
             entry.log.finish(outcome)
         self._changed(entry)
         self._shelf.end(entry)
-
-
-def _expired(entry: JobEntry, retention: Retention) -> JobError:
-    if entry.is_held and (entry.expires_in is None or entry.expires_in > entry.delay + retention.held_for):
-        return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
-    return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")

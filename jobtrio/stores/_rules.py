@@ -1,0 +1,52 @@
+"""What every store decides alike about jobs that were lost, released, expired or cancelled.
+
+Pure: it knows entries and outcomes, neither clocks nor where jobs are kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobtrio._records import Cancelled, Failed, JobError
+
+if TYPE_CHECKING:
+    from jobtrio._entry import JobEntry
+    from jobtrio._policies import Retention
+    from jobtrio._records import Outcome
+
+LOSSES = 3
+"""Leases lost in a row after which a job fails: whatever kills its workers must stop somewhere."""
+
+
+def lost(entry: JobEntry) -> JobError:
+    """Return what is said of an attempt whose worker is gone or did not renew its lease."""
+    return JobError("lost", "LeaseLost", f"worker {entry.worker!r} did not renew its lease")
+
+
+def released(reason: str) -> JobError:
+    """Return what is said of an attempt that its worker gave back."""
+    return JobError("lost", "Released", reason)
+
+
+def expired(entry: JobEntry, retention: Retention) -> JobError:
+    """Return what is said of a job that was not started in time."""
+    if entry.is_held and (entry.expires_in is None or entry.expires_in > entry.delay + retention.held_for):
+        return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
+    return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")
+
+
+def heeding_cancel(entry: JobEntry, outcome: Outcome, error: JobError | None) -> tuple[Outcome, JobError | None]:
+    """Return how a running job ends: a request to cancel that was accepted wins, and a failure becomes its error."""
+    if entry.cancel is None:
+        return outcome, error
+    return Cancelled(entry.cancel.reason), outcome.error if isinstance(outcome, Failed) else error
+
+
+def lapse(entry: JobEntry) -> Outcome | None:
+    """Note a lost lease; return how the job ends by it, or None where it returns to its queue."""
+    entry.claim = None
+    entry.losses += 1
+    if entry.cancel is not None:
+        return Cancelled(entry.cancel.reason)
+    entry.error = lost(entry)
+    return Failed(entry.error) if entry.losses >= LOSSES else None

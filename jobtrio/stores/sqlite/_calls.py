@@ -1,0 +1,183 @@
+"""Calls from Trio's tasks to a store's own threads, and their answers.
+
+It owns what becomes of a call whose task is cancelled: one that no thread has taken yet is withdrawn; one that was
+taken is waited for, since it may be carried out, but no longer than a limit. It must not know what is called.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from jobtrio._errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+WAITING: Final = 4096
+"""Calls that wait or are carried out at once, beyond which tasks wait to make theirs."""
+
+
+class Call:
+    """One call: what a thread is to do, and what is done with the answer in Trio's thread.
+
+    Attributes:
+        work: What to do, given what the thread works with.
+        asked: When it was made, by the machine's monotonic clock.
+    """
+
+    __slots__ = ("_after", "_error", "_given_up", "_task", "_turn", "_value", "asked", "taken", "work")
+
+    def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any] | None) -> None:
+        self.work = work
+        self.asked = time.monotonic()
+        self.taken: float | None = None
+        self._after = after
+        self._turn = threading.Lock()  # who gets it, decides: a thread that takes the call, or the task that leaves
+        self._task: trio.lowlevel.Task | None = None
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._given_up: BaseException | None = None
+
+    # -- in the thread
+
+    def take(self) -> bool:
+        """Begin to carry the call out; False if it was withdrawn."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        self.taken = time.monotonic()
+        return True
+
+    def succeed(self, value: Any) -> None:
+        """Note the answer; `conclude` hands it over."""
+        self._value = value
+
+    def fail(self, error: BaseException) -> None:
+        """Note why there is no answer; `conclude` hands it over."""
+        self._error = error
+
+    # -- in Trio's thread
+
+    async def wait(self) -> Any:
+        """Return the answer, or raise the error."""
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            if not self._turn.acquire(blocking=False):
+                return trio.lowlevel.Abort.FAILED
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        error = self._given_up or self._error
+        if error is not None:
+            try:
+                raise error
+            finally:
+                self._given_up = self._error = error = None  # no cycle by way of the traceback
+        return self._value
+
+    def conclude(self) -> None:
+        """Heed the answer, and wake the task unless it has left."""
+        if self._error is None and self._after is not None:
+            try:
+                self._value = self._after(self._value)
+            except BaseException as exc:
+                if self._task is None:
+                    raise
+                self._error = exc
+        self._wake()
+
+    def give_up(self, error: BaseException) -> None:
+        """Wake the task with an error, though the call may still be carried out, and heeded then."""
+        if self._task is not None:
+            self._given_up = error
+            self._wake()
+
+    def _wake(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+
+class Calls:
+    """The calls to one store's threads of one kind, in order, and their answers. Made in Trio's thread."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._trio = trio.lowlevel.current_trio_token()
+        self._open: dict[Call, None] = {}  # not concluded yet, in order
+        self._room = trio.lowlevel.ParkingLot()
+
+    async def make(self, work: Callable[[Any], Any], after: Callable[[Any], T] | None = None) -> T:
+        """Have a thread do ``work``; return what it returns, as ``after`` makes it of that in Trio's thread.
+
+        Cancellation: the call was not carried out; or it was taken by then, and is waited for.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while len(self._open) >= WAITING:
+            await self._room.park()
+        call = Call(work, after)
+        self._open[call] = None
+        self._queue.put(call)
+        try:
+            answer: T = await call.wait()
+        except trio.Cancelled:
+            self._close(call)  # withdrawn: no thread will conclude it
+            raise
+        return answer
+
+    def give_up_overdue(self) -> None:
+        """Wake those whose calls a thread has had for too long: a disk may never answer."""
+        limit = time.monotonic() - self._patience
+        for call in list(self._open):
+            if call.taken is not None and call.taken < limit:
+                call.give_up(StoreUnavailableError(f"no answer within {self._patience:g} s"))
+
+    def _close(self, call: Call) -> None:
+        self._open.pop(call, None)
+        self._room.unpark()
+
+    # -- in the threads
+
+    def next(self, timeout: float | None = None) -> Call | None:
+        """Return the next call, to be taken; None for the sign to stop, or when there was none in time."""
+        try:
+            return self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def next_nowait(self) -> Call | None:
+        """Return the next call, to be taken, or None."""
+        return self.next(timeout=0) if not self._queue.empty() else None
+
+    def is_empty(self) -> bool:
+        """Whether no call waits to be taken."""
+        return self._queue.empty()
+
+    def stop(self) -> None:
+        """Give one thread the sign to stop, behind all calls so far."""
+        self._queue.put(None)
+
+    def deliver(self, calls: Sequence[Call]) -> None:
+        """Have Trio's thread heed the answers of these calls, in order."""
+        self.run_in_trio(lambda: self._conclude(calls))
+
+    def run_in_trio(self, function: Callable[[], object]) -> None:
+        """Have Trio's thread call a function, unless Trio has ended."""
+        try:
+            self._trio.run_sync_soon(function)
+        except trio.RunFinishedError:
+            pass
+
+    def _conclude(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._close(call)
+            call.conclude()

@@ -1,0 +1,168 @@
+"""Claiming ready jobs, and keeping the claims.
+
+Operations of the writer: each is given the transaction that it is a part of. Ready jobs stand in lines, one for each
+queue and executor; only the heads of lines are compared, so that jobs which others are to run cost nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from jobtrio import _entry as steps
+from jobtrio._state import JobState
+from jobtrio.stores.sqlite._rows import cancel_of, history_text, rank_of
+from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores.sqlite._transaction import load
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from jobtrio._entry import CancelRequest, JobEntry
+    from jobtrio.abc import Claim
+    from jobtrio.stores.sqlite._rows import Row
+    from jobtrio.stores.sqlite._transaction import Transaction
+
+Line: TypeAlias = tuple[str, str]
+"""A queue and an executor."""
+
+
+@attrs.frozen
+class Wanted:
+    """What `claim` was asked for; see `jobtrio.abc.JobStore.claim`."""
+
+    claim_id: str
+    limit: int
+    lease: float
+    room: Mapping[str, int] | None
+    executors: Collection[str] | None
+
+    def takes(self, line: Line) -> bool:
+        """Whether jobs of a line are wanted."""
+        queue, executor = line
+        if self.room is not None and self.room.get(queue, 0) <= 0:
+            return False
+        return self.executors is None or executor in self.executors
+
+
+@attrs.frozen
+class Renewal:
+    """What became of a claim that was to be renewed.
+
+    Attributes:
+        held: Whether it still holds its job.
+        kept: Until when it lasts now, and the request to cancel the job if there is one.
+        entry: The job as it is now, where the claim does not hold it.
+    """
+
+    held: bool
+    kept: tuple[float, CancelRequest | None] | None
+    entry: JobEntry | None
+
+
+@attrs.frozen
+class Claimed:
+    """What a call has claimed.
+
+    Attributes:
+        entries: The jobs, as claimed.
+        is_news: Whether this call claimed them; False where it repeats one that did.
+    """
+
+    entries: list[JobEntry]
+    is_news: bool
+
+
+def claim(tx: Transaction, wanted: Wanted) -> Claimed:
+    """Start ready jobs, by priority, then in the order in which they became ready."""
+    kept = tx.load_all("claimed", tx.identity.session, wanted.claim_id)
+    if kept:
+        return Claimed(kept, False)
+    entries = _choose(tx, wanted)
+    now = time.time()
+    until = time.monotonic() + wanted.lease
+    for entry in entries:
+        steps.start(entry, claim=wanted.claim_id, worker=tx.identity.worker, now=now)
+        entry.lease_until = until
+        tx.run(
+            SQL["start"],
+            (
+                *(str(entry.state), entry.attempt, entry.claim, tx.identity.session, entry.worker, now),
+                *(wanted.lease, until, history_text(entry), entry.order),
+            ),
+        )
+    if entries:
+        tx.hints.falls_due(until)
+    return Claimed(entries, True)
+
+
+def _choose(tx: Transaction, wanted: Wanted) -> list[JobEntry]:
+    """Return the jobs to start: of several lines always the job that comes first."""
+    heads = [((-priority, ticket), line) for *line, priority, ticket in tx.run(SQL["lines"]).fetchall()]
+    heap = [(rank, (queue, executor)) for rank, (queue, executor) in heads if wanted.takes((queue, executor))]
+    heapify(heap)
+    room = None if wanted.room is None else dict(wanted.room)
+    page = max(1, wanted.limit // max(1, len(heap)))
+    lines = {line: _Line(tx, line, page) for _, line in heap}
+    chosen: list[Row] = []
+    while heap and len(chosen) < wanted.limit:
+        rank, line = heappop(heap)
+        row = lines[line].first()
+        if row is None or (room is not None and room[line[0]] <= 0):
+            continue
+        if rank_of(row) == rank:
+            chosen.append(lines[line].pop())
+            if room is not None:
+                room[line[0]] -= 1
+            row = lines[line].first()
+        if row is not None:
+            heappush(heap, (rank_of(row), line))
+    return [load(tx.connection, row) for row in chosen]
+
+
+class _Line:
+    """The ready jobs of one queue and executor, read page by page; those whose time is up are passed over."""
+
+    def __init__(self, tx: Transaction, line: Line, page: int) -> None:
+        self._tx = tx
+        self._line = line
+        self._page = page
+        self._now = time.time()
+        self._rows: deque[Row] = deque()
+        self._read = 0
+
+    def first(self) -> Row | None:
+        """Return the job at the front, or None."""
+        if not self._rows and self._read % self._page == 0:
+            parameters = (*self._line, self._now, self._page, self._read)
+            self._rows.extend(self._tx.run(SQL["line"], parameters).fetchall())
+            self._read += len(self._rows) or 1  # a page that is not full is the last
+        return self._rows[0] if self._rows else None
+
+    def pop(self) -> Row:
+        """Take the job at the front."""
+        return self._rows.popleft()
+
+
+def renew(tx: Transaction, claims: Sequence[Claim], lease: float) -> list[Renewal]:
+    """Let claims last from now, and report on each, in order."""
+    return [_renew(tx, claim, lease) for claim in claims]
+
+
+def _renew(tx: Transaction, claim: Claim, lease: float) -> Renewal:
+    entry = claim.entry
+    row = tx.run(SQL["holder"], (entry.order, entry.id)).fetchone()
+    if row is None:
+        return Renewal(False, None, None)
+    state, claim_id, attempt, session, cancel = row
+    if (state, claim_id, attempt) != (JobState.RUNNING, claim.id, claim.attempt):
+        return Renewal(False, None, tx.load("by_seq", entry.order))
+    until = time.monotonic() + lease
+    tx.run(SQL["renew"], (lease, until, entry.order))
+    if session != tx.identity.session:
+        tx.run(SQL["take_over"], (tx.identity.session, entry.order))
+    return Renewal(True, (until, cancel_of(cancel)), None)

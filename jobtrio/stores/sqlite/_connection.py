@@ -1,0 +1,217 @@
+"""Opening the file: what is refused, what is made, and how connections are set up.
+
+It owns the paths, the pragmas and the check that the file is still the one that was opened. It must not know what
+is read or written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from urllib.parse import quote
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio.stores.sqlite import _schema as schema
+from jobtrio.stores.sqlite._errors import is_locked, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
+
+BUSY: Final = 1.0
+"""Seconds that one statement waits for another process's lock."""
+
+OLDEST: Final = (3, 35, 0)
+"""The oldest SQLite that knows all that the statements use."""
+
+CACHED: Final = 128
+"""Statements that a connection keeps prepared: more than there are."""
+
+log: Final = logging.getLogger("jobtrio.stores.sqlite")
+
+connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+"""Where connections come from."""
+
+
+class Location:
+    """One file of jobs.
+
+    Attributes:
+        path: Where it is, absolute.
+        synchronous: When a commit counts as done.
+    """
+
+    def __init__(self, path: str, synchronous: Synchronous) -> None:
+        self.path: Final = path
+        self.synchronous: Final = synchronous
+        self._identity: tuple[int, int] | None = None
+
+    def prepare(self) -> None:
+        """Check the file, or make it, and bring it to the newest format.
+
+        Raises:
+            StoreUnavailableError: It can't be reached for now.
+            StoreVersionError: It is newer than this version knows.
+            StoreError: It is no file of jobs; nothing was written.
+        """
+        self._check_place()
+        try:
+            if self._is_there():
+                self._check_unopened()
+            connection = self._connect("rwc")
+            try:
+                schema.migrate(connection, self.path)
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                if mode != "wal":
+                    raise StoreError(f"{self.path}: this file system knows no write-ahead log (journal_mode {mode})")
+                self._identity = _identity(self.path)
+            finally:
+                close(connection)
+        except sqlite3.Error as exc:
+            raise translate(exc, self.path) from exc
+
+    def _check_place(self) -> None:
+        folder = os.path.dirname(self.path)
+        if os.path.isdir(self.path):
+            raise StoreError(f"{self.path} is a folder; it must be a file, or not exist yet")
+        if not os.path.isdir(folder):
+            raise StoreError(f"{self.path} can't be made: there is no folder {folder}")
+        if not _may(folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{self.path} can't be used: its folder can't be written to")
+        if os.path.exists(self.path) and not _may(self.path, os.R_OK | os.W_OK):
+            raise StoreError(f"{self.path} can't be read and written by this process")
+
+    def _is_there(self) -> bool:
+        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
+
+    def _check_unopened(self) -> None:
+        """Look at the file's mark without locks, journals or anything else that would touch it or its folder."""
+        connection = self._connect("ro&immutable=1")
+        try:
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        finally:
+            connection.close()
+        if application_id != schema.APPLICATION_ID:
+            raise StoreError(f"{self.path} is an SQLite file of another program (application_id {application_id:#x})")
+
+    def connect(self) -> sqlite3.Connection:
+        """Return a new connection to the file, which has to be there and of the newest format."""
+        connection = self._connect("rw")
+        try:
+            if schema.check(connection, self.path) != len(schema.MIGRATIONS):
+                raise StoreUnavailableError(f"{self.path} was replaced by a file of another format")
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+        except BaseException:
+            close(connection)
+            raise
+        return connection
+
+    def check_identity(self) -> None:
+        """Raise `StoreUnavailableError` unless the file is still there, and the same: then what was stored is away.
+
+        Another file at its path is left alone. What has been acknowledged is in the first one, and the log beside it
+        belongs to that one.
+        """
+        if _identity(self.path) != self._identity:
+            raise StoreUnavailableError(
+                f"{self.path} was replaced by another file while it was open: put the first one back, or close all "
+                "processes that use it"
+            )
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
+        return connect(
+            uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=CACHED
+        )
+
+
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def close(connection: sqlite3.Connection) -> None:
+    """Close a connection, having rolled back what it had begun.
+
+    Closing alone would leave that, and its locks, to a cursor that somebody still holds: in a traceback, say.
+    """
+    for finish in (connection.rollback, connection.close):
+        try:
+            finish()
+        except sqlite3.Error as exc:
+            log.debug("a connection failed as it was closed: %s", exc)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Return what tells a file from another one at the same path."""
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise StoreUnavailableError(f"{path} is not there: {exc}") from exc
+    return found.st_dev, found.st_ino
+
+
+class Connector:
+    """One thread's connection: opened when it is needed, and anew after a failure.
+
+    Attributes:
+        path: The file.
+        connection: The connection, or None while there is none.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.path: Final = location.path
+        self.connection: sqlite3.Connection | None = None
+        self._location = location
+
+    def connected(self) -> sqlite3.Connection:
+        """Return a connection to the file that the store was opened on.
+
+        Raises:
+            StoreError: It is away, for now or for good.
+            sqlite3.Error: It can't be opened.
+        """
+        self._location.check_identity()
+        if self.connection is None:
+            self.connection = self._location.connect()
+        return self.connection
+
+    def check_version(self, connection: sqlite3.Connection) -> None:
+        """Raise `StoreVersionError` where a newer jobtrio has changed the format meanwhile."""
+        schema.check_version(self.path, schema.version_of(connection))
+
+    def failed(self, exc: Exception) -> StoreError:
+        """Give up what was begun, and return the error for callers.
+
+        A lock that others hold, and a file that is away, say nothing against the connection.
+        """
+        if isinstance(exc, StoreError) or (isinstance(exc, sqlite3.Error) and is_locked(exc)):
+            self.roll_back()
+        else:
+            self.close()
+        if isinstance(exc, StoreError):
+            return exc
+        if isinstance(exc, sqlite3.Error):
+            error = translate(exc, self.path)
+        else:
+            error = StoreError(f"{self.path}: {type(exc).__name__}: {exc}")
+        error.__cause__ = exc
+        return error
+
+    def roll_back(self) -> None:
+        """Give up what was begun."""
+        try:
+            if self.connection is not None and self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection; what it had begun is rolled back."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            close(connection)

@@ -1,0 +1,57 @@
+"""What SQLite's errors mean for a store's callers, decided once.
+
+It owns which of them pass by themselves and which do not. It must not know what was being done.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_SCHEMA,
+    }
+)
+"""Nothing is wrong with the file: once the cause is gone, the same call succeeds."""
+
+
+def primary_code(exc: sqlite3.Error) -> int:
+    """Return SQLite's primary result code, or 0 for an error of the Python module's own."""
+    code: int = getattr(exc, "sqlite_errorcode", 0) or 0
+    return code & 0xFF
+
+
+def is_passing(exc: sqlite3.Error) -> bool:
+    """Whether the same call may succeed later."""
+    return primary_code(exc) in _PASSING
+
+
+def is_locked(exc: sqlite3.Error) -> bool:
+    """Whether all that is wrong is a lock that another connection holds."""
+    return primary_code(exc) == sqlite3.SQLITE_BUSY
+
+
+def translate(exc: sqlite3.Error, path: str) -> StoreError:
+    """Return an SQLite error as the store's own; raise it ``from`` the original."""
+    name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
+    if is_passing(exc):
+        return StoreUnavailableError(f"{path}: {exc} ({name})")
+    if primary_code(exc) in _DAMAGED:
+        return StoreError(f"{path} is damaged, or no SQLite file: {exc} ({name})")
+    return StoreError(f"{path}: {exc} ({name})")

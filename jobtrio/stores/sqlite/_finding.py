@@ -1,0 +1,163 @@
+"""Finding and counting jobs: what the readers do.
+
+Candidates come from whichever of the tags and the groups (queue, executor, state) has the fewest, and are then held
+against the rest of the query. It must not know how rows are written.
+"""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from jobtrio._errors import UnknownJobError
+from jobtrio._messages import End, Gap
+from jobtrio._state import JobState
+from jobtrio.abc import Backlog
+from jobtrio.stores.sqlite import _chunks as chunks
+from jobtrio.stores.sqlite._rows import HELD, seq_of
+from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores.sqlite._transaction import load as load_row
+from jobtrio.stores.sqlite._transaction import row_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator
+
+    from jobtrio._entry import JobEntry
+    from jobtrio._messages import Message
+    from jobtrio._records import JobRecord, Transition
+    from jobtrio.abc import JobQuery
+    from jobtrio.stores.sqlite._rows import Row
+
+ENOUGH: Final = 1000
+"""Candidates beyond which counting them on tells nothing more."""
+
+Tag: TypeAlias = tuple[str, str]
+Group: TypeAlias = tuple[str, str, str]
+"""A queue, an executor and a state."""
+
+
+def load(connection: sqlite3.Connection, job_id: str) -> JobEntry | None:
+    """Return a job, or None."""
+    row = row_of(connection, job_id)
+    return None if row is None else load_row(connection, row)
+
+
+def history(connection: sqlite3.Connection, job_id: str) -> list[Transition] | None:
+    """Return a job's changes of state, or None for an unknown job."""
+    row = row_of(connection, job_id)
+    return None if row is None else load_row(connection, row, light=True).history()
+
+
+def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit: int) -> list[Message] | None:
+    """Return kept messages, with the `End` behind the last, or None for an unknown job."""
+    row = row_of(connection, job_id)
+    if row is None:
+        return None
+    entry = load_row(connection, row, light=True)
+    messages = chunks.read(connection, entry.order, after, limit)
+    if entry.outcome is not None and len(messages) < limit:
+        last = chunks.last_number(connection, entry.order)
+        newest = messages[-1] if messages else None
+        if (after if newest is None or isinstance(newest, Gap) else newest.seq) == last:
+            messages.append(End(last + 1, entry.outcome))
+    return messages
+
+
+# -- finding
+
+
+def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
+    """Return the matching jobs, the oldest first."""
+    after = 0
+    if query.after is not None:
+        last = row_of(connection, query.after)
+        if last is None:
+            raise UnknownJobError(query.after)
+        after = seq_of(last)
+    if query.states is None and not query.tags and query.queue is None and query.executor is None:
+        rows = connection.execute(SQL["after"], (after, query.limit)).fetchall()
+    else:
+        rows = _matching(connection, query, after)
+    return [load_row(connection, row).record() for row in rows]
+
+
+def _matching(connection: sqlite3.Connection, query: JobQuery, after: int) -> list[Row]:
+    """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
+    tags = sorted((query.tags or {}).items(), key=lambda tag: _at_most(connection, SQL["count_tag"], (*tag, after)))
+    is_grouped = query.states is not None or query.queue is not None or query.executor is not None
+    if not is_grouped:
+        return _by_tag(connection, query, after, tags)
+    groups = list(_groups(connection, query))
+    if tags:
+        fewest = _at_most(connection, SQL["count_tag"], (*tags[0], after))
+        grouped = 0
+        for group in groups:
+            grouped += _at_most(connection, SQL["count_group"], (*group, after))
+            if grouped >= fewest:
+                return _by_tag(connection, query, after, tags)
+    return _by_group(connection, query, after, tags, groups)
+
+
+def _at_most(connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...]) -> int:
+    """Return how many candidates there are, or `ENOUGH`."""
+    count: int = connection.execute(statement, (*parameters, ENOUGH)).fetchone()[0]
+    return count
+
+
+def _by_tag(connection: sqlite3.Connection, query: JobQuery, after: int, tags: list[Tag]) -> list[Row]:
+    conditions, parameters = _having(tags[1:])
+    for column, value in (("queue", query.queue), ("executor", query.executor)):
+        if value is not None:
+            conditions += f" AND job.{column} = ?"
+            parameters.append(value)
+    if query.states is not None:
+        conditions += f" AND job.state IN ({', '.join('?' * len(query.states))})"
+        parameters += map(str, query.states)
+    statement = f"{SQL['tagged']}{conditions} ORDER BY tag.job LIMIT ?"
+    return connection.execute(statement, (*tags[0], after, *parameters, query.limit)).fetchall()
+
+
+def _by_group(
+    connection: sqlite3.Connection, query: JobQuery, after: int, tags: list[Tag], groups: list[Group]
+) -> list[Row]:
+    conditions, parameters = _having(tags)
+    statement = f"{SQL['grouped']}{conditions} ORDER BY job.seq LIMIT ?"
+    found: list[int] = []
+    for group in groups:
+        rows = connection.execute(statement, (*group, after, *parameters, query.limit))
+        found += (row[0] for row in rows.fetchall())
+    chosen = nsmallest(query.limit, found)
+    return [connection.execute(SQL["by_seq"], (seq,)).fetchone() for seq in chosen]
+
+
+def _having(tags: list[Tag]) -> tuple[str, list[object]]:
+    """Return the conditions for a job to have tags, and their parameters."""
+    return f" AND {SQL['has_tag']}" * len(tags), [part for tag in tags for part in tag]
+
+
+def _groups(connection: sqlite3.Connection, query: JobQuery) -> Iterator[Group]:
+    for queue, executor in connection.execute(SQL["cells"]).fetchall():
+        if query.queue in (None, queue) and query.executor in (None, executor):
+            for state in JobState if query.states is None else query.states:
+                yield queue, executor, str(state)
+
+
+# -- counting
+
+
+def counts(connection: sqlite3.Connection) -> dict[JobState, int]:
+    """Return how many jobs are in each state."""
+    found = dict(connection.execute(SQL["count_states"]).fetchall())
+    return {state: found.get(state, 0) for state in JobState}
+
+
+def backlog(connection: sqlite3.Connection, queues: Collection[str] | None) -> Backlog:
+    """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+    states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
+    totals = dict.fromkeys(states, 0)
+    for queue, executor in connection.execute(SQL["cells"]).fetchall():
+        if executor != HELD and (queues is None or queue in queues):
+            for state in states:
+                totals[state] += connection.execute(SQL["count_cell"], (queue, executor, str(state))).fetchone()[0]
+    return Backlog(*totals.values())

@@ -1,0 +1,149 @@
+"""Putting jobs in, giving held ones their plan, and taking ended ones out.
+
+Operations of the writer: each is given the transaction that it is a part of.
+"""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from jobtrio._errors import DuplicateJobError, IllegalTransitionError
+from jobtrio._state import FINAL_STATES, JobState
+from jobtrio.stores.sqlite._rows import HELD, plan_text
+from jobtrio.stores.sqlite._statements import SQL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio.stores.sqlite._rows import NewJob
+    from jobtrio.stores.sqlite._transaction import Transaction
+
+
+@attrs.frozen
+class Placed:
+    """What the store has decided about a new job."""
+
+    order: int
+    state: JobState
+    due: float
+    expires: float | None
+
+
+Answer: TypeAlias = "Placed | JobEntry"
+"""A new job was placed, or another stands for it."""
+
+
+def insert(tx: Transaction, jobs: Sequence[NewJob], submission: str) -> list[Answer]:
+    """Store new jobs, all or none; where another job stands for one, return that."""
+    placed: dict[str, JobEntry] = {}
+    answers: list[Answer] = []
+    for job in jobs:
+        entry = job.entry
+        place = None if entry.id in placed else _place(tx, job, submission)
+        if place is None:
+            answers.append(_standing_for(tx, entry, submission, placed))
+        else:
+            placed[entry.id] = entry
+            answers.append(place)
+    return answers
+
+
+def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
+    """Store one job, or return None where its id or key is in use."""
+    entry, plan = job.entry, job.entry.plan
+    order = tx.number()
+    state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
+    now = time.time()
+    due = now + entry.delay if entry.delay > 0 else 0.0
+    place = Placed(order, state, due, _expiry(tx, entry, now))
+    row = (
+        *(order, entry.id, entry.key, submission, plan.executor or HELD, plan.queue, int(plan.priority), str(state)),
+        *(order, job.plan, *job.values, entry.created_at, entry.run_at, entry.delay, entry.expires_in),
+        *(due, place.expires, len(job.asides)),
+    )
+    if not tx.run(SQL["insert"], row).rowcount:
+        return None
+    if job.asides:
+        tx.put_aside(order, job.asides.items())
+    for name, value in (entry.tags or {}).items():
+        tx.run(SQL["insert_tag"], (name, value, order))
+    if entry.delay > 0:
+        tx.hints.falls_due_at(due)
+    if place.expires is not None:
+        tx.hints.falls_due_at(place.expires)
+    if state is JobState.QUEUED and plan.executor is not None:
+        tx.hints.ready = True
+    return place
+
+
+def _expiry(tx: Transaction, entry: JobEntry, now: float) -> float | None:
+    if not entry.is_held and entry.expires_in is None:
+        return None
+    held_for = entry.delay + tx.identity.retention.held_for if entry.is_held else inf
+    return now + min(held_for, inf if entry.expires_in is None else entry.expires_in)
+
+
+def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dict[str, JobEntry]) -> JobEntry:
+    """Return the job that a repeated call had stored, or that has the key; else the id is in use."""
+    kept = None if entry.id in placed else tx.load_job(entry.id)
+    if kept is not None and kept.submission == submission:
+        return kept
+    holder = None if entry.key is None else tx.load("by_key", entry.key)
+    if holder is None:
+        raise DuplicateJobError(entry.id)
+    return holder
+
+
+def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
+    """Give a held job its plan, and make it ready; None if it is not held (any more)."""
+    entry = tx.load_job(job_id)
+    if entry is None or not entry.is_held or entry.state in FINAL_STATES:
+        return None
+    if entry.expires is not None and entry.expires <= time.time():
+        return None  # it has expired, though nobody has made it fail yet
+    entry.plan = plan
+    if entry.expires_in is None:
+        entry.expires = None
+    elif entry.expires is not None:
+        # Counted from submission, as the end of the time that it is held was.
+        held_for = entry.delay + tx.identity.retention.held_for
+        entry.expires += entry.expires_in - min(held_for, entry.expires_in)
+        tx.hints.falls_due_at(entry.expires)
+    if entry.state is JobState.QUEUED:
+        entry.ticket = tx.number()
+        tx.hints.ready = True
+    tx.run(
+        SQL["replan"],
+        (
+            *(plan.executor, plan.queue, int(plan.priority), plan_text(plan)),
+            *(entry.expires, entry.ticket, entry.order),
+        ),
+    )
+    return entry
+
+
+def delete(tx: Transaction, job_id: str) -> bool:
+    """Remove an ended job and all that belongs to it; False for an unknown one."""
+    entry = tx.load_job(job_id)
+    if entry is None:
+        return False
+    if entry.state not in FINAL_STATES:
+        raise IllegalTransitionError(
+            entry.state, None, f"job {job_id!r} is {entry.state}: only an ended job can be removed; cancel it first"
+        )
+    remove(tx, entry.order, entry.tags)
+    return True
+
+
+def remove(tx: Transaction, job: int, tags: dict[str, str] | None) -> None:
+    """Take out all rows of a job."""
+    tx.run(SQL["drop_chunks"], (job, job, -1))
+    for name, value in (tags or {}).items():
+        tx.run(SQL["delete_tag"], (name, value, job))
+    tx.run(SQL["delete_asides"], (job,))
+    tx.run(SQL["delete_job"], (job,))

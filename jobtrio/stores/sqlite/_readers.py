@@ -1,0 +1,87 @@
+"""The readers: threads with a connection each, which no writer holds up.
+
+Each call sees one state of the file, that of its beginning. It must not know what is read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from jobtrio._errors import StoreError
+from jobtrio.stores.sqlite._calls import Call, Calls
+from jobtrio.stores.sqlite._connection import Connector
+
+if TYPE_CHECKING:
+    from jobtrio.stores.sqlite._connection import Location
+
+THREADS: Final = 2
+
+
+class Readers:
+    """The threads that read, and the way to them.
+
+    Attributes:
+        calls: The way to them.
+    """
+
+    def __init__(self, location: Location, *, patience: float) -> None:
+        self.calls: Final = Calls(patience)
+        self._location = location
+        self._running = THREADS
+        self._stopped = trio.Event()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"jobtrio-sqlite-reader-{n}", daemon=True) for n in range(THREADS)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    async def aclose(self) -> None:
+        """End the threads, behind the calls so far.
+
+        Cancellation: they are waited for all the same: as long as those calls take.
+        """
+        for _ in self._threads:
+            self.calls.stop()
+        with trio.CancelScope(shield=True):
+            await self._stopped.wait()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        connector = Connector(self._location)
+        try:
+            while call := self.calls.next():
+                if call.take():
+                    _read(connector, call)
+                    self.calls.deliver((call,))
+        finally:
+            connector.close()
+            self.calls.run_in_trio(self._one_stopped)
+
+    def _one_stopped(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._stopped.set()
+
+
+def _read(connector: Connector, call: Call) -> None:
+    try:
+        connection = connector.connected()
+        connection.execute("BEGIN")
+        connector.check_version(connection)
+        value = call.work(connection)
+        connection.execute("COMMIT")
+    except (sqlite3.Error, StoreError) as exc:
+        call.fail(connector.failed(exc))
+    except Exception as exc:
+        connector.roll_back()
+        call.fail(exc)
+    else:
+        call.succeed(value)

@@ -1,0 +1,190 @@
+"""`Session`: all that runs while a store is open, from the check of the file to the end of the threads.
+
+It owns the order in which the parts start and stop, and what happens in the background: hearing the doorbell, giving
+up on a disk that does not answer, pruning. It must not know the contract's calls.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._nursery import open_background_nursery
+from jobtrio.stores.sqlite import _advancing as advancing
+from jobtrio.stores.sqlite import _pruning as pruning
+from jobtrio.stores.sqlite._announcer import Announcer
+from jobtrio.stores.sqlite._checkpoint import warn_of_reset_error
+from jobtrio.stores.sqlite._readers import Readers
+from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores.sqlite._transaction import Identity
+from jobtrio.stores.sqlite._wakeup import Doorbell
+from jobtrio.stores.sqlite._writer import Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable
+
+    from jobtrio.abc import StoreSettings
+    from jobtrio.stores.sqlite._connection import Location
+    from jobtrio.stores.sqlite._transaction import Hints, Transaction
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PAUSE: Final = 0.01
+"""Seconds between two slices of pruning, for others to come in."""
+
+ROUND: Final = 1.0
+"""Seconds between two looks for calls that have waited too long for the disk."""
+
+
+class Session:
+    """One opened store.
+
+    Attributes:
+        announcer: Tells the listener.
+    """
+
+    def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
+        self.announcer: Final = Announcer(settings.listener)
+        self._location = location
+        self._look_after = look_after
+        self._doorbell = Doorbell(location.path)
+        self._identity = Identity(settings.worker, self._doorbell.name, settings.retention)
+        self._readers = Readers(location, patience=patience)
+        self._writer = Writer(
+            location, self._identity, self._doorbell, patience=patience, on_news=self.announcer.look_everywhere
+        )
+        self._ends = 0
+        self._enough = max(100, settings.retention.finished_jobs // 10)
+        self._many_ended = trio.Event()
+
+    # -- life
+
+    async def prepare(self) -> None:
+        """Check the file, or make it.
+
+        Cancellation: it may have been made.
+        """
+        await trio.to_thread.run_sync(self._location.prepare)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the threads and what happens in the background, within the block."""
+        self._doorbell.open()
+        if self._doorbell.has_others():
+            warn_of_reset_error()
+        self._writer.start()
+        self._readers.start()
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._listen)
+                nursery.start_soon(self._give_up_overdue)
+                nursery.start_soon(self._prune_many)
+                yield
+        finally:
+            # Bounded by the calls that wait: the writer's fail at once where the file is away.
+            with trio.CancelScope(shield=True):
+                await self._writer.aclose()
+                holds_jobs = await self._holds_jobs()
+                await self._readers.aclose()
+            self._doorbell.close(keep_name=holds_jobs)
+
+    async def _holds_jobs(self) -> bool:
+        """Whether jobs are left that this session claimed; others have to see then that it is gone."""
+        try:
+            return await self.read(lambda connection: bool(_running(connection, self._identity.session)))
+        except StoreError:
+            return True
+
+    # -- calls
+
+    async def write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> R:
+        """Have the writer do ``work``; once that is committed, return what ``after`` makes of what it returns."""
+
+        def committed(answer: tuple[T, Hints]) -> R:
+            value, hints = answer
+            result = after(value)
+            if hints:
+                self.announcer.heed(hints)
+            return result
+
+        return await self._writer.calls.make(work, committed)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Have a reader do ``work``; return what it returns."""
+        return await self._readers.calls.make(work, _itself)
+
+    async def advance(self) -> float:
+        """Do what is due; return the seconds until there is more.
+
+        Where this process knows all times and none has come, it is not worth a transaction.
+        """
+        self._hear()
+        if self._doorbell.socket is not None and (idle_for := self.announcer.idle_for()):
+            await trio.lowlevel.checkpoint()
+            return idle_for
+        more = True
+        while more:
+            more = await self.write(lambda tx: advancing.advance(tx, self._doorbell.gone()), self._advanced)
+        return max(self.announcer.idle_for(), 0.0)
+
+    def _advanced(self, progress: advancing.Progress) -> bool:
+        self.announcer.changed(progress.changed)
+        self.announcer.looked(progress.next, self._look_after)
+        for name in progress.emptied:
+            self._doorbell.forget(name)
+        self.ended(sum(entry.outcome is not None for entry in progress.changed))
+        return progress.is_cut
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept; return the seconds until there may be more."""
+        while True:
+            more, left = await self.write(pruning.prune, _itself)
+            if not more:
+                return left
+            await trio.sleep(PAUSE)
+
+    def ended(self, jobs: int = 1) -> None:
+        """Note that so many jobs have ended, since only so many are kept."""
+        self._ends += jobs
+        if self._ends >= self._enough:
+            self._many_ended.set()
+
+    # -- in the background
+
+    async def _listen(self) -> None:
+        bell = self._doorbell.socket
+        while bell is not None:
+            await trio.lowlevel.wait_readable(bell)
+            self._hear()
+
+    def _hear(self) -> None:
+        self.announcer.heed(self._doorbell.heard())
+
+    async def _give_up_overdue(self) -> None:
+        while True:
+            await trio.sleep(ROUND)
+            self._writer.calls.give_up_overdue()
+            self._readers.calls.give_up_overdue()
+
+    async def _prune_many(self) -> None:
+        while True:
+            await self._many_ended.wait()
+            self._ends, self._many_ended = 0, trio.Event()
+            try:
+                await self.prune()
+            except StoreUnavailableError:
+                self._many_ended.set()
+                await trio.sleep(ROUND)
+
+
+def _running(connection: sqlite3.Connection, session: str) -> Any:
+    return connection.execute(SQL["running"], (session,)).fetchone()
+
+
+def _itself(value: T) -> T:
+    return value

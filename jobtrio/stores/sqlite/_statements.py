@@ -1,0 +1,60 @@
+"""The store's SQL, read from ``statements.sql`` once and found by name.
+
+It owns how that file is read. It must not know what the statements are for.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Final
+
+ENTRY: Final = (
+    "seq",
+    "id",
+    "key",
+    "submission",
+    "executor",
+    "queue",
+    "priority",
+    "state",
+    "ticket",
+    "attempt",
+    "plan",
+    "payload",
+    "metadata",
+    "tags",
+    "created_at",
+    "run_at",
+    "delay",
+    "expires_in",
+    "due",
+    "expires",
+    "started_at",
+    "finished_at",
+    "worker",
+    "claim",
+    "lease_until",
+    "losses",
+    "failures",
+    "cancel",
+    "error",
+    "result",
+    "saved_state",
+    "history",
+    "asides",
+)
+"""The columns that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
+
+_HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+def _read() -> dict[str, str]:
+    text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
+    text = text.replace("{entry}", ", ".join(ENTRY)).replace("{job.entry}", ", ".join(f"job.{name}" for name in ENTRY))
+    _, *parts = _HEADING.split(text)
+    return {name: body.partition(";")[0].strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+SQL: Final = _read()
+"""Each statement's text, by its name."""

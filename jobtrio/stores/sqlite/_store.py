@@ -1,0 +1,296 @@
+"""`SqliteJobStore`: the front of the store, in Trio's thread.
+
+It turns the contract's calls into operations of the writer and the readers, and their answers into what callers are
+given. What is done in the file is decided in the modules that the operations are in; what the listener is told, in
+`_announcer`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from jobtrio._checks import check_seconds, show
+from jobtrio._outage import try_for
+from jobtrio._records import Completed, Outcome
+from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores.sqlite import _chunks as chunks
+from jobtrio.stores.sqlite import _claiming as claiming
+from jobtrio.stores.sqlite import _finding as finding
+from jobtrio.stores.sqlite import _inserting as inserting
+from jobtrio.stores.sqlite import _settling as settling
+from jobtrio.stores.sqlite._connection import Location, Synchronous
+from jobtrio.stores.sqlite._inserting import Placed
+from jobtrio.stores.sqlite._rows import new_job, text_of, value_of
+from jobtrio.stores.sqlite._session import Session
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._messages import Message
+    from jobtrio._records import JobError, JobRecord, Transition
+    from jobtrio._state import JobState
+    from jobtrio.stores.sqlite._claiming import Claimed, Renewal
+    from jobtrio.stores.sqlite._transaction import Transaction
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SqliteJobStore(JobStore):
+    """Keeps jobs in one SQLite file, for the processes of one machine.
+
+    What a call has answered for survives the process and, with ``synchronous="FULL"``, a power cut. With ``"NORMAL"``,
+    which is faster where the disk is slow, a power cut may take back the last moments; a ``kill -9`` takes back nothing
+    either way. Payloads, tokens and results are JSON of at most 8 MiB each.
+
+    An object serves one registry at a time.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", outage_limit: float = 10.0
+    ) -> None:
+        """Choose the file; it is opened, or made, by `open_registry`.
+
+        Args:
+            path: The file. Beside it there will be a log, the log's index, and a folder for waking other processes.
+            synchronous: ``"FULL"`` or ``"NORMAL"``.
+            outage_limit: Seconds that a caller waits for a file that is locked, full or away.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense.
+        """
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ValueError(f"synchronous must be 'FULL' or 'NORMAL'; got {show(synchronous)}")
+        self.outage_limit = check_seconds("outage_limit", outage_limit, zero=False)
+        self._location: Final = Location(_check_path(path), synchronous)
+        self._session: Session | None = None
+
+    @property
+    def path(self) -> str:
+        """The file, as an absolute path."""
+        return self._location.path
+
+    @asynccontextmanager
+    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
+        """Make the store usable within the block.
+
+        Cancellation: what has been asked for is carried out, and the threads have ended, when this is left.
+        """
+        if self._session is not None:
+            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
+        session = self._session = Session(self._location, settings, self.outage_limit, self.poll_interval)
+        try:
+            await try_for(self.outage_limit, session.prepare)
+            async with session.running():
+                yield
+        finally:
+            self._session = None
+
+    def __repr__(self) -> str:
+        return f"<SqliteJobStore {self.path!r}>"
+
+    # -- putting in, finding, taking out
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        jobs = [new_job(entry) for entry in entries]
+
+        def inserted(answers: list[inserting.Answer]) -> list[JobEntry]:
+            return [self._stands(entry, answer, submission) for entry, answer in zip(entries, answers, strict=True)]
+
+        return await self._write(lambda tx: inserting.insert(tx, jobs, submission), inserted)
+
+    def _stands(self, entry: JobEntry, answer: inserting.Answer, submission: str) -> JobEntry:
+        """Return the entry that stands for a job that was inserted."""
+        if isinstance(answer, Placed):
+            self._opened.announcer.placed(entry, answer, submission)
+        elif answer.id == entry.id and answer.submission == submission:
+            self._opened.announcer.learned(entry, answer)
+        else:
+            return answer
+        return entry
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None."""
+        return await self._read(lambda connection: finding.load(connection, job_id))
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs, the oldest first."""
+        return await self._read(lambda connection: finding.find(connection, query))
+
+    async def history(self, job_id: str) -> list[Transition] | None:
+        """Return a job's changes of state, the oldest first, or None for an unknown job."""
+        return await self._read(lambda connection: finding.history(connection, job_id))
+
+    async def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        return await self._read(finding.counts)
+
+    async def backlog(self, queues: Collection[str] | None) -> Backlog:
+        """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+        return await self._read(lambda connection: finding.backlog(connection, queues))
+
+    async def delete(self, job_id: str) -> bool:
+        """Remove an ended job and all that belongs to it; False for an unknown one."""
+        return await self._write(lambda tx: inserting.delete(tx, job_id), _itself)
+
+    # -- running
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+        return await self._write(lambda tx: inserting.start_held(tx, job_id, plan), _started)
+
+    async def claim(
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
+        wanted = claiming.Wanted(claim_id, limit, lease, room, executors)
+
+        def claimed(found: Claimed) -> list[Claim]:
+            if found.is_news:
+                self._opened.announcer.changed(found.entries)
+            return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
+
+        return await self._write(lambda tx: claiming.claim(tx, wanted), claimed)
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Let claims last ``lease`` seconds from now, and report on each, in order."""
+
+        def renewed(found: list[Renewal]) -> list[LeaseReport]:
+            return [_report(claim, renewal) for claim, renewal in zip(claims, found, strict=True)]
+
+        return await self._write(lambda tx: claiming.renew(tx, claims, lease), renewed)
+
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        error: JobError | None = None,
+        messages: Sequence[Message] = (),
+    ) -> bool:
+        """End a running job, after appending ``messages``."""
+        items, kept = chunks.encoded(messages), _kept(outcome)
+        return await self._settle(claim, lambda tx: settling.finish(tx, claim, kept, error, items))
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
+        items = chunks.encoded(messages)
+        return await self._settle(claim, lambda tx: settling.retry(tx, claim, error, delay, items))
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Return a running job to its queue unfinished, after appending ``messages``."""
+        items = chunks.encoded(messages)
+        return await self._settle(claim, lambda tx: settling.release(tx, claim, reason, items))
+
+    async def _settle(self, claim: Claim, work: Callable[[Transaction], JobEntry | None]) -> bool:
+        def settled(stored: JobEntry | None) -> bool:
+            if stored is None:
+                return False
+            self._opened.announcer.learned(claim.entry, stored)
+            if stored.outcome is not None:
+                self._opened.ended()
+            return True
+
+        return await self._write(work, settled)
+
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
+
+        def asked(reply: settling.Reply | None) -> CancelReply | None:
+            if reply is None:
+                return None
+            if reply.is_news:
+                self._opened.announcer.changed((reply.entry,))
+                self._opened.ended()
+            return CancelReply(reply.entry, reply.accepted)
+
+        return await self._write(lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
+
+    async def save_state(self, claim: Claim, value: Any) -> bool:
+        """Keep a value for the job's next attempt."""
+        text = text_of("a state", value)
+
+        def saved(held: bool) -> bool:
+            if held:
+                claim.entry.saved_state = value_of(text)
+            return held
+
+        return await self._write(lambda tx: settling.save_state(tx, claim, text), saved)
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        """Append an attempt's messages; those that are stored already are passed over."""
+        items = chunks.encoded(messages)
+        return await self._write(lambda tx: settling.append(tx, claim, items), _itself)
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        return await self._read(lambda connection: finding.read_messages(connection, job_id, after, limit))
+
+    # -- time
+
+    async def advance(self) -> float:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
+        return await self._opened.advance()
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept, in slices; return the seconds until there may be more."""
+        return await self._opened.prune()
+
+    # -- calls
+
+    @property
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"{self!r} is not open")
+        return self._session
+
+    async def _write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> R:
+        return await self._opened.write(work, after)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._opened.read(work)
+
+
+def _check_path(path: Any) -> str:
+    """Return a path as an absolute one."""
+    try:
+        given = os.fspath(path)
+    except TypeError:
+        raise TypeError(f"path must be text or a path; got {show(path)}") from None
+    if not isinstance(given, str):
+        raise TypeError(f"path must be text or a path; got {show(path)}")
+    if not given or given == ":memory:" or "\0" in given:
+        raise ValueError(f"path must be that of a file; got {show(path)}")
+    return os.path.abspath(given)
+
+
+def _kept(outcome: Outcome) -> Outcome:
+    """Return an outcome as it will be read again, or raise `PayloadError` for a result that can't be stored."""
+    return Completed(value_of(text_of("a result", outcome.result))) if isinstance(outcome, Completed) else outcome
+
+
+def _report(claim: Claim, renewal: Renewal) -> LeaseReport:
+    entry = claim.entry
+    if renewal.kept is None:
+        return LeaseReport(renewal.held, renewal.entry or entry)
+    entry.lease_until, entry.cancel = renewal.kept
+    return LeaseReport(renewal.held, entry)
+
+
+def _started(entry: JobEntry | None) -> bool:
+    return entry is not None
+
+
+def _itself(value: T) -> T:
+    return value

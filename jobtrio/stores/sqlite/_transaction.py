@@ -1,0 +1,222 @@
+"""`Transaction`: what the operations of one group of writes share, and how jobs are loaded and saved in it.
+
+It owns the store's count of numbers and what is to be told to others once the group is committed. It must not know
+when it begins or ends: the writer does that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from jobtrio import _entry as steps
+from jobtrio._records import Completed
+from jobtrio._state import JobState
+from jobtrio.stores.sqlite import _chunks as chunks
+from jobtrio.stores.sqlite._rows import (
+    ASIDE,
+    Row,
+    cancel_text,
+    entry_of,
+    error_text,
+    has_asides,
+    history_text,
+    seq_of,
+    text_of,
+)
+from jobtrio.stores.sqlite._statements import SQL
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+    from jobtrio._entry import JobEntry
+    from jobtrio._policies import Retention
+    from jobtrio._records import JobError, Outcome
+    from jobtrio.stores.sqlite._chunks import Item
+
+
+@attrs.define
+class Hints:
+    """What other processes should look at.
+
+    Attributes:
+        ready: Whether a job may have become ready.
+        due: When something falls due, by the machine's monotonic clock; None where nothing does.
+        messages: Jobs that have new messages or have ended.
+        cancels: Running jobs that were asked to stop.
+    """
+
+    ready: bool = False
+    due: float | None = None
+    messages: set[str] = attrs.field(factory=set)
+    cancels: set[str] = attrs.field(factory=set)
+
+    def __bool__(self) -> bool:
+        return self.ready or self.due is not None or bool(self.messages) or bool(self.cancels)
+
+    def add(self, other: Hints) -> None:
+        """Take in what ``other`` says."""
+        self.ready |= other.ready
+        if other.due is not None:
+            self.falls_due(other.due)
+        self.messages |= other.messages
+        self.cancels |= other.cancels
+
+    def falls_due(self, at: float) -> None:
+        """Note a time by the machine's monotonic clock."""
+        self.due = at if self.due is None else min(self.due, at)
+
+    def falls_due_at(self, moment: float) -> None:
+        """Note a time by the wall clock."""
+        self.falls_due(time.monotonic() + moment - time.time())
+
+
+@attrs.frozen
+class Identity:
+    """Who writes.
+
+    Attributes:
+        worker: This process's name in the history.
+        session: The name of this opened store, by which others see whether it is alive.
+        retention: What to keep.
+    """
+
+    worker: str
+    session: str
+    retention: Retention
+
+
+class Transaction:
+    """One group of writes under way.
+
+    Attributes:
+        run: Executes a statement.
+        connection: The writer's connection.
+        identity: Who writes.
+        hints: What to tell other processes once the group is committed.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, identity: Identity) -> None:
+        self.connection: Final = connection
+        self.run: Final = connection.execute
+        self.identity: Final = identity
+        self.hints: Hints = Hints()
+        self._number: int | None = None
+        self._numbered = False
+
+    def number(self) -> int:
+        """Return the next number: of an insertion, or of a place among the ready ones."""
+        if self._number is None:
+            self._number = int(self.run(SQL["number"]).fetchone()[0])
+        self._number += 1
+        self._numbered = True
+        return self._number
+
+    def flush(self) -> None:
+        """Write what the operations have left for the group's end."""
+        if self._numbered:
+            self.run(SQL["keep_number"], (self._number,))
+            self._numbered = False
+
+    # -- loading
+
+    def load(self, statement: str, *parameters: Any, light: bool = False) -> JobEntry | None:
+        """Return the job that a statement of one row finds, or None."""
+        row = self.run(SQL[statement], parameters).fetchone()
+        return None if row is None else load(self.connection, row, light=light)
+
+    def load_job(self, job_id: str) -> JobEntry | None:
+        """Return a job by its id, or None."""
+        row = row_of(self.connection, job_id)
+        return None if row is None else load(self.connection, row)
+
+    def load_all(self, statement: str, *parameters: Any) -> list[JobEntry]:
+        """Return the jobs that a statement finds."""
+        rows = self.run(SQL[statement], parameters).fetchall()
+        return [load(self.connection, row) for row in rows]
+
+    # -- changing
+
+    def append(self, entry: JobEntry, items: Sequence[Item]) -> int:
+        """Append a job's messages and return the number of the last."""
+        if items:
+            self.hints.messages.add(entry.id)
+        return chunks.append(self.connection, entry.order, items, self.identity.retention.tokens_per_job)
+
+    def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
+        """Append the `Restart` behind a job's current attempt."""
+        seq = chunks.last_number(self.connection, entry.order) + 1
+        self.append(entry, (chunks.restart_item(seq, entry.attempt, error, delay),))
+
+    def become_ready(self, entry: JobEntry, reason: str | None) -> None:
+        """Return a job to its queue, behind all that are ready."""
+        steps.become_ready(entry, worker=self.identity.worker, now=time.time(), reason=reason)
+        entry.ticket = self.number()
+        self.save(entry)
+        if not entry.is_held:
+            self.hints.ready = True
+
+    def end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
+        """End a job: its state and its `End` in one."""
+        steps.finish(entry, outcome, worker=self.identity.worker, now=time.time(), error=error)
+        self.save(entry)
+        self.hints.messages.add(entry.id)
+
+    def save(self, entry: JobEntry) -> None:
+        """Write a job after one of its steps."""
+        result = text_of("a result", entry.outcome.result) if type(entry.outcome) is Completed else None
+        self.run(
+            SQL["move"],
+            (
+                str(entry.state),
+                entry.ticket,
+                entry.claim,
+                entry.losses,
+                entry.failures,
+                entry.due,
+                entry.finished_at,
+                cancel_text(entry.cancel),
+                self.inline(entry.order, "error", error_text(entry.error)),
+                self.inline(entry.order, "result", result),
+                history_text(entry),
+                entry.order,
+            ),
+        )
+
+    def inline(self, job: int, name: str, text: str | None) -> str | None:
+        """Return what a value's column is to hold, having put aside a large value."""
+        if text is None:
+            return None
+        if len(text) > ASIDE:
+            self.put_aside(job, ((name, text),))
+            return None
+        if self.run(SQL["drop_aside"], (job, name)).rowcount:
+            self.run(SQL["count_asides"], (job,))
+        return text
+
+    def put_aside(self, job: int, values: Iterable[tuple[str, str]]) -> None:
+        """Keep large values of a job beside its row."""
+        for name, text in values:
+            self.run(SQL["put_aside"], (job, name, text))
+        self.run(SQL["count_asides"], (job,))
+
+    def holds(self, entry: JobEntry, claim_id: str, attempt: int) -> bool:
+        """Whether a claim holds this job."""
+        return entry.state is JobState.RUNNING and entry.claim == claim_id and entry.attempt == attempt
+
+
+def row_of(connection: sqlite3.Connection, job_id: str) -> Row | None:
+    """Return a job's row, or None. An id that is not printable, so that UTF-8 may not hold it, is that of no job."""
+    row: Row | None = connection.execute(SQL["by_id"], (job_id,)).fetchone() if job_id.isprintable() else None
+    return row
+
+
+def load(connection: sqlite3.Connection, row: Row, *, light: bool = False) -> JobEntry:
+    """Return a row as an entry, with what is kept aside."""
+    asides = {}
+    if has_asides(row):
+        asides = dict(connection.execute(SQL["light_asides" if light else "asides"], (seq_of(row),)).fetchall())
+    return entry_of(row, asides, light=light)

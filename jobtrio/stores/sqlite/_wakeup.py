@@ -1,0 +1,192 @@
+"""Doorbells: how the processes on one file wake each other, and see that one of them is gone.
+
+Each opened store binds a datagram socket in a folder beside the file, and after a commit sends the others a hint of
+what to look at. Nothing rests on a hint: those who miss one find out by looking, later. A socket that nobody holds any
+more refuses to be rung, and only that is taken for proof that its process has ended: one that is stopped still holds
+it. It must not know what the hints lead to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import time
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from jobtrio.stores.sqlite._transaction import Hints
+
+LONGEST: Final = 100
+"""Bytes of a path that a socket's address has room for everywhere."""
+
+SETTLED: Final = 50_000_000
+"""Nanoseconds after which a folder's time of change tells it from a later change."""
+
+_UNBORN: Final = ".new-"
+"""How names begin of sockets that are not yet bound, and so refuse though their process lives."""
+
+_decoder = msgspec.json.Decoder(Hints)
+_encode = msgspec.json.Encoder().encode
+
+
+class Doorbell:
+    """One opened store's socket, and its way to the others'.
+
+    Attributes:
+        name: This store's name among those on the file.
+        socket: What rings; None where there can be none, so that one has to look.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name: str = secrets.token_hex(8)
+        self.socket: socket.socket | None = None
+        self._folder = f"{os.path.realpath(path)}-doorbells"
+        self._descriptor: int | None = None  # of the folder, where its path is too long for an address
+        self._others: list[str] = []
+        self._listed: int | None = None  # when the folder had last changed as it was listed
+        self._unheard: dict[str, Hints] = {}
+
+    # -- opening and closing
+
+    def open(self) -> None:
+        """Bind the socket, so that others can ring. Without it they can't, and it is looked instead."""
+        for _ in range(3):  # another store that closes may remove the folder in between
+            with suppress(OSError):
+                os.makedirs(self._folder, exist_ok=True)
+                self._bind()
+                return
+
+    def _bind(self) -> None:
+        if len(os.fsencode(self._folder)) + 32 > LONGEST:
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            bell.setblocking(False)
+            unborn = _UNBORN + self.name
+            bell.bind(self._address(unborn))
+            os.rename(self._path(unborn), self._path(self.name))
+        except BaseException:
+            bell.close()
+            raise
+        self.socket = bell
+
+    def close(self, *, keep_name: bool) -> None:
+        """Let nobody ring any more; ``keep_name`` leaves the name there, for others to see that nobody holds it."""
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+        with suppress(OSError):
+            if not keep_name:
+                os.unlink(self._path(self.name))
+            os.rmdir(self._folder)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    # -- ringing
+
+    def ring(self, hints: Hints) -> bool:
+        """Give all others a hint; tell whether one of them turned out to be gone."""
+        if self.socket is None:
+            return False
+        if hints:
+            for name in self._list():
+                if name in self._unheard:
+                    self._unheard[name].add(hints)
+                else:
+                    self._unheard[name] = _copied(hints)
+        return self.ring_again()
+
+    def ring_again(self) -> bool:
+        """Try those whose ears were full; tell whether one of them turned out to be gone."""
+        is_one_gone = False
+        for name, hints in list(self._unheard.items()):
+            try:
+                self._send(name, hints)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                is_one_gone |= exc.errno == errno.ECONNREFUSED
+            del self._unheard[name]
+        return is_one_gone
+
+    def _send(self, name: str, hints: Hints) -> None:
+        assert self.socket is not None  # whoever rings has seen it
+        try:
+            self.socket.sendto(_encode(hints), self._address(name))
+        except OSError as exc:
+            if exc.errno != errno.EMSGSIZE:
+                raise
+            self.socket.sendto(_encode(Hints(ready=True, due=hints.due)), self._address(name))
+
+    def heard(self) -> Hints:
+        """Return all that others have rung for since the last time."""
+        hints = Hints()
+        while self.socket is not None:
+            try:
+                data = self.socket.recv(1 << 18)
+            except OSError:
+                break
+            with suppress(msgspec.MsgspecError):  # anybody may write to it
+                hints.add(_decoder.decode(data))
+        return hints
+
+    # -- who is gone
+
+    def gone(self) -> list[str]:
+        """Return the names that nobody holds any more."""
+        return [name for name in self._list() if self._is_gone(name)]
+
+    def has_others(self) -> bool:
+        """Whether other stores have this file open, or had it as they died."""
+        return bool(self._list())
+
+    def forget(self, name: str) -> None:
+        """Remove a name that nobody holds."""
+        with suppress(OSError):
+            os.unlink(self._path(name))
+
+    def _is_gone(self, name: str) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self._address(name))
+            except ConnectionRefusedError:
+                return True
+            except OSError:
+                return False  # which proves nothing
+        return False
+
+    # -- names
+
+    def _list(self) -> list[str]:
+        """Return the others' names."""
+        try:
+            changed = os.stat(self._folder).st_mtime_ns
+            if changed != self._listed:
+                self._others = [name for name in os.listdir(self._folder) if self._is_others(name)]
+                # A folder that has just changed may change again without its time showing it.
+                self._listed = changed if time.time_ns() - changed > SETTLED else None
+        except OSError:
+            self._others, self._listed = [], None
+        return self._others
+
+    def _is_others(self, name: str) -> bool:
+        return name != self.name and not name.startswith(_UNBORN)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    def _address(self, name: str) -> str:
+        folder = self._folder if self._descriptor is None else f"/proc/self/fd/{self._descriptor}"
+        return f"{folder}/{name}"
+
+
+def _copied(hints: Hints) -> Hints:
+    fresh = Hints()
+    fresh.add(hints)
+    return fresh

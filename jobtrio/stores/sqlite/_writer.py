@@ -1,0 +1,212 @@
+"""The writer: one thread with one connection, which commits all writes that wait together.
+
+Every operation has a savepoint of its own, so that one that fails leaves nothing behind and harms no other. A call is
+taken only when its transaction has begun: while the file is locked or away, tasks can withdraw theirs. Answers are
+given after the commit. It must not know what the operations do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio.stores.sqlite._calls import Call, Calls
+from jobtrio.stores.sqlite._checkpoint import Checkpoints
+from jobtrio.stores.sqlite._connection import Connector
+from jobtrio.stores.sqlite._errors import translate
+from jobtrio.stores.sqlite._transaction import Hints, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio.stores.sqlite._connection import Location
+    from jobtrio.stores.sqlite._transaction import Identity
+    from jobtrio.stores.sqlite._wakeup import Doorbell
+
+GROUP: Final = 256
+"""Operations in one transaction."""
+
+PATIENCE: Final = 1.0
+"""Seconds that a call waits for a file that is locked or away before its task is told so."""
+
+LOOK_AFTER: Final = 0.25
+"""Seconds after which an idle writer looks whether other processes have written: a ring may have been lost."""
+
+PAUSE: Final = 0.02
+"""Seconds between two tries to begin, where the first failed at once."""
+
+
+class Writer:
+    """The thread that writes, and the way to it.
+
+    Attributes:
+        calls: The way to it.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        identity: Identity,
+        doorbell: Doorbell,
+        *,
+        patience: float,
+        on_news: Callable[[], None],
+    ) -> None:
+        self.calls: Final = Calls(patience)
+        self._identity = identity
+        self._doorbell = doorbell
+        self._on_news = on_news
+        self._connector = Connector(location)
+        self._checkpoints = Checkpoints(location.path)
+        self._data_version: int | None = None
+        self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
+        self._waiting: deque[Call] = deque()
+        self._stopping = False
+        self._stopped = trio.Event()
+        self._thread = threading.Thread(target=self._run, name="jobtrio-sqlite-writer", daemon=True)
+
+    # -- in Trio's thread
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def aclose(self) -> None:
+        """Carry out what has been asked for, and end the thread.
+
+        Cancellation: it is waited for all the same, since a thread is not left in the middle of a transaction. That
+        takes as long as the calls that wait, which fail at once where the file is away.
+        """
+        self._stopping = True
+        self.calls.stop()
+        with trio.CancelScope(shield=True):
+            await self._stopped.wait()
+        self._thread.join()
+
+    # -- in the writer's thread
+
+    def _run(self) -> None:
+        try:
+            while True:
+                if self._waiting:
+                    self._turn()
+                    continue
+                call = self.calls.next(LOOK_AFTER)
+                if call is not None:
+                    self._waiting.append(call)
+                elif self._stopping and self.calls.is_empty():
+                    return
+                else:
+                    self._idle()
+        finally:
+            self._connector.close()
+            self.calls.run_in_trio(self._stopped.set)
+
+    def _turn(self) -> None:
+        """Carry out what waits, if a transaction can be begun for it."""
+        try:
+            connection = self._connector.connected()
+            connection.execute("BEGIN IMMEDIATE")
+            self._connector.check_version(connection)
+        except (StoreError, sqlite3.Error) as exc:
+            self._hold_up(self._connector.failed(exc))
+        else:
+            self._carry_out(Transaction(connection, self._identity))
+
+    def _hold_up(self, error: StoreError) -> None:
+        """Fail the calls that have waited long enough; where waiting won't help, all."""
+        while call := self.calls.next_nowait():
+            self._waiting.append(call)
+        limit = time.monotonic() - PATIENCE
+        is_over = self._stopping or not isinstance(error, StoreUnavailableError)
+        failed = []
+        while self._waiting and (is_over or self._waiting[0].asked < limit):
+            call = self._waiting.popleft()
+            if call.take():
+                call.fail(_again(error))
+                failed.append(call)
+        self.calls.deliver(failed)
+        if self._waiting:
+            time.sleep(PAUSE)
+
+    def _carry_out(self, tx: Transaction) -> None:
+        """Carry out all that waits, commit, and then answer."""
+        taken: list[Call] = []
+        try:
+            while len(taken) < GROUP:
+                call = self._waiting.popleft() if self._waiting else self.calls.next_nowait()
+                if call is None:
+                    break
+                if call.take():
+                    taken.append(call)
+                    self._perform(tx, call)
+            tx.flush()
+            tx.run("COMMIT")
+        except Exception as exc:
+            error = self._connector.failed(exc)
+            for call in taken:
+                call.fail(_again(error))
+            self.calls.deliver(taken)
+            self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
+        else:
+            is_one_gone = self._ring(tx.hints)
+            self.calls.deliver(taken)
+            if is_one_gone:
+                self.calls.run_in_trio(self._on_news)
+            self._checkpoints.committed(tx.connection)
+
+    def _ring(self, hints: Hints) -> bool:
+        """Tell the others; those who know of an earlier time look then, and find the later ones."""
+        due = hints.due
+        if due is not None:
+            if due >= self._told_due > time.monotonic():
+                hints = Hints(hints.ready, None, hints.messages, hints.cancels)
+            else:
+                self._told_due = due
+        return self._doorbell.ring(hints)
+
+    def _perform(self, tx: Transaction, call: Call) -> None:
+        """Carry out one operation, all of it or nothing."""
+        before, tx.hints = tx.hints, Hints()
+        tx.run("SAVEPOINT operation")
+        try:
+            call.succeed((call.work(tx), tx.hints))
+        except Exception as exc:
+            if not tx.connection.in_transaction:
+                raise  # SQLite has rolled back the whole group
+            tx.run("ROLLBACK TO operation")
+            call.fail(translate(exc, self._connector.path) if isinstance(exc, sqlite3.Error) else exc)
+            tx.hints = Hints()
+        tx.run("RELEASE operation")
+        before.add(tx.hints)
+        tx.hints = before
+
+    def _idle(self) -> None:
+        """Use a pause: look for what others have written, ring again, and copy the log into the file."""
+        connection = self._connector.connection
+        if connection is None:
+            return
+        try:
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as exc:
+            self._connector.failed(exc)
+            return
+        is_news = self._data_version != version
+        self._data_version = version
+        is_news |= self._doorbell.ring_again()
+        if is_news:
+            self.calls.run_in_trio(self._on_news)
+        self._checkpoints.idle(connection)
+
+
+def _again(error: StoreError) -> StoreError:
+    """Return an error of the same kind for another task: an exception object belongs to one."""
+    fresh = type(error)(*error.args)
+    fresh.__cause__ = error.__cause__
+    return fresh

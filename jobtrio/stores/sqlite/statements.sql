@@ -1,0 +1,198 @@
+-- The statements, by name. {entry} and {job.entry} stand for the columns that make a JobEntry.
+
+-- name: number
+SELECT last FROM numbers;
+
+-- name: keep_number
+UPDATE numbers SET last = ?;
+
+-- name: by_id
+SELECT {entry} FROM jobs WHERE id = ?;
+
+-- name: by_key
+SELECT {entry} FROM jobs WHERE key = ?;
+
+-- name: by_seq
+SELECT {entry} FROM jobs WHERE seq = ?;
+
+-- name: asides
+SELECT name, value FROM asides WHERE job = ?;
+
+-- name: light_asides
+SELECT name, value FROM asides WHERE job = ? AND name IN ('error', 'result');
+
+-- name: put_aside
+INSERT OR REPLACE INTO asides (job, name, value) VALUES (?, ?, ?);
+
+-- name: drop_aside
+DELETE FROM asides WHERE job = ? AND name = ?;
+
+-- name: count_asides
+UPDATE jobs SET asides = (SELECT count(*) FROM asides WHERE job = jobs.seq) WHERE seq = ?;
+
+-- name: insert
+INSERT INTO jobs (
+    seq, id, key, submission, executor, queue, priority, state, ticket, plan, payload, metadata, tags, created_at, run_at,
+    delay, expires_in, due, expires, asides
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING;
+
+-- name: insert_tag
+INSERT INTO tags (name, value, job) VALUES (?, ?, ?);
+
+-- name: replan
+UPDATE jobs SET executor = ?, queue = ?, priority = ?, plan = ?, expires = ?, ticket = ? WHERE seq = ?;
+
+-- name: move
+UPDATE jobs SET
+    state = ?, ticket = ?, claim = ?, losses = ?, failures = ?, due = ?, finished_at = ?, cancel = ?, error = ?,
+    result = ?, history = ?
+WHERE seq = ?;
+
+-- name: ask_to_cancel
+UPDATE jobs SET cancel = ? WHERE seq = ?;
+
+-- name: save_state
+UPDATE jobs SET saved_state = ? WHERE seq = ?;
+
+-- name: holder
+SELECT state, claim, attempt, session, cancel FROM jobs WHERE seq = ? AND id = ?;
+
+-- name: claimed
+SELECT {entry} FROM jobs WHERE state = 'RUNNING' AND session = ? AND claim = ? ORDER BY seq;
+
+-- The first ready job of each line, by leaps from one line to the next.
+-- name: lines
+WITH RECURSIVE heads (seq) AS (
+    VALUES ((
+        SELECT seq FROM jobs INDEXED BY jobs_ready WHERE state = 'QUEUED' AND executor > ''
+        ORDER BY queue, executor, priority DESC, ticket LIMIT 1
+    ))
+    UNION ALL
+    SELECT (
+        SELECT next.seq FROM jobs AS next INDEXED BY jobs_ready
+        WHERE next.state = 'QUEUED' AND next.executor > '' AND (next.queue, next.executor) > (job.queue, job.executor)
+        ORDER BY next.queue, next.executor, next.priority DESC, next.ticket LIMIT 1
+    )
+    FROM heads JOIN jobs AS job ON job.seq = heads.seq
+)
+SELECT job.queue, job.executor, job.priority, job.ticket FROM heads CROSS JOIN jobs AS job ON job.seq = heads.seq;
+
+-- name: line
+SELECT {entry} FROM jobs INDEXED BY jobs_ready
+WHERE state = 'QUEUED' AND executor > '' AND queue = ? AND executor = ?
+    AND (attempt > 0 OR expires IS NULL OR expires > ?)
+ORDER BY priority DESC, ticket LIMIT ? OFFSET ?;
+
+-- name: start
+UPDATE jobs SET
+    state = ?, attempt = ?, claim = ?, session = ?, worker = ?, started_at = ?, lease = ?, lease_until = ?, history = ?
+WHERE seq = ?;
+
+-- name: renew
+UPDATE jobs SET lease = ?, lease_until = ? WHERE seq = ?;
+
+-- name: take_over
+UPDATE jobs SET session = ? WHERE seq = ?;
+
+-- name: due
+SELECT {entry} FROM jobs INDEXED BY jobs_due
+WHERE state IN ('SCHEDULED', 'RETRYING') AND due <= ? ORDER BY due LIMIT ?;
+
+-- name: next_due
+SELECT min(due) FROM jobs INDEXED BY jobs_due WHERE state IN ('SCHEDULED', 'RETRYING');
+
+-- name: expired
+SELECT {entry} FROM jobs INDEXED BY jobs_expiry
+WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL AND expires <= ? ORDER BY expires LIMIT ?;
+
+-- name: next_expiry
+SELECT min(expires) FROM jobs INDEXED BY jobs_expiry
+WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL;
+
+-- name: leases
+SELECT seq, session, lease, lease_until FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING';
+
+-- name: chunks_end
+SELECT first, last FROM messages WHERE job = ? ORDER BY first DESC LIMIT 1;
+
+-- name: insert_chunk
+INSERT INTO messages (job, first, last, body) VALUES (?, ?, ?, ?);
+
+-- name: trim_chunks
+DELETE FROM messages WHERE job = ? AND first IN (
+    SELECT first FROM messages WHERE job = ? AND first <= ? AND last <= ? ORDER BY first LIMIT ?
+);
+
+-- name: drop_chunks
+DELETE FROM messages WHERE job = ? AND first IN (SELECT first FROM messages WHERE job = ? ORDER BY first LIMIT ?);
+
+-- name: chunks
+SELECT first, last, body FROM messages
+WHERE job = ? AND first >= coalesce((SELECT max(first) FROM messages WHERE job = ? AND first <= ?), 0)
+ORDER BY first;
+
+-- name: delete_job
+DELETE FROM jobs WHERE seq = ?;
+
+-- name: delete_asides
+DELETE FROM asides WHERE job = ?;
+
+-- name: delete_tag
+DELETE FROM tags WHERE name = ? AND value = ? AND job = ?;
+
+-- name: ended_beyond
+SELECT finished_at, seq FROM jobs INDEXED BY jobs_ended WHERE finished_at IS NOT NULL
+ORDER BY finished_at DESC, seq DESC LIMIT 1 OFFSET ?;
+
+-- name: ended_until
+SELECT seq, tags FROM jobs INDEXED BY jobs_ended WHERE finished_at IS NOT NULL AND (finished_at, seq) <= (?, ?)
+ORDER BY finished_at, seq LIMIT ?;
+
+-- name: oldest_end
+SELECT min(finished_at) FROM jobs INDEXED BY jobs_ended WHERE finished_at IS NOT NULL;
+
+-- The queues and executors that jobs have, by leaps.
+-- name: cells
+WITH RECURSIVE cells (seq) AS (
+    VALUES ((SELECT seq FROM jobs INDEXED BY jobs_cells ORDER BY queue, executor LIMIT 1))
+    UNION ALL
+    SELECT (
+        SELECT next.seq FROM jobs AS next INDEXED BY jobs_cells
+        WHERE (next.queue, next.executor) > (job.queue, job.executor) ORDER BY next.queue, next.executor LIMIT 1
+    )
+    FROM cells JOIN jobs AS job ON job.seq = cells.seq
+)
+SELECT job.queue, job.executor FROM cells CROSS JOIN jobs AS job ON job.seq = cells.seq;
+
+-- name: count_cell
+SELECT count(*) FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ? AND state = ?;
+
+-- name: count_states
+SELECT state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY state;
+
+-- name: after
+SELECT {entry} FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?;
+
+-- name: count_tag
+SELECT count(*) FROM (SELECT 1 FROM tags WHERE name = ? AND value = ? AND job > ? LIMIT ?);
+
+-- name: count_group
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ? AND state = ? AND seq > ? LIMIT ?
+);
+
+-- The next three are parts that a search is put together from.
+-- name: tagged
+SELECT {job.entry} FROM tags AS tag CROSS JOIN jobs AS job ON job.seq = tag.job
+WHERE tag.name = ? AND tag.value = ? AND tag.job > ?;
+
+-- name: grouped
+SELECT job.seq FROM jobs AS job INDEXED BY jobs_cells
+WHERE job.queue = ? AND job.executor = ? AND job.state = ? AND job.seq > ?;
+
+-- name: has_tag
+EXISTS (SELECT 1 FROM tags AS other WHERE other.name = ? AND other.value = ? AND other.job = job.seq);
+
+-- name: running
+SELECT 1 FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING' AND session = ? LIMIT 1;
