@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import attrs
@@ -21,6 +22,7 @@ from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 from jobtrio._nursery import open_background_nursery
 from jobtrio._outage import try_for
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition
+from jobtrio._token_log import TokenLog
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
 
@@ -106,7 +108,9 @@ class Server:
     def serve(self, client: RemoteStore, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
         """Carry out one call, whole; return what it returned and the jobs that it changed, as they then were."""
         self._changes = []
-        return _at_once(self._serve(attrs.evolve(client.settings, listener=self), call)), self._changes
+        new_log = partial(TokenLog, client.settings.retention.tokens_per_job)
+        settings = attrs.evolve(client.settings, listener=self, new_log=new_log)
+        return _at_once(self._serve(settings, call)), self._changes
 
     async def _serve(self, settings: StoreSettings, call: Callable[[MemoryJobStore], Any]) -> Any:
         async with self.store.open(settings):
