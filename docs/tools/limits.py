@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import jobtrio
-from jobtrio import _checks, _command, _calls, _events, _lines, _process_group, _settlement, _subscription, _token_log
+from jobtrio import _calls, _checks, _command, _events, _lines, _process_group, _settlement, _subscription, _token_log
 
 _OPEN = inspect.signature(jobtrio.open_registry).parameters
 _SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
