@@ -92,6 +92,12 @@ class Announcer:
         entry.state, entry.due, entry.expires = place.state, place.due, place.expires
         self._listener.changed(entry)
 
+    def ended(self, entry: JobEntry, step: JobEntry) -> None:
+        """Bring a running job's entry to its end: ``step`` has what changed, and the one new line of the history."""
+        entry.state, entry.outcome, entry.finished_at = step.state, step.outcome, step.finished_at
+        entry.steps = [*(entry.steps or ()), *(step.steps or ())]
+        self._listener.changed(entry)
+
     def learned(self, entry: JobEntry, stored: JobEntry) -> None:
         """Bring an entry to what is stored, and tell of its newest change unless that was told.
 

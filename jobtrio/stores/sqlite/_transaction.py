@@ -140,11 +140,11 @@ class Transaction:
 
     # -- changing
 
-    def append(self, entry: JobEntry, items: Sequence[Item]) -> int:
-        """Append a job's messages and return the number of the last."""
+    def append(self, entry: JobEntry, items: Sequence[Item]) -> None:
+        """Append a job's messages."""
         if items:
             self.hints.messages.add(entry.id)
-        return chunks.append(self.connection, entry.order, items, self.identity.retention.tokens_per_job)
+            chunks.append(self.connection, entry.order, items, self.identity.retention.tokens_per_job)
 
     def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Append the `Restart` behind a job's current attempt."""
