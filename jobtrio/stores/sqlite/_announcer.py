@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobtrio.abc import StoreListener
+    from jobtrio.stores.sqlite._hints import Hints
     from jobtrio.stores.sqlite._inserting import Placed
-    from jobtrio.stores.sqlite._transaction import Hints
 
 _HOLDERS: Final = frozenset({"plan", "log", "payload", "metadata", "tags", "saved_state"})
 """What an entry keeps as its holder has it."""

@@ -47,7 +47,7 @@ def is_locked(exc: sqlite3.Error) -> bool:
     return primary_code(exc) == sqlite3.SQLITE_BUSY
 
 
-def translate(exc: sqlite3.Error, path: str = "the file") -> StoreError:
+def translate(exc: sqlite3.Error, path: str) -> StoreError:
     """Return an SQLite error as the store's own; raise it ``from`` the original."""
     name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
     if is_passing(exc):

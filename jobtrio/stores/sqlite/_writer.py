@@ -20,8 +20,8 @@ from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector
-from jobtrio.stores.sqlite._errors import translate
-from jobtrio.stores.sqlite._transaction import Hints, Transaction
+from jobtrio.stores.sqlite._hints import Hints
+from jobtrio.stores.sqlite._transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -178,7 +178,7 @@ class Writer:
     def _commit(
         self, connection: sqlite3.Connection, calls: Iterable[Call], perform: Callable[[Transaction, Call], None]
     ) -> Hints:
-        tx = Transaction(connection, self._identity)
+        tx = Transaction(connection, self._identity, self._connector.path)
         for call in calls:
             perform(tx, call)
         tx.flush()
@@ -241,7 +241,7 @@ def _perform(tx: Transaction, call: Call) -> None:
             raise  # SQLite has rolled back the whole group
         if tx.connection.total_changes != before:
             raise _HalfDone from exc
-        call.fail(_translated(exc))
+        call.fail(tx.translated(exc))
 
 
 def _perform_guarded(tx: Transaction, call: Call) -> None:
@@ -253,12 +253,8 @@ def _perform_guarded(tx: Transaction, call: Call) -> None:
         if not tx.connection.in_transaction:
             raise  # SQLite has rolled back the whole group
         tx.run("ROLLBACK TO operation")
-        call.fail(_translated(exc))
+        call.fail(tx.translated(exc))
     tx.run("RELEASE operation")
-
-
-def _translated(exc: Exception) -> Exception:
-    return translate(exc) if isinstance(exc, sqlite3.Error) else exc
 
 
 def _again(error: StoreError) -> StoreError:
