@@ -171,6 +171,7 @@ class TestPrune:
         with sqlite3.connect(shell.folder / "jobs.db") as connection:
             connection.execute("UPDATE jobs SET finished_at = finished_at - 7200 WHERE id = ?", [jobs["words"]])
         connection.close()
+        assert len(shell.value("list")) == len(shell.value("list")) == 4  # which removes nothing itself
         assert shell.value("prune", "--keep-for", "1h") == {"removed": 1, "kept": 2}
         assert shell.value("prune", "--keep-for", "0") == {"removed": 2, "kept": 0}
         assert [each["id"] for each in shell.value("list")] == [jobs["later"]]
