@@ -23,7 +23,7 @@ from jobtrio._events import Events
 from jobtrio._leases import Leases
 from jobtrio._outage import try_for
 from jobtrio._ringer import Ringer
-from jobtrio._runner import Runner
+from jobtrio._runner import HARD_EXIT, Runner
 from jobtrio._settlement import CANCELLED, SHUTDOWN
 from jobtrio._submission import Submissions
 from jobtrio._tail import Tails
@@ -133,7 +133,7 @@ class RegistryCore:
             # Bounded by close(): the jobs of a cancelled program are stopped by it, in order, not all at once.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as services:
-                    self._tails.nursery = services
+                    self._tails.nursery = self._runner.services = services
                     services.start_soon(self._prune)
                     services.start_soon(self._ringer.run)
                     if self.store.durable:
@@ -146,6 +146,7 @@ class RegistryCore:
         finally:
             self._tails.nursery = self._dispatcher.jobs = None
             self._served.set()
+            self._look_again()  # attempts that an exit has torn down are gone without a word
 
     async def _dispatch(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -188,6 +189,10 @@ class RegistryCore:
         self._dispatcher.closing = True
         for attempt in list(self._runner.running.values()):
             attempt.stop(SHUTDOWN, grace)
+        if self._dispatcher.is_claiming:
+            with trio.move_on_after(HARD_EXIT):  # what is claimed meanwhile is given back rather than left to lapse
+                while self._dispatcher.is_claiming:
+                    await self._changes.park()
         while self._runner.running:
             await self._changes.park()
         await self.store.abandon(SHUTDOWN)

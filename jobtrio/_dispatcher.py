@@ -111,9 +111,14 @@ class Dispatcher:
             self.work_ready()
             return due
         free, room = self._free(), self._room()
-        if free > 0 and (room is None or room):
+        if self.is_claiming or (free > 0 and (room is None or room)):
             await self._claim(free, room)
         return due
+
+    @property
+    def is_claiming(self) -> bool:
+        """Whether a call to claim jobs has not been answered yet, so that some may be held without being known here."""
+        return self._unanswered is not None
 
     async def _claim(self, free: int, room: dict[str, int] | None) -> None:
         """Claim and start; a call whose answer was lost is repeated as it was, so that what it claimed is found."""
@@ -122,6 +127,8 @@ class Dispatcher:
         claim_id, asked, limit, room = self._unanswered
         claims = await self._store.claim(claim_id, limit=limit, lease=self._lease, room=room, executors=self._executors)
         self._unanswered = None
+        if self.closing:
+            self._on_gone()  # whoever closes waits for this answer
         for claim in claims:
             before = self._runner.running.get(claim.entry.id)
             if before is None:
@@ -185,7 +192,11 @@ class Dispatcher:
             self._starting -= 1
             attempt = self._claim_one()
         while attempt is not None:
-            await self._runner.run(attempt)
+            try:
+                await self._runner.run(attempt)
+            except BaseException:
+                self.closing = True  # all is torn down: nothing starts any more
+                raise
             self._on_gone()
             if not self._store.claims_at_once:
                 self.ring()
@@ -198,6 +209,8 @@ class Dispatcher:
     def _is_context_untouched(self) -> bool:
         """Whether the current task's context variables hold the very objects that they began with."""
         now = contextvars.copy_context()
+        if not now and not self._context:
+            return True
         return len(now) == len(self._context) and all(
             self._context.get(variable, now) is value for variable, value in now.items()
         )

@@ -69,7 +69,7 @@ class Leases:
     async def _watch(self) -> None:
         """Stop each attempt whose lease is about to be over, whatever became of its renewal."""
         while True:
-            stop_at = min(self._until.values(), default=inf) - MARGIN * self._lease
+            stop_at = self._stop_at(min(self._until.values(), default=inf))
             if stop_at == inf:
                 self._begun = trio.Event()
                 await self._begun.wait()
@@ -79,11 +79,15 @@ class Leases:
                 self._stop_overdue()
 
     def _stop_overdue(self) -> None:
-        limit = trio.current_time() + MARGIN * self._lease
-        for claim in [claim for claim, until in self._until.items() if until <= limit]:
+        now = trio.current_time()
+        for claim in [claim for claim, until in self._until.items() if self._stop_at(until) <= now]:
             del self._until[claim]
             if attempt := self._attempt_of(claim):
                 attempt.stop(LOST, 0.0)
+
+    def _stop_at(self, until: float) -> float:
+        # The one place for this: the same sum on the other side of a comparison may be rounded to the other side.
+        return until - MARGIN * self._lease
 
     async def _renew(self, asked: float) -> bool:
         """Renew once; tell whether that was answered."""

@@ -11,6 +11,7 @@ from jobtrio._records import Cancelled, Failed, JobError
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
+    from jobtrio._policies import Retention
     from jobtrio._records import Outcome
 
 LOSSES = 3
@@ -27,9 +28,9 @@ def released(reason: str) -> JobError:
     return JobError("lost", "Released", reason)
 
 
-def expired(entry: JobEntry) -> JobError:
+def expired(entry: JobEntry, retention: Retention) -> JobError:
     """Return what is said of a job that was not started in time."""
-    if entry.is_held and not entry.expires_in:
+    if entry.is_held and (entry.expires_in is None or entry.expires_in > entry.delay + retention.held_for):
         return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
     return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")
 

@@ -55,6 +55,7 @@ class Shelf:
         Raises:
             DuplicateJobError: An id is in use, or stands twice in ``entries``.
         """
+        self.evict()
         placed: dict[str, JobEntry] = {}
         keys: dict[str, JobEntry] = {}
         answer: list[JobEntry] = []
@@ -94,8 +95,11 @@ class Shelf:
         ended, retention = self._ended, self.retention
         if not ended:
             return
-        oldest = (trio.current_time() if now is None else now) - retention.finished_for
-        while ended and (ended[0].due <= oldest or len(ended) - self._removed > retention.finished_jobs):
+        if now is None:
+            now = trio.current_time()
+        while ended and (
+            ended[0].due + retention.finished_for <= now or len(ended) - self._removed > retention.finished_jobs
+        ):
             entry = ended.popleft()
             if self.jobs.get(entry.id) is entry:
                 self._forget(entry)

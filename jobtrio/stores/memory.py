@@ -346,7 +346,7 @@ class MemoryJobStore(JobStore):
             if timer is Timer.DUE:
                 self._requeue(entry, None)
             elif timer is Timer.EXPIRY:
-                self._end(entry, Failed(rules.expired(entry)), None)
+                self._end(entry, Failed(rules.expired(entry, self.settings.retention)), None)
             else:
                 self._lapse(entry)
         return max(self._timers.next() - now, 0.0)

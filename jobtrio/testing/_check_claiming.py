@@ -134,12 +134,28 @@ async def check_repeated_claim(open_store: OpenStore) -> None:
 
 
 async def check_claim_nowait(open_store: OpenStore) -> None:
-    """A store that claims at once gives on the spot what `claim` would; any other gives nothing."""
+    """A store that claims at once gives on the spot what `claim` would, and counts it; any other gives nothing."""
     async with open_worker(open_store) as worker:
-        entry = new_entry()
-        await worker.insert(entry)
-        claims = worker.store.claim_nowait(secrets.token_hex(8), limit=1, lease=LEASE)
-        assert ids(claims) == ([entry.id] if worker.store.claims_at_once else [])
+        store = worker.store
+        await worker.insert(*(new_entry(queue=queue) for queue in "aab"), new_entry(None), new_entry(delay=LEASE))
+        for room, many in (({}, 0), ({"a": 1, "b": 9}, 2), ({"a": 9}, 1), (None, 0)):
+            expected = many if store.claims_at_once else 0
+            assert store.ready_nowait(room) == expected
+            claims = store.claim_nowait(secrets.token_hex(8), limit=9, lease=LEASE, room=room)
+            assert len(claims) == expected
+
+
+async def check_expired_jobs_do_not_start(open_store: OpenStore) -> None:
+    """A job whose time to start is over is not started, although nobody has made it fail yet."""
+    async with open_worker(open_store, Retention(held_for=SHORT)) as worker:
+        late, held = new_entry(expires_in=SHORT), new_entry(None)
+        await worker.insert(late, held)
+        await trio.sleep(2 * SHORT)
+        assert await worker.claim() == []
+        assert not await worker.store.start_held(held.id, new_plan())
+        await worker.store.advance()
+        for entry in (late, held):
+            assert await worker.states(entry.id) == ["QUEUED", "FAILED"]
 
 
 async def check_start_held(open_store: OpenStore) -> None:

@@ -68,7 +68,7 @@ def _become_due(tx: Transaction) -> list[JobEntry]:
 def _expire(tx: Transaction) -> list[JobEntry]:
     entries = tx.load_all("expired", time.time(), SLICE)
     for entry in entries:
-        tx.end(entry, Failed(rules.expired(entry)), None)
+        tx.end(entry, Failed(rules.expired(entry, tx.identity.retention)), None)
     return entries
 
 

@@ -69,13 +69,14 @@ class Session:
 
         Cancellation: it may have been made.
         """
-        warn_of_reset_error()
         await trio.to_thread.run_sync(self._location.prepare)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the threads and what happens in the background, within the block."""
         self._doorbell.open()
+        if self._doorbell.has_others():
+            warn_of_reset_error()
         self._writer.start()
         self._readers.start()
         try:
@@ -141,8 +142,9 @@ class Session:
 
     async def prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""
+        until = await self.read(lambda connection: pruning.limit(connection, self._identity.retention))
         while True:
-            more, left = await self.write(pruning.prune, _itself)
+            more, left = await self.write(lambda tx: pruning.prune(tx, until), _itself)
             if not more:
                 return left
             await trio.sleep(PAUSE)

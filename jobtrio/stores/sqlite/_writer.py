@@ -153,6 +153,7 @@ class Writer:
             for call in taken:
                 call.fail(_again(error))
             self.calls.deliver(taken)
+            self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
         else:
             is_one_gone = self._ring(tx.hints)
             self.calls.deliver(taken)
@@ -196,7 +197,7 @@ class Writer:
         except sqlite3.Error as exc:
             self._connector.failed(exc)
             return
-        is_news = self._data_version not in (None, version)
+        is_news = self._data_version != version
         self._data_version = version
         is_news |= self._doorbell.ring_again()
         if is_news:

@@ -1,0 +1,688 @@
+"""The registry's calls: submitting, finding, cancelling, removing, counting."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import jobtrio
+from jobtrio import (
+    Cancelled,
+    Completed,
+    DuplicateJobError,
+    Failed,
+    IllegalTransitionError,
+    JobContext,
+    JobPriority,
+    JobSpec,
+    JobState,
+    QueueFullError,
+    Retention,
+    RetryPolicy,
+    Token,
+    UnknownJobError,
+)
+from jobtrio._submission import Submissions
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def work(job: JobContext) -> Any:
+    """Return the payload."""
+    return job.payload
+
+
+async def hang(job: JobContext) -> None:
+    """Wait for ever."""
+    await trio.sleep_forever()
+
+
+def kind_of(job: jobtrio.Job) -> str:
+    """Return the kind of a failed job's error."""
+    assert isinstance(job.outcome, Failed)
+    return job.outcome.error.kind
+
+
+# -- submitting
+
+
+async def test_what_is_submitted_is_recorded() -> None:
+    """Each option of `submit` is found in the record; ids are made, long and never the same."""
+    async with jobtrio.open_registry(worker="w") as registry:
+        before = time.time()
+        job = await registry.submit(
+            work,
+            {"a": 1},
+            job_id="mine",
+            key="k",
+            queue="gpu",
+            priority=JobPriority.HIGH,
+            time_limit=60,
+            retry=RetryPolicy(max_attempts=5),
+            delay=1000,
+            expires_in=2000,
+            tags={"user": "ann"},
+            metadata={"m": [1]},
+        )
+        record = job.record
+        assert (record.id, record.executor, record.payload, record.key) == ("mine", "work", {"a": 1}, "k")
+        assert (record.queue, record.priority, record.max_attempts) == ("gpu", JobPriority.HIGH, 5)
+        assert (record.tags, record.metadata, record.state) == ({"user": "ann"}, {"m": [1]}, "SCHEDULED")
+        assert before <= record.created_at.timestamp() <= time.time()
+        assert record.run_at == record.created_at + timedelta(seconds=1000)
+        ids = {(await registry.submit(work)).id for _ in range(100)}
+        assert len(ids) == 100
+        assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
+        await job.cancel()
+
+
+async def test_start_times(autojump_clock: MockClock) -> None:
+    """A start time in the past is none, and one in the future is a delay by Trio's clock."""
+    async with jobtrio.open_registry() as registry:
+        now = datetime.now(UTC)
+        past = await registry.submit(work, run_at=now - timedelta(days=1))
+        assert past.state == "QUEUED"
+        assert past.record.run_at == now - timedelta(days=1)
+        future = await registry.submit(work, run_at=now + timedelta(seconds=100))
+        assert (future.state, future.record.run_at) == ("SCHEDULED", now + timedelta(seconds=100))
+        none = await registry.submit(work, delay=0)
+        assert (none.state, none.record.run_at) == ("QUEUED", None)
+        start = trio.current_time()
+        await future.wait()
+        assert 99 < trio.current_time() - start <= 100
+        with pytest.raises(ValueError, match="delay and run_at exclude each other"):
+            await registry.submit(work, delay=1, run_at=now)
+
+
+async def test_an_end_of_waiting_before_the_start() -> None:
+    """`expires_in` has to exceed the delay, however that is given."""
+    async with jobtrio.open_registry() as registry:
+        for options in ({"delay": 5.0}, {"run_at": datetime.now(UTC) + timedelta(seconds=5)}):
+            with pytest.raises(ValueError, match="expires_in must exceed the delay of"):
+                await registry.submit(work, expires_in=4.9, **options)
+        with pytest.raises(ValueError, match=r"the delay of 5 s; got 5, and never starts"):
+            await registry.submit(work, expires_in=5, delay=5)
+        job = await registry.submit(work, expires_in=5.001, delay=5)
+        await job.cancel()
+        assert len(registry) == 1
+
+
+@pytest.mark.parametrize("delay", [1e12, 1e300, 253_000_000_000])
+async def test_a_start_that_no_record_can_hold(delay: float) -> None:
+    """A delay beyond the years that there are is refused by name, and `find` works on."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises(ValueError, match=r"^delay must end before the year 9999; got"):
+            await registry.submit(work, delay=delay)
+        assert await registry.find() == []
+
+
+async def test_a_start_in_the_last_year() -> None:
+    """The last start time that is allowed can be recorded and found."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(work, run_at=datetime(9999, 1, 1, tzinfo=UTC))
+        assert [record.run_at for record in await registry.find()] == [datetime(9999, 1, 1, tzinfo=UTC)]
+        await job.cancel()
+
+
+async def test_duplicate_ids() -> None:
+    """An id in use is refused, in one call as over several, until the job is removed."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(work, job_id="a")
+        with pytest.raises(DuplicateJobError, match="job_id 'a' is in use"):
+            await registry.submit(work, job_id="a")
+        with pytest.raises(DuplicateJobError):
+            await registry.create_job(job_id="a")
+        with pytest.raises(DuplicateJobError):
+            await registry.submit(work, job_id=(await registry.submit(work)).id)
+        with pytest.raises(DuplicateJobError):
+            await registry.submit_many([JobSpec(work, job_id="b"), JobSpec(work, job_id="b")])
+        await job.wait()
+        with pytest.raises(DuplicateJobError):
+            await registry.submit(work, job_id="a")
+        await registry.remove("a")
+        again = await registry.submit(work, 2, job_id="a")
+        assert again != job
+        assert await again.result() == 2
+
+
+async def test_keys() -> None:
+    """A key in use gives the job that it belongs to, while that is kept, whatever else is submitted with it."""
+    async with jobtrio.open_registry() as registry:
+        first = await registry.submit(work, 1, key="k")
+        assert await registry.submit(work, 2, key="k") == first
+        assert await registry.submit(work, 2, key="k", job_id="other") == first
+        assert await registry.create_job(key="k") == first
+        assert await registry.submit(work, 3, key="other") != first
+        await first.wait()
+        assert await registry.submit(work, 2, key="k") == first
+        await registry.remove(first.id)
+        second = await registry.submit(work, 2, key="k")
+        assert second != first
+        assert await second.result() == 2
+        many = await registry.submit_many([JobSpec(work, key="k"), JobSpec(work, key="n"), JobSpec(work, key="n")])
+        assert many[0] == second
+        assert many[1] == many[2] != second
+        assert len(registry) == 3
+
+
+async def test_a_key_is_free_when_its_job_is_too_old(autojump_clock: MockClock) -> None:
+    """At the very moment from which an ended job is not kept, its id and key are free."""
+    async with jobtrio.open_registry(retention=Retention(finished_for=10)) as registry:
+        for _ in range(20):
+            job = await registry.submit(work, key="k", job_id="i")
+            await job.wait()
+            await trio.sleep(10)
+            again = await registry.submit(work, key="k")
+            assert again != job
+            await registry.submit(work, job_id="i", key="other")
+            await trio.sleep(10.1)
+            assert len(registry) == 0
+
+
+async def test_submit_many() -> None:
+    """All are accepted in order, or none is, and the fault is found in its place."""
+    async with jobtrio.open_registry(max_queued=3) as registry:
+        jobs = await registry.submit_many(JobSpec(work, n, tags={"n": str(n)}) for n in range(3))
+        assert [await job.result() for job in jobs] == [0, 1, 2]
+        assert [record.id for record in await registry.find()] == [job.id for job in jobs]
+        assert await registry.submit_many([]) == []
+        with pytest.raises(QueueFullError):
+            await registry.submit_many([JobSpec(work) for _ in range(4)])
+        with pytest.raises(ValueError, match="time_limit must be") as excinfo:
+            await registry.submit_many([JobSpec(work), JobSpec(work, time_limit=-1)])
+        assert excinfo.value.__notes__ == ["in specs[1]"]
+        with pytest.raises(TypeError, match=r"specs must be JobSpec values; specs\[0\] is 3"):
+            await registry.submit_many([3])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match=r"specs must be an iterable of JobSpec values; got 3"):
+            await registry.submit_many(3)  # type: ignore[arg-type]
+        assert len(registry) == 3
+
+
+def test_a_spec_has_the_parameters_of_submit() -> None:
+    """A spec takes what `submit` takes, with the same defaults."""
+    import inspect
+
+    submit = inspect.signature(jobtrio.JobRegistry.submit).parameters
+    spec = inspect.signature(JobSpec).parameters
+    assert list(spec) == [name for name in submit if name != "self"]
+    assert all(spec[name].default == submit[name].default for name in spec)
+    create = inspect.signature(jobtrio.JobRegistry.create_job).parameters
+    assert [name for name in create if name != "self"] == [name for name in spec if name != "executor"]
+
+
+async def test_a_full_queue(autojump_clock: MockClock) -> None:
+    """What was submitted and never started is counted, whatever it waits for; a start or an end makes room."""
+    async with jobtrio.open_registry(max_queued=3, max_running=1) as registry:
+        running = await registry.submit(hang)
+        await trio.testing.wait_all_tasks_blocked()
+        waiting = [await registry.submit(work), await registry.create_job(), await registry.submit(work, delay=5)]
+        with pytest.raises(QueueFullError, match="3 jobs wait for their first start") as excinfo:
+            await registry.submit(work)
+        assert excinfo.value.limit == 3
+        for job in waiting:
+            await job.cancel()
+            await registry.submit(hang)
+            with pytest.raises(QueueFullError):
+                await registry.submit(work)
+        await running.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        await registry.submit(work)
+        with pytest.raises(QueueFullError):
+            await registry.submit(work)
+        await registry.shutdown()
+
+
+async def test_a_retry_is_never_refused(autojump_clock: MockClock) -> None:
+    """A job that waits for its next attempt does not count, and comes back into a full queue."""
+
+    async def again(job: JobContext) -> int:
+        if job.attempt == 1:
+            raise ValueError
+        return job.attempt
+
+    async with jobtrio.open_registry(max_queued=1, max_running=1) as registry:
+        job = await registry.submit(again, retry=RetryPolicy(initial=5, jitter=0))
+        await trio.sleep(1)
+        assert job.state == "RETRYING"
+        blocks = await registry.submit(hang)
+        await trio.sleep(1)
+        waits = await registry.submit(work)
+        await trio.sleep(5)
+        assert (job.state, waits.state) == ("QUEUED", "QUEUED")
+        await blocks.cancel()
+        assert await job.result() == 2
+
+
+async def test_queues_that_are_not_served() -> None:
+    """A queue that nobody would ever serve is refused, however it is named."""
+    async with jobtrio.open_registry(queues={"gpu": 1}) as registry:
+        for call in (registry.submit(work), registry.submit(work, queue="cpu"), registry.create_job()):
+            with pytest.raises(ValueError, match=r"queue must be one that this registry serves \('gpu'\); got"):
+                await call
+        assert await (await registry.submit(work, 1, queue="gpu")).result() == 1
+    async with jobtrio.open_registry(queues={}) as registry:
+        with pytest.raises(ValueError, match=r"serves \(none\); got 'default'"):
+            await registry.submit(work)
+
+
+async def test_no_executor() -> None:
+    """Nothing but an executor is one, and no job is made of anything else."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises(TypeError, match="executor must be"):
+            await registry.submit(None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="executor must be"):
+            await registry.submit_many([JobSpec(None)])  # type: ignore[arg-type]
+        with pytest.raises(jobtrio.UnknownExecutorError):
+            await registry.submit("unknown")
+        assert len(registry) == 0
+
+
+def test_jobs_submitted_alike_share_a_plan() -> None:
+    """Each difference makes another plan, and none is taken from a submission that was refused."""
+
+    async def main() -> None:
+        executors = jobtrio.Executors()
+        submissions = Submissions(executors, limiter=trio.CapacityLimiter(1), queues=None, durable=False, worker="w")
+        policy = RetryPolicy()
+        one = submissions.plan(work, "q", JobPriority.HIGH, 3.5, policy)
+        assert submissions.plan(work, "q", JobPriority.HIGH, one.time_limit, policy) is not None
+        limit = 3.5
+        first = submissions.plan(work, "q", JobPriority.HIGH, limit, policy)
+        assert submissions.plan(work, "q", JobPriority.HIGH, limit, policy) is first
+        assert submissions.plan(hang, "q", JobPriority.HIGH, limit, policy).executor == "hang"
+        assert submissions.plan(work, "r", JobPriority.HIGH, limit, policy).queue == "r"
+        assert submissions.plan(work, "q", JobPriority.LOW, limit, policy).priority is JobPriority.LOW
+        assert submissions.plan(work, "q", JobPriority.HIGH, 4, policy).time_limit == 4
+        assert submissions.plan(work, "q", JobPriority.HIGH, limit, None).retry is None
+        with pytest.raises(ValueError, match="time_limit"):
+            submissions.plan(work, "q", JobPriority.HIGH, -1, None)
+        with pytest.raises(ValueError, match="time_limit"):
+            submissions.plan(work, "q", JobPriority.HIGH, -1, None)
+        executors.register("work", time_limit=9)(work)
+        assert submissions.plan(work, "q", JobPriority.HIGH, None, None).time_limit == 9
+
+    trio.run(main)
+
+
+async def test_a_cancelled_submit_accepts_nothing() -> None:
+    """Whoever is cancelled already submits nothing; the same goes for each other call that changes something."""
+    async with jobtrio.open_registry() as registry:
+        held, ended = await registry.create_job(), await registry.submit(work)
+        await ended.wait()
+        for call in (
+            registry.submit(work),
+            registry.submit_many([JobSpec(work)]),
+            registry.create_job(),
+            held.cancel(),
+            registry.remove(ended.id),
+            registry.find(),
+            registry.get(held.id),
+            registry.history(held.id),
+        ):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await call
+            assert scope.cancelled_caught
+        assert len(registry) == 2
+        assert held.state == "QUEUED"
+
+
+async def test_calls_in_a_row_give_way() -> None:
+    """Whoever makes many calls in a row lets others run in between."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(1000):
+            await registry.submit(work)
+        assert turns >= 10
+        turns = 0
+        job = await registry.create_job()
+        for _ in range(1000):
+            await registry.get(job.id)
+        assert turns >= 10
+        nursery.cancel_scope.cancel()
+
+
+# -- held jobs
+
+
+async def test_held_jobs_expire(autojump_clock: MockClock) -> None:
+    """A held job expires when its time is over, by `held_for` or `expires_in`, and says by which."""
+    async with jobtrio.open_registry(retention=Retention(held_for=5)) as registry:
+        jobs = [await registry.create_job(), await registry.create_job(expires_in=3)]
+        longer = await registry.create_job(expires_in=100)
+        started = trio.current_time()
+        ends = []
+        for job in (jobs[1], jobs[0], longer):
+            await job.wait()
+            ends.append((trio.current_time() - started, kind_of(job), job.record.error))
+        assert [(seconds, kind) for seconds, kind, _ in ends] == [(3, "expired"), (5, "expired"), (5, "expired")]
+        messages = [error.message for _, _, error in ends if error is not None]
+        held = "nobody executed it within the time that it is held (held_for)"
+        assert messages == ["not started within 3 s (expires_in)", held, held]
+
+
+async def test_an_executed_job_is_not_held(autojump_clock: MockClock) -> None:
+    """Once executed, a job waits in the queue for as long as `expires_in` lets it, counted from its creation."""
+    async with jobtrio.open_registry(max_running=1, retention=Retention(held_for=5)) as registry:
+        blocks = await registry.submit(hang)
+        await trio.testing.wait_all_tasks_blocked()
+        plain, short, long = (
+            await registry.create_job(),
+            await registry.create_job(expires_in=3),
+            await registry.create_job(expires_in=20),
+        )
+        await trio.sleep(2)
+        for job in (plain, short, long):
+            async with registry.execute_and_stream(job.id, work):
+                pass
+        await trio.sleep(1.5)
+        assert (plain.state, short.state, long.state) == ("QUEUED", "FAILED", "QUEUED")
+        await trio.sleep(16)
+        assert (plain.state, long.state) == ("QUEUED", "QUEUED")
+        await trio.sleep(1)
+        assert (plain.state, kind_of(long)) == ("QUEUED", "expired")
+        await blocks.cancel()
+        assert await plain.wait() == Completed(None)
+
+
+# -- finding
+
+
+async def test_find() -> None:
+    """Jobs are found by state, tags, queue and executor, alone and together, the oldest first."""
+    async with jobtrio.open_registry(max_running=1) as registry:
+        ran = await registry.submit(work, tags={"a": "1", "b": "1"})
+        await ran.wait()
+        runs = await registry.submit(hang, tags={"a": "1"}, queue="gpu")
+        held = await registry.create_job(tags={"a": "2"})
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def found(**query: Any) -> list[str]:
+            return [record.id for record in await registry.find(**query)]
+
+        assert await found() == [ran.id, runs.id, held.id]
+        assert await found(state=JobState.RUNNING) == await found(state="RUNNING") == [runs.id]
+        assert await found(state=["RUNNING", JobState.COMPLETED]) == [ran.id, runs.id]
+        assert await found(state=iter(["QUEUED"])) == [held.id]
+        assert await found(state=[]) == []
+        assert await found(tags={"a": "1"}) == [ran.id, runs.id]
+        assert await found(tags={"a": "1", "b": "1"}) == [ran.id]
+        assert await found(queue="gpu") == [runs.id]
+        assert await found(executor=work) == await found(executor="work") == [ran.id]
+        assert await found(tags={"a": "1"}, state="RUNNING", queue="gpu", executor="hang") == [runs.id]
+        assert await found(tags={"a": "1"}, state="QUEUED") == []
+        assert await found(limit=1) == [ran.id]
+        assert await found(limit=1, after=ran.id) == [runs.id]
+        assert await found(after=held.id) == []
+        with pytest.raises(UnknownJobError):
+            await found(after="unknown")
+        for wrong in ("running", ["RUNNING", 3], 3, b"RUNNING"):
+            with pytest.raises(ValueError, match="state must be one or several of SCHEDULED, QUEUED"):
+                await found(state=wrong)
+        await runs.cancel()
+
+
+async def test_get_history_and_remove() -> None:
+    """A job can be had by its id while it is kept; an ended one can be removed, with all that belongs to it."""
+    async with jobtrio.open_registry(worker="w") as registry:
+        job = await registry.submit(work, tags={"a": "1"}, key="k")
+        assert await registry.get(job.id) == job
+        assert job.id in registry
+        assert 3 not in registry
+        for state in ("QUEUED", "RUNNING"):
+            if state == "RUNNING":
+                job = await registry.submit(hang)
+                await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(IllegalTransitionError, match=f"job .* is {state}: only an ended job can be removed"):
+                await registry.remove(job.id)
+        await job.cancel("enough")
+        await job.wait()
+        history = await registry.history(job.id)
+        assert [(t.previous, t.state, t.attempt, t.worker, t.reason) for t in history] == [
+            (None, "QUEUED", 0, "w", None),
+            ("QUEUED", "RUNNING", 1, "w", None),
+            ("RUNNING", "CANCELLED", 1, "w", "enough"),
+        ]
+        await registry.remove(job.id)
+        assert job.id not in registry
+        for call in (registry.get(job.id), registry.history(job.id), registry.remove(job.id), registry.cancel(job.id)):
+            with pytest.raises(UnknownJobError):
+                await call
+
+
+async def test_ids_are_text() -> None:
+    """Whatever is no text is no id; text that nobody can have as an id is an unknown one."""
+    async with jobtrio.open_registry() as registry:
+        for call in (registry.get, registry.history, registry.remove, registry.cancel):
+            with pytest.raises(TypeError, match="job_id must be text; got 3"):
+                await call(3)  # type: ignore[arg-type]
+            with pytest.raises(UnknownJobError):
+                await call("\n" * 300)
+
+
+async def test_retention_by_count_and_age(autojump_clock: MockClock) -> None:
+    """The newest ended jobs are kept, for so long; living ones always."""
+    async with jobtrio.open_registry(retention=Retention(finished_jobs=2, finished_for=10)) as registry:
+        living = await registry.submit(hang)
+        jobs = []
+        for n in range(4):
+            jobs.append(await registry.submit(work, n))
+            await jobs[-1].wait()
+            await trio.sleep(1)
+        assert [job.id in registry for job in (living, *jobs)] == [True, False, False, True, True]
+        await trio.sleep(7.9)
+        assert [job.id in registry for job in jobs] == [False, False, True, True]
+        await trio.sleep(0.2)
+        assert [job.id in registry for job in jobs] == [False, False, False, True]
+        await trio.sleep(1)
+        assert (len(registry), living.id in registry) == (1, True)
+        await living.cancel()
+
+
+async def test_ids_used_again_do_not_confuse_retention() -> None:
+    """Removed jobs, and ids that are used again, don't count among the ended ones that are kept."""
+    async with jobtrio.open_registry(retention=Retention(finished_jobs=10)) as registry:
+        for turn in range(5):
+            for n in range(8):
+                job_id = str(n)
+                if job_id in registry:
+                    await registry.remove(job_id)
+                job = await registry.submit(work, job_id=job_id)
+                if n % 2 or turn < 4:
+                    await job.wait()
+        others = [await registry.submit(work) for _ in range(6)]
+        for job in others:
+            await job.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(registry) == 10
+        assert all(job.id in registry for job in others)
+
+
+# -- cancelling
+
+
+async def test_cancel_answers() -> None:
+    """True while the job lives, False once it has ended; the first reason stays, and the request is recorded."""
+    async with jobtrio.open_registry(max_running=1) as registry:
+        running = await registry.submit(hang)
+        await trio.testing.wait_all_tasks_blocked()
+        waiting = {
+            "QUEUED": await registry.submit(work),
+            "SCHEDULED": await registry.submit(work, delay=100),
+        }
+        held = await registry.create_job()
+        for state, job in (*waiting.items(), ("QUEUED", held)):
+            assert job.state == state
+            assert await job.cancel("first")
+            assert job.outcome == Cancelled("first")
+            assert not await job.cancel("second")
+            record = job.record
+            assert (record.attempt, record.cancel_reason, record.error) == (0, "first", None)
+            assert record.cancel_requested_at is not None
+        assert await registry.cancel(running.id, "first", grace=1000)
+        assert await running.cancel("second")
+        assert running.outcome is None
+        assert await running.wait() == Cancelled("first")
+        assert not await running.cancel()
+        assert running.record.cancel_reason == "first"
+
+
+async def test_cancel_while_retrying(autojump_clock: MockClock) -> None:
+    """A job that waits for its next attempt is cancelled at once, with the last failure kept."""
+
+    async def fail(job: JobContext) -> None:
+        raise ValueError("no")
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(fail, retry=RetryPolicy(initial=100))
+        await trio.sleep(1)
+        assert job.state == "RETRYING"
+        assert await job.cancel("enough")
+        assert job.outcome == Cancelled("enough")
+        assert job.record.error is not None
+        assert job.record.error.message == "no"
+
+
+async def test_no_retry_behind_a_request(autojump_clock: MockClock) -> None:
+    """An accepted request is the end, also where the attempt fails or times out by itself before it is gone."""
+
+    async def executor(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            if job.payload:
+                raise ValueError("clean-up")
+
+    async with jobtrio.open_registry() as registry:
+        for payload in (False, True):
+            job = await registry.submit(executor, payload, time_limit=2, retry=RetryPolicy())
+            await trio.sleep(3)
+            assert await job.cancel("enough")
+            assert await job.wait() == Cancelled("enough")
+            record = job.record
+            assert record.attempt == 1
+            assert record.error is not None
+            assert record.error.kind == "timeout"
+
+
+async def test_cancel_checks() -> None:
+    """A reason that is no text and a grace that is no time are refused, and nothing is cancelled."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+        with pytest.raises(TypeError, match="reason must be"):
+            await job.cancel(3)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="reason must be"):
+            await job.cancel("x" * 10_001)
+        for grace in (-1, float("inf"), float("nan")):
+            with pytest.raises(ValueError, match="grace must be"):
+                await job.cancel(grace=grace)
+        assert job.state == "QUEUED"
+
+
+async def test_a_job_cancels_itself() -> None:
+    """A job that asks for its own end is cancelled as by anybody else."""
+    async with jobtrio.open_registry() as registry:
+
+        async def executor(job: JobContext) -> None:
+            await job.send("before")
+            assert await registry.cancel(job.id, "myself")
+            await trio.sleep_forever()
+
+        job = await registry.submit(executor)
+        assert await job.wait() == Cancelled("myself")
+        assert await job.subscribe().receive() == Token(1, 1, "before")
+
+
+# -- counting and the rest
+
+
+async def test_stats() -> None:
+    """The counts are those of the moment."""
+    async with jobtrio.open_registry(worker="w", max_running=2) as registry:
+        empty = registry.stats()
+        assert (empty.worker, empty.running, empty.max_running, empty.running_by_queue) == ("w", 0, 2, {})
+        assert set(empty.states) == set(JobState)
+        assert not any(empty.states.values())
+        await (await registry.submit(work)).wait()
+        for n in range(3):
+            await registry.submit(hang, queue=f"q{n}")
+        await registry.create_job()
+        await registry.submit(work, delay=100)
+        await trio.testing.wait_all_tasks_blocked()
+        stats = registry.stats()
+        assert (stats.running, stats.running_by_queue) == (2, {"q0": 1, "q1": 1})
+        assert {state.value: count for state, count in stats.states.items() if count} == {
+            "COMPLETED": 1,
+            "RUNNING": 2,
+            "QUEUED": 2,
+            "SCHEDULED": 1,
+        }
+        assert len(registry) == 6
+        await registry.shutdown()
+    assert registry.stats().running == 0
+
+
+async def test_a_workers_name() -> None:
+    """Without a name a worker is called after its machine and process, each registry differently."""
+    async with jobtrio.open_registry() as one, jobtrio.open_registry() as other:
+        assert str(os.getpid()) in one.stats().worker
+        assert one.stats().worker != other.stats().worker
+
+
+async def test_logs_are_bounded_by_retention() -> None:
+    """As many messages are kept of each job as `Retention` says."""
+    async with jobtrio.open_registry(retention=Retention(tokens_per_job=3)) as registry:
+
+        async def executor(job: JobContext) -> None:
+            for n in range(10):
+                await job.send(n)
+
+        job = await registry.submit(executor)
+        await job.wait()
+        messages = [m async for m in job.subscribe(on_gap="yield")]
+        assert messages[0] == jobtrio.Gap(1, 7)
+        assert [m.value for m in messages if isinstance(m, Token)] == [7, 8, 9]
+
+
+OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"executors": 3}, TypeError),
+    ({"store": 3}, TypeError),
+    ({"max_running": 0}, ValueError),
+    ({"max_running": 1.5}, TypeError),
+    ({"queues": 3}, TypeError),
+    ({"queues": ["gpu"]}, TypeError),
+    ({"queues": {"gpu": 0}}, ValueError),
+    ({"queues": {"": 1}}, ValueError),
+    ({"queues": {3: 1}}, TypeError),
+    ({"max_queued": 0}, ValueError),
+    ({"retention": 3}, TypeError),
+    ({"lease": 0.9}, ValueError),
+    ({"lease": float("inf")}, ValueError),
+    ({"worker": ""}, ValueError),
+]
+
+
+@pytest.mark.parametrize(("options", "error"), OPTIONS)
+async def test_options_of_a_registry(options: dict[str, Any], error: type[Exception]) -> None:
+    """Each option that makes no sense is refused by name before anything is opened."""
+    name = next(iter(options))
+    with pytest.raises(error, match=f"{name}|a name in queues"):
+        async with jobtrio.open_registry(**options):
+            pass
