@@ -205,6 +205,8 @@ class Dispatcher:
     def _is_context_untouched(self) -> bool:
         """Whether the current task's context variables hold the very objects that they began with."""
         now = contextvars.copy_context()
+        if not now and not self._context:
+            return True
         return len(now) == len(self._context) and all(
             self._context.get(variable, now) is value for variable, value in now.items()
         )

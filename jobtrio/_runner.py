@@ -22,6 +22,7 @@ from jobtrio._settlement import (
     Finish,
     GiveBack,
     LetGo,
+    NextStep,
     Stopped,
     Verdict,
     describe,
@@ -92,7 +93,12 @@ class Runner:
                 except BaseException:
                     await self._abandon(attempt, None)
                     raise
-                await self._follow(attempt, verdict, None)
+                step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
+                if type(step) is Finish:  # the way of most jobs, without a detour
+                    attempt.decided = True
+                    await self._store.finish(attempt.claim, step.outcome, error=step.error)
+                else:
+                    await self._take(attempt, step, None)
         finally:
             self._forget(attempt.claim.entry)
 
@@ -138,12 +144,18 @@ class Runner:
     # -- what follows an attempt
 
     async def _follow(self, attempt: Attempt, verdict: Verdict, spool: Spool | None) -> None:
+        entry = attempt.claim.entry
+        await self._take(attempt, settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable), spool)
+
+    async def _take(self, attempt: Attempt, step: NextStep, spool: Spool | None) -> None:
         claim = attempt.claim
         entry = claim.entry
-        step = settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable)
         match step:
             case Finish():
-                await self._finish(attempt, _storable(step, spool), spool)
+                step = _storable(step, spool)
+                attempt.decided = True
+                finish = partial(self._store.finish, claim, step.outcome, error=step.error, messages=_rest(spool))
+                await self._write(attempt, finish, spool)
             case Again(error=error, delay=delay):
                 retry = partial(self._store.retry, claim, error, delay, messages=_rest(spool))
                 if await self._write(attempt, retry, spool) and entry.outcome is None:
@@ -156,14 +168,6 @@ class Runner:
                     self._let_go(entry)  # what was shown here and not stored is not part of the stream
             case _:
                 assert_never(step)
-
-    async def _finish(self, attempt: Attempt, step: Finish, spool: Spool | None) -> None:
-        attempt.decided = True
-        if not self._durable:
-            await self._store.finish(attempt.claim, step.outcome, error=step.error)
-            return
-        finish = partial(self._store.finish, attempt.claim, step.outcome, error=step.error, messages=_rest(spool))
-        await self._write(attempt, finish, spool)
 
     async def _write(self, attempt: Attempt, write: Callable[[], Awaitable[bool]], spool: Spool | None) -> bool:
         """Write what becomes of a job, however long that takes; tell whether its claim still held it."""

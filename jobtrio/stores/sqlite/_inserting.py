@@ -104,6 +104,8 @@ def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
     entry = tx.load("by_id", job_id)
     if entry is None or not entry.is_held or entry.state in FINAL_STATES:
         return None
+    if entry.expires is not None and entry.expires <= time.time():
+        return None  # it has expired, though nobody has made it fail yet
     entry.plan = plan
     if entry.expires_in is None:
         entry.expires = None

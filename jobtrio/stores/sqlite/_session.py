@@ -69,13 +69,14 @@ class Session:
 
         Cancellation: it may have been made.
         """
-        warn_of_reset_error()
         await trio.to_thread.run_sync(self._location.prepare)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the threads and what happens in the background, within the block."""
         self._doorbell.open()
+        if self._doorbell.has_others():
+            warn_of_reset_error()
         self._writer.start()
         self._readers.start()
         try:

@@ -11,8 +11,6 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import trio
-
 from jobtrio._checks import check_seconds, show
 from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome

@@ -141,6 +141,10 @@ class Doorbell:
         """Return the names that nobody holds any more."""
         return [name for name in self._list() if self._is_gone(name)]
 
+    def has_others(self) -> bool:
+        """Whether other stores have this file open, or had it as they died."""
+        return bool(self._list())
+
     def forget(self, name: str) -> None:
         """Remove a name that nobody holds."""
         with suppress(OSError):

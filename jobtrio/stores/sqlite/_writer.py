@@ -196,7 +196,7 @@ class Writer:
         except sqlite3.Error as exc:
             self._connector.failed(exc)
             return
-        is_news = self._data_version not in (None, version)
+        is_news = self._data_version != version
         self._data_version = version
         is_news |= self._doorbell.ring_again()
         if is_news:
