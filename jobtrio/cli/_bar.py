@@ -1,0 +1,62 @@
+"""A progress bar in one line of a terminal, drawn with rich where it is installed.
+
+The line is only made here, so that it is written in order with all else that the terminal shows. It must not
+know whose progress it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from jobtrio.cli._endings import one_line
+
+if TYPE_CHECKING:
+    from jobtrio._messages import Progress
+    from jobtrio.cli._screen import ProgressBar
+
+BAR_WIDTH = 30
+"""Columns of the bar itself."""
+
+
+def open_bar() -> ProgressBar | None:
+    """Return a bar for stderr, or None where that is no terminal that could show one or rich isn't installed."""
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") in {None, "", "dumb"}:
+        return None
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        return None
+    return RichBar()
+
+
+class RichBar:
+    """Draws progress as a note, a bar, and numbers."""
+
+    def draw(self, progress: Progress) -> str:
+        """Return the line, without its end: shorter than the terminal is wide."""
+        from rich.console import Console
+        from rich.progress_bar import ProgressBar as Bar
+        from rich.table import Table
+        from rich.text import Text
+
+        # Made anew each time: the terminal's width may have changed.
+        console = Console(stderr=True, force_terminal=True, highlight=False)
+        line = Table.grid(padding=(0, 1))
+        line.add_column(no_wrap=True, overflow="ellipsis")
+        line.add_column(width=min(BAR_WIDTH, console.width // 3))
+        line.add_column(no_wrap=True)
+        note = "" if progress.note is None else one_line(progress.note)
+        bar = Bar(total=progress.total, completed=progress.done, pulse=progress.total is None)
+        line.add_row(Text(note), bar, Text(_numbers(progress)))
+        with console.capture() as captured:
+            # One column is left free, or some terminals would go on to the next line.
+            console.print(line, end="", width=console.width - 1)
+        return captured.get().replace("\n", "")
+
+
+def _numbers(progress: Progress) -> str:
+    if not progress.total:
+        return f"{progress.done:.15g}"
+    return f"{progress.done / progress.total:4.0%} {progress.done:.15g}/{progress.total:.15g}"
