@@ -146,6 +146,7 @@ class RegistryCore:
         finally:
             self._tails.nursery = self._dispatcher.jobs = None
             self._served.set()
+            self._look_again()  # attempts that an exit has torn down are gone without a word
 
     async def _dispatch(self) -> None:
         async with trio.open_nursery() as nursery:

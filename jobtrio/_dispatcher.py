@@ -192,7 +192,11 @@ class Dispatcher:
             self._starting -= 1
             attempt = self._claim_one()
         while attempt is not None:
-            await self._runner.run(attempt)
+            try:
+                await self._runner.run(attempt)
+            except BaseException:
+                self.closing = True  # all is torn down: nothing starts any more
+                raise
             self._on_gone()
             if not self._store.claims_at_once:
                 self.ring()

@@ -38,19 +38,26 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def describe(error: JobError) -> str:
-    """Return what happened to a failed attempt or job, to follow its name: "failed with exit code 3"."""
-    if error.kind == "timeout":
-        return "timed out"
-    if error.kind == "lost":
-        why = "was given back by its worker" if error.type == RELEASED else "was lost"
-        return f"{why}: {one_line(error.message)}"
-    if error.kind == "expired":
-        return f"expired: {one_line(error.message)}"
+    """Return what happened to a failed attempt or job, to follow its name: "failed: ValueError: row 2"."""
+    what, why = _describe(error)
+    return f"{what}: {why}" if why else what
+
+
+def _describe(error: JobError) -> tuple[str, str]:
+    """Return what happened, and why where there is more to say."""
+    match error.kind:
+        case "timeout":
+            return "timed out", ""
+        case "lost":
+            return "was given back by its worker" if error.type == RELEASED else "was lost", one_line(error.message)
+        case "expired":
+            return "expired", one_line(error.message)
+        case "gave_up":
+            return "gave up", one_line(error.message or error.type)
     code = _program.returncode_of(error)
     if code is None:
-        gave_up = "gave up" if error.kind == "gave_up" else "failed"
-        return f"{gave_up}: {one_line(str(error))}"
-    return f"was killed by {_signal_name(-code)}" if code < 0 else f"failed with exit code {code}"
+        return "failed", one_line(str(error))
+    return f"was killed by {_signal_name(-code)}" if code < 0 else f"failed with exit code {code}", ""
 
 
 def summary(outcome: Outcome, *, seconds: float | None, attempts: int, lines: int | None = None) -> str:
@@ -62,19 +69,19 @@ def summary(outcome: Outcome, *, seconds: float | None, attempts: int, lines: in
         attempts: How many attempts there were.
         lines: How many lines its programs wrote; None where it is not known.
     """
-    after = "before it started" if seconds is None else f"after {duration(seconds)}"
+    after, why = "before it started" if seconds is None else f"after {duration(seconds)}", ""
     match outcome:
         case Completed():
             what = "completed" if seconds is None else f"completed in {duration(seconds)}"
         case Failed(error) if error.type in _program.NOT_STARTED:
             return f"jobtrio: {one_line(error.message)}"
         case Failed(error):
-            what = f"{describe(error)} {after}"
+            what, why = _describe(error)
+            what = f"{what} {after}"
         case Cancelled(reason):
-            why = "" if reason is None else f" ({one_line(reason)})"
-            what = f"cancelled {after}{why}"
+            what = f"cancelled {after}" + ("" if reason is None else f" ({one_line(reason)})")
     counts = [plural(attempts, "attempt")] + ([] if lines is None else [plural(lines, "line")])
-    return f"jobtrio: {', '.join([what, *counts])}"
+    return f"jobtrio: {', '.join([what, *counts])}" + (f": {why}" if why else "")
 
 
 def duration(seconds: float) -> str:

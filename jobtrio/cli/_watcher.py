@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from jobtrio._nursery import open_background_nursery
 from jobtrio.cli._bar import open_bar
 from jobtrio.cli._endings import exit_code, summary
 from jobtrio.cli._follow import follow
@@ -88,13 +89,9 @@ class Watcher:
         receiving = [number for number in LEAVING if signal.getsignal(number) is not signal.SIG_IGN]
         with trio.open_signal_receiver(*receiving) as signals:
             with trio.CancelScope() as scope:
-                try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._heed, signals, scope)
-                        await follow(self._job, self._show, after=self._after)
-                        nursery.cancel_scope.cancel()
-                except* OSError as group:
-                    raise group.exceptions[0] from None
+                async with open_background_nursery() as nursery:
+                    nursery.start_soon(self._heed, signals, scope)
+                    await follow(self._job, self._show, after=self._after)
         if self._left is not None:
             with trio.move_on_after(LAST_WORD):
                 await self._say_farewell(self._left)

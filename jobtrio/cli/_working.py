@@ -15,6 +15,7 @@ import attrs
 import trio
 
 import jobtrio
+from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
 from jobtrio.cli._output import STDERR, Output
@@ -86,10 +87,9 @@ class Worker:
             ) as registry:
                 log = WorkLog(registry, as_json=self._as_json)
                 await self._say(self._greeting(registry.stats().worker))
-                async with trio.open_nursery() as nursery:
+                async with open_background_nursery() as nursery:
                     nursery.start_soon(self._tell, log)
                     await self._drain(registry, await anext(signals), signals)
-                    nursery.cancel_scope.cancel()
                 await self._write(log.rest())
                 await self._say(log.summary())
         return 0
@@ -103,10 +103,9 @@ class Worker:
         running = registry.stats().running
         has = "" if not running else f"; {plural(running, 'job')} may take {duration(self._plan.grace)} to end"
         await self._say(f"jobtrio: {self._signal(number)}: starts nothing more{has}")
-        async with trio.open_nursery() as nursery:
+        async with open_background_nursery() as nursery:
             nursery.start_soon(self._hurry, registry, signals)
             await registry.shutdown(self._plan.grace)
-            nursery.cancel_scope.cancel()
 
     async def _hurry(self, registry: jobtrio.JobRegistry, signals: AsyncIterator[int]) -> None:
         """At a second signal, end what runs at once, and the process with whatever does not."""

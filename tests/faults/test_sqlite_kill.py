@@ -28,7 +28,7 @@ LEASE = 60.0  # so that nothing lapses by time: who is dead is seen to be dead
 
 @pytest.mark.timeout(30 + 5 * ROUNDS)
 async def test_killed_at_random(tmp_path: Path) -> None:
-    """One of two workers, or both, are killed again and again; every acknowledged job ends, and no attempt runs twice."""
+    """One of two workers, or both, are killed again and again; all acknowledged jobs end, and no attempt runs twice."""
     path = tmp_path / "jobs.db"
     acknowledged: set[str] = set()
     chance = random.Random(ROUNDS)

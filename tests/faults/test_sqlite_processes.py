@@ -1,4 +1,4 @@
-"""Several processes on one SQLite file: they share the work, hear of each other's tokens and requests, and are fenced."""
+"""Several processes on one SQLite file share the work, hear of each other's tokens and requests, and are fenced."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_a_long_path(tmp_path: Path) -> None:
                 await worker.kill()
         async with open_worker(path, lease=600.0):
             with trio.fail_after(10), job.subscribe() as messages:
-                while (message := await messages.receive()) and not isinstance(message, Restart):
+                while not isinstance(await messages.receive(), Restart):
                     pass
         await submitter.cancel(job.id)
 

@@ -6,6 +6,7 @@ may append.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
 
 import msgspec
@@ -126,18 +127,19 @@ def read(connection: sqlite3.Connection, job: int, after: int, limit: int) -> li
     """Return up to ``limit`` kept messages behind number ``after``, behind a `Gap` where some are not kept."""
     messages: list[Message] = []
     size = 0
-    for first, last, body in connection.execute(SQL["chunks"], (job, job, after + 1)):
-        if last <= after:
-            continue
-        if first > after + 1 and not messages:
-            messages.append(Gap(after + 1, first - 1))
-        parts = decode_value(body)
-        start = max(0, after + 1 - first)
-        for n in range(start, min(len(parts), start + limit - len(messages))):
-            messages.append(_message(first + n, parts[n]))
-        size += len(body)
-        if len(messages) >= limit or size > READ_TEXT:
-            break
+    with closing(connection.execute(SQL["chunks"], (job, job, after + 1))) as chunks:
+        for first, last, body in chunks:
+            if last <= after:
+                continue
+            if first > after + 1 and not messages:
+                messages.append(Gap(after + 1, first - 1))
+            parts = decode_value(body)
+            start = max(0, after + 1 - first)
+            stop = start + limit - len(messages)
+            messages += (_message(first + n, part) for n, part in enumerate(parts[start:stop], start))
+            size += len(body)
+            if len(messages) >= limit or size > READ_TEXT:
+                break
     return messages
 
 

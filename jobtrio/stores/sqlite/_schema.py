@@ -60,8 +60,8 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ...] = MIGRATIONS) -> None:
     """Bring a file to the newest format, or leave it as it was. Many processes may do so at once."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         version = check(connection, path, migrations)
         if version < len(migrations):
             for migration in migrations[version:]:
@@ -71,8 +71,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ..
             connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        connection.rollback()
         raise
 
 

@@ -153,6 +153,7 @@ class Writer:
             for call in taken:
                 call.fail(_again(error))
             self.calls.deliver(taken)
+            self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
         else:
             is_one_gone = self._ring(tx.hints)
             self.calls.deliver(taken)
