@@ -28,20 +28,23 @@ def show() -> None:
     print(OUTBOX.read_text(), end="")
 
 
-async def work() -> None:
+async def work(job_id: str) -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore("jobs.db")) as registry:
-        await registry.drain()
+        await (await registry.get(job_id)).wait()
 
 
 async def main() -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore("jobs.db"), queues={}) as registry:
         job = await registry.submit("welcome", "ann")
         for _ in range(2):
-            worker = await trio.run_process([sys.executable, __file__, "work"], check=False)
+            worker = await trio.run_process([sys.executable, __file__, job.id], check=False)
             print("a worker ended with", worker.returncode)
         print(await job.wait())
         show()
 
 
 if __name__ == "__main__":
-    trio.run(work if sys.argv[1:] == ["work"] else main)
+    if sys.argv[1:]:
+        trio.run(work, sys.argv[1])
+    else:
+        trio.run(main)

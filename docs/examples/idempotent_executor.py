@@ -50,20 +50,23 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def work() -> None:
+async def work(job_id: str) -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore("jobs.db")) as registry:
-        await registry.drain()
+        await (await registry.get(job_id)).wait()
 
 
 async def main() -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore("jobs.db"), queues={}) as registry:
         job = await registry.submit("order", {"amount": 30}, key="cart-1042")
         for _ in range(3):
-            argv = [sys.executable, __file__, "work"]
+            argv = [sys.executable, __file__, job.id]
             worker = await trio.run_process(argv, capture_stdout=True, check=False)
             print(worker.stdout.decode(), end="")
         print(await job.wait(), "in all:", Bank().charged())
 
 
 if __name__ == "__main__":
-    trio.run(work if sys.argv[1:] == ["work"] else main)
+    if sys.argv[1:]:
+        trio.run(work, sys.argv[1])
+    else:
+        trio.run(main)

@@ -155,8 +155,8 @@ def _transitions(_: str, __: Path) -> str:
     return "\n".join(rows)
 
 
-def _limits(_: str, __: Path) -> str:
-    return limits.table()
+def _limits(argument: str, _: Path) -> str:
+    return limits.durable_table() if argument == "durable" else limits.table()
 
 
 def _json(_: str, __: Path) -> str:
