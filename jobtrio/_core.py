@@ -133,7 +133,7 @@ class RegistryCore:
             # Bounded by close(): the jobs of a cancelled program are stopped by it, in order, not all at once.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as services:
-                    self._tails.nursery = services
+                    self._tails.nursery = self._runner.services = services
                     services.start_soon(self._prune)
                     services.start_soon(self._ringer.run)
                     if self.store.durable:

@@ -49,6 +49,7 @@ class Runner:
     Attributes:
         running: Each job's attempt, from its claim until its end is published.
         by_queue: How many of them there are, by queue.
+        services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Runner:
     ) -> None:
         self.running: dict[str, Attempt] = {}
         self.by_queue: dict[str, int] = {}
+        self.services: trio.Nursery | None = None
         self._store = store
         self._durable = store.durable
         self._resolve = resolve
@@ -111,24 +113,25 @@ class Runner:
             del self.by_queue[entry.plan.queue]
 
     async def _run_spooled(self, attempt: Attempt) -> None:
-        entry, log = attempt.claim.entry, self._open_log(attempt.claim.entry)
         if attempt.claim.attempt > 1:
-            await self._catch_up(entry, log, attempt.is_stopped)  # its numbers go on where those of others ended
-        spool = Spool(self._store, attempt.claim, log)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hand_over, attempt, spool)
-            try:
-                verdict = await attempt.run(self._resolve, self._open_log, self._save_state, spool.check)
-            except BaseException:
-                await self._abandon(attempt, spool)
-                raise
-            nursery.cancel_scope.cancel()
-        await self._follow(attempt, verdict, spool)
+            entry = attempt.claim.entry  # its numbers go on where those of others ended
+            await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
+        spool = Spool(self._store, attempt.claim)
 
-    @staticmethod
-    async def _hand_over(attempt: Attempt, spool: Spool) -> None:
-        await spool.run()
-        attempt.stop(LOST, 0.0)  # it has returned, so the store has refused a batch
+        def open_log(entry: JobEntry) -> TokenLog:
+            log = self._open_log(entry)
+            if spool.begin(log) and self.services is not None:
+                self.services.start_soon(spool.run, partial(attempt.stop, LOST, 0.0))
+            return log
+
+        try:
+            verdict = await attempt.run(self._resolve, open_log, self._save_state, spool.check)
+        except BaseException:
+            spool.stop()
+            await self._abandon(attempt, spool)
+            raise
+        spool.stop()
+        await self._follow(attempt, verdict, spool)
 
     async def _abandon(self, attempt: Attempt, spool: Spool | None) -> None:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""

@@ -38,21 +38,18 @@ class RichBar:
         """Return the line, without its end: shorter than the terminal is wide."""
         from rich.console import Console
         from rich.progress_bar import ProgressBar as Bar
-        from rich.table import Table
         from rich.text import Text
 
         # Made anew each time: the terminal's width may have changed.
         console = Console(stderr=True, force_terminal=True, highlight=False)
-        line = Table.grid(padding=(0, 1))
-        line.add_column(no_wrap=True, overflow="ellipsis")
-        line.add_column(width=min(BAR_WIDTH, console.width // 3))
-        line.add_column(no_wrap=True)
-        note = "" if progress.note is None else one_line(progress.note)
-        bar = Bar(total=progress.total, completed=progress.done, pulse=progress.total is None)
-        line.add_row(Text(note), bar, Text(_numbers(progress)))
+        width = min(BAR_WIDTH, console.width // 3)
+        numbers = Text(_numbers(progress))
+        note = Text("" if progress.note is None else f"{one_line(progress.note)} ")
+        # One column is left free, or some terminals would go on to the next line.
+        note.truncate(max(console.width - 1 - width - 1 - numbers.cell_len, 0), overflow="ellipsis")
+        bar = Bar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
         with console.capture() as captured:
-            # One column is left free, or some terminals would go on to the next line.
-            console.print(line, end="", width=console.width - 1)
+            console.print(note, bar, Text(" "), numbers, sep="", end="", soft_wrap=True)
         return captured.get().replace("\n", "")
 
 

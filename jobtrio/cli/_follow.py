@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from jobtrio._errors import UnknownJobError
 from jobtrio._messages import End, Gap, Restart
 
 if TYPE_CHECKING:
@@ -19,14 +18,21 @@ if TYPE_CHECKING:
 
     from jobtrio._job import Job
     from jobtrio._messages import Message
+    from jobtrio._registry import JobRegistry
 
 
 async def follow(
-    job: Job, show: Callable[[list[Message]], Awaitable[None]], *, after: int = 0, lossless: bool = False
+    registry: JobRegistry,
+    job: Job,
+    show: Callable[[list[Message]], Awaitable[None]],
+    *,
+    after: int = 0,
+    lossless: bool = False,
 ) -> None:
     """Hand over a job's messages as they come, in batches, to the `End`.
 
     Args:
+        registry: The job's registry.
         job: The job.
         show: What takes a batch.
         after: The number of the last message that is not wanted. It may be one that is still to come.
@@ -34,26 +40,22 @@ async def follow(
 
     Raises:
         UnknownJobError: The job is no longer kept.
+        StoreUnavailableError: The store was away when that was asked.
 
     *Cancellation*: the job goes on.
     """
     sieve = Sieve(after)
-    cut = False
     while True:
         try:
             # From the beginning: a stream of another process is known here only once it has been read.
             with job.subscribe(lossless=lossless, on_gap="yield") as messages:
                 while True:
-                    batch = await messages.receive_batch()
-                    cut = False
-                    if wanted := sieve.wanted(batch):
+                    if wanted := sieve.wanted(await messages.receive_batch()):
                         await show(wanted)
         except trio.EndOfChannel:
             return
         except trio.BrokenResourceError:
-            if cut:  # at once: nothing has come in between
-                raise UnknownJobError(job.id) from None
-            cut = True
+            await registry.get(job.id)  # raises where the stream was cut off because the job is gone
             sieve.start_over()
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Remove ended jobs, with their history and their messages: those that ended longer
-ago than --keep-for, and of the others all but the newest --keep. Living jobs stay.
+ago than --keep-for, and of the others all but the newest --keep. Jobs that live
+stay.
 """
 
 EPILOG = f"""\

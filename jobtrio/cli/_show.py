@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 PAGE = 1024
 """Messages read at once."""
 
+DESCRIPTION = """\
+Show a job: its record, its error with the traceback, its history, and its last
+messages.
+"""
+
 EPILOG = f"""\
 {EXIT_CODES}
 examples:
@@ -41,8 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``show`` to the command's parser."""
     parser = commands.add_parser(
         "show",
-        help="show a job: its record, its history, its error, its last messages",
-        description="Show a job: its record, its history, its error with the traceback, its last messages.",
+        help="show all that is known of a job",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

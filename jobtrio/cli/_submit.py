@@ -116,7 +116,7 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
             complain(options, str(exc))
             return 2
         if options.watch:
-            return await _watch(options, job)
+            return await _watch(options, registry, job)
     if options.json:
         print_document(record_fields(job.record))
     else:
@@ -139,9 +139,9 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def _watch(options: argparse.Namespace, job: jobtrio.Job) -> int:
+async def _watch(options: argparse.Namespace, registry: jobtrio.JobRegistry, job: jobtrio.Job) -> int:
     said = (STDERR, f"jobtrio: submitted {job.id}\n")
     if options.json:
         said = (STDOUT, to_json({"type": "submitted", "job": job.id}))
     await Output().write([said])
-    return await Watcher(job, as_json=options.json, as_text=options.text).watch()
+    return await Watcher(registry, job, as_json=options.json, as_text=options.text).watch()

@@ -63,5 +63,5 @@ async def watch(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         job = await registry.get(options.id)
-        watcher = Watcher(job, after=options.after, as_json=options.json, as_text=options.text)
+        watcher = Watcher(registry, job, after=options.after, as_json=options.json, as_text=options.text)
         return await watcher.watch()

@@ -100,7 +100,7 @@ class WatchedRun:
                 job = await self._submit(registry)
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(self._obey, signals, job, nursery)
-                    await self._show(job)
+                    await self._show(registry, job)
                     outcome = await job.wait()
                 if self._plan.store is not None:
                     await registry.shutdown()  # another job of a shared queue may just have been started
@@ -130,7 +130,7 @@ class WatchedRun:
             retry=jobtrio.RetryPolicy(max_attempts=plan.retries + 1, jitter=0.0),
         )
 
-    async def _show(self, job: jobtrio.Job) -> None:
+    async def _show(self, registry: jobtrio.JobRegistry, job: jobtrio.Job) -> None:
         """Write the job's messages as they come, to the end or until nobody wants or can have them."""
 
         async def show(messages: list[Message]) -> None:
@@ -138,7 +138,7 @@ class WatchedRun:
 
         with self._showing:
             try:
-                await follow(job, show, lossless=True)
+                await follow(registry, job, show, lossless=True)
             except BrokenPipeError:
                 await self._give_up(job, 128 + signal.SIGPIPE, "nobody reads the output")
             except OSError as exc:

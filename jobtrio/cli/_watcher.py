@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from jobtrio._job import Job
     from jobtrio._messages import Message
+    from jobtrio._registry import JobRegistry
 
 LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end the watching."""
@@ -55,15 +56,19 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
 class Watcher:
     """Shows a job's messages until its end, or until the user leaves."""
 
-    def __init__(self, job: Job, *, after: int = 0, as_json: bool = False, as_text: bool = False) -> None:
+    def __init__(
+        self, registry: JobRegistry, job: Job, *, after: int = 0, as_json: bool = False, as_text: bool = False
+    ) -> None:
         """Prepare to watch.
 
         Args:
+            registry: The job's registry.
             job: The job.
             after: The number of the last message that is not wanted.
             as_json: Whether stdout gets each message as a line of JSON, rather than what it says.
             as_text: Whether tokens that are text are put together, rather than one a line.
         """
+        self._registry = registry
         self._job = job
         self._after = after
         self._output = Output()
@@ -91,7 +96,7 @@ class Watcher:
             with trio.CancelScope() as scope:
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(self._heed, signals, scope)
-                    await follow(self._job, self._show, after=self._after)
+                    await follow(self._registry, self._job, self._show, after=self._after)
         if self._left is not None:
             with trio.move_on_after(LAST_WORD):
                 await self._say_farewell(self._left)

@@ -34,7 +34,7 @@ exit code:
 examples:
   jobtrio worker app.jobs:executors --store sqlite:///jobs.db
   jobtrio worker app.jobs:executors --queue gpu=1 --queue default=8
-  jobtrio worker jobtrio.cli:programs    runs what `jobtrio run --store` has stored
+  jobtrio worker jobtrio.cli:programs    runs what `jobtrio run --store` stored
 """
 
 

@@ -5,7 +5,8 @@ Only the store that a URL names is imported. It must not know where the URL was 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+import math
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -24,29 +25,34 @@ LATER = ("postgresql", "postgres", "redis", "rediss")
 """The schemes of stores that this version does not have."""
 
 
+QUERY = "synchronous=FULL, synchronous=NORMAL, or outage_limit=SECONDS"
+"""What may follow the path, as errors name it."""
+
+
 @attrs.frozen
 class StoreAddress:
-    """Where a store is.
+    """Where a store is, and how it is to be used.
 
     Attributes:
         path: The SQLite file, as the URL has it: relative or absolute.
-        synchronous: When a commit counts as done: ``"FULL"`` or ``"NORMAL"``.
+        options: What `SqliteJobStore` takes besides.
     """
 
     path: str
-    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    options: dict[str, Any] = attrs.field(factory=dict)
 
     def make_store(self) -> JobStore:
         """Return the store, not opened yet."""
         from jobtrio.stores.sqlite import SqliteJobStore
 
-        return SqliteJobStore(self.path, synchronous=self.synchronous)
+        return SqliteJobStore(self.path, **self.options)
 
 
 def parse_store_url(url: str) -> StoreAddress:
     """Return the address that a URL stands for.
 
-    ``sqlite:///`` is followed by the path, which may be relative; ``?synchronous=NORMAL`` may follow that.
+    ``sqlite:///`` is followed by the path, which may be relative; ``?synchronous=NORMAL&outage_limit=30`` may follow
+    that, either or both.
 
     Raises:
         ValueError: It is no such URL; the message has it and what is allowed.
@@ -62,15 +68,25 @@ def parse_store_url(url: str) -> StoreAddress:
     path, _, query = rest.removeprefix("///").partition("?")
     if not path or "\0" in unquote(path) or path == ":memory:":
         raise ValueError(f"a store must be {FORMS}, and name a file; got {show(url)}")
-    return StoreAddress(unquote(path), **_options(query, url))
+    return StoreAddress(unquote(path), _options(query, url))
 
 
-def _options(query: str, url: str) -> dict[str, Literal["FULL", "NORMAL"]]:
-    options: dict[str, Literal["FULL", "NORMAL"]] = {}
+def _options(query: str, url: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name != "synchronous" or value.upper() not in SYNCHRONOUS:
-            raise ValueError(
-                f"a store's URL may say nothing but synchronous=FULL or synchronous=NORMAL behind ?; got {show(url)}"
-            )
-        options[name] = cast('Literal["FULL", "NORMAL"]', value.upper())
+        if name == "synchronous" and value.upper() in SYNCHRONOUS:
+            options[name] = value.upper()
+        elif name == "outage_limit" and (seconds := _seconds(value)) > 0:
+            options[name] = seconds
+        else:
+            raise ValueError(f"behind ? in a store's URL there must be {QUERY}; got {show(url)}")
     return options
+
+
+def _seconds(text: str) -> float:
+    """Return a finite number, or 0 for what is none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -208,3 +209,26 @@ async def test_removed_while_watched(autojump_clock: MockClock) -> None:
         with pytest.raises(trio.BrokenResourceError, match="no longer kept"):
             await lost.wait()
         assert await seen.wait() == Completed({"sent": 2})
+
+
+async def test_record_and_stream_end_together(autojump_clock: MockClock) -> None:
+    """A watcher's record says that the job has ended when its stream does, not before and not later."""
+    server = Server()
+    store = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=store, queues={}) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server)),
+    ):
+        for slow in ("read_messages", "load"):
+            store.network.slow = {slow: 0.17}  # the job ends while an answer is under way
+            job = await here.submit("count", 3)
+            seen: list[jobtrio.Message] = []
+            with job.subscribe() as messages:
+                for _ in range(200):
+                    await trio.sleep(0.01)
+                    with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                        while True:
+                            seen.append(messages.receive_nowait())
+                    assert (job.outcome is not None) == (seen[-1:] == counted(3)[-1:])
+            assert seen == counted(3)
+            assert job.state == JobState.COMPLETED

@@ -186,15 +186,15 @@ def test_log_that_nobody_reads(shell: Shell) -> None:
 
 def test_retention(shell: Shell) -> None:
     """A worker removes what it is not to keep; commands that look on remove nothing."""
+    keeping = shell.worker()
     for _ in range(3):
-        shell.submit("echo")
-    shell.work_off()
+        assert shell.run("submit", "echo", "--watch")[0] == 0
     assert len(shell.value("list")) == 3
-    worker = shell.worker("--keep", "1")
+    keeping.send(signal.SIGTERM)
+    assert keeping.end()[0] == 0
+    shell.worker("--keep", "1")
     while len(shell.value("list")) > 1:
         pass
-    worker.send(signal.SIGTERM)
-    assert worker.end()[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,7 @@ def test_retention(shell: Shell) -> None:
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
     ],
 )
-def test_executors_that_are_not_there(
-    shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]
-) -> None:
+def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
     """A module or executors that aren't there are named; a module's own error is shown whole."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import missing_part\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import trio
@@ -11,6 +10,12 @@ import jobtrio
 
 executors = jobtrio.Executors()
 nothing = jobtrio.Executors()
+
+
+async def appearance(path: str) -> None:
+    """Wait until there is a file."""
+    while not await trio.Path(path).exists():  # noqa: ASYNC110 - another process makes it
+        await trio.sleep(0.01)
 
 
 @executors.register("words", queue="texts", time_limit=30.0)
@@ -26,8 +31,7 @@ async def words(job: jobtrio.JobContext) -> int:
 async def wait(job: jobtrio.JobContext) -> str:
     """Say which attempt it is, then wait for a file."""
     await job.send(f"attempt {job.attempt}")
-    while not os.path.exists(job.payload):
-        await trio.sleep(0.01)
+    await appearance(job.payload)
     return "there"
 
 
@@ -36,8 +40,7 @@ async def steps(job: jobtrio.JobContext) -> None:
     """Tell how far it is, and go on to the next step once a file is there: its name, a dot, the number."""
     for done in range(1, 4):
         job.progress(done, 3, f"step {done}")
-        while not os.path.exists(f"{job.payload}.{done}"):
-            await trio.sleep(0.01)
+        await appearance(f"{job.payload}.{done}")
 
 
 @executors.register("fail")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import contextlib
 
 LIMIT = 15.0
 """Seconds after which a command that should have ended hangs."""
@@ -105,11 +106,3 @@ class Shell:
         command = self.start("worker", "store_jobs:executors", *args)
         command.error_with("jobtrio: worker ")
         return command
-
-    def work_off(self) -> None:
-        """Let a worker run until no job is left that could be run, and drain it."""
-        worker = self.worker()
-        while self.value("list", "--state", "queued,running,retrying"):
-            pass
-        worker.send(signal.SIGTERM)
-        assert worker.end()[0] == 0

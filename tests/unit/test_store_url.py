@@ -25,17 +25,24 @@ def test_path(url: str, path: str) -> None:
     assert parse_store_url(url) == StoreAddress(path)
 
 
-@pytest.mark.parametrize(("text", "synchronous"), [("NORMAL", "NORMAL"), ("full", "FULL")])
-def test_synchronous(text: str, synchronous: str) -> None:
-    """How durable a commit is can be said in the URL."""
-    assert parse_store_url(f"sqlite:///jobs.db?synchronous={text}").synchronous == synchronous
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("synchronous=NORMAL", {"synchronous": "NORMAL"}),
+        ("synchronous=full&outage_limit=0.5", {"synchronous": "FULL", "outage_limit": 0.5}),
+    ],
+)
+def test_options(query: str, options: dict[str, object]) -> None:
+    """How durable a commit is, and how long to wait for a file that is away, can be said in the URL."""
+    assert parse_store_url(f"sqlite:///jobs.db?{query}").options == options
 
 
 def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address makes the store that it names, a relative path seen from the current directory."""
     monkeypatch.chdir(tmp_path)
-    store = parse_store_url("sqlite:///jobs.db").make_store()
+    store = parse_store_url("sqlite:///jobs.db?outage_limit=3").make_store()
     assert isinstance(store, SqliteJobStore)
+    assert store.outage_limit == 3
     assert store.path == str(Path.cwd() / "jobs.db")
 
 
@@ -52,11 +59,14 @@ def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("sqlite:///a%00b", ["name a file"]),
         ("sqlite:///jobs.db?synchronous=OFF", ["synchronous=NORMAL", "synchronous=OFF"]),
         ("sqlite:///jobs.db?mode=ro", ["synchronous=NORMAL", "mode=ro"]),
+        ("sqlite:///jobs.db?outage_limit=0", ["outage_limit=SECONDS"]),
+        ("sqlite:///jobs.db?outage_limit=inf", ["outage_limit=SECONDS"]),
+        ("sqlite:///jobs.db?outage_limit=soon", ["outage_limit=SECONDS"]),
     ],
 )
 def test_refused(url: str, parts: list[str]) -> None:
     """What is no URL of a store is refused with the URL and what is allowed."""
-    with pytest.raises(ValueError, match=r"sqlite:///|synchronous") as caught:
+    with pytest.raises(ValueError, match=r"a store") as caught:
         parse_store_url(url)
     for part in parts:
         assert part in str(caught.value)

@@ -79,9 +79,9 @@ class Location:
             raise StoreError(f"{self.path} is a folder; it must be a file, or not exist yet")
         if not os.path.isdir(folder):
             raise StoreError(f"{self.path} can't be made: there is no folder {folder}")
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not _may(folder, os.W_OK | os.X_OK):
             raise StoreError(f"{self.path} can't be used: its folder can't be written to")
-        if os.path.exists(self.path) and not os.access(self.path, os.R_OK | os.W_OK):
+        if os.path.exists(self.path) and not _may(self.path, os.R_OK | os.W_OK):
             raise StoreError(f"{self.path} can't be read and written by this process")
 
     def _is_there(self) -> bool:
@@ -128,6 +128,10 @@ class Location:
         return connect(
             uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=CACHED
         )
+
+
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def close(connection: sqlite3.Connection) -> None:

@@ -14,7 +14,6 @@ import msgspec
 
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, JobEntry, Plan
-from jobtrio._errors import PayloadError
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
@@ -94,15 +93,6 @@ def text_of(name: str, value: Any) -> str:
     return "null" if value is None else encode_value(name, value).decode()
 
 
-def check_text(name: str, value: str | None) -> None:
-    """Raise `PayloadError` for a text that UTF-8 can't hold: half a surrogate pair."""
-    if value is not None and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as exc:
-            raise PayloadError(f"{name} must be text that UTF-8 can hold; got {value!r:.80}: {exc}") from None
-
-
 def plan_text(plan: Plan) -> str:
     """Return what a plan has no columns for."""
     return _encode(_PlanRest(plan.time_limit, plan.retry, plan.worker)).decode()
@@ -130,7 +120,12 @@ def history_text(entry: JobEntry) -> str:
 
 def cancel_text(cancel: CancelRequest | None) -> str | None:
     """Return a request to cancel as text."""
-    return None if cancel is None else _encode(cancel).decode()
+    if cancel is None:
+        return None
+    try:
+        return _encode(cancel).decode()
+    except UnicodeEncodeError:
+        return _encode(cancel._replace(reason=scrub(cancel.reason or ""))).decode()
 
 
 def scrub(text: str) -> str:

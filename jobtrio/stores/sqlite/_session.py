@@ -142,8 +142,9 @@ class Session:
 
     async def prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""
+        until = await self.read(lambda connection: pruning.limit(connection, self._identity.retention))
         while True:
-            more, left = await self.write(pruning.prune, _itself)
+            more, left = await self.write(lambda tx: pruning.prune(tx, until), _itself)
             if not more:
                 return left
             await trio.sleep(PAUSE)

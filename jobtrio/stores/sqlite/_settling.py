@@ -108,7 +108,7 @@ def save_state(tx: Transaction, claim: Claim, text: str) -> bool:
 
 def request_cancel(tx: Transaction, job_id: str, reason: str | None, grace: float) -> Reply | None:
     """Ask to cancel: a job that does not run ends at once."""
-    entry = tx.load("by_id", job_id)
+    entry = tx.load_job(job_id)
     if entry is None:
         return None
     if entry.state in FINAL_STATES:

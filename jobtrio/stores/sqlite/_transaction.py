@@ -128,6 +128,11 @@ class Transaction:
         row = self.run(SQL[statement], parameters).fetchone()
         return None if row is None else load(self.connection, row, light=light)
 
+    def load_job(self, job_id: str) -> JobEntry | None:
+        """Return a job by its id, or None."""
+        row = row_of(self.connection, job_id)
+        return None if row is None else load(self.connection, row)
+
     def load_all(self, statement: str, *parameters: Any) -> list[JobEntry]:
         """Return the jobs that a statement finds."""
         rows = self.run(SQL[statement], parameters).fetchall()
@@ -201,6 +206,12 @@ class Transaction:
     def holds(self, entry: JobEntry, claim_id: str, attempt: int) -> bool:
         """Whether a claim holds this job."""
         return entry.state is JobState.RUNNING and entry.claim == claim_id and entry.attempt == attempt
+
+
+def row_of(connection: sqlite3.Connection, job_id: str) -> Row | None:
+    """Return a job's row, or None. An id that is not printable, so that UTF-8 may not hold it, is that of no job."""
+    row: Row | None = connection.execute(SQL["by_id"], (job_id,)).fetchone() if job_id.isprintable() else None
+    return row
 
 
 def load(connection: sqlite3.Connection, row: Row, *, light: bool = False) -> JobEntry:
