@@ -60,6 +60,7 @@ class RegistryCalls:
         else:
             await trio.lowlevel.checkpoint()
 
+    @trio.lowlevel.enable_ki_protection
     async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
         """Store new jobs, all or none."""
         await self._give_way()
@@ -96,11 +97,13 @@ class RegistryCalls:
             raise UnknownJobError(job_id)
         return history
 
+    @trio.lowlevel.enable_ki_protection
     async def start_held(self, entry: JobEntry, plan: Plan) -> None:
         """Let a held job run, unless somebody else did."""
         if await self._ask(partial(self.store.start_held, entry.id, plan)) and entry.plan is not plan:
             entry.plan = plan
 
+    @trio.lowlevel.enable_ki_protection
     async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
         """Ask to cancel a job; see `JobRegistry.cancel`."""
         check_id("job_id", job_id)
@@ -130,5 +133,6 @@ class RegistryCalls:
         if not await self._ask(partial(self.store.delete, job_id)):
             raise UnknownJobError(job_id)
 
+    @trio.lowlevel.enable_ki_protection
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         return await (try_for(self.store.outage_limit, call) if self._waits else call())

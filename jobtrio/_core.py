@@ -114,6 +114,7 @@ class RegistryCore(RegistryCalls):
 
     # -- life
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(self) -> None:
         """Run the parts until `close`. Jobs end before the services that they use."""
         try:
@@ -121,7 +122,8 @@ class RegistryCore(RegistryCalls):
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as services:
                     self._tails.nursery = self._runner.services = services
-                    services.start_soon(self._prune)
+                    if self._queues != {}:  # a process that only watches does not decide what is kept
+                        services.start_soon(self._prune)
                     services.start_soon(self._ringer.run)
                     if self.store.durable:
                         services.start_soon(self._leases.run)
@@ -131,10 +133,23 @@ class RegistryCore(RegistryCalls):
                         self.serving.set()
                     services.cancel_scope.cancel()
         finally:
-            self._tails.nursery = self._dispatcher.jobs = None
+            await self._end()
+
+    async def _end(self) -> None:
+        """End what is left: here rather than in `close`, which a second Ctrl-C may interrupt."""
+        self._tails.nursery = self._dispatcher.jobs = None
+        self._closed = self._dispatcher.closing = True
+        try:
+            await self.store.abandon(SHUTDOWN)
+        finally:
+            self.events.close()
+            for entry in self._known:
+                if entry.log is not None:
+                    entry.log.cut_off("the registry was closed before the job ended")
             self._served.set()
             self._look_again()  # attempts that an exit has torn down are gone without a word
 
+    @trio.lowlevel.enable_ki_protection
     async def _dispatch(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._dispatcher.run)
@@ -158,6 +173,7 @@ class RegistryCore(RegistryCalls):
             nursery = nursery.parent_task.parent_nursery
         return nursery is not None
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait_idle(self, *, scheduled: bool, others: bool) -> None:
         while not self._served.is_set():
             if not self._runner.running:
@@ -170,6 +186,7 @@ class RegistryCore(RegistryCalls):
             with trio.move_on_after(self.store.poll_interval):
                 await self._changes.park()
 
+    @trio.lowlevel.enable_ki_protection
     async def shutdown(self, grace: float) -> None:
         """Stop claiming, stop what runs, and wait until it is gone."""
         self._closed = True
@@ -184,16 +201,16 @@ class RegistryCore(RegistryCalls):
             await self._changes.park()
         await self.store.abandon(SHUTDOWN)
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self) -> None:
         """End everything, in order: the jobs, then the services, then the subscriptions."""
-        await self.shutdown(0.0)
-        self._stop.set()
+        try:
+            await self.shutdown(0.0)
+        finally:
+            self._stop.set()  # also where the wait was interrupted: `serve` ends when the jobs are gone
         await self._served.wait()
-        self.events.close()
-        for entry in self._known:
-            if entry.log is not None:
-                entry.log.cut_off("the registry was closed before the job ended")
 
+    @trio.lowlevel.enable_ki_protection
     async def _prune(self) -> None:
         while True:
             try:
@@ -245,10 +262,12 @@ class RegistryCore(RegistryCalls):
     def _new_log(self) -> TokenLog:
         return TokenLog(self.settings.retention.tokens_per_job, ringer=self._ringer)
 
+    @trio.lowlevel.enable_ki_protection
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return a job's log in this process for a reader, brought up to what is stored from now on."""
         log = self._log_of(entry)
         if self._waits and log.end is None:
+            log.may_lag = not self._feeds(entry.id, log)
             self._tails.follow(entry)
         return log
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_registry(
     executors: Executors | None = None,
     *,

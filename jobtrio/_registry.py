@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import trio
 
 from jobtrio._checks import check_count, check_id, check_name, check_seconds, check_tags, show
 from jobtrio._job import Job
@@ -163,6 +164,7 @@ class JobRegistry:
         return Job((await self._core.insert((entry,)))[0], self._core)
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def execute_and_stream(
         self, job_id: str, executor: Callable[[Any], Any] | str, *, time_limit: float | None = None
     ) -> AsyncIterator[TextStream]:

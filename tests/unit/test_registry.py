@@ -460,6 +460,8 @@ async def test_get_history_and_remove() -> None:
         ]
         await registry.remove(job.id)
         assert job.id not in registry
+        assert [record.executor for record in await registry.find()] == ["work"]
+        assert sum(registry.stats().states.values()) == len(registry)
         for call in (registry.get(job.id), registry.history(job.id), registry.remove(job.id), registry.cancel(job.id)):
             with pytest.raises(UnknownJobError):
                 await call
