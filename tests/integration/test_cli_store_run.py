@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,3 +107,21 @@ def test_queue(shell: Shell, tmp_path: Path) -> None:
     code, out, _ = shell.run("run", "--queue", "builds", "--", "echo", "second")
     assert (code, out) == (0, "second\n")
     assert shell.value("show", first)["job"]["state"] == "COMPLETED"
+
+
+def test_interrupt_while_the_store_is_away(shell: Shell) -> None:
+    """With the store away a second Ctrl-C kills the program and ends the command all the same."""
+    command = shell.start("run", "--", "sh", "-c", "echo pid $$; exec sleep 60")
+    pid = int(command.line().split()[1])
+    holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        command.send(signal.SIGINT)
+        command.error_with("Ctrl-C kills it")
+        command.send(signal.SIGINT)
+        code = command.end()[0]
+    finally:
+        holder.close()
+    assert code == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
