@@ -125,3 +125,10 @@ def test_interrupt_while_the_store_is_away(shell: Shell) -> None:
     assert code == 130
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_runs_its_own_job_alone(shell: Shell) -> None:
+    """In a queue of its own a run starts no other job of the store, though it could."""
+    other = shell.submit("run_command", "--payload", '{"argv": ["true"]}')
+    assert shell.run("run", "--", "sleep", "0.2")[0] == 0
+    assert shell.value("show", other)["job"]["state"] == "QUEUED"
