@@ -164,24 +164,28 @@ class WatchedRun:
             if first:
                 self._stopped = 128 + number
                 name = STOPPING[signal.Signals(number)]
-                if self._plan.store is None:
-                    await self._cancel(job, name, kills, nursery)
-                else:  # in a task of its own: a store that is away must not keep the next Ctrl-C waiting
-                    nursery.start_soon(self._cancel, job, name, kills, nursery)
+                if self._plan.store is not None:
+                    # In a task of its own: a store that is away must not keep the next Ctrl-C waiting.
+                    nursery.start_soon(self._cancel_elsewhere, job, name, kills, nursery)
+                elif await job.cancel(name) and not kills:
+                    self._announce(self._farewell(name), nursery)
             if kills and not self._killing:
                 self._killing = self._cut_short = True
                 self._showing.cancel()
                 nursery.start_soon(self._kill, 128 + number)
 
-    async def _cancel(self, job: jobtrio.Job, name: str, kills: bool, nursery: trio.Nursery) -> None:
+    async def _cancel_elsewhere(self, job: jobtrio.Job, name: str, kills: bool, nursery: trio.Nursery) -> None:
+        if not kills:
+            self._announce(self._farewell(name), nursery)
         try:
-            line = self._farewell(name) if await job.cancel(name) and not kills else None
+            await job.cancel(name)
         except JobtrioError as exc:
-            line = f"jobtrio: {name}: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it"
-        if line is not None:
-            # In a task of its own: a stalled terminal must not keep the next Ctrl-C waiting.
-            self._saying = trio.Event()
-            nursery.start_soon(self._say_farewell, line, self._saying)
+            await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
+
+    def _announce(self, line: str, nursery: trio.Nursery) -> None:
+        """Say a line before what the program answers, yet without waiting: a terminal may be stalled."""
+        self._saying = trio.Event()
+        nursery.start_soon(self._say_farewell, line, self._saying)
 
     async def _say_farewell(self, line: str, said: trio.Event) -> None:
         await self._say(line)

@@ -58,25 +58,21 @@ class WorkLog:
         self._counts: Counter[str] = Counter()
 
     async def next(self) -> list[Piece]:
-        """Wait for a change; return what is said of all that there are.
+        """Wait for changes; return what is said of them, or nothing once the registry is closed.
 
         *Cancellation*: no change is lost.
         """
-        try:
-            first = await self._events.receive()
-        except LaggedError as exc:
-            return [(STDERR, f"jobtrio: {exc.last - exc.first + 1} changes were too quick to be logged\n")]
-        return [*self._pieces(first), *self.rest(BATCH)]
-
-    def rest(self, most: int | None = None) -> list[Piece]:
-        """Return what is said of the changes that there are now."""
         pieces: list[Piece] = []
-        while most is None or len(pieces) < most:
+        while not pieces:
             try:
-                pieces += self._pieces(self._events.receive_nowait())
-            except LaggedError:
+                pieces += self._pieces(await self._events.receive())
+                while len(pieces) < BATCH:
+                    pieces += self._pieces(self._events.receive_nowait())
+            except LaggedError as exc:
+                pieces.append((STDERR, f"jobtrio: {exc.last - exc.first + 1} changes were too quick to be logged\n"))
+            except trio.WouldBlock:
                 continue
-            except (trio.WouldBlock, trio.EndOfChannel):
+            except trio.EndOfChannel:
                 break
         return pieces
 

@@ -23,12 +23,16 @@ from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from jobtrio.abc import JobStore
     from jobtrio.cli._output import Piece
 
 STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 """The signals that drain, as the log names them."""
+
+LAST_WORD = 1.0
+"""Seconds that the last lines may take where the output is stalled."""
 
 AT_ONCE = 2.0
 """Seconds that running jobs have to be gone after a second signal."""
@@ -65,6 +69,7 @@ class Worker:
         self._plan = plan
         self._as_json = as_json
         self._output = Output()
+        self._told = trio.Event()  # all that happened has been told
 
     async def serve(self) -> int:
         """Work until told to stop, and return the exit code.
@@ -74,29 +79,35 @@ class Worker:
 
         *Cancellation*: running jobs return to their queue.
         """
-        plan = self._plan
         with trio.open_signal_receiver(*STOPPING) as signals:
-            async with jobtrio.open_registry(
-                plan.executors,
-                store=self._store,
-                max_running=plan.max_running,
-                queues=plan.queues,
-                retention=plan.retention,
-                lease=plan.lease,
-                worker=plan.name,
-            ) as registry:
-                log = WorkLog(registry, as_json=self._as_json)
-                await self._say(self._greeting(registry.stats().worker))
-                async with open_background_nursery() as nursery:
+            async with open_background_nursery() as nursery:
+                async with self._open_registry() as registry:
+                    log = WorkLog(registry, as_json=self._as_json)
+                    await self._say(self._greeting(registry.stats().worker))
                     nursery.start_soon(self._tell, log)
                     await self._drain(registry, await anext(signals), signals)
-                await self._write(log.rest())
-                await self._say(log.summary())
+                with trio.move_on_after(LAST_WORD):
+                    await self._told.wait()
+                    await self._say(log.summary())
         return 0
 
+    def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
+        plan = self._plan
+        return jobtrio.open_registry(
+            plan.executors,
+            store=self._store,
+            max_running=plan.max_running,
+            queues=plan.queues,
+            retention=plan.retention,
+            lease=plan.lease,
+            worker=plan.name,
+        )
+
     async def _tell(self, log: WorkLog) -> None:
-        while True:
-            await self._write(await log.next())
+        """Write the log to its end, which is that of the registry."""
+        while pieces := await log.next():
+            await self._write(pieces)
+        self._told.set()
 
     async def _drain(self, registry: jobtrio.JobRegistry, number: int, signals: AsyncIterator[int]) -> None:
         """Start nothing more, and see what runs to its end or back into its queue."""

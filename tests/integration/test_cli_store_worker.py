@@ -70,7 +70,8 @@ def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     job = watcher.error_with("submitted").split()[-1]
     assert watcher.line() == "attempt 1"
     code, out, err = shell.run("cancel", job, "--reason", "no need")
-    assert (code, out, err) == (0, "asked to stop\n", "")
+    assert (code, err) == (0, "")
+    assert out in {"asked to stop\n", "cancelled\n"}  # the worker may be quicker than the second look
     code, _, err = watcher.end()
     assert code == 125
     assert err.startswith("jobtrio: cancelled after ")
