@@ -150,7 +150,7 @@ class Effort:
 
 def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     """Return what each of a living job's operations takes."""
-    tx = Transaction(connection, Identity("w", "session", Retention(finished_jobs=10**9, finished_for=10**12)))
+    tx = Transaction(connection, Identity("w", "session", Retention(finished_jobs=10**9, finished_for=10**12)), "path")
     effort = Effort(connection)
     efforts: dict[str, int] = {}
     entries = [new_entry(retry=RetryPolicy(), tags={"user": "bob"}, job_id=f"job {n}") for n in range(8)]
@@ -165,7 +165,9 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     assert len(claims) == 8
     efforts["append"] = effort.of(lambda: settling.append(tx, claims[0], chunks.encoded(tokens(1, 9))))
     efforts["renew"] = effort.of(lambda: claiming.renew(tx, claims, 60.0))
-    efforts["finish"] = effort.of(lambda: settling.finish(tx, claims[0], Completed(), None, ()))
+    efforts["finish"] = effort.of(
+        lambda: settling.finish(tx, claims[0], settling.Ending(Completed(), None, "null"), ())
+    )
     efforts["retry"] = effort.of(lambda: settling.retry(tx, claims[1], ERROR, 0.0, ()))
     efforts["release"] = effort.of(lambda: settling.release(tx, claims[2], "shutdown", ()))
     efforts["cancel"] = effort.of(lambda: settling.request_cancel(tx, "job 3", "why", 0.0))
@@ -209,7 +211,7 @@ def test_a_backlog_costs_nothing(tmp_path: Path, backlog: dict[str, Any]) -> Non
         location.prepare()
         with closing(location.connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            tx = Transaction(connection, Identity("w", "session", Retention()))
+            tx = Transaction(connection, Identity("w", "session", Retention()), "path")
             inserting.insert(tx, [new_job(new_entry(**backlog)) for _ in range(count)], "first")
             inserting.insert(tx, [new_job(new_entry(job_id=f"job {n}")) for n in range(8)], "second")
             wanted = claiming.Wanted("c", 8, 60.0, {"default": 9, "full": 0}, frozenset({"work"}))
@@ -231,7 +233,7 @@ def test_pruning_goes_in_slices(connection: sqlite3.Connection) -> None:
     while more:
         before = connection.total_changes
         connection.execute("BEGIN")
-        more, _ = pruning.prune(Transaction(connection, identity), until)
+        more, _ = pruning.prune(Transaction(connection, identity, "path"), until)
         connection.execute("COMMIT")
         assert connection.total_changes - before <= pruning.CHUNKS + 5 * pruning.SLICE
         left.append(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])

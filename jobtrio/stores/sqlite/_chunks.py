@@ -85,11 +85,8 @@ def last_number(connection: sqlite3.Connection, job: int) -> int:
     return 0 if row is None else int(row[1])
 
 
-def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep: int) -> int:
-    """Append a job's messages, pass over those that are stored, and drop the oldest beyond ``keep``.
-
-    Returns the number of the last message.
-    """
+def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep: int) -> None:
+    """Append a job's messages, pass over those that are stored, and drop the oldest beyond ``keep``."""
     last = last_number(connection, job)
     fresh = [item for item in items if item[0] > last]
     for chunk in _chunks(fresh):
@@ -102,7 +99,6 @@ def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep
         connection.execute(SQL["insert_chunk"], (job, first, last, f"[{body}]"))
     if last > keep and fresh:
         connection.execute(SQL["trim_chunks"], (job, job, last - keep, last - keep, TRIMMED))
-    return last
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[list[Item]]:

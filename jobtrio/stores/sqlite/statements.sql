@@ -49,6 +49,12 @@ UPDATE jobs SET
     result = ?, history = ?
 WHERE seq = ?;
 
+-- A job that runs has a history, so that its text ends with a bracket behind something.
+-- name: complete
+UPDATE jobs SET
+    state = 'COMPLETED', finished_at = ?, result = ?, history = substr(history, 1, length(history) - 1) || ?
+WHERE seq = ? AND id = ? AND state = 'RUNNING' AND claim = ? AND attempt = ? AND cancel IS NULL;
+
 -- name: ask_to_cancel
 UPDATE jobs SET cancel = ? WHERE seq = ?;
 
