@@ -84,6 +84,12 @@ NOT_STARTED = {
 """The exit codes of programs that were not started, by the type of the error."""
 
 
+def heed_children() -> None:
+    """See that the exit codes of programs can be known, whatever was inherited from whoever started us."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def returncode_of(error: JobError) -> int | None:
     """Return a failed program's exit code, or minus the number of the signal that ended it; None for another error."""
     if error.type != CommandFailedError.__name__ or (match := ENDED.search(error.message)) is None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio.cli import _options
+from jobtrio.cli import _options, _program
 from jobtrio.cli._store import VARIABLE, add_store_options, run_with_store
 from jobtrio.cli._watched_run import RunPlan, WatchedRun
 
@@ -106,9 +105,7 @@ def run(options: argparse.Namespace) -> int:
         options.parser.error("PROGRAM is missing: put it behind --, as in: jobtrio run -- ls -l")
     if not argv[0]:
         options.parser.error("PROGRAM must be a program's name or path; got ''")
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        # Inherited from whoever started us; no exit code could be known.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _program.heed_children()
     options.argv = argv
     if options.store or os.environ.get(VARIABLE):
         # A worker that takes over may have been started elsewhere.

@@ -47,7 +47,7 @@ AT_ONCE = 2.0
 """Seconds after which a second Ctrl-C leaves a job that is kept elsewhere to itself."""
 
 LAST_WORD = 1.0
-"""Seconds that the summary may take after a second Ctrl-C: stderr may be as stalled as the rest."""
+"""Seconds that a line of our own may hold up the rest: stderr may be stalled."""
 
 
 @attrs.frozen
@@ -83,6 +83,7 @@ class WatchedRun:
         self._screen = Screen(attempts=plan.retries + 1, as_json=plan.as_json)
         self._showing = trio.CancelScope()
         self._stopped: int | None = None  # the exit code of what asked the program to stop
+        self._saying: trio.Event | None = None  # a line that is being written
         self._cut_short = False  # whether output was given up
         self._killing = False
 
@@ -134,6 +135,10 @@ class WatchedRun:
         """Write the job's messages as they come, to the end or until nobody wants or can have them."""
 
         async def show(messages: list[Message]) -> None:
+            if self._saying is not None:  # what the program answers comes behind it
+                with trio.move_on_after(LAST_WORD):
+                    await self._saying.wait()
+                self._saying = None
             await self._output.write(self._screen.pieces(messages))
 
         with self._showing:
@@ -158,19 +163,33 @@ class WatchedRun:
             kills = number == signal.SIGQUIT or (number == signal.SIGINT and not first)
             if first:
                 self._stopped = 128 + number
-                # In a task of its own: a stalled terminal or store must not keep the next Ctrl-C waiting.
-                nursery.start_soon(self._cancel, job, STOPPING[signal.Signals(number)], kills)
+                name = STOPPING[signal.Signals(number)]
+                if self._plan.store is not None:
+                    # In a task of its own: a store that is away must not keep the next Ctrl-C waiting.
+                    nursery.start_soon(self._cancel_elsewhere, job, name, kills, nursery)
+                elif await job.cancel(name) and not kills:
+                    self._announce(self._farewell(name), nursery)
             if kills and not self._killing:
                 self._killing = self._cut_short = True
                 self._showing.cancel()
                 nursery.start_soon(self._kill, 128 + number)
 
-    async def _cancel(self, job: jobtrio.Job, name: str, kills: bool) -> None:
+    async def _cancel_elsewhere(self, job: jobtrio.Job, name: str, kills: bool, nursery: trio.Nursery) -> None:
+        if not kills:
+            self._announce(self._farewell(name), nursery)
         try:
-            if await job.cancel(name) and not kills:
-                await self._say(self._farewell(name))
+            await job.cancel(name)
         except JobtrioError as exc:
-            await self._say(f"jobtrio: {name}: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
+            await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
+
+    def _announce(self, line: str, nursery: trio.Nursery) -> None:
+        """Say a line before what the program answers, yet without waiting: a terminal may be stalled."""
+        self._saying = trio.Event()
+        nursery.start_soon(self._say_farewell, line, self._saying)
+
+    async def _say_farewell(self, line: str, said: trio.Event) -> None:
+        await self._say(line)
+        said.set()
 
     async def _kill(self, exit_code: int) -> None:
         """Kill the program until the job has ended: it may have started something in the meantime."""

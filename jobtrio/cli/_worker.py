@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from jobtrio._policies import Retention
-from jobtrio.cli import _options
+from jobtrio.cli import _options, _program
 from jobtrio.cli._executors import load_executors
 from jobtrio.cli._store import add_store_options, run_with_store
 from jobtrio.cli._working import Worker, WorkerPlan
@@ -99,6 +99,7 @@ def _add_retention(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Work until told to stop, and return the exit code."""
+    _program.heed_children()
     options.loaded = load_executors(options, options.executors)
     return run_with_store(options, work, make=True, quiet=False)
 

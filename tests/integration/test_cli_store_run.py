@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,3 +107,28 @@ def test_queue(shell: Shell, tmp_path: Path) -> None:
     code, out, _ = shell.run("run", "--queue", "builds", "--", "echo", "second")
     assert (code, out) == (0, "second\n")
     assert shell.value("show", first)["job"]["state"] == "COMPLETED"
+
+
+def test_interrupt_while_the_store_is_away(shell: Shell) -> None:
+    """With the store away a second Ctrl-C kills the program and ends the command all the same."""
+    command = shell.start("run", "--", "sh", "-c", "echo pid $$; exec sleep 60")
+    pid = int(command.line().split()[1])
+    holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        command.send(signal.SIGINT)
+        command.error_with("Ctrl-C kills it")
+        command.send(signal.SIGINT)
+        code = command.end()[0]
+    finally:
+        holder.close()
+    assert code == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_runs_its_own_job_alone(shell: Shell) -> None:
+    """In a queue of its own a run starts no other job of the store, though it could."""
+    other = shell.submit("run_command", "--payload", '{"argv": ["true"]}')
+    assert shell.run("run", "--", "sleep", "0.2")[0] == 0
+    assert shell.value("show", other)["job"]["state"] == "QUEUED"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
+import trio
 
 import jobtrio
+from jobtrio._subscription import Subscription
+from jobtrio._token_log import TokenLog
 from jobtrio.cli._follow import Sieve, follow
 
 LOST = jobtrio.JobError("lost", "LeaseLost", "gone")
@@ -76,3 +81,50 @@ async def test_follow(after: int) -> None:
         await follow(registry, job, show, after=after)
     numbers = [message.seq for message in seen if not isinstance(message, jobtrio.Gap)]
     assert numbers == [*range(after + 1, 4), 4]
+
+
+class Moving:
+    """Stands for a job whose stream moves, and for its registry: each log but the last is cut off."""
+
+    id = "a"
+
+    def __init__(self, *streams: list[jobtrio.Message], kept: bool = True) -> None:
+        self._kept = kept
+        self._logs = []
+        for stream in streams:
+            log = TokenLog(100)
+            log.extend(stream)
+            log.cut_off("moved")
+            self._logs.append(log)
+
+    def subscribe(self, **options: Any) -> Subscription:
+        return Subscription(self._logs.pop(0), **options)
+
+    async def get(self, job_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self._kept:
+            raise jobtrio.UnknownJobError(job_id)
+
+
+async def seen_of(job: Any) -> list[jobtrio.Message]:
+    """Return all that is handed over of a job."""
+    seen: list[jobtrio.Message] = []
+
+    async def show(messages: list[jobtrio.Message]) -> None:
+        seen.extend(messages)
+
+    await follow(job, job, show)
+    return seen
+
+
+async def test_stream_that_moves() -> None:
+    """Where this process lost the job, the stream goes on behind what was shown, with the restart."""
+    restart = jobtrio.Restart(2, 1, LOST, 0)
+    second = [*tokens(1, 1), restart, *tokens(3, 4, attempt=2), jobtrio.End(5, jobtrio.Completed())]
+    assert await seen_of(Moving(tokens(1, 3), second)) == [*tokens(1, 3), *second[1:]]
+
+
+async def test_stream_that_is_gone() -> None:
+    """A stream that is cut off because the job is no longer kept is an error."""
+    with pytest.raises(jobtrio.UnknownJobError):
+        await seen_of(Moving(tokens(1, 3), tokens(1, 3), kept=False))
