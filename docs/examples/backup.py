@@ -13,7 +13,7 @@ executors = jobtrio.Executors()
 
 @executors.register("count")
 async def count(job: jobtrio.JobContext) -> None:
-    for n in range(20):
+    for n in range(40):
         await job.send(n)
         await trio.sleep(0.05)
 
@@ -37,7 +37,8 @@ async def main() -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore("jobs.db")) as registry:
         running = await registry.submit("count")
         await registry.submit("count", delay=3600)
-        await trio.sleep(0.3)
+        async with running.subscribe() as messages:
+            await messages.receive()  # it has begun
         await trio.to_thread.run_sync(vacuum_into, "jobs.db", "vacuumed.db")
         await trio.to_thread.run_sync(back_up, "jobs.db", "backed-up.db")
         print("the job that ran meanwhile:", await running.wait())
