@@ -23,7 +23,7 @@ from jobtrio._events import Events
 from jobtrio._leases import Leases
 from jobtrio._outage import try_for
 from jobtrio._ringer import Ringer
-from jobtrio._runner import Runner
+from jobtrio._runner import HARD_EXIT, Runner
 from jobtrio._settlement import CANCELLED, SHUTDOWN
 from jobtrio._submission import Submissions
 from jobtrio._tail import Tails
@@ -188,6 +188,10 @@ class RegistryCore:
         self._dispatcher.closing = True
         for attempt in list(self._runner.running.values()):
             attempt.stop(SHUTDOWN, grace)
+        if self._dispatcher.is_claiming:
+            with trio.move_on_after(HARD_EXIT):  # what is claimed meanwhile is given back rather than left to lapse
+                while self._dispatcher.is_claiming:
+                    await self._changes.park()
         while self._runner.running:
             await self._changes.park()
         await self.store.abandon(SHUTDOWN)

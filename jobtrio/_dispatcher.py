@@ -111,9 +111,14 @@ class Dispatcher:
             self.work_ready()
             return due
         free, room = self._free(), self._room()
-        if free > 0 and (room is None or room):
+        if self.is_claiming or (free > 0 and (room is None or room)):
             await self._claim(free, room)
         return due
+
+    @property
+    def is_claiming(self) -> bool:
+        """Whether a call to claim jobs has not been answered yet, so that some may be held without being known here."""
+        return self._unanswered is not None
 
     async def _claim(self, free: int, room: dict[str, int] | None) -> None:
         """Claim and start; a call whose answer was lost is repeated as it was, so that what it claimed is found."""
@@ -122,6 +127,8 @@ class Dispatcher:
         claim_id, asked, limit, room = self._unanswered
         claims = await self._store.claim(claim_id, limit=limit, lease=self._lease, room=room, executors=self._executors)
         self._unanswered = None
+        if self.closing:
+            self._on_gone()  # whoever closes waits for this answer
         for claim in claims:
             before = self._runner.running.get(claim.entry.id)
             if before is None:
