@@ -142,6 +142,13 @@ class Attempt:
                         self._fail(scope)
         except BaseException as exc:
             group = exc
+        else:
+            stopped = scope.cancel_called or self.is_timed_out or self._cause is not None
+            # The checker does not see that the nursery's body may have assigned it.
+            if raised is None and not stopped:  # type: ignore[redundant-expr, unused-ignore]
+                self.over = True
+                context.close()
+                return Returned(result)
         try:
             cut = scope.cancel_called  # asked before the deadline is: in between, the deadline may pass
             timed_out = self.is_timed_out

@@ -133,7 +133,7 @@ class RegistryCore:
             # Bounded by close(): the jobs of a cancelled program are stopped by it, in order, not all at once.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as services:
-                    self._tails.nursery = services
+                    self._tails.nursery = self._runner.services = services
                     services.start_soon(self._prune)
                     services.start_soon(self._ringer.run)
                     if self.store.durable:
@@ -146,6 +146,7 @@ class RegistryCore:
         finally:
             self._tails.nursery = self._dispatcher.jobs = None
             self._served.set()
+            self._look_again()  # attempts that an exit has torn down are gone without a word
 
     async def _dispatch(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -192,7 +192,11 @@ class Dispatcher:
             self._starting -= 1
             attempt = self._claim_one()
         while attempt is not None:
-            await self._runner.run(attempt)
+            try:
+                await self._runner.run(attempt)
+            except BaseException:
+                self.closing = True  # all is torn down: nothing starts any more
+                raise
             self._on_gone()
             if not self._store.claims_at_once:
                 self.ring()
@@ -205,6 +209,8 @@ class Dispatcher:
     def _is_context_untouched(self) -> bool:
         """Whether the current task's context variables hold the very objects that they began with."""
         now = contextvars.copy_context()
+        if not now and not self._context:
+            return True
         return len(now) == len(self._context) and all(
             self._context.get(variable, now) is value for variable, value in now.items()
         )

@@ -6,7 +6,6 @@ comes by any of it.
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -159,8 +158,3 @@ class JobRecord:
 def moment(timestamp: float) -> datetime:
     """Return a wall-clock time in seconds as an aware UTC datetime."""
     return datetime.fromtimestamp(timestamp, UTC)
-
-
-def maybe_moment(timestamp: float) -> datetime | None:
-    """Return `moment` of ``timestamp``, or None for NaN, which stands for "not yet"."""
-    return None if math.isnan(timestamp) else moment(timestamp)

@@ -22,6 +22,7 @@ from jobtrio._settlement import (
     Finish,
     GiveBack,
     LetGo,
+    NextStep,
     Stopped,
     Verdict,
     describe,
@@ -48,6 +49,7 @@ class Runner:
     Attributes:
         running: Each job's attempt, from its claim until its end is published.
         by_queue: How many of them there are, by queue.
+        services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Runner:
     ) -> None:
         self.running: dict[str, Attempt] = {}
         self.by_queue: dict[str, int] = {}
+        self.services: trio.Nursery | None = None
         self._store = store
         self._durable = store.durable
         self._resolve = resolve
@@ -92,7 +95,12 @@ class Runner:
                 except BaseException:
                     await self._abandon(attempt, None)
                     raise
-                await self._follow(attempt, verdict, None)
+                step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
+                if type(step) is Finish:  # the way of most jobs, without a detour
+                    attempt.decided = True
+                    await self._store.finish(attempt.claim, step.outcome, error=step.error)
+                else:
+                    await self._take(attempt, step, None)
         finally:
             self._forget(attempt.claim.entry)
 
@@ -105,24 +113,25 @@ class Runner:
             del self.by_queue[entry.plan.queue]
 
     async def _run_spooled(self, attempt: Attempt) -> None:
-        entry, log = attempt.claim.entry, self._open_log(attempt.claim.entry)
         if attempt.claim.attempt > 1:
-            await self._catch_up(entry, log, attempt.is_stopped)  # its numbers go on where those of others ended
-        spool = Spool(self._store, attempt.claim, log)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hand_over, attempt, spool)
-            try:
-                verdict = await attempt.run(self._resolve, self._open_log, self._save_state, spool.check)
-            except BaseException:
-                await self._abandon(attempt, spool)
-                raise
-            nursery.cancel_scope.cancel()
-        await self._follow(attempt, verdict, spool)
+            entry = attempt.claim.entry  # its numbers go on where those of others ended
+            await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
+        spool = Spool(self._store, attempt.claim)
 
-    @staticmethod
-    async def _hand_over(attempt: Attempt, spool: Spool) -> None:
-        await spool.run()
-        attempt.stop(LOST, 0.0)  # it has returned, so the store has refused a batch
+        def open_log(entry: JobEntry) -> TokenLog:
+            log = self._open_log(entry)
+            if spool.begin(log) and self.services is not None:
+                self.services.start_soon(spool.run, partial(attempt.stop, LOST, 0.0))
+            return log
+
+        try:
+            verdict = await attempt.run(self._resolve, open_log, self._save_state, spool.check)
+        except BaseException:
+            spool.stop()
+            await self._abandon(attempt, spool)
+            raise
+        spool.stop()
+        await self._follow(attempt, verdict, spool)
 
     async def _abandon(self, attempt: Attempt, spool: Spool | None) -> None:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""
@@ -138,12 +147,18 @@ class Runner:
     # -- what follows an attempt
 
     async def _follow(self, attempt: Attempt, verdict: Verdict, spool: Spool | None) -> None:
+        entry = attempt.claim.entry
+        await self._take(attempt, settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable), spool)
+
+    async def _take(self, attempt: Attempt, step: NextStep, spool: Spool | None) -> None:
         claim = attempt.claim
         entry = claim.entry
-        step = settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable)
         match step:
             case Finish():
-                await self._finish(attempt, _storable(step, spool), spool)
+                step = _storable(step, spool)
+                attempt.decided = True
+                finish = partial(self._store.finish, claim, step.outcome, error=step.error, messages=_rest(spool))
+                await self._write(attempt, finish, spool)
             case Again(error=error, delay=delay):
                 retry = partial(self._store.retry, claim, error, delay, messages=_rest(spool))
                 if await self._write(attempt, retry, spool) and entry.outcome is None:
@@ -156,14 +171,6 @@ class Runner:
                     self._let_go(entry)  # what was shown here and not stored is not part of the stream
             case _:
                 assert_never(step)
-
-    async def _finish(self, attempt: Attempt, step: Finish, spool: Spool | None) -> None:
-        attempt.decided = True
-        if not self._durable:
-            await self._store.finish(attempt.claim, step.outcome, error=step.error)
-            return
-        finish = partial(self._store.finish, attempt.claim, step.outcome, error=step.error, messages=_rest(spool))
-        await self._write(attempt, finish, spool)
 
     async def _write(self, attempt: Attempt, write: Callable[[], Awaitable[bool]], spool: Spool | None) -> bool:
         """Write what becomes of a job, however long that takes; tell whether its claim still held it."""

@@ -16,6 +16,8 @@ from jobtrio._codec import encode_value
 from jobtrio._outage import keep_trying
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobtrio._messages import Message
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim, JobStore
@@ -28,38 +30,57 @@ WINDOW = 0.015
 
 
 class Spool:
-    """The way from one attempt's log to the store."""
+    """The way from one attempt's log to the store; idle until the attempt begins to send."""
 
-    def __init__(self, store: JobStore, claim: Claim, log: TokenLog) -> None:
+    def __init__(self, store: JobStore, claim: Claim) -> None:
         self._store = store
         self._claim = claim
+        self._log: TokenLog | None = None
+        self._saved = 0
+        self._scope = trio.CancelScope()
+
+    def begin(self, log: TokenLog) -> bool:
+        """Hand over what comes behind the log's last message; tell whether `run` has to be started for that."""
+        if self._log is not None:
+            return False
         self._log = log
         self._saved = log.last
+        return True
 
-    async def run(self) -> None:
-        """Hand over messages as they come, until cancelled or until the claim is lost.
+    async def run(self, on_refused: Callable[[], object]) -> None:
+        """Hand over messages as they come, until stopped; call ``on_refused`` once the store says the claim is lost.
 
         Cancellation: a batch under way may have been stored; `rest` gives it again, and the store passes over it.
         """
+        with self._scope:
+            if not await self._hand_over():
+                on_refused()
+
+    def stop(self) -> None:
+        """Hand over nothing more; what is left is given by `rest`."""
+        self._scope.cancel(reason="the attempt is over")
+
+    async def _hand_over(self) -> bool:
+        assert self._log is not None  # begin() was called
         while True:
             await self._log.wait_beyond(self._saved)
             await trio.sleep(WINDOW)
-            while batch := self._next(BATCH):
+            while batch := self._next(self._log, BATCH):
                 if not await keep_trying(partial(self._store.append_messages, self._claim, batch), _never):
-                    return
+                    return False
                 self._saved += len(batch)
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""
-        return self._next(self._log.last - self._saved)
+        return [] if self._log is None else self._next(self._log, self._log.last - self._saved)
 
     def check(self, value: Any) -> None:
         """Raise `PayloadError` unless ``value`` can be stored."""
         encode_value("what is sent or returned", value)
 
-    def _next(self, most: int) -> list[Message]:
-        self._saved = max(self._saved, self._log.lost_before(self._saved, lossless=False))
-        return self._log.slice(self._saved, most)
+    def _next(self, log: TokenLog, most: int) -> list[Message]:
+        self._saved = max(self._saved, log.lost_before(self._saved, lossless=False))
+        return log.slice(self._saved, most)
 
 
 def _never() -> bool:

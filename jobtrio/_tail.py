@@ -15,12 +15,14 @@ import attrs
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._messages import End
 from jobtrio._outage import keep_trying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobtrio._entry import JobEntry
+    from jobtrio._messages import Message
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import JobStore
 
@@ -117,12 +119,17 @@ class Tails:
         before = log.last
         try:
             messages = await self._store.read_messages(tail.job_id, before, PIECE)
-            if entry is not None and (fresh := await self._store.load(tail.job_id)) is not None:
-                self._refresh(entry, fresh)  # before the end is seen, so that the record has it by then
+            fresh = None if entry is None else await self._store.load(tail.job_id)  # no older than the messages
         except StoreUnavailableError:
             return False
         if messages is None:
             log.cut_off("the job is no longer kept by its store")
             return False
+        if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
+            self._refresh(entry, fresh)  # the record and the stream end in one step
         log.extend(messages)
         return log.last > before
+
+
+def _ends(messages: list[Message]) -> bool:
+    return bool(messages) and isinstance(messages[-1], End)

@@ -217,14 +217,14 @@ class TokenLog:
 
     def remove_lossless(self, subscription: Subscription) -> None:
         """Stop waiting for ``subscription``."""
-        if self._lossless is not None:
-            self._lossless.discard(subscription)
+        assert self._lossless is not None  # it was added
+        self._lossless.discard(subscription)
         self.room_made()
 
     def room_made(self) -> None:
         """Let a waiting `send` look again: a lossless consumer has read on, or has left."""
-        if self._room is not None:
-            self._room.unpark_all()
+        assert self._room is not None  # there was one
+        self._room.unpark_all()
 
     @property
     def is_full(self) -> bool:

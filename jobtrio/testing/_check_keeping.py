@@ -40,13 +40,13 @@ async def check_find(open_store: OpenStore) -> None:
         records = await a.store.find(JobQuery())
         assert ids(records) == [f"{n:02}" for n in range(24)]
         states = [frozenset(map(JobState, names)) for names in (["RUNNING"], ["QUEUED", "COMPLETED"], ["FAILED"])]
-        tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}, {"no": "x"}]
+        tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}]
         for query in map(JobQuery, *zip(*product([None, *states], tag_sets, QUEUES, EXECUTORS), strict=True)):
             assert await b.store.find(query) == [record for record in records if _matches(record, query)], query
 
 
-QUEUES = (None, "x", "y", "z")
-EXECUTORS = (None, "a", "c", "d")
+QUEUES = (None, "x", "z")
+EXECUTORS = (None, "a", "d")
 
 
 def _matches(record: JobRecord, query: JobQuery) -> bool:
@@ -203,25 +203,23 @@ async def check_prune_by_count(open_store: OpenStore) -> None:
 
 
 async def check_prune_by_age(open_store: OpenStore) -> None:
-    """Ended jobs are removed when they are too old, and `prune` says when that is."""
-    async with open_worker(open_store, Retention(finished_for=2 * SHORT)) as worker:
+    """Ended jobs are removed when they are too old, beside those that live."""
+    async with open_worker(open_store, Retention(finished_for=SHORT)) as worker:
         living = await worker.start()
-        assert await worker.store.prune() >= 0
         ended = await worker.start()
         await worker.store.finish(ended, Completed())
-        assert 0 <= await worker.store.prune() <= 2 * SHORT
-        await worker.pass_time(3 * SHORT)
+        await worker.pass_time()
         await worker.store.prune()
         await _check_gone(worker, ended.entry.id)
         assert ids(await worker.store.find(JobQuery())) == [living.entry.id]
 
 
 async def check_nothing_is_pruned_too_early(open_store: OpenStore) -> None:
-    """With nothing too many or too old, nothing is removed."""
-    async with open_worker(open_store) as worker:
+    """With nothing too many or too old, nothing is removed, and `prune` says when something will be."""
+    async with open_worker(open_store, Retention(finished_for=LEASE)) as worker:
         for _ in range(3):
             await worker.store.finish(await worker.start(), Completed())
-        assert await worker.store.prune() > LEASE
+        assert LEASE / 2 < await worker.store.prune() <= LEASE
         assert len(await worker.store.find(JobQuery())) == 3
 
 

@@ -30,6 +30,7 @@ async def check_renewed_leases_last(open_store: OpenStore) -> None:
         await b.pass_time(LONG)
         assert (await b.record(renewed.entry.id)).state == JobState.RUNNING
         assert (await b.record(left.entry.id)).state == JobState.QUEUED
+        assert LONG < await b.store.advance() <= 5 * LONG
         assert await a.store.finish(renewed, Completed())
 
 
@@ -39,7 +40,6 @@ async def check_lapse(open_store: OpenStore) -> None:
         claim = await a.start(lease=SHORT)
         job_id = claim.entry.id
         await a.store.append_messages(claim, tokens(1, 2))
-        assert 0 <= await b.store.advance() <= SHORT
         await b.pass_time()
         *sent, restart = await b.stream(job_id)
         assert sent == tokens(1, 2)

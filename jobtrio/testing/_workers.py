@@ -38,8 +38,8 @@ StoreCheck: TypeAlias = Callable[[OpenStore], Awaitable[None]]
 LEASE = 60.0
 """Seconds of a lease, or of a delay, that is not over before a check is."""
 
-SHORT = 0.2
-"""Seconds of one that is to be over soon."""
+SHORT = 0.3
+"""Seconds of one that is to be over soon, though not before the next call or two, on a slow machine too."""
 
 ERROR = JobError("exception", "ValueError", "it 'failed'\x00", "Traceback …\n  😀")
 """What an attempt failed with."""

@@ -58,7 +58,10 @@ HOW = ("away", "hanging", "renew fails", "renew hangs")
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("latency", [0.01, 1.0])
 @pytest.mark.parametrize("offset", [0.0, 1.0, 2.0, 2.5, 2.9, 3.1, 4.0])
-async def test_stopped_in_time(autojump_clock: MockClock, how: str, latency: float, offset: float) -> None:
+@pytest.mark.parametrize("renewed_for", [0.0, 2.3 * LEASE])
+async def test_stopped_in_time(
+    autojump_clock: MockClock, how: str, latency: float, offset: float, renewed_for: float
+) -> None:
     """A run whose worker can't renew is gone a margin before its lease is over, not much earlier than need be."""
     server = Server()
     left: list[float] = []
@@ -69,6 +72,7 @@ async def test_stopped_in_time(autojump_clock: MockClock, how: str, latency: flo
     async def work(job: JobContext) -> None:
         if job.attempt > 1:
             return
+        await trio.sleep(renewed_for)
         cut_off(store, how)
         try:
             await trio.sleep_forever()
@@ -82,7 +86,7 @@ async def test_stopped_in_time(autojump_clock: MockClock, how: str, latency: flo
     async with jobtrio.open_registry(watched, store=store, lease=LEASE) as registry:
         await trio.sleep(offset)  # the rounds of renewal go on meanwhile
         job = await registry.submit("work")
-        with trio.fail_after(3 * LEASE):
+        with trio.fail_after(5 * LEASE):
             await gone.wait()
         # By its own clock the lease began when it was asked for, a latency before it did.
         assert 0.05 * LEASE < left[0] < 0.2 * LEASE + latency

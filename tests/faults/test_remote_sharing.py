@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 from remote_store import RemoteStore, Server
 
@@ -64,6 +66,20 @@ async def test_end_to_end(autojump_clock: MockClock) -> None:
         assert (record.state, record.result, record.worker) == ("COMPLETED", {"sent": 3}, "w")
         assert [line.state for line in await registry.history(job.id)] == ["QUEUED", "RUNNING", "COMPLETED"]
         assert await store.read_messages(job.id, 0, 100) == counted(3)
+
+
+async def test_what_runs_here_is_not_read_from_the_store(autojump_clock: MockClock) -> None:
+    """A job that runs where it is watched is watched without asking the store."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("count", 100)
+        with job.subscribe() as messages:
+            await messages.receive()
+            before = len(store.network.calls)
+            for _ in range(98):
+                await messages.receive()
+            assert "read_messages" not in store.network.calls[before:]
+        await job.wait()
 
 
 async def test_retries(autojump_clock: MockClock) -> None:
@@ -143,22 +159,76 @@ async def test_nobody_watches_any_more(autojump_clock: MockClock) -> None:
         job = await here.submit("count", 2)
         job_id = job.id
         messages = job.subscribe()
+        others = [job.subscribe() for _ in range(10)]
         with trio.move_on_after(3):
             await job.wait()
         del job
         before = len(store.network.calls)
         await trio.sleep(3)
-        assert store.network.calls[before:].count("read_messages") > 3
+        assert 3 < store.network.calls[before:].count("read_messages") <= 12  # one look in 0.25 s for all of them
         again = await here.get(job_id)
+        more = again.subscribe()
+        await trio.sleep(1)
         async with jobtrio.open_registry(executors, store=RemoteStore(server)):
-            assert [message async for message in messages] == counted(2)
+            for subscription in (messages, more, *others):
+                assert [message async for message in subscription] == counted(2)
             assert await again.wait() == Completed({"sent": 2})
+        before = len(store.network.calls)
+        await trio.sleep(10)
+        assert "read_messages" not in store.network.calls[before:]  # it has ended
         job = await here.submit("count", 2)
         messages = job.subscribe()
         await trio.sleep(1)
-        del job, messages, again
+        del job, messages, again, others, more, subscription
         await trio.sleep(1)
         before = len(store.network.calls)
         await trio.sleep(10)
         assert "read_messages" not in store.network.calls[before:]
         assert len(here) == 0
+
+
+async def test_removed_while_watched(autojump_clock: MockClock) -> None:
+    """Who watches a job that is removed before its end arrived here gets an error; the end, if it was read, stands."""
+    server = Server()
+    store = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=store, queues={}) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as there,
+    ):
+        lost, seen = await here.submit("count", 9), await here.submit("count", 2)
+        with lost.subscribe() as messages:
+            assert await seen.wait() == Completed({"sent": 2})
+            store.network.away = True
+            for job in (lost, seen):
+                await (await there.get(job.id)).wait()
+                await there.remove(job.id)
+            store.network.away = False
+            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError, match="no longer kept"):
+                async for _ in messages:
+                    pass
+        with pytest.raises(trio.BrokenResourceError, match="no longer kept"):
+            await lost.wait()
+        assert await seen.wait() == Completed({"sent": 2})
+
+
+async def test_record_and_stream_end_together(autojump_clock: MockClock) -> None:
+    """A watcher's record says that the job has ended when its stream does, not before and not later."""
+    server = Server()
+    store = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=store, queues={}) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server)),
+    ):
+        for slow in ("read_messages", "load"):
+            store.network.slow = {slow: 0.17}  # the job ends while an answer is under way
+            job = await here.submit("count", 3)
+            seen: list[jobtrio.Message] = []
+            with job.subscribe() as messages:
+                for _ in range(200):
+                    await trio.sleep(0.01)
+                    with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                        while True:
+                            seen.append(messages.receive_nowait())
+                    assert (job.outcome is not None) == (seen[-1:] == counted(3)[-1:])
+            assert seen == counted(3)
+            assert job.state == JobState.COMPLETED

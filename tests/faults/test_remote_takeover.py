@@ -341,3 +341,24 @@ async def test_expired_under_a_watcher(autojump_clock: MockClock) -> None:
         assert outcome.error.kind == "expired"
         assert there.outcome == outcome
         assert there.state == job.state == JobState.FAILED
+
+
+@pytest.mark.parametrize("how", ["leaving", "shutdown"])
+async def test_leaving_while_claiming(autojump_clock: MockClock, how: str) -> None:
+    """What was claimed by a call whose reply was under way when its worker left goes back to the queue at once."""
+    server = Server()
+    a, b, watcher = Worker(server, "a"), Worker(server, "b"), Worker(server, "watcher")
+    async with watcher.open(queues={}) as here:
+        async with a.open() as first:
+            await trio.sleep(1)
+            a.store.network.slow["claim"] = 1
+            job = await here.submit("work")
+            await trio.sleep(0.5)
+            assert (await here.get(job.id)).state == JobState.RUNNING
+            if how == "shutdown":
+                await first.shutdown()
+                assert (await here.get(job.id)).state == JobState.QUEUED
+        assert (await here.get(job.id)).state == JobState.QUEUED
+        assert not a.runs
+        async with b.open():
+            assert await job.wait() == Completed("b")

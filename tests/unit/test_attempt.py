@@ -343,17 +343,40 @@ async def test_stopped(cause: str, executor: Executor, autojump_clock: MockClock
     assert trio.current_time() == 1
 
 
-async def test_stopped_before_it_began() -> None:
+@pytest.mark.parametrize("cause", [CANCELLED, SHUTDOWN, LOST])
+async def test_stopped_before_it_began(cause: str) -> None:
     """An attempt that is stopped before its task came to run never enters the executor."""
 
     async def executor(job: JobContext) -> None:
         raise AssertionError("entered")
 
     attempt = new_attempt()
-    assert attempt.stop(CANCELLED, 60)
-    assert shown(await run(attempt, executor)) == ("stopped", CANCELLED, None)
+    assert attempt.stop(cause, 60)
+    assert shown(await run(attempt, executor)) == ("stopped", cause, None)
     assert attempt.over
     assert not attempt.stop(CANCELLED, 0)
+
+
+async def test_a_lost_attempt_sends_nothing(autojump_clock: MockClock) -> None:
+    """Once the lease is lost, what the attempt still sends raises, also in a shield."""
+    errors: list[str] = []
+
+    async def executor(job: JobContext) -> None:
+        await job.send("before")
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                for call in (job.send, job.save_state):
+                    try:
+                        await call("after")
+                    except JobEndedError as exc:
+                        errors.append(exc.job_id)
+
+    for cause, expected in [(LOST, ["id", "id"]), (CANCELLED, [])]:
+        errors.clear()
+        await stopped_after(new_attempt(), executor, 1, (cause, 0))
+        assert errors == expected
 
 
 async def test_what_a_stopped_clean_up_raises(autojump_clock: MockClock) -> None:

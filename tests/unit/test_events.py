@@ -134,6 +134,13 @@ async def test_nothing_is_kept_for_nobody(leave: str) -> None:
     assert later.receive_nowait().job_id == "3"
 
 
+async def test_nobody_has_ever_listened() -> None:
+    """Where nobody listens a change is kept nowhere."""
+    events = Events()
+    events.publish(change(1))
+    assert not is_kept(events)
+
+
 async def test_closing_one_of_two() -> None:
     """A listener that leaves does not end the others."""
     events = Events()

@@ -374,6 +374,21 @@ async def test_a_token_without_text() -> None:
             assert [line async for line in lines] == ["<a Unshowable whose text raised RuntimeError>", "[DONE]"]
 
 
+async def test_only_tokens_are_text(autojump_clock: MockClock) -> None:
+    """Progress and restarts are no lines; the tokens of all attempts are."""
+
+    async def executor(job: JobContext) -> None:
+        job.progress(1)
+        await job.send(job.attempt)
+        if job.attempt == 1:
+            raise ValueError
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job(retry=jobtrio.RetryPolicy())
+        async with registry.execute_and_stream(job.id, executor) as lines:
+            assert [line async for line in lines] == ["1", "2", "[DONE]"]
+
+
 async def test_leaving_early_cancels_nothing() -> None:
     """Whoever leaves the block early leaves the job running."""
     async with jobtrio.open_registry() as registry:

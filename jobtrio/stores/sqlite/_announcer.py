@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobtrio.abc import StoreListener
+    from jobtrio.stores.sqlite._hints import Hints
     from jobtrio.stores.sqlite._inserting import Placed
-    from jobtrio.stores.sqlite._transaction import Hints
 
 _HOLDERS: Final = frozenset({"plan", "log", "payload", "metadata", "tags", "saved_state"})
 """What an entry keeps as its holder has it."""
@@ -90,6 +90,12 @@ class Announcer:
         entry.order = entry.ticket = place.order
         entry.submission = submission
         entry.state, entry.due, entry.expires = place.state, place.due, place.expires
+        self._listener.changed(entry)
+
+    def ended(self, entry: JobEntry, step: JobEntry) -> None:
+        """Bring a running job's entry to its end: ``step`` has what changed, and the one new line of the history."""
+        entry.state, entry.outcome, entry.finished_at = step.state, step.outcome, step.finished_at
+        entry.steps = [*(entry.steps or ()), *(step.steps or ())]
         self._listener.changed(entry)
 
     def learned(self, entry: JobEntry, stored: JobEntry) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -166,9 +167,9 @@ class Calls:
         """Give one thread the sign to stop, behind all calls so far."""
         self._queue.put(None)
 
-    def deliver(self, calls: Sequence[Call]) -> None:
-        """Have Trio's thread heed the answers of these calls, in order."""
-        self.run_in_trio(lambda: self._conclude(calls))
+    def deliver(self, calls: Sequence[Call], then: Callable[[], object] | None = None) -> None:
+        """Have Trio's thread heed the answers of these calls, in order, and then call ``then``."""
+        self.run_in_trio(partial(self._conclude, calls, then))
 
     def run_in_trio(self, function: Callable[[], object]) -> None:
         """Have Trio's thread call a function, unless Trio has ended."""
@@ -177,7 +178,9 @@ class Calls:
         except trio.RunFinishedError:
             pass
 
-    def _conclude(self, calls: Sequence[Call]) -> None:
+    def _conclude(self, calls: Sequence[Call], then: Callable[[], object] | None) -> None:
         for call in calls:
             self._close(call)
             call.conclude()
+        if then is not None:
+            then()

@@ -35,14 +35,13 @@ def has_reset_error(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> b
 
 
 def warn_of_reset_error() -> None:
-    """Log, once a process, that several processes on one file are safer with a newer SQLite."""
+    """Log, once a process, that a file which several processes have open is safer with a newer SQLite."""
     global _has_warned  # noqa: PLW0603 - a fact about the process
     if not _has_warned and has_reset_error():
         _has_warned = True
         log.warning(
-            "SQLite %s may, very rarely, damage a file that several processes write at once (the WAL-reset bug, mended "
-            "in 3.44.6, 3.50.7 and 3.51.3). jobtrio's own processes make their checkpoints so that they don't meet it; "
-            "other programs that write to the file may.",
+            "several processes have one file open, and SQLite %s may, very rarely, damage it then (the WAL-reset bug, "
+            "mended in 3.44.6, 3.50.7 and 3.51.3): jobtrio's own checkpoints avoid it, those of other programs may not",
             sqlite3.sqlite_version,
         )
 

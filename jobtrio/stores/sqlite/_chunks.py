@@ -6,6 +6,7 @@ may append.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
 
 import msgspec
@@ -84,11 +85,8 @@ def last_number(connection: sqlite3.Connection, job: int) -> int:
     return 0 if row is None else int(row[1])
 
 
-def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep: int) -> int:
-    """Append a job's messages, pass over those that are stored, and drop the oldest beyond ``keep``.
-
-    Returns the number of the last message.
-    """
+def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep: int) -> None:
+    """Append a job's messages, pass over those that are stored, and drop the oldest beyond ``keep``."""
     last = last_number(connection, job)
     fresh = [item for item in items if item[0] > last]
     for chunk in _chunks(fresh):
@@ -101,7 +99,6 @@ def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep
         connection.execute(SQL["insert_chunk"], (job, first, last, f"[{body}]"))
     if last > keep and fresh:
         connection.execute(SQL["trim_chunks"], (job, job, last - keep, last - keep, TRIMMED))
-    return last
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -126,18 +123,19 @@ def read(connection: sqlite3.Connection, job: int, after: int, limit: int) -> li
     """Return up to ``limit`` kept messages behind number ``after``, behind a `Gap` where some are not kept."""
     messages: list[Message] = []
     size = 0
-    for first, last, body in connection.execute(SQL["chunks"], (job, job, after + 1)):
-        if last <= after:
-            continue
-        if first > after + 1 and not messages:
-            messages.append(Gap(after + 1, first - 1))
-        parts = decode_value(body)
-        start = max(0, after + 1 - first)
-        for n in range(start, min(len(parts), start + limit - len(messages))):
-            messages.append(_message(first + n, parts[n]))
-        size += len(body)
-        if len(messages) >= limit or size > READ_TEXT:
-            break
+    with closing(connection.execute(SQL["chunks"], (job, job, after + 1))) as chunks:
+        for first, last, body in chunks:
+            if last <= after:
+                continue
+            if first > after + 1 and not messages:
+                messages.append(Gap(after + 1, first - 1))
+            parts = decode_value(body)
+            start = max(0, after + 1 - first)
+            stop = start + limit - len(messages)
+            messages += (_message(first + n, part) for n, part in enumerate(parts[start:stop], start))
+            size += len(body)
+            if len(messages) >= limit or size > READ_TEXT:
+                break
     return messages
 
 

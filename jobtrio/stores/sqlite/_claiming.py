@@ -85,16 +85,17 @@ def claim(tx: Transaction, wanted: Wanted) -> Claimed:
     entries = _choose(tx, wanted)
     now = time.time()
     until = time.monotonic() + wanted.lease
+    rows = []
     for entry in entries:
         steps.start(entry, claim=wanted.claim_id, worker=tx.identity.worker, now=now)
         entry.lease_until = until
-        tx.run(
-            SQL["start"],
+        rows.append(
             (
                 *(str(entry.state), entry.attempt, entry.claim, tx.identity.session, entry.worker, now),
                 *(wanted.lease, until, history_text(entry), entry.order),
-            ),
+            )
         )
+    tx.connection.executemany(SQL["start"], rows)
     if entries:
         tx.hints.falls_due(until)
     return Claimed(entries, True)

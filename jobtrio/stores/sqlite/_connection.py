@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores.sqlite import _schema as schema
-from jobtrio.stores.sqlite._errors import primary_code, translate
+from jobtrio.stores.sqlite._errors import is_locked, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,7 @@ class Location:
     def __init__(self, path: str, synchronous: Synchronous) -> None:
         self.path: Final = path
         self.synchronous: Final = synchronous
+        self._identity: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Check the file, or make it, and bring it to the newest format.
@@ -66,8 +67,9 @@ class Location:
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
                 if mode != "wal":
                     raise StoreError(f"{self.path}: this file system knows no write-ahead log (journal_mode {mode})")
+                self._identity = _identity(self.path)
             finally:
-                connection.close()
+                close(connection)
         except sqlite3.Error as exc:
             raise translate(exc, self.path) from exc
 
@@ -77,9 +79,9 @@ class Location:
             raise StoreError(f"{self.path} is a folder; it must be a file, or not exist yet")
         if not os.path.isdir(folder):
             raise StoreError(f"{self.path} can't be made: there is no folder {folder}")
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not _may(folder, os.W_OK | os.X_OK):
             raise StoreError(f"{self.path} can't be used: its folder can't be written to")
-        if os.path.exists(self.path) and not os.access(self.path, os.R_OK | os.W_OK):
+        if os.path.exists(self.path) and not _may(self.path, os.R_OK | os.W_OK):
             raise StoreError(f"{self.path} can't be read and written by this process")
 
     def _is_there(self) -> bool:
@@ -105,21 +107,21 @@ class Location:
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
             connection.execute("PRAGMA journal_size_limit = 67108864")
         except BaseException:
-            connection.close()
+            close(connection)
             raise
         return connection
 
-    def identity(self) -> tuple[int, int]:
-        """Return what tells the file from another one at the same path.
+    def check_identity(self) -> None:
+        """Raise `StoreUnavailableError` unless the file is still there, and the same: then what was stored is away.
 
-        Raises:
-            StoreUnavailableError: There is none.
+        Another file at its path is left alone. What has been acknowledged is in the first one, and the log beside it
+        belongs to that one.
         """
-        try:
-            found = os.stat(self.path)
-        except OSError as exc:
-            raise StoreUnavailableError(f"{self.path} is not there: {exc}") from exc
-        return found.st_dev, found.st_ino
+        if _identity(self.path) != self._identity:
+            raise StoreUnavailableError(
+                f"{self.path} was replaced by another file while it was open: put the first one back, or close all "
+                "processes that use it"
+            )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
@@ -128,8 +130,33 @@ class Location:
         )
 
 
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def close(connection: sqlite3.Connection) -> None:
+    """Close a connection, having rolled back what it had begun.
+
+    Closing alone would leave that, and its locks, to a cursor that somebody still holds: in a traceback, say.
+    """
+    for finish in (connection.rollback, connection.close):
+        try:
+            finish()
+        except sqlite3.Error as exc:
+            log.debug("a connection failed as it was closed: %s", exc)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Return what tells a file from another one at the same path."""
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise StoreUnavailableError(f"{path} is not there: {exc}") from exc
+    return found.st_dev, found.st_ino
+
+
 class Connector:
-    """One thread's connection: opened when it is needed, and anew after a failure or where the file is another one.
+    """One thread's connection: opened when it is needed, and anew after a failure.
 
     Attributes:
         path: The file.
@@ -140,21 +167,17 @@ class Connector:
         self.path: Final = location.path
         self.connection: sqlite3.Connection | None = None
         self._location = location
-        self._identity: tuple[int, int] | None = None
 
     def connected(self) -> sqlite3.Connection:
-        """Return a connection to the file that is there now.
+        """Return a connection to the file that the store was opened on.
 
         Raises:
-            StoreError: There is none, for now or for good.
+            StoreError: It is away, for now or for good.
             sqlite3.Error: It can't be opened.
         """
-        identity = self._location.identity()
-        if identity != self._identity:
-            self.close()
+        self._location.check_identity()
         if self.connection is None:
             self.connection = self._location.connect()
-            self._identity = identity
         return self.connection
 
     def check_version(self, connection: sqlite3.Connection) -> None:
@@ -164,16 +187,11 @@ class Connector:
     def failed(self, exc: Exception) -> StoreError:
         """Give up what was begun, and return the error for callers.
 
-        Only a lock that others hold says nothing against the connection.
+        A lock that others hold, and a file that is away, say nothing against the connection.
         """
-        is_busy = isinstance(exc, sqlite3.Error) and primary_code(exc) == sqlite3.SQLITE_BUSY
-        if self.connection is not None and is_busy:
-            try:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-            except sqlite3.Error:
-                is_busy = False
-        if not is_busy:
+        if isinstance(exc, StoreError) or (isinstance(exc, sqlite3.Error) and is_locked(exc)):
+            self.roll_back()
+        else:
             self.close()
         if isinstance(exc, StoreError):
             return exc
@@ -184,11 +202,16 @@ class Connector:
         error.__cause__ = exc
         return error
 
+    def roll_back(self) -> None:
+        """Give up what was begun."""
+        try:
+            if self.connection is not None and self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.close()
+
     def close(self) -> None:
         """Close the connection; what it had begun is rolled back."""
-        connection, self.connection, self._identity = self.connection, None, None
+        connection, self.connection = self.connection, None
         if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error as exc:
-                log.warning("%s could not be closed: %s", self.path, exc)
+            close(connection)

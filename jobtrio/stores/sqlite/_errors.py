@@ -42,6 +42,11 @@ def is_passing(exc: sqlite3.Error) -> bool:
     return primary_code(exc) in _PASSING
 
 
+def is_locked(exc: sqlite3.Error) -> bool:
+    """Whether all that is wrong is a lock that another connection holds."""
+    return primary_code(exc) == sqlite3.SQLITE_BUSY
+
+
 def translate(exc: sqlite3.Error, path: str) -> StoreError:
     """Return an SQLite error as the store's own; raise it ``from`` the original."""
     name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__

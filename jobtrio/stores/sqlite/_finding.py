@@ -14,9 +14,10 @@ from jobtrio._messages import End, Gap
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores.sqlite import _chunks as chunks
-from jobtrio.stores.sqlite._rows import HELD
+from jobtrio.stores.sqlite._rows import HELD, seq_of
 from jobtrio.stores.sqlite._statements import SQL
 from jobtrio.stores.sqlite._transaction import load as load_row
+from jobtrio.stores.sqlite._transaction import row_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,19 +39,19 @@ Group: TypeAlias = tuple[str, str, str]
 
 def load(connection: sqlite3.Connection, job_id: str) -> JobEntry | None:
     """Return a job, or None."""
-    row = connection.execute(SQL["by_id"], (job_id,)).fetchone()
+    row = row_of(connection, job_id)
     return None if row is None else load_row(connection, row)
 
 
 def history(connection: sqlite3.Connection, job_id: str) -> list[Transition] | None:
     """Return a job's changes of state, or None for an unknown job."""
-    row = connection.execute(SQL["by_id"], (job_id,)).fetchone()
+    row = row_of(connection, job_id)
     return None if row is None else load_row(connection, row, light=True).history()
 
 
 def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit: int) -> list[Message] | None:
     """Return kept messages, with the `End` behind the last, or None for an unknown job."""
-    row = connection.execute(SQL["by_id"], (job_id,)).fetchone()
+    row = row_of(connection, job_id)
     if row is None:
         return None
     entry = load_row(connection, row, light=True)
@@ -70,10 +71,10 @@ def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
     """Return the matching jobs, the oldest first."""
     after = 0
     if query.after is not None:
-        row = connection.execute(SQL["seq_of"], (query.after,)).fetchone()
-        if row is None:
+        last = row_of(connection, query.after)
+        if last is None:
             raise UnknownJobError(query.after)
-        after = row[0]
+        after = seq_of(last)
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
         rows = connection.execute(SQL["after"], (after, query.limit)).fetchall()
     else:

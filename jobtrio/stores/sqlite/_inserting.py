@@ -90,7 +90,7 @@ def _expiry(tx: Transaction, entry: JobEntry, now: float) -> float | None:
 
 def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dict[str, JobEntry]) -> JobEntry:
     """Return the job that a repeated call had stored, or that has the key; else the id is in use."""
-    kept = None if entry.id in placed else tx.load("by_id", entry.id)
+    kept = None if entry.id in placed else tx.load_job(entry.id)
     if kept is not None and kept.submission == submission:
         return kept
     holder = None if entry.key is None else tx.load("by_key", entry.key)
@@ -101,9 +101,11 @@ def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dic
 
 def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
     """Give a held job its plan, and make it ready; None if it is not held (any more)."""
-    entry = tx.load("by_id", job_id)
+    entry = tx.load_job(job_id)
     if entry is None or not entry.is_held or entry.state in FINAL_STATES:
         return None
+    if entry.expires is not None and entry.expires <= time.time():
+        return None  # it has expired, though nobody has made it fail yet
     entry.plan = plan
     if entry.expires_in is None:
         entry.expires = None
@@ -127,7 +129,7 @@ def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
 
 def delete(tx: Transaction, job_id: str) -> bool:
     """Remove an ended job and all that belongs to it; False for an unknown one."""
-    entry = tx.load("by_id", job_id)
+    entry = tx.load_job(job_id)
     if entry is None:
         return False
     if entry.state not in FINAL_STATES:

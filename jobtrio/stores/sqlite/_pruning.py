@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jobtrio._codec import decode_value
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
+    import sqlite3
+
+    from jobtrio._policies import Retention
     from jobtrio.stores.sqlite._transaction import Transaction
 
 SLICE: Final = 200
@@ -23,13 +26,19 @@ CHUNKS: Final = 2000
 """Chunks of messages removed in one go, beyond which the job that they are of has to wait."""
 
 
-def prune(tx: Transaction) -> tuple[bool, float]:
+Limit: TypeAlias = tuple[float, float]
+"""When the newest job ended that is not kept any more, and its number."""
+
+
+def limit(connection: sqlite3.Connection, retention: Retention) -> Limit:
+    """Return up to which job those that ended are not kept any more. A reader's work: it may be far to go."""
+    too_old = (time.time() - retention.finished_for, inf)
+    too_many = connection.execute(SQL["ended_beyond"], (retention.finished_jobs,)).fetchone()
+    return too_old if too_many is None else max(too_old, too_many)
+
+
+def prune(tx: Transaction, until: Limit) -> tuple[bool, float]:
     """Remove a slice; return whether there may be more, and in how many seconds the oldest job left is too old."""
-    retention = tx.identity.retention
-    until = (time.time() - retention.finished_for, inf)
-    too_many = tx.run(SQL["ended_beyond"], (retention.finished_jobs,)).fetchone()
-    if too_many is not None:
-        until = max(until, tuple(too_many))
     rows = tx.run(SQL["ended_until"], (*until, SLICE)).fetchall()
     chunks = CHUNKS
     for job, tags in rows:
@@ -38,7 +47,8 @@ def prune(tx: Transaction) -> tuple[bool, float]:
             return True, 0.0
         inserting.remove(tx, job, _tags(tx, job, tags))
     oldest = tx.run(SQL["oldest_end"]).fetchone()[0]
-    left = inf if oldest is None else max(oldest + retention.finished_for - time.time(), 0.0)
+    finished_for = tx.identity.retention.finished_for
+    left = inf if oldest is None else max(oldest + finished_for - time.time(), 0.0)
     return len(rows) == SLICE, left
 
 

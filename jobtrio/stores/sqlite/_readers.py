@@ -75,16 +75,13 @@ def _read(connector: Connector, call: Call) -> None:
     try:
         connection = connector.connected()
         connection.execute("BEGIN")
-        try:
-            connector.check_version(connection)
-            call.succeed(call.work(connection))
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-    except sqlite3.Error as exc:
+        connector.check_version(connection)
+        value = call.work(connection)
+        connection.execute("COMMIT")
+    except (sqlite3.Error, StoreError) as exc:
         call.fail(connector.failed(exc))
-    except StoreError as exc:
-        connector.close()
-        call.fail(exc)
     except Exception as exc:
+        connector.roll_back()
         call.fail(exc)
+    else:
+        call.succeed(value)

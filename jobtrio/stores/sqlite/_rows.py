@@ -14,7 +14,6 @@ import msgspec
 
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, JobEntry, Plan
-from jobtrio._errors import PayloadError
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
@@ -38,6 +37,7 @@ _PRIORITY = ENTRY.index("priority")
 _TICKET = ENTRY.index("ticket")
 _ASIDES = ENTRY.index("asides")
 _STATES: Final[dict[str, JobState]] = {str(state): state for state in JobState}
+_FIELD_OF: Final = {"result": "outcome"}  # where a column kept aside and its field have different names
 _STEP = 5
 
 
@@ -94,15 +94,7 @@ def text_of(name: str, value: Any) -> str:
     return "null" if value is None else encode_value(name, value).decode()
 
 
-def check_text(name: str, value: str | None) -> None:
-    """Raise `PayloadError` for a text that UTF-8 can't hold: half a surrogate pair."""
-    if value is not None and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as exc:
-            raise PayloadError(f"{name} must be text that UTF-8 can hold; got {value!r:.80}: {exc}") from None
-
-
+@lru_cache(maxsize=64)
 def plan_text(plan: Plan) -> str:
     """Return what a plan has no columns for."""
     return _encode(_PlanRest(plan.time_limit, plan.retry, plan.worker)).decode()
@@ -128,9 +120,19 @@ def history_text(entry: JobEntry) -> str:
         return _encode([scrub(part) if isinstance(part, str) else part for part in steps]).decode()
 
 
+def step_text(entry: JobEntry) -> str:
+    """Return a job's changes as they are put behind those that are stored: a job that runs has some."""
+    return f",{history_text(entry)[1:]}"
+
+
 def cancel_text(cancel: CancelRequest | None) -> str | None:
     """Return a request to cancel as text."""
-    return None if cancel is None else _encode(cancel).decode()
+    if cancel is None:
+        return None
+    try:
+        return _encode(cancel).decode()
+    except UnicodeEncodeError:
+        return _encode(cancel._replace(reason=scrub(cancel.reason or ""))).decode()
 
 
 def scrub(text: str) -> str:
@@ -178,42 +180,25 @@ def entry_of(row: Row, asides: Mapping[str, str], *, light: bool = False) -> Job
         asides: The values kept aside, by their columns' names.
         light: Whether to leave out what users gave: payload, metadata, tags, saved state.
     """
-    cells = dict(zip(ENTRY, row, strict=True))
-    cells.update(asides)
-    state = _STATES[cells["state"]]
-    error = cells["error"]
-    entry = JobEntry(
-        id=cells["id"],
-        plan=_plan_of(cells["executor"], cells["queue"], cells["priority"], cells["plan"]),
-        payload=None if light else value_of(cells["payload"]),
-        created_at=cells["created_at"],
-        submission=cells["submission"],
-        state=state,
-        key=cells["key"],
-        run_at=cells["run_at"],
-        delay=cells["delay"],
-        expires_in=cells["expires_in"],
-        order=cells["seq"],
-        ticket=cells["ticket"],
-        attempt=cells["attempt"],
-        started_at=cells["started_at"],
-        finished_at=cells["finished_at"],
-        worker=cells["worker"],
-        claim=cells["claim"],
-        lease_until=cells["lease_until"],
-        losses=cells["losses"],
-        failures=cells["failures"],
-        due=cells["due"],
-        expires=cells["expires"],
-        cancel=cancel_of(cells["cancel"]),
-        error=None if error is None else _error_decoder.decode(error),
-        steps=_steps(cells["history"]),
-    )
-    if not light:
-        entry.tags, entry.metadata = value_of(cells["tags"]), value_of(cells["metadata"])
-        entry.saved_state = value_of(cells["saved_state"])
-    if state in FINAL_STATES:
-        entry.outcome = _outcome(entry, cells["result"])
+    *fields, executor, queue, priority, _ = row
+    entry = JobEntry(*fields)  # most columns hold what their fields do; the others are decoded now
+    for name, text in asides.items():
+        setattr(entry, _FIELD_OF.get(name, name), text)
+    raw: Any = entry
+    entry.plan = _plan_of(executor, queue, priority, raw.plan)
+    entry.state = _STATES[entry.state]
+    entry.steps = _steps(raw.steps)
+    if raw.cancel is not None:
+        entry.cancel = cancel_of(raw.cancel)
+    if raw.error is not None:
+        entry.error = _error_decoder.decode(raw.error)
+    if entry.state in FINAL_STATES:
+        entry.outcome = _outcome(entry, raw.outcome)
+    if light:
+        entry.payload = entry.metadata = entry.tags = entry.saved_state = None
+    else:
+        entry.payload, entry.metadata = value_of(raw.payload), value_of(raw.metadata)
+        entry.tags, entry.saved_state = value_of(raw.tags), value_of(raw.saved_state)
     return entry
 
 

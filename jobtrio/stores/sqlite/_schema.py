@@ -7,6 +7,8 @@ within one transaction. It must not know what the tables are for.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +44,24 @@ def check(connection: sqlite3.Connection, path: str, migrations: tuple[str, ...]
     if application_id != APPLICATION_ID:
         raise StoreError(f"{path} is an SQLite file of another program (application_id {application_id:#x})")
     check_version(path, version, migrations)
+    missing = _parts_of(migrations[:version]) - _parts(connection)
+    if missing:
+        raise StoreError(f"{path} is damaged: {', '.join(sorted(name for name, _ in missing))} is not as it was made")
     return version
+
+
+def _parts(connection: sqlite3.Connection) -> frozenset[tuple[str, str | None]]:
+    """Return the tables and indices of a file, by name, and how they were made."""
+    return frozenset(connection.execute("SELECT name, sql FROM sqlite_schema").fetchall())
+
+
+@lru_cache
+def _parts_of(migrations: tuple[str, ...]) -> frozenset[tuple[str, str | None]]:
+    """Return the parts that migrations make."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for migration in migrations:
+            connection.executescript(migration)
+        return _parts(connection)
 
 
 def check_version(path: str, version: int, migrations: tuple[str, ...] = MIGRATIONS) -> None:
@@ -60,8 +79,8 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ...] = MIGRATIONS) -> None:
     """Bring a file to the newest format, or leave it as it was. Many processes may do so at once."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         version = check(connection, path, migrations)
         if version < len(migrations):
             for migration in migrations[version:]:
@@ -71,8 +90,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ..
             connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        connection.rollback()
         raise
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from jobtrio.abc import StoreSettings
     from jobtrio.stores.sqlite._connection import Location
-    from jobtrio.stores.sqlite._transaction import Hints, Transaction
+    from jobtrio.stores.sqlite._transaction import Transaction
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,7 +56,12 @@ class Session:
         self._identity = Identity(settings.worker, self._doorbell.name, settings.retention)
         self._readers = Readers(location, patience=patience)
         self._writer = Writer(
-            location, self._identity, self._doorbell, patience=patience, on_news=self.announcer.look_everywhere
+            location,
+            self._identity,
+            self._doorbell,
+            patience=patience,
+            on_hints=self.announcer.heed,
+            on_news=self.announcer.look_everywhere,
         )
         self._ends = 0
         self._enough = max(100, settings.retention.finished_jobs // 10)
@@ -69,13 +74,14 @@ class Session:
 
         Cancellation: it may have been made.
         """
-        warn_of_reset_error()
         await trio.to_thread.run_sync(self._location.prepare)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the threads and what happens in the background, within the block."""
         self._doorbell.open()
+        if self._doorbell.has_others():
+            warn_of_reset_error()
         self._writer.start()
         self._readers.start()
         try:
@@ -103,15 +109,7 @@ class Session:
 
     async def write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> R:
         """Have the writer do ``work``; once that is committed, return what ``after`` makes of what it returns."""
-
-        def committed(answer: tuple[T, Hints]) -> R:
-            value, hints = answer
-            result = after(value)
-            if hints:
-                self.announcer.heed(hints)
-            return result
-
-        return await self._writer.calls.make(work, committed)
+        return await self._writer.calls.make(work, after)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have a reader do ``work``; return what it returns."""
@@ -141,8 +139,9 @@ class Session:
 
     async def prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""
+        until = await self.read(lambda connection: pruning.limit(connection, self._identity.retention))
         while True:
-            more, left = await self.write(pruning.prune, _itself)
+            more, left = await self.write(lambda tx: pruning.prune(tx, until), _itself)
             if not more:
                 return left
             await trio.sleep(PAUSE)

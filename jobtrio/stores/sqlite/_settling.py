@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from jobtrio import _entry as steps
-from jobtrio._entry import CancelRequest
+from jobtrio._entry import CancelRequest, JobEntry
 from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores import _rules as rules
-from jobtrio.stores.sqlite._rows import cancel_text
+from jobtrio.stores.sqlite._rows import ASIDE, cancel_text, step_text
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobtrio._entry import JobEntry
     from jobtrio._records import JobError, Outcome
     from jobtrio.abc import Claim
     from jobtrio.stores.sqlite._chunks import Item
@@ -46,15 +45,54 @@ class Reply:
     is_news: bool = False
 
 
-def finish(
-    tx: Transaction, claim: Claim, outcome: Outcome, error: JobError | None, items: Sequence[Item]
-) -> JobEntry | None:
+@attrs.frozen
+class Ending:
+    """How a job is to end.
+
+    Attributes:
+        outcome: The outcome, as it will be read again.
+        error: What a cancelled attempt's clean-up raised, or None.
+        result: What a completed job returned, as text.
+    """
+
+    outcome: Outcome
+    error: JobError | None
+    result: str | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one statement says it all."""
+        return self.result is not None and self.error is None and len(self.result) <= ASIDE
+
+
+@attrs.frozen
+class Ended:
+    """A job ended as it was to. ``step`` has what changed by it, and the one new line of the history."""
+
+    step: JobEntry
+
+
+def finish(tx: Transaction, claim: Claim, ending: Ending, items: Sequence[Item]) -> JobEntry | Ended | None:
     """End a running job."""
+    if ending.is_plain and (ended := _complete(tx, claim, ending)) is not None:
+        tx.append(claim.entry, items)
+        tx.hints.messages.add(claim.entry.id)
+        return ended
     entry, held = _look(tx, claim)
     if entry is not None and held:
         tx.append(entry, items)
-        tx.end(entry, *rules.heeding_cancel(entry, outcome, error))
+        tx.end(entry, *rules.heeding_cancel(entry, ending.outcome, ending.error))
     return entry
+
+
+def _complete(tx: Transaction, claim: Claim, ending: Ending) -> Ended | None:
+    """End a job as most end, by one statement; None where the claim does not hold it, or it was asked to stop."""
+    job = claim.entry
+    step = JobEntry(job.id, job.plan, None, job.created_at, state=JobState.RUNNING, attempt=claim.attempt)
+    step.started_at = job.started_at
+    steps.finish(step, ending.outcome, worker=tx.identity.worker, now=time.time())
+    parameters = (step.finished_at, ending.result, step_text(step), job.order, job.id, claim.id, claim.attempt)
+    return Ended(step) if tx.run(SQL["complete"], parameters).rowcount else None
 
 
 def retry(tx: Transaction, claim: Claim, error: JobError, delay: float, items: Sequence[Item]) -> JobEntry | None:
@@ -108,7 +146,7 @@ def save_state(tx: Transaction, claim: Claim, text: str) -> bool:
 
 def request_cancel(tx: Transaction, job_id: str, reason: str | None, grace: float) -> Reply | None:
     """Ask to cancel: a job that does not run ends at once."""
-    entry = tx.load("by_id", job_id)
+    entry = tx.load_job(job_id)
     if entry is None:
         return None
     if entry.state in FINAL_STATES:

@@ -9,41 +9,14 @@ import re
 from importlib import resources
 from typing import Final
 
-ENTRY: Final = (
-    "seq",
-    "id",
-    "key",
-    "submission",
-    "executor",
-    "queue",
-    "priority",
-    "state",
-    "ticket",
-    "attempt",
-    "plan",
-    "payload",
-    "metadata",
-    "tags",
-    "created_at",
-    "run_at",
-    "delay",
-    "expires_in",
-    "due",
-    "expires",
-    "started_at",
-    "finished_at",
-    "worker",
-    "claim",
-    "lease_until",
-    "losses",
-    "failures",
-    "cancel",
-    "error",
-    "result",
-    "saved_state",
-    "history",
-    "asides",
+FIELDS: Final = (
+    *("id", "plan", "payload", "created_at", "submission", "state", "tags", "metadata", "key", "run_at", "delay"),
+    *("expires_in", "seq", "ticket", "attempt", "started_at", "finished_at", "worker", "claim", "lease_until"),
+    *("losses", "failures", "due", "expires", "cancel", "error", "result", "saved_state", "history"),
 )
+"""The columns that stand for the fields of a `JobEntry`, in the order of those."""
+
+ENTRY: Final = (*FIELDS, "executor", "queue", "priority", "asides")
 """The columns that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

@@ -11,8 +11,6 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import trio
-
 from jobtrio._checks import check_seconds, show
 from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome
@@ -182,8 +180,8 @@ class SqliteJobStore(JobStore):
         messages: Sequence[Message] = (),
     ) -> bool:
         """End a running job, after appending ``messages``."""
-        items, kept = chunks.encoded(messages), _kept(outcome)
-        return await self._settle(claim, lambda tx: settling.finish(tx, claim, kept, error, items))
+        items, ending = chunks.encoded(messages), _ending(outcome, error)
+        return await self._settle(claim, lambda tx: settling.finish(tx, claim, ending, items))
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
@@ -195,10 +193,14 @@ class SqliteJobStore(JobStore):
         items = chunks.encoded(messages)
         return await self._settle(claim, lambda tx: settling.release(tx, claim, reason, items))
 
-    async def _settle(self, claim: Claim, work: Callable[[Transaction], JobEntry | None]) -> bool:
-        def settled(stored: JobEntry | None) -> bool:
+    async def _settle(self, claim: Claim, work: Callable[[Transaction], JobEntry | settling.Ended | None]) -> bool:
+        def settled(stored: JobEntry | settling.Ended | None) -> bool:
             if stored is None:
                 return False
+            if isinstance(stored, settling.Ended):
+                self._opened.announcer.ended(claim.entry, stored.step)
+                self._opened.ended()
+                return True
             self._opened.announcer.learned(claim.entry, stored)
             if stored.outcome is not None:
                 self._opened.ended()
@@ -277,9 +279,12 @@ def _check_path(path: Any) -> str:
     return os.path.abspath(given)
 
 
-def _kept(outcome: Outcome) -> Outcome:
-    """Return an outcome as it will be read again, or raise `PayloadError` for a result that can't be stored."""
-    return Completed(value_of(text_of("a result", outcome.result))) if isinstance(outcome, Completed) else outcome
+def _ending(outcome: Outcome, error: JobError | None) -> settling.Ending:
+    """Return how a job is to end, or raise `PayloadError` for a result that can't be stored."""
+    if not isinstance(outcome, Completed):
+        return settling.Ending(outcome, error, None)
+    text = text_of("a result", outcome.result)
+    return settling.Ending(Completed(value_of(text)), error, text)
 
 
 def _report(claim: Claim, renewal: Renewal) -> LeaseReport:

@@ -6,6 +6,7 @@ when it begins or ends: the writer does that.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,8 @@ from jobtrio import _entry as steps
 from jobtrio._records import Completed
 from jobtrio._state import JobState
 from jobtrio.stores.sqlite import _chunks as chunks
+from jobtrio.stores.sqlite._errors import translate
+from jobtrio.stores.sqlite._hints import Hints
 from jobtrio.stores.sqlite._rows import (
     ASIDE,
     Row,
@@ -29,49 +32,12 @@ from jobtrio.stores.sqlite._rows import (
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
     from jobtrio._records import JobError, Outcome
     from jobtrio.stores.sqlite._chunks import Item
-
-
-@attrs.define
-class Hints:
-    """What other processes should look at.
-
-    Attributes:
-        ready: Whether a job may have become ready.
-        due: When something falls due, by the machine's monotonic clock; None where nothing does.
-        messages: Jobs that have new messages or have ended.
-        cancels: Running jobs that were asked to stop.
-    """
-
-    ready: bool = False
-    due: float | None = None
-    messages: set[str] = attrs.field(factory=set)
-    cancels: set[str] = attrs.field(factory=set)
-
-    def __bool__(self) -> bool:
-        return self.ready or self.due is not None or bool(self.messages) or bool(self.cancels)
-
-    def add(self, other: Hints) -> None:
-        """Take in what ``other`` says."""
-        self.ready |= other.ready
-        if other.due is not None:
-            self.falls_due(other.due)
-        self.messages |= other.messages
-        self.cancels |= other.cancels
-
-    def falls_due(self, at: float) -> None:
-        """Note a time by the machine's monotonic clock."""
-        self.due = at if self.due is None else min(self.due, at)
-
-    def falls_due_at(self, moment: float) -> None:
-        """Note a time by the wall clock."""
-        self.falls_due(time.monotonic() + moment - time.time())
 
 
 @attrs.frozen
@@ -99,11 +65,12 @@ class Transaction:
         hints: What to tell other processes once the group is committed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, identity: Identity) -> None:
+    def __init__(self, connection: sqlite3.Connection, identity: Identity, path: str) -> None:
         self.connection: Final = connection
         self.run: Final = connection.execute
         self.identity: Final = identity
         self.hints: Hints = Hints()
+        self._path = path
         self._number: int | None = None
         self._numbered = False
 
@@ -121,12 +88,21 @@ class Transaction:
             self.run(SQL["keep_number"], (self._number,))
             self._numbered = False
 
+    def translated(self, exc: Exception) -> Exception:
+        """Return why an operation failed, for its caller."""
+        return translate(exc, self._path) if isinstance(exc, sqlite3.Error) else exc
+
     # -- loading
 
     def load(self, statement: str, *parameters: Any, light: bool = False) -> JobEntry | None:
         """Return the job that a statement of one row finds, or None."""
         row = self.run(SQL[statement], parameters).fetchone()
         return None if row is None else load(self.connection, row, light=light)
+
+    def load_job(self, job_id: str) -> JobEntry | None:
+        """Return a job by its id, or None."""
+        row = row_of(self.connection, job_id)
+        return None if row is None else load(self.connection, row)
 
     def load_all(self, statement: str, *parameters: Any) -> list[JobEntry]:
         """Return the jobs that a statement finds."""
@@ -135,11 +111,11 @@ class Transaction:
 
     # -- changing
 
-    def append(self, entry: JobEntry, items: Sequence[Item]) -> int:
-        """Append a job's messages and return the number of the last."""
+    def append(self, entry: JobEntry, items: Sequence[Item]) -> None:
+        """Append a job's messages."""
         if items:
             self.hints.messages.add(entry.id)
-        return chunks.append(self.connection, entry.order, items, self.identity.retention.tokens_per_job)
+            chunks.append(self.connection, entry.order, items, self.identity.retention.tokens_per_job)
 
     def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Append the `Restart` behind a job's current attempt."""
@@ -201,6 +177,12 @@ class Transaction:
     def holds(self, entry: JobEntry, claim_id: str, attempt: int) -> bool:
         """Whether a claim holds this job."""
         return entry.state is JobState.RUNNING and entry.claim == claim_id and entry.attempt == attempt
+
+
+def row_of(connection: sqlite3.Connection, job_id: str) -> Row | None:
+    """Return a job's row, or None. An id that is not printable, so that UTF-8 may not hold it, is that of no job."""
+    row: Row | None = connection.execute(SQL["by_id"], (job_id,)).fetchone() if job_id.isprintable() else None
+    return row
 
 
 def load(connection: sqlite3.Connection, row: Row, *, light: bool = False) -> JobEntry:

@@ -18,10 +18,13 @@ from typing import Final
 
 import msgspec
 
-from jobtrio.stores.sqlite._transaction import Hints
+from jobtrio.stores.sqlite._hints import Hints
 
 LONGEST: Final = 100
 """Bytes of a path that a socket's address has room for everywhere."""
+
+HEARD: Final = 64
+"""Rings heard at once: anybody may ring without end."""
 
 SETTLED: Final = 50_000_000
 """Nanoseconds after which a folder's time of change tells it from a later change."""
@@ -124,11 +127,11 @@ class Doorbell:
             self.socket.sendto(_encode(Hints(ready=True, due=hints.due)), self._address(name))
 
     def heard(self) -> Hints:
-        """Return all that others have rung for since the last time."""
+        """Return what others have rung for since the last time; there may be more."""
         hints = Hints()
-        while self.socket is not None:
+        for _ in range(HEARD):
             try:
-                data = self.socket.recv(1 << 18)
+                data = b"" if self.socket is None else self.socket.recv(1 << 18)
             except OSError:
                 break
             with suppress(msgspec.MsgspecError):  # anybody may write to it
@@ -140,6 +143,10 @@ class Doorbell:
     def gone(self) -> list[str]:
         """Return the names that nobody holds any more."""
         return [name for name in self._list() if self._is_gone(name)]
+
+    def has_others(self) -> bool:
+        """Whether other stores have this file open, or had it as they died."""
+        return bool(self._list())
 
     def forget(self, name: str) -> None:
         """Remove a name that nobody holds."""

@@ -1,8 +1,8 @@
 """The writer: one thread with one connection, which commits all writes that wait together.
 
-Every operation has a savepoint of its own, so that one that fails leaves nothing behind and harms no other. A call is
-taken only when its transaction has begun: while the file is locked or away, tasks can withdraw theirs. Answers are
-given after the commit. It must not know what the operations do.
+An operation that fails leaves nothing behind and harms no other: where it has changed something already, the group is
+carried out again with a savepoint for each. A call is taken only when its transaction has begun: while the file is
+locked or away, tasks can withdraw theirs. Answers are given after the commit. It must not know what the operations do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,11 +20,11 @@ from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector
-from jobtrio.stores.sqlite._errors import translate
-from jobtrio.stores.sqlite._transaction import Hints, Transaction
+from jobtrio.stores.sqlite._hints import Hints
+from jobtrio.stores.sqlite._transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from jobtrio.stores.sqlite._connection import Location
     from jobtrio.stores.sqlite._transaction import Identity
@@ -56,11 +57,13 @@ class Writer:
         doorbell: Doorbell,
         *,
         patience: float,
+        on_hints: Callable[[Hints], None],
         on_news: Callable[[], None],
     ) -> None:
         self.calls: Final = Calls(patience)
         self._identity = identity
         self._doorbell = doorbell
+        self._on_hints = on_hints
         self._on_news = on_news
         self._connector = Connector(location)
         self._checkpoints = Checkpoints(location.path)
@@ -111,13 +114,17 @@ class Writer:
     def _turn(self) -> None:
         """Carry out what waits, if a transaction can be begun for it."""
         try:
-            connection = self._connector.connected()
-            connection.execute("BEGIN IMMEDIATE")
-            self._connector.check_version(connection)
+            connection = self._begin()
         except (StoreError, sqlite3.Error) as exc:
             self._hold_up(self._connector.failed(exc))
         else:
-            self._carry_out(Transaction(connection, self._identity))
+            self._carry_out(connection)
+
+    def _begin(self) -> sqlite3.Connection:
+        connection = self._connector.connected()
+        connection.execute("BEGIN IMMEDIATE")
+        self._connector.check_version(connection)
+        return connection
 
     def _hold_up(self, error: StoreError) -> None:
         """Fail the calls that have waited long enough; where waiting won't help, all."""
@@ -135,30 +142,62 @@ class Writer:
         if self._waiting:
             time.sleep(PAUSE)
 
-    def _carry_out(self, tx: Transaction) -> None:
+    def _carry_out(self, connection: sqlite3.Connection) -> None:
         """Carry out all that waits, commit, and then answer."""
         taken: list[Call] = []
         try:
-            while len(taken) < GROUP:
-                call = self._waiting.popleft() if self._waiting else self.calls.next_nowait()
-                if call is None:
-                    break
-                if call.take():
-                    taken.append(call)
-                    self._perform(tx, call)
-            tx.flush()
-            tx.run("COMMIT")
+            hints = self._commit(connection, self._take(taken), _perform)
+        except _HalfDone:
+            self._carry_out_again(taken)
         except Exception as exc:
-            error = self._connector.failed(exc)
-            for call in taken:
-                call.fail(_again(error))
-            self.calls.deliver(taken)
+            self._fail(taken, exc)
         else:
-            is_one_gone = self._ring(tx.hints)
-            self.calls.deliver(taken)
-            if is_one_gone:
-                self.calls.run_in_trio(self._on_news)
-            self._checkpoints.committed(tx.connection)
+            self._answer(connection, taken, hints)
+
+    def _carry_out_again(self, calls: list[Call]) -> None:
+        """Carry out anew what one of the calls has spoilt, each with a savepoint."""
+        try:
+            self._connector.roll_back()
+            connection = self._begin()
+            hints = self._commit(connection, calls, _perform_guarded)
+        except Exception as exc:
+            self._fail(calls, exc)
+        else:
+            self._answer(connection, calls, hints)
+
+    def _take(self, taken: list[Call]) -> Iterator[Call]:
+        """Give the calls that wait, as long as there are any, and note them."""
+        while len(taken) < GROUP:
+            call = self._waiting.popleft() if self._waiting else self.calls.next_nowait()
+            if call is None:
+                return
+            if call.take():
+                taken.append(call)
+                yield call
+
+    def _commit(
+        self, connection: sqlite3.Connection, calls: Iterable[Call], perform: Callable[[Transaction, Call], None]
+    ) -> Hints:
+        tx = Transaction(connection, self._identity, self._connector.path)
+        for call in calls:
+            perform(tx, call)
+        tx.flush()
+        connection.execute("COMMIT")
+        return tx.hints
+
+    def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
+        is_one_gone = self._ring(hints)
+        self.calls.deliver(calls, partial(self._on_hints, hints))
+        if is_one_gone:
+            self.calls.run_in_trio(self._on_news)
+        self._checkpoints.committed(connection)
+
+    def _fail(self, calls: list[Call], exc: Exception) -> None:
+        error = self._connector.failed(exc)
+        for call in calls:
+            call.fail(_again(error))
+        self.calls.deliver(calls)
+        self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
 
     def _ring(self, hints: Hints) -> bool:
         """Tell the others; those who know of an earlier time look then, and find the later ones."""
@@ -170,22 +209,6 @@ class Writer:
                 self._told_due = due
         return self._doorbell.ring(hints)
 
-    def _perform(self, tx: Transaction, call: Call) -> None:
-        """Carry out one operation, all of it or nothing."""
-        before, tx.hints = tx.hints, Hints()
-        tx.run("SAVEPOINT operation")
-        try:
-            call.succeed((call.work(tx), tx.hints))
-        except Exception as exc:
-            if not tx.connection.in_transaction:
-                raise  # SQLite has rolled back the whole group
-            tx.run("ROLLBACK TO operation")
-            call.fail(translate(exc, self._connector.path) if isinstance(exc, sqlite3.Error) else exc)
-            tx.hints = Hints()
-        tx.run("RELEASE operation")
-        before.add(tx.hints)
-        tx.hints = before
-
     def _idle(self) -> None:
         """Use a pause: look for what others have written, ring again, and copy the log into the file."""
         connection = self._connector.connection
@@ -196,12 +219,42 @@ class Writer:
         except sqlite3.Error as exc:
             self._connector.failed(exc)
             return
-        is_news = self._data_version not in (None, version)
+        is_news = self._data_version != version
         self._data_version = version
         is_news |= self._doorbell.ring_again()
         if is_news:
             self.calls.run_in_trio(self._on_news)
         self._checkpoints.idle(connection)
+
+
+class _HalfDone(Exception):  # noqa: N818 - no error, but a way back
+    """An operation has failed after it had changed something."""
+
+
+def _perform(tx: Transaction, call: Call) -> None:
+    """Carry out one operation without a savepoint, which is seldom needed: most that fail have changed nothing."""
+    before = tx.connection.total_changes
+    try:
+        call.succeed(call.work(tx))
+    except Exception as exc:
+        if not tx.connection.in_transaction:
+            raise  # SQLite has rolled back the whole group
+        if tx.connection.total_changes != before:
+            raise _HalfDone from exc
+        call.fail(tx.translated(exc))
+
+
+def _perform_guarded(tx: Transaction, call: Call) -> None:
+    """Carry out one operation, all of it or nothing."""
+    tx.run("SAVEPOINT operation")
+    try:
+        call.succeed(call.work(tx))
+    except Exception as exc:
+        if not tx.connection.in_transaction:
+            raise  # SQLite has rolled back the whole group
+        tx.run("ROLLBACK TO operation")
+        call.fail(tx.translated(exc))
+    tx.run("RELEASE operation")
 
 
 def _again(error: StoreError) -> StoreError:

@@ -49,6 +49,12 @@ UPDATE jobs SET
     result = ?, history = ?
 WHERE seq = ?;
 
+-- A job that runs has a history, so that its text ends with a bracket behind something.
+-- name: complete
+UPDATE jobs SET
+    state = 'COMPLETED', finished_at = ?, result = ?, history = substr(history, 1, length(history) - 1) || ?
+WHERE seq = ? AND id = ? AND state = 'RUNNING' AND claim = ? AND attempt = ? AND cancel IS NULL;
+
 -- name: ask_to_cancel
 UPDATE jobs SET cancel = ? WHERE seq = ?;
 
@@ -61,7 +67,7 @@ SELECT state, claim, attempt, session, cancel FROM jobs WHERE seq = ? AND id = ?
 -- name: claimed
 SELECT {entry} FROM jobs WHERE state = 'RUNNING' AND session = ? AND claim = ? ORDER BY seq;
 
--- The first ready job of each line, by leaps from one line to the next.
+-- The first ready job of each line, by leaps from one line to the next. (A comparison of pairs would not leap.)
 -- name: lines
 WITH RECURSIVE heads (seq) AS (
     VALUES ((
@@ -69,10 +75,18 @@ WITH RECURSIVE heads (seq) AS (
         ORDER BY queue, executor, priority DESC, ticket LIMIT 1
     ))
     UNION ALL
-    SELECT (
-        SELECT next.seq FROM jobs AS next INDEXED BY jobs_ready
-        WHERE next.state = 'QUEUED' AND next.executor > '' AND (next.queue, next.executor) > (job.queue, job.executor)
-        ORDER BY next.queue, next.executor, next.priority DESC, next.ticket LIMIT 1
+    SELECT coalesce(
+        (
+            SELECT next.seq FROM jobs AS next INDEXED BY jobs_ready
+            WHERE next.state = 'QUEUED' AND next.queue = job.queue AND next.executor > job.executor
+                AND next.executor > ''
+            ORDER BY next.executor, next.priority DESC, next.ticket LIMIT 1
+        ),
+        (
+            SELECT next.seq FROM jobs AS next INDEXED BY jobs_ready
+            WHERE next.state = 'QUEUED' AND next.executor > '' AND next.queue > job.queue
+            ORDER BY next.queue, next.executor, next.priority DESC, next.ticket LIMIT 1
+        )
     )
     FROM heads JOIN jobs AS job ON job.seq = heads.seq
 )
@@ -157,9 +171,15 @@ SELECT min(finished_at) FROM jobs INDEXED BY jobs_ended WHERE finished_at IS NOT
 WITH RECURSIVE cells (seq) AS (
     VALUES ((SELECT seq FROM jobs INDEXED BY jobs_cells ORDER BY queue, executor LIMIT 1))
     UNION ALL
-    SELECT (
-        SELECT next.seq FROM jobs AS next INDEXED BY jobs_cells
-        WHERE (next.queue, next.executor) > (job.queue, job.executor) ORDER BY next.queue, next.executor LIMIT 1
+    SELECT coalesce(
+        (
+            SELECT next.seq FROM jobs AS next INDEXED BY jobs_cells
+            WHERE next.queue = job.queue AND next.executor > job.executor ORDER BY next.executor LIMIT 1
+        ),
+        (
+            SELECT next.seq FROM jobs AS next INDEXED BY jobs_cells
+            WHERE next.queue > job.queue ORDER BY next.queue, next.executor LIMIT 1
+        )
     )
     FROM cells JOIN jobs AS job ON job.seq = cells.seq
 )
@@ -170,9 +190,6 @@ SELECT count(*) FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ?
 
 -- name: count_states
 SELECT state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY state;
-
--- name: seq_of
-SELECT seq FROM jobs WHERE id = ?;
 
 -- name: after
 SELECT {entry} FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?;

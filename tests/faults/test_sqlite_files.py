@@ -1,0 +1,363 @@
+"""What is opened as a file of jobs, what is refused and left as it was, and how old formats become new ones."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import jobtrio
+from jobtrio import Completed, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
+from jobtrio.abc import JobQuery
+from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.stores.sqlite import _schema as schema
+from jobtrio.stores.sqlite._connection import Location
+from jobtrio.testing._workers import new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files in a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+async def refused(path: Path, kind: type[StoreError], match: str) -> None:
+    """Check that a file is refused at once, and that nothing in its folder is touched."""
+    before = contents(path.parent)
+    with trio.fail_after(5), pytest.raises(kind, match=match) as caught:
+        async with open_worker(lambda: SqliteJobStore(path, outage_limit=60.0)):
+            pass
+    assert caught.type is kind
+    assert contents(path.parent) == before
+
+
+async def make(path: Path) -> None:
+    """Make a file of jobs with a job in it."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(new_entry(job_id="kept"))
+
+
+# -- what is refused
+
+
+async def test_a_folder(tmp_path: Path) -> None:
+    """A folder is no file."""
+    (tmp_path / "jobs.db").mkdir()
+    await refused(tmp_path / "jobs.db", StoreError, "is a folder")
+
+
+async def test_no_folder_to_be_in(tmp_path: Path) -> None:
+    """Folders are not made."""
+    with pytest.raises(StoreError, match="there is no folder"):
+        async with open_worker(lambda: SqliteJobStore(tmp_path / "no" / "jobs.db")):
+            pass
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("data", [b"x", b"just some text\n" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+async def test_not_sqlite(tmp_path: Path, data: bytes) -> None:
+    """A file of something else is refused."""
+    (tmp_path / "jobs.db").write_bytes(data)
+    await refused(tmp_path / "jobs.db", StoreError, "no SQLite file|of another program")
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("application_id", [0, 1234])
+async def test_of_another_program(tmp_path: Path, mode: str, application_id: int) -> None:
+    """An SQLite file of another program is refused, whether it is in use or not."""
+    path = tmp_path / "jobs.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA application_id = {application_id}")
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("CREATE TABLE theirs (x)")
+        await refused(path, StoreError, "of another program")
+    await refused(path, StoreError, "of another program")
+
+
+async def test_of_a_newer_version(tmp_path: Path) -> None:
+    """A format from the future is refused."""
+    path = tmp_path / "jobs.db"
+    await make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await refused(path, StoreVersionError, "has the format")
+
+
+async def test_newer_while_it_is_open(tmp_path: Path) -> None:
+    """A process of an older version stops when a newer one has changed the format under it."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+        for call in (lambda: worker.insert(new_entry()), lambda: worker.store.load("id")):
+            with pytest.raises(StoreVersionError):
+                await call()
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+async def test_cut_off(tmp_path: Path, kept: float) -> None:
+    """A file that was cut short is damaged."""
+    path = tmp_path / "jobs.db"
+    await make(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    await refused(path, StoreError, "damaged")
+
+
+async def test_without_a_table(tmp_path: Path) -> None:
+    """A file of jobs in which a part is missing is damaged."""
+    path = tmp_path / "jobs.db"
+    await make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE messages")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await refused(path, StoreError, "damaged")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_not_permitted(what: str) -> None:
+    """A file or folder that this user, or another one if this is root, can't write is refused."""
+    program = """
+import os, sys, trio
+from functools import partial
+from jobtrio import StoreError
+from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.testing._workers import new_entry, open_worker
+
+async def main():
+    what, folder = sys.argv[1:]
+    path = os.path.join(folder, "jobs.db")
+    async with open_worker(partial(SqliteJobStore, path)) as worker:
+        await worker.insert(new_entry())
+    os.chmod(path, 0o644 if what == "folder" else 0o444)
+    os.chmod(folder, 0o555 if what == "folder" else 0o777)
+    if os.getuid() == 0:
+        os.setuid(65534)
+    try:
+        async with open_worker(partial(SqliteJobStore, path, outage_limit=60)):
+            pass
+    except StoreError as exc:
+        print(type(exc).__name__, exc)
+
+trio.run(main)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", program, what, folder]
+        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=15)
+        os.chmod(folder, 0o755)
+    assert run.stdout.startswith("StoreError ")
+    assert "can't be" in run.stdout
+
+
+async def test_an_empty_file(tmp_path: Path) -> None:
+    """A file without contents is one that has yet to be made."""
+    path = tmp_path / "jobs.db"
+    path.touch()
+    await make(path)
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["jobs #1?.db", "100%41.db", "Jöbs 😀.db", "a'b\"c;.db"])
+async def test_odd_names(tmp_path: Path, name: str) -> None:
+    """Any name will do."""
+    await make(tmp_path / name)
+    assert (tmp_path / name).exists()
+    async with open_worker(lambda: SqliteJobStore(str(tmp_path / name))) as worker:
+        assert await worker.store.load("kept")
+
+
+async def test_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    """When the last process has closed the file, all that is left is the file."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)), open_worker(lambda: SqliteJobStore(path)):
+        assert len(list((tmp_path / "jobs.db-doorbells").iterdir())) == 2
+    assert os.listdir(tmp_path) == ["jobs.db"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        ((1,), {}, TypeError),
+        ((b"jobs.db",), {}, TypeError),
+        ((None,), {}, TypeError),
+        (("",), {}, ValueError),
+        ((":memory:",), {}, ValueError),
+        (("a\0b",), {}, ValueError),
+        (("jobs.db",), {"synchronous": "OFF"}, ValueError),
+        (("jobs.db",), {"synchronous": None}, ValueError),
+        (("jobs.db",), {"outage_limit": 0}, ValueError),
+        (("jobs.db",), {"outage_limit": float("nan")}, ValueError),
+        (("jobs.db",), {"outage_limit": "10"}, TypeError),
+    ],
+)
+def test_parameters_that_make_no_sense(
+    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception]
+) -> None:
+    """What makes no sense is refused when the store is chosen, by name."""
+    name = next(iter(options), "path")
+    with pytest.raises(error, match=name):
+        SqliteJobStore(*arguments, **options)
+
+
+async def test_one_registry_at_a_time(tmp_path: Path) -> None:
+    """An object can't be opened twice at once, and can be opened again afterwards."""
+    store = SqliteJobStore(tmp_path / "jobs.db")
+    async with open_worker(lambda: store):
+        with pytest.raises(RuntimeError, match="is open"):
+            async with open_worker(lambda: store):
+                pass
+    with pytest.raises(RuntimeError, match="not open"):
+        await store.load("id")
+    async with open_worker(lambda: store) as worker:
+        await worker.insert(new_entry())
+
+
+# -- what can't be stored
+
+
+async def test_values_that_cannot_be_stored(tmp_path: Path) -> None:
+    """What JSON can't hold, or is larger than 8 MiB, is refused before anything is stored."""
+    executors = jobtrio.Executors()
+
+    @executors.register("return")
+    async def give_back(job: jobtrio.JobContext) -> Any:
+        with pytest.raises(PayloadError):
+            await job.send(object())
+        with pytest.raises(PayloadError):
+            await job.save_state({1, "x", object()})
+        return object()
+
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+        for payload in (object(), "\ud800", float("nan"), "x" * 10_000_000, {"x": [object()]}):
+            with pytest.raises(PayloadError):
+                await registry.submit("return", payload)
+        assert await registry.find() == []
+        outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
+        assert isinstance(outcome, jobtrio.Failed)
+        assert outcome.error.type == "PayloadError"
+
+
+async def test_large_values_come_back(tmp_path: Path) -> None:
+    """Large payloads, metadata, states, results, errors and tokens are kept beside the rows, and come back whole."""
+    large = {"text": "é" * 100_000}
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        claim = await worker.start(new_entry(payload=large, metadata=large, retry=jobtrio.RetryPolicy()))
+        job_id = claim.entry.id
+        assert claim.entry.payload == claim.entry.metadata == large
+        sent = [jobtrio.Token(n, 1, large) for n in range(1, 40)]
+        error = jobtrio.JobError("exception", "E", "m" * 50_000, "t" * 50_000)
+        for state in (large, "small", large):
+            assert await worker.store.save_state(claim, state)
+        assert await worker.store.retry(claim, error, 0.0, messages=sent)
+        await worker.pass_time(0)
+        claim = await worker.claim_one()
+        assert claim.entry.saved_state == large
+        assert claim.entry.error == error
+        assert await worker.store.finish(claim, Completed(large))
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        record = await worker.record(job_id)
+        assert (record.payload, record.metadata, record.result, record.error) == (large, large, large, error)
+        stream = await worker.stream(job_id)
+        while not isinstance(stream[-1], jobtrio.End):
+            stream += await worker.stream(job_id, getattr(stream[-1], "seq", 0))
+        assert stream[:39] == sent
+        assert await worker.store.delete(job_id)
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("jobs", "asides", "messages", "tags"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+async def test_texts_that_utf8_cannot_hold(tmp_path: Path) -> None:
+    """Half a surrogate pair, in an exception's message or a reason, is stored as an escape."""
+    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
+        failed, cancelled = await worker.start(), await worker.start()
+        error = jobtrio.JobError("exception", "E", "half \ud800", "")
+        assert await worker.store.finish(failed, jobtrio.Failed(error))
+        assert await worker.store.request_cancel(cancelled.entry.id, "why \udfff", 0.0)
+        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
+        assert (await worker.record(failed.entry.id)).error == jobtrio.JobError("exception", "E", "half \\ud800", "")
+        assert (await worker.record(cancelled.entry.id)).cancel_reason == "why \\udfff"
+
+
+# -- formats
+
+
+def dump(path: Path) -> list[tuple[str, ...]]:
+    """Return all that a file's format consists of."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        return [*rows, *(connection.execute(f"PRAGMA {p}").fetchone() for p in ("user_version", "application_id"))]
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.MIGRATIONS) + 1))
+async def test_migrated_is_as_new(tmp_path: Path, version: int) -> None:
+    """A file of every earlier format becomes what a new one is, and keeps what is in it."""
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        schema.migrate(connection, str(old), schema.MIGRATIONS[:version])
+    await make(new)
+    await make(old)
+    assert dump(old) == dump(new)
+    async with open_worker(lambda: SqliteJobStore(old)) as worker:
+        assert len(await worker.store.find(JobQuery())) == 1
+
+
+def test_migrations_are_one_transaction(tmp_path: Path) -> None:
+    """Several migrations are done together or not at all."""
+    path = tmp_path / "jobs.db"
+    Location(str(path), "FULL").prepare()
+    before = dump(path)
+    more = ("CREATE TABLE more (x);\nINSERT INTO more VALUES (1);", "ALTER TABLE more ADD COLUMN y;")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with pytest.raises(sqlite3.Error):
+            schema.migrate(connection, str(path), (*schema.MIGRATIONS, *more, "SELECT nonsense;"))
+        assert not connection.in_transaction
+        assert dump(path) == before
+        schema.migrate(connection, str(path), (*schema.MIGRATIONS, *more))
+        assert connection.execute("SELECT x, y FROM more").fetchall() == [(1, None)]
+        assert schema.version_of(connection) == len(schema.MIGRATIONS) + 2
+
+
+def test_made_by_many_at_once(tmp_path: Path) -> None:
+    """Processes that open a file which is not there yet make it together."""
+    path = tmp_path / "jobs.db"
+    program = (
+        "import sys; from jobtrio.stores.sqlite._connection import Location; Location(sys.argv[1], 'FULL').prepare()"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(4)]
+    assert [process.wait(15) for process in processes] == [0] * 4
+    assert os.path.exists(path)
+
+
+def test_busy_is_no_damage() -> None:
+    """What may pass and what may not is told apart by SQLite's codes."""
+    from jobtrio.stores.sqlite._errors import translate
+
+    for code, kind in (("BUSY", StoreUnavailableError), ("FULL", StoreUnavailableError), ("NOTADB", StoreError)):
+        error = sqlite3.OperationalError("text")
+        error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
+        error.sqlite_errorname = f"SQLITE_{code}"
+        assert type(translate(error, "path")) is kind
+    assert type(translate(sqlite3.ProgrammingError("closed"), "path")) is StoreError
+
+
+@pytest.mark.parametrize("job_id", ["\ud800", "", "a\nb", "\0", "x" * 100_000])
+async def test_ids_that_no_job_can_have(tmp_path: Path, job_id: str) -> None:
+    """What can't be an id is that of no job."""
+    async with jobtrio.open_registry(store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+        for call in (registry.get, registry.history, registry.cancel, registry.remove):
+            with pytest.raises(jobtrio.UnknownJobError):
+                await call(job_id)
+        with pytest.raises(jobtrio.UnknownJobError):
+            await registry.find(after=job_id)

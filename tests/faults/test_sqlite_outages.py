@@ -1,0 +1,270 @@
+"""An SQLite file that is locked, full, away or slow: running jobs run on, callers are told in time, nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+import time
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlite_faults
+import trio
+from sqlite_invariants import check_file
+
+import jobtrio
+from jobtrio import Completed, Executors, JobContext, JobState, StoreUnavailableError
+from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.testing._workers import new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from sqlite_faults import Faults
+
+OUTAGE_LIMIT = 0.4
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobtrio.stores.sqlite._connection.BUSY", 0.05)
+    monkeypatch.setattr("jobtrio.stores.sqlite._writer.PATIENCE", 0.1)
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """What goes wrong with the store's connections."""
+    return sqlite_faults.install(monkeypatch)
+
+
+class Gate:
+    """A registry on the file, whose jobs wait at a gate."""
+
+    registry: jobtrio.JobRegistry
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened = trio.Event()
+        self.passed = trio.Event()
+
+    async def wait(self, job: JobContext) -> str:
+        """Send something, wait at the gate, and send something more."""
+        await job.send("before")
+        await self.opened.wait()
+        await job.send("behind")
+        self.passed.set()
+        return job.id
+
+    async def start(self) -> jobtrio.Job:
+        """Start a job, and wait until what it sends first is stored."""
+        job = await self.registry.submit("wait")
+        with trio.fail_after(10):
+            while not _has_messages(self.path):  # noqa: ASYNC110 - a look from outside, where nobody tells
+                await trio.sleep(0.01)
+        return job
+
+
+def _has_messages(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT 1 FROM messages").fetchone() is not None
+
+
+@asynccontextmanager
+async def open_gate(path: Path, *, lease: float = 30.0) -> AsyncIterator[Gate]:
+    """Open a registry on the file."""
+    gate = Gate(path)
+    executors = Executors()
+    executors.register("wait")(gate.wait)
+    store = SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)
+    async with jobtrio.open_registry(executors, store=store, lease=lease) as gate.registry:
+        yield gate
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock the file as another program would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def removed(path: Path) -> Iterator[None]:
+    """Take the file away, and put it back."""
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    yield
+    elsewhere.rename(path)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[None]:
+    """Put another file of jobs in the file's place, and then the first one back."""
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    shutil.copy(elsewhere, path)
+    yield
+    elsewhere.rename(path)
+
+
+@contextmanager
+def folder_renamed(path: Path) -> Iterator[None]:
+    """Take the whole folder away, and put it back."""
+    elsewhere = path.parent.with_name("elsewhere")
+    path.parent.rename(elsewhere)
+    yield
+    elsewhere.rename(path.parent)
+
+
+@pytest.mark.parametrize("outage", [locked, removed, replaced, folder_renamed])
+async def test_outages_are_survived(tmp_path: Path, outage: Any) -> None:
+    """Submitting fails within its limit, running jobs run on, and their ends are written when the file is back."""
+    path = tmp_path / "folder" / "jobs.db"
+    path.parent.mkdir()
+    async with open_gate(path) as gate:
+        job = await gate.start()
+        with outage(path):
+            with trio.fail_after(10), pytest.raises(StoreUnavailableError, match=r"away for 0\.4 s"):
+                await gate.registry.submit("wait")
+            gate.opened.set()
+            with trio.fail_after(10):
+                await gate.passed.wait()
+            await trio.sleep(0.1)
+            assert job.outcome is None  # it has returned, but that is not stored yet
+        with trio.fail_after(10):
+            assert await job.wait() == Completed(job.id)
+            after = await gate.registry.submit("wait")
+            assert await after.wait() == Completed(after.id)
+            with (await gate.registry.get(job.id)).subscribe() as messages:
+                assert [getattr(message, "value", None) async for message in messages] == ["before", "behind", None]
+    check_file(path, [job.id, after.id])
+
+
+@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN"])
+async def test_each_error_passes(tmp_path: Path, faults: Faults, code: str) -> None:
+    """All calls fail as unavailable while SQLite fails, and succeed afterwards without more ado."""
+    faults.code = code
+    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db", outage_limit=OUTAGE_LIMIT)) as worker:
+        claim = await worker.start()
+        faults.failing = True
+        store = worker.store
+        for call in (
+            lambda: worker.insert(new_entry()),
+            lambda: store.load("id"),
+            lambda: store.find(jobtrio.abc.JobQuery()),
+            lambda: store.append_messages(claim, tokens(1, 1)),
+            lambda: store.finish(claim, Completed()),
+            lambda: store.prune(),
+            lambda: worker.claim(),
+        ):
+            with trio.fail_after(5), pytest.raises(StoreUnavailableError, match=code):
+                await call()
+        faults.never_fail()
+        assert await store.finish(claim, Completed(), messages=tokens(1, 1))
+        assert (await worker.load(claim.entry.id)).outcome == Completed()
+
+
+async def test_disk_full(tmp_path: Path, faults: Faults) -> None:
+    """When SQLite finds no room for a page, what was stored stays, and storing goes on when there is room again."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+        claim = await worker.start()
+        faults.largest = 1  # the file may not grow: SQLite takes its present size for this
+        kept = [claim.entry.id]
+        with pytest.raises(StoreUnavailableError, match="SQLITE_FULL"):  # noqa: PT012
+            for _ in range(1000):
+                (entry,) = await worker.insert(new_entry(payload="x" * 100_000))
+                kept.append(entry.id)
+        faults.largest = None
+        (entry,) = await worker.insert(new_entry(payload="x" * 100_000))
+        assert await worker.store.finish(claim, Completed())
+    assert set(check_file(path, kept)) == {*kept, entry.id}
+
+
+async def test_a_call_that_is_not_taken_is_withdrawn(tmp_path: Path) -> None:
+    """A call that is cancelled while the file is locked was not carried out, and returns at once."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        with locked(path):
+            with trio.move_on_after(0.01) as scope:
+                await worker.insert(new_entry(job_id="withdrawn"))
+            assert scope.cancelled_caught
+        await worker.insert(new_entry(job_id="kept"))
+    assert set(check_file(path, ["kept"])) == {"kept"}
+
+
+async def test_a_disk_that_does_not_answer(tmp_path: Path, faults: Faults) -> None:
+    """A call that a thread has had for too long is given up, also by a cancelled task; it counts when it is done."""
+    path = tmp_path / "jobs.db"
+    begun, go_on = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def hold(statement: str) -> None:
+        if statement == "COMMIT":
+            token.run_sync_soon(begun.set)
+            go_on.wait(10)
+
+    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+        await worker.insert(new_entry())
+        entry = new_entry(job_id="late")
+        faults.slow = hold
+        with trio.fail_after(10), pytest.raises(StoreUnavailableError, match="no answer"):
+            await worker.store.insert([entry], "mark")
+        assert begun.is_set()
+        assert not entry.order
+        faults.slow = None
+        go_on.set()
+        (kept,) = await worker.store.insert([entry], "mark")
+        assert kept is entry
+        assert worker.heard.of("late") == await worker.history("late")
+    check_file(path, ["late"])
+
+
+async def test_leaving_during_an_outage(tmp_path: Path) -> None:
+    """A registry is left once its leases are over, though its file is away, and its jobs are there for others."""
+    path, elsewhere = tmp_path / "jobs.db", tmp_path / "elsewhere"
+    with trio.fail_after(15):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with open_gate(path, lease=1.0) as gate:
+                job = await gate.start()
+                path.rename(elsewhere)
+                raise ZeroDivisionError
+        elsewhere.rename(path)
+        assert check_file(path, [job.id]) == {job.id: "RUNNING"}
+        async with open_gate(path) as gate:
+            gate.opened.set()
+            assert await (await gate.registry.get(job.id)).wait() == Completed(job.id)
+
+
+async def test_opening_waits_for_a_locked_file(tmp_path: Path) -> None:
+    """A store that can't be opened within its limit raises; one whose lock goes in time is opened."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)):
+        pass
+    with locked(path):
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)):
+                pass
+        assert time.monotonic() - begun >= OUTAGE_LIMIT
+    async with trio.open_nursery() as nursery:
+        unlock = trio.Event()
+
+        async def lock(task_status: trio.TaskStatus[None]) -> None:
+            with locked(path):
+                task_status.started()
+                await unlock.wait()
+
+        await nursery.start(lock)
+
+        async def wait_and_unlock() -> None:
+            await trio.sleep(0.2)
+            unlock.set()
+
+        nursery.start_soon(wait_and_unlock)
+        async with open_worker(lambda: SqliteJobStore(path, outage_limit=10)) as worker:
+            await worker.insert(new_entry())
+    assert [*check_file(path, []).values()] == [JobState.QUEUED]

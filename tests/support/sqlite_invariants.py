@@ -1,0 +1,62 @@
+"""What has to be true of a file of jobs at any moment, checked from outside, by SQL alone."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from jobtrio._state import TRANSITIONS, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def check_file(path: Path, acknowledged: Iterable[str]) -> dict[str, str]:
+    """Check all jobs of a file and that those acknowledged are there; return each one's state."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        jobs = connection.execute("SELECT * FROM jobs").fetchall()
+        missing = set(acknowledged) - {job["id"] for job in jobs}
+        assert not missing, f"acknowledged and not kept: {missing}"
+        for job in jobs:
+            _check_history(job)
+            _check_stream(connection, job)
+        living = {job["seq"] for job in jobs}
+        for table in ("messages", "tags", "asides"):
+            strays = {row[0] for row in connection.execute(f"SELECT job FROM {table}")} - living
+            assert not strays, f"{table} holds rows of jobs that are gone: {strays}"
+        return {job["id"]: job["state"] for job in jobs}
+
+
+def _check_history(job: sqlite3.Row) -> None:
+    flat = json.loads(job["history"])
+    steps = [flat[n : n + 5] for n in range(0, len(flat), 5)]
+    state, attempt = (JobState.SCHEDULED if job["delay"] > 0 else JobState.QUEUED), 0
+    for _, following, number, _, _ in steps:
+        assert following in TRANSITIONS[state], f"{job['id']}: {state} to {following}"
+        assert number == attempt + (following == "RUNNING"), f"{job['id']}: attempt {number} after {attempt}"
+        state, attempt = JobState(following), number
+    assert (state, attempt) == (job["state"], job["attempt"]), f"{job['id']}: its history ends elsewhere"
+    assert (job["finished_at"] is not None) == state.is_final, job["id"]
+    assert (job["result"] is not None) == (state is JobState.COMPLETED), job["id"]
+
+
+def _check_stream(connection: sqlite3.Connection, job: sqlite3.Row) -> None:
+    """Numbers are dense, attempts only go up, and a `Restart` is between two of them."""
+    following, attempt = None, 0
+    restarts = 0
+    for chunk in connection.execute("SELECT * FROM messages WHERE job = ? ORDER BY first", (job["seq"],)):
+        messages: list[list[Any]] = json.loads(chunk["body"])
+        assert chunk["last"] - chunk["first"] + 1 == len(messages), job["id"]
+        assert following in (None, chunk["first"]), f"{job['id']}: {chunk['first']} instead of {following}"
+        following = chunk["last"] + 1
+        for kind, of_attempt, *_ in messages:
+            assert of_attempt >= attempt, f"{job['id']}: attempt {of_attempt} behind {attempt}"
+            if following is not None and of_attempt > attempt > 0:
+                assert restarts >= 1, f"{job['id']}: no Restart before attempt {of_attempt}"
+            attempt = of_attempt
+            restarts += kind == 2

@@ -1,0 +1,156 @@
+"""Doorbells: hints arrive, none is waited for, and only a process that has ended is taken to be gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobtrio.stores.sqlite._hints import Hints
+from jobtrio.stores.sqlite._wakeup import Doorbell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Doorbell]:
+    """Open a doorbell for the file."""
+    bell = Doorbell(str(path))
+    bell.open()
+    try:
+        yield bell
+    finally:
+        bell.close(keep_name=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the file would be."""
+    return tmp_path / "jobs.db"
+
+
+def test_all_others_hear(path: Path) -> None:
+    """Whoever rings is heard by all others, and not by itself."""
+    hints = Hints(ready=True, due=1.5, messages={"é", "b"}, cancels={"c"})
+    with opened(path) as a, opened(path) as b, opened(path) as c:
+        assert not a.ring(hints)
+        assert a.heard() == Hints()
+        assert b.heard() == c.heard() == hints
+        assert b.heard() == Hints()
+
+
+def test_hints_add_up(path: Path) -> None:
+    """What was rung for several times is heard of once, with the earliest time."""
+    with opened(path) as a, opened(path) as b:
+        a.ring(Hints(due=5.0, messages={"a"}))
+        a.ring(Hints(due=3.0, messages={"b"}))
+        a.ring(Hints(ready=True, due=4.0))
+        assert b.heard() == Hints(ready=True, due=3.0, messages={"a", "b"})
+
+
+def test_nobody_is_waited_for(path: Path) -> None:
+    """One who does not listen holds nobody up, and hears of all of it later."""
+    with opened(path) as a, opened(path) as b:
+        rung = {str(n) for n in range(5000)}
+        for job_id in rung:
+            a.ring(Hints(messages={job_id}))
+        heard = Hints()
+        for _ in range(100):
+            heard.add(b.heard())
+            a.ring_again()
+        assert heard.messages == rung
+
+
+def test_too_much_for_one_ring(path: Path) -> None:
+    """What no datagram has room for becomes a ring without particulars."""
+    with opened(path) as a, opened(path) as b:
+        a.ring(Hints(due=2.0, messages={f"{n:0200}" for n in range(5000)}))
+        assert b.heard() == Hints(ready=True, due=2.0)
+
+
+def test_nonsense_is_not_heard(path: Path) -> None:
+    """Anybody may ring; what is no hint is passed over."""
+    with opened(path) as a, opened(path) as b, closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as stranger:
+        for data in (b"", b"\xff", b"[]", b'{"messages": [1]}', b'{"due": "soon"}', b"{" * 10_000):
+            stranger.sendto(data, os.path.join(f"{path}-doorbells", b.name))
+        a.ring(Hints(ready=True))
+        assert b.heard() == Hints(ready=True)
+
+
+def test_who_is_gone(path: Path) -> None:
+    """A closed doorbell whose name is kept, or one of a process that died, is gone; a live or unknown one is not."""
+    with opened(path) as a, opened(path) as alive:
+        left = Doorbell(str(path))
+        left.open()
+        left.close(keep_name=True)
+        program = (
+            "import os, sys; from jobtrio.stores.sqlite._wakeup import Doorbell; bell = Doorbell(sys.argv[1]); "
+            "bell.open(); print(bell.name); sys.stdout.flush(); os.kill(os.getpid(), 9)"
+        )
+        command = [sys.executable, "-c", program, str(path)]
+        run = subprocess.run(command, check=False, stdout=subprocess.PIPE, timeout=15)
+        died = run.stdout.decode().strip()
+        assert set(a.gone()) == {left.name, died}
+        assert a.ring(Hints(ready=True))  # and notices
+        for name in a.gone():
+            a.forget(name)
+        assert a.gone() == []
+        assert not a.ring(Hints(ready=True))
+        assert alive.heard().ready
+
+
+def test_one_that_is_just_opening_is_not_gone(path: Path) -> None:
+    """A socket refuses while it is being bound; by then it has no name that others look at."""
+    with opened(path) as a:
+        unbound = os.path.join(f"{path}-doorbells", ".new-0123")
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other:
+            other.bind(unbound)
+        assert a.gone() == []
+        os.unlink(unbound)
+
+
+def test_newcomers_are_seen(path: Path) -> None:
+    """However soon after a ring somebody opens a doorbell, the next ring is heard there."""
+    with opened(path) as a, ExitStack() as stack:
+        bells = []
+        for _ in range(20):
+            a.ring(Hints(ready=True))
+            bells.append(stack.enter_context(opened(path)))
+            a.ring(Hints(ready=True))
+            assert all(bell.heard().ready for bell in bells)
+
+
+def test_the_folder_goes_with_the_last(path: Path) -> None:
+    """The last to close removes the folder; one that opens at that moment makes it anew."""
+    folder = f"{path}-doorbells"
+    with opened(path):
+        with opened(path):
+            pass
+        assert len(os.listdir(folder)) == 1
+    assert not os.path.exists(folder)
+
+
+def test_by_way_of_links(tmp_path: Path, path: Path) -> None:
+    """Different names of one file lead to the same doorbells."""
+    path.touch()
+    (tmp_path / "link.db").symlink_to(path)
+    with opened(path) as a, opened(tmp_path / "link.db") as b:
+        a.ring(Hints(ready=True))
+        assert b.heard().ready
+
+
+def test_no_socket_to_be_had(path: Path) -> None:
+    """Without sockets there is nothing to ring, and nobody is taken to be gone."""
+    path.with_name("jobs.db-doorbells").write_text("a file is in the way")
+    with opened(path) as bell:
+        assert bell.socket is None
+        assert not bell.ring(Hints(ready=True))
+        assert bell.heard() == Hints()
+        assert bell.gone() == []
