@@ -6,6 +6,7 @@ receipt here, by the machine's monotonic clock.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ def speakers() -> jobtrio.Executors:
 
 async def main(path: str, tokens: int, pause: float) -> None:
     """Serve rounds of watching one job."""
+    logging.getLogger("jobtrio.stores.sqlite").setLevel(logging.ERROR)  # warnings would stand in the table
     async with jobtrio.open_registry(speakers(), store=SqliteJobStore(path), queues={}) as registry:
 
         async def side() -> Sequence[float]:

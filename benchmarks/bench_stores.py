@@ -7,6 +7,8 @@ waits for the disk, so what counts is the time on the wall.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import tempfile
 from typing import TYPE_CHECKING, Final
 
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 100
 PARTS: Final = {
-    "enqueue": "no-op job, submit until stored",
-    "drain": "no-op job, claim to stored end",
+    "enqueue": "no-op job, enqueue",
+    "drain": "no-op job, drain",
     "live": "no-op job, submit to outcome",
 }
-"""The parts that are timed, and what the table calls them."""
+"""What is timed: submitting alone, running what is there alone, both by one process at once."""
 
 PACES: Final = (("one every 20 ms", 0.02), ("600 a second", 1 / 600))
 """How fast tokens are sent to the watcher, and the pause before each."""
@@ -41,8 +43,9 @@ PACES: Final = (("one every 20 ms", 0.02), ("600 a second", 1 / 600))
 
 async def run(session: Session) -> None:
     """Measure both settings of SQLite beside the floor, then huey, then the tokens."""
+    logging.getLogger("jobtrio.stores.sqlite").setLevel(logging.ERROR)
     folder = tempfile.gettempdir()
-    session.note(str(disk.describe(folder)))
+    session.note(f"SQLite {sqlite3.sqlite_version} in {disk.describe(folder)}")
     jobs = session.scale(2_000, 200)
     full, normal = (DurableJobs(folder, jobs, AT_ONCE, mode) for mode in ("FULL", "NORMAL"))
     for setting, goal in ((full, at_least(0.5)), (normal, None)):
@@ -124,7 +127,7 @@ async def _compare_with_huey(session: Session, setting: DurableJobs, form: str, 
                 _variant(setting.synchronous),
                 getattr(setting, part),
                 huey,
-                versus=f"huey, {form}, 1 thread, at most once",
+                versus=f"huey, {form}, at most once",
                 goal=goal,
                 speed=True,
             )
@@ -141,5 +144,5 @@ async def _measure_tokens(session: Session, folder: str) -> None:
             await trio.lowlevel.checkpoint()
             for pace, pause in PACES:
                 async with open_child("benchmarks._watching_child", path, tokens, pause) as watcher:
-                    name = "token seen in another process, p50"
+                    name = "token in another process, p50"
                     await session.measure(name, f"synchronous=FULL, {pace}", watcher, goal=seconds_at_most(0.005))

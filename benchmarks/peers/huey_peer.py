@@ -1,8 +1,8 @@
 """huey on SQLite: ``python -m benchmarks.peers.huey_peer FOLDER JOBS FORM PART``.
 
-``FORM`` is ``fsync``, with which a commit waits for the disk, or ``no fsync``. ``PART`` is what is timed: ``enqueue``, or
-``drain`` by what a worker's thread does all the time, take the next task and execute it. There is one thread, since all
-of a process would wait for the same connection. A task is deleted as it is taken: if its process dies, it is lost.
+``FORM`` is ``fsync``, with which a commit waits for the disk, or ``no fsync``. ``PART`` is what is timed: ``enqueue``,
+or ``drain`` by what a worker's thread does all the time, take the next task and execute it. There is one thread, since
+all of a process would wait for the same connection. A task is deleted as it is taken: if its process dies, it is lost.
 """
 
 from __future__ import annotations
