@@ -66,7 +66,7 @@ async def test_beyond_the_end(autojump_clock: MockClock) -> None:
         messages = (await registry.get(job_id)).subscribe(7)
         with pytest.raises(ValueError, match="after must be the number of a message, 0 to 6; got 7"):
             await messages.receive()
-        with pytest.raises(ValueError, match="after must be .*; got -1"):
+        with pytest.raises(ValueError, match=r"after must be .*; got -1"):
             (await registry.get(job_id)).subscribe(-1)
 
 
