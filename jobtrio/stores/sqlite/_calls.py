@@ -177,8 +177,14 @@ class Calls:
             pass
 
     def _conclude(self, calls: Sequence[Call], then: Callable[[], object] | None) -> None:
+        faults: list[BaseException] = []
         for call in calls:
             self._close(call)
-            call.conclude()
+            try:
+                call.conclude()
+            except BaseException as exc:
+                faults.append(exc)  # the others are to have their answers all the same
         if then is not None:
             then()
+        if faults:
+            raise faults[0]
