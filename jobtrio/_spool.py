@@ -8,6 +8,7 @@ messages mean.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -26,7 +27,10 @@ BATCH = 256
 """Messages handed over at once."""
 
 WINDOW = 0.015
-"""Seconds in which messages are collected for one batch."""
+"""Seconds in which messages are collected for one batch, while there are many."""
+
+FIRST = 0.002
+"""Seconds after which a message is handed over that comes after a pause: those who watch elsewhere wait for it."""
 
 
 class Spool:
@@ -63,9 +67,11 @@ class Spool:
 
     async def _hand_over(self) -> bool:
         assert self._log is not None  # begin() was called
+        last = -inf
         while True:
             await self._log.wait_beyond(self._saved)
-            await trio.sleep(WINDOW)
+            await trio.sleep_until(max(trio.current_time() + FIRST, last + WINDOW))
+            last = trio.current_time()
             while batch := self._next(self._log, BATCH):
                 if not await keep_trying(partial(self._store.append_messages, self._claim, batch), _never):
                     return False
