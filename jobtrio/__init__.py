@@ -31,6 +31,7 @@ from jobtrio._messages import Message as Message
 from jobtrio._messages import Progress as Progress
 from jobtrio._messages import Restart as Restart
 from jobtrio._messages import Token as Token
+from jobtrio._opening import open_registry as open_registry
 from jobtrio._policies import JobPriority as JobPriority
 from jobtrio._policies import Retention as Retention
 from jobtrio._policies import RetryPolicy as RetryPolicy
@@ -42,7 +43,6 @@ from jobtrio._records import JobRecord as JobRecord
 from jobtrio._records import Outcome as Outcome
 from jobtrio._records import Transition as Transition
 from jobtrio._registry import JobRegistry as JobRegistry
-from jobtrio._registry import open_registry as open_registry
 from jobtrio._state import JobState as JobState
 from jobtrio._streams import TextStream as TextStream
 from jobtrio._streams import TokenStream as TokenStream

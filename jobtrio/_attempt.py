@@ -61,6 +61,7 @@ class Attempt:
 
     # -- ending it early
 
+    @trio.lowlevel.enable_ki_protection
     def stop(self, cause: str, grace: float) -> bool:
         """Ask the attempt to end: at once, or ``grace`` seconds after `stopping` is set.
 
@@ -135,7 +136,7 @@ class Attempt:
                     scope.deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 try:
-                    result = await resolve(entry)(context)
+                    result = await _enter(resolve(entry), context)
                 except BaseException as exc:
                     raised = self._sift(exc, scope)
                     if raised is not None and nursery.child_tasks:
@@ -211,6 +212,12 @@ class Attempt:
     def _has_watched(self) -> bool:
         """Whether the executor looked at `stopping`, and may have ended early because of it."""
         return self._context is not None and self._context.watches_stopping
+
+
+@trio.lowlevel.disable_ki_protection
+async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobContext) -> Any:
+    """Run the executor where Ctrl-C may interrupt it, unlike the task that it is in."""
+    return await function(context)
 
 
 def _let_out(group: BaseException) -> None:

@@ -6,45 +6,36 @@ It owns the order in which the parts start and stop, and the publishing of chang
 
 from __future__ import annotations
 
-import secrets
-import weakref
-from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from jobtrio._checks import check_id, check_seconds, check_text
+from jobtrio._calls import RegistryCalls
 from jobtrio._dispatcher import Dispatcher
-from jobtrio._entry import JobEntry
-from jobtrio._errors import StoreUnavailableError, UnknownJobError
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._events import Events
+from jobtrio._known import refresh
 from jobtrio._leases import Leases
 from jobtrio._outage import try_for
 from jobtrio._ringer import Ringer
 from jobtrio._runner import HARD_EXIT, Runner
-from jobtrio._settlement import CANCELLED, SHUTDOWN
+from jobtrio._settlement import SHUTDOWN
 from jobtrio._submission import Submissions
 from jobtrio._tail import Tails
 from jobtrio._token_log import TokenLog
-from jobtrio.abc import Claim, JobQuery, JobStore, StoreSettings
+from jobtrio.abc import Claim, JobStore, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from jobtrio._attempt import Attempt
-    from jobtrio._entry import Plan
+    from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
-    from jobtrio._records import JobRecord, Transition
     from jobtrio._state import JobState
     from jobtrio.executors import Executors
-
-T = TypeVar("T")
-
-YIELD_EVERY = 32
-"""Calls of a registry between two full checkpoints, where the store does not wait."""
 
 
 @attrs.frozen
@@ -66,7 +57,7 @@ class RegistryStats:
     running_by_queue: dict[str, int]
 
 
-class RegistryCore:
+class RegistryCore(RegistryCalls):
     """The inside of one registry; also the store's listener and the handles' owner."""
 
     def __init__(
@@ -81,7 +72,7 @@ class RegistryCore:
         lease: float,
         worker: str,
     ) -> None:
-        self.store: JobStore = MemoryJobStore() if store is None else store
+        super().__init__(MemoryJobStore() if store is None else store)
         durable = self.store.durable
         self.settings: StoreSettings = StoreSettings(worker, retention, max_queued, self, self._new_log)
         self._ringer = Ringer()
@@ -95,15 +86,11 @@ class RegistryCore:
         self.events: Events = Events()
         self._max_running = max_running
         self._queues = queues
-        self._adopted: weakref.WeakValueDictionary[str, JobEntry] = weakref.WeakValueDictionary()
         self._changes = trio.lowlevel.ParkingLot()
-        self._closed = False
-        self._calls = 0
-        self._waits = durable  # whether a call to the store may take its time
         self._stop = trio.Event()
         self.serving: trio.Event = trio.Event()
         self._served = trio.Event()
-        self._tails = Tails(self.store, self._feeds, _refresh)
+        self._tails = Tails(self.store, self._feeds, refresh)
         self._runner = Runner(
             self.store,
             resolve=self.submissions.function_of,
@@ -127,6 +114,7 @@ class RegistryCore:
 
     # -- life
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(self) -> None:
         """Run the parts until `close`. Jobs end before the services that they use."""
         try:
@@ -144,10 +132,23 @@ class RegistryCore:
                         self.serving.set()
                     services.cancel_scope.cancel()
         finally:
-            self._tails.nursery = self._dispatcher.jobs = None
+            await self._end()
+
+    async def _end(self) -> None:
+        """End what is left: here rather than in `close`, which a second Ctrl-C may interrupt."""
+        self._tails.nursery = self._dispatcher.jobs = None
+        self._closed = self._dispatcher.closing = True
+        try:
+            await self.store.abandon(SHUTDOWN)
+        finally:
+            self.events.close()
+            for entry in self._known:
+                if entry.log is not None:
+                    entry.log.cut_off("the registry was closed before the job ended")
             self._served.set()
             self._look_again()  # attempts that an exit has torn down are gone without a word
 
+    @trio.lowlevel.enable_ki_protection
     async def _dispatch(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._dispatcher.run)
@@ -171,6 +172,7 @@ class RegistryCore:
             nursery = nursery.parent_task.parent_nursery
         return nursery is not None
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait_idle(self, *, scheduled: bool, others: bool) -> None:
         while not self._served.is_set():
             if not self._runner.running:
@@ -183,6 +185,7 @@ class RegistryCore:
             with trio.move_on_after(self.store.poll_interval):
                 await self._changes.park()
 
+    @trio.lowlevel.enable_ki_protection
     async def shutdown(self, grace: float) -> None:
         """Stop claiming, stop what runs, and wait until it is gone."""
         self._closed = True
@@ -197,16 +200,16 @@ class RegistryCore:
             await self._changes.park()
         await self.store.abandon(SHUTDOWN)
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self) -> None:
         """End everything, in order: the jobs, then the services, then the subscriptions."""
-        await self.shutdown(0.0)
-        self._stop.set()
+        try:
+            await self.shutdown(0.0)
+        finally:
+            self._stop.set()  # also where the wait was interrupted: `serve` ends when the jobs are gone
         await self._served.wait()
-        self.events.close()
-        for entry in list(self._adopted.values()):
-            if entry.log is not None:
-                entry.log.cut_off("the registry was closed before the job ended")
 
+    @trio.lowlevel.enable_ki_protection
     async def _prune(self) -> None:
         while True:
             try:
@@ -223,7 +226,7 @@ class RegistryCore:
     def changed(self, entry: JobEntry) -> None:
         """Tell everybody of a job's newest change."""
         if self._waits:
-            entry = self._know(entry)
+            entry = self._known.entry_of(entry)
         if entry.outcome is not None:
             if self._waits and not self._is_written_here(entry):
                 self._tails.look(entry.id)  # the copy here may lag: it is brought up to the End that is stored
@@ -258,6 +261,7 @@ class RegistryCore:
     def _new_log(self) -> TokenLog:
         return TokenLog(self.settings.retention.tokens_per_job, ringer=self._ringer)
 
+    @trio.lowlevel.enable_ki_protection
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return a job's log in this process for a reader, brought up to what is stored from now on."""
         log = self._log_of(entry)
@@ -295,109 +299,18 @@ class RegistryCore:
 
     def _adopt(self, claim: Claim, asked: float) -> Claim:
         """Note a claim asked for at ``asked``; where the job is known here, let the known entry stand for it."""
-        known = self._know(claim.entry)
+        known = self._known.entry_of(claim.entry)
         if known is not claim.entry:
             claim = Claim(known, claim.id, claim.attempt)
         self._leases.started(claim, asked)
         return claim
 
-    def _know(self, entry: JobEntry) -> JobEntry:
-        """Return the entry that stands for a job in this process, brought to what ``entry`` says."""
-        known = self._adopted.setdefault(entry.id, entry)
-        if known is not entry:
-            _refresh(known, entry)
-        return known
-
-    # -- calls
-
-    async def _give_way(self) -> None:
-        """Heed cancellation, and let other tasks run once in a while.
-
-        A full checkpoint at every call would put a turn of the scheduler between a job and its start, and would be most
-        of a call's price. Nothing has been done yet when this raises.
-        """
-        self._calls += 1
-        if self._calls % YIELD_EVERY:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()
-
-    async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
-        """Store new jobs, all or none."""
-        await self._give_way()
-        if self._closed:
-            raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
-        submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
-        if self._waits:
-            kept = await self._ask(partial(self.store.insert, entries, submission))
-            kept = [self._know(entry) for entry in kept]
-        else:
-            kept = await self.store.insert(entries, submission)
-        return kept
-
-    async def load(self, job_id: str) -> JobEntry:
-        """Return a job, or raise `UnknownJobError`."""
-        check_id("job_id", job_id)
-        await self._give_way()
-        entry = await self._ask(partial(self.store.load, job_id))
-        if entry is None:
-            raise UnknownJobError(job_id)
-        return self._know(entry) if self._waits else entry
-
-    async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs' records."""
-        await self._give_way()
-        return await self._ask(partial(self.store.find, query))
-
-    async def history(self, job_id: str) -> list[Transition]:
-        """Return a job's history, or raise `UnknownJobError`."""
-        check_id("job_id", job_id)
-        await self._give_way()
-        history = await self._ask(partial(self.store.history, job_id))
-        if history is None:
-            raise UnknownJobError(job_id)
-        return history
-
-    async def start_held(self, entry: JobEntry, plan: Plan) -> None:
-        """Let a held job run, unless somebody else did."""
-        if await self._ask(partial(self.store.start_held, entry.id, plan)) and entry.plan is not plan:
-            entry.plan = plan
-
-    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
-        """Ask to cancel a job; see `JobRegistry.cancel`."""
-        check_id("job_id", job_id)
-        check_text("reason", reason)
-        check_seconds("grace", grace)
-        await self._give_way()
-        running = self._runner.running.get(job_id)
-        if running is not None and not running.may_be_cancelled():
-            return False
-        if self._waits:
-            reply = await self._ask(partial(self.store.request_cancel, job_id, reason, grace))
-        else:
-            reply = await self.store.request_cancel(job_id, reason, grace)
-        if reply is None:
-            raise UnknownJobError(job_id)
-        if reply.accepted:
-            entry = self._know(reply.entry) if self._waits else reply.entry
-            running = self._runner.running.get(job_id)  # another attempt may have begun meanwhile
-            if running is not None and entry.outcome is None:
-                running.stop(CANCELLED, grace)
-        return reply.accepted
-
-    async def remove(self, job_id: str) -> None:
-        """Forget an ended job."""
-        check_id("job_id", job_id)
-        await self._give_way()
-        if not await self._ask(partial(self.store.delete, job_id)):
-            raise UnknownJobError(job_id)
-
     def peek(self, job_id: str) -> JobEntry | None:
         """Return a job that this process holds, or None."""
-        return self.store.peek(job_id) or self._adopted.get(job_id)
+        return self.store.peek(job_id) or self._known.get(job_id)
 
     def __len__(self) -> int:
-        return len(self.store) + len(self._adopted)
+        return len(self.store) + len(self._known)
 
     def stats(self) -> RegistryStats:
         """Return this process's counts."""
@@ -408,25 +321,3 @@ class RegistryCore:
             max_running=self._max_running,
             running_by_queue=dict(self._runner.by_queue),
         )
-
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await (try_for(self.store.outage_limit, call) if self._waits else call())
-
-
-def _refresh(known: JobEntry, fresh: JobEntry) -> None:
-    """Bring an entry to what another one of the same job says, unless that is older.
-
-    Answers may overtake each other, and a request to cancel that was accepted is never taken back.
-    """
-    if fresh is known or len(fresh.steps or ()) < len(known.steps or ()):
-        return
-    plan, cancel = known.plan, known.cancel
-    for name in _SHARED:
-        setattr(known, name, getattr(fresh, name))
-    if known.plan.function is None and plan.executor == known.plan.executor:
-        known.plan = plan
-    if known.cancel is None:
-        known.cancel = cancel
-
-
-_SHARED = tuple(field.name for field in attrs.fields(JobEntry) if field.name != "log")

@@ -70,6 +70,7 @@ class Dispatcher:
 
     # -- waking
 
+    @trio.lowlevel.enable_ki_protection
     def ring(self) -> None:
         """Have the loop look again. Returns at once; ringing twice is ringing once."""
         self._rung = True
@@ -77,6 +78,7 @@ class Dispatcher:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
+    @trio.lowlevel.enable_ki_protection
     def work_ready(self) -> None:
         """See that what is ready is claimed: by new tasks where the store answers at once, else by the loop.
 
@@ -90,6 +92,7 @@ class Dispatcher:
             self._starting += 1
             self._spawn(self._work, None)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Start attempts until cancelled.
 
@@ -137,6 +140,7 @@ class Dispatcher:
                 before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
                 self._spawn(self._start_after, before, claim, asked)
 
+    @trio.lowlevel.enable_ki_protection
     async def _start_after(self, before: Attempt, claim: Claim, asked: float) -> None:
         await self._wait_gone(before)
         if self.jobs is not None:
@@ -182,6 +186,7 @@ class Dispatcher:
         assert self.jobs is not None  # _free said so
         self._context.run(self.jobs.start_soon, function, *args)
 
+    @trio.lowlevel.enable_ki_protection
     async def _work(self, attempt: Attempt | None) -> None:
         """Run one attempt after another, while there are any at once: a task that ends starts the next.
 

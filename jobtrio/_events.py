@@ -92,6 +92,7 @@ class Events:
                 self.log.finish(Completed())
         return EventSubscription(self.log, self._listeners)
 
+    @trio.lowlevel.enable_ki_protection
     def publish(self, transition: Transition) -> None:
         """Tell everybody of a change."""
         if self.log is not None:

@@ -83,6 +83,7 @@ class Job:
         return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless)
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def open_channel(self, size: int = 64, after: int = 0) -> AsyncIterator[trio.MemoryReceiveChannel[Message]]:
         """Give the job's messages through a plain memory channel, within the block.
 
@@ -164,6 +165,7 @@ class Job:
         return f"<Job {self.id!r} {self.state}>"
 
 
+@trio.lowlevel.enable_ki_protection
 async def _pump(subscription: Subscription, sender: trio.MemorySendChannel[Message]) -> None:
     """Pass on messages until the end, or until the reader has left."""
     with subscription, sender:

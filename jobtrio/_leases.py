@@ -52,6 +52,7 @@ class Leases:
         """Renew at once, since the answer may bring news."""
         self._woken.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Renew until cancelled. Cancellation: the leases lapse in their time."""
         async with trio.open_nursery() as nursery:
@@ -66,6 +67,7 @@ class Leases:
                 if not await self._renew(asked):
                     pause = max(min(pause, AGAIN_AFTER) - (trio.current_time() - asked), 0.0)
 
+    @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:
         """Stop each attempt whose lease is about to be over, whatever became of its renewal."""
         while True:

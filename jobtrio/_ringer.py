@@ -27,6 +27,7 @@ class Ringer:
         self._waiting: trio.lowlevel.Task | None = None
         self.is_running: bool = False
 
+    @trio.lowlevel.enable_ki_protection
     def ring(self, log: Wakeable) -> None:
         """Have ``log.wake()`` called in the turn after the next. Call it only while the task is running."""
         self._pending.append(log)
@@ -34,6 +35,7 @@ class Ringer:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Wake until cancelled. Cancellation: everybody who is waited for has been woken."""
         self.is_running = True

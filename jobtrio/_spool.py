@@ -47,6 +47,7 @@ class Spool:
         self._saved = log.last
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, on_refused: Callable[[], object]) -> None:
         """Hand over messages as they come, until stopped; call ``on_refused`` once the store says the claim is lost.
 

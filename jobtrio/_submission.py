@@ -5,7 +5,6 @@ It owns the meaning of submit's parameters. It must not know stores or tasks.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import attrs
 from jobtrio._checks import LATEST, check_metadata, check_moment, check_name, check_seconds, check_tags, show
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import UnknownExecutorError
+from jobtrio._ids import new_id
 from jobtrio._policies import JobPriority, RetryPolicy, check_priority
 from jobtrio._state import JobState
 from jobtrio._threads import run_in_thread
@@ -126,7 +126,7 @@ class Submissions:
         plan = self.plan(executor, queue, priority, time_limit, retry)
         now = time.time()
         if job_id is None:
-            job_id = submission = os.urandom(16).hex()
+            job_id = submission = new_id()
         else:
             job_id, submission = check_name("job_id", job_id), ""
         entry = JobEntry(job_id, plan, payload, now, submission)

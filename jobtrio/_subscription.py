@@ -59,6 +59,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         "position",
     )
 
+    @trio.lowlevel.enable_ki_protection
     def __init__(self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
         self._log = log

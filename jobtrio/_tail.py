@@ -94,6 +94,7 @@ class Tails:
             if log.last == before:
                 return
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, tail: _Tail) -> None:
         try:
             while self._is_wanted(tail):

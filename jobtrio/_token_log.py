@@ -80,6 +80,7 @@ class TokenLog:
 
     # -- appending
 
+    @trio.lowlevel.enable_ki_protection
     def send(self, attempt: int, value: Any) -> int:
         """Append a `Token` and return its number."""
         items = self._items
@@ -108,6 +109,7 @@ class TokenLog:
         if self.end is None:
             self.extend((End(self._base + len(self._items) + 1, outcome),))
 
+    @trio.lowlevel.enable_ki_protection
     def extend(self, messages: tuple[Message, ...] | list[Message]) -> None:
         """Append messages that have their numbers already; those that are known are passed over."""
         for message in messages:
@@ -129,6 +131,7 @@ class TokenLog:
         if self.end is not None and self._ended_waiters is not None:
             self._ended_waiters.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     def cut_off(self, why: str) -> None:
         """Tell all readers that nothing more comes here although the job has not ended."""
         if self.end is None:
@@ -155,6 +158,7 @@ class TokenLog:
             gone += len(self._items) - self._limit
         return gone if after < gone else 0
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_beyond(self, after: int) -> None:
         """Wait until there is a message behind number ``after``, or until woken for another reason.
 
@@ -191,6 +195,7 @@ class TokenLog:
             await trio.lowlevel.checkpoint()
         return self.end.outcome
 
+    @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
         """Wake all who wait in `wait_beyond`; they look again."""
         self._is_ringing = False
@@ -208,6 +213,7 @@ class TokenLog:
 
     # -- lossless consumers
 
+    @trio.lowlevel.enable_ki_protection
     def add_lossless(self, subscription: Subscription) -> None:
         """Let `send` wait for ``subscription`` from now on. A forgotten one frees the job by itself."""
         if self._lossless is None:
@@ -215,6 +221,7 @@ class TokenLog:
             self._room = trio.lowlevel.ParkingLot()
         self._lossless.add(subscription)
 
+    @trio.lowlevel.enable_ki_protection
     def remove_lossless(self, subscription: Subscription) -> None:
         """Stop waiting for ``subscription``."""
         assert self._lossless is not None  # it was added

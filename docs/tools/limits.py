@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import jobtrio
-from jobtrio import _checks, _command, _core, _events, _lines, _process_group, _settlement, _subscription, _token_log
+from jobtrio import _calls, _checks, _command, _events, _lines, _process_group, _settlement, _subscription, _token_log
 
 _OPEN = inspect.signature(jobtrio.open_registry).parameters
 _SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
@@ -63,7 +63,7 @@ def _rows() -> list[tuple[str, Any, str]]:
         ),
         ("Messages received between two checkpoints, and in a batch", _subscription.BATCH, fixed),
         ("Events that a consumer may be behind", _events.EVENTS_KEPT, fixed),
-        ("Calls of `submit` between two checkpoints", _core.YIELD_EVERY, fixed),
+        ("Calls of a registry between two full checkpoints, in memory", _calls.YIELD_EVERY, fixed),
         ("Jobs that `find` returns", 100, "`find(limit=…)`"),
         ("Messages in `open_channel`'s channel", 64, "`open_channel(size=…)`"),
         ("Characters of an id, key, tag, or name of a queue or executor", _checks.NAME_LIMIT, fixed),

@@ -90,6 +90,7 @@ class Shelf:
             self._ended = deque(kept for kept in self._ended if self.jobs.get(kept.id) is kept)
             self._removed = 0
 
+    @trio.lowlevel.enable_ki_protection
     def evict(self, now: float | None = None) -> None:
         """Forget the ended jobs that `Retention` no longer keeps."""
         ended, retention = self._ended, self.retention

@@ -55,6 +55,7 @@ class MemoryJobStore(JobStore):
         self.settings: StoreSettings
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
         self.settings = settings
@@ -64,6 +65,7 @@ class MemoryJobStore(JobStore):
 
     # -- putting in, finding, taking out
 
+    @trio.lowlevel.enable_ki_protection
     async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
         """Store new jobs, all or none."""
         if len(entries) == 1 and entries[0].key is None and entries[0].id not in self._jobs:
@@ -143,6 +145,7 @@ class MemoryJobStore(JobStore):
         states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
         return Backlog(*(self._index.waiting(state, queues) for state in states))
 
+    @trio.lowlevel.enable_ki_protection
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
         entry = self.peek(job_id)
@@ -159,6 +162,7 @@ class MemoryJobStore(JobStore):
 
     # -- running
 
+    @trio.lowlevel.enable_ki_protection
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
         self._fall_due()
@@ -180,6 +184,7 @@ class MemoryJobStore(JobStore):
             self.settings.listener.work_ready()
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def claim(
         self,
         claim_id: str,
@@ -192,6 +197,7 @@ class MemoryJobStore(JobStore):
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
         return self._claim(claim_id, limit, lease, room, executors)
 
+    @trio.lowlevel.enable_ki_protection
     def claim_nowait(
         self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
     ) -> list[Claim]:
@@ -231,6 +237,7 @@ class MemoryJobStore(JobStore):
                 del self._claims[next(iter(self._claims))]
         return claims
 
+    @trio.lowlevel.enable_ki_protection
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         reports = []
@@ -243,6 +250,7 @@ class MemoryJobStore(JobStore):
             reports.append(LeaseReport(held, entry))
         return reports
 
+    @trio.lowlevel.enable_ki_protection
     async def finish(
         self,
         claim: Claim,
@@ -258,6 +266,7 @@ class MemoryJobStore(JobStore):
         self._end(entry, *rules.heeding_cancel(entry, outcome, error))
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
         if not self._holds(claim):
@@ -275,6 +284,7 @@ class MemoryJobStore(JobStore):
         self._add_timer(entry.due, Timer.DUE, entry)
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
         """Return a running job to its queue unfinished, after appending ``messages``."""
         if not self._holds(claim):
@@ -288,6 +298,7 @@ class MemoryJobStore(JobStore):
         self._requeue(entry, reason)
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
         entry = self.peek(job_id)
@@ -312,6 +323,7 @@ class MemoryJobStore(JobStore):
         self._jobs[claim.entry.id].saved_state = value
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
         if not self._holds(claim):
@@ -320,6 +332,7 @@ class MemoryJobStore(JobStore):
         self.settings.listener.messages_added(claim.entry.id)
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
         entry = self.peek(job_id)
@@ -333,6 +346,7 @@ class MemoryJobStore(JobStore):
 
     # -- time
 
+    @trio.lowlevel.enable_ki_protection
     async def advance(self) -> float:
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
         return self._fall_due()
@@ -356,6 +370,7 @@ class MemoryJobStore(JobStore):
         self._shelf.evict()
         return self._shelf.next_eviction()
 
+    @trio.lowlevel.enable_ki_protection
     async def abandon(self, reason: str) -> None:
         """End every living job: none can outlive the process."""
         for entry in self._index.living():

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from jobtrio._opening import open_registry
 from jobtrio._policies import Retention
-from jobtrio._registry import open_registry
 from jobtrio._threads import run_in_thread
 from jobtrio.executors import check_executor, is_async_executor
 from jobtrio.testing._clock import run_virtually

@@ -16,8 +16,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from jobtrio._checks import check_count
 from jobtrio._messages import End
+from jobtrio._opening import open_registry
 from jobtrio._records import Cancelled
-from jobtrio._registry import open_registry
 from jobtrio._settlement import CANCELLED
 from jobtrio.testing._clock import run_virtually
 from jobtrio.testing._run_job import KEEP_ALL, JobRun, as_async, observe

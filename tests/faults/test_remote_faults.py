@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from remote_store import Network, RemoteStore, Server
+from remote_store import RemoteStore, Server
 from trio.testing import MockClock
 
 import jobtrio
@@ -17,7 +17,7 @@ from jobtrio import Cancelled, Completed, End, Executors, Failed, JobContext, Re
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remote_store import When
+    from faulty_network import Network, When
 
 MOST_CALLS = 500
 LEASE = 30.0

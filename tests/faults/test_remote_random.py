@@ -20,7 +20,7 @@ from jobtrio import Cancelled, Completed, End, Executors, Failed, Gap, JobContex
 from jobtrio._state import check_transition
 
 if TYPE_CHECKING:
-    from remote_store import When
+    from faulty_network import When
 
     from jobtrio._records import Outcome
 

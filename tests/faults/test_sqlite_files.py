@@ -97,6 +97,8 @@ async def test_newer_while_it_is_open(tmp_path: Path) -> None:
     """A process of an older version stops when a newer one has changed the format under it."""
     path = tmp_path / "jobs.db"
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        for _ in range(10):  # so that all threads have it open
+            await worker.store.load("id")
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
         for call in (lambda: worker.insert(new_entry()), lambda: worker.store.load("id")):

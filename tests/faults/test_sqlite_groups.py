@@ -17,7 +17,7 @@ import trio
 from sqlite_invariants import check_file
 
 import jobtrio
-from jobtrio import Completed, DuplicateJobError, Executors, JobState, PayloadError, Retention, StoreError
+from jobtrio import Completed, DuplicateJobError, Executors, JobPriority, JobState, PayloadError, Retention, StoreError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _checkpoint as checkpoint
@@ -161,6 +161,17 @@ async def test_values_that_fail_reach_no_thread(path: Path, faults: Faults) -> N
             with pytest.raises(PayloadError):
                 await call()
         assert faults.count == 0
+
+
+async def test_lines_whose_first_has_expired(path: Path) -> None:
+    """A job that can't be started any more gives its place in the comparison of lines to the one behind it."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        urgent = new_entry(queue="a", priority=JobPriority.CRITICAL, expires_in=0.01)
+        late, early = new_entry(queue="a", priority=JobPriority.LOW), new_entry(queue="b")
+        await worker.insert(urgent, late, early)
+        await trio.sleep(0.02)
+        assert ids(await worker.claim(limit=1)) == [early.id]
+        assert ids(await worker.claim(limit=5)) == [late.id]
 
 
 # -- clocks

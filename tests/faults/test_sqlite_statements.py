@@ -105,7 +105,7 @@ class Scenario:
 @pytest.mark.parametrize("code", ["SQLITE_IOERR", "SQLITE_BUSY"])
 async def test_each_statement_fails_once(tmp_path: Path, faults: Faults, when: When, code: str) -> None:
     """Whatever fails is asked for again, and then done, once."""
-    faults.code = code
+    faults.code, faults.holding = code, True
     path = tmp_path / "jobs.db"
     count, n = 1, 0
     async with open_worker(lambda: SqliteJobStore(path, synchronous="NORMAL")) as worker:

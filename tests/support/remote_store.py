@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import copy
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
+from faulty_network import Network
 
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import JobEntry, Plan
-from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 from jobtrio._nursery import open_background_nursery
 from jobtrio._outage import try_for
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition
+from jobtrio._token_log import TokenLog
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
 
@@ -28,71 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from jobtrio._state import JobState
-
-T = TypeVar("T")
-When: TypeAlias = Literal["before", "after"]
-
-
-class Network:
-    """The way from one client to the server, and all that can go wrong on it.
-
-    Attributes:
-        latency: Seconds each way.
-        calls: The names of all calls made so far.
-        away: Whether every call fails now, and no signal arrives.
-        hanging: The names of calls that are not answered now; ``"*"`` stands for all.
-        failing: The names of calls that fail now.
-        deaf: Whether signals are lost.
-        slow: How long the replies to some calls take, by name, in seconds.
-    """
-
-    def __init__(self, latency: float, patience: float) -> None:
-        self.latency = latency
-        self._patience = patience  # seconds until a call that is not answered is given up
-        self.calls: list[str] = []
-        self.away = False
-        self.hanging: set[str] = set()
-        self.failing: set[str] = set()
-        self.deaf = False
-        self.slow: dict[str, float] = {}
-        self._faults: dict[int, When] = {}
-        self._unsteady: set[str] = set()
-
-    def fail_at(self, n: int, when: When) -> None:
-        """Have the n-th call from now fail, before or after it is carried out."""
-        self._faults[len(self.calls) + n] = when
-
-    def lose_every_other(self, name: str) -> None:
-        """Have every other reply to the calls of this name be lost, the first one too."""
-        self._unsteady.add(name)
-
-    async def carry(self, name: str, work: Callable[[], T]) -> T:
-        """Do ``work`` at the other end and bring back what it returns."""
-        self.calls.append(name)
-        fault = self._faults.pop(len(self.calls), None)
-        if name in self._unsteady and self.calls.count(name) % 2:
-            fault = "after"
-        with trio.move_on_after(self._patience):
-            return await self._carry(name, work, fault)
-        raise StoreUnavailableError(f"no answer to {name}")
-
-    async def _carry(self, name: str, work: Callable[[], T], fault: When | None) -> T:
-        await trio.sleep(self.latency)
-        if fault == "before":
-            raise StoreUnavailableError(f"{name} did not arrive")
-        await self._check(name)
-        answer = work()
-        if fault == "after":
-            raise StoreUnavailableError(f"the reply to {name} was lost")
-        await trio.sleep(self.slow.get(name, self.latency))
-        await self._check(name)
-        return answer
-
-    async def _check(self, name: str) -> None:
-        if self.hanging & {name, "*"}:
-            await trio.sleep_forever()
-        if self.away or name in self.failing:
-            raise StoreUnavailableError(f"no way for {name}")
 
 
 class Server:
@@ -106,7 +43,9 @@ class Server:
     def serve(self, client: RemoteStore, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
         """Carry out one call, whole; return what it returned and the jobs that it changed, as they then were."""
         self._changes = []
-        return _at_once(self._serve(attrs.evolve(client.settings, listener=self), call)), self._changes
+        new_log = partial(TokenLog, client.settings.retention.tokens_per_job)
+        settings = attrs.evolve(client.settings, listener=self, new_log=new_log)
+        return _at_once(self._serve(settings, call)), self._changes
 
     async def _serve(self, settings: StoreSettings, call: Callable[[MemoryJobStore], Any]) -> Any:
         async with self.store.open(settings):

@@ -32,6 +32,8 @@ class Faults:
         code: As what they fail.
         largest: The number of pages that the file may have; None for any.
         slow: Called before each statement.
+        holding: Whether the cursors of statements that fail after they were executed live on, as in a traceback.
+        held: These cursors.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class Faults:
         self.code = "SQLITE_IOERR"
         self.largest: int | None = None
         self.slow: Callable[[str], None] | None = None
+        self.holding = False
+        self.held: list[sqlite3.Cursor] = []
         self._at: tuple[int, When] | None = None
         self._lock = threading.Lock()
 
@@ -91,7 +95,10 @@ class FaultyConnection(sqlite3.Connection):
             raise faults.error()
         cursor = super().execute(statement, *args)
         if fault == "after":
-            cursor.close()
+            if faults.holding:
+                faults.held.append(cursor)
+            else:
+                cursor.close()
             raise faults.error()
         return cursor
 

@@ -1,0 +1,138 @@
+"""What a registry asks of its store on behalf of its users.
+
+It owns how a call heeds cancellation, how long it waits for a store that is away, and what an unknown job means. It
+must not know how jobs come to run.
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from jobtrio._checks import check_id, check_seconds, check_text
+from jobtrio._errors import UnknownJobError
+from jobtrio._known import KnownEntries
+from jobtrio._outage import try_for
+from jobtrio._settlement import CANCELLED
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._records import JobRecord, Transition
+    from jobtrio._runner import Runner
+    from jobtrio.abc import JobQuery, JobStore
+
+T = TypeVar("T")
+
+YIELD_EVERY = 32
+"""Calls of a registry between two full checkpoints, where the store does not wait."""
+
+
+class RegistryCalls:
+    """The calls of one registry.
+
+    Attributes:
+        store: The store.
+    """
+
+    _runner: Runner
+
+    def __init__(self, store: JobStore) -> None:
+        self.store: JobStore = store
+        self._known = KnownEntries()
+        self._waits = store.durable  # whether a call to the store may take its time
+        self._closed = False
+        self._calls = 0
+
+    async def _give_way(self) -> None:
+        """Heed cancellation, and let other tasks run once in a while.
+
+        A full checkpoint at every call would put a turn of the scheduler between a job and its start, and would be most
+        of a call's price. Nothing has been done yet when this raises.
+        """
+        self._calls += 1
+        if self._calls % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    async def insert(self, entries: Sequence[JobEntry]) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        await self._give_way()
+        if self._closed:
+            raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
+        submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
+        if self._waits:
+            kept = await self._ask(partial(self.store.insert, entries, submission))
+            kept = [self._known.entry_of(entry) for entry in kept]
+        else:
+            kept = await self.store.insert(entries, submission)
+        return kept
+
+    async def load(self, job_id: str) -> JobEntry:
+        """Return a job, or raise `UnknownJobError`."""
+        check_id("job_id", job_id)
+        await self._give_way()
+        entry = await self._ask(partial(self.store.load, job_id))
+        if entry is None:
+            raise UnknownJobError(job_id)
+        return self._known.entry_of(entry) if self._waits else entry
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs' records."""
+        await self._give_way()
+        return await self._ask(partial(self.store.find, query))
+
+    async def history(self, job_id: str) -> list[Transition]:
+        """Return a job's history, or raise `UnknownJobError`."""
+        check_id("job_id", job_id)
+        await self._give_way()
+        history = await self._ask(partial(self.store.history, job_id))
+        if history is None:
+            raise UnknownJobError(job_id)
+        return history
+
+    @trio.lowlevel.enable_ki_protection
+    async def start_held(self, entry: JobEntry, plan: Plan) -> None:
+        """Let a held job run, unless somebody else did."""
+        if await self._ask(partial(self.store.start_held, entry.id, plan)) and entry.plan is not plan:
+            entry.plan = plan
+
+    @trio.lowlevel.enable_ki_protection
+    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
+        """Ask to cancel a job; see `JobRegistry.cancel`."""
+        check_id("job_id", job_id)
+        check_text("reason", reason)
+        check_seconds("grace", grace)
+        await self._give_way()
+        running = self._runner.running.get(job_id)
+        if running is not None and not running.may_be_cancelled():
+            return False
+        if self._waits:
+            reply = await self._ask(partial(self.store.request_cancel, job_id, reason, grace))
+        else:
+            reply = await self.store.request_cancel(job_id, reason, grace)
+        if reply is None:
+            raise UnknownJobError(job_id)
+        if reply.accepted:
+            entry = self._known.entry_of(reply.entry) if self._waits else reply.entry
+            running = self._runner.running.get(job_id)  # another attempt may have begun meanwhile
+            if running is not None and entry.outcome is None:
+                running.stop(CANCELLED, grace)
+        return reply.accepted
+
+    async def remove(self, job_id: str) -> None:
+        """Forget an ended job."""
+        check_id("job_id", job_id)
+        await self._give_way()
+        if not await self._ask(partial(self.store.delete, job_id)):
+            raise UnknownJobError(job_id)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await (try_for(self.store.outage_limit, call) if self._waits else call())

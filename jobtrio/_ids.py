@@ -1,0 +1,27 @@
+"""Ids for jobs: 128 random bits each, as 32 hexadecimal digits.
+
+They are drawn from the system many at a time, since each draw lets other threads run before it returns: a store's
+writer would commit what one submission brought instead of what a hundred did. It must not know what they are for.
+"""
+
+from __future__ import annotations
+
+import os
+
+DRAWN = 64
+"""Ids drawn at once."""
+
+_SIZE = 16  # bytes of one id
+
+_drawn: list[str] = []
+
+
+def new_id() -> str:
+    """Return an id that nobody has had."""
+    if not _drawn:
+        digits = os.urandom(DRAWN * _SIZE).hex()
+        _drawn.extend(digits[n : n + 2 * _SIZE] for n in range(0, len(digits), 2 * _SIZE))
+    return _drawn.pop()
+
+
+os.register_at_fork(after_in_child=_drawn.clear)  # a child must not give out what its parent will

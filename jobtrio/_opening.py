@@ -1,0 +1,103 @@
+"""`open_registry`: checks what it is given, puts a registry together, and sees it through to its end.
+
+It owns the order of opening and leaving. Nothing below this module knows it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._checks import check_count, check_name, check_number, show
+from jobtrio._core import RegistryCore
+from jobtrio._nursery import open_background_nursery
+from jobtrio._policies import Retention
+from jobtrio._registry import JobRegistry
+from jobtrio.abc import JobStore
+from jobtrio.executors import Executors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_registry(
+    executors: Executors | None = None,
+    *,
+    store: JobStore | None = None,
+    max_running: int = 100,
+    queues: Mapping[str, int] | None = None,
+    max_queued: int = 100_000,
+    retention: Retention = Retention(),  # noqa: B008 - frozen
+    lease: float = 30.0,
+    worker: str | None = None,
+) -> AsyncIterator[JobRegistry]:
+    """Open a registry of jobs for the duration of the block.
+
+    Leaving the block normally waits for what this process runs and, in memory, for what is queued, scheduled or
+    retrying. Leaving it by an exception or a cancellation cancels running jobs and waits for their clean-up; durable
+    ones return to their queue, and in memory every living job ends ``Cancelled("shutdown")``. The body's own
+    exception comes out bare.
+
+    Args:
+        executors: The named executors; needed with a durable store.
+        store: Where jobs are kept; None keeps them in memory.
+        max_running: How many jobs run at once in this process.
+        queues: Which queues to serve, and how many jobs of each at once; None for every queue.
+        max_queued: How many jobs may wait for their first start (memory store).
+        retention: What to keep of ended jobs and of streams.
+        lease: Seconds that a claim on a job lasts unless renewed, 1 or more (durable stores).
+        worker: This process's name in the audit log; None for host, process id and a random part.
+
+    Raises:
+        TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+        StoreError: The store can't be opened.
+
+    Cancellation: see above.
+    """
+    if executors is not None and not isinstance(executors, Executors):
+        raise TypeError(f"executors must be an Executors or None; got {show(executors)}")
+    if store is not None and not isinstance(store, JobStore):
+        raise TypeError(f"store must be a JobStore or None; got {show(store)}")
+    if not isinstance(retention, Retention):
+        raise TypeError(f"retention must be a Retention; got {show(retention)}")
+    core = RegistryCore(
+        executors,
+        store,
+        max_running=check_count("max_running", max_running),
+        queues=_check_queues(queues),
+        max_queued=check_count("max_queued", max_queued),
+        retention=retention,
+        lease=check_number("lease", lease, low=1),
+        worker=_worker_name() if worker is None else check_name("worker", worker),
+    )
+    async with core.store.open(core.settings), open_background_nursery() as nursery:
+        nursery.start_soon(core.serve)
+        try:
+            await core.serving.wait()
+            yield JobRegistry(core)
+            await core.wait_done()
+        finally:
+            # Bounded by the clean-up of the executors: outcomes are not published before they are gone.
+            with trio.CancelScope(shield=True):
+                await core.close()
+
+
+def _check_queues(queues: Any) -> dict[str, int] | None:
+    if queues is None:
+        return None
+    try:
+        items = dict(queues).items()
+    except (TypeError, ValueError):
+        raise TypeError(f"queues must be a mapping of names to whole numbers, or None; got {show(queues)}") from None
+    return {check_name("a name in queues", name): check_count(f"queues[{name!r}]", most) for name, most in items}
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:200]

@@ -1,0 +1,210 @@
+"""Ctrl-C at any moment: it gets out, nothing hangs, and every job has ended by then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import jobtrio
+from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+STOPPED = Cancelled("shutdown")
+PACKAGE = jobtrio.__file__.removesuffix("__init__.py")
+
+
+@pytest.fixture(autouse=True)
+def _sigint() -> Iterator[None]:
+    """Let SIGINT mean what it means in a program of its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class CtrlC:
+    """Presses Ctrl-C when the n-th line of jobtrio is about to run.
+
+    Attributes:
+        pressed: Where that was; None as long as it has not been.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._left = n
+        self._before: Any = None
+        self.pressed: str | None = None
+
+    def __enter__(self) -> CtrlC:
+        self._before = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.settrace(self._before)
+
+    def _call(self, frame: FrameType, event: str, arg: object) -> Any:
+        return self._line if frame.f_code.co_filename.startswith(PACKAGE) else None
+
+    def _line(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.pressed = f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+                signal.raise_signal(signal.SIGINT)
+        return self._line
+
+
+async def speak(job: JobContext) -> int:
+    """Send something, and fail in the first attempt if the payload says so."""
+    await job.send("a")
+    job.progress(1)
+    if job.payload and job.attempt == 1:
+        raise ValueError
+    return job.attempt
+
+
+async def hang(job: JobContext) -> None:
+    """Wait for ever, with a child task."""
+    job.nursery.start_soon(trio.sleep_forever)
+    await trio.sleep_forever()
+
+
+async def scenario(jobs: list[jobtrio.Job], n: int) -> str:
+    """Let jobs live in several ways, and press Ctrl-C at the n-th line; return where that was."""
+    retention = Retention(finished_jobs=3, tokens_per_job=2)
+    async with jobtrio.open_registry(max_running=3, queues={"default": 2, "other": 5}, retention=retention) as registry:
+        jobs.append(await registry.submit(hang, time_limit=5))
+        with CtrlC(n) as ctrl_c:
+            events = registry.subscribe_events()
+            for payload in (False, True):
+                jobs.append(await registry.submit(speak, payload, retry=RetryPolicy(initial=1), tags={"a": "1"}))
+                jobs.append(await registry.submit(speak, payload, queue="other", delay=2, expires_in=100))
+            jobs.append(await registry.create_job(False))
+            jobs.append(await registry.create_job(True, expires_in=1))
+            async with jobs[1].subscribe(on_gap="yield", lossless=True) as messages:
+                async for _ in messages:
+                    pass
+            async with registry.execute_and_stream(jobs[5].id, speak) as lines, jobs[3].open_channel() as channel:
+                async for _ in lines:
+                    pass
+                async for _ in channel:
+                    pass
+            jobs.append(await registry.submit(hang, queue="other"))
+            await trio.sleep(3)
+            await jobs[-1].cancel("enough")
+            await jobs[-1].wait()
+            await registry.find(tags={"a": "1"}, limit=1)
+            events.close()
+            await registry.drain()
+        return ctrl_c.pressed or ""
+
+
+def interrupted(n: int) -> str:
+    """Run the scenario with Ctrl-C at the n-th line, check what is left, and return where that was."""
+    jobs: list[jobtrio.Job] = []
+    pressed = "out"
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    try:
+        pressed = trio.run(scenario, jobs, n, clock=clock)
+    except KeyboardInterrupt:
+        pass
+    for job in jobs:
+        assert job.outcome is not None, n
+        log = job._entry.log
+        assert log is None or log.end == End(log.last, job.outcome), n
+    return pressed
+
+
+STEP = int(os.environ.get("JOBTRIO_INTERRUPT_STEP", "53"))
+"""Every how many lines Ctrl-C is pressed; with 1 it takes minutes."""
+
+
+def test_at_any_line() -> None:
+    """Wherever in jobtrio Ctrl-C arrives, it comes out bare, and every job and stream has its end by then."""
+    n, seen = 1, 0
+    while (pressed := interrupted(n)) == "out":
+        seen += 1
+        n += STEP
+    assert pressed == ""
+    assert seen > 10
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    """Return the single exceptions in a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for each in exc.exceptions for leaf in leaves(each)]
+    return [exc]
+
+
+def test_twice() -> None:
+    """A second Ctrl-C, while the clean-up of a job is waited for, does not leave a registry that never ends."""
+    ends: list[float] = []
+
+    async def tidy(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(10)
+            ends.append(trio.current_time())
+
+    @trio.lowlevel.enable_ki_protection
+    async def press() -> None:
+        for _ in range(3):
+            await trio.sleep(1)
+            signal.raise_signal(signal.SIGINT)
+
+    async def watch(job: jobtrio.Job) -> None:
+        with trio.CancelScope(shield=True):
+            assert await job.wait() == STOPPED
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(press)
+            async with jobtrio.open_registry(max_running=1) as registry:
+                jobs.append(await registry.submit(tidy))
+                jobs.append(await registry.submit(tidy))
+                for job in jobs:
+                    nursery.start_soon(watch, job)
+                await trio.sleep_forever()
+
+    jobs: list[jobtrio.Job] = []
+    raised: set[type[BaseException]] = set()
+    try:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    except BaseException as exc:
+        raised = {type(leaf) for leaf in leaves(exc)}
+    assert raised == {KeyboardInterrupt}
+    assert ends == [11]
+    assert [job.outcome for job in jobs] == [STOPPED, STOPPED]
+
+
+def test_a_job_that_never_gives_way() -> None:
+    """Ctrl-C gets into an executor that is in an endless loop, although jobtrio's own tasks are protected."""
+    pressed = threading.Event()
+
+    async def loops(job: JobContext) -> None:
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+        pressed.set()
+        while True:
+            pass
+
+    async def main() -> None:
+        async with jobtrio.open_registry() as registry:
+            jobs.append(await registry.submit(loops))
+            await trio.sleep_forever()
+
+    jobs: list[jobtrio.Job] = []
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert pressed.is_set()
+    assert jobs[0].outcome == STOPPED
