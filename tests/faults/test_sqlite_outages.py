@@ -32,6 +32,7 @@ OUTAGE_LIMIT = 0.4
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobtrio.stores.sqlite._connection.BUSY", 0.05)
     monkeypatch.setattr("jobtrio.stores.sqlite._writer.PATIENCE", 0.1)
+    monkeypatch.setattr("jobtrio.stores.sqlite._writer.LOCKED", 0.05)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from jobtrio.stores.sqlite import _calls
 from jobtrio.stores.sqlite._calls import Call, Calls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 class Server:
@@ -26,6 +26,7 @@ class Server:
         self.may_take = threading.Semaphore(0)
         self.may_answer = threading.Semaphore(0)
         self.done: list[Any] = []
+        self.taken = trio.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
@@ -34,6 +35,7 @@ class Server:
             self.may_take.acquire()
             if not call.take():
                 continue
+            self.calls.run_in_trio(self.taken.set)
             self.may_answer.acquire()
             self.serve(call)
 
@@ -141,20 +143,32 @@ async def test_given_up() -> None:
     async with open_server(patience=0.0) as server:
         heeded = trio.Event()
         async with trio.open_nursery() as nursery:
-
-            async def make() -> None:
-                with pytest.raises(StoreUnavailableError):
-                    await server.calls.make(note("late"), lambda _: heeded.set())
-
-            nursery.start_soon(make)
+            nursery.start_soon(_given_up, server, lambda _: heeded.set())
             server.may_take.release()
-            while nursery.child_tasks:
-                server.calls.give_up_overdue()
-                await trio.sleep(0.001)
+            with trio.fail_after(10):
+                await server.taken.wait()
+            server.calls.give_up_overdue()
         assert not heeded.is_set()
         server.may_answer.release()
         await heeded.wait()
         assert server.done == ["late"]
+
+
+async def test_given_up_before_it_was_taken() -> None:
+    """A call that waits behind one that does not come back is given up as well, and never carried out."""
+    async with open_server(patience=0.0) as server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_given_up, server, None)
+            await wait_all_tasks_blocked()
+            server.calls.give_up_overdue()
+        server.let(2)
+        assert await server.calls.make(note("kept")) == "kept"
+        assert server.done == ["kept"]
+
+
+async def _given_up(server: Server, after: Callable[[Any], object] | None) -> None:
+    with pytest.raises(StoreUnavailableError):
+        await server.calls.make(note("late"), after)
 
 
 async def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,12 +33,11 @@ class Call:
         asked: When it was made, by the machine's monotonic clock.
     """
 
-    __slots__ = ("_after", "_error", "_given_up", "_task", "_turn", "_value", "asked", "taken", "work")
+    __slots__ = ("_after", "_error", "_given_up", "_task", "_turn", "_value", "asked", "work")
 
     def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any] | None) -> None:
         self.work = work
         self.asked = time.monotonic()
-        self.taken: float | None = None
         self._after = after
         self._turn = threading.Lock()  # who gets it, decides: a thread that takes the call, or the task that leaves
         self._task: trio.lowlevel.Task | None = None
@@ -50,10 +49,7 @@ class Call:
 
     def take(self) -> bool:
         """Begin to carry the call out; False if it was withdrawn."""
-        if not self._turn.acquire(blocking=False):
-            return False
-        self.taken = time.monotonic()
-        return True
+        return self._turn.acquire(blocking=False)
 
     def succeed(self, value: Any) -> None:
         """Note the answer; `conclude` hands it over."""
@@ -136,11 +132,13 @@ class Calls:
         return answer
 
     def give_up_overdue(self) -> None:
-        """Wake those whose calls a thread has had for too long: a disk may never answer."""
+        """Wake those whose calls have waited too long, taken or not: a disk may never answer."""
         limit = time.monotonic() - self._patience
-        for call in list(self._open):
-            if call.taken is not None and call.taken < limit:
-                call.give_up(StoreUnavailableError(f"no answer within {self._patience:g} s"))
+        for call in [call for call in self._open if call.asked < limit]:
+            error = StoreUnavailableError(f"no answer within {self._patience:g} s")
+            if call.take():
+                self._close(call)  # no thread will conclude it
+            call.give_up(error)
 
     def _close(self, call: Call) -> None:
         self._open.pop(call, None)
@@ -179,8 +177,14 @@ class Calls:
             pass
 
     def _conclude(self, calls: Sequence[Call], then: Callable[[], object] | None) -> None:
+        faults: list[BaseException] = []
         for call in calls:
             self._close(call)
-            call.conclude()
+            try:
+                call.conclude()
+            except BaseException as exc:
+                faults.append(exc)  # the others are to have their answers all the same
         if then is not None:
             then()
+        if faults:
+            raise faults[0]

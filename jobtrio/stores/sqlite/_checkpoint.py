@@ -11,8 +11,7 @@ import os
 import sqlite3
 from typing import Final
 
-from jobtrio.stores.sqlite._connection import BUSY as PATIENCE
-from jobtrio.stores.sqlite._connection import log
+from jobtrio.stores.sqlite._connection import log, set_busy_timeout
 
 FRAMES: Final = 4000
 """Pages that the log is to grow to."""
@@ -23,8 +22,8 @@ LARGEST: Final = 64 * 1024 * 1024
 FEWEST, FIRST, MOST = 16, 64, 2048
 """Groups between two checkpoints: at least, at first, at most."""
 
-BUSY: Final = 100
-"""Milliseconds that a checkpoint waits for readers. Writers wait for it meanwhile."""
+BUSY: Final = 0.1
+"""Seconds that a checkpoint waits for readers. Writers wait for it meanwhile."""
 
 _FIXED: Final = ((3, 44, 6), (3, 45, 0)), ((3, 50, 7), (3, 51, 0)), ((3, 51, 3), (99, 0, 0))
 
@@ -72,11 +71,11 @@ class Checkpoints:
         """Copy the log into the file as far as readers allow. A failure harms nothing, and is met again by writers."""
         groups, self._groups = self._groups, 0
         try:
-            connection.execute(f"PRAGMA busy_timeout = {BUSY}")
+            set_busy_timeout(connection, BUSY)
             try:
                 busy, frames, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
             finally:
-                connection.execute(f"PRAGMA busy_timeout = {round(1000 * PATIENCE)}")
+                set_busy_timeout(connection, 0.0)
         except sqlite3.Error as exc:
             log.debug("no checkpoint: %s", exc)
             busy, frames = 1, 0

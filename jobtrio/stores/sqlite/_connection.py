@@ -97,8 +97,11 @@ class Location:
         if application_id != schema.APPLICATION_ID:
             raise StoreError(f"{self.path} is an SQLite file of another program (application_id {application_id:#x})")
 
-    def connect(self) -> sqlite3.Connection:
-        """Return a new connection to the file, which has to be there and of the newest format."""
+    def connect(self, busy: float = BUSY) -> sqlite3.Connection:
+        """Return a new connection to the file, which has to be there and of the newest format.
+
+        From then on each of its statements waits ``busy`` seconds for the locks of others.
+        """
         connection = self._connect("rw")
         try:
             if schema.check(connection, self.path) != len(schema.MIGRATIONS):
@@ -106,6 +109,7 @@ class Location:
             connection.execute(f"PRAGMA synchronous = {self.synchronous}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
             connection.execute("PRAGMA journal_size_limit = 67108864")
+            set_busy_timeout(connection, busy)
         except BaseException:
             close(connection)
             raise
@@ -132,6 +136,11 @@ class Location:
 
 def _may(path: str, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    """Let each statement wait so long for the locks of others."""
+    connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
 
 def close(connection: sqlite3.Connection) -> None:
@@ -163,10 +172,11 @@ class Connector:
         connection: The connection, or None while there is none.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, busy: float = BUSY) -> None:
         self.path: Final = location.path
         self.connection: sqlite3.Connection | None = None
         self._location = location
+        self._busy = busy
 
     def connected(self) -> sqlite3.Connection:
         """Return a connection to the file that the store was opened on.
@@ -177,7 +187,7 @@ class Connector:
         """
         self._location.check_identity()
         if self.connection is None:
-            self.connection = self._location.connect()
+            self.connection = self._location.connect(self._busy)
         return self.connection
 
     def check_version(self, connection: sqlite3.Connection) -> None:

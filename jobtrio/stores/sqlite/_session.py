@@ -37,8 +37,8 @@ R = TypeVar("R")
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
 
-ROUND: Final = 1.0
-"""Seconds between two looks for calls that have waited too long for the disk."""
+RETRY_AFTER: Final = 1.0
+"""Seconds until pruning is tried again when the file was away."""
 
 
 class Session:
@@ -54,6 +54,9 @@ class Session:
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
         self._identity = Identity(settings.worker, self._doorbell.name, settings.retention)
+        self._patience = patience
+        # Those who wait are looked for four times in the time that they have.
+        patience *= 0.75
         self._readers = Readers(location, patience=patience)
         self._writer = Writer(
             location,
@@ -165,7 +168,7 @@ class Session:
 
     async def _give_up_overdue(self) -> None:
         while True:
-            await trio.sleep(ROUND)
+            await trio.sleep(self._patience / 4)
             self._writer.calls.give_up_overdue()
             self._readers.calls.give_up_overdue()
 
@@ -177,7 +180,7 @@ class Session:
                 await self.prune()
             except StoreUnavailableError:
                 self._many_ended.set()
-                await trio.sleep(ROUND)
+                await trio.sleep(RETRY_AFTER)
 
 
 def _running(connection: sqlite3.Connection, session: str) -> Any:

@@ -7,6 +7,7 @@ locked or away, tasks can withdraw theirs. Answers are given after the commit. I
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 import time
@@ -19,7 +20,8 @@ import trio
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
-from jobtrio.stores.sqlite._connection import Connector
+from jobtrio.stores.sqlite._connection import Connector, log
+from jobtrio.stores.sqlite._errors import is_locked
 from jobtrio.stores.sqlite._hints import Hints
 from jobtrio.stores.sqlite._transaction import Transaction
 
@@ -38,6 +40,12 @@ PATIENCE: Final = 1.0
 
 LOOK_AFTER: Final = 0.25
 """Seconds after which an idle writer looks whether other processes have written: a ring may have been lost."""
+
+LOCKED: Final = 0.5
+"""Seconds that one try to begin takes at most while others hold the lock."""
+
+LOOKS: Final = (0.0005, 0.002)
+"""Seconds between two looks for the lock. SQLite's own waiting looks ever more seldom, which starves a process."""
 
 PAUSE: Final = 0.02
 """Seconds between two tries to begin, where the first failed at once."""
@@ -65,7 +73,7 @@ class Writer:
         self._doorbell = doorbell
         self._on_hints = on_hints
         self._on_news = on_news
-        self._connector = Connector(location)
+        self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
         self._data_version: int | None = None
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
@@ -96,20 +104,25 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while True:
-                if self._waiting:
-                    self._turn()
-                    continue
-                call = self.calls.next(LOOK_AFTER)
-                if call is not None:
-                    self._waiting.append(call)
-                elif self._stopping and self.calls.is_empty():
-                    return
-                else:
-                    self._idle()
+            while not self._stopping or self._waiting or not self.calls.is_empty():
+                try:
+                    self._step()
+                except Exception:
+                    log.exception("a fault of the writer's own; it goes on")
+                    self._connector.close()
+                    time.sleep(PAUSE)
         finally:
             self._connector.close()
             self.calls.run_in_trio(self._stopped.set)
+
+    def _step(self) -> None:
+        if not self._waiting:
+            call = self.calls.next(LOOK_AFTER)
+            if call is None:
+                self._idle()
+                return
+            self._waiting.append(call)
+        self._turn()
 
     def _turn(self) -> None:
         """Carry out what waits, if a transaction can be begun for it."""
@@ -122,7 +135,11 @@ class Writer:
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._connector.connected()
-        connection.execute("BEGIN IMMEDIATE")
+        give_up_at = time.monotonic() + LOCKED
+        while not _has_begun(connection):
+            if time.monotonic() >= give_up_at:
+                raise StoreUnavailableError(f"{self._connector.path} is locked by another process")
+            time.sleep(random.uniform(*LOOKS))
         self._connector.check_version(connection)
         return connection
 
@@ -225,6 +242,18 @@ class Writer:
         if is_news:
             self.calls.run_in_trio(self._on_news)
         self._checkpoints.idle(connection)
+
+
+def _has_begun(connection: sqlite3.Connection) -> bool:
+    """Begin a transaction, unless another connection holds the lock."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as exc:
+        if not is_locked(exc):
+            raise
+        connection.rollback()
+        return False
+    return True
 
 
 class _HalfDone(Exception):  # noqa: N818 - no error, but a way back
