@@ -66,16 +66,20 @@ class Spool:
         self._scope.cancel(reason="the attempt is over")
 
     async def _hand_over(self) -> bool:
-        assert self._log is not None  # begin() was called
+        log = self._log
+        assert log is not None  # begin() was called
         last = -inf
-        while True:
-            await self._log.wait_beyond(self._saved)
+        while log.end is None:  # a job that others have ended gets no more messages from here
+            await log.wait_beyond(self._saved)
             await trio.sleep_until(max(trio.current_time() + FIRST, last + WINDOW))
             last = trio.current_time()
-            while batch := self._next(self._log, BATCH):
+            while batch := self._next(log, BATCH):
                 if not await keep_trying(partial(self._store.append_messages, self._claim, batch), _never):
                     return False
+                if self._scope.cancel_called:
+                    return True  # an answer may come although it was stopped; the rest goes with the end
                 self._saved += len(batch)
+        return True
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""
@@ -87,7 +91,8 @@ class Spool:
 
     def _next(self, log: TokenLog, most: int) -> list[Message]:
         self._saved = max(self._saved, log.lost_before(self._saved, lossless=False))
-        return log.slice(self._saved, most)
+        batch = log.slice(self._saved, most)
+        return batch[:-1] if batch and batch[-1] is log.end else batch  # the `End` is the store's to append
 
 
 def _never() -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from jobtrio._records import Completed
 from jobtrio._spool import FIRST, WINDOW, Spool
 from jobtrio._token_log import TokenLog
 
@@ -24,6 +25,52 @@ class Store:
     async def append_messages(self, claim: object, messages: list[Message]) -> bool:
         self.batches.append((trio.current_time(), [getattr(message, "seq", 0) for message in messages]))
         return True
+
+
+class SlowStore(Store):
+    """Answers late, and whatever has become of the task that asks: one cannot withdraw what is being written."""
+
+    async def append_messages(self, claim: object, messages: list[Message]) -> bool:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        return await super().append_messages(claim, messages)
+
+
+async def test_stopped_while_it_writes(autojump_clock: MockClock) -> None:
+    """A spool that is stopped hands over nothing more, though its last batch is answered for, and never an `End`."""
+    store, log = SlowStore(), TokenLog(1000)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused)
+    spool.begin(log)
+    refused: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: refused.append("refused"))
+        log.send(1, "a")
+        await trio.sleep(0.5)
+        log.send(1, "b")
+        spool.stop()
+        assert [getattr(message, "value", None) for message in spool.rest()] == ["a", "b"]
+        log.finish(Completed())
+        assert [getattr(message, "value", None) for message in spool.rest()] == ["a", "b"]
+    assert [seqs for _, seqs in store.batches] == [[1]]
+    assert not refused
+
+
+async def test_ended_elsewhere(autojump_clock: MockClock) -> None:
+    """What others have ended gets no more messages, and its `End` is not handed over."""
+    store, log = Store(), TokenLog(1000)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused)
+    spool.begin(log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: None)
+        log.send(1, "a")
+        await trio.sleep(1)
+        log.finish(Completed())
+    assert [seqs for _, seqs in store.batches] == [[1]]
+    assert spool.rest() == []
 
 
 async def spooled(pauses: list[float]) -> tuple[list[float], list[tuple[float, list[int]]]]:
