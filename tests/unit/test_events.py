@@ -115,7 +115,8 @@ async def test_nothing_is_kept_for_nobody(leave: str) -> None:
         case "close":
             listener.close()
         case "aclose":
-            await listener.aclose()
+            with trio.testing.assert_checkpoints():
+                await listener.aclose()
         case "with":
             with listener as same:
                 assert same is listener
