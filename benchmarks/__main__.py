@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from benchmarks._result import Row
 
-NAMES = ("submit", "registry", "fanout", "replay", "cancel", "memory", "import")
+NAMES = ("submit", "registry", "fanout", "replay", "cancel", "memory", "stores", "import")
 ON_REQUEST = ("peers",)
-"""Needs the package index, so it runs when named or with ``--peers``."""
+"""Needs the package index, so it runs when named, or with ``--peers`` beside all the others."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in NAMES + ON_REQUEST:
             print(f"{name:10} {_first_line(_module(name))}")
         return 0
-    session = Session(_rounds(options), options.tiny, on_row=_show)
+    session = Session(_rounds(options), options.tiny, options.peers, on_row=_show, on_note=_show_note)
     print(_report.heading(), flush=True)
     names = list(options.names or NAMES)
-    if options.peers and "peers" not in names:
-        names.append("peers")
+    if options.peers and not options.names:
+        names += ON_REQUEST
     path = options.json or RESULTS / f"{timestamp()}.json"
     try:
         for name in names:
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"what to run: {', '.join(NAMES)}; all by default")
     add("--tiny", action="store_true", help="one small unscored round of each, to see that it works")
-    add("--peers", action="store_true", help="other libraries as well, from an environment of their own")
+    add("--peers", action="store_true", help="beside other libraries as well, in an environment of their own")
     add("--rounds", type=_count, metavar="N", help=f"scored rounds a row (default {DEFAULT_ROUNDS})")
     add("--json", type=Path, metavar="PATH", help="where to write the figures (default: results/)")
     add("--list", action="store_true", help="say what there is and run nothing")
@@ -90,6 +90,10 @@ def _run(session: Session, name: str) -> None:
 
 def _show(row: Row) -> None:
     print(_report.table_line(row), flush=True)
+
+
+def _show_note(note: str) -> None:
+    print(f"  {note}", flush=True)
 
 
 def _first_line(module: Any) -> str:

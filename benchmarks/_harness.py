@@ -63,13 +63,18 @@ class Session:
     Attributes:
         rounds: Scored rounds a row.
         tiny: Whether this is the quick unscored run that only shows that everything still works.
+        peers: Whether other libraries are measured as well.
         on_row: Called with each row as soon as it is there.
+        on_note: Called with each note.
     """
 
     rounds: int = DEFAULT_ROUNDS
     tiny: bool = False
+    peers: bool = False
     on_row: Callable[[Row], None] | None = None
+    on_note: Callable[[str], None] | None = None
     rows: list[Row] = attrs.field(factory=list)
+    notes: dict[str, list[str]] = attrs.field(factory=dict)
     benchmark: str = ""
 
     def scale(self, full: T, tiny: T) -> T:
@@ -113,6 +118,12 @@ class Session:
             await _round(subject)
         rounds = tuple([await _round(subject) for _ in range(self.rounds)])
         return self.keep(Row(self.benchmark, name, variant, unit, Figures(rounds), goal=goal))
+
+    def note(self, text: str) -> None:
+        """Say what the rows of the current benchmark have to be read with."""
+        self.notes.setdefault(self.benchmark, []).append(text)
+        if self.on_note is not None:
+            self.on_note(text)
 
     def keep(self, row: Row) -> Row:
         """Add a finished row and tell whoever shows it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ def describe_versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {**found, "commit": _commit()}
+    return {**found, "sqlite": sqlite3.sqlite_version, "commit": _commit()}
 
 
 def peak_memory() -> int:

@@ -65,6 +65,7 @@ def as_json(session: Session) -> dict[str, object]:
         "machine": describe_machine(),
         "versions": describe_versions(),
         "peak_memory_bytes": peak_memory(),
+        "notes": session.notes,
         "rows": [_row_as_json(row) for row in session.rows],
     }
 

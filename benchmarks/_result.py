@@ -55,6 +55,11 @@ def bytes_at_most(limit: float) -> Goal:
     return Goal(limit, "at most", on="value")
 
 
+def seconds_at_most(limit: float) -> Goal:
+    """Make the goal to take at most ``limit`` seconds, whatever the other side takes."""
+    return Goal(limit, "at most", on="value")
+
+
 @attrs.frozen
 class Figures:
     """One side's samples, a list a round, each sample the cost of one operation."""

@@ -7,14 +7,11 @@ the thread that the event loop has, since all of them do everything in it.
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jobtrio
 from benchmarks._child import open_child
+from benchmarks._peer_environment import make_environment
 from benchmarks._result import at_least
 from benchmarks.bench_submit import AT_ONCE, submit_each
 
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from benchmarks._harness import Session
     from benchmarks._result import Goal
 
-ENVIRONMENT = Path(__file__).parent / ".venv-peers"
-REQUIREMENTS = ("aiojobs==1.4.0", "apscheduler==4.0.0a6", "taskiq==0.13.0", "trio==0.35.0")
 NAME = "no-op job, submit to outcome"
 
 PEERS: tuple[tuple[str, tuple[str, ...], Goal | None], ...] = (
@@ -45,18 +40,3 @@ async def run(session: Session) -> None:
             async with open_child(f"benchmarks.peers.{module}", *arguments, python=python) as peer:
                 subject = submit_each(registry, jobs)
                 await session.compare(NAME, f"{AT_ONCE} at once", subject, peer, versus=versus, goal=goal, speed=True)
-
-
-def make_environment() -> Path:
-    """Make the peers' environment unless it is there as wanted; return its interpreter."""
-    python = ENVIRONMENT / "bin" / "python"
-    stamp = ENVIRONMENT / "requirements.json"
-    wanted = json.dumps(REQUIREMENTS)
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        uv = shutil.which("uv")
-        if uv is None:
-            raise SystemExit("the peers need the program uv, to make an environment of their own")
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", "3.11", str(ENVIRONMENT)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *REQUIREMENTS], check=True)
-        stamp.write_text(wanted, encoding="utf-8")
-    return python

@@ -75,7 +75,7 @@ class Attempt:
                 self._context.close()  # nothing that it still sends counts, not even in a shield
         if self.over or (self.is_timed_out and self.is_last and cause == CANCELLED):
             return False
-        if not self.is_timed_out and (self._cause is None or cause == LOST or self._cause == SHUTDOWN):
+        if not self.is_timed_out and (self._cause is None or self._cause == SHUTDOWN):
             self._cause = cause
         self._stop_by = min(self._stop_by, trio.current_time() + grace)
         if self._context is not None:
@@ -139,7 +139,7 @@ class Attempt:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:
                     raised = self._sift(exc, scope)
-                    if raised is not None and nursery.child_tasks:
+                    if nursery.child_tasks:
                         self._fail(scope)
         except BaseException as exc:
             group = exc
@@ -157,8 +157,8 @@ class Attempt:
             context.close()
             if group is not None:
                 _let_out(group)
-            elif cut and raised is not None and not (timed_out or self._failed):
-                self._self_cancelled = True  # no child failed, and the scope was cancelled before this was raised
+            elif cut and not (timed_out or self._failed):
+                self._self_cancelled = True  # no child failed, and the scope was cancelled before anything was raised
             return self._judge(result, _merge(raised, group), cut=cut, timed_out=timed_out)
         finally:
             raised = group = None  # their tracebacks hold this frame
@@ -193,8 +193,8 @@ class Attempt:
             return RuntimeError(f"the executor raised a trio.Cancelled that no scope of its own asked for: {exc!r}")
         # They have reached the scope that they were raised for. An outer one that is cancelled as well raises again at
         # the next checkpoint; to raise them through the nursery would only cost a group.
-        if self._cause is None and _is_explicit(cancelled):
-            self._self_cancelled = True  # neither stop() nor _fail() has asked for it
+        if _is_explicit(cancelled):
+            self._self_cancelled = True  # unless stop() has asked for it, which then is the cause
         return rest
 
     def _judge(self, result: Any, exception: BaseException | None, *, cut: bool, timed_out: bool) -> Verdict:
@@ -205,7 +205,7 @@ class Attempt:
             return Stopped(self._cause, exception)
         if timed_out and not self._self_cancelled:
             return TimedOut(self._limit, exception)
-        if self._self_cancelled or (cut and exception is None):
+        if self._self_cancelled:
             return Stopped(SELF, exception)
         return Returned(result) if exception is None else Raised(exception)
 

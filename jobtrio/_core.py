@@ -122,7 +122,8 @@ class RegistryCore(RegistryCalls):
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as services:
                     self._tails.nursery = self._runner.services = services
-                    services.start_soon(self._prune)
+                    if self._queues != {}:  # a process that only watches does not decide what is kept
+                        services.start_soon(self._prune)
                     services.start_soon(self._ringer.run)
                     if self.store.durable:
                         services.start_soon(self._leases.run)
@@ -266,6 +267,7 @@ class RegistryCore(RegistryCalls):
         """Return a job's log in this process for a reader, brought up to what is stored from now on."""
         log = self._log_of(entry)
         if self._waits and log.end is None:
+            log.may_lag = not self._feeds(entry.id, log)
             self._tails.follow(entry)
         return log
 

@@ -78,7 +78,8 @@ class Job:
             lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read.
 
         Raises:
-            ValueError: ``after`` is beyond the last message so far, or an option makes no sense.
+            ValueError: ``after`` is beyond the last message so far, or an option makes no sense. Where another process
+                runs the job, a number that is too high shows only at its end, when receiving raises this.
         """
         return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless)
 

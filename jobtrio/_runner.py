@@ -96,6 +96,7 @@ class Runner:
                     await self._abandon(attempt, None)
                     raise
                 step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
+                del verdict  # the traceback in it may hold this frame
                 if type(step) is Finish:  # the way of most jobs, without a detour
                     attempt.decided = True
                     await self._store.finish(attempt.claim, step.outcome, error=step.error)
@@ -131,7 +132,10 @@ class Runner:
             await self._abandon(attempt, spool)
             raise
         spool.stop()
-        await self._follow(attempt, verdict, spool)
+        try:
+            await self._follow(attempt, verdict, spool)
+        finally:
+            del verdict  # the traceback in it may hold this frame
 
     async def _abandon(self, attempt: Attempt, spool: Spool | None) -> None:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""

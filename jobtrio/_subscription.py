@@ -204,7 +204,9 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             return [gap]
         batch = log.slice(self.position, most)
         if not batch:
-            if log.end is not None and self.position >= log.end.seq:
+            if log.end is not None and self.position > log.end.seq:
+                raise ValueError(f"after must be the number of a message, 0 to {log.end.seq}; got {self.position}")
+            if log.end is not None and self.position == log.end.seq:
                 raise trio.EndOfChannel
             if log.cut is not None:
                 raise trio.BrokenResourceError(log.cut)
@@ -218,9 +220,9 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
 def check_position(log: TokenLog, after: object) -> int:
     """Return ``after``, the number of a message of this log so far, or 0."""
-    allowed = f"the number of a message so far, 0 to {log.last}"
+    allowed = "the number of a message so far, 0 " + ("or more" if log.may_lag else f"to {log.last}")
     if isinstance(after, bool) or not isinstance(after, int):
         raise TypeError(f"after must be {allowed}; got {show(after)}")
-    if not 0 <= after <= log.last:
+    if after < 0 or (after > log.last and not log.may_lag):
         raise ValueError(f"after must be {allowed}; got {show(after)}")
     return after

@@ -49,6 +49,7 @@ class TokenLog:
         "_trim_at",
         "cut",
         "end",
+        "may_lag",
     )
 
     def __init__(self, limit: int, *, ringer: Ringer | None = None) -> None:
@@ -64,6 +65,7 @@ class TokenLog:
         self._lossless: weakref.WeakSet[Subscription] | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
         self.end: End | None = None
+        self.may_lag: bool = False  # whether it is a copy that may be behind the store's
         self.cut: str | None = None  # why nothing more comes although there is no End
 
     # -- where things are
@@ -121,6 +123,7 @@ class TokenLog:
                 self._base = message.seq - 1  # a log taken over in its middle begins there
             if isinstance(message, End):
                 self.end = message
+                self.may_lag = False
                 continue
             if isinstance(message, Restart):
                 self._restarted = message.attempt

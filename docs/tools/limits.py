@@ -6,18 +6,39 @@ import inspect
 from typing import Any
 
 import jobtrio
-from jobtrio import _calls, _checks, _command, _events, _lines, _process_group, _settlement, _subscription, _token_log
+from jobtrio import (
+    _calls,
+    _checks,
+    _codec,
+    _command,
+    _events,
+    _leases,
+    _lines,
+    _process_group,
+    _settlement,
+    _spool,
+    _subscription,
+    _tail,
+    _token_log,
+)
+from jobtrio.stores import _rules
+from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _writer
 
 _OPEN = inspect.signature(jobtrio.open_registry).parameters
 _SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
 _RETRY = jobtrio.RetryPolicy()
 _KEPT = jobtrio.Retention()
+_STORE = inspect.signature(SqliteJobStore).parameters
 
 
 def table() -> str:
     """Return the limits as a Markdown table."""
+    return _table(_rows())
+
+
+def _table(limits: list[tuple[str, Any, str]]) -> str:
     rows = ["| what | default | where to change it |", "|---|---|---|"]
-    rows += [f"| {what} | {_show(value)} | {where} |" for what, value, where in _rows()]
+    rows += [f"| {what} | {_show(value)} | {where} |" for what, value, where in limits]
     return "\n".join(rows)
 
 
@@ -42,7 +63,7 @@ def _rows() -> list[tuple[str, Any, str]]:
     return [
         ("Jobs that run at once", _OPEN["max_running"].default, registry.format("max_running")),
         ("Jobs of one queue that run at once", _OPEN["queues"].default, registry.format("queues")),
-        ("Jobs that wait for their first start", _OPEN["max_queued"].default, registry.format("max_queued")),
+        ("Jobs that wait for their first start, in memory", _OPEN["max_queued"].default, registry.format("max_queued")),
         ("Threads for executors that are plain functions", "`max_running`", registry.format("max_running")),
         ("Time limit of an attempt", _SUBMIT["time_limit"].default, "`time_limit` of `submit` or `register`"),
         ("Wait for the first start", _SUBMIT["expires_in"].default, "`submit(expires_in=…)`"),
@@ -75,4 +96,37 @@ def _rows() -> list[tuple[str, Any, str]]:
         ("Wait for processes that got SIGKILL", _seconds(_process_group.KILL_LIMIT), fixed),
         ("Wait for what a program left behind, before SIGTERM", _seconds(_command.LINGER), fixed),
         ("A cancelled program's last lines, to a lossless consumer", _seconds(_command.DRAIN_LIMIT), fixed),
+    ]
+
+
+def durable_table() -> str:
+    """Return the limits of durable stores as a Markdown table."""
+    return _table(_durable_rows())
+
+
+def _durable_rows() -> list[tuple[str, Any, str]]:
+    fixed = "fixed"
+    store = "`SqliteJobStore({}=…)`"
+    return [
+        (
+            "JSON of one payload, token, result or saved state, or of a job's metadata",
+            f"{_codec.SIZE_LIMIT // 1024**2} MiB",
+            fixed,
+        ),
+        ("Lease of a running job", _seconds(_OPEN["lease"].default), "`open_registry(lease=…)`, at least 1 s"),
+        ("Renewals in the time of a lease", _leases.ROUNDS, fixed),
+        ("From the stop of an attempt that could not renew to the lease's end", f"{_leases.MARGIN:.0%} of it", fixed),
+        ("Leases lost in a row, after which a job fails", _rules.LOSSES, fixed),
+        (
+            "Wait of a call for a store that is away",
+            _seconds(_STORE["outage_limit"].default),
+            store.format("outage_limit"),
+        ),
+        ("When a commit counts as done", f"`{_STORE['synchronous'].default}`", store.format("synchronous")),
+        ("Time in which messages are collected for one batch", f"{1000 * _spool.WINDOW:g} ms", fixed),
+        ("Messages in one batch", _spool.BATCH, fixed),
+        ("Look for new messages where no wake-up came, after", _seconds(_tail.LOOK_AFTER), fixed),
+        ("Look for work where no wake-up came, after", _seconds(SqliteJobStore.poll_interval), fixed),
+        ("Calls in one transaction", _writer.GROUP, fixed),
+        ("Size of SQLite's log, from which on it is copied at once", f"{_checkpoint.LARGEST // 1024**2} MiB", fixed),
     ]

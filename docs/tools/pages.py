@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jobtrio
-from docs.tools import examples, limits, reference
+from docs.tools import examples, limits, reference, sessions
 from jobtrio._state import TRANSITIONS, state_diagram
 from jobtrio.cli._output import json_line
 
@@ -120,6 +120,11 @@ def _output(argument: str, _: Path) -> str:
     return f"```text\n{examples.run(argument)}```"
 
 
+def _session(argument: str, _: Path) -> str:
+    """What terminals show, one below the other."""
+    return f"```text\n{''.join(map(sessions.shown, argument.split()))}```"
+
+
 def _reference(argument: str, page: Path) -> str:
     return reference.entry(argument, lambda name: _find(name, argument, page))
 
@@ -150,8 +155,8 @@ def _transitions(_: str, __: Path) -> str:
     return "\n".join(rows)
 
 
-def _limits(_: str, __: Path) -> str:
-    return limits.table()
+def _limits(argument: str, _: Path) -> str:
+    return limits.durable_table() if argument == "durable" else limits.table()
 
 
 def _json(_: str, __: Path) -> str:
@@ -171,6 +176,7 @@ def _json(_: str, __: Path) -> str:
 KINDS: dict[str, Callable[[str, Path], str]] = {
     "example": _example,
     "output": _output,
+    "session": _session,
     "reference": _reference,
     "module": _module,
     "names": _names,

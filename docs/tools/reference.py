@@ -18,10 +18,12 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from jobtrio.abc import JobStore
+
 Links: TypeAlias = Callable[[str], "str | None"]
 """From a name in a docstring to where its entry is, or None."""
 
-CONSTRUCTED = {"Executors", "GiveUp", "RetryLater"}
+CONSTRUCTED = {"Executors", "GiveUp", "RetryLater", "SqliteJobStore"}
 """Classes that users make themselves, besides the attrs ones. Of the others, the constructor is nobody's business."""
 
 LINE = 100
@@ -122,7 +124,11 @@ def _class(name: str, cls: type, links: Links) -> list[str]:
     parts.append(prose(inspect.getdoc(cls) or "", links))
     if issubclass(cls, enum.Enum):
         parts.append("\n".join(f"- `{member.name}` = `{member.value!r}`" for member in cls))
+    if name in CONSTRUCTED and cls.__init__.__doc__:  # type: ignore[misc]
+        parts.append(prose(inspect.getdoc(cls.__init__) or "", links))  # type: ignore[misc]
     for member, value in members(cls).items():
+        if cls is not JobStore and issubclass(cls, JobStore) and hasattr(JobStore, member):
+            continue  # a part of the contract, which has a page of its own
         parts.append(f"### `{name}.{member}`")
         if isinstance(value, property):
             parts.append(_fence(f"{member}: {_returned(value.fget)}  # read-only"))

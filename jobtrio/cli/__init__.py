@@ -13,12 +13,15 @@ import sys
 from typing import TYPE_CHECKING
 
 import jobtrio
-from jobtrio.cli import _demo, _run
+from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _show, _stats, _submit, _watch, _worker
+from jobtrio.cli._program import programs as programs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (_demo.add_parser, _run.add_parser)
+COMMANDS = tuple(
+    module.add_parser for module in (_demo, _run, _worker, _submit, _list, _show, _watch, _cancel, _stats, _prune)
+)
 """What adds the subcommands, in the order in which ``--help`` shows them."""
 
 INTERRUPTED = 130
@@ -29,6 +32,10 @@ examples:
   jobtrio demo                  see what a job can do, in a few seconds
   jobtrio run -- make test      run a program as a job and watch it
   jobtrio run --help            all that run can do
+
+  export JOBTRIO_STORE=sqlite:///jobs.db          jobs that survive: workers here,
+  jobtrio worker app.jobs:executors               submitters and watchers anywhere
+  jobtrio submit generate --payload '{"text": "to be"}' --watch
 """
 
 

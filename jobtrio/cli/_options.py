@@ -7,10 +7,18 @@ and what is allowed; argparse puts the option's name before it. This module know
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
-from jobtrio._checks import NAME_LIMIT, show
+from jobtrio._checks import NAME_LIMIT, TEXT_LIMIT, show
+from jobtrio._policies import JobPriority
+from jobtrio._state import JobState
+from jobtrio.stores._url import parse_store_url
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
@@ -37,11 +45,42 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive_count(text: str) -> int:
+    """Return a whole number, 1 or more."""
+    if not (value := count(text)):
+        raise _refusal("a whole number from 1 to 999999999", text)
+    return value
+
+
+def lease(text: str) -> float:
+    """Return a finite number of seconds, 1 or more."""
+    value = _number(text)
+    if not (math.isfinite(value) and value >= 1):
+        raise _refusal("a finite number of seconds, 1 or more", text)
+    return value
+
+
+def age(text: str) -> float:
+    """Return a number of seconds, 0 or more, or with a unit behind it: ``30m``, ``12h``, ``7d``; inf for ever."""
+    factor = UNITS.get(text[-1:], 0)
+    value = _number(text[:-1]) * factor if factor else _number(text)
+    if not value >= 0:
+        raise _refusal("seconds, 0 or more, or a number with s, m, h or d behind it, or inf", text)
+    return value
+
+
 def name(text: str) -> str:
     """Return text of 1 to 200 printable characters."""
-    if not (1 <= len(text) <= NAME_LIMIT and text.isprintable()):
+    if not _is_name(text):
         raise _refusal(f"1 to {NAME_LIMIT} printable characters", text)
     return text
+
+
+def reason(text: str) -> str:
+    """Return text of at most 10,000 characters."""
+    if len(text) > TEXT_LIMIT:
+        raise argparse.ArgumentTypeError(f"must be at most {TEXT_LIMIT} characters; got {len(text)}")
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def directory(text: str) -> str:
@@ -57,6 +96,74 @@ def variable(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise _refusal("NAME=VALUE", text)
     return key, value
+
+
+def tag(text: str) -> tuple[str, str]:
+    """Return name and value of a tag from ``NAME=VALUE``."""
+    key, _, value = text.partition("=")
+    if not (_is_name(key) and _is_name(value)):
+        raise _refusal(f"NAME=VALUE, either of 1 to {NAME_LIMIT} printable characters", text)
+    return key, value
+
+
+def queue_limit(text: str) -> tuple[str, int | None]:
+    """Return a queue and how many of its jobs may run at once from ``NAME=N``, or with None from ``NAME``."""
+    queue, equals, most = text.rpartition("=")
+    if not equals:
+        return name(text), None
+    return name(queue), positive_count(most)
+
+
+def priority(text: str) -> JobPriority:
+    """Return a priority from its name."""
+    try:
+        return JobPriority[text.upper()]
+    except KeyError:
+        raise _refusal(f"one of {', '.join(level.name.lower() for level in JobPriority)}", text) from None
+
+
+def states(text: str) -> list[JobState]:
+    """Return states from their names, with commas between them."""
+    try:
+        return [JobState(each.strip().upper()) for each in text.split(",")]
+    except ValueError:
+        raise _refusal(f"one or several of {','.join(JobState).lower()}", text) from None
+
+
+def json_value(text: str) -> Any:
+    """Return the value of JSON, given as such, or as ``@FILE``, where ``@-`` is the standard input."""
+    source = text
+    if text.startswith("@"):
+        try:
+            source = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise argparse.ArgumentTypeError(f"can't read {show(text[1:])}: {_cause(exc)}") from None
+    try:
+        return json.loads(source, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        where = f"; text needs quotes of its own: '{json.dumps(text)}'" if source is text else f" in {text[1:]}"
+        raise argparse.ArgumentTypeError(f"must be JSON, or @FILE; got {show(source)} ({exc}){where}") from None
+
+
+def store_url(text: str) -> str:
+    """Return the URL of a store."""
+    try:
+        parse_store_url(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return text
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _cause(exc: OSError | UnicodeDecodeError) -> str:
+    return (isinstance(exc, OSError) and exc.strerror) or str(exc)
+
+
+def _is_name(text: str) -> bool:
+    return 1 <= len(text) <= NAME_LIMIT and text.isprintable()
 
 
 def _number(text: str) -> float:

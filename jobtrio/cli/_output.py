@@ -79,8 +79,12 @@ def line_of(token: Token) -> Piece:
 
 def json_line(message: Message) -> Piece:
     """Return a message as a line of JSON for stdout."""
-    # ASCII alone, so that a line is the same in every locale.
-    return STDOUT, json.dumps(message_fields(message), default=repr) + "\n"
+    return STDOUT, to_json(message_fields(message))
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON with a line's end behind it. ASCII alone, so that it is the same in every locale."""
+    return json.dumps(value, indent=indent, default=repr) + "\n"
 
 
 def message_fields(message: Message) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""A program as the command sees it: an executor that runs it, and what became of each attempt.
+"""A program as a job: the executor behind ``jobtrio run``, and what its errors mean.
 
-It stands between ``jobtrio run`` and `run_command`: exit codes as a shell gives them, failures that no other
-attempt can mend, and the words for all of it. It must not know about output, signals or the registry.
+A job may end in another process than the one that watches it, so all that is known of its end is the text of
+its error: this module knows how to read that of `run_command`. It must not know about output, signals or the
+registry.
 """
 
 from __future__ import annotations
@@ -9,97 +10,115 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._errors import CommandFailedError, GiveUp
-from jobtrio._records import Cancelled, Completed, Failed
-from jobtrio.executors import run_command
+from jobtrio.executors import Executors, run_command
 
 if TYPE_CHECKING:
     from jobtrio._context import JobContext
-    from jobtrio._records import JobError, Outcome
+    from jobtrio._records import JobError
 
-TIMED_OUT = 124
+RUN_COMMAND = "run_command"
+"""The name under which the jobs of ``jobtrio run`` are stored: any worker that has it may run them."""
+
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
 SCARCITY = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """Why a program may fail to start now and yet start later."""
 
+ENDED = re.compile(
+    r" (?:exited with (?P<code>\d+)|was ended by (?P<signal>SIG\w+)|was ended by signal (?P<number>\d+))\Z"
+)
+"""What a `CommandFailedError` says at the end of its message."""
 
-class Program:
-    """Runs one program, attempt by attempt, and keeps what the job's text-only errors don't."""
+programs: Executors = Executors()
+"""What a worker needs for the jobs of ``jobtrio run``."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._returncodes: dict[int, int] = {}  # by attempt; minus the signal's number where one ended it
 
-    async def attempt(self, job: JobContext) -> Any:
-        """Be the job's executor.
+class ProgramMissingError(GiveUp):
+    """There is no such program, now or later."""
 
-        Raises:
-            CommandFailedError: The program failed.
-            GiveUp: It can't be started at all, now or later.
 
-        *Cancellation*: as that of `run_command`.
-        """
-        try:
-            return await run_command(job)
-        except CommandFailedError as exc:
-            self._returncodes[job.attempt] = exc.returncode
-            raise
-        except OSError as exc:
-            missing = exc.errno in {errno.ENOENT, errno.ENOTDIR}
-            self._returncodes[job.attempt] = NOT_FOUND if missing else NOT_EXECUTABLE
-            if exc.errno in SCARCITY:
-                raise
-            raise GiveUp(exc.strerror or str(exc)) from None
+class ProgramUnfitError(GiveUp):
+    """The program can't be executed, now or later."""
 
-    def kill(self) -> None:
-        """Send SIGKILL to the program and all of its session, whatever grace is left."""
-        parents = _parents()
-        leaders = {pid for pid, parent in parents.items() if parent == os.getpid()}
-        for leader in leaders:
-            # The group in one call: it can't miss a process that is just being born.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(leader, signal.SIGKILL)
-        for pid in parents:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getsid(pid) in leaders:
-                    os.kill(pid, signal.SIGKILL)
 
-    def exit_code(self, attempt: int, error: JobError) -> int:
-        """Return the exit code that a shell would give for a failed attempt."""
-        if error.kind == "timeout":
-            return TIMED_OUT
-        returncode = self._returncodes.get(attempt, 1)
-        return returncode if returncode >= 0 else 128 - returncode
+class ProgramStartError(Exception):
+    """The program can't be started now; it may be later."""
 
-    def describe(self, attempt: int, error: JobError) -> str:
-        """Return what happened to a failed attempt, to follow its name: "failed with exit code 3"."""
-        if error.kind == "timeout":
-            return "timed out"
-        if error.type != CommandFailedError.__name__:
-            return f"failed: {error.message or error.type}"
-        code = self._returncodes[attempt]
-        return f"was killed by {_signal_name(-code)}" if code < 0 else f"failed with exit code {code}"
 
-    def summary(self, attempt: int, outcome: Outcome, seconds: float, lines: int) -> str:
-        """Return how all of it ended, in a line."""
-        after = f"after {_duration(seconds)}"
-        match outcome:
-            case Completed():
-                what = f"completed in {_duration(seconds)}"
-            case Failed(error) if error.kind == "gave_up":
-                return f"jobtrio: can't run {self._name!r}: {error.message}"
-            case Failed(error):
-                what = f"{self.describe(attempt, error)} {after}"
-            case Cancelled(reason):
-                what = f"cancelled {after} ({reason})"
-        return f"jobtrio: {what}, {_plural(attempt, 'attempt')}, {_plural(lines, 'line')}"
+@programs.register(RUN_COMMAND)
+async def run_program(job: JobContext) -> Any:
+    """Do what `run_command` does, but give up at once on a program that can't be started.
+
+    Raises:
+        CommandFailedError: The program failed.
+        ProgramMissingError: It isn't there.
+        ProgramUnfitError: It can't be executed.
+        ProgramStartError: It could not be started for want of something that may be there later.
+
+    *Cancellation*: as that of `run_command`.
+    """
+    try:
+        return await run_command(job)
+    except OSError as exc:
+        text = f"can't run {job.payload['argv'][0]!r}: {exc.strerror or exc}"
+        if exc.errno in {errno.ENOENT, errno.ENOTDIR}:
+            raise ProgramMissingError(text) from None
+        if exc.errno in SCARCITY:
+            raise ProgramStartError(text) from None
+        raise ProgramUnfitError(text) from None
+
+
+NOT_STARTED = {
+    ProgramMissingError.__name__: NOT_FOUND,
+    ProgramUnfitError.__name__: NOT_EXECUTABLE,
+    ProgramStartError.__name__: NOT_EXECUTABLE,
+}
+"""The exit codes of programs that were not started, by the type of the error."""
+
+
+def heed_children() -> None:
+    """See that the exit codes of programs can be known, whatever was inherited from whoever started us."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def returncode_of(error: JobError) -> int | None:
+    """Return a failed program's exit code, or minus the number of the signal that ended it; None for another error."""
+    if error.type != CommandFailedError.__name__ or (match := ENDED.search(error.message)) is None:
+        return None
+    if match["code"]:
+        return int(match["code"])
+    return -int(match["number"] or signal.Signals[match["signal"]])
+
+
+def exit_code(error: JobError) -> int | None:
+    """Return the exit code that a shell would give for a program that failed with this error; None for another."""
+    if error.type in NOT_STARTED:
+        return NOT_STARTED[error.type]
+    code = returncode_of(error)
+    return code if code is None or code >= 0 else 128 - code
+
+
+def kill() -> None:
+    """Send SIGKILL to the programs of this process and all of their sessions, whatever grace is left."""
+    parents = _parents()
+    leaders = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    for leader in leaders:
+        # The group in one call: it can't miss a process that is just being born.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+    for pid in parents:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) in leaders:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _parents() -> dict[int, int]:
@@ -118,22 +137,3 @@ def _stat(pid: str) -> bytes:
         return Path("/proc", pid, "stat").read_bytes()
     except OSError:
         return b""  # gone in the meantime
-
-
-def _signal_name(number: int) -> str:
-    """Return a signal's name, or its number where it has none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if seconds >= 60:
-        return f"{minutes} min {rest} s"
-    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -6,12 +6,17 @@ The run itself, with its output and its signals, is `WatchedRun`'s.
 from __future__ import annotations
 
 import argparse
-import signal
+import os
+from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio.cli import _options
-from jobtrio.cli._watched_run import WatchedRun
+from jobtrio.cli import _options, _program
+from jobtrio.cli._store import VARIABLE, add_store_options, run_with_store
+from jobtrio.cli._watched_run import RunPlan, WatchedRun
+
+if TYPE_CHECKING:
+    from jobtrio.abc import JobStore
 
 DESCRIPTION = """\
 Run a program as a job and watch it. Each line appears as the program writes it,
@@ -19,6 +24,11 @@ on stdout or stderr as the program chose; a summary on stderr tells how it ended
 The program has no standard input. When its time is up or it is cancelled, it and
 all that it started get SIGTERM, and after the grace SIGKILL. Ctrl-C cancels it,
 a second Ctrl-C kills it; nothing is left running.
+
+With --store the job is kept: others can watch and cancel it, and when this
+process dies, a worker with jobtrio.cli:programs or with an executor of the name
+run_command starts it again. A job of your own queue is run by this process unless
+such a worker is quicker; with --queue it waits its turn, and this process helps.
 
 Many programs keep back what they write when it goes to no terminal; for those
 use their own switch (python -u) or stdbuf -oL.
@@ -28,6 +38,7 @@ EPILOG = """\
 exit code:
   the program's own, or 128 + n when signal n killed it
   124 its time was up      126 it can't be executed      127 it isn't found
+  125 it was cancelled by others                         1   the store is away
   130 Ctrl-C               143 SIGTERM                   129 SIGHUP, 131 SIGQUIT
   141 nobody reads the output any more                   2   bad usage
 
@@ -36,6 +47,7 @@ examples:
   jobtrio run --time-limit 60 --retry 2 -- ./import.sh orders.csv
   jobtrio run --cwd /srv/app --env DEBUG=1 -- sh -c 'make && ./check'
   jobtrio run --json -- make test >messages.jsonl
+  jobtrio run --store sqlite:///jobs.db -- ./import.sh orders.csv
 """
 
 
@@ -80,8 +92,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=[],
         help="an environment variable for it, besides those that it inherits; may be given several times",
     )
-    add("--queue", metavar="NAME", type=_options.name, default="default", help="the job's queue")
-    add("--json", action="store_true", help="show each message of the job as a line of JSON on stdout")
+    add("--queue", metavar="NAME", type=_options.name, help="the job's queue (default: one of its own)")
+    add_store_options(parser, json="show each message of the job as a line of JSON on stdout")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parser.set_defaults(run=run, parser=parser)
 
@@ -93,15 +105,27 @@ def run(options: argparse.Namespace) -> int:
         options.parser.error("PROGRAM is missing: put it behind --, as in: jobtrio run -- ls -l")
     if not argv[0]:
         options.parser.error("PROGRAM must be a program's name or path; got ''")
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        # Inherited from whoever started us; no exit code could be known.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    payload = {"argv": argv, "cwd": options.cwd, "env": dict(options.env), "grace": options.grace}
-    watched = WatchedRun(
-        payload,
+    _program.heed_children()
+    options.argv = argv
+    if options.store or os.environ.get(VARIABLE):
+        # A worker that takes over may have been started elsewhere.
+        options.cwd = os.path.abspath(options.cwd or ".")
+        return run_with_store(options, perform, make=True)
+    return trio.run(perform, options, None)
+
+
+async def perform(options: argparse.Namespace, store: JobStore | None) -> int:
+    """Run the program as a job of the store, or in memory, and return its exit code.
+
+    *Cancellation*: ends the program and its group, as that of any job.
+    """
+    payload = {"argv": options.argv, "cwd": options.cwd, "env": dict(options.env), "grace": options.grace}
+    plan = RunPlan(
+        payload=payload,
         queue=options.queue,
         time_limit=options.time_limit,
         retries=options.retry,
         as_json=options.json,
+        store=store,
     )
-    return trio.run(watched.perform)
+    return await WatchedRun(plan).perform()

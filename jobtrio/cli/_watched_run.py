@@ -1,26 +1,36 @@
 """One run of a program as a job: submitted, shown live, stopped by signals, summed up.
 
 Signals become cancellation here and nowhere else. How the program is run belongs to `run_command`, what its
-endings are called to `_program`. It must not know how the options were given.
+endings are called to `_endings`, what is shown to `Screen`. It must not know how the options were given.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import secrets
 import signal
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
 import jobtrio
-from jobtrio.cli._output import STDERR, Output, json_line, line_of
-from jobtrio.cli._program import Program
+from jobtrio._errors import JobtrioError
+from jobtrio._nursery import open_background_nursery
+from jobtrio.cli import _program
+from jobtrio.cli._endings import exit_code, one_line, summary
+from jobtrio.cli._follow import follow
+from jobtrio.cli._output import STDERR, Output
+from jobtrio.cli._screen import Screen
+from jobtrio.cli._store import KEEP_ALL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
-    from jobtrio.cli._output import Piece
+    from jobtrio._messages import Message
+    from jobtrio.abc import JobStore
 
 KEPT = 1000
 """Messages that wait for a stalled output; past that the program waits, as in a pipe."""
@@ -33,80 +43,107 @@ STOPPING = {
 }
 """The signals that stop the program, as the summary names them."""
 
+AT_ONCE = 2.0
+"""Seconds after which a second Ctrl-C leaves a job that is kept elsewhere to itself."""
+
 LAST_WORD = 1.0
-"""Seconds that the summary may take after a second Ctrl-C: stderr may be as stalled as the rest."""
+"""Seconds that a line of our own may hold up the rest: stderr may be stalled."""
+
+
+@attrs.frozen
+class RunPlan:
+    """What is to be run, and how.
+
+    Attributes:
+        payload: What `run_command` takes, ``argv`` and ``grace`` included.
+        queue: The job's queue; None for one of its own where there is a store, else "default".
+        time_limit: Seconds that each attempt may take, or None.
+        retries: How many attempts may follow the first.
+        as_json: Whether stdout gets each message as a line of JSON, rather than the program's lines.
+        store: Where the job is kept; None keeps it in memory.
+    """
+
+    payload: dict[str, Any]
+    queue: str | None
+    time_limit: float | None
+    retries: int
+    as_json: bool
+    store: JobStore | None = None
 
 
 class WatchedRun:
     """One program on its way from the submission to the exit code."""
 
-    def __init__(
-        self, payload: dict[str, Any], *, queue: str, time_limit: float | None, retries: int, as_json: bool
-    ) -> None:
-        """Prepare a run.
-
-        Args:
-            payload: What `run_command` takes, ``argv`` and ``grace`` included.
-            queue: The job's queue.
-            time_limit: Seconds that each attempt may take, or None.
-            retries: How many attempts may follow the first.
-            as_json: Whether stdout gets each message as a line of JSON, rather than the program's lines.
-        """
-        self._payload = payload
-        self._queue = queue
-        self._time_limit = time_limit
-        self._attempts = retries + 1
-        self._as_json = as_json
-        self._program = Program(payload["argv"][0])
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        # A queue of its own: this process runs no other jobs of the store, but others may run this one.
+        own = "default" if plan.store is None else f"run-{secrets.token_hex(4)}"
+        self._queue = plan.queue or own
         self._output = Output()
+        self._screen = Screen(attempts=plan.retries + 1, as_json=plan.as_json)
         self._showing = trio.CancelScope()
-        self._lines = 0
         self._stopped: int | None = None  # the exit code of what asked the program to stop
+        self._saying: trio.Event | None = None  # a line that is being written
         self._cut_short = False  # whether output was given up
         self._killing = False
 
     async def perform(self) -> int:
         """Run the program and return the exit code.
 
+        Raises:
+            JobtrioError: The store can't be used.
+
         *Cancellation*: ends the program and its group, as that of any job.
         """
         started = trio.current_time()
         with trio.open_signal_receiver(*_signals_to_obey()) as signals:
-            async with jobtrio.open_registry(
-                max_running=1, retention=jobtrio.Retention(tokens_per_job=KEPT)
-            ) as registry:
-                async with trio.open_nursery() as nursery:
-                    job = await self._submit(registry)
+            async with self._open_registry() as registry:
+                job = await self._submit(registry)
+                async with open_background_nursery() as nursery:
                     nursery.start_soon(self._obey, signals, job, nursery)
-                    await self._show(job)
+                    await self._show(registry, job)
                     outcome = await job.wait()
-                    nursery.cancel_scope.cancel()
+                if self._plan.store is not None:
+                    await registry.shutdown()  # another job of a shared queue may just have been started
         if self._stopped != 128 + signal.SIGPIPE:
             seconds = trio.current_time() - started
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
-                await self._say(self._program.summary(job.record.attempt, outcome, seconds, self._lines))
-        return self._exit_code(job.record.attempt, outcome)
+                await self._say(
+                    summary(outcome, seconds=seconds, attempts=job.record.attempt, lines=self._screen.lines)
+                )
+        return self._exit_code(outcome)
 
-    async def _submit(self, registry: jobtrio.JobRegistry) -> jobtrio.Job:
-        return await registry.submit(
-            self._program.attempt,
-            self._payload,
-            queue=self._queue,
-            time_limit=self._time_limit,
-            retry=jobtrio.RetryPolicy(max_attempts=self._attempts, jitter=0.0),
+    def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
+        if self._plan.store is None:
+            kept = jobtrio.Retention(tokens_per_job=KEPT)
+            return jobtrio.open_registry(_program.programs, max_running=1, retention=kept)
+        return jobtrio.open_registry(
+            _program.programs, store=self._plan.store, max_running=1, queues={self._queue: 1}, retention=KEEP_ALL
         )
 
-    async def _show(self, job: jobtrio.Job) -> None:
+    async def _submit(self, registry: jobtrio.JobRegistry) -> jobtrio.Job:
+        plan = self._plan
+        return await registry.submit(
+            _program.RUN_COMMAND,
+            plan.payload,
+            queue=self._queue,
+            time_limit=plan.time_limit,
+            retry=jobtrio.RetryPolicy(max_attempts=plan.retries + 1, jitter=0.0),
+        )
+
+    async def _show(self, registry: jobtrio.JobRegistry, job: jobtrio.Job) -> None:
         """Write the job's messages as they come, to the end or until nobody wants or can have them."""
+
+        async def show(messages: list[Message]) -> None:
+            if self._saying is not None:  # what the program answers comes behind it
+                with trio.move_on_after(LAST_WORD):
+                    await self._saying.wait()
+                self._saying = None
+            await self._output.write(self._screen.pieces(messages))
+
         with self._showing:
             try:
-                async with job.subscribe(lossless=True, on_gap="yield") as messages:
-                    while True:
-                        batch = await messages.receive_batch()
-                        pieces = [piece for message in batch for piece in self._pieces(message)]
-                        await self._output.write(pieces)
-            except trio.EndOfChannel:
-                pass
+                await follow(registry, job, show, lossless=True)
             except BrokenPipeError:
                 await self._give_up(job, 128 + signal.SIGPIPE, "nobody reads the output")
             except OSError as exc:
@@ -118,23 +155,6 @@ class WatchedRun:
             self._stopped = exit_code
         await job.cancel(why)
 
-    def _pieces(self, message: jobtrio.Message) -> Iterator[Piece]:
-        """Yield what is shown of a message, and where."""
-        if self._as_json:
-            yield json_line(message)
-        match message:
-            case jobtrio.Token():
-                self._lines += not message.value.get("partial")
-                if not self._as_json:
-                    yield line_of(message)
-            case jobtrio.Restart(_, attempt, error, delay):
-                what = f"attempt {attempt} of {self._attempts} {self._program.describe(attempt, error)}"
-                yield STDERR, f"jobtrio: {what}; the next follows in {delay:g} s\n"
-            case jobtrio.Gap(first, last):
-                yield STDERR, f"jobtrio: messages {first} to {last} are lost\n"
-            case jobtrio.Progress() | jobtrio.End():
-                pass
-
     async def _obey(self, signals: AsyncIterator[int], job: jobtrio.Job, nursery: trio.Nursery) -> None:
         """Cancel the job at the first signal; at a later Ctrl-C kill the program and drop its output."""
         async for number in signals:
@@ -144,31 +164,52 @@ class WatchedRun:
             if first:
                 self._stopped = 128 + number
                 name = STOPPING[signal.Signals(number)]
-                if await job.cancel(name) and not kills:
-                    # In a task of its own: a stalled terminal must not keep the next Ctrl-C waiting.
-                    nursery.start_soon(self._say, self._farewell(name))
+                if self._plan.store is not None:
+                    # In a task of its own: a store that is away must not keep the next Ctrl-C waiting.
+                    nursery.start_soon(self._cancel_elsewhere, job, name, kills, nursery)
+                elif await job.cancel(name) and not kills:
+                    self._announce(self._farewell(name), nursery)
             if kills and not self._killing:
                 self._killing = self._cut_short = True
                 self._showing.cancel()
-                nursery.start_soon(self._kill)
+                nursery.start_soon(self._kill, 128 + number)
 
-    async def _kill(self) -> None:
+    async def _cancel_elsewhere(self, job: jobtrio.Job, name: str, kills: bool, nursery: trio.Nursery) -> None:
+        if not kills:
+            self._announce(self._farewell(name), nursery)
+        try:
+            await job.cancel(name)
+        except JobtrioError as exc:
+            await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
+
+    def _announce(self, line: str, nursery: trio.Nursery) -> None:
+        """Say a line before what the program answers, yet without waiting: a terminal may be stalled."""
+        self._saying = trio.Event()
+        nursery.start_soon(self._say_farewell, line, self._saying)
+
+    async def _say_farewell(self, line: str, said: trio.Event) -> None:
+        await self._say(line)
+        said.set()
+
+    async def _kill(self, exit_code: int) -> None:
         """Kill the program until the job has ended: it may have started something in the meantime."""
-        while True:
-            self._program.kill()
+        began = trio.current_time()
+        while self._plan.store is None or trio.current_time() - began < AT_ONCE:
+            _program.kill()
             await trio.sleep(0.05)
+        # The store is away, or the job runs elsewhere and takes its time: it ends without this process.
+        os._exit(exit_code)
 
     def _farewell(self, name: str) -> str:
         # A terminal has just shown ^C, and no newline behind it.
         start = "\n" if name == "Ctrl-C" and os.isatty(STDERR) else ""
-        return f"{start}jobtrio: {name}: the program has {self._payload['grace']:g} s to end; Ctrl-C kills it"
+        grace = self._plan.payload["grace"]
+        return f"{start}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
 
-    def _exit_code(self, attempt: int, outcome: jobtrio.Outcome) -> int:
+    def _exit_code(self, outcome: jobtrio.Outcome) -> int:
         if self._stopped is not None and (self._cut_short or isinstance(outcome, jobtrio.Cancelled)):
             return self._stopped
-        if isinstance(outcome, jobtrio.Failed):
-            return self._program.exit_code(attempt, outcome.error)
-        return 0
+        return exit_code(outcome)
 
     async def _say(self, line: str) -> None:
         try:

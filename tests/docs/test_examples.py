@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from docs.tools import examples, pages
+from docs.tools import examples, pages, sessions
 
 
 @pytest.mark.parametrize("name", examples.names())
@@ -27,6 +27,17 @@ def test_example_is_shown(name: str) -> None:
         if argument.split(" ")[0] == name
     }
     assert kinds == ({"example", "output"} if examples.run(name) else {"example"})
+
+
+@pytest.mark.parametrize("name", sessions.programs())
+def test_program_of_several_is_shown(name: str) -> None:
+    """Each of the programs that run together is on a page; what they show is compared by the tests of the pages."""
+    shown = [
+        (kind, argument)
+        for path in pages.paths()
+        for kind, argument, _ in pages.PART.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert ("example", name) in shown
 
 
 def test_no_code_but_the_examples() -> None:

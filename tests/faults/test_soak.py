@@ -6,6 +6,7 @@ import gc
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 import trio.testing
 
@@ -58,6 +59,7 @@ class Flat:
         assert now - self.first <= self.slack, f"{now - self.first} blocks more than at first"
 
 
+@pytest.mark.timeout(120)  # four seconds where the machine has nothing else to do
 async def test_100_000_jobs() -> None:
     """100,000 jobs run through a registry that keeps 100 of them, in memory that stays flat."""
     done = 0
@@ -169,25 +171,69 @@ async def test_events_without_listeners() -> None:
         assert registry._core.events.log is None
 
 
-async def test_garbage_is_not_made_by_the_way() -> None:
-    """Jobs of every ending are freed as they end: the collector finds next to nothing."""
+async def fail_by_a_child(job: JobContext) -> None:
+    """Fail in a child task."""
+    job.nursery.start_soon(fail, job)
+    await trio.sleep_forever()
 
-    async def one(registry: JobRegistry, executor: Any, **options: Any) -> None:
+
+async def fail_in_a_nursery(job: JobContext) -> None:
+    """Fail in a nursery of its own, with a clean-up that fails, too."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail, job)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError
+
+
+async def cancel_itself(job: JobContext) -> None:
+    """Cancel the own scope."""
+    job.cancel_scope.cancel()
+    await trio.sleep_forever()
+
+
+AGAIN = RetryPolicy(max_attempts=2, initial=0)
+
+WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "completed": (nothing, {}),
+    "spoken": (speak, {}),
+    "failed": (fail, {}),
+    "retried": (fail, {"retry": AGAIN}),
+    "failed by a child": (fail_by_a_child, {}),
+    "failed in a nursery": (fail_in_a_nursery, {"retry": AGAIN}),
+    "cancelled": (hang, {}),
+    "cancelled by itself": (cancel_itself, {}),
+    "timed out": (hang, {"time_limit": 1e-6}),
+    "expired": (hang, {"delay": 1e-6, "expires_in": 2e-6}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_garbage_is_not_made_by_the_way(way: str) -> None:
+    """Jobs of every ending are freed as they end: the collector finds next to nothing."""
+    executor, options = WAYS[way]
+
+    async def one(registry: JobRegistry) -> None:
         job = await registry.submit(executor, 3, **options)
-        if executor is hang and not options:
-            await trio.testing.wait_all_tasks_blocked()
-            await job.cancel()
+        async with job.subscribe() as messages, job.open_channel() as channel:
+            if way == "cancelled":
+                await trio.testing.wait_all_tasks_blocked()
+                await job.cancel()
+            async for _ in messages:
+                pass
+            async for _ in channel:
+                pass
         await job.wait()
 
     async with jobtrio.open_registry(retention=Retention(finished_jobs=0)) as registry:
-        for executor, options in [(nothing, {}), (speak, {}), (fail, {}), (hang, {}), (hang, {"time_limit": 1e-6})]:
-            await one(registry, executor, **options)
-            gc.collect()
-            gc.disable()
-            try:
-                for _ in range(50):
-                    await one(registry, executor, **options)
-                found = gc.collect()
-            finally:
-                gc.enable()
-            assert found < 50, f"{found} objects of 50 jobs of {executor.__name__}"
+        await one(registry)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(50):
+                await one(registry)
+            found = gc.collect()
+        finally:
+            gc.enable()
+        assert found < 50, f"{found} objects of 50 jobs"

@@ -434,6 +434,26 @@ async def test_a_second_request_shortens_the_grace(second: float, end: float, au
     assert trio.current_time() == end
 
 
+async def test_a_request_behind_the_grace(autojump_clock: MockClock) -> None:
+    """While an attempt whose grace is over cleans up, a further request is accepted as any before."""
+
+    async def executor(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            await clean_up(5)
+
+    attempt = new_attempt()
+    answers: list[bool] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, attempt, executor)
+        await trio.sleep(1)
+        answers.append(attempt.stop(CANCELLED, 1))
+        await trio.sleep(3)
+        answers += [attempt.may_be_cancelled(), attempt.stop(CANCELLED, 1)]
+    assert answers == [True, True, True]
+
+
 @pytest.mark.parametrize(("limit", "end"), [(3, 3), (30, 11)])
 async def test_grace_does_not_lengthen_the_time_limit(limit: float, end: float, autojump_clock: MockClock) -> None:
     """The time limit still cuts an attempt off in its grace; the request was first."""
@@ -476,9 +496,14 @@ async def test_returned_within_the_grace_of_a_shutdown(autojump_clock: MockClock
         await trio.sleep(2)
         return "part"
 
+    async def fails_with_a_child(job: JobContext) -> None:
+        job.nursery.start_soon(trio.sleep_forever)
+        await fails(job)
+
     for executor, expected in [
         (returns, ("returned", "done")),
         (fails, ("raised", "ValueError('own')")),
+        (fails_with_a_child, ("raised", "ValueError('own')")),
         (looks, ("stopped", SHUTDOWN, None)),
     ]:
         verdict, _ = await stopped_after(new_attempt(), executor, 1, (SHUTDOWN, 5))

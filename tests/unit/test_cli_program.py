@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import jobtrio
-from jobtrio.cli import _program
+from jobtrio.cli import _endings, _program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,39 +26,31 @@ async def fate_of(exc: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[int,
         raise exc
 
     monkeypatch.setattr(_program, "run_command", run_command)
-    program = _program.Program("make")
-    async with jobtrio.open_registry() as registry:
+    async with jobtrio.open_registry(_program.programs) as registry:
         policy = jobtrio.RetryPolicy(max_attempts=2, initial=0)
-        job = await registry.submit(program.attempt, retry=policy)
+        job = await registry.submit("run_command", {"argv": ["make"]}, retry=policy)
         outcome = await job.wait()
     assert isinstance(outcome, jobtrio.Failed)
-    attempt = job.record.attempt
-    return program.exit_code(attempt, outcome.error), program.summary(attempt, outcome, 1.5, 0), attempts
+    summary = _endings.summary(outcome, seconds=1.5, attempts=job.record.attempt, lines=0)
+    return _endings.exit_code(outcome), summary, attempts
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(0.0, "0.00 s"), (0.25, "0.25 s"), (1.0, "1.0 s"), (59.9, "59.9 s"), (75, "1 min 15 s"), (119.7, "2 min 0 s")],
-)
-def test_duration(seconds: float, shown: str) -> None:
-    """A summary shows of a duration what matters at its size."""
-    summary = _program.Program("make").summary(1, jobtrio.Completed(0), seconds, 1)
-    assert summary == f"jobtrio: completed in {shown}, 1 attempt, 1 line"
-
-
-@pytest.mark.parametrize(
-    ("returncode", "code", "words"),
+    ("script", "code", "words"),
     [
-        (2, 2, "failed with exit code 2"),
-        (-signal.SIGSEGV, 139, "was killed by SIGSEGV"),
-        (-(signal.SIGRTMIN + 1), 128 + signal.SIGRTMIN + 1, f"was killed by signal {signal.SIGRTMIN + 1}"),
+        ("exit 2", 2, "failed with exit code 2"),
+        ("kill -SEGV $$", 139, "was killed by SIGSEGV"),
+        (f"kill -{signal.SIGRTMIN + 1} $$", 128 + signal.SIGRTMIN + 1, f"was killed by signal {signal.SIGRTMIN + 1}"),
     ],
 )
-async def test_program_that_failed(returncode: int, code: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_program_that_failed(script: str, code: int, words: str) -> None:
     """Exit codes are the program's, or 128 and the signal's number, which is shown where it has no name."""
-    exc = jobtrio.CommandFailedError(returncode, "failed")
-    summary = f"jobtrio: {words} after 1.5 s, 2 attempts, 0 lines"
-    assert await fate_of(exc, monkeypatch) == (code, summary, 2)
+    async with jobtrio.open_registry(_program.programs) as registry:
+        job = await registry.submit("run_command", {"argv": ["sh", "-c", script]})
+        outcome = await job.wait()
+    assert _endings.exit_code(outcome) == code
+    summary = _endings.summary(outcome, seconds=1.5, attempts=2, lines=0)
+    assert summary == f"jobtrio: {words} after 1.5 s, 2 attempts, 0 lines"
 
 
 @pytest.mark.parametrize(
@@ -78,16 +70,20 @@ async def test_program_that_does_not_start(
 ) -> None:
     """A program is tried again only where scarcity kept it from starting: that may pass."""
     exc = OSError(number, "no luck", "make")
-    got, summary, made = await fate_of(exc, monkeypatch)
-    assert (got, made) == (code, attempts)
-    assert "no luck" in summary
+    assert await fate_of(exc, monkeypatch) == (code, "jobtrio: can't run 'make': no luck", attempts)
 
 
 async def test_fault_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is neither the program's failure nor its start is shown as it is, with 1."""
     exc = RuntimeError("the exit code is lost")
-    summary = "jobtrio: failed: the exit code is lost after 1.5 s, 2 attempts, 0 lines"
+    summary = "jobtrio: failed after 1.5 s, 2 attempts, 0 lines: RuntimeError: the exit code is lost"
     assert await fate_of(exc, monkeypatch) == (1, summary, 2)
+
+
+async def test_error_that_only_looks_like_a_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that says what a failed program's would is not taken for one."""
+    exc = RuntimeError("'make' exited with 7")
+    assert (await fate_of(exc, monkeypatch))[0] == 1
 
 
 def test_parents() -> None:

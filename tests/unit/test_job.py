@@ -416,6 +416,17 @@ async def test_two_who_execute(autojump_clock: MockClock) -> None:
         assert job.record.attempt == 1
 
 
+async def test_joining_asks_for_no_executor() -> None:
+    """Where a job was started, or has ended, the executor that is named does not matter, known or not."""
+    async with jobtrio.open_registry() as registry:
+        started = await registry.submit(speak, ["a"])
+        ended = await registry.create_job()
+        await ended.cancel()
+        for job, line in ((started, "[DONE]"), (ended, "[CANCELLED]")):
+            async with registry.execute_and_stream(job.id, "unknown") as lines:
+                assert [each async for each in lines][-1] == line
+
+
 async def test_options_of_the_execution(autojump_clock: MockClock) -> None:
     """A time limit given here wins over the one that the job was created with."""
     async with jobtrio.open_registry() as registry:

@@ -431,6 +431,8 @@ async def test_find() -> None:
         assert await found(after=held.id) == []
         with pytest.raises(UnknownJobError):
             await found(after="unknown")
+        with pytest.raises(TypeError, match="after must be text"):
+            await found(after=3)
         for wrong in ("running", ["RUNNING", 3], 3, b"RUNNING"):
             with pytest.raises(ValueError, match="state must be one or several of SCHEDULED, QUEUED"):
                 await found(state=wrong)
@@ -444,6 +446,7 @@ async def test_get_history_and_remove() -> None:
         assert await registry.get(job.id) == job
         assert job.id in registry
         assert 3 not in registry
+        assert [] not in registry
         for state in ("QUEUED", "RUNNING"):
             if state == "RUNNING":
                 job = await registry.submit(hang)
@@ -460,6 +463,8 @@ async def test_get_history_and_remove() -> None:
         ]
         await registry.remove(job.id)
         assert job.id not in registry
+        assert [record.executor for record in await registry.find()] == ["work"]
+        assert sum(registry.stats().states.values()) == len(registry)
         for call in (registry.get(job.id), registry.history(job.id), registry.remove(job.id), registry.cancel(job.id)):
             with pytest.raises(UnknownJobError):
                 await call
@@ -659,6 +664,28 @@ async def test_logs_are_bounded_by_retention() -> None:
         messages = [m async for m in job.subscribe(on_gap="yield")]
         assert messages[0] == jobtrio.Gap(1, 7)
         assert [m.value for m in messages if isinstance(m, Token)] == [7, 8, 9]
+
+
+def test_defaults() -> None:
+    """The limits that hold where nothing is said are the documented ones."""
+    import inspect
+
+    options = inspect.signature(jobtrio.open_registry).parameters
+    assert {name: options[name].default for name in ("max_running", "max_queued", "queues", "lease", "worker")} == {
+        "max_running": 100,
+        "max_queued": 100_000,
+        "queues": None,
+        "lease": 30.0,
+        "worker": None,
+    }
+    assert options["retention"].default == Retention()
+    assert inspect.signature(jobtrio.JobRegistry.find).parameters["limit"].default == 100
+
+
+async def test_the_shortest_lease() -> None:
+    """A lease of one second is the shortest that is allowed."""
+    async with jobtrio.open_registry(lease=1) as registry:
+        assert await (await registry.submit(work, 1)).result() == 1
 
 
 OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [

@@ -53,9 +53,9 @@ def test_whose_time_has_come_is_gone(kept_for: float, monkeypatch: pytest.Monkey
             clock.now += ended.shelf.next_eviction()
             while wait := ended.shelf.next_eviction():
                 clock.now += wait
-        ended.shelf.evict()
-        assert ended.shelf.next_eviction() == float("inf")
         assert ended.shelf.get("a") is None
+        assert ended.shelf.next_eviction() == float("inf")
+        assert not ended.shelf.jobs
 
 
 def test_removed_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +66,7 @@ def test_removed_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [entry.id for entry in entries if ended.shelf.get(entry.id)] == ["2", "3", "4", "5"]
     ended.shelf.remove(entries[3])
     ended.add("3")
+    assert sorted(ended.shelf.jobs) == ["2", "3", "4", "5"]
     ended.add("6")
     assert sorted(ended.shelf.jobs) == ["3", "4", "5", "6"]
     for name in ("4", "5", "6"):

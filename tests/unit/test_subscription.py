@@ -169,7 +169,40 @@ async def test_gives_way_between_batches() -> None:
     log = filled(10_000, 3 * BATCH)
     reader = Subscription(log)
     runs = await count_between_checkpoints(reader, 3 * BATCH)
-    assert runs == [BATCH, BATCH, BATCH]
+    assert runs == [256, 256, 256]
+    assert BATCH == 256
+
+
+async def test_a_reader_that_is_behind_takes_a_slice() -> None:
+    """What is there is taken at once, up to 256 messages, however it is received."""
+    log = filled(10_000, 3 * BATCH)
+    for receive in ("receive", "__anext__"):
+        reader = Subscription(log)
+        await getattr(reader, receive)()
+        assert reader.position == BATCH
+    reader = Subscription(log)
+    reader.receive_nowait()
+    assert reader.position == BATCH
+
+
+async def test_waiting_is_a_checkpoint_that_counts() -> None:
+    """Whoever has just waited receives the next 256 messages without giving way."""
+    log = filled(10_000, 10)
+    reader = Subscription(log)
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            for _ in range(10):
+                await reader.receive()
+            await reader.receive()
+            with trio.testing.assert_no_checkpoints():
+                for _ in range(255):
+                    await reader.receive()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(256):
+            log.send(1, None)
 
 
 async def test_uneven_arrivals_give_way_in_time() -> None:
@@ -202,6 +235,20 @@ async def test_batches() -> None:
     log.send(1, 9)
     log.finish(Completed())
     assert seqs(await reader.receive_batch()) == [9, 10]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 10, 300])
+async def test_batches_of_what_was_taken_before(size: int) -> None:
+    """Batches give what the reader has taken already, each message once, whatever their size."""
+    log = filled(1000, 10)
+    reader = Subscription(log)
+    got = seqs([await reader.receive()])
+    assert reader.position == 10
+    while len(got) < 10:
+        batch = await reader.receive_batch(size)
+        assert len(batch) == min(size, 10 - len(got))
+        got += seqs(batch)
+    assert got == list(range(1, 11))
 
 
 async def test_batch_waits_for_the_first() -> None:
@@ -317,12 +364,13 @@ async def test_closed(leave: str) -> None:
         case _:
             async with reader:
                 pass
-    reader.close()
-    for receive in (reader.receive, reader.receive_batch, reader.__anext__):
+    for _ in range(2):
+        for receive in (reader.receive, reader.receive_batch, reader.__anext__):
+            with pytest.raises(trio.ClosedResourceError):
+                await receive()
         with pytest.raises(trio.ClosedResourceError):
-            await receive()
-    with pytest.raises(trio.ClosedResourceError):
-        reader.receive_nowait()
+            reader.receive_nowait()
+        reader.close()
 
 
 async def test_aclose_is_a_checkpoint() -> None:

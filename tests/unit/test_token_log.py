@@ -219,21 +219,23 @@ async def test_many_are_woken_together() -> None:
     log = TokenLog(100, ringer=ringer)
     seen: list[int] = []
 
-    async def wait() -> None:
-        await log.wait_beyond(0)
+    async def wait(after: int) -> None:
+        await log.wait_beyond(after)
         seen.append(log.last)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ringer.run)
-        async with trio.open_nursery() as readers:
-            for _ in range(FEW + 1):
-                readers.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked()
-            log.send(1, "a")
-            assert len(log._idle) == FEW + 1
-            log.send(1, "b")
-            assert ringer._pending == [log]
-        assert seen == [2] * (FEW + 1)
+        for turn in (0, 1, 2):
+            async with trio.open_nursery() as readers:
+                for _ in range(FEW + 1):
+                    readers.start_soon(wait, 2 * turn)
+                await trio.testing.wait_all_tasks_blocked()
+                log.send(1, "a")
+                assert len(log._idle) == FEW + 1
+                log.send(1, "b")
+                assert ringer._pending == [log]
+            assert seen == [2 * turn + 2] * (FEW + 1)
+            seen.clear()
         nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,148 @@
+"""Stores: durable jobs of no work in SQLite, enqueue and drain apart, and how soon another process sees a token.
+
+The floor is a bare group-commit loop (`_group_commit`) with the same setting of SQLite; the peer, with ``--peers``, is
+huey with SQLite. All sides take turns on files in the folder for temporary files, which ``TMPDIR`` chooses. Writing
+waits for the disk, so what counts is the time on the wall.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import tempfile
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+import jobtrio
+from benchmarks import _disk as disk
+from benchmarks._child import open_child
+from benchmarks._durable_jobs import DurableJobs, count_groups
+from benchmarks._jobs_by_hand import JobsByHand
+from benchmarks._peer_environment import make_environment
+from benchmarks._result import at_least, seconds_at_most
+from benchmarks._watching_child import speakers
+from jobtrio.stores.sqlite import SqliteJobStore
+
+if TYPE_CHECKING:
+    from benchmarks._harness import Session
+    from benchmarks._result import Goal
+    from jobtrio.stores.sqlite._connection import Synchronous
+
+AT_ONCE: Final = 100
+PARTS: Final = {
+    "enqueue": "no-op job, enqueue",
+    "drain": "no-op job, drain",
+    "live": "no-op job, submit to outcome",
+}
+"""What is timed: submitting alone, running what is there alone, both by one process at once."""
+
+PACES: Final = (("one every 20 ms", 0.02), ("600 a second", 1 / 600))
+"""How fast tokens are sent to the watcher, and the pause before each."""
+
+
+async def run(session: Session) -> None:
+    """Measure both settings of SQLite beside the floor, then huey, then the tokens."""
+    logging.getLogger("jobtrio.stores.sqlite").setLevel(logging.ERROR)
+    folder = tempfile.gettempdir()
+    session.note(f"SQLite {sqlite3.sqlite_version} in {disk.describe(folder)}")
+    jobs = session.scale(2_000, 200)
+    full, normal = (DurableJobs(folder, jobs, AT_ONCE, mode) for mode in ("FULL", "NORMAL"))
+    for setting, goal in ((full, at_least(0.5)), (normal, None)):
+        await _note_groups(session, setting)
+        await _compare_with_floor(session, setting, goal)
+    await _compare_with_other_floors(session, full)
+    if session.peers:
+        await _compare_with_huey(session, full, "fsync", at_least(5.0))
+        await _compare_with_huey(session, normal, "no fsync", None)
+    await _measure_tokens(session, folder)
+
+
+# -- beside the floor
+
+
+def _by_hand(setting: DurableJobs, *, savepoints: bool = True, nursery: bool = False) -> JobsByHand:
+    return JobsByHand(
+        setting.folder, setting.jobs, setting.at_once, setting.synchronous, savepoints=savepoints, nursery=nursery
+    )
+
+
+def _variant(synchronous: Synchronous) -> str:
+    return f"synchronous={synchronous}, {AT_ONCE} at once"
+
+
+async def _note_groups(session: Session, setting: DurableJobs) -> None:
+    """Say into how many commits a round's writes go, on either side."""
+    counted: dict[str, int] = {}
+
+    def note(part: str, groups: int, writes: int) -> None:
+        counted[part] = groups
+
+    by_hand = JobsByHand(setting.folder, setting.jobs, setting.at_once, setting.synchronous, on_groups=note)
+    groups = await count_groups(setting)
+    for part in PARTS:
+        await getattr(by_hand, part)()
+    commits = "; ".join(f"{part} {groups[part]} and {counted[part]}" for part in PARTS)
+    session.note(f"synchronous={setting.synchronous}: commits for {setting.jobs:,} jobs, here and by hand: {commits}")
+
+
+async def _compare_with_floor(session: Session, setting: DurableJobs, goal: Goal | None) -> None:
+    by_hand = _by_hand(setting)
+    for part, name in PARTS.items():
+        await session.compare(
+            name,
+            _variant(setting.synchronous),
+            getattr(setting, part),
+            getattr(by_hand, part),
+            versus="bare group-commit loop",
+            goal=goal if part != "live" else None,
+            speed=True,
+        )
+
+
+async def _compare_with_other_floors(session: Session, setting: DurableJobs) -> None:
+    """Compare with a loop that does less, and with one whose jobs have a nursery as every attempt has."""
+    floors = (
+        ("enqueue", "the loop without savepoints", _by_hand(setting, savepoints=False)),
+        ("drain", "the loop without savepoints", _by_hand(setting, savepoints=False)),
+        ("drain", "the loop + nursery, deadline each", _by_hand(setting, nursery=True)),
+    )
+    for part, versus, by_hand in floors:
+        subject, other = getattr(setting, part), getattr(by_hand, part)
+        variant = _variant(setting.synchronous)
+        await session.compare(PARTS[part], variant, subject, other, versus=versus, speed=True)
+
+
+# -- beside huey
+
+
+async def _compare_with_huey(session: Session, setting: DurableJobs, form: str, goal: Goal | None) -> None:
+    python = make_environment()
+    jobs = session.scale(100, 10)
+    for part in ("enqueue", "drain"):
+        arguments = (setting.folder, jobs, form, part)
+        async with open_child("benchmarks.peers.huey_peer", *arguments, python=python) as huey:
+            await session.compare(
+                PARTS[part],
+                _variant(setting.synchronous),
+                getattr(setting, part),
+                huey,
+                versus=f"huey, {form}, at most once",
+                goal=goal,
+                speed=True,
+            )
+
+
+# -- tokens
+
+
+async def _measure_tokens(session: Session, folder: str) -> None:
+    """Measure from `send` in this process to the receipt in a watcher's."""
+    tokens = session.scale(100, 10)
+    with disk.new_file(folder) as path:
+        async with jobtrio.open_registry(speakers(), store=SqliteJobStore(path)):
+            await trio.lowlevel.checkpoint()
+            for pace, pause in PACES:
+                async with open_child("benchmarks._watching_child", path, tokens, pause) as watcher:
+                    name = "token in another process, p50"
+                    await session.measure(name, f"synchronous=FULL, {pace}", watcher, goal=seconds_at_most(0.005))

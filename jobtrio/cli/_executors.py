@@ -1,0 +1,81 @@
+"""Executors as the command line names them: ``MODULE:EXECUTORS``, or an executor's name alone.
+
+It must not know what they are needed for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from jobtrio._checks import show
+from jobtrio.executors import Executors
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def load_executors(options: argparse.Namespace, target: str) -> Executors:
+    """Return the `Executors` that a module has, or end with 2, or with 1 where importing the module raises.
+
+    Args:
+        options: The parsed options.
+        target: ``MODULE:EXECUTORS``; the module is looked for beside the user as well.
+    """
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        options.parser.error(
+            f"executors must be given as MODULE:EXECUTORS, as in app.jobs:executors; got {show(target)}"
+        )
+    module = _import(options, module_name)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Executors):
+        has = [each for each, value in vars(module).items() if isinstance(value, Executors)]
+        known = f"it has {', '.join(has)}" if has else "it has none"
+        what = "no" if found is None else f"{show(found)}, which is no"
+        options.parser.error(f"{module_name} has {what} Executors {name!r}; {known}")
+        raise AssertionError  # error() has ended the program
+    if not len(found):
+        options.parser.error(f"{target} has no executor: nothing could be run")
+    return found
+
+
+def _import(options: argparse.Namespace, name: str) -> Any:
+    # The installed command's path begins with its own folder, unlike that of `python -m`.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
+            _fail(options, name)
+        options.parser.error(f"there is no module {exc.name!r} on sys.path, which begins with {show(sys.path[0])}")
+    except Exception:
+        _fail(options, name)
+
+
+def _fail(options: argparse.Namespace, name: str) -> Any:
+    """End with 1 and the traceback: the module is the user's."""
+    traceback.print_exc()
+    print(f"jobtrio {options.command}: importing {name} has failed", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def stand_in(name: str) -> Executors:
+    """Return `Executors` in which ``name`` stands for an executor that other processes have.
+
+    A durable store refuses names that are not registered, and a process that only submits has no use for the
+    executor itself. What belongs to a registration, such as a queue, is not known here.
+    """
+    executors = Executors()
+    executors.register(name)(_refuse)
+    return executors
+
+
+async def _refuse(job: Any) -> None:
+    raise RuntimeError("this process only submits: the executor is another's")

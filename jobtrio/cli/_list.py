@@ -1,0 +1,106 @@
+"""``jobtrio list``: a store's jobs, as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from jobtrio.cli import _options
+from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
+from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
+from jobtrio.cli._table import render_table
+
+if TYPE_CHECKING:
+    from jobtrio._records import JobRecord
+    from jobtrio.abc import JobStore
+
+DESCRIPTION = """\
+List the jobs that match, the oldest first. All that is given has to match.
+"""
+
+EPILOG = f"""\
+{EXIT_CODES}
+examples:
+  jobtrio list --store sqlite:///jobs.db
+  jobtrio list --state queued,running --tag user=ann
+  jobtrio list --state failed --json | jq -r '.[].id'
+"""
+
+HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "ATTEMPT", "SUBMITTED", "TOOK", "NOTE")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``list`` to the command's parser."""
+    parser = commands.add_parser(
+        "list",
+        help="list the jobs of a store",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--state",
+        metavar="STATE,…",
+        type=_options.states,
+        action="extend",
+        help="only jobs in these states: scheduled, queued, running, retrying, completed, failed, cancelled",
+    )
+    add(
+        "--tag",
+        metavar="NAME=VALUE",
+        type=_options.tag,
+        action="append",
+        default=[],
+        help="only jobs with this tag; may be given several times",
+    )
+    add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
+    add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
+    add("--limit", metavar="N", type=_options.positive_count, default=100, help="how many at most (default: 100)")
+    add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
+    add_store_options(parser, json="print a JSON array of the jobs' records")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the jobs and return the exit code."""
+    return run_with_store(options, show_list)
+
+
+async def show_list(options: argparse.Namespace, store: JobStore) -> int:
+    """Print the jobs that match.
+
+    *Cancellation*: nothing has changed.
+    """
+    async with open_client(store) as registry:
+        records = await registry.find(
+            state=options.state,
+            tags=dict(options.tag) or None,
+            queue=options.queue,
+            executor=options.executor,
+            limit=options.limit,
+            after=options.after,
+        )
+    if options.json:
+        print_document([record_fields(record) for record in records])
+        return 0
+    sys.stdout.write(render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK")))
+    if len(records) == options.limit:
+        sys.stdout.flush()
+        print(f"jobtrio list: there may be more: --after {records[-1].id}", file=sys.stderr)
+    return 0
+
+
+def _row(record: JobRecord) -> tuple[str, ...]:
+    return (
+        record.id,
+        record.state,
+        "-" if record.executor is None else record.executor,
+        record.queue,
+        attempt_text(record),
+        moment_text(record.created_at),
+        took_text(record),
+        note_text(record),
+    )

@@ -1,0 +1,80 @@
+"""Records as JSON for scripts, and as short texts for tables.
+
+Pure: values in, values out. It must not know which command shows them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from jobtrio._policies import JobPriority
+from jobtrio._records import JobError
+from jobtrio._state import FINAL_STATES, JobState
+from jobtrio.cli._endings import duration, one_line
+
+if TYPE_CHECKING:
+    from jobtrio._records import JobRecord, Transition
+
+
+def record_fields(record: JobRecord, *, traceback: bool = False) -> dict[str, Any]:
+    """Return a record as JSON can hold it: times as ISO 8601 text in UTC, the priority by its name.
+
+    Args:
+        record: The record.
+        traceback: Whether the error's traceback is part of it.
+    """
+    fields = {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
+    plain = {name: _plain(value, traceback=traceback) for name, value in fields.items()}
+    return {**plain, "duration": record.duration}
+
+
+def transition_fields(transition: Transition) -> dict[str, Any]:
+    """Return a change of state as JSON can hold it."""
+    fields = attrs.asdict(transition, recurse=False)
+    return {name: _plain(value) for name, value in fields.items()}
+
+
+def _plain(value: Any, *, traceback: bool = False) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case JobPriority():
+            return value.name
+        case JobState():
+            return str(value)
+        case JobError():
+            fields = attrs.asdict(value)
+            return fields if traceback else {name: text for name, text in fields.items() if name != "traceback"}
+        case _:
+            return value
+
+
+def moment_text(moment: datetime | None) -> str:
+    """Return a time by this machine's own zone, to the second."""
+    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def attempt_text(record: JobRecord) -> str:
+    """Return which attempt it is of how many."""
+    return str(record.attempt) if record.max_attempts == 1 else f"{record.attempt}/{record.max_attempts}"
+
+
+def note_text(record: JobRecord) -> str:
+    """Return in a few words what there is to know of a job besides its state."""
+    if record.state is JobState.CANCELLED:
+        return "-" if record.cancel_reason is None else one_line(record.cancel_reason, 60)
+    if record.cancel_requested_at is not None and record.state not in FINAL_STATES:
+        return "asked to stop" + ("" if record.cancel_reason is None else f": {one_line(record.cancel_reason, 46)}")
+    if record.error is not None and record.state is not JobState.COMPLETED:
+        return one_line(str(record.error), 60)
+    if record.state is JobState.SCHEDULED:
+        return f"due {moment_text(record.run_at)}"
+    return "-"
+
+
+def took_text(record: JobRecord) -> str:
+    """Return how long the last attempt took."""
+    return "-" if record.duration is None else duration(record.duration)

@@ -1,0 +1,160 @@
+"""``jobtrio show``: all that is known of one job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from jobtrio._messages import End
+from jobtrio.cli import _options
+from jobtrio.cli._endings import one_line
+from jobtrio.cli._output import message_fields
+from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text, transition_fields
+from jobtrio.cli._screen import message_text
+from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
+from jobtrio.cli._table import render_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    from jobtrio._messages import Message
+    from jobtrio._records import JobRecord, Transition
+    from jobtrio.abc import JobStore
+
+PAGE = 1024
+"""Messages read at once."""
+
+DESCRIPTION = """\
+Show a job: its record, its error with the traceback, its history, and its last
+messages.
+"""
+
+EPILOG = f"""\
+{EXIT_CODES}
+examples:
+  jobtrio show 4f0c…
+  jobtrio show --messages 100 4f0c…
+  jobtrio show --json 4f0c… | jq .job.result
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``show`` to the command's parser."""
+    parser = commands.add_parser(
+        "show",
+        help="show all that is known of a job",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("id", metavar="ID", help="the job's id")
+    parser.add_argument(
+        "--messages",
+        metavar="N",
+        type=_options.count,
+        default=10,
+        help="how many of its last messages (default: 10)",
+    )
+    add_store_options(parser, json="print one JSON object: job, history, messages")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show the job and return the exit code."""
+    return run_with_store(options, show)
+
+
+async def show(options: argparse.Namespace, store: JobStore) -> int:
+    """Print all that is known of the job.
+
+    *Cancellation*: nothing has changed.
+    """
+    async with open_client(store) as registry:
+        record = (await registry.get(options.id)).record
+        history = await registry.history(options.id)
+        messages = await _last_messages(store, options.id, options.messages)
+    if options.json:
+        print_document(
+            {
+                "job": record_fields(record, traceback=True),
+                "history": [transition_fields(transition) for transition in history],
+                "messages": [message_fields(message) for message in messages],
+            }
+        )
+    else:
+        sys.stdout.writelines(_text(record, history, messages))
+    return 0
+
+
+async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Message]:
+    """Return the last of a job's messages that are kept now."""
+    last: deque[Message] = deque(maxlen=most)
+    after = 0
+    while most and (page := await store.read_messages(job_id, after, PAGE)):
+        last += page
+        end = page[-1]
+        after = end.seq if hasattr(end, "seq") else end.last
+        if isinstance(end, End):
+            break
+    return list(last)
+
+
+def _text(record: JobRecord, history: Iterable[Transition], messages: list[Message]) -> Iterator[str]:
+    yield from (f"{name:<10} {value}\n" for name, value in _fields(record) if value is not None)
+    if record.error is not None:
+        yield f"\n{record.error.traceback.rstrip() or record.error}\n"
+    yield "\n" + render_table(
+        ("AT", "STATE", "ATTEMPT", "WORKER", "REASON"),
+        [
+            (
+                moment_text(each.at),
+                each.state,
+                str(each.attempt),
+                each.worker,
+                "-" if each.reason is None else one_line(each.reason, 80),
+            )
+            for each in history
+        ],
+        right=("ATTEMPT",),
+    )
+    if messages:
+        yield "\n" + render_table(
+            ("SEQ", "ATTEMPT", "MESSAGE"), [message_text(each) for each in messages], right=("SEQ",)
+        )
+
+
+def _fields(record: JobRecord) -> Iterator[tuple[str, str | None]]:
+    yield "id", record.id
+    yield "state", record.state
+    yield "executor", record.executor
+    yield "payload", _shown(record.payload)
+    yield "queue", f"{record.queue}, priority {record.priority.name.lower()}"
+    yield "tags", " ".join(f"{name}={value}" for name, value in record.tags.items()) or None
+    yield "metadata", _shown(record.metadata or None)
+    yield "key", record.key
+    yield "attempt", attempt_text(record)
+    yield "submitted", moment_text(record.created_at)
+    yield "due", _time(record.run_at)
+    yield "started", _time(record.started_at)
+    if record.finished_at is not None:
+        took = "" if record.duration is None else f", after {took_text(record)}"
+        yield "ended", moment_text(record.finished_at) + took
+    yield "worker", record.worker
+    if record.cancel_requested_at is not None:
+        why = "" if record.cancel_reason is None else f": {one_line(record.cancel_reason)}"
+        yield "cancelled", f"asked for at {moment_text(record.cancel_requested_at)}{why}"
+    yield "error", None if record.error is None else f"{one_line(str(record.error))} ({record.error.kind})"
+    yield "result", _shown(record.result)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment_text(moment)
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is None else one_line(json.dumps(value, ensure_ascii=False), 1000)

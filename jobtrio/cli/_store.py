@@ -1,0 +1,130 @@
+"""What the commands that use a store have in common: its option, its opening, and the words for its failures.
+
+A failure is one line on stderr and the exit code 1. It must not know what is done with the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+import jobtrio
+from jobtrio._errors import JobtrioError
+from jobtrio.cli import _options
+from jobtrio.cli._endings import one_line
+from jobtrio.stores._url import FORMS, parse_store_url
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from jobtrio.abc import JobStore
+
+VARIABLE = "JOBTRIO_STORE"
+"""The environment variable that stands for ``--store``."""
+
+KEEP_ALL = jobtrio.Retention(finished_jobs=2**31, finished_for=inf)
+"""For commands that look at a store or put something into it: only workers and ``prune`` remove anything."""
+
+NOTHING_READ = 128 + 13
+"""The exit code where nobody reads the output any more: 128 + SIGPIPE."""
+
+EXIT_CODES = """\
+exit code:
+  0 done      1 it could not be done; stderr says why      2 bad usage
+"""
+
+
+def add_store_options(parser: argparse.ArgumentParser, *, json: str) -> None:
+    """Add what every command with a store takes.
+
+    Args:
+        parser: The command's parser.
+        json: The help of ``--json``.
+    """
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        type=_options.store_url,
+        help=f"where the jobs are: sqlite:///FILE, or sqlite:////FILE from the root (default: {VARIABLE} "
+        "in the environment)",
+    )
+    parser.add_argument("--json", action="store_true", help=json)
+
+
+def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
+    """Return the store that the options name; end with 2 where they name none, with 1 where it isn't there.
+
+    Args:
+        options: The parsed options.
+        make: Whether a file that isn't there is made, rather than taken for a slip of the pen.
+    """
+    url: str = options.store or os.environ.get(VARIABLE, "")
+    if not url:
+        options.parser.error(f"--store is missing: give it, or set {VARIABLE}; it must be {FORMS}")
+    try:
+        address = parse_store_url(url)
+    except ValueError as exc:
+        options.parser.error(f"{VARIABLE}: {exc}")
+    if not make and not os.path.exists(address.path):
+        complain(options, f"there is no file {address.path!r}, hence no job")
+        raise SystemExit(1)
+    return address.make_store()
+
+
+def run_with_store(
+    options: argparse.Namespace,
+    work: Callable[[argparse.Namespace, JobStore], Awaitable[int]],
+    *,
+    make: bool = False,
+    quiet: bool = True,
+) -> int:
+    """Run ``work`` with the store that the options name, and return its exit code, or 1 where it fails.
+
+    Args:
+        options: The parsed options.
+        work: What to do.
+        make: Whether the store's file is made where it isn't there.
+        quiet: Whether only errors are logged: a warning about the file is the worker's to give.
+    """
+    store = store_of(options, make=make)
+    level = logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(format="jobtrio: %(message)s", level=level, stream=sys.stderr)
+    try:
+        return trio.run(partial(work, options, store))
+    except BrokenPipeError:
+        return NOTHING_READ
+    except (JobtrioError, OSError) as exc:
+        complain(options, one_line(str(exc), 1000))
+        return 1
+
+
+@asynccontextmanager
+async def open_client(
+    store: JobStore, executors: jobtrio.Executors | None = None
+) -> AsyncIterator[jobtrio.JobRegistry]:
+    """Open a registry that submits, finds and watches, but runs nothing and removes nothing.
+
+    *Cancellation*: as that of `open_registry`.
+    """
+    async with jobtrio.open_registry(executors, store=store, queues={}, retention=KEEP_ALL) as registry:
+        yield registry
+
+
+def complain(options: argparse.Namespace, what: str) -> None:
+    """Say in one line what could not be done."""
+    print(f"jobtrio {options.command}: {what}", file=sys.stderr)
+
+
+def print_document(value: Any) -> None:
+    """Print one JSON document."""
+    from jobtrio.cli._output import to_json
+
+    sys.stdout.write(to_json(value, indent=2))

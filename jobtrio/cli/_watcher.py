@@ -1,0 +1,126 @@
+"""Watches one job that may run anywhere, and says how it ended.
+
+Leaving it, by Ctrl-C or because nobody reads any more, leaves the job alone. It must not know how the job came
+about.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._nursery import open_background_nursery
+from jobtrio.cli._bar import open_bar
+from jobtrio.cli._endings import exit_code, summary
+from jobtrio.cli._follow import follow
+from jobtrio.cli._output import STDERR, STDOUT, Output
+from jobtrio.cli._screen import Screen
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator
+
+    from jobtrio._job import Job
+    from jobtrio._messages import Message
+    from jobtrio._registry import JobRegistry
+
+LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end the watching."""
+
+LAST_WORD = 1.0
+"""Seconds that the last line may take where the output is stalled."""
+
+
+EXIT_CODES = """\
+exit code:
+  0   completed            the program's own, or 128 + n, where a program failed
+  1   failed               124 its time was up       125 it was cancelled
+  2   bad usage            126 it can't be executed  127 it isn't found
+  130 Ctrl-C, 143 SIGTERM, 129 SIGHUP: not watched to its end
+  141 nobody reads the output any more
+"""
+
+
+def add_watch_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that watches a job takes."""
+    parser.add_argument(
+        "--text",
+        action="store_true",
+        help="put tokens that are text together, as a language model's are, rather than show one a line",
+    )
+
+
+class Watcher:
+    """Shows a job's messages until its end, or until the user leaves."""
+
+    def __init__(
+        self, registry: JobRegistry, job: Job, *, after: int = 0, as_json: bool = False, as_text: bool = False
+    ) -> None:
+        """Prepare to watch.
+
+        Args:
+            registry: The job's registry.
+            job: The job.
+            after: The number of the last message that is not wanted.
+            as_json: Whether stdout gets each message as a line of JSON, rather than what it says.
+            as_text: Whether tokens that are text are put together, rather than one a line.
+        """
+        self._registry = registry
+        self._job = job
+        self._after = after
+        self._output = Output()
+        self._screen = Screen(
+            attempts=job.record.max_attempts,
+            as_json=as_json,
+            as_text=as_text,
+            tidy=os.isatty(STDOUT),
+            bar=open_bar(),
+        )
+        self._left: int | None = None  # the signal by which the user left
+
+    async def watch(self) -> int:
+        """Watch, and return the exit code.
+
+        Raises:
+            UnknownJobError: The job is no longer kept.
+            BrokenPipeError: Nobody reads the output any more.
+            OSError: The output can't be written.
+
+        *Cancellation*: the job goes on.
+        """
+        receiving = [number for number in LEAVING if signal.getsignal(number) is not signal.SIG_IGN]
+        with trio.open_signal_receiver(*receiving) as signals:
+            with trio.CancelScope() as scope:
+                async with open_background_nursery() as nursery:
+                    nursery.start_soon(self._heed, signals, scope)
+                    await follow(self._registry, self._job, self._show, after=self._after)
+        if self._left is not None:
+            with trio.move_on_after(LAST_WORD):
+                await self._say_farewell(self._left)
+            return 128 + self._left
+        return await self._sum_up()
+
+    async def _show(self, messages: list[Message]) -> None:
+        await self._output.write(self._screen.pieces(messages))
+
+    async def _heed(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            self._left = number
+            scope.cancel()
+
+    async def _say_farewell(self, number: int) -> None:
+        # A terminal has just shown ^C, and no newline behind it.
+        start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
+        line = f"{start}jobtrio: the job goes on; to end it: jobtrio cancel {self._job.id}\n"
+        await self._output.write([*self._screen.close(), (STDERR, line)])
+
+    async def _sum_up(self) -> int:
+        outcome, record = self._job.outcome, self._job.record
+        assert outcome is not None  # follow() returns behind the End
+        lines = self._screen.lines or None
+        line = summary(outcome, seconds=record.duration, attempts=record.attempt, lines=lines)
+        await self._output.write([(STDERR, line + "\n")])
+        return exit_code(outcome)

@@ -1,0 +1,122 @@
+"""``jobtrio worker``: its options, and what they mean.
+
+The work itself, with its log and its signals, is `Worker`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from jobtrio._policies import Retention
+from jobtrio.cli import _options, _program
+from jobtrio.cli._executors import load_executors
+from jobtrio.cli._store import add_store_options, run_with_store
+from jobtrio.cli._working import Worker, WorkerPlan
+
+if TYPE_CHECKING:
+    from jobtrio.abc import JobStore
+
+DESCRIPTION = """\
+Run the jobs of a store whose executors a module has, until told to stop. Each
+start and each end is a line on stderr. SIGTERM or Ctrl-C drains: no job is
+started any more, those that run are told to stop and have the grace to end, and
+what then is left returns to its queue. A second signal ends all of it at once.
+
+Only workers and `jobtrio prune` remove ended jobs: see --keep and --keep-for.
+"""
+
+EPILOG = """\
+exit code:
+  0 drained      1 it could not work; stderr says why      2 bad usage
+  130, 143 a second Ctrl-C or SIGTERM found jobs that did not end
+
+examples:
+  jobtrio worker app.jobs:executors --store sqlite:///jobs.db
+  jobtrio worker app.jobs:executors --queue gpu=1 --queue default=8
+  jobtrio worker jobtrio.cli:programs    runs what `jobtrio run --store` stored
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``worker`` to the command's parser."""
+    parser = commands.add_parser(
+        "worker",
+        help="run the jobs of a store",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("executors", metavar="MODULE:EXECUTORS", help="the executors to run jobs with")
+    add("--max-running", metavar="N", type=_options.positive_count, default=100, help="jobs at once (default: 100)")
+    add(
+        "--queue",
+        metavar="NAME[=N]",
+        type=_options.queue_limit,
+        action="append",
+        default=[],
+        help="a queue to serve, and how many of its jobs at once; may be given several times (default: every queue)",
+    )
+    add("--name", metavar="NAME", type=_options.name, help="this worker's name in the history (default: host, process)")
+    add(
+        "--grace",
+        metavar="S",
+        type=_options.seconds,
+        default=10.0,
+        help="seconds that running jobs have to end at the first signal (default: 10)",
+    )
+    add(
+        "--lease",
+        metavar="S",
+        type=_options.lease,
+        default=30.0,
+        help="seconds after which a job whose worker has vanished starts again elsewhere (default: 30)",
+    )
+    _add_retention(parser)
+    add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_retention(parser: argparse.ArgumentParser) -> None:
+    kept = Retention()
+    parser.add_argument(
+        "--keep-for",
+        metavar="AGE",
+        type=_options.age,
+        default=kept.finished_for,
+        help="how long ended jobs are kept: seconds, or 30m, 12h, 7d, inf (default: 1h)",
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="N",
+        type=_options.count,
+        default=kept.finished_jobs,
+        help=f"how many ended jobs are kept (default: {kept.finished_jobs})",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Work until told to stop, and return the exit code."""
+    _program.heed_children()
+    options.loaded = load_executors(options, options.executors)
+    return run_with_store(options, work, make=True, quiet=False)
+
+
+async def work(options: argparse.Namespace, store: JobStore) -> int:
+    """Run jobs until told to stop.
+
+    *Cancellation*: running jobs return to their queue.
+    """
+    queues = {name: options.max_running if most is None else most for name, most in options.queue}
+    plan = WorkerPlan(
+        executors=options.loaded,
+        max_running=options.max_running,
+        queues=queues or None,
+        name=options.name,
+        grace=options.grace,
+        lease=options.lease,
+        retention=Retention(finished_jobs=options.keep, finished_for=options.keep_for),
+    )
+    return await Worker(store, plan, as_json=options.json).serve()

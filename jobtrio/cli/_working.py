@@ -1,0 +1,162 @@
+"""One worker on its way from the first job to the end of its draining.
+
+Signals become a shutdown here and nowhere else; what is said of jobs is decided in `_work_log`. It must not know
+how the options were given.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+import jobtrio
+from jobtrio._nursery import open_background_nursery
+from jobtrio.cli import _program
+from jobtrio.cli._endings import duration, plural
+from jobtrio.cli._output import STDERR, Output
+from jobtrio.cli._work_log import WorkLog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from jobtrio.abc import JobStore
+    from jobtrio.cli._output import Piece
+
+STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+"""The signals that drain, as the log names them."""
+
+LAST_WORD = 1.0
+"""Seconds that the last lines may take where the output is stalled."""
+
+AT_ONCE = 2.0
+"""Seconds that running jobs have to be gone after a second signal."""
+
+
+@attrs.frozen
+class WorkerPlan:
+    """What a worker is to run, and how.
+
+    Attributes:
+        executors: The executors.
+        max_running: How many jobs at once.
+        queues: Which queues, and how many jobs of each at once; None for every queue.
+        name: The worker's name; None for one that is made.
+        grace: Seconds that running jobs have to end at the first signal.
+        lease: Seconds that a claim lasts unless renewed.
+        retention: What is kept of ended jobs.
+    """
+
+    executors: jobtrio.Executors
+    max_running: int
+    queues: Mapping[str, int] | None
+    name: str | None
+    grace: float
+    lease: float
+    retention: jobtrio.Retention
+
+
+class Worker:
+    """Runs a store's jobs until told to stop."""
+
+    def __init__(self, store: JobStore, plan: WorkerPlan, *, as_json: bool) -> None:
+        self._store = store
+        self._plan = plan
+        self._as_json = as_json
+        self._output = Output()
+        self._told = trio.Event()  # all that happened has been told
+
+    async def serve(self) -> int:
+        """Work until told to stop, and return the exit code.
+
+        Raises:
+            StoreError: The store can't be used.
+
+        *Cancellation*: running jobs return to their queue.
+        """
+        with trio.open_signal_receiver(*STOPPING) as signals:
+            async with open_background_nursery() as nursery:
+                async with self._open_registry() as registry:
+                    log = WorkLog(registry, as_json=self._as_json)
+                    await self._say(self._greeting(registry.stats().worker))
+                    nursery.start_soon(self._tell, log)
+                    await self._drain(registry, await anext(signals), signals)
+                with trio.move_on_after(LAST_WORD):
+                    await self._told.wait()
+                    await self._say(log.summary())
+        return 0
+
+    def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
+        plan = self._plan
+        return jobtrio.open_registry(
+            plan.executors,
+            store=self._store,
+            max_running=plan.max_running,
+            queues=plan.queues,
+            retention=plan.retention,
+            lease=plan.lease,
+            worker=plan.name,
+        )
+
+    async def _tell(self, log: WorkLog) -> None:
+        """Write the log to its end, which is that of the registry."""
+        while pieces := await log.next():
+            await self._write(pieces)
+        self._told.set()
+
+    async def _drain(self, registry: jobtrio.JobRegistry, number: int, signals: AsyncIterator[int]) -> None:
+        """Start nothing more, and see what runs to its end or back into its queue."""
+        running = registry.stats().running
+        has = "" if not running else f"; {plural(running, 'job')} may take {duration(self._plan.grace)} to end"
+        await self._say(f"jobtrio: {self._signal(number)}: starts nothing more{has}")
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._hurry, registry, signals)
+            await registry.shutdown(self._plan.grace)
+
+    async def _hurry(self, registry: jobtrio.JobRegistry, signals: AsyncIterator[int]) -> None:
+        """At a second signal, end what runs at once, and the process with whatever does not."""
+        number = await anext(signals)
+        await self._say(f"jobtrio: {self._signal(number)}: ends at once")
+        with trio.move_on_after(AT_ONCE):
+            await registry.shutdown(0.0)
+            await trio.sleep_forever()  # until the drain has seen the same
+        # Its jobs start again elsewhere once their lease is over. Programs must not run on beside them.
+        _program.kill()
+        os._exit(128 + number)
+
+    def _greeting(self, name: str) -> str:
+        plan = self._plan
+        queues = "every queue"
+        if plan.queues is not None:
+            queues = ", ".join(f"{queue} ({most} at once)" for queue, most in plan.queues.items())
+        return (
+            f"jobtrio: worker {name} runs {', '.join(sorted(plan.executors))}; queues: {queues}; "
+            f"at most {plural(plan.max_running, 'job')} at once"
+        )
+
+    @staticmethod
+    def _signal(number: int) -> str:
+        # A terminal has just shown ^C, and no newline behind it.
+        start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
+        return start + STOPPING[signal.Signals(number)]
+
+    async def _say(self, line: str) -> None:
+        await self._write([(STDERR, line + "\n")])
+
+    async def _write(self, pieces: list[Piece]) -> None:
+        with _unless_gone():
+            await self._output.write(pieces)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Go on where the output can't be written: the jobs are worth more than the log."""
+    try:
+        yield
+    except OSError:
+        pass

@@ -1,0 +1,133 @@
+"""What the commands on a store refuse, and what they say of a store that can't be used."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from store_shell import Shell
+
+COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "stats", "prune")
+
+ONE_JOB = ("show", "watch", "cancel")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(shell: Shell, name: str) -> None:
+    """Every command's help names the store, JSON and exit codes, and fits a terminal of 82 columns."""
+    code, out, err = shell.run(name, "--help", variables={"COLUMNS": "82"})
+    assert (code, err) == (0, "")
+    for part in ("--store URL", "JOBTRIO_STORE", "--json", "exit code:"):
+        assert part in out
+    assert max(map(len, out.splitlines())) <= 82
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["list", "--state", "asleep"], ["--state", "'asleep'", "scheduled,queued,running"]),
+        (["list", "--tag", "user"], ["--tag", "'user'", "NAME=VALUE"]),
+        (["list", "--tag", "user="], ["--tag", "NAME=VALUE"]),
+        (["list", "--limit", "0"], ["--limit", "from 1"]),
+        (["list", "--store", "redis://ann:secret@host/"], ["--store", "redis is not in this version"]),
+        (["list", "--store", "jobs.db"], ["--store", "sqlite:///jobs.db", "'jobs.db'"]),
+        (["show"], ["ID"]),
+        (["show", "a", "b"], ["unknown: b", "jobtrio show --help"]),
+        (["watch", "a", "--after", "-1"], ["--after"]),
+        (["cancel", "a", "--grace", "nan"], ["--grace", "0 or more"]),
+        (["cancel", "a", "--reason", "x" * 10_001], ["--reason", "10000 characters"]),
+        (["prune"], ["--keep-for", "--keep"]),
+        (["prune", "--keep-for", "3w"], ["--keep-for", "'3w'", "s, m, h or d"]),
+        (["submit"], ["EXECUTOR"]),
+        (["submit", "echo", "--payload", "hello"], ["--payload", "must be JSON", "'\"hello\"'"]),
+        (["submit", "echo", "--payload", "NaN"], ["--payload", "NaN is not JSON"]),
+        (["submit", "echo", "--payload", "@none.json"], ["--payload", "'none.json'", "No such file"]),
+        (["submit", "echo", "--priority", "urgent"], ["--priority", "'urgent'", "low, normal, high, critical"]),
+        (["submit", "echo", "--time-limit", "0"], ["--time-limit", "above 0"]),
+        (["submit", "", "--payload", "1"], ["EXECUTOR", "1 to 200 printable characters"]),
+        (["worker", "store_jobs:executors", "--queue", "gpu=0"], ["--queue", "from 1"]),
+        (["worker", "store_jobs:executors", "--queue", "=1"], ["--queue", "1 to 200"]),
+        (["worker", "store_jobs:executors", "--lease", "0.5"], ["--lease", "1 or more"]),
+        (["worker", "store_jobs:executors", "--max-running", "0"], ["--max-running", "from 1"]),
+    ],
+)
+def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
+    """Options that make no sense end with 2, and with the option, the value and what is allowed."""
+    code, out, err = shell.run(*args)
+    assert (code, out) == (2, "")
+    for part in parts:
+        assert part in err
+    assert "secret" not in err
+    assert not (shell.folder / "jobs.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"), [("", ["--store is missing", "JOBTRIO_STORE"]), ("jobs.db", ["JOBTRIO_STORE: ", "'jobs.db'"])]
+)
+def test_store_in_the_environment(shell: Shell, url: str, parts: list[str]) -> None:
+    """A store that is named nowhere, or wrongly in the environment, ends with 2."""
+    code, _, err = shell.run("list", variables={"JOBTRIO_STORE": url})
+    assert code == 2
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize("name", [*ONE_JOB, "list", "stats", "prune"])
+def test_no_file(shell: Shell, name: str) -> None:
+    """Commands that look at a store don't make one: a file that isn't there is a slip of the pen."""
+    args = {"prune": ["--keep", "1"]}.get(name, ["a"] if name in ONE_JOB else [])
+    code, out, err = shell.run(name, *args)
+    assert (code, out, err) == (1, "", f"jobtrio {name}: there is no file 'jobs.db', hence no job\n")
+    assert list(shell.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ONE_JOB)
+def test_unknown_job(shell: Shell, name: str) -> None:
+    """An unknown id ends with 1 and one line."""
+    shell.submit("echo")
+    code, out, err = shell.run(name, "no\nsuch")
+    assert (code, out) == (1, "")
+    assert err == f"jobtrio {name}: no job has the id 'no\\nsuch': it never existed or is no longer kept\n"
+
+
+@pytest.mark.parametrize("args", [["list"], ["submit", "echo"], ["worker", "store_jobs:executors"], ["run", "true"]])
+@pytest.mark.parametrize("kind", ["text", "foreign", "newer", "folder"])
+def test_file_that_is_no_store(shell: Shell, args: list[str], kind: str) -> None:
+    """A file that is something else ends with 1 and one line, and is left as it was."""
+    path = shell.folder / "jobs.db"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("not SQLite at all\n" * 100)
+    else:
+        if kind == "newer":
+            shell.submit("echo")
+        with sqlite3.connect(path) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS strange (x)" if kind == "foreign" else "PRAGMA user_version = 99"
+            )
+        connection.close()
+    before = path.read_bytes() if path.is_file() else b""
+    code, out, err = shell.run(*args)
+    assert (code, out) == (1, "")
+    lines = [line for line in err.splitlines() if "WAL-reset" not in line]
+    assert len(lines) == 1
+    assert re.match(rf"jobtrio {args[0]}: .*jobs\.db", lines[0])
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_locked_file(shell: Shell) -> None:
+    """A file that another program keeps locked ends with 1 and one line, in a bounded time."""
+    shell.submit("echo", "--id", "a")
+    holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        code, out, err = shell.run("cancel", "a", "--store", f"{shell.url}?outage_limit=0.5")
+    finally:
+        holder.close()
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"jobtrio cancel: .*locked.*\n", err)

@@ -1,0 +1,238 @@
+"""What a store holds, as the command shows it: list, show, stats, prune."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+import store_jobs
+import trio
+
+import jobtrio
+from jobtrio.stores.sqlite import SqliteJobStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from store_shell import Shell
+
+
+async def fill(path: Path) -> dict[str, str]:
+    """Put jobs of different fates into a store; return their ids."""
+    retry = jobtrio.RetryPolicy(max_attempts=2, initial=0)
+    keep_all = jobtrio.Retention(finished_for=math.inf)
+    async with jobtrio.open_registry(store_jobs.executors, store=SqliteJobStore(path), retention=keep_all) as registry:
+        words = await registry.submit("words", "to be", tags={"user": "ann", "kind": "text"})
+        await words.wait()
+        fail = await registry.submit("fail", tags={"user": "ann"}, retry=retry, job_id="the-failing-one")
+        await fail.wait()
+        later = await registry.submit(
+            "echo", delay=1000, priority=jobtrio.JobPriority.HIGH, key="k", tags={"user": "bob"}
+        )
+        gone = await registry.submit("echo", queue="other", delay=1000)
+        await gone.cancel("a\nb")
+    return {"words": words.id, "fail": fail.id, "later": later.id, "gone": gone.id}
+
+
+@pytest.fixture
+def jobs(shell: Shell) -> dict[str, str]:
+    """Return the jobs of different fates that the store holds, by what is told of them here."""
+    return trio.run(fill, shell.folder / "jobs.db")
+
+
+class TestList:
+    def test_table(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """Each job is a line of a table whose columns are aligned, the oldest first."""
+        code, out, err = shell.run("list")
+        assert (code, err) == (0, "")
+        head, *rows = out.splitlines()
+        assert [row.split()[0] for row in rows] == list(jobs.values())
+        for name in ("STATE", "EXECUTOR", "QUEUE", "SUBMITTED", "NOTE"):
+            column = head.index(name)
+            assert all(row[column - 1] == " " and row[column] != " " for row in rows)
+        note = head.index("NOTE")
+        assert rows[0][note:] == "-"
+        assert rows[1][note:] == "ValueError: row 2: 'thirty' is not a number"
+        assert re.fullmatch(r"due \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", rows[2][note:])
+        assert rows[3][note:] == "a b"
+        assert re.search(r"FAILED +fail +default +2/2 ", rows[1])
+
+    def test_json(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """With --json the list is an array of records, with times in ISO 8601 and names in place of numbers."""
+        words, fail, later, gone = shell.value("list")
+        assert (words["result"], words["tags"], words["payload"]) == (2, {"user": "ann", "kind": "text"}, "to be")
+        assert fail["error"] == {
+            "kind": "exception",
+            "type": "ValueError",
+            "message": "row 2: 'thirty' is not a number",
+        }
+        assert (later["priority"], later["key"], later["state"]) == ("HIGH", "k", "SCHEDULED")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", later["run_at"])
+        assert (gone["state"], gone["cancel_reason"], gone["duration"]) == ("CANCELLED", "a\nb", None)
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            (["--state", "failed"], ["fail"]),
+            (["--state", "failed,Cancelled", "--state", "scheduled"], ["fail", "later", "gone"]),
+            (["--tag", "user=ann"], ["words", "fail"]),
+            (["--tag", "user=ann", "--tag", "kind=text"], ["words"]),
+            (["--queue", "other"], ["gone"]),
+            (["--executor", "echo"], ["later", "gone"]),
+            (["--executor", "echo", "--state", "running"], []),
+            (["--after", "the-failing-one"], ["later", "gone"]),
+        ],
+    )
+    def test_filters(self, shell: Shell, jobs: dict[str, str], options: list[str], found: list[str]) -> None:
+        """Only jobs are listed that match all that is given."""
+        assert [each["id"] for each in shell.value("list", *options)] == [jobs[name] for name in found]
+
+    def test_pages(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """A full page ends with a word about how to get the next."""
+        code, out, err = shell.run("list", "--limit", "2")
+        assert (code, len(out.splitlines())) == (0, 3)
+        assert err == f"jobtrio list: there may be more: --after {jobs['fail']}\n"
+
+    def test_reader_that_leaves(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """A reader that leaves early is no error."""
+        command = shell.start("list")
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        assert command.process.wait(10) in {0, 141}
+        assert command.process.stderr is not None
+        assert command.process.stderr.read() == b""
+
+
+class TestShow:
+    def test_failed_job(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """A job is shown with its record, its error and traceback, its history and its last messages."""
+        code, out, err = shell.run("show", jobs["fail"])
+        assert (code, err) == (0, "")
+        record, trace, history, messages = out.split("\n\n")
+        assert re.search(r"^state +FAILED$", record, re.MULTILINE)
+        assert re.search(r"^tags +user=ann$", record, re.MULTILINE)
+        assert re.search(r"^error +ValueError: row 2: 'thirty' is not a number \(exception\)$", record, re.MULTILINE)
+        assert trace.startswith("Traceback (most recent call last):")
+        assert trace.endswith("ValueError: row 2: 'thirty' is not a number")
+        states = [line.split()[2] for line in history.splitlines()[1:]]
+        assert states == ["QUEUED", "RUNNING", "RETRYING", "QUEUED", "RUNNING", "FAILED"]
+        texts = [line.split(maxsplit=2)[2] for line in messages.splitlines()[1:]]
+        failed = "failed: ValueError: row 2: 'thirty' is not a number"
+        assert texts == ['{"row": 1}', f"restart: {failed}", '{"row": 1}', f"end: {failed}"]
+
+    def test_last_messages(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """As many of the last messages are shown as were asked for."""
+        assert [each["seq"] for each in shell.value("show", "--messages", "2", jobs["words"])["messages"]] == [2, 3]
+        assert shell.value("show", "--messages", "0", jobs["words"])["messages"] == []
+        assert len(shell.value("show", "--messages", "100", jobs["words"])["messages"]) == 3
+
+    def test_json(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """With --json all of it is one object, the traceback included."""
+        value = shell.value("show", jobs["fail"])
+        assert set(value) == {"job", "history", "messages"}
+        assert "Traceback" in value["job"]["error"]["traceback"]
+        assert value["history"][0] | {"at": "", "worker": ""} == {
+            "job_id": jobs["fail"],
+            "at": "",
+            "previous": None,
+            "state": "QUEUED",
+            "attempt": 0,
+            "worker": "",
+            "reason": None,
+        }
+        assert value["messages"][-1]["outcome"]["type"] == "failed"
+
+
+class TestStats:
+    def test_counts(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """Every state is counted, as a table and as JSON."""
+        counts = {"SCHEDULED": 1, "COMPLETED": 1, "FAILED": 1, "CANCELLED": 1}
+        every = dict.fromkeys(("QUEUED", "RUNNING", "RETRYING"), 0) | counts
+        assert shell.value("stats") == {"states": every, "running": []}
+        code, out, _ = shell.run("stats")
+        assert code == 0
+        assert {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[1:]} == every
+
+
+class TestPrune:
+    def test_newest_are_kept(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """Of the ended jobs as many are kept as were asked for, the newest; living ones stay."""
+        code, out, err = shell.run("prune", "--keep", "1")
+        assert (code, out, err) == (0, "removed 2 jobs, kept 1\n", "")
+        assert [each["id"] for each in shell.value("list")] == [jobs["later"], jobs["gone"]]
+
+    def test_young_are_kept(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """What ended within the time stays, what ended before goes."""
+        assert shell.value("prune", "--keep-for", "1h") == {"removed": 0, "kept": 3}
+        with sqlite3.connect(shell.folder / "jobs.db") as connection:
+            connection.execute("UPDATE jobs SET finished_at = finished_at - 7200 WHERE id = ?", [jobs["words"]])
+        connection.close()
+        assert len(shell.value("list")) == len(shell.value("list")) == 4  # which removes nothing itself
+        assert shell.value("prune", "--keep-for", "1h") == {"removed": 1, "kept": 2}
+        assert shell.value("prune", "--keep-for", "0") == {"removed": 2, "kept": 0}
+        assert [each["id"] for each in shell.value("list")] == [jobs["later"]]
+
+
+class TestSubmit:
+    def test_registered_options(self, shell: Shell) -> None:
+        """With --executors the job gets what its executor is registered with, unless other is given."""
+        plain = shell.submit("words")
+        known = shell.submit("words", "--executors", "store_jobs:executors")
+        given = shell.submit("words", "--executors", "store_jobs:executors", "--queue", "mine")
+        assert [shell.value("show", job)["job"]["queue"] for job in (plain, known, given)] == [
+            "default",
+            "texts",
+            "mine",
+        ]
+
+    def test_unknown_executor(self, shell: Shell) -> None:
+        """With --executors a name that isn't registered there is refused."""
+        code, out, err = shell.run("submit", "word", "--executors", "store_jobs:executors")
+        assert (code, out) == (1, "")
+        assert err.startswith("jobtrio submit: no executor is registered as 'word'; registered: 'cling', 'echo'")
+
+    def test_payloads(self, shell: Shell) -> None:
+        """A payload is JSON, on the command line, in a file, or on the standard input."""
+        (shell.folder / "payload.json").write_text('{"a": [1, "é"]}', "utf-8")
+        ids = [shell.submit("echo", "--payload", "@payload.json"), shell.submit("echo", "--payload", "[1, null]")]
+        reader = shell.folder / "payload.json"
+        with reader.open("rb") as file:
+            code, out, _ = shell.run("submit", "echo", "--payload", "@-", stdin=file)
+        assert code == 0
+        payloads = [shell.value("show", job)["job"]["payload"] for job in (*ids, out.strip())]
+        assert payloads == [{"a": [1, "é"]}, [1, None], {"a": [1, "é"]}]
+
+    def test_key(self, shell: Shell) -> None:
+        """A key stands for the job: the second submission gets the first one's id."""
+        assert shell.submit("echo", "--key", "order-17") == shell.submit("echo", "--key", "order-17")
+
+    def test_id_in_use(self, shell: Shell) -> None:
+        """An id that is in use is refused in one line."""
+        shell.submit("echo", "--id", "a")
+        code, _, err = shell.run("submit", "echo", "--id", "a")
+        assert code == 1
+        assert err == "jobtrio submit: job_id 'a' is in use: give another, or none to have one made\n"
+
+    def test_limits(self, shell: Shell) -> None:
+        """What limits a job is stored with it."""
+        job = shell.submit("echo", "--retry", "2", "--delay", "60", "--expires-in", "90", "--time-limit", "5")
+        record = shell.value("show", job)["job"]
+        assert (record["max_attempts"], record["state"]) == (3, "SCHEDULED")
+        code, _, err = shell.run("submit", "echo", "--delay", "60", "--expires-in", "30")
+        assert code == 2
+        assert err.startswith("jobtrio submit: expires_in must exceed the delay of 60 s")
+
+    def test_json(self, shell: Shell) -> None:
+        """With --json the record is printed; with --watch as well, a line for each message."""
+        assert shell.value("submit", "echo", "--id", "a")["state"] == "QUEUED"
+        shell.worker()
+        code, out, _ = shell.run("submit", "words", "--payload", '"to be"', "--watch", "--json")
+        first, *messages = [json.loads(line) for line in out.splitlines()]
+        assert code == 0
+        assert set(first) == {"type", "job"}
+        assert first["type"] == "submitted"
+        assert [each["type"] for each in messages] == ["token", "token", "end"]

@@ -1,0 +1,222 @@
+"""Workers, submitters and watchers in processes of their own, on one store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from store_shell import Shell
+
+
+def test_three_processes(shell: Shell, tmp_path: Path) -> None:
+    """A job that one process submits runs in a second, and a third watches it while it runs."""
+    worker = shell.worker()
+    gate = tmp_path / "gate"
+    job = shell.submit("wait", "--payload", json.dumps(str(gate)))
+    watcher = shell.start("watch", job)
+    assert watcher.line() == "attempt 1"
+    assert worker.error_with("started").split()[1:] == ["started", job, "wait"]
+    gate.touch()
+    code, out, err = watcher.end()
+    assert (code, out) == (0, "")
+    assert err.startswith("jobtrio: completed in ")
+    assert worker.error_with(f"completed {job} wait in ")
+
+
+def test_killed_worker(shell: Shell, tmp_path: Path) -> None:
+    """When its worker is killed, a watcher sees the job start again elsewhere, and end."""
+    worker = shell.worker("--lease", "1", "--name", "first")
+    gate = tmp_path / "gate"
+    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(gate)), "--watch")
+    assert watcher.line() == "attempt 1"
+    worker.send(signal.SIGKILL)
+    worker.end()
+    shell.worker("--name", "second")
+    assert watcher.line() == "attempt 2"
+    gate.touch()
+    code, _, err = watcher.end()
+    assert code == 0
+    submitted, lost, ended = err.splitlines()
+    job = submitted.split()[-1]
+    assert lost.startswith("jobtrio: attempt 1 was lost: worker 'first' ")
+    assert lost.endswith("; the job starts again")
+    assert ended.endswith(", 2 attempts")
+    states = [(each["state"], each["attempt"]) for each in shell.value("show", job)["history"]]
+    assert states == [("QUEUED", 0), ("RUNNING", 1), ("QUEUED", 1), ("RUNNING", 2), ("COMPLETED", 2)]
+
+
+def test_watcher_alone_sees_the_loss(shell: Shell, tmp_path: Path) -> None:
+    """A watcher learns that a job was lost though no worker is left."""
+    worker = shell.worker("--lease", "1")
+    job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")))
+    watcher = shell.start("watch", job)
+    assert watcher.line() == "attempt 1"
+    worker.send(signal.SIGKILL)
+    watcher.error_with("attempt 1 was lost")
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+
+
+def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
+    """A third process cancels a running job; its watcher is told why and exits with 125."""
+    worker = shell.worker()
+    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
+    job = watcher.error_with("submitted").split()[-1]
+    assert watcher.line() == "attempt 1"
+    code, out, err = shell.run("cancel", job, "--reason", "no need")
+    assert (code, err) == (0, "")
+    assert out in {"asked to stop\n", "cancelled\n"}  # the worker may be quicker than the second look
+    code, _, err = watcher.end()
+    assert code == 125
+    assert err.startswith("jobtrio: cancelled after ")
+    assert err.endswith(" (no need), 1 attempt\n")
+    assert worker.error_with("cancelled").endswith(": no need")
+    code, out, err = shell.run("cancel", job)
+    assert (code, out) == (1, "")
+    assert err == f"jobtrio cancel: job {job!r} has ended already: cancelled\n"
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_drain(shell: Shell, tmp_path: Path, number: int, name: str) -> None:
+    """A signal drains a worker: what does not end within the grace returns to its queue, for the next."""
+    worker = shell.worker("--grace", "0.2")
+    gate = tmp_path / "gate"
+    job = shell.submit("wait", "--payload", json.dumps(str(gate)))
+    watcher = shell.start("watch", job)
+    assert watcher.line() == "attempt 1"
+    worker.send(number)
+    assert name in worker.error_with("starts nothing more; 1 job may take 0.20 s to end")
+    assert worker.error_with(f"returned {job} wait after ").endswith(": shutdown")
+    code, _, err = worker.end()
+    assert (code, err) == (0, "jobtrio: stopped; no job ended; 1 job returned to the queue\n")
+    assert watcher.error_with("attempt 1 was given back by its worker: shutdown; it starts again")
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+    gate.touch()
+    shell.worker()
+    assert watcher.line() == "attempt 2"
+    assert watcher.end()[0] == 0
+
+
+def test_drain_lets_jobs_end(shell: Shell, tmp_path: Path) -> None:
+    """A job that ends within the grace has ended; nothing more is started."""
+    worker = shell.worker("--grace", "60")
+    gate = tmp_path / "gate"
+    job = shell.submit("wait", "--payload", json.dumps(str(gate)))
+    watcher = shell.start("watch", job)
+    assert watcher.line() == "attempt 1"
+    worker.send(signal.SIGTERM)
+    worker.error_with("starts nothing more")
+    later = shell.submit("echo")
+    gate.touch()
+    assert worker.error_with("completed").split()[2] == job
+    assert worker.end() == (0, "", "jobtrio: stopped; 1 completed\n")
+    assert watcher.end()[0] == 0
+    assert shell.value("show", later)["job"]["state"] == "QUEUED"
+
+
+def test_second_signal(shell: Shell) -> None:
+    """At a second signal the worker ends with whatever clings to it, and says so by its exit code."""
+    worker = shell.worker("--grace", "60")
+    watcher = shell.start("submit", "cling", "--watch")
+    assert watcher.line() == "clinging"
+    worker.send(signal.SIGTERM)
+    worker.error_with("starts nothing more")
+    worker.send(signal.SIGINT)
+    worker.error_with("Ctrl-C: ends at once")
+    assert worker.end()[0] == 130
+
+
+def test_second_signal_ends_the_grace(shell: Shell, tmp_path: Path) -> None:
+    """At a second signal what can be cancelled returns to its queue without waiting for the grace."""
+    worker = shell.worker("--grace", "60")
+    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
+    assert watcher.line() == "attempt 1"
+    worker.send(signal.SIGTERM)
+    worker.error_with("starts nothing more")
+    worker.send(signal.SIGTERM)
+    worker.error_with("returned")
+    assert worker.end()[0] == 0
+
+
+def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
+    """A worker serves the queues that it was given, as many jobs of each at once as it was told."""
+    gate = tmp_path / "gate"
+    payload = json.dumps(str(gate))
+    ids = [shell.submit("wait", "--payload", payload, "--queue", queue) for queue in ("one", "one", "two", "other")]
+    worker = shell.worker("--queue", "one=1", "--queue", "two", "--name", "w")
+    for job in (ids[0], ids[2]):
+        assert shell.start("watch", job).line() == "attempt 1"
+    assert shell.value("stats")["running"] == [
+        {"worker": "w", "queue": "one", "jobs": 1},
+        {"worker": "w", "queue": "two", "jobs": 1},
+    ]
+    gate.touch()
+    assert shell.run("watch", ids[1])[0] == 0
+    assert shell.value("show", ids[3])["job"]["state"] == "QUEUED"
+    worker.send(signal.SIGTERM)
+    assert worker.end()[0] == 0
+
+
+def test_json(shell: Shell) -> None:
+    """With --json a worker tells each change as a line of JSON on stdout."""
+    worker = shell.worker("--json")
+    job = shell.submit("fail", "--retry", "1")
+    changes = [json.loads(worker.line()) for _ in range(5)]
+    assert [each["state"] for each in changes] == ["RUNNING", "RETRYING", "QUEUED", "RUNNING", "FAILED"]
+    assert {each["job_id"] for each in changes} == {job}
+    assert [each["executor"] for each in changes] == ["fail", "fail", None, "fail", "fail"]
+    assert changes[-1]["reason"] == "ValueError: row 2: 'thirty' is not a number"
+
+
+def test_log_that_nobody_reads(shell: Shell) -> None:
+    """A worker works on when the reader of its log has left."""
+    worker = shell.worker()
+    assert worker.process.stderr is not None
+    worker.process.stderr.close()
+    for _ in range(2):
+        assert shell.run("submit", "echo", "--watch")[0] == 0
+    worker.send(signal.SIGTERM)
+    assert worker.process.wait(10) == 0
+
+
+def test_retention(shell: Shell) -> None:
+    """A worker removes what it is not to keep; commands that look on remove nothing."""
+    keeping = shell.worker()
+    for _ in range(3):
+        assert shell.run("submit", "echo", "--watch")[0] == 0
+    assert len(shell.value("list")) == 3
+    keeping.send(signal.SIGTERM)
+    assert keeping.end()[0] == 0
+    shell.worker("--keep", "1")
+    while len(shell.value("list")) > 1:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "parts"),
+    [
+        ("store_jobs", 2, ["MODULE:EXECUTORS", "'store_jobs'"]),
+        ("store_jobs:", 2, ["MODULE:EXECUTORS"]),
+        ("store_jobs:none", 2, ["no Executors 'none'", "it has executors, nothing"]),
+        ("store_jobs:words", 2, ["<function words", "no Executors 'words'"]),
+        ("store_jobs:nothing", 2, ["store_jobs:nothing has no executor"]),
+        ("no.such:executors", 2, ["no module 'no'"]),
+        ("broken:executors", 1, ["ZeroDivisionError", "jobtrio worker: importing broken has failed"]),
+        ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
+    ],
+)
+def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
+    """A module or executors that aren't there are named; a module's own error is shown whole."""
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "needy.py").write_text("import missing_part\n")
+    got, out, err = shell.run("worker", target)
+    assert (got, out) == (code, "")
+    for part in parts:
+        assert part in err
+    assert not os.path.exists(tmp_path / "jobs.db")

@@ -1,0 +1,108 @@
+"""A shell with a store: runs ``jobtrio`` commands as processes, each in its own, all on one file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import contextlib
+
+LIMIT = 15.0
+"""Seconds after which a command that should have ended hangs."""
+
+LAUNCHER = """
+import os, signal, sys
+# A test run in the background of a shell ignores some signals, and so would all that it starts.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "jobtrio", *sys.argv[1:]])
+"""
+
+
+class Command:
+    """A running command."""
+
+    def __init__(self, args: tuple[str, ...], **options: Any) -> None:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        self.process = subprocess.Popen([sys.executable, "-c", LAUNCHER, *args], bufsize=0, **pipes)
+
+    def line(self) -> str:
+        """Return the next line of stdout, without its end."""
+        assert self.process.stdout is not None
+        line = bytes(self.process.stdout.readline())
+        assert line.endswith(b"\n"), line
+        return line.decode().removesuffix("\n")
+
+    def error_with(self, part: str) -> str:
+        """Read stderr up to a line that holds ``part``, and return that."""
+        assert self.process.stderr is not None
+        seen = []
+        while line := bytes(self.process.stderr.readline()).decode():
+            if part in line:
+                return line.removesuffix("\n")
+            seen.append(line)
+        raise AssertionError(f"nothing with {part!r} in {seen}")
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end; return the exit code and the rest of stdout and stderr."""
+        out, err = self.process.communicate(timeout=LIMIT)
+        return self.process.returncode, out.decode() if out else "", err.decode() if err else ""
+
+    def close(self) -> None:
+        """End what a failed test left."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+class Shell:
+    """Runs commands on one store.
+
+    Attributes:
+        folder: The folder that they run in.
+        url: The store's URL.
+    """
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.folder = folder
+        self.url = "sqlite:///jobs.db"
+        self._stack = stack
+        self._env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "JOBTRIO_STORE": self.url, "TERM": "xterm"}
+
+    def start(self, *args: str, **options: Any) -> Command:
+        """Start a command; it is gone when the test is over."""
+        options = {"cwd": self.folder, "env": {**self._env, **options.pop("variables", {})}, **options}
+        command = Command(args, **options)
+        self._stack.callback(command.close)
+        return command
+
+    def run(self, *args: str, **options: Any) -> tuple[int, str, str]:
+        """Run a command to its end; return exit code, stdout and stderr."""
+        return self.start(*args, **options).end()
+
+    def value(self, *args: str) -> Any:
+        """Run a command with ``--json`` that succeeds; return the document that it prints."""
+        code, out, err = self.run(*args, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    def submit(self, *args: str) -> str:
+        """Submit a job and return its id."""
+        code, out, err = self.run("submit", *args)
+        assert (code, err) == (0, "")
+        return out.removesuffix("\n")
+
+    def worker(self, *args: str) -> Command:
+        """Start a worker and wait until it works."""
+        command = self.start("worker", "store_jobs:executors", *args)
+        command.error_with("jobtrio: worker ")
+        return command

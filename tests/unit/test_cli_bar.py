@@ -1,0 +1,67 @@
+"""The progress bar in a terminal's last line."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+import jobtrio
+from jobtrio.cli import _bar
+
+pytest.importorskip("rich")
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say that stderr is a terminal of 60 columns."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+def drawn(progress: jobtrio.Progress) -> str:
+    """Return the bar's line without colours."""
+    bar = _bar.open_bar()
+    assert bar is not None
+    return re.sub(r"\x1b\[[\d;]*m", "", bar.draw(progress))
+
+
+def test_numbers_and_note() -> None:
+    """The line has the note, a bar, the share and the numbers."""
+    line = drawn(jobtrio.Progress(1, 1, 3, 12, "reading rows"))
+    assert re.match(r"reading rows ━+[^━]? *━* * 25% 3/12", line.replace("╸", "━").replace("╺", "━"))
+    assert len(line) < 60
+
+
+def test_one_line_whatever_the_note() -> None:
+    """A long note is cut, so that the line stays one line, narrower than the terminal."""
+    line = drawn(jobtrio.Progress(1, 1, 3, 12, "a\nb" * 100))
+    assert "\n" not in line
+    assert len(line) < 60
+
+
+@pytest.mark.parametrize(("done", "total"), [(5, None), (5, 0), (20, 10), (-1, 10)])
+def test_odd_numbers(done: float, total: float | None) -> None:
+    """A total that is unknown, none, or exceeded is no reason to fail."""
+    assert f"{done}" in drawn(jobtrio.Progress(1, 1, done, total))
+
+
+@pytest.mark.parametrize("term", ["", "dumb"])
+def test_no_bar_on_a_simple_terminal(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    """A terminal that can't go back in its line gets none."""
+    monkeypatch.setenv("TERM", term)
+    assert _bar.open_bar() is None
+
+
+def test_no_bar_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no terminal gets none."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert _bar.open_bar() is None
+
+
+def test_no_bar_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rich isn't installed there is none."""
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert _bar.open_bar() is None

@@ -1,0 +1,65 @@
+"""How jobs end, in words and as exit codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import jobtrio
+from jobtrio.cli import _endings
+
+
+def failed(kind: Any, type: str, message: str) -> jobtrio.Failed:
+    """Return a failure."""
+    return jobtrio.Failed(jobtrio.JobError(kind, type, message))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0.00 s"),
+        (0.25, "0.25 s"),
+        (1.0, "1.0 s"),
+        (59.9, "59.9 s"),
+        (75, "1 min 15 s"),
+        (119.7, "2 min 0 s"),
+        (7380, "2 h 3 min"),
+    ],
+)
+def test_duration(seconds: float, shown: str) -> None:
+    """A summary shows of a duration what matters at its size."""
+    summary = _endings.summary(jobtrio.Completed(0), seconds=seconds, attempts=1, lines=1)
+    assert summary == f"jobtrio: completed in {shown}, 1 attempt, 1 line"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "words"),
+    [
+        (jobtrio.Completed(3), 0, "completed in 2.0 s, 1 attempt"),
+        (jobtrio.Cancelled(None), 125, "cancelled after 2.0 s, 1 attempt"),
+        (jobtrio.Cancelled("no\nneed"), 125, "cancelled after 2.0 s (no need), 1 attempt"),
+        (failed("timeout", "TimedOut", "too long"), 124, "timed out after 2.0 s, 1 attempt"),
+        (failed("exception", "KeyError", "'a'"), 1, "failed after 2.0 s, 1 attempt: KeyError: 'a'"),
+        (failed("exception", "KeyError", ""), 1, "failed after 2.0 s, 1 attempt: KeyError"),
+        (failed("gave_up", "GiveUp", "no use"), 1, "gave up after 2.0 s, 1 attempt: no use"),
+        (failed("expired", "Expired", "not started"), 1, "expired after 2.0 s, 1 attempt: not started"),
+        (failed("lost", "LeaseLost", "worker 'w'"), 1, "was lost after 2.0 s, 1 attempt: worker 'w'"),
+    ],
+)
+def test_ending(outcome: jobtrio.Outcome, code: int, words: str) -> None:
+    """Every kind of ending has its exit code and its words, all in one line."""
+    assert _endings.exit_code(outcome) == code
+    assert _endings.summary(outcome, seconds=2.0, attempts=1) == f"jobtrio: {words}"
+
+
+def test_never_started() -> None:
+    """A job that never started took no time."""
+    summary = _endings.summary(jobtrio.Cancelled("x"), seconds=None, attempts=0)
+    assert summary == "jobtrio: cancelled before it started (x), 0 attempts"
+
+
+def test_one_line() -> None:
+    """Text of others is one line of printable characters, shortened where it is long."""
+    assert _endings.one_line("a\n\tb  c\x1b[31m") == "a b c\\x1b[31m"
+    assert _endings.one_line("x" * 300) == "x" * 199 + "…"
