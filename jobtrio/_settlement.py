@@ -171,7 +171,7 @@ def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *,
     reason = None
     if cause == SHUTDOWN:
         reason = SHUTDOWN
-    elif cause == CANCELLED and entry.cancel is not None:
+    elif entry.cancel is not None:
         reason = entry.cancel.reason
     return Finish(Cancelled(reason), None if exception is None else describe(exception))
 

@@ -8,6 +8,7 @@ messages mean.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -26,7 +27,10 @@ BATCH = 256
 """Messages handed over at once."""
 
 WINDOW = 0.015
-"""Seconds in which messages are collected for one batch."""
+"""Seconds in which messages are collected for one batch, while there are many."""
+
+FIRST = 0.002
+"""Seconds after which a message is handed over that comes after a pause: those who watch elsewhere wait for it."""
 
 
 class Spool:
@@ -62,14 +66,20 @@ class Spool:
         self._scope.cancel(reason="the attempt is over")
 
     async def _hand_over(self) -> bool:
-        assert self._log is not None  # begin() was called
-        while True:
-            await self._log.wait_beyond(self._saved)
-            await trio.sleep(WINDOW)
-            while batch := self._next(self._log, BATCH):
+        log = self._log
+        assert log is not None  # begin() was called
+        last = -inf
+        while log.end is None:  # a job that others have ended gets no more messages from here
+            await log.wait_beyond(self._saved)
+            await trio.sleep_until(max(trio.current_time() + FIRST, last + WINDOW))
+            last = trio.current_time()
+            while batch := self._next(log, BATCH):
                 if not await keep_trying(partial(self._store.append_messages, self._claim, batch), _never):
                     return False
+                if self._scope.cancel_called:
+                    return True  # an answer may come although it was stopped; the rest goes with the end
                 self._saved += len(batch)
+        return True
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""
@@ -81,7 +91,8 @@ class Spool:
 
     def _next(self, log: TokenLog, most: int) -> list[Message]:
         self._saved = max(self._saved, log.lost_before(self._saved, lossless=False))
-        return log.slice(self._saved, most)
+        batch = log.slice(self._saved, most)
+        return batch[:-1] if batch and batch[-1] is log.end else batch  # the `End` is the store's to append
 
 
 def _never() -> bool:

@@ -65,7 +65,7 @@ class TokenLog:
         self._lossless: weakref.WeakSet[Subscription] | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
         self.end: End | None = None
-        self.may_lag = False  # whether it is a copy that may be behind the store's
+        self.may_lag: bool = False  # whether it is a copy that may be behind the store's
         self.cut: str | None = None  # why nothing more comes although there is no End
 
     # -- where things are

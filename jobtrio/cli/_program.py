@@ -37,7 +37,7 @@ ENDED = re.compile(
 )
 """What a `CommandFailedError` says at the end of its message."""
 
-programs = Executors()
+programs: Executors = Executors()
 """What a worker needs for the jobs of ``jobtrio run``."""
 
 

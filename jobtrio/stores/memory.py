@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
-from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +18,21 @@ from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._errors import IllegalTransitionError, QueueFullError, UnknownJobError
 from jobtrio._messages import Gap, Message
-from jobtrio._records import Cancelled, Failed, JobError, JobRecord, Outcome, Transition
+from jobtrio._records import Cancelled, JobError, JobRecord, Outcome, Transition
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
-from jobtrio.stores._ready import ReadyQueue
-from jobtrio.stores._shelf import Shelf
-from jobtrio.stores._timers import Timer, TimerHeap
+from jobtrio.stores._books import MemoryBooks
+from jobtrio.stores._timers import Timer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-    from jobtrio._token_log import TokenLog
 
 _REMEMBERED = 32  # calls to `claim` whose repetition is recognised
 
 
-class MemoryJobStore(JobStore):
+class MemoryJobStore(MemoryBooks, JobStore):
     """Keeps jobs in memory, bounded by `Retention` and ``max_queued``."""
 
     claims_at_once = True
@@ -43,24 +40,11 @@ class MemoryJobStore(JobStore):
     outage_limit = inf
     poll_interval = inf
 
-    def __init__(self) -> None:
-        self._shelf = Shelf()
-        self._jobs = self._shelf.jobs
-        self._index = self._shelf.index
-        self._ready = ReadyQueue()
-        self._timers = TimerHeap()
-        self._claims: dict[str, list[Claim]] = {}
-        self._numbers = count(1)  # of insertions, and of places in line
-        self._waiting = 0  # submitted and never started
-        self.settings: StoreSettings
-
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
-        self.settings = settings
-        self._changed = settings.listener.changed
-        self._shelf.retention = settings.retention
+        self._use(settings)
         yield
 
     # -- putting in, finding, taking out
@@ -79,29 +63,6 @@ class MemoryJobStore(JobStore):
                 self._place(entry, submission)
             self.settings.listener.work_ready()
         return answer
-
-    def _place(self, entry: JobEntry, submission: str) -> None:
-        self._waiting += 1
-        entry.order = entry.ticket = next(self._numbers)
-        entry.submission = submission
-        entry.state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
-        self._shelf.put(entry)
-        self._changed(entry)
-        is_held = entry.plan.executor is None
-        if not entry.delay and not is_held:
-            self._ready.push(entry)
-        if entry.delay or is_held or entry.expires_in is not None:
-            self._set_timers(entry)
-
-    def _set_timers(self, entry: JobEntry) -> None:
-        now = trio.current_time()
-        if entry.delay > 0:
-            entry.due = now + entry.delay
-            self._add_timer(entry.due, Timer.DUE, entry)
-        if entry.is_held or entry.expires_in is not None:
-            held_for = entry.delay + self.settings.retention.held_for if entry.is_held else inf
-            entry.expires = now + min(held_for, inf if entry.expires_in is None else entry.expires_in)
-            self._add_timer(entry.expires, Timer.EXPIRY, entry)
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
@@ -351,20 +312,6 @@ class MemoryJobStore(JobStore):
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
         return self._fall_due()
 
-    def _fall_due(self) -> float:
-        if self._timers.next() == inf:
-            return inf
-        now = trio.current_time()
-        while found := self._timers.pop(now):
-            timer, entry = found
-            if timer is Timer.DUE:
-                self._requeue(entry, None)
-            elif timer is Timer.EXPIRY:
-                self._end(entry, Failed(rules.expired(entry, self.settings.retention)), None)
-            else:
-                self._lapse(entry)
-        return max(self._timers.next() - now, 0.0)
-
     async def prune(self) -> float:
         """Remove ended jobs that are too old; return the seconds until there may be more."""
         self._shelf.evict()
@@ -376,71 +323,3 @@ class MemoryJobStore(JobStore):
         for entry in self._index.living():
             outcome = Cancelled(reason if entry.cancel is None else entry.cancel.reason)
             self._end(entry, outcome, None)
-
-    # -- parts of the above
-
-    def _add_timer(self, at: float, timer: Timer, entry: JobEntry) -> None:
-        earliest = self._timers.next()
-        self._timers.add(at, timer, entry)
-        if at < earliest:
-            self.settings.listener.due_changed()
-
-    def _holds(self, claim: Claim) -> bool:
-        entry = self._jobs.get(claim.entry.id)
-        return (
-            entry is not None
-            and entry.state is JobState.RUNNING
-            and entry.claim == claim.id
-            and entry.attempt == claim.attempt
-        )
-
-    def _has_settled(self, claim: Claim) -> bool:
-        """Whether this claim's attempt is over by its own doing, so that a repetition is answered like the first."""
-        entry = self._jobs.get(claim.entry.id)
-        return entry is not None and entry.claim == claim.id and entry.attempt == claim.attempt
-
-    def _append(self, claim: Claim, messages: Sequence[Message]) -> JobEntry:
-        entry = self._jobs[claim.entry.id]
-        if messages:
-            self._log(entry).extend(list(messages))
-        return entry
-
-    def _log(self, entry: JobEntry) -> TokenLog:
-        if entry.log is None:
-            entry.log = self.settings.new_log()
-            if entry.outcome is not None:
-                entry.log.finish(entry.outcome)
-        return entry.log
-
-    def _lapse(self, entry: JobEntry) -> None:
-        outcome = rules.lapse(entry)
-        if outcome is not None:
-            self._end(entry, outcome, None)
-            return
-        assert entry.error is not None  # the lapse set it
-        self._log(entry).restart(entry.attempt, entry.error, 0.0)
-        self._requeue(entry, "lost lease")
-
-    def _requeue(self, entry: JobEntry, reason: str | None) -> None:
-        previous = entry.state
-        steps.become_ready(entry, worker=self.settings.worker, now=time.time(), reason=reason)
-        self._index.moved(entry, previous)
-        self._changed(entry)
-        if not entry.is_held:
-            entry.ticket = next(self._numbers)
-            self._ready.push(entry)
-            self.settings.listener.work_ready()
-
-    def _end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
-        previous = entry.state
-        in_line = previous is JobState.QUEUED and not entry.is_held
-        if entry.attempt == 0:
-            self._waiting -= 1
-        steps.finish(entry, outcome, worker=self.settings.worker, now=time.time(), error=error)
-        self._index.moved(entry, previous)
-        if in_line:
-            self._ready.gone(entry)
-        if entry.log is not None:
-            entry.log.finish(outcome)
-        self._changed(entry)
-        self._shelf.end(entry)

@@ -485,7 +485,7 @@ class TestStopping:
         """The same holds where what jobtrio has to say can't be written either."""
         reader, writer = os.pipe()
         fill(writer)
-        script = TELL + f"echo ready; trap 'echo > {fifo}' TERM; while :; do sleep 0.05; done"
+        script = TELL + f"trap 'echo > {fifo}' TERM; echo ready; while :; do sleep 0.05; done"
         command = start("--grace", "3600", "--", "sh", "-c", script, stderr=writer)
         os.close(writer)
         command.lines_until("ready")

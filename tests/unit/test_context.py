@@ -103,12 +103,12 @@ async def test_sending() -> None:
         assert await job.send("a") == 1
         assert job.send_nowait("b") == 2
         assert job.progress(1, 4, "note") == 3
-        assert job.progress(0) == 4
+        assert job.progress(0, 0) == 4
         assert bench.log.slice(0, 9) == [
             Token(1, 2, "a"),
             Token(2, 2, "b"),
             Progress(3, 2, 1, 4, "note"),
-            Progress(4, 2, 0, None, None),
+            Progress(4, 2, 0, 0, None),
         ]
         assert bench.opened == 1
 

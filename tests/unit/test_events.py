@@ -79,6 +79,7 @@ async def test_each_listener_gets_all() -> None:
 
 async def test_falling_behind() -> None:
     """Exactly 10,000 changes are kept; one more is told as missed, and reading goes on behind it."""
+    assert EVENTS_KEPT == 10_000
     events = Events()
     listener = events.subscribe()
     for n in range(EVENTS_KEPT):
@@ -114,7 +115,8 @@ async def test_nothing_is_kept_for_nobody(leave: str) -> None:
         case "close":
             listener.close()
         case "aclose":
-            await listener.aclose()
+            with trio.testing.assert_checkpoints():
+                await listener.aclose()
         case "with":
             with listener as same:
                 assert same is listener

@@ -220,6 +220,24 @@ async def test_open_channel() -> None:
             assert [m async for m in channel] == [End(4, Completed(3))]
 
 
+def test_defaults_of_a_channel() -> None:
+    """Sixty-four messages wait in a channel for a busy reader, from the first on."""
+    import inspect
+
+    parameters = inspect.signature(Job.open_channel).parameters
+    assert (parameters["size"].default, parameters["after"].default) == (64, 0)
+
+
+async def test_a_channel_is_bounded() -> None:
+    """A channel holds as many messages as was asked for; the others wait in the log."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(speak, "abcdef")
+        await job.wait()
+        async with job.open_channel(3) as channel:
+            await trio.testing.wait_all_tasks_blocked()
+            assert channel.statistics().current_buffer_used == channel.statistics().max_buffer_size == 3
+
+
 async def test_open_channel_as_it_comes() -> None:
     """Messages arrive in the channel while the job runs."""
     async with jobtrio.open_registry() as registry:

@@ -93,6 +93,12 @@ def test_retention_refuses(option: str, value: Any) -> None:
         Retention(**{option: value})
 
 
+def test_policy_at_its_edges() -> None:
+    """One attempt, delays that don't grow, no delay at all, and a delay that is all jitter are allowed."""
+    policy = RetryPolicy(max_attempts=1, initial=0, multiplier=1, max_delay=0, jitter=1)
+    assert policy.delay_after(1) == 0
+
+
 def test_retention_at_its_edges() -> None:
     """Nothing kept at all, and everything kept for ever, are both allowed."""
     Retention(finished_jobs=0, finished_for=0, tokens_per_job=1, held_for=1e-9)
@@ -102,6 +108,7 @@ def test_retention_at_its_edges() -> None:
 def test_priorities() -> None:
     """Priorities are ordered, and only a member is taken for one."""
     assert JobPriority.LOW < JobPriority.NORMAL < JobPriority.HIGH < JobPriority.CRITICAL
+    assert [level.value for level in JobPriority] == [0, 1, 2, 3]
     assert check_priority(JobPriority.LOW) is JobPriority.LOW
     with pytest.raises(TypeError, match=r"^priority must be one of JobPriority.LOW, .*CRITICAL; got 1$"):
         check_priority(1)

@@ -208,10 +208,13 @@ def test_stopped_by_a_request() -> None:
 
 
 def test_stopped_by_itself() -> None:
-    """An executor that cancelled its own scope has no reason."""
+    """An executor that cancelled its own scope has no reason, but where somebody gave one in the end."""
     step = decide(job(), Stopped(settlement.SELF, None))
     assert isinstance(step, Finish)
     assert step.outcome == Cancelled(None)
+    step = decide(job(cancel=CancelRequest(0, "why", 0)), Stopped(settlement.SELF, None))
+    assert isinstance(step, Finish)
+    assert step.outcome == Cancelled("why")
 
 
 def test_stopped_by_a_shutdown() -> None:

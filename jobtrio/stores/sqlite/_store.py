@@ -65,7 +65,7 @@ class SqliteJobStore(JobStore):
         """
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f"synchronous must be 'FULL' or 'NORMAL'; got {show(synchronous)}")
-        self.outage_limit = check_seconds("outage_limit", outage_limit, zero=False)
+        self.outage_limit: float = check_seconds("outage_limit", outage_limit, zero=False)
         self._location: Final = Location(_check_path(path), synchronous)
         self._session: Session | None = None
 

@@ -1,0 +1,108 @@
+"""The spool: what is sent now and then is handed over at once, and much is handed over in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._records import Completed
+from jobtrio._spool import FIRST, WINDOW, Spool
+from jobtrio._token_log import TokenLog
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from jobtrio._messages import Message
+
+
+class Store:
+    """Notes when it was given what."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[float, list[int]]] = []
+
+    async def append_messages(self, claim: object, messages: list[Message]) -> bool:
+        self.batches.append((trio.current_time(), [getattr(message, "seq", 0) for message in messages]))
+        return True
+
+
+class SlowStore(Store):
+    """Answers late, and whatever has become of the task that asks: one cannot withdraw what is being written."""
+
+    async def append_messages(self, claim: object, messages: list[Message]) -> bool:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        return await super().append_messages(claim, messages)
+
+
+async def test_stopped_while_it_writes(autojump_clock: MockClock) -> None:
+    """A spool that is stopped hands over nothing more, though its last batch is answered for, and never an `End`."""
+    store, log = SlowStore(), TokenLog(1000)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused)
+    spool.begin(log)
+    refused: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: refused.append("refused"))
+        log.send(1, "a")
+        await trio.sleep(0.5)
+        log.send(1, "b")
+        spool.stop()
+        assert [getattr(message, "value", None) for message in spool.rest()] == ["a", "b"]
+        log.finish(Completed())
+        assert [getattr(message, "value", None) for message in spool.rest()] == ["a", "b"]
+    assert [seqs for _, seqs in store.batches] == [[1]]
+    assert not refused
+
+
+async def test_ended_elsewhere(autojump_clock: MockClock) -> None:
+    """What others have ended gets no more messages, and its `End` is not handed over."""
+    store, log = Store(), TokenLog(1000)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused)
+    spool.begin(log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: None)
+        log.send(1, "a")
+        await trio.sleep(1)
+        log.finish(Completed())
+    assert [seqs for _, seqs in store.batches] == [[1]]
+    assert spool.rest() == []
+
+
+async def spooled(pauses: list[float]) -> tuple[list[float], list[tuple[float, list[int]]]]:
+    """Send a message after each pause; return when that was, and what was handed over when."""
+    store, log = Store(), TokenLog(1000)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused)
+    assert spool.begin(log)
+    sent = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: None)
+        for pause in pauses:
+            await trio.sleep(pause)
+            log.send(1, None)
+            sent.append(trio.current_time())
+        await trio.sleep(1)
+        spool.stop()
+    return sent, store.batches
+
+
+async def test_now_and_then(autojump_clock: MockClock) -> None:
+    """Messages with pauses between them are handed over one by one, at once."""
+    sent, batches = await spooled([0.1] * 5)
+    assert [seqs for _, seqs in batches] == [[1], [2], [3], [4], [5]]
+    assert all(0 < at - when <= FIRST * 1.01 for when, (at, _) in zip(sent, batches, strict=True))
+
+
+async def test_many(autojump_clock: MockClock) -> None:
+    """Many messages are handed over in batches, none waits longer than a window, and none comes twice."""
+    sent, batches = await spooled([0.001] * 200)
+    assert [seq for _, seqs in batches for seq in seqs] == [*range(1, 201)]
+    assert len(batches) <= 2 + 200 * 0.001 / WINDOW
+    for at, seqs in batches:
+        assert at - sent[seqs[0] - 1] <= WINDOW * 1.01
