@@ -161,6 +161,12 @@ trio.run(main)
     assert "can't be" in run.stdout
 
 
+async def test_an_old_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SQLite that does not know all that is needed is told at once."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    await refused(tmp_path / "jobs.db", StoreError, "or newer is needed")
+
+
 async def test_an_empty_file(tmp_path: Path) -> None:
     """A file without contents is one that has yet to be made."""
     path = tmp_path / "jobs.db"

@@ -52,7 +52,7 @@ class Checkpoints:
     """Decides when the next one is due, by how much the last ones found."""
 
     def __init__(self, path: str) -> None:
-        self._log_path = f"{path}-wal"
+        self._log_path = f"{os.path.realpath(path)}-wal"
         self._groups = 0
         self._after = FIRST
 

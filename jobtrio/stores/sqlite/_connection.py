@@ -57,6 +57,9 @@ class Location:
             StoreVersionError: It is newer than this version knows.
             StoreError: It is no file of jobs; nothing was written.
         """
+        if sqlite3.sqlite_version_info < OLDEST:
+            wanted = ".".join(map(str, OLDEST))
+            raise StoreError(f"SQLite {wanted} or newer is needed; Python has {sqlite3.sqlite_version}")
         self._check_place()
         try:
             if self._is_there():
