@@ -39,6 +39,11 @@ class Disk:
     device: str
     sync: float
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a sync does anything: a folder in memory keeps nothing, and answers at once."""
+        return self.sync > 5e-6
+
     def __str__(self) -> str:
         return (
             f"{self.folder}: file system {self.file_system}; device {self.device}; "
