@@ -340,9 +340,17 @@ def test_migrations_are_one_transaction(tmp_path: Path) -> None:
 def test_made_by_many_at_once(tmp_path: Path) -> None:
     """Processes that open a file which is not there yet make it together."""
     path = tmp_path / "jobs.db"
-    program = (
-        "import sys; from jobtrio.stores.sqlite._connection import Location; Location(sys.argv[1], 'FULL').prepare()"
-    )
+    program = """if True:
+        import sys, time
+        from jobtrio import StoreUnavailableError
+        from jobtrio.stores.sqlite._connection import Location
+        while True:
+            try:
+                Location(sys.argv[1], "FULL").prepare()
+                break
+            except StoreUnavailableError:  # the others hold it: opening a store tries again as well
+                time.sleep(0.01)
+        """
     processes = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(4)]
     assert [process.wait(15) for process in processes] == [0] * 4
     assert os.path.exists(path)
