@@ -550,6 +550,52 @@ async def test_it_waits_for_retries(autojump_clock: MockClock) -> None:
     assert trio.current_time() == 30
 
 
+async def test_it_waits_for_all_that_will_run(autojump_clock: MockClock) -> None:
+    """A normal exit waits for what waits in different ways at the same time."""
+
+    async def executor(job: JobContext) -> float:
+        if job.payload and job.attempt == 1:
+            raise ValueError
+        return trio.current_time()
+
+    async with jobtrio.open_registry() as registry:
+        again = await registry.submit(executor, True, retry=RetryPolicy(initial=10, jitter=0))
+        later = await registry.submit(executor, False, delay=20)
+    assert (again.outcome, later.outcome) == (Completed(10), Completed(20))
+
+
+async def test_what_is_waited_for_may_be_cancelled(autojump_clock: MockClock) -> None:
+    """A job that is cancelled before it runs holds up neither `drain` nor the exit any longer."""
+
+    async def fail(job: JobContext) -> None:
+        raise ValueError
+
+    async def cancel(job: jobtrio.Job) -> None:
+        await trio.sleep(5)
+        await job.cancel()
+
+    async with trio.open_nursery() as nursery:
+        async with jobtrio.open_registry() as registry:
+            nursery.start_soon(cancel, await registry.submit(fail, retry=RetryPolicy(initial=1000)))
+            await registry.drain()
+            assert trio.current_time() == 5
+            nursery.start_soon(cancel, await registry.submit(work, delay=1000))
+        assert trio.current_time() == 10
+
+
+async def test_drain_is_a_checkpoint() -> None:
+    """`drain` gives way also where there is nothing to wait for, and can be cancelled."""
+    async with jobtrio.open_registry() as registry:
+        with trio.testing.assert_checkpoints():
+            await registry.drain()
+        job = await registry.submit(hang)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await registry.drain()
+        assert scope.cancelled_caught
+        await job.cancel()
+
+
 async def test_a_job_that_ends_held_ones(autojump_clock: MockClock) -> None:
     """A held job that is executed while the exit waits is waited for."""
     async with jobtrio.open_registry() as registry:

@@ -98,6 +98,21 @@ async def test_order_of_start() -> None:
     assert gate.order == ["first", 4, 2, 6, 1, 3, 0, 5]
 
 
+async def test_a_held_job_stands_in_line_from_its_execution() -> None:
+    """A held job takes its place in line when it is executed, not when it was created."""
+    gate = Gate()
+    async with jobtrio.open_registry(max_running=1) as registry:
+        await registry.submit(gate.executor, "first")
+        await settled()
+        held = await registry.create_job("held", queue="a")
+        await registry.submit(gate.executor, "between", queue="b")
+        async with registry.execute_and_stream(held.id, gate.executor):
+            pass
+        await registry.submit(gate.executor, "last", queue="b")
+        await gate.let_all_through()
+    assert gate.order == ["first", "between", "held", "last"]
+
+
 async def test_a_higher_priority_overtakes_until_the_start() -> None:
     """Until it has started a job may be overtaken, also by one submitted in the same turn."""
     gate = Gate()

@@ -499,6 +499,53 @@ async def test_retention_by_count_and_age(autojump_clock: MockClock) -> None:
         await living.cancel()
 
 
+async def test_what_is_too_old_is_gone_at_once(mock_clock: MockClock) -> None:
+    """From the very moment on, whoever asks first is told that a job is not kept."""
+    async with jobtrio.open_registry(retention=Retention(finished_for=10)) as registry:
+
+        async def gone(ask: Any) -> None:
+            job = await registry.submit(work, job_id="i", tags={"a": "1"})
+            await job.wait()
+            assert len(registry) == 1
+            mock_clock.jump(10)
+            await ask()
+
+        async def by_length() -> None:
+            assert len(registry) == 0
+
+        async def by_id() -> None:
+            assert "i" not in registry
+
+        async def by_stats() -> None:
+            assert not any(registry.stats().states.values())
+
+        async def by_find() -> None:
+            assert await registry.find() == await registry.find(tags={"a": "1"}) == []
+
+        async def by_get() -> None:
+            with pytest.raises(UnknownJobError):
+                await registry.get("i")
+
+        async def by_cancel() -> None:
+            with pytest.raises(UnknownJobError):
+                await registry.cancel("i")
+
+        for ask in (by_length, by_id, by_stats, by_find, by_get, by_cancel):
+            await gone(ask)
+
+
+async def test_a_held_job_that_expired_unnoticed(mock_clock: MockClock) -> None:
+    """A held job whose time is over is not executed any more, although nobody has come to notice."""
+    async with jobtrio.open_registry(retention=Retention(held_for=5)) as registry:
+        job = await registry.create_job()
+        mock_clock.jump(5)
+        async with registry.execute_and_stream(job.id, work) as lines:
+            assert [line async for line in lines] == [
+                "[ERROR] nobody executed it within the time that it is held (held_for)"
+            ]
+        assert job.record.attempt == 0
+
+
 async def test_ids_used_again_do_not_confuse_retention() -> None:
     """Removed jobs, and ids that are used again, don't count among the ended ones that are kept."""
     async with jobtrio.open_registry(retention=Retention(finished_jobs=10)) as registry:
