@@ -451,6 +451,23 @@ async def test_two_shutdowns(autojump_clock: MockClock) -> None:
     assert sorted(log.lines) == [(0, "started"), (8, "gone"), (8, "returned 100"), (8, "returned 5")]
 
 
+async def test_a_job_that_fails_within_the_grace(autojump_clock: MockClock) -> None:
+    """A job that would be tried again when a shutdown waits for it ends with the shutdown, at once."""
+
+    async def fail(job: JobContext) -> None:
+        await trio.sleep(2)
+        raise ValueError("own")
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(fail, retry=RetryPolicy())
+        await trio.sleep(1)
+        await registry.shutdown(grace=100)
+        assert trio.current_time() == 2
+        assert job.outcome == STOPPED
+        assert job.record.error is not None
+        assert job.record.error.message == "own"
+
+
 async def test_a_shutdown_from_a_job(autojump_clock: MockClock) -> None:
     """A job that shuts its own registry down is stopped with the others, and the registry can be left."""
     for payload in (0.0, 5.0):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Cancelled, Completed, Failed, JobContext, JobPriority, RetryPolicy
@@ -400,6 +401,71 @@ async def test_variables_put_back() -> None:
             await job.wait()
         trio.lowlevel.remove_instrument(spawned)
     assert spawned.count <= 1
+
+
+def test_in_an_empty_context() -> None:
+    """In a program without context variables, too, no job sees another's, and a task serves many jobs."""
+
+    async def executor(job: JobContext) -> Any:
+        seen = VARIABLE.get("unset")
+        if job.payload:
+            VARIABLE.set(job.payload)
+        return seen
+
+    async def main() -> int:
+        assert not contextvars.copy_context()
+        async with jobtrio.open_registry(max_running=1) as registry:
+            jobs = [await registry.submit(executor, "set") for _ in range(4)]
+            assert [await job.result() for job in jobs] == ["unset"] * 4
+            jobs = [await registry.submit(executor) for _ in range(10)]
+            spawned = Spawned()
+            trio.lowlevel.add_instrument(spawned)
+            for job in jobs:
+                await job.wait()
+            return spawned.count
+
+    assert contextvars.Context().run(trio.run, main) <= 1
+
+
+async def test_as_many_tasks_as_jobs() -> None:
+    """However jobs come, no more tasks are made than there are jobs to run."""
+    gate = Gate()
+    async with jobtrio.open_registry(queues={"a": 5, "b": 5}) as registry:
+        spawned = Spawned()
+        trio.lowlevel.add_instrument(spawned)
+        for n in range(6):
+            await registry.submit(gate.executor, n, queue="ab"[n % 2])
+        await registry.submit_many([jobtrio.JobSpec(gate.executor, n, queue="a") for n in range(6, 8)])
+        await settled()
+        trio.lowlevel.remove_instrument(spawned)
+        assert spawned.count <= 8 + 1  # one of them is this test's own, that waits
+        assert len(gate.running) == 8
+        await gate.let_all_through()
+
+
+async def test_limits_with_a_store_elsewhere(autojump_clock: MockClock) -> None:
+    """Where jobs are claimed many at a time, no more of a queue run than may, nor more of all."""
+    executors, running, most = jobtrio.Executors(), dict[str, int](), dict[str, int]()
+
+    @executors.register("work")
+    async def executor(job: JobContext) -> None:
+        for name in (job.queue, "all"):
+            running[name] = running.get(name, 0) + 1
+            most[name] = max(most.get(name, 0), running[name])
+        await trio.sleep(job.payload)
+        for name in (job.queue, "all"):
+            running[name] -= 1
+
+    for limits, expected in [
+        ({"max_running": 50, "queues": {"gpu": 2, "cpu": 3}}, {"gpu": 2, "cpu": 3, "all": 5}),
+        ({"max_running": 4, "queues": {"gpu": 9, "cpu": 9}}, {"all": 4}),
+    ]:
+        most.clear()
+        async with jobtrio.open_registry(executors, store=RemoteStore(Server()), **limits) as registry:  # type: ignore[arg-type]
+            jobs = [await registry.submit("work", 1 + n % 3, queue=("gpu", "cpu")[n % 2]) for n in range(20)]
+            for job in jobs:
+                assert await job.wait() == Completed(None)
+        assert {name: most[name] for name in expected} == expected
 
 
 async def test_child_tasks_see_the_attempts_variables() -> None:

@@ -594,6 +594,41 @@ async def test_cancel_answers() -> None:
         assert running.record.cancel_reason == "first"
 
 
+async def test_cancel_behind_the_deadline(autojump_clock: MockClock) -> None:
+    """While a job whose last time is up cleans up, its end is decided: it can't be cancelled any more."""
+
+    async def executor(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, time_limit=2)
+        await trio.sleep(3)
+        assert job.outcome is None
+        assert not await job.cancel("late")
+        await job.wait()
+        assert (kind_of(job), job.record.cancel_reason) == ("timeout", None)
+
+
+async def test_those_that_left_the_line_are_not_ready(autojump_clock: MockClock) -> None:
+    """Whoever was cancelled or expired in the queue does not count as ready any more."""
+    async with jobtrio.open_registry(max_running=1) as registry:
+        running = await registry.submit(hang)
+        await trio.testing.wait_all_tasks_blocked()
+        cancelled = await registry.submit(work)
+        await registry.submit(work, expires_in=1)
+        ready = registry._core.store.ready_nowait
+        assert ready() == 2
+        await cancelled.cancel()
+        assert ready() == 1
+        await trio.sleep(2)
+        assert ready() == 0
+        await running.cancel()
+
+
 async def test_cancel_while_retrying(autojump_clock: MockClock) -> None:
     """A job that waits for its next attempt is cancelled at once, with the last failure kept."""
 
