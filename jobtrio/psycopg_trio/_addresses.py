@@ -1,0 +1,103 @@
+"""Turns connection parameters into single addresses to try, names looked up without blocking.
+
+libpq looks names up synchronously and puts no bound to an attempt of an asynchronous connection. So each host of
+the parameters is looked up here, and each address becomes an attempt of its own. It must not know how to connect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+from typing import TYPE_CHECKING, TypeAlias
+
+import psycopg
+import trio
+from psycopg import pq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Params: TypeAlias = dict[str, str]
+
+_OURS = ("host", "hostaddr", "port", "connect_timeout", "target_session_attrs", "load_balance_hosts")
+
+
+def with_environment(params: Mapping[str, object]) -> Params:
+    """Return the parameters as text, with those of the environment that say where to connect and for how long.
+
+    A service says that itself, and stands above the environment.
+    """
+    given = {name: str(value) for name, value in params.items() if value is not None}
+    if "service" in given:
+        return given
+    known = {option.keyword.decode(): option for option in pq.Conninfo.get_defaults()}
+    for name in _OURS:
+        option = known.get(name)
+        if option is not None and option.val is not None and option.val != option.compiled:
+            given.setdefault(name, option.val.decode())
+    return given
+
+
+def rounds(params: Params) -> Iterator[Params]:
+    """Yield the parameters for each time that all hosts are gone through.
+
+    Only ``prefer-standby`` takes two: a standby anywhere comes before a primary that is listed first.
+    """
+    if params.get("target_session_attrs") == "prefer-standby":
+        yield {**params, "target_session_attrs": "standby"}
+        yield {**params, "target_session_attrs": "any"}
+    else:
+        yield params
+
+
+def hosts(params: Params) -> list[Params]:
+    """Return the parameters for each host alone, in the order in which to try them.
+
+    Raises:
+        psycopg.OperationalError: The numbers of hosts, addresses and ports don't match.
+    """
+    lists = {name: params[name].split(",") for name in ("host", "hostaddr", "port") if params.get(name)}
+    count = max(len(lists.get("host", "")), len(lists.get("hostaddr", "")), 1)
+    for name, values in lists.items():
+        if name == "port" and len(values) == 1:
+            lists[name] = values * count
+        elif len(values) != count:
+            raise psycopg.OperationalError(f"{len(values)} values of {name} for {count} hosts: {params[name]!r}")
+    single = [{**params, **{name: values[index] for name, values in lists.items()}} for index in range(count)]
+    return _in_order(single, params)
+
+
+async def addresses(params: Params) -> list[Params]:
+    """Return the parameters of one host for each of its addresses, in the order in which to try them.
+
+    Raises:
+        psycopg.OperationalError: The name is not known.
+
+    *Cancellation*: the lookup is left to itself.
+    """
+    name = params.get("host", "")
+    if params.get("hostaddr") or not name or name[0] in "/@":  # nothing to look up, or a Unix socket
+        return [params]
+    if _is_address(name):
+        return [{**params, "hostaddr": name}]
+    try:
+        found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise psycopg.OperationalError(f"the host {name!r} is not known: {exc}") from exc
+    # The name stays: certificates and passwords are looked up by it.
+    return _in_order([{**params, "hostaddr": str(address[0])} for *_, address in found], params)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_order(attempts: list[Params], params: Params) -> list[Params]:
+    if params.get("load_balance_hosts") == "random":
+        return random.sample(attempts, len(attempts))
+    return attempts

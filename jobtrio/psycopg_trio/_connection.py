@@ -1,0 +1,400 @@
+"""The connection: psycopg's own, with Trio's waits and a promise about interruptions.
+
+Whatever interrupts a caller, the connection is afterwards at rest, with the statement cancelled on the server and its
+answer read, or it is closed. What ends a transaction is not itself cancelled half-way. How either is done is elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import trio
+from psycopg import pq
+from psycopg.adapt import AdaptersMap
+from psycopg.rows import Row
+
+from ._cancelling import bring_to_rest, cancel_on_server, is_busy
+from ._connecting import open_wire
+from ._driving import Driver
+from ._lock import ConnectionLock
+from ._notifications import Inbox, Notifications
+from ._transaction import TransactionBlock, committing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from psycopg.abc import RV, AdaptContext, ConnParam, PQGen
+    from psycopg.pq.abc import PGconn
+    from psycopg.rows import AsyncRowFactory
+
+_STREAM = "_stream_send_gen"
+"""The generator that begins to stream rows."""
+
+
+class TrioConnection(psycopg.AsyncConnection[Row]):
+    """A connection to PostgreSQL for Trio, with psycopg's interface; made by `connect`.
+
+    Tasks may share one: each statement has its turn, in the order they came. A transaction, a pipeline and a ``COPY``
+    belong to one task alone.
+
+    *Cancellation*, of every method that talks to the server: before anything was sent there is no effect. After that
+    the server is asked to cancel the statement, which it may have carried out already. The cancelled task still waits
+    for its answer, for at most ``cancel_grace`` seconds; past them the connection is closed.
+    """
+
+    cancel_grace: float = 5.0
+    """Seconds for which the clean-up behind a cancellation may keep the cancelled task."""
+
+    def __init__(self, pgconn: PGconn, *args: Any, **options: Any) -> None:
+        super().__init__(pgconn, *args, **options)
+        self._driver = Driver()
+        self._finishers: dict[trio.lowlevel.Task, bool] = {}
+        self._streamed = False
+        # Weak, since psycopg warns of a connection that was never closed when nothing refers to it any more.
+        me = weakref.ref(self)
+        self._turns = ConnectionLock(functools.partial(_settle, me), functools.partial(_patience, me))
+        self.lock: ConnectionLock = self._turns  # type: ignore[assignment]  # asyncio's, by psycopg's types
+        self._inbox = Inbox(self._turns)
+        super().add_notify_handler(self._inbox.keep)
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: AsyncRowFactory[Row] | None = None,
+        cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
+        **kwargs: ConnParam,
+    ) -> Self:
+        """Connect as `jobtrio.psycopg_trio.connect` does, whose parameters these are; for subclasses.
+
+        *Cancellation*: no connection is left behind.
+        """
+        connection = cls(await open_wire(conninfo, kwargs))
+        connection._autocommit = autocommit
+        connection.prepare_threshold = prepare_threshold
+        if row_factory is not None:
+            connection.row_factory = row_factory
+        if cursor_factory is not None:
+            connection.cursor_factory = cursor_factory
+        if context is not None:
+            connection._adapters = AdaptersMap(context.adapters)
+        return connection
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Commit what is open, or roll it back behind an exception; then close the connection.
+
+        *Cancellation*: rolls back, within ``cancel_grace``, and closes.
+        """
+        try:
+            if self.closed:
+                return
+            if exc_type is None:
+                await self.commit()
+            else:
+                with contextlib.suppress(psycopg.Error):
+                    await self.rollback()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; what other tasks are doing with it fails.
+
+        *Cancellation*: is no checkpoint.
+        """
+        self._let_go_of_socket()
+        await super().close()
+
+    def _abandon(self) -> None:
+        """Close a connection that nobody can use any more."""
+        self._let_go_of_socket()
+        self.pgconn.finish()
+
+    def _let_go_of_socket(self) -> None:
+        with contextlib.suppress(psycopg.OperationalError):  # it has none any more
+            trio.lowlevel.notify_closing(self.pgconn.socket)
+        self._turns.changed.unpark_all()
+
+    async def wait(
+        self,
+        gen: PQGen[RV],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109  # psycopg's interface
+    ) -> RV:
+        """Drive one of psycopg's generators; for those who write such.
+
+        Args:
+            gen: The generator; the caller holds `lock`.
+            interval: Has no meaning here.
+            timeout: Seconds after which the statement is cancelled and `trio.TooSlowError` raised.
+
+        *Cancellation*: as of the whole class.
+        """
+        if timeout is not None:
+            with trio.fail_after(timeout):
+                return await self.wait(gen)
+        if self._finishers and (stop := self._finishers.get(trio.lowlevel.current_task())) is not None:
+            return await self._finish(gen, stop)
+        self._streamed = self._streamed or getattr(gen, "__name__", "") == _STREAM
+        begun: PQGen[Any] | None = None
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            begun = gen
+            return await self._driver.drive(gen, self.pgconn.socket)
+        except BaseException as exc:
+            if not isinstance(exc, Exception):
+                await self._come_to_rest(begun)
+            raise
+
+    async def _come_to_rest(self, begun: PQGen[Any] | None) -> None:
+        pipelined = self.pgconn.pipeline_status != pq.PipelineStatus.OFF
+        if self.pgconn.status == pq.ConnStatus.OK and (is_busy(self.pgconn) or (pipelined and begun is not None)):
+            await self._stop(begun)
+
+    async def _stop(self, begun: PQGen[Any] | None) -> None:
+        try:
+            await self._within_grace(functools.partial(bring_to_rest, self.pgconn, self._driver, begun))
+        except (psycopg.Error, OSError):
+            # Half of a statement's answer would be taken for the next one's.
+            self._abandon()
+
+    async def _finish(self, gen: PQGen[RV], stop: bool) -> RV:
+        """Drive ``gen`` to its end: not interrupted, but bounded once the task is cancelled.
+
+        With ``stop`` what the server is doing is cancelled then, and the cancellation is passed on behind the end.
+        """
+        try:
+            return await self._driver.drive(gen, self.pgconn.socket)
+        except BaseException as exc:
+            if isinstance(exc, Exception):
+                raise
+            if stop:
+                await self._stop(gen)
+                raise
+            rest = functools.partial(self._driver.drive, gen, self.pgconn.socket, begun=True)
+            value = await self._within_grace(rest)
+            if isinstance(exc, trio.Cancelled):
+                return value  # it was carried out; the task's next checkpoint is cancelled
+            raise
+
+    async def _within_grace(self, step: Callable[[], Awaitable[RV]]) -> RV:
+        """Run ``step`` though the task is cancelled; close the connection if it does not come to its end in time."""
+        ended = False
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.cancel_grace):
+                try:
+                    value = await step()
+                except Exception:
+                    ended = True
+                    raise
+                ended = True
+                return value
+        finally:
+            if not ended:
+                self._abandon()
+        raise psycopg.OperationalError(f"the server did not answer within {self.cancel_grace:g} s of a cancellation")
+
+    @contextlib.contextmanager
+    def _finishing(self, *, stop: bool = False) -> Iterator[None]:
+        """Have this task's waits in the block come to their end, within their bound, though it is cancelled."""
+        task = trio.lowlevel.current_task()
+        before = self._finishers.get(task)
+        self._finishers[task] = stop
+        try:
+            yield
+        finally:
+            if before is None:
+                del self._finishers[task]
+            else:
+                self._finishers[task] = before
+
+    async def commit(self) -> None:
+        """Commit what is open.
+
+        Raises:
+            OutcomeUnknownError: The connection was lost, or time ran out, while it was under way.
+
+        *Cancellation*: before it has begun, nothing is committed. Once begun it is carried out, and waited for as long
+        as it takes, or for ``cancel_grace`` seconds from the cancellation.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._finishing(), committing(self.pgconn):
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """Roll back what is open.
+
+        *Cancellation*: does not stop it, but bounds it to ``cancel_grace`` seconds; past them the connection is closed.
+        """
+        with self._finishing():
+            await super().rollback()
+
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> TransactionBlock:  # type: ignore[override]
+        """Return a transaction, or within one a savepoint, in ``async with``.
+
+        It commits at the end of the block, and rolls back behind any exception, a cancellation too. `psycopg.Rollback`
+        raised in it rolls back and ends the block.
+
+        Args:
+            savepoint_name: The savepoint's name; chosen by itself if there has to be one.
+            force_rollback: Whether to roll back in any case.
+
+        Raises:
+            OutcomeUnknownError: The connection was lost, or time ran out, while it committed.
+            psycopg.errors.InFailedSqlTransaction: The block has swallowed the error of a statement, so that the server
+                can't commit; it is rolled back.
+        """
+        return TransactionBlock(self, savepoint_name, force_rollback)
+
+    @contextlib.asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
+        """Send statements without waiting for the answers of those before, within the block.
+
+        *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
+        """
+        async with self._whole(super().pipeline(), stop=True) as pipeline:
+            yield pipeline
+
+    @contextlib.asynccontextmanager
+    async def _pipeline_nolock(self) -> AsyncIterator[psycopg.AsyncPipeline]:
+        async with self._whole(super()._pipeline_nolock(), stop=True) as pipeline:
+            yield pipeline
+
+    def _commit_pipeline(self) -> contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline]:
+        """Return a pipeline around a transaction, whose end sends the commit and is not to be stopped."""
+        return self._whole(super().pipeline(), stop=False)
+
+    @contextlib.asynccontextmanager
+    async def _whole(
+        self, block: contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline], *, stop: bool
+    ) -> AsyncIterator[psycopg.AsyncPipeline]:
+        """Open a pipeline whose two ends are gone through in any case: in between, the connection is of no use."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._finishing():
+            pipeline = await block.__aenter__()
+        if self._streamed:
+            # libpq would take the first statement of a pipeline for one whose rows are to be streamed, too.
+            pipeline.command_queue.append(pipeline.pgconn.pipeline_sync)
+            pipeline.result_queue.append(None)
+            self._streamed = False
+        try:
+            yield pipeline
+        except BaseException as exc:
+            with self._finishing(stop=stop):
+                await block.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        else:
+            with self._finishing(stop=stop):
+                await block.__aexit__(None, None, None)
+
+    def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Notifications:
+        """Return what arrives by ``NOTIFY``, in ``async for``, on the channels that were given to ``LISTEN``.
+
+        The connection can be used meanwhile, by this task or others, and the loop left at any time.
+
+        Args:
+            timeout: Seconds from the first wait on after which the loop ends by itself; a cancel scope does as well.
+            stop_after: How many notifications to end after.
+        """
+        return Notifications(self.pgconn, self._inbox, timeout, stop_after)
+
+    def add_notify_handler(self, callback: Callable[[psycopg.Notify], None]) -> None:
+        """Have ``callback`` called with every notification as it is received, which is when something is read.
+
+        A connection at rest reads nothing by itself: somebody has to be in a loop over `notifies`.
+        """
+        super().add_notify_handler(callback)
+        self._inbox.handlers += 1
+
+    def remove_notify_handler(self, callback: Callable[[psycopg.Notify], None]) -> None:
+        """Have ``callback`` no longer called."""
+        super().remove_notify_handler(callback)
+        self._inbox.handlers -= 1
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109  # psycopg's interface
+        """Ask the server to cancel what is being done with this connection.
+
+        Args:
+            timeout: Seconds for the server to be told; no more than ``cancel_grace``.
+
+        Raises:
+            psycopg.errors.CancellationTimeout: It could not be told in time.
+
+        *Cancellation*: does not stop it, since it is part of cleaning up; the time is the bound.
+        """
+        if self.closed or not self._should_cancel():
+            return
+        limit = min(timeout or self.cancel_grace, self.cancel_grace)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope:
+            await cancel_on_server(self.pgconn)
+        if scope.cancelled_caught:
+            raise psycopg.errors.CancellationTimeout(f"the server could not be told within {limit:g} s")
+
+
+async def connect(
+    conninfo: str = "",
+    *,
+    autocommit: bool = False,
+    prepare_threshold: int | None = 5,
+    context: AdaptContext | None = None,
+    row_factory: AsyncRowFactory[Any] | None = None,
+    cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
+    **kwargs: ConnParam,
+) -> TrioConnection[Any]:
+    """Connect to the first server that answers and is what ``target_session_attrs`` asks for.
+
+    Names are looked up without blocking, and every address of every host is tried, each for at most
+    ``connect_timeout`` seconds (10 where nothing says otherwise; 0 for no bound).
+
+    Args:
+        conninfo: A connection string or URL; ``kwargs`` win over what it says.
+        autocommit: Whether each statement outside of `transaction` stands alone.
+        prepare_threshold: How often a statement is run before the server prepares it; None: never.
+        context: Where the adapters are taken from, another connection for instance.
+        row_factory: How rows are formed; tuples by default.
+        cursor_factory: The class of the cursors.
+        kwargs: Parameters of the connection, such as ``host``, ``sslmode`` or ``application_name``.
+
+    Raises:
+        psycopg.OperationalError: No server will do; says what each attempt ended with. A `ConnectionTimeout`
+            if the last attempt took too long.
+
+    *Cancellation*: no connection is left behind.
+    """
+    return await TrioConnection[Any].connect(
+        conninfo,
+        autocommit=autocommit,
+        prepare_threshold=prepare_threshold,
+        context=context,
+        row_factory=row_factory,
+        cursor_factory=cursor_factory,
+        **kwargs,
+    )
+
+
+def _settle(reference: Callable[[], TrioConnection[Any] | None]) -> None:
+    """Close a connection that would be handed on in the middle of a statement or of a forgotten pipeline."""
+    if (connection := reference()) is None:
+        return
+    pgconn = connection.pgconn
+    forgotten = pgconn.pipeline_status != pq.PipelineStatus.OFF and connection._pipeline is None
+    if forgotten or is_busy(pgconn):
+        connection._abandon()
+
+
+def _patience(reference: Callable[[], TrioConnection[Any] | None]) -> float:
+    connection = reference()
+    if connection is not None and trio.lowlevel.current_task() in connection._finishers:
+        return connection.cancel_grace
+    return 0.0

@@ -1,0 +1,312 @@
+"""A pool of connections, bounded, that hands on none that is broken or not at rest.
+
+It owns how many there are and which are fit to be used again. It has no task of its own: a connection is opened by
+the task that needs it, whose cancel scope bounds all of the wait, and a failure to open one is that task's to handle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import psycopg
+import trio
+from psycopg import generators, pq
+from psycopg.waiting import Wait
+
+from ._connection import TrioConnection
+from ._driving import ready_now
+from ._notifications import deliver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from types import TracebackType
+
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
+
+    Hook: TypeAlias = Callable[[TrioConnection[Any]], Awaitable[object]]
+
+logger = logging.getLogger("psycopg")
+
+
+@attrs.frozen
+class PoolRules:
+    """When a connection is fit to be used; the parameters of `open_pool`."""
+
+    check_after: float
+    check_limit: float
+    max_idle: float
+    max_age: float
+    configure: Hook | None
+    reset: Hook | None
+
+
+@attrs.frozen
+class PoolStatistics:
+    """What a pool holds at one moment."""
+
+    size: int
+    """The most connections there can be."""
+    idle: int
+    """Open connections that nobody uses."""
+    in_use: int
+    """Places taken, by connections that are used or being opened."""
+    waiting: int
+    """Tasks that wait for a place."""
+
+
+@attrs.define(eq=False)
+class _Member:
+    connection: TrioConnection[Any]
+    opened_at: float
+    idle_since: float = 0.0
+    suspect: bool = False
+
+
+class Pool:
+    """Connections to one database, made by `open_pool`."""
+
+    def __init__(self, conninfo: str, size: int, rules: PoolRules, options: dict[str, Any]) -> None:
+        self._conninfo = conninfo
+        self._size = size
+        self._rules = rules
+        self._options = options
+        self._places = trio.Semaphore(size, max_value=size)
+        self._idle: deque[_Member] = deque()  # the one used last is at the right end, and is used next
+        self._closed = False
+
+    @property
+    def statistics(self) -> PoolStatistics:
+        """What the pool holds at this moment."""
+        return PoolStatistics(
+            size=self._size,
+            idle=len(self._idle),
+            in_use=self._size - self._places.value,
+            waiting=self._places.statistics().tasks_waiting,
+        )
+
+    def connection(self) -> Lease:
+        """Return the use of a connection, in ``async with``.
+
+        It is the block's alone. Behind the block it goes back to the pool, and what it left open in a transaction is
+        rolled back; if it was lost, or is in the middle of anything, it is closed instead.
+
+        Raises:
+            psycopg.OperationalError: No idle connection works any more, and opening another failed.
+            trio.ClosedResourceError: The pool is closed.
+        """
+        return Lease(self)
+
+    async def _take(self) -> _Member:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._places.acquire_nowait()  # whoever gets a connection is about to wait for the server anyway
+        except trio.WouldBlock:
+            await self._places.acquire()
+        try:
+            if self._closed:
+                raise trio.ClosedResourceError("the pool is closed")
+            return await self._idle_member() or await self._open()
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def _idle_member(self) -> _Member | None:
+        while self._idle:
+            member = self._idle.pop()
+            fit = False
+            try:
+                fit = await self._is_fit(member)
+            finally:
+                if not fit:
+                    await member.connection.close()
+            if fit:
+                return member
+        return None
+
+    async def _is_fit(self, member: _Member) -> bool:
+        now = trio.current_time()
+        if now - member.opened_at > self._rules.max_age or not is_quiet(member.connection):
+            return False
+        if now - member.idle_since <= self._rules.check_after and not member.suspect:
+            return True
+        member.suspect = False
+        if await answers(member.connection, self._rules.check_limit):
+            return True
+        # The way is gone, or was. To ask the others one by one would take this task as long each time.
+        while self._idle:
+            await self._idle.popleft().connection.close()
+        return False
+
+    def _suspect_all(self) -> None:
+        """Have all idle connections asked before they are used: what ended one may have ended them."""
+        for member in self._idle:
+            member.suspect = True
+
+    async def _open(self) -> _Member:
+        connection = await TrioConnection.connect(self._conninfo, **self._options)
+        if self._rules.configure is not None:
+            try:
+                await self._rules.configure(connection)
+            except BaseException:
+                await connection.close()
+                raise
+        return _Member(connection, trio.current_time())
+
+    async def _give_back(self, member: _Member) -> None:
+        kept = False
+        try:
+            kept = await self._is_reusable(member)
+        finally:
+            if kept:
+                member.idle_since = trio.current_time()
+                self._idle.append(member)
+            else:
+                await member.connection.close()
+            await self._close_stale()
+            self._places.release()
+
+    async def _is_reusable(self, member: _Member) -> bool:
+        connection = member.connection
+        if connection.closed:
+            self._suspect_all()
+            return False
+        if self._closed or not await leave_transaction(connection):
+            return False
+        if self._rules.reset is not None:
+            # At most `check_limit`: a cancelled task's connection is as good as any, if it can be reset.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._rules.check_limit) as scope:
+                await self._rules.reset(connection)
+            return not (scope.cancelled_caught or connection.closed)
+        return True
+
+    async def _close_stale(self) -> None:
+        oldest = trio.current_time() - self._rules.max_idle
+        while self._idle and (self._closed or self._idle[0].idle_since < oldest):
+            await self._idle.popleft().connection.close()
+
+    async def aclose(self) -> None:
+        """Close the idle connections, and those in use when they come back; tasks that wait for one are refused.
+
+        *Cancellation*: is no checkpoint.
+        """
+        self._closed = True
+        await self._close_stale()
+
+
+class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Any], None]):
+    """The use of one of a pool's connections, for one ``async with``; made by `Pool.connection`."""
+
+    __slots__ = ("_member", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> TrioConnection[Any]:
+        """Wait for a place, and take or open a connection.
+
+        *Cancellation*: no place is taken.
+        """
+        self._member = await self._pool._take()
+        return self._member.connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the connection back.
+
+        *Cancellation*: it is given back or closed all the same; a roll-back is bounded by its ``cancel_grace``.
+        """
+        await self._pool._give_back(self._member)
+
+
+def is_quiet(connection: TrioConnection[Any]) -> bool:
+    """Return whether an idle connection has nothing to say but notices; the server's farewell shows here."""
+    pgconn = connection.pgconn
+    try:
+        while ready_now(pgconn.socket, Wait.R):
+            pgconn.consume_input()
+            deliver(pgconn)
+    except psycopg.OperationalError:
+        return False
+    return not connection.closed
+
+
+async def answers(connection: TrioConnection[Any], limit: float) -> bool:
+    """Return whether the server answers within ``limit`` seconds.
+
+    *Cancellation*: the connection is of no more use.
+    """
+    # The grace of a cancelled statement would come on top of the limit, for a connection given up in any case.
+    grace, connection.cancel_grace = connection.cancel_grace, 0.0
+    with trio.move_on_after(limit) as scope:
+        try:
+            async with connection.lock:
+                await connection.wait(_question(connection.pgconn))
+        except psycopg.Error as exc:
+            logger.debug("a pooled connection was lost while idle: %s", exc)
+            return False
+    connection.cancel_grace = grace
+    return not scope.cancelled_caught and not connection.closed
+
+
+def _question(pgconn: PGconn) -> PQGen[None]:
+    pgconn.send_query(b"")
+    yield from generators.execute(pgconn)
+
+
+async def leave_transaction(connection: TrioConnection[Any]) -> bool:
+    """Roll back what is open; return whether the connection is at rest.
+
+    *Cancellation*: does not stop it, but bounds it to the connection's ``cancel_grace``.
+    """
+    pgconn = connection.pgconn
+    if pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        return False
+    if pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+        with contextlib.suppress(psycopg.Error):
+            await connection.rollback()
+    return not connection.closed and pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+
+@contextlib.asynccontextmanager
+async def open_pool(
+    conninfo: str = "",
+    *,
+    size: int = 4,
+    check_after: float = 30.0,
+    check_limit: float = 5.0,
+    max_idle: float = 600.0,
+    max_age: float = 3600.0,
+    configure: Hook | None = None,
+    reset: Hook | None = None,
+    **options: Any,
+) -> AsyncIterator[Pool]:
+    """Open a pool; no connection is opened before one is needed.
+
+    Args:
+        conninfo: A connection string or URL.
+        size: The most connections at once; further tasks wait, in order, for as long as their scopes let them.
+        check_after: Seconds of idleness after which a connection is asked whether it still works, before it is used.
+            All are asked once one was lost.
+        check_limit: Seconds for the answer.
+        max_idle: Seconds of idleness after which a connection is closed, at the next return of another one.
+        max_age: Seconds after which a connection is not used again.
+        configure: Called with each new connection.
+        reset: Called with each connection that comes back; it undoes what the block may have set.
+        options: What `connect` takes.
+
+    *Cancellation*: closes the pool.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1; got {size!r}")
+    rules = PoolRules(check_after, check_limit, max_idle, max_age, configure, reset)
+    pool = Pool(conninfo, size, rules, options)
+    try:
+        yield pool
+    finally:
+        await pool.aclose()

@@ -1,0 +1,142 @@
+"""Transactions that end: committed, rolled back, or with an error that says that nobody knows.
+
+It owns what happens at the two ends of a block. psycopg's transaction does the work; here its ends are kept
+from being cancelled half-way, which would leave it open, and from passing over a transaction that had failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import trio
+from psycopg import pq
+
+from ._errors import OutcomeUnknownError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from psycopg.pq.abc import PGconn
+
+    from ._connection import TrioConnection
+
+_LOST_CLASSES = ("08", "57P")
+"""How the codes begin with which a server that closes the connection answers, whatever it was doing."""
+
+
+class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTransaction, bool]):
+    """A transaction or savepoint for one ``async with``; made by `TrioConnection.transaction`."""
+
+    def __init__(self, connection: TrioConnection[Any], savepoint_name: str | None, force_rollback: bool) -> None:
+        self._connection = connection
+        self._transaction = psycopg.AsyncTransaction(connection, savepoint_name, force_rollback)
+        self._stack = contextlib.AsyncExitStack()
+        self._committing = False
+        self._refused: BaseException | None = None
+
+    async def __aenter__(self) -> psycopg.AsyncTransaction:
+        """Begin.
+
+        *Cancellation*: before it has begun there is no effect. Once begun it is waited for, for at most
+        ``cancel_grace`` seconds; what was begun is rolled back by the block's end.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        connection = self._connection
+        depth = connection._num_transactions
+        with connection._finishing():
+            try:
+                if connection._pipeline is not None:
+                    await self._stack.enter_async_context(connection._commit_pipeline())
+                await self._stack.enter_async_context(self._transaction)
+                self._stack.push_async_exit(self._before_end)
+                if connection._pipeline is not None:
+                    await self._stack.enter_async_context(connection.pipeline())
+            except BaseException:
+                await self._stack.__aexit__(*sys.exc_info())
+                connection._num_transactions = depth  # psycopg before 3.3 leaves it one too high
+                raise
+        return self._transaction
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Commit, or roll back if there was an exception or the task is cancelled.
+
+        *Cancellation*: once the commit has begun it is carried out; see `TrioConnection.commit`.
+        """
+        with self._connection._finishing():
+            try:
+                return bool(await self._stack.__aexit__(kind, exc, trace))
+            except psycopg.OperationalError as error:
+                if self._committing and is_lost(error):
+                    raise outcome_unknown() from error
+                if self._connection.closed and self._refused is not None:
+                    # There is nothing left to roll back, so what led here is what matters.
+                    raise self._refused from None
+                if self._connection.closed and exc is not None:
+                    return False
+                raise
+
+    async def _before_end(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Turn a commit that is not wanted any more, or not possible, into an exception, behind which is rolled back.
+
+        *Cancellation*: is seen here for the last time.
+        """
+        if exc is None:
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                if not self._transaction.force_rollback:
+                    refuse_failed(self._connection.pgconn)
+            except BaseException as refused:
+                self._refused = refused
+                raise
+            self._committing = self._transaction._outer_transaction and not self._transaction.force_rollback
+        return False
+
+
+def refuse_failed(pgconn: PGconn) -> None:
+    """Refuse to commit what the server would roll back without a word, or has lost already.
+
+    Raises:
+        psycopg.errors.InFailedSqlTransaction: A statement of the transaction has failed.
+        psycopg.OperationalError: The connection is closed.
+    """
+    if pgconn.status != pq.ConnStatus.OK:
+        raise psycopg.OperationalError("the connection was lost within the transaction: nothing is committed")
+    if pgconn.transaction_status == pq.TransactionStatus.INERROR:
+        raise psycopg.errors.InFailedSqlTransaction("a statement of the transaction has failed: nothing is committed")
+
+
+@contextlib.contextmanager
+def committing(pgconn: PGconn) -> Iterator[None]:
+    """Tell an answer to ``COMMIT`` from none, in the block that sends it.
+
+    Raises:
+        OutcomeUnknownError: There was no answer.
+        psycopg.Error: As of `refuse_failed`.
+    """
+    open_before = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status != pq.TransactionStatus.IDLE
+    if open_before:
+        refuse_failed(pgconn)
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if open_before and is_lost(error):
+            raise outcome_unknown() from error
+        raise
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Return whether the error is the connection's end rather than an answer to the statement."""
+    return error.sqlstate is None or error.sqlstate.startswith(_LOST_CLASSES)
+
+
+def outcome_unknown() -> OutcomeUnknownError:
+    """Return the error for a commit that was sent and never answered."""
+    return OutcomeUnknownError("the connection was lost while it committed: it may have been carried out, or not")

@@ -1,0 +1,294 @@
+"""Pipelines and COPY: interrupted at any time, they leave the connection at rest."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import trio
+from psycopg_bridge import check_at_rest, scalar, sessions
+from wire import open_wire
+
+from jobtrio.psycopg_trio import connect
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
+
+SLOW_ROWS = """
+CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN NEW; END';
+CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION sleep();
+"""
+"""Has the server stop taking rows at the first one."""
+
+ENDLESS = "COPY (SELECT generate_series(1, 100000000)) TO STDOUT"
+
+
+async def test_pipeline(postgres: str) -> None:
+    """Statements of a pipeline get their answers, in one trip."""
+    async with await connect(postgres, autocommit=True) as connection:
+        async with connection.pipeline() as pipeline:
+            cursors = [await connection.execute("SELECT %s::int", [n]) for n in range(100)]
+            await pipeline.sync()
+            assert [await cursor.fetchone() for cursor in cursors] == [(n,) for n in range(100)]
+        await check_at_rest(connection)
+
+
+async def test_pipeline_behind_a_stream(postgres: str) -> None:
+    """A pipeline behind rows that were streamed gets its own rows in the ordinary way, also within `executemany`."""
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        for _ in range(2):
+            assert [row async for row in cursor.stream("SELECT generate_series(1, 3)")] == [(1,), (2,), (3,)]
+            async with connection.pipeline():
+                one = await connection.execute("SELECT 1")
+                two = await connection.execute("SELECT 2")
+            assert (await one.fetchall(), await two.fetchall()) == ([(1,)], [(2,)])
+        assert [row async for row in cursor.stream("SELECT 4")] == [(4,)]
+        await cursor.executemany("SELECT %s::int", [(5,), (6,)], returning=True)
+        assert await cursor.fetchall() == [(5,)]
+        await check_at_rest(connection)
+
+
+async def test_pipeline_error(postgres: str) -> None:
+    """A statement that fails takes the rest of the pipeline with it, and the connection goes on."""
+    async with await connect(postgres, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):  # noqa: PT012
+            async with connection.pipeline():
+                await connection.execute("SELECT 1 / 0")
+                await connection.execute("CREATE TABLE t (a int)")
+        await check_at_rest(connection)
+        assert await scalar(connection, "SELECT to_regclass('t')") is None
+
+
+@pytest.mark.parametrize("where", ["fetch", "body", "end", "sync"])
+async def test_cancelled_pipeline(postgres: str, where: str) -> None:
+    """A pipeline that is cancelled, wherever, stops on the server, and nothing of it is committed."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+        with trio.move_on_after(0.05) as scope:
+            async with connection.pipeline() as pipeline:
+                await connection.execute("INSERT INTO t VALUES (1)")
+                cursor = await connection.execute("SELECT pg_sleep(100)")
+                await connection.execute("INSERT INTO t VALUES (2)")
+                if where == "fetch":
+                    await cursor.fetchone()
+                elif where == "body":
+                    await trio.sleep_forever()
+                elif where == "sync":
+                    await pipeline.sync()
+        assert scope.cancelled_caught
+        assert all(state == "idle" for state, _ in sessions(postgres))
+        await check_at_rest(connection)
+        assert await scalar(connection, "SELECT count(*) FROM t") == 0
+
+
+async def test_cancelled_before_pipeline(postgres: str) -> None:
+    """A task that is cancelled already opens no pipeline."""
+    async with await connect(postgres, autocommit=True) as connection:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with connection.pipeline():
+                raise AssertionError
+        assert scope.cancelled_caught
+        await check_at_rest(connection)
+
+
+async def test_statement_of_a_cancelled_task_is_not_sent(postgres: str) -> None:
+    """Within a pipeline too, a statement of a task that is cancelled already is not sent."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+        with trio.CancelScope() as scope:
+            async with connection.pipeline():
+                await connection.execute("INSERT INTO t VALUES (1)")
+                scope.cancel()
+                await connection.execute("INSERT INTO t VALUES (2)")
+        assert scope.cancelled_caught
+        await check_at_rest(connection)
+        cursor = await connection.execute("SELECT a FROM t")
+        assert (2,) not in await cursor.fetchall()
+
+
+async def test_pipeline_without_answer(postgres_server: PostgresServer) -> None:
+    """A cancelled pipeline that the server does not answer closes the connection."""
+    async with open_wire(postgres_server.port) as wire:
+        connection = await connect(postgres_server.conninfo(port=wire.port), autocommit=True)
+        connection.cancel_grace = 0.1
+        with trio.move_on_after(0.05) as scope:
+            async with connection.pipeline():
+                wire.hold()
+                await connection.execute("SELECT 1")
+        assert scope.cancelled_caught
+        assert connection.broken
+
+
+@pytest.mark.parametrize("way", ["hold", "refuse"])
+async def test_statement_without_answer(postgres_server: PostgresServer, way: str) -> None:
+    """A statement of a pipeline that can't be stopped closes the connection at once, not with the pipeline."""
+    async with open_wire(postgres_server.port) as wire:
+        connection = await connect(postgres_server.conninfo(port=wire.port), autocommit=True)
+        connection.cancel_grace = 0.1
+        with suppress(psycopg.OperationalError):
+            async with connection.pipeline():
+                cursor = await connection.execute("SELECT pg_sleep(100)")
+                getattr(wire, way)()
+                with trio.move_on_after(0.05) as scope:
+                    await cursor.fetchone()
+                assert scope.cancelled_caught
+                assert connection.broken
+
+
+async def test_transaction_in_pipeline(postgres: str) -> None:
+    """A transaction within a pipeline commits, or is rolled back, at its own end."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+        async with connection.pipeline():
+            async with connection.transaction():
+                await connection.execute("INSERT INTO t VALUES (1)")
+            async with await connect(postgres) as other:
+                assert await scalar(other, "SELECT count(*) FROM t") == 1
+            with suppress(ZeroDivisionError):
+                async with connection.transaction():
+                    await connection.execute("INSERT INTO t VALUES (2)")
+                    1 / 0  # noqa: B018
+            with suppress(psycopg.errors.DivisionByZero):
+                async with connection.transaction():
+                    await connection.execute("INSERT INTO t VALUES (3)")
+                    await connection.execute("SELECT 1 / 0")
+        await check_at_rest(connection)
+        assert await scalar(connection, "SELECT sum(a) FROM t") == 1
+
+
+async def test_cancelled_transaction_in_pipeline(postgres: str) -> None:
+    """A transaction within a pipeline that is cancelled is rolled back, and stops on the server."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+        for wait in (False, True):
+            with trio.move_on_after(0.05) as scope:
+                async with connection.pipeline():
+                    async with connection.transaction():
+                        await connection.execute("INSERT INTO t VALUES (1)")
+                        await connection.execute("SELECT pg_sleep(100)")
+                        if wait:
+                            await trio.sleep_forever()
+            assert scope.cancelled_caught
+            await check_at_rest(connection)
+        assert await scalar(connection, "SELECT count(*) FROM t") == 0
+
+
+async def test_pipeline_in_transaction(postgres: str) -> None:
+    """A pipeline within a transaction commits with it, and is rolled back with it when cancelled."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+        async with connection.transaction(), connection.pipeline():
+            await connection.execute("INSERT INTO t VALUES (1)")
+        with trio.move_on_after(0.05) as scope:
+            async with connection.transaction(), connection.pipeline():
+                await connection.execute("INSERT INTO t VALUES (2)")
+                await connection.execute("SELECT pg_sleep(100)")
+        assert scope.cancelled_caught
+        await check_at_rest(connection)
+        assert await scalar(connection, "SELECT sum(a) FROM t") == 1
+
+
+async def test_copy_in(postgres: str) -> None:
+    """Rows are copied to the server."""
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        await connection.execute("CREATE TABLE t (a int, b text)")
+        async with cursor.copy("COPY t FROM STDIN") as copy:
+            for n in range(10_000):
+                await copy.write_row((n, "x" * 100))
+        assert cursor.rowcount == 10_000
+        await check_at_rest(connection)
+
+
+async def test_copy_out(postgres: str) -> None:
+    """Rows are copied from the server."""
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        async with cursor.copy("COPY (SELECT generate_series(1, 1000)) TO STDOUT") as copy:
+            copy.set_types(["int4"])
+            assert [row async for row in copy.rows()] == [(n,) for n in range(1, 1001)]
+        await check_at_rest(connection)
+
+
+@pytest.mark.parametrize("where", ["read", "body", "left", "raised", "once"])
+async def test_interrupted_copy_out(postgres: str, where: str) -> None:
+    """A COPY from the server that is not read to its end is cancelled there."""
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        seconds = 0.05 if where in ("read", "body") else float("inf")
+        with trio.move_on_after(seconds) as scope, suppress(ZeroDivisionError):
+            async with cursor.copy(ENDLESS) as copy:
+                await copy.read()
+                if where == "raised":
+                    1 / 0  # noqa: B018
+                if where == "body":
+                    await trio.sleep_forever()
+                if where == "read":
+                    while await copy.read():
+                        pass
+                if where == "once":
+                    with trio.CancelScope() as inner:
+                        inner.cancel()
+                        await copy.read()
+                    with pytest.raises(psycopg.Error):
+                        await copy.read()
+                    raise ZeroDivisionError
+                if where == "left":
+                    scope.cancel()
+        assert scope.cancelled_caught == (where in ("read", "body"))
+        if where == "left":
+            # psycopg takes the end of the block for the end of the reading, and closes what can't be reconciled.
+            assert connection.closed
+        else:
+            await check_at_rest(connection)
+
+
+@pytest.mark.parametrize("where", ["write", "body", "raised", "inner", "end"])
+async def test_interrupted_copy_in(postgres: str, where: str) -> None:
+    """A COPY to the server that is interrupted leaves no row, and the connection goes on."""
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        await connection.execute("CREATE TABLE t (a text)")
+        if where in ("write", "inner"):
+            await connection.execute(SLOW_ROWS)
+        seconds = 0.1 if where in ("write", "body") else float("inf")
+        with trio.move_on_after(seconds) as scope, suppress(ZeroDivisionError, psycopg.OperationalError):
+            async with cursor.copy("COPY t FROM STDIN") as copy:
+                await copy.write_row(("x",))
+                if where == "raised":
+                    1 / 0  # noqa: B018
+                elif where == "end":
+                    scope.cancel()
+                elif where == "body":
+                    await trio.sleep_forever()
+                elif where == "inner":
+                    with trio.move_on_after(0.02):
+                        while True:
+                            await copy.write("y" * 100_000)
+                    await copy.write("z")
+                else:
+                    while True:
+                        await copy.write("y" * 100_000)
+        assert scope.cancelled_caught == (where in ("write", "body", "end"))
+        await check_at_rest(connection)
+        assert await scalar(connection, "SELECT count(*) FROM t") == 0
+
+
+async def test_copy_lets_others_run(postgres: str) -> None:
+    """A task that writes many rows at once keeps nobody waiting."""
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            await trio.lowlevel.checkpoint()
+            others += 1
+
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        await connection.execute("CREATE TABLE t (a int)")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            async with cursor.copy("COPY t FROM STDIN") as copy:
+                others = 0
+                while others < 3:
+                    await copy.write_row((1,))
+            nursery.cancel_scope.cancel()
