@@ -1,7 +1,8 @@
-"""A program with all that it starts: begun in a session of its own, waited for, signalled, ended.
+"""A program with all that it starts: begun in a session of its own, waited for, ended.
 
-It owns the order and the safety of waiting, signalling and reaping. Its times are real seconds whatever Trio's
-clock is, for a process does not live by a virtual clock. It must not know of jobs, payloads or lines.
+It owns the order and the safety of waiting and reaping; how a session is signalled belongs to `_program_session`.
+Its times are real seconds whatever Trio's clock is, for a process does not live by a virtual clock. It must not know of
+jobs, payloads or lines.
 """
 
 from __future__ import annotations
@@ -16,30 +17,22 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from jobtrio._processes import living_in_session, look_at, open_pidfd, session_of
+from jobtrio._processes import look_at, open_pidfd
+from jobtrio._program_session import FIRST_PAUSE, KILL_LIMIT, LONGEST_PAUSE, ProgramSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import IO
 
-KILL_LIMIT = 5.0
-"""Seconds to wait for processes that got SIGKILL: only one in an uninterruptible call outlives it."""
-
 LAST_LIMIT = 1.0
 """Seconds that leaving a `ProcessGroup` may block where nobody has waited for its end."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
-"""Seconds between two looks at what lives: the first, doubled each time up to the longest."""
 
 logger = logging.getLogger("jobtrio")
 
 
-class ProcessGroup:
+class ProcessGroup(ProgramSession):
     """One program and its descendants, as long as these stay in the session it leads.
-
-    A session rather than a process group alone: ``timeout`` and a shell's job control make groups of their
-    own in the midst of a script, and who asks the terminal for a password fails instead of being stopped.
 
     The program is not reaped before its session is empty. Its id, which names group and session, therefore
     stays taken, and no signal can reach a stranger that was given the same number.
@@ -69,7 +62,7 @@ class ProcessGroup:
             bufsize=0,
             start_new_session=True,
         )
-        self.id = self._popen.pid
+        super().__init__(self._popen.pid)
         self._pidfd = open_pidfd(self.id)
 
     def __enter__(self) -> Self:
@@ -126,12 +119,8 @@ class ProcessGroup:
             await trio.to_thread.run_sync(self._end, grace, linger, limiter=_own_limiter())
 
     def _end(self, grace: float, linger: float) -> None:
-        if not self._watch(linger):
-            # A stopped process sees SIGTERM only once it goes on.
-            self.send_signal(signal.SIGTERM, signal.SIGCONT)
-            self._watch(grace)
-        if not self._watch(KILL_LIMIT, repeat=signal.SIGKILL):
-            logger.warning("processes %s have outlived SIGKILL by %g s", self.living(), KILL_LIMIT)
+        if survivors := self.end_by(grace, linger):
+            logger.warning("processes %s have outlived SIGKILL by %g s", survivors, KILL_LIMIT)
 
     def reap(self) -> int:
         """Return the exit code of the program, which has ended, or minus the number of its signal.
@@ -154,66 +143,8 @@ class ProcessGroup:
         self._popen.returncode = os.waitstatus_to_exitcode(status)
         return self._popen.returncode
 
-    def living(self) -> list[int]:
-        """Return the ids of the session's processes. Zombies don't count: they only wait for their parent."""
-        try:
-            return living_in_session(self.id)
-        except (OSError, subprocess.SubprocessError):
-            # Nothing to list with, or no descriptor left for it: the program has to stand for its session.
-            return [self.id] if look_at(self.id) == "running" else []
-
-    def send_signal(self, *numbers: int) -> None:
-        """Send each signal to all of the session, unless the program's id could be another's by now."""
-        if not self._holds_id():
-            return
-        for number in numbers:
-            # One call for the whole group: it can't miss a process that is just being born.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.id, number)
-        for pid in self.living():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getpgid(pid) != self.id:
-                    self._signal_one(pid, numbers)
-
-    def _signal_one(self, pid: int, numbers: Sequence[int]) -> None:
-        pidfd = open_pidfd(pid)
-        try:
-            # With the descriptor open the look and the signal are about the same process, or the
-            # signal fails. Without one (not on Linux) microseconds lie between them.
-            if session_of(pid) != self.id:
-                return
-            for number in numbers:
-                if pidfd is None:
-                    os.kill(pid, number)
-                else:
-                    signal.pidfd_send_signal(pidfd, number)
-        finally:
-            if pidfd is not None:
-                os.close(pidfd)
-
     def _holds_id(self) -> bool:
         return self._popen.returncode is None and look_at(self.id) != "lost"
-
-    def _watch(self, limit: float, repeat: int | None = None) -> bool:
-        """Wait up to ``limit`` seconds for the session to be empty, and say whether it is.
-
-        ``repeat`` is sent before each look, and so at least once: a process may be born behind the back of a
-        listing, but one that has SIGKILL pending can't bear another.
-        """
-        end = time.monotonic() + limit
-        pause = FIRST_PAUSE
-        while self._signal_and_look(repeat):
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_PAUSE)
-        return True
-
-    def _signal_and_look(self, number: int | None) -> bool:
-        if number is not None:
-            self.send_signal(number)
-        return bool(self.living())
 
     def _runs_after(self, pause: float) -> bool:
         time.sleep(pause)

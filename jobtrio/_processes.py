@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 
 LISTING = ("ps", "-A", "-o", "pid=", "-o", "stat=")
 """What lists them where there is no ``/proc``: id and state."""
+
+PARENTS = ("ps", "-A", "-o", "pid=", "-o", "ppid=")
+"""What lists them with their parents, likewise."""
 
 
 def living_in_session(session: int) -> list[int]:
@@ -58,6 +62,34 @@ def session_of(pid: int) -> int | None:
         return None
 
 
+def began_at(pid: int) -> str | None:
+    """Return when a process began, by the system's own count; None where it does not tell, or there is no such process.
+
+    With its id it is a name that no other process ever has.
+    """
+    fields = _stat(pid)
+    return fields[19].decode() if fields else None
+
+
+def parents_of_all() -> dict[int, int]:
+    """Return the parent of every process, by id. Zombies count: a session may outlive its leader.
+
+    Raises:
+        OSError: There is nothing to list them with, or no descriptor left.
+        subprocess.SubprocessError: The listing failed.
+    """
+    if HAS_PROC:
+        parents = {}
+        for pid in _listed():
+            with suppress(OSError):  # one that can't be looked at is not to hide the others
+                if fields := _stat(pid):
+                    parents[pid] = int(fields[1])
+        return parents
+    listing = subprocess.run(PARENTS, capture_output=True, check=True)
+    rows = (line.split() for line in listing.stdout.splitlines())
+    return {int(pid): int(parent) for pid, parent in rows}
+
+
 def _listed() -> Iterator[int]:
     """Yield the ids of all processes; those that `ps` lists are without zombies."""
     if HAS_PROC:
@@ -75,12 +107,22 @@ def _is_dead(pid: int) -> bool:
     if not HAS_PROC:
         return False
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+        fields = _stat(pid)
     except OSError:
         return False
     # The state is the third field, the number of threads the 20th. A process whose first thread has
     # ended looks like a zombie while its other threads run.
-    return fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
+    return fields is None or (fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Return what `/proc` says of a process, from the third field on; None where there is no such process.
+
+    Raises:
+        OSError: It could not be read.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None

@@ -1,0 +1,336 @@
+"""Programs end with the process that runs them, however that goes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import jobtrio
+from jobtrio import Completed, _watchdog, _watchdog_process
+from jobtrio._processes import HAS_PROC, began_at, living_in_session
+from jobtrio._watchdog import MOST_UNREAD, Watchdog, watchdog
+from jobtrio.executors import run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.skipif(not HAS_PROC, reason="the tests look into /proc")]
+
+WORKER = """
+import os, signal, subprocess, sys
+import trio
+import jobtrio
+from jobtrio import Token
+from jobtrio._watchdog import watchdog
+from jobtrio.executors import run_command
+
+async def watch(job):
+    async for message in job.subscribe():
+        if isinstance(message, Token):
+            print(message.value["stdout"], flush=True)
+
+async def main(grace, scripts):
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+        for script in scripts:
+            payload = {"argv": ["sh", "-c", script], "grace": grace}
+            nursery.start_soon(watch, await registry.submit(run_command, payload))
+        while watchdog.pid is None:
+            await trio.sleep(0.01)
+        print("watchdog", watchdog.pid, flush=True)
+        AND_THEN
+
+trio.run(main, float(sys.argv[1]), sys.argv[2:])
+"""
+
+
+class Worker:
+    """A process that runs programs, which say their ids."""
+
+    def __init__(self, *scripts: str, grace: float = 30.0, and_then: str = "pass") -> None:
+        text = WORKER.replace("AND_THEN", and_then)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", text, str(grace), *scripts], stdout=subprocess.PIPE, start_new_session=True
+        )
+        self.watchdog = 0
+        self.said: list[str] = []
+
+    def hear(self, count: int) -> list[str]:
+        """Return the first lines that the programs say, and know the watchdog by then."""
+        assert self.process.stdout is not None
+        while len(self.said) < count or not self.watchdog:
+            line = self.process.stdout.readline().decode().strip()
+            assert line, "the worker ended"
+            if line.startswith("watchdog "):
+                self.watchdog = int(line.split()[1])
+            else:
+                self.said.append(line)
+        return self.said
+
+    def kill(self) -> None:
+        """Kill it, and it alone."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """End what is left of it, also where the watchdog has failed."""
+        self.kill()
+        for line in self.said:
+            if line.isdecimal():
+                for pid in living_in_session(int(line)):
+                    os.kill(pid, signal.SIGKILL)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Worker]]:
+    """Return what starts workers; they are gone when the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def started(*args: Any, **options: Any) -> Worker:
+            worker = Worker(*args, **options)
+            stack.callback(worker.close)
+            return worker
+
+        yield started
+
+
+def wait_gone(session: int) -> None:
+    """Wait until nothing lives in a session."""
+    while living_in_session(session):
+        time.sleep(0.01)
+
+
+def wait_ended(pid: int) -> None:
+    """Wait until a process is gone, or is a zombie."""
+    while is_there(pid):
+        time.sleep(0.01)
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process lives."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
+def ignores(pid: int, number: int) -> bool:
+    """Whether a process ignores a signal."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        (mask,) = [line.split()[1] for line in file if line.startswith("SigIgn:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+SAY = "trap '' PIPE; echo $$; "  # a shell that says what became of its children is not to end because nobody hears it
+SLEEP = "sleep 1000 & sleep 1000"
+
+
+# -- the process is killed
+
+
+def test_killed(start: Callable[..., Worker]) -> None:
+    """When the process is killed, its programs go with all that they have started, and the watchdog goes then."""
+    worker = start(SAY + SLEEP, SAY + "timeout 1000 sh -c 'sleep 1000; true'")
+    sessions = [int(line) for line in worker.hear(2)]
+    for session in sessions:
+        while len(living_in_session(session)) < 3:
+            time.sleep(0.01)
+    worker.kill()
+    for session in sessions:
+        wait_gone(session)
+    wait_ended(worker.watchdog)
+
+
+def test_what_a_program_does_on_sigterm(start: Callable[..., Worker], tmp_path: Path) -> None:
+    """A program has its grace: what it does on SIGTERM it can do to the end."""
+    script = f"trap 'sleep 0.3; echo > {tmp_path}/swept; exit' TERM; {SAY} while :; do sleep 0.01; done"
+    worker = start(script)
+    (session,) = map(int, worker.hear(1))
+    worker.kill()
+    wait_gone(session)
+    assert (tmp_path / "swept").exists()
+
+
+def test_a_program_that_ignores_sigterm(start: Callable[..., Worker], tmp_path: Path) -> None:
+    """It is killed after its grace; one that has stopped is woken to see SIGTERM."""
+    deaf = f"trap 'echo > {tmp_path}/asked' TERM; {SAY} while :; do sleep 0.01; done"
+    stopped = f"trap 'echo > {tmp_path}/woken; exit' TERM; {SAY} kill -STOP $$"
+    worker = start(deaf, stopped, grace=0.5)
+    sessions = [int(line) for line in worker.hear(2)]
+    worker.kill()
+    for session in sessions:
+        wait_gone(session)
+    assert (tmp_path / "asked").exists()
+    assert (tmp_path / "woken").exists()
+
+
+def test_it_outlives_what_ends_the_other(start: Callable[..., Worker]) -> None:
+    """No signal that a terminal or a supervisor sends keeps it from its work."""
+    worker = start(SAY + SLEEP)
+    (session,) = map(int, worker.hear(1))
+    while not ignores(worker.watchdog, signal.SIGTERM):
+        time.sleep(0.01)  # it is just being started
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        os.kill(worker.watchdog, number)
+    assert os.getsid(worker.watchdog) == worker.watchdog
+    worker.kill()
+    wait_gone(session)
+
+
+@pytest.mark.parametrize(
+    "and_then",
+    [
+        "print('held', flush=True) if os.fork() else signal.pause()",
+        "pipe = watchdog._process.stdin.fileno(); "
+        "print('held', subprocess.Popen(['sleep', '1000'], pass_fds=[pipe]).pid, flush=True)",
+    ],
+    ids=["fork", "inherited"],
+)
+def test_a_child_that_holds_the_pipe(start: Callable[..., Worker], and_then: str) -> None:
+    """A child of the process that lives on, with all descriptors of it, hides its death from nobody."""
+    worker = start(SAY + SLEEP, and_then=and_then)
+    lines = worker.hear(2)
+    session = next(int(line) for line in lines if line.isdecimal())
+    worker.kill()
+    wait_gone(session)
+    wait_ended(worker.watchdog)
+    os.killpg(worker.process.pid, signal.SIGKILL)
+
+
+def test_a_stopped_process_is_not_gone(start: Callable[..., Worker]) -> None:
+    """While the process stands still its programs run on."""
+    worker = start(SAY + SLEEP)
+    (session,) = map(int, worker.hear(1))
+    worker.process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)  # it looks every second
+    assert living_in_session(session)
+    worker.process.send_signal(signal.SIGCONT)
+    worker.kill()
+    wait_gone(session)
+
+
+def test_a_watchdog_that_was_killed(start: Callable[..., Worker]) -> None:
+    """Another one is started with the next program, and knows of those that run."""
+    and_then = (
+        "os.kill(watchdog.pid, signal.SIGKILL); os.waitid(os.P_PID, watchdog.pid, os.WEXITED | os.WNOWAIT); "
+        "nursery.start_soon(watch, await registry.submit(run_command, {'argv': ['sh', '-c', 'echo $$; sleep 1000']}))"
+    )
+    worker = start(SAY + SLEEP, and_then=and_then)
+    sessions = [int(line) for line in worker.hear(2)]
+    worker.kill()
+    for session in sessions:
+        wait_gone(session)
+
+
+def test_the_process_ends_by_itself(start: Callable[..., Worker]) -> None:
+    """The watchdog goes with a process that ends as it should."""
+    worker = start("echo done")
+    assert worker.hear(1) == ["done"]
+    assert worker.process.wait() == 0
+    wait_ended(worker.watchdog)
+
+
+# -- in this process
+
+
+@pytest.fixture
+def fresh() -> Iterator[Watchdog]:
+    """Return a watchdog of the test's own."""
+    own = Watchdog()
+    yield own
+    own.forget()
+
+
+@contextlib.contextmanager
+def sleeping() -> Iterator[int]:
+    """Run a program, and give the id of its session."""
+    program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        yield program.pid
+    finally:
+        program.kill()
+        program.wait()
+
+
+def test_one_that_stands_still(fresh: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
+    """A watchdog that reads no more is replaced before it holds anything up, and does no harm by it."""
+    with sleeping() as session, fresh.guarding(session, 0.1):
+        first = fresh.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        for number in range(4 * MOST_UNREAD // 10):
+            with fresh.guarding(10_000_000 + number, 0.0):
+                pass
+            if fresh.pid != first:
+                break
+        assert fresh.pid != first
+        wait_ended(first)
+        assert living_in_session(session)
+        assert "another one is started" in caplog.text
+        fresh.forget()  # as the end of this process would
+        wait_gone(session)
+
+
+def test_nothing_to_start_it_with(
+    fresh: Watchdog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it can't be started, that is said, and programs run all the same."""
+    monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: b"/no/such/program")
+    with sleeping() as session, fresh.guarding(session, 0.1):
+        assert fresh.pid is None
+    assert "no watchdog could be started" in caplog.text
+
+
+def test_no_interpreter(fresh: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is frozen is not started a second time."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with sleeping() as session, fresh.guarding(session, 0.1):
+        assert fresh.pid is None
+
+
+async def test_one_for_all_programs() -> None:
+    """One process looks after all programs of this one; it is started with the first."""
+    watchdog.forget()
+    async with jobtrio.open_registry() as registry:
+        assert watchdog.pid is None
+        pids: set[int | None] = set()
+        for _ in range(3):
+            job = await registry.submit(run_command, {"argv": ["true"]})
+            assert await job.wait() == Completed(0)
+            pids.add(watchdog.pid)
+    (pid,) = pids
+    watchdog.forget()
+    assert pid is not None
+    wait_ended(pid)
+
+
+def test_no_stranger_is_signalled() -> None:
+    """A process that was given the number of a program which is gone is left alone."""
+    with sleeping() as session:
+        program = _watchdog_process._Program(session, 0.0)
+        assert began_at(session)
+        program._began_at = "1"
+        program.send_signal(signal.SIGKILL)
+        assert living_in_session(session) == [session]
+        program._began_at = began_at(session)
+        program.send_signal(signal.SIGKILL)
+        wait_gone(session)
+
+
+def test_the_interpreters_start_is_small() -> None:
+    """The watchdog's process loads nothing but the standard library."""
+    code = _watchdog.BOOT.replace("main(int(sys.argv[2]))", "print(sorted({n.partition('.')[0] for n in sys.modules}))")
+    folder = os.path.dirname(_watchdog.__file__)
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", code, folder], capture_output=True, text=True, check=True)
+    names = set(eval(run.stdout))
+    assert names - sys.stdlib_module_names - {"__main__", "__mp_main__"} <= {"jobtrio"}
