@@ -1,0 +1,236 @@
+"""Keeps a client connected: connects, talks, and connects again when the connection is lost.
+
+It owns the tasks that read and write, and how long is waited between two tries. What is said, and what is made of it,
+is the book's. It must not know who wants what.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._nursery import open_background_nursery
+from jobtrio.websocket._client_backoff import Backoff
+from jobtrio.websocket._client_book import Book
+from jobtrio.websocket._client_errors import ServerUnavailableError
+from jobtrio.websocket._client_link import OPENING_LIMIT, Link, LinkLostError, open_link
+from jobtrio.websocket._client_pace import Pace
+from jobtrio.websocket._client_refusals import final_error_of
+from jobtrio.websocket.protocol import PROTOCOL, ErrorCode, Hello, ProtocolError, decode_reply
+
+if TYPE_CHECKING:
+    import ssl
+
+    from jobtrio.websocket._client_address import Address
+    from jobtrio.websocket._client_exchange import Exchange
+    from jobtrio.websocket.protocol import AnyReply, AnyRequest
+
+SILENCES = 2.5
+"""How many times the server's heartbeat it may be silent before it counts as dead."""
+
+LEAST_SILENCE = 1.0
+"""Seconds that it may be silent in any case."""
+
+logger = logging.getLogger("jobtrio.websocket")
+
+
+class Keeper:
+    """One client's way to its server.
+
+    Attributes:
+        book: What the client wants.
+        is_connected: Whether there is a connection now.
+    """
+
+    def __init__(
+        self, address: Address, token: str | None, ssl_context: ssl.SSLContext | None, outage_limit: float
+    ) -> None:
+        self.book: Book = Book(self._ring)
+        self.is_connected: bool = False
+        self._address = address
+        self._token = token
+        self._ssl_context = ssl_context
+        self._outage_limit = outage_limit
+        self._backoff = Backoff()
+        self._bell = trio.Event()  # something may be due
+        self._opened = trio.Event()  # there was a connection, or there can't be one
+        self._scope = trio.CancelScope()  # around what is under way now
+        self._waiting: set[trio.CancelScope] = set()  # of the calls
+        self._is_leaving = False
+        self._left = trio.Event()
+        self._lost = LinkLostError("it was left")  # or what the writer saw
+        self._reason = "there was no answer yet"
+
+    # -- for the client
+
+    async def wait_opened(self) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            ServerRefusedError: The server refuses it.
+            ServerUnavailableError: There was none within the outage limit.
+
+        Cancellation: nothing has changed.
+        """
+        with trio.move_on_after(self._outage_limit):
+            await self._opened.wait()
+        if self.book.failure is not None:
+            raise self.book.failure
+        if not self._opened.is_set():
+            raise ServerUnavailableError(self._away())
+
+    async def ask(self, request: AnyRequest, subject: str) -> AnyReply:
+        """Make a request and return the answer; it is made again when the connection is lost or the server can't serve.
+
+        Raises:
+            PayloadError, ProtocolError: It can't be said.
+            ServerUnavailableError: The server was away too long. It may have been carried out.
+            JobtrioError: What the server refused.
+
+        Cancellation: it may have been carried out.
+        """
+        done, scope = trio.Event(), trio.CancelScope()
+        call = self.book.add_call(request, subject, done.set, partial(self._limit, scope))
+        try:
+            with scope:
+                self._waiting.add(scope)
+                if not self.is_connected:
+                    self._limit(scope)
+                await done.wait()
+        finally:
+            self._waiting.discard(scope)
+            self.book.calls.drop(call)
+        if call.error is not None:
+            raise call.error
+        if call.reply is None:
+            raise ServerUnavailableError(self._away())
+        return call.reply
+
+    async def leave(self) -> None:
+        """End the connection in order, as far as the server takes part in it.
+
+        Cancellation: the connection is cut off.
+        """
+        self._is_leaving = True
+        self._scope.cancel()
+        await self._left.wait()
+
+    # -- the connection's life
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Stay connected until left, or until another try is of no use.
+
+        Cancellation: the connection is cut off.
+        """
+        while not self._is_over(lost := await self._connection()):
+            await self._pause(lost)
+        self._opened.set()
+        self._left.set()
+
+    def _is_over(self, lost: LinkLostError) -> bool:
+        """Take it that the connection is gone, and tell whether there will be no other."""
+        self._reason = lost.reason
+        self.is_connected = False
+        self.book.detach()
+        for scope in self._waiting:
+            self._limit(scope)
+        if self._is_leaving:
+            return True
+        error = final_error_of(lost)
+        if error is not None:
+            self.book.fail(error)
+        return error is not None
+
+    async def _connection(self) -> LinkLostError:
+        """Have one connection, from its beginning to its end, and return why it ended."""
+        self._lost = LinkLostError("it was left")
+        try:
+            with self._new_scope():
+                async with open_link(self._address, self._token, self._ssl_context) as link:
+                    await self._talk(link)
+        except LinkLostError as exc:
+            return exc
+        return self._lost
+
+    async def _talk(self, link: Link) -> None:
+        around = self._scope
+        with self._new_scope():
+            hello = await self._greeting(link)
+            exchange = self.book.attach(hello.limits)
+            self.is_connected = True
+            self._opened.set()
+            logger.info("connected to %s", self._address)
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._write, link, exchange, Pace(hello.limits.messages_per_second))
+                await self._read(link, exchange, max(SILENCES * hello.heartbeat, LEAST_SILENCE))
+        self._scope = around
+        if self._is_leaving:
+            await link.say_farewell()
+
+    async def _greeting(self, link: Link) -> Hello:
+        reply = _decode(await link.receive(OPENING_LIMIT))
+        if not isinstance(reply, Hello) or reply.proto != PROTOCOL:
+            raise LinkLostError(f"{self._address} does not speak {PROTOCOL}", is_final=True)
+        return reply
+
+    async def _read(self, link: Link, exchange: Exchange, silence: float) -> None:
+        while True:
+            data = await link.receive(silence)
+            if (reply := _decode(data, exchange)) is not None:
+                exchange.take(reply, len(data), trio.current_time())
+            if exchange.has_progressed:
+                self._backoff.reset()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _write(self, link: Link, exchange: Exchange, pace: Pace) -> None:
+        try:
+            while True:
+                self._bell = trio.Event()
+                while (text := exchange.next_text(trio.current_time())) is not None:
+                    await trio.sleep_until(max(pace.earliest(), trio.current_time()))
+                    pace.note(trio.current_time())
+                    await link.send(text)
+                with trio.CancelScope(deadline=inf if exchange.next_time is None else exchange.next_time):
+                    await self._bell.wait()
+        except LinkLostError as exc:
+            self._lost = exc
+            self._scope.cancel()
+
+    def _limit(self, scope: trio.CancelScope) -> None:
+        """Bound how much longer a call may wait, now that the server is away or can't serve; once only."""
+        if scope.deadline == inf:
+            scope.deadline = trio.current_time() + self._outage_limit
+
+    async def _pause(self, lost: LinkLostError) -> None:
+        seconds = self._backoff.next(lost.retry_after)
+        logger.warning("%s: %s; next try in %.1f s", self._address, lost.reason, seconds)
+        with self._new_scope():
+            await trio.sleep(seconds)
+
+    def _new_scope(self) -> trio.CancelScope:
+        """Return a scope for what is to be under way next; it is left at once where the client is leaving."""
+        self._scope = trio.CancelScope()
+        if self._is_leaving:
+            self._scope.cancel()
+        return self._scope
+
+    def _away(self) -> str:
+        return f"{self._address} was away for {self._outage_limit:g} s: {self._reason}"
+
+    def _ring(self) -> None:
+        self._bell.set()
+
+
+def _decode(data: str | bytes, exchange: Exchange | None = None) -> AnyReply | None:
+    """Return a message, or None for one of a kind that came after this client, or that harms what it is about alone."""
+    try:
+        return decode_reply(data)
+    except ProtocolError as exc:
+        if exc.code == ErrorCode.UNKNOWN_TYPE or (exchange is not None and exchange.take_unread(exc)):
+            return None
+        raise LinkLostError(f"the server sent what is no message: {exc}") from None

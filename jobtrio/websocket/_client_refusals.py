@@ -1,0 +1,80 @@
+"""From what a server refuses to the error that the registry would have raised in its place.
+
+Pure. It must not know who asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobtrio._errors import (
+    DuplicateJobError,
+    LaggedError,
+    PayloadError,
+    QueueFullError,
+    StoreUnavailableError,
+    UnknownExecutorError,
+    UnknownJobError,
+)
+from jobtrio.websocket._client_errors import ServerRefusedError, WrongEpochError
+from jobtrio.websocket.protocol import FINAL_CODES, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio.websocket._client_link import LinkLostError
+    from jobtrio.websocket.protocol import Refused
+
+PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+"""The HTTP statuses of a server, or of a proxy before it, that another time may accept the connection."""
+
+
+def error_of(refused: Refused, subject: str) -> Exception:
+    """Return the error that a refusal stands for.
+
+    Args:
+        refused: What the server said.
+        subject: The job's id or the executor's name that it was about.
+    """
+    make = _ERRORS.get(refused.code)
+    return ServerRefusedError(refused.code, refused.message) if make is None else make(refused, subject)
+
+
+def final_error_of(lost: LinkLostError) -> ServerRefusedError | None:
+    """Return the error of a connection that would be lost or refused again, or None where another try may help."""
+    if lost.is_final or lost.code in FINAL_CODES:
+        return ServerRefusedError(str(lost.code or "protocol"), lost.reason)
+    if lost.status is not None and lost.status not in PASSING_STATUSES:
+        return ServerRefusedError(str(lost.status), lost.reason)
+    return None
+
+
+class _NotExposedError(UnknownExecutorError):
+    """As the server sees it: which executors there are is not for clients to know."""
+
+    def __str__(self) -> str:
+        return f"the server exposes no executor called {self.name!r}"
+
+
+class _KeyInUseError(DuplicateJobError):
+    """As the server sees it: which job a key belongs to that this client may not see is not for it to know."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def __str__(self) -> str:
+        return "the key belongs to another job, which this client may not see: give another"
+
+
+_ERRORS: dict[str, Callable[[Refused, str], Exception]] = {
+    ErrorCode.INVALID: lambda refused, _: ValueError(refused.message),
+    ErrorCode.UNKNOWN_JOB: lambda _, subject: UnknownJobError(subject),
+    ErrorCode.UNKNOWN_EXECUTOR: lambda _, subject: _NotExposedError(subject),
+    ErrorCode.FUTURE_CURSOR: lambda refused, _: ValueError(refused.message),
+    ErrorCode.OUTDATED_CURSOR: lambda refused, _: LaggedError(refused.first or 0, refused.last or 0),
+    ErrorCode.WRONG_EPOCH: lambda _, subject: WrongEpochError(subject),
+    ErrorCode.PAYLOAD: lambda refused, _: PayloadError(refused.message),
+    ErrorCode.DUPLICATE_JOB: lambda *_: _KeyInUseError(),
+    ErrorCode.QUEUE_FULL: lambda refused, _: QueueFullError(refused.limit or 0),
+    ErrorCode.UNAVAILABLE: lambda refused, _: StoreUnavailableError(refused.message),
+}

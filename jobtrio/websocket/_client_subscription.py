@@ -1,0 +1,158 @@
+"""A consumer's end of a stream that comes from a server: a channel as in process, over any number of connections.
+
+It owns the waiting, and what a consumer that fell behind is told. It must not know connections.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from jobtrio._checks import check_count
+from jobtrio._errors import LaggedError
+from jobtrio._messages import Gap, Message
+from jobtrio._subscription import BATCH
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from jobtrio._subscription import OnGap
+    from jobtrio.websocket._client_feed import Feed
+
+
+class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
+    """Receives the messages of one job of a server, from where it was placed to the `End`.
+
+    A channel for one consumer, used in ``with``, ``async with`` or neither. A connection that is lost is no end: the
+    stream goes on with the next one, and no message is left out or comes twice. After the `End` it raises
+    `trio.EndOfChannel`.
+
+    Up to 2,048 messages or 1 MiB wait here for a consumer that reads slowly. Beyond that it pauses at the server,
+    which then keeps the rest as it does for everybody, and goes on when half was received; other subscriptions of the
+    client are not held up.
+
+    Attributes:
+        job_id: The job's id.
+        position: The number of the last message that was received.
+    """
+
+    def __init__(self, feed: Feed, idle: trio.lowlevel.ParkingLot, on_gap: OnGap) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._idle = idle  # the feed's changes wake those who wait here, and must not keep this object alive
+        self._feed = feed
+        self._on_gap = on_gap
+        self._unyielded = 0
+        self.job_id: str = feed.job_id
+        self.position: int = 0 if feed.position == "end" else feed.position
+
+    @property
+    def epoch(self) -> str | None:
+        """What the server calls this incarnation of the stream, or None before it has answered.
+
+        With ``position`` it is the place where another client can go on.
+        """
+        return self._feed.epoch
+
+    def receive_nowait(self) -> Message:
+        """Return the next message, without waiting.
+
+        Raises:
+            trio.WouldBlock: None is there yet.
+            trio.EndOfChannel: The `End` was received.
+            trio.ClosedResourceError: This subscription was closed, or its client.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+            JobtrioError: The server can't give this stream: see `receive`.
+        """
+        if not (batch := self._take(1)):
+            raise trio.WouldBlock
+        return batch[0]
+
+    async def receive(self) -> Message:
+        """Return the next message, waiting for it if need be, however long the server is away.
+
+        Raises:
+            trio.EndOfChannel: The `End` was received.
+            trio.ClosedResourceError: This subscription was closed, or its client.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+            UnknownJobError: The server knows no such job, or not any more, or this client may not see it.
+            ValueError: ``after`` is beyond the job's last message.
+            WrongEpochError: The stream is not the one that was begun.
+            ServerRefusedError: The server refuses this client, has no place for another subscription, or sent what
+                can't be true, or can't be read here.
+
+        Cancellation: no message is lost; the next call receives it.
+        """
+        return (await self.receive_batch(1))[0]
+
+    async def receive_batch(self, max: int = BATCH) -> list[Message]:
+        """Return all messages that are there, at least one and at most ``max``, waiting for the first.
+
+        Raises what `receive` raises.
+
+        Cancellation: no message is lost; the next call receives them.
+        """
+        if max is not BATCH:
+            check_count("max", max)
+        if self._unyielded >= BATCH:
+            self._unyielded = 0
+            await trio.lowlevel.checkpoint()
+        while not (batch := self._take(max)):
+            self._unyielded = 0
+            await self._idle.park()
+        self._unyielded += len(batch)
+        return batch
+
+    def close(self) -> None:
+        """Leave. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more."""
+        self._feed.close()
+
+    async def aclose(self) -> None:
+        """Leave, as `close` does. Cancellation: it is closed all the same."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __enter__(self) -> RemoteSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Nobody can read a forgotten one. The collector may run in any thread.
+        feed = getattr(self, "_feed", None)
+        if feed is not None and not feed.is_over:
+            try:
+                self._token.run_sync_soon(feed.close)
+            except trio.RunFinishedError:
+                pass
+
+    def _take(self, most: int) -> list[Message]:
+        """Take what is there, up to ``most`` messages."""
+        feed = self._feed
+        if feed.is_closed:
+            raise trio.ClosedResourceError("this subscription is closed")
+        if feed.is_empty:
+            if feed.error is not None:
+                raise feed.error
+            if feed.is_over:
+                raise trio.EndOfChannel
+            return []
+        if self._on_gap == "raise":
+            return self._take_to_gap(most)
+        return self._noted(feed.pop_many(most))
+
+    def _take_to_gap(self, most: int) -> list[Message]:
+        """Take messages up to a gap; where that comes first, raise it."""
+        first = self._feed.peek()
+        if isinstance(first, Gap):
+            self._noted([self._feed.pop()])
+            raise LaggedError(first.first, first.last)
+        return self._noted(self._feed.pop_many(most, to_gap=True))
+
+    def _noted(self, batch: list[Message]) -> list[Message]:
+        last = batch[-1]
+        self.position = last.last if isinstance(last, Gap) else last.seq
+        return batch

@@ -1,0 +1,255 @@
+"""What a principal may do with the registry: finding, submitting and cancelling jobs, as far as it is allowed to.
+
+It owns what may be seen of which job, and by which code a failure is told. It must not know connections.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._errors import (
+    DuplicateJobError,
+    PayloadError,
+    QueueFullError,
+    StoreError,
+    UnknownExecutorError,
+    UnknownJobError,
+)
+from jobtrio._policies import JobPriority
+from jobtrio._submission import DEFAULT_QUEUE, JobSpec
+from jobtrio.websocket._codes import ErrorCode
+from jobtrio.websocket._replies import Refused
+from jobtrio.websocket._translation import wire_record
+from jobtrio.websocket._values import value_json
+
+if TYPE_CHECKING:
+    from jobtrio._job import Job
+    from jobtrio._records import JobRecord
+    from jobtrio._registry import JobRegistry
+    from jobtrio.websocket._gatekeeper import Action, Gatekeeper
+    from jobtrio.websocket._replies import WireRecord
+    from jobtrio.websocket._requests import Find, MessageId, Submit
+
+FIRST_PAGE = 16
+PAGE = 250
+"""Records that are looked through at once for those that may be seen: at first, and at most.
+
+A store reads all of them at once, with payloads and results: there are more of them only where those are small.
+"""
+
+PAGE_BYTES = 1024 * 1024
+"""After so many bytes of payloads and results a page ends early; the next one goes on."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+    """Something is refused.
+
+    Attributes:
+        code: By which code to say so.
+        message: Why.
+        limit: The limit that is reached, where that is why.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, limit: int | None = None) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.limit = limit
+
+    def reply(self, id: MessageId | None) -> Refused:
+        """Return what to answer to the request ``id``."""
+        return Refused(id=id, code=self.code, message=self.message, limit=self.limit)
+
+
+def refusal_of(exc: Exception) -> Refusal | None:
+    """Return how to tell a client of an exception; None for one that is a fault of jobtrio's own."""
+    match exc:
+        case Refusal():
+            return exc
+        case UnknownJobError():
+            return Refusal(ErrorCode.UNKNOWN_JOB, str(exc))
+        case UnknownExecutorError():  # without the names that are known
+            return Refusal(ErrorCode.UNKNOWN_EXECUTOR, f"no executor {exc.name!r} can be submitted to")
+        case PayloadError():
+            return Refusal(ErrorCode.PAYLOAD, str(exc))
+        case DuplicateJobError():
+            return Refusal(ErrorCode.DUPLICATE_JOB, str(exc))
+        case QueueFullError():
+            return Refusal(ErrorCode.QUEUE_FULL, str(exc), exc.limit)
+        case StoreError():
+            return Refusal(ErrorCode.UNAVAILABLE, "the store is away; try again")
+        case trio.ClosedResourceError():
+            return Refusal(ErrorCode.UNAVAILABLE, "the server is shutting down")
+        case ValueError() | TypeError():
+            return Refusal(ErrorCode.INVALID, str(exc))
+    return None
+
+
+class Desk:
+    """Serves one principal.
+
+    Args:
+        registry: The jobs.
+        gatekeeper: Says what the principal may do.
+        principal: The principal.
+    """
+
+    def __init__(self, registry: JobRegistry, gatekeeper: Gatekeeper, principal: Any) -> None:
+        self._registry = registry
+        self._gatekeeper = gatekeeper
+        self._principal = principal
+
+    async def allows(self, action: Action, record: JobRecord | JobSpec) -> bool:
+        """Tell whether the principal may do something. Cancellation: nothing has changed."""
+        return await self._gatekeeper.allows(self._principal, action, record)
+
+    async def find_job(self, job_id: str, action: Action) -> Job:
+        """Return a job that the principal may do something to.
+
+        Raises:
+            UnknownJobError: There is none, or it may not even be seen.
+            Refusal: It may be seen, but not that be done to it.
+            StoreError: The store can't be asked.
+
+        Cancellation: nothing has changed.
+        """
+        if not job_id.isprintable() or "\0" in job_id:
+            raise UnknownJobError(job_id)  # no job has such an id, and not every store can be asked for it
+        job = await self._registry.get(job_id)
+        if await self.allows(action, job.record):
+            return job
+        if action != "get" and await self.allows("get", job.record):
+            raise Refusal(ErrorCode.FORBIDDEN, f"you may not {action} this job")
+        raise UnknownJobError(job_id)
+
+    async def get(self, job_id: str) -> WireRecord:
+        """Return a job's record, as far as the principal may see it. Raises what `find_job` raises."""
+        return await self._wired((await self.find_job(job_id, "get")).record)
+
+    async def find(self, request: Find) -> list[WireRecord]:
+        """Return the records that match and may be seen, the oldest first: fewer than the limit where they are large.
+
+        Only an empty page is the last.
+
+        Raises:
+            UnknownJobError: The job that the page is to follow may not be seen or is not kept.
+            Refusal: Too many jobs were removed meanwhile.
+
+        Cancellation: nothing has changed.
+        """
+        after = request.after
+        if after is not None:
+            await self.find_job(after, "find")
+        found: list[WireRecord] = []
+        size = 0
+        limit = FIRST_PAGE
+        page = await self._page(request, after, limit)
+        is_last = len(page) < limit
+        while True:
+            for record in page:
+                if await self.allows("find", record):
+                    found.append(await self._wired(record))
+                    size += _size(record)
+                    if len(found) == request.limit or size >= PAGE_BYTES:
+                        return found
+            if is_last:
+                return found
+            limit = min(4 * limit, PAGE) if _is_small(page) else FIRST_PAGE
+            page, is_last = await self._page_behind(request, page, limit)
+
+    async def _page(self, request: Find, after: str | None, limit: int) -> list[JobRecord]:
+        return await self._registry.find(state=request.state, tags=request.tags, limit=limit, after=after)
+
+    async def _page_behind(self, request: Find, page: list[JobRecord], limit: int) -> tuple[list[JobRecord], bool]:
+        """Return what follows a page, behind the last of its jobs that is still kept, and whether nothing follows that.
+
+        Raises:
+            Refusal: None of them is.
+        """
+        known = {record.id for record in page}
+        for record in reversed(page):
+            try:
+                behind = await self._page(request, record.id, limit)
+            except UnknownJobError:  # removed meanwhile; its id is not for the client
+                continue
+            return [each for each in behind if each.id not in known], len(behind) < limit
+        raise Refusal(ErrorCode.UNAVAILABLE, "the jobs were removed while they were looked through; try again")
+
+    async def cancel(self, job_id: str, reason: str | None, grace: float) -> bool:
+        """Ask a job to end; tell whether it lived. Raises what `find_job` raises.
+
+        Cancellation: the request may have been made.
+        """
+        if self._gatekeeper.is_open:
+            raise Refusal(ErrorCode.FORBIDDEN, "without authentication, no job can be cancelled")
+        job = await self.find_job(job_id, "cancel")
+        return await job.cancel(reason, grace=grace)
+
+    async def submit(self, request: Submit) -> Job:
+        """Submit a job.
+
+        Raises:
+            Refusal: It may not be submitted, or its key belongs to another job, which may not be seen.
+            JobtrioError, ValueError, TypeError: The registry refuses it.
+
+        Cancellation: it may have been submitted.
+        """
+        if self._gatekeeper.is_open:
+            raise Refusal(ErrorCode.FORBIDDEN, "without authentication, no job can be submitted")
+        if not self._registry.executors.get(request.executor).expose:
+            raise UnknownExecutorError(request.executor)
+        spec = _spec(request)
+        if not await self.allows("submit", spec):
+            raise Refusal(ErrorCode.FORBIDDEN, "you may not submit this job")
+        [job] = await self._registry.submit_many([spec])
+        if request.key is not None and not _is_asked_for(job.record, spec) and not await self.allows("get", job.record):
+            raise Refusal(ErrorCode.DUPLICATE_JOB, "the key belongs to another job")
+        return job
+
+    async def _wired(self, record: JobRecord) -> WireRecord:
+        shows = record.error is not None and await self.allows("traceback", record)
+        return wire_record(record, shows)
+
+
+def _size(record: JobRecord) -> int:
+    """Return about how many bytes a record takes."""
+    return sum(len(value_json(value)) for value in (record.payload, record.metadata, record.result))
+
+
+def _is_small(page: list[JobRecord]) -> bool:
+    """Tell whether there may be as many records at once as `PAGE` says, where they are like these."""
+    size = 0
+    for record in page:
+        size += _size(record)
+        if size > PAGE_BYTES * len(page) // PAGE:
+            return False
+    return True
+
+
+def _is_asked_for(record: JobRecord, spec: JobSpec) -> bool:
+    """Tell whether a job is what was asked for: the new one, or the one of an earlier try whose answer was lost.
+
+    Who may submit and not look must be told of it, as on the first try.
+    """
+    same = (record.executor, record.tags) == (spec.executor, spec.tags or {})
+    return same and all(
+        value_json(kept) == value_json(given)
+        for kept, given in ((record.payload, spec.payload), (record.metadata, spec.metadata or {}))
+    )
+
+
+def _spec(request: Submit) -> JobSpec:
+    return JobSpec(
+        request.executor,
+        request.payload,
+        key=request.key,
+        queue=DEFAULT_QUEUE if request.queue is None else request.queue,
+        priority=JobPriority[request.priority],
+        time_limit=request.time_limit,
+        delay=request.delay,
+        expires_in=request.expires_in,
+        tags=request.tags,
+        metadata=request.metadata,
+    )

@@ -1,0 +1,233 @@
+"""One subscription of a connection: takes what is pending and sends it, in as few messages as may be.
+
+It owns what a client is told of a stream: batches, gaps, the ending, and why a stream can't go on. It must not know
+what else the connection does.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import attrs
+import trio
+
+from jobtrio._messages import End, Gap
+from jobtrio.websocket._batches import plain_texts, replies
+from jobtrio.websocket._codes import ErrorCode
+from jobtrio.websocket._replies import Refused, Subscribed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobtrio._job import Job
+    from jobtrio._messages import Message
+    from jobtrio._records import JobRecord, Outcome
+    from jobtrio._subscription import Subscription
+    from jobtrio.websocket._limits import Limits
+    from jobtrio.websocket._requests import MessageId, OnGap
+    from jobtrio.websocket.session import Session
+
+Ending: TypeAlias = "Outcome | ErrorCode"
+"""How a feed ended: with the job's outcome, or because it can't go on."""
+
+
+class CursorError(Exception):
+    """A subscription can't begin where it was asked to.
+
+    Attributes:
+        refusal: What to tell the client.
+    """
+
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
+@attrs.frozen
+class Start:
+    """Where a subscription is to begin.
+
+    Attributes:
+        after: The number of the last message that is not wanted, or "end".
+        epoch: The epoch that this number is of; None for any.
+        on_gap: What to do about messages no longer kept.
+    """
+
+    after: int | Literal["end"]
+    epoch: str | None
+    on_gap: OnGap
+
+
+def epoch_of(record: JobRecord) -> str:
+    """Return what names the incarnation of a job's stream: the same in every process, another for another job."""
+    made = f"{record.id}\n{record.created_at.isoformat(timespec='microseconds')}"
+    return blake2b(made.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+class Feed:
+    """A client's place in one job's stream.
+
+    Args:
+        job: The job.
+        subscription: Its stream, with gaps as messages.
+        sub: The subscription's number; None on a tail.
+        on_gap: What the client wants done about gaps.
+        tracebacks: Whether the client may see tracebacks.
+        plain: Whether it is sent nothing but the tokens' text.
+
+    Attributes:
+        job: The job.
+        last: The number of the last message that was sent.
+        is_closed: Whether nothing more is sent.
+        tracebacks: Whether the client may see tracebacks, from now on.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        subscription: Subscription,
+        *,
+        sub: int | None,
+        on_gap: OnGap,
+        tracebacks: bool,
+        plain: bool = False,
+    ) -> None:
+        self.job: Job = job
+        self.last: int = subscription.position
+        self.is_closed: bool = False
+        self._subscription = subscription
+        self._sub = sub
+        self._stops_at_gaps = plain or on_gap == "raise"
+        self.tracebacks: bool = tracebacks
+        self._plain = plain
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self.is_closed = True
+        self._subscription.close()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def run(self, session: Session) -> Ending | None:
+        """Send the job's messages until its end; return how it ended, or None once it is closed.
+
+        Cancellation: no message is cut in half.
+        """
+        while True:
+            try:
+                batch = await self._subscription.receive_batch()
+            except trio.ClosedResourceError:
+                return None
+            except trio.BrokenResourceError as exc:
+                return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
+            except ValueError as exc:
+                return await self._give_up(session, ErrorCode.FUTURE_CURSOR, str(exc))
+            await self._pass_on(session, batch)
+            if self.is_closed:
+                return None
+            match batch[-1]:
+                case End(outcome=outcome):
+                    return outcome
+                case Gap() as gap if self._stops_at_gaps:
+                    return await self._give_up_at(session, gap)
+            await session.next_flush()
+
+    async def _pass_on(self, session: Session, batch: list[Message]) -> None:
+        """Send a batch with all that has come since; a gap is the last of it."""
+        async with session.outbox as has_waited:
+            if has_waited:
+                self._top_up(batch, session.terms.limits.batch_items)
+            last = batch[-1]
+            shown = batch[:-1] if self._stops_at_gaps and isinstance(last, Gap) else batch
+            for text in self._texts(shown, session.terms.limits):
+                if self.is_closed:  # meanwhile, by an unsubscribe that waits for the outbox
+                    return
+                await session.send(text)
+        self.last = last.last if isinstance(last, Gap) else last.seq
+
+    def _top_up(self, batch: list[Message], most: int) -> None:
+        """Take what has come while others were sending."""
+        try:
+            while len(batch) < most and not isinstance(batch[-1], Gap | End):
+                batch.append(self._subscription.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+            pass  # the next receive says it again
+
+    def _texts(self, messages: list[Message], limits: Limits) -> Iterator[str]:
+        if self._plain:
+            return plain_texts(messages, items=limits.batch_items, size=limits.batch_bytes)
+        return replies(
+            messages,
+            sub=self._sub,
+            tracebacks=self.tracebacks,
+            items=limits.batch_items,
+            size=limits.batch_bytes,
+        )
+
+    async def _give_up_at(self, session: Session, gap: Gap) -> Ending:
+        message = f"messages {gap.first} to {gap.last} are no longer kept"
+        code = ErrorCode.OUTDATED_CURSOR
+        return await self._give_up(session, code, message, first=gap.first, last=gap.last)
+
+    async def _give_up(
+        self, session: Session, code: ErrorCode, message: str, *, first: int | None = None, last: int | None = None
+    ) -> Ending:
+        refusal = Refused(sub=self._sub, code=code, message=message, first=first, last=last)
+        if not self._plain:
+            await session.say(refusal)
+        return code
+
+
+async def open_feed(
+    job: Job,
+    start: Start,
+    *,
+    sub: int | None,
+    tracebacks: bool,
+    plain: bool = False,
+    id: MessageId | None = None,
+) -> tuple[Feed, Subscribed]:
+    """Return a job's feed from where it is to begin, and what to answer. The job is known and may be seen.
+
+    Raises:
+        CursorError: There is no such place.
+        StoreUnavailableError: The store was away too long.
+
+    Cancellation: nothing has changed.
+    """
+    epoch = epoch_of(job.record)
+    if start.epoch is not None and start.epoch != epoch:
+        message = "the job's stream is another one than the cursor is of: begin from 0"
+        raise CursorError(Refused(id=id, code=ErrorCode.WRONG_EPOCH, message=message, epoch=epoch))
+    span = await job.span()
+    first, last = span.first, span.last
+    # From here on nothing waits: what is answered is what the subscription begins with.
+    after = last if start.after == "end" else start.after
+    if after > last:
+        message = f"after must be the number of a message so far, 0 to {last}; got {after}"
+        raise CursorError(Refused(id=id, code=ErrorCode.FUTURE_CURSOR, message=message, last=last))
+    if after < first - 1 and start.on_gap == "raise":
+        message = f"messages {after + 1} to {first - 1} are no longer kept"
+        raise CursorError(
+            Refused(id=id, code=ErrorCode.OUTDATED_CURSOR, message=message, first=after + 1, last=first - 1)
+        )
+    if span.is_complete and after == last:
+        after = last - 1  # the end once more
+    subscription = job.subscribe(after, on_gap="yield", stored=True)
+    feed = Feed(job, subscription, sub=sub, on_gap=start.on_gap, tracebacks=tracebacks, plain=plain)
+    answer = Subscribed(
+        id=id,
+        sub=sub,
+        job=job.id,
+        epoch=epoch,
+        state=job.record.state,
+        attempt=job.record.attempt,
+        first=first,
+        last=last,
+    )
+    return feed, answer

@@ -1,0 +1,262 @@
+"""trio-websocket behind a guard: what it gets to see of a client, how long it may take, and how it ends.
+
+The library ends its reader by an exception that no caller can catch when a client does certain things, buffers without
+bound before it accepts, and leaves half a frame when a send is cancelled. All of that is dealt with here. It must not
+know what is spoken.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+import trio_websocket
+from wsproto.utilities import LocalProtocolError
+
+from jobtrio.websocket._frames import text_frame
+from jobtrio.websocket._replies import PROTOCOL
+from jobtrio.websocket.session import PeerGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio.websocket._codes import CloseCode
+    from jobtrio.websocket._frames import FrameGate
+    from jobtrio.websocket._head import Head
+    from jobtrio.websocket._limits import Limits
+
+
+PIECE = 16 * 1024
+"""Bytes for each of which a client has its time to read."""
+
+WAITED = 1.0
+"""Seconds after which a frame is not out yet because the client is slow; before, the system may have taken it."""
+
+
+class GuardedStream(trio.abc.Stream):
+    """A client's bytes as the library gets to see them: a plain request, and then frames that passed the gate.
+
+    Args:
+        stream: The client.
+        socket: The socket under it where its bytes go out as they are, None where they don't.
+        request: What stands for the client's request, which was read already.
+        gate: Looks at the frames.
+        time_limit: Seconds for which the client may read nothing of what is sent.
+        on_verdict: Called once when the gate lets nothing more pass.
+        abort: Ends the client's connection at once, without a word; is told why.
+
+    Attributes:
+        accepted: To be set when the library has answered the request; nothing is read of the client before.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        socket: trio.socket.SocketType | None,
+        request: bytes,
+        gate: FrameGate,
+        *,
+        time_limit: float,
+        on_verdict: Callable[[CloseCode], None],
+        abort: Callable[[str], None],
+    ) -> None:
+        self.accepted: trio.Event = trio.Event()
+        self._heard_at = trio.current_time()
+        self._is_reading = False
+        self._stream = stream
+        self._socket = socket
+        self._sending = trio.StrictFIFOLock()
+        self._request = request
+        self._gate = gate
+        self._time_limit = time_limit
+        self._on_verdict: Callable[[CloseCode], None] | None = on_verdict
+        self._abort = abort
+
+    @property
+    def heard_at(self) -> float:
+        """When the client last sent anything, or read what it had to be waited for.
+
+        It is now while the library has enough to deal with, and does not read.
+        """
+        return self._heard_at if self._is_reading else trio.current_time()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes, of one frame at most. Cancellation: none is lost."""
+        if self._request:
+            request, self._request = self._request, b""
+            return request
+        await self.accepted.wait()
+        while not (piece := self._gate.take()):
+            self._tell_verdict()
+            self._is_reading = True
+            try:
+                data = await self._stream.receive_some(max_bytes)
+            finally:
+                self._is_reading = False
+            if not data:
+                return b""
+            self._heard_at = trio.current_time()
+            self._gate.feed(data)
+        return piece
+
+    def _tell_verdict(self) -> None:
+        if self._gate.verdict is not None and self._on_verdict is not None:
+            tell, self._on_verdict = self._on_verdict, None
+            tell(self._gate.verdict)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes: a whole frame, whatever happens to the task, or the connection is cut off.
+
+        Raises:
+            trio.BrokenResourceError: The client has left, or did not read for too long.
+
+        Cancellation: they are sent all the same, or not at all; the client has one time limit for what is left.
+        """
+        sent = 0
+        if self._sending.locked():
+            await self._sending.acquire()
+        else:
+            sent = self._send_nowait(data)
+            if sent == len(data):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            self._sending.acquire_nowait()
+        try:
+            await self._send_rest(memoryview(data)[sent:])
+        finally:
+            self._sending.release()
+
+    async def _send_rest(self, data: memoryview) -> None:
+        """Send bytes piece by piece, so that a slow client has its time for each, however large the frame is."""
+        start, deadline = trio.current_time(), inf
+        for at in range(0, len(data), PIECE):
+            if trio.current_effective_deadline() > -inf or deadline == inf:
+                deadline = trio.current_time() + self._time_limit
+            # A cancelled send would leave half a frame. Bounded by the time limit, after which the stream is of no use.
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+                await self._stream.send_all(data[at : at + PIECE])
+            if scope.cancelled_caught:
+                self._abort("too slow")
+                raise trio.BrokenResourceError("the client did not read for too long")
+            now = trio.current_time()
+            if now - start > WAITED:
+                self._heard_at = now
+
+    def _send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the socket takes at once: nearly always all, at a third of the cost."""
+        if self._socket is None:
+            return 0
+        try:
+            return os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from None
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room. Cancellation: nothing has changed."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the stream. Cancellation: it is closed all the same."""
+        await self._stream.aclose()
+
+
+class GuardedConnection:
+    """An open WebSocket: a session's `Transport`.
+
+    Args:
+        connection: The library's connection.
+        stream: What it reads.
+        gate: Looks at the client's frames.
+        limits: How long the client may take.
+        abort: Ends the client's connection at once, without a word; is told why.
+    """
+
+    def __init__(
+        self,
+        connection: trio_websocket.WebSocketConnection,
+        stream: GuardedStream,
+        gate: FrameGate,
+        limits: Limits,
+        abort: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._gate = gate
+        self._limits = limits
+        self._abort = abort
+
+    async def receive(self) -> str | bytes:
+        """Return the client's next message. Cancellation: no message is lost.
+
+        Raises:
+            PeerGone: None follows.
+        """
+        try:
+            return await self._connection.get_message()
+        except trio_websocket.ConnectionClosed:
+            raise PeerGone from None
+
+    async def send(self, text: str) -> None:
+        """Send a message.
+
+        Raises:
+            PeerGone: It can't be sent, or the client did not read for too long.
+
+        Cancellation: it is sent whole or not at all.
+        """
+        if self._gate.is_closing or self._connection.closed:
+            raise PeerGone
+        try:
+            await self._stream.send_all(text_frame(text.encode()))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise PeerGone from None
+
+    async def watch_pulse(self) -> None:
+        """Ask for a sign of life after each silence; cut the client off that gives none.
+
+        Cancellation: the connection is of no further use.
+        """
+        while True:
+            await trio.sleep_until(self._stream.heard_at + self._limits.heartbeat)
+            if trio.current_time() < self._stream.heard_at + self._limits.heartbeat:
+                continue
+            with trio.move_on_after(self._limits.send) as scope:
+                try:
+                    await self._connection.ping()
+                except (trio_websocket.ConnectionClosed, LocalProtocolError):
+                    return
+            if scope.cancelled_caught and trio.current_time() >= self._stream.heard_at + self._limits.send:
+                self._abort("silent")
+                return
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection, and wait for the client to agree, within `Limits.closing`.
+
+        Cancellation: it is closed within that time.
+        """
+        self._gate.is_closing = True  # the library's reader does not survive a ping from now on
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.closing):
+            with suppress(trio_websocket.ConnectionClosed, LocalProtocolError):
+                await self._connection.aclose(code, reason)
+
+
+async def accept(
+    nursery: trio.Nursery, stream: GuardedStream, head: Head, limits: Limits
+) -> trio_websocket.WebSocketConnection:
+    """Let the library answer a request that was checked; its reader runs in ``nursery``.
+
+    Cancellation: the stream is of no further use.
+    """
+    request = await trio_websocket.wrap_server_stream(
+        nursery,
+        stream,
+        max_message_size=limits.message_bytes,  # never reached: the gate counts bytes
+    )
+    connection = await request.accept(subprotocol=PROTOCOL if head.speaks else None)
+    stream.accepted.set()
+    return connection

@@ -1,0 +1,346 @@
+"""What a server says: one struct for each type of message.
+
+It owns the fields. Answers carry the ``id`` of their request, messages of a job's stream the ``sub`` of their
+subscription; on a tail neither appears. It must not know when each is sent.
+"""
+
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from jobtrio._records import ErrorKind
+from jobtrio._state import JobState
+from jobtrio.websocket._requests import MessageId, PriorityName
+
+PROTOCOL: str = "jobtrio.v1"
+"""The protocol's name, and the subprotocol's."""
+
+
+class Reply(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, frozen=True):
+    """Any message of a server."""
+
+
+class HelloLimits(msgspec.Struct, kw_only=True, frozen=True):
+    """What a client has to keep to.
+
+    Attributes:
+        message_bytes: The size of a message.
+        subscriptions: Subscriptions at once.
+        messages_per_second: Messages a second.
+    """
+
+    message_bytes: int
+    subscriptions: int
+    messages_per_second: float
+
+
+class Hello(Reply, tag="hello", kw_only=True, frozen=True):
+    """The first message of a multiplexed connection.
+
+    Attributes:
+        proto: The protocol's name.
+        heartbeat: Seconds of silence after which a `Heartbeat` comes.
+        limits: What to keep to.
+    """
+
+    proto: str
+    heartbeat: float
+    limits: HelloLimits
+
+
+class Ok(Reply, tag="ok", kw_only=True, frozen=True):
+    """It was done.
+
+    Attributes:
+        id: The request's.
+        cancelled: Answering `Cancel`: whether the job lived and will end cancelled.
+    """
+
+    id: MessageId | None = None
+    cancelled: bool | None = None
+
+
+class Pong(Reply, tag="pong", kw_only=True, frozen=True):
+    """A sign of life.
+
+    Attributes:
+        id: The request's.
+    """
+
+    id: MessageId | None = None
+
+
+class Submitted(Reply, tag="submitted", kw_only=True, frozen=True):
+    """The job was accepted.
+
+    Attributes:
+        id: The request's.
+        job: The job's id.
+        sub: The subscription's number, where one was asked for and the client may watch the job.
+        epoch: The epoch of its stream, where there is a subscription.
+    """
+
+    id: MessageId | None = None
+    job: str
+    sub: int | None = None
+    epoch: str | None = None
+
+
+class Subscribed(Reply, tag="subscribed", kw_only=True, frozen=True):
+    """A subscription begins.
+
+    Attributes:
+        id: The request's.
+        sub: The subscription's number.
+        job: The job's id.
+        epoch: Names the incarnation of the job's stream; give it back with ``after``.
+        state: The job's state.
+        attempt: The current or last attempt; 0 before the first.
+        first: The number of the oldest message that is kept.
+        last: The number of the last message so far; 0 before the first.
+    """
+
+    id: MessageId | None = None
+    sub: int | None = None
+    job: str
+    epoch: str
+    state: JobState
+    attempt: int
+    first: int
+    last: int
+
+
+class StreamReply(Reply, kw_only=True, frozen=True):
+    """A message of a job's stream.
+
+    Attributes:
+        sub: The subscription's number.
+    """
+
+    sub: int | None = None
+
+
+class Events(StreamReply, tag="events", kw_only=True, frozen=True):
+    """Tokens of one attempt, in order.
+
+    Attributes:
+        seq: The first one's number; the others follow without holes.
+        attempt: The attempt that sent them.
+        items: Their values.
+    """
+
+    seq: int
+    attempt: int
+    items: list[Any]
+
+
+class ProgressMade(StreamReply, tag="progress", kw_only=True, frozen=True):
+    """How far an attempt is.
+
+    Attributes:
+        seq: The message's number.
+        attempt: The attempt.
+        done: How much is done.
+        total: How much there is to do, if known.
+        note: A remark.
+    """
+
+    seq: int
+    attempt: int
+    done: float
+    total: float | None
+    note: str | None
+
+
+class WireError(msgspec.Struct, kw_only=True, frozen=True):
+    """Why an attempt failed.
+
+    Attributes:
+        kind: What kind of failure it is.
+        type: The exception's class.
+        message: The exception's text.
+        traceback: The formatted traceback, for those who may see it, or "".
+    """
+
+    kind: ErrorKind
+    type: str
+    message: str
+    traceback: str
+
+
+class Restarted(StreamReply, tag="restart", kw_only=True, frozen=True):
+    """An attempt failed and another follows.
+
+    Attributes:
+        seq: The message's number.
+        attempt: The attempt that failed.
+        error: Why.
+        delay: Seconds until the next attempt may start.
+    """
+
+    seq: int
+    attempt: int
+    error: WireError
+    delay: float
+
+
+class GapFound(StreamReply, tag="gap", kw_only=True, frozen=True):
+    """Messages that are no longer kept.
+
+    Attributes:
+        first: The number of the first one that is gone.
+        last: The number of the last one that is gone.
+    """
+
+    first: int
+    last: int
+
+
+class WireCompleted(msgspec.Struct, tag_field="type", tag="completed", kw_only=True, frozen=True):
+    """The executor returned.
+
+    Attributes:
+        result: What it returned.
+    """
+
+    result: Any
+
+
+class WireFailed(msgspec.Struct, tag_field="type", tag="failed", kw_only=True, frozen=True):
+    """The job failed.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: WireError
+
+
+class WireCancelled(msgspec.Struct, tag_field="type", tag="cancelled", kw_only=True, frozen=True):
+    """The job was cancelled.
+
+    Attributes:
+        reason: Why, or None.
+    """
+
+    reason: str | None
+
+
+WireOutcome: TypeAlias = WireCompleted | WireFailed | WireCancelled
+
+
+class Ended(StreamReply, tag="end", kw_only=True, frozen=True):
+    """The job's ending: the last message of a subscription.
+
+    Attributes:
+        seq: The message's number.
+        outcome: How the job ended.
+    """
+
+    seq: int
+    outcome: WireOutcome
+
+
+class WireRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """A job's record: the fields of `jobtrio.JobRecord`; times in UTC, the priority by name."""
+
+    id: str
+    executor: str | None
+    payload: Any
+    queue: str
+    priority: PriorityName
+    tags: dict[str, str]
+    metadata: Any
+    key: str | None
+    state: JobState
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    run_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration: float | None
+    worker: str | None
+    cancel_requested_at: datetime | None
+    cancel_reason: str | None
+    error: WireError | None
+    result: Any
+
+
+class JobFound(Reply, tag="job", kw_only=True, frozen=True):
+    """A job's record.
+
+    Attributes:
+        id: The request's.
+        job: The record.
+    """
+
+    id: MessageId | None = None
+    job: WireRecord
+
+
+class JobsFound(Reply, tag="jobs", kw_only=True, frozen=True):
+    """The records of jobs, the oldest first.
+
+    Attributes:
+        id: The request's.
+        jobs: The records.
+    """
+
+    id: MessageId | None = None
+    jobs: list[WireRecord]
+
+
+class Heartbeat(Reply, tag="heartbeat", kw_only=True, frozen=True):
+    """A sign of life after silence.
+
+    Attributes:
+        last: The number of the last message sent, by subscription; on a tail, that number alone.
+    """
+
+    last: dict[str, int] | int
+
+
+class Refused(Reply, tag="error", kw_only=True, frozen=True):
+    """A request was refused, or a subscription can't go on.
+
+    Attributes:
+        id: The request's, where it had a usable one.
+        sub: The subscription that ends with this, where it is about one.
+        code: An `ErrorCode`; a text, so that a client can live with codes that came after it.
+        message: What is wrong, for people.
+        first: With ``outdated_cursor``: the number of the first message that is gone.
+        last: With ``outdated_cursor``: the number of the last message that is gone. With ``future_cursor``: the
+            number of the last message so far.
+        epoch: With ``wrong_epoch``: the job's epoch.
+        limit: With ``queue_full`` and ``too_many_subscriptions``: how many there may be.
+    """
+
+    id: MessageId | None = None
+    sub: int | None = None
+    code: str
+    message: str
+    first: int | None = None
+    last: int | None = None
+    epoch: str | None = None
+    limit: int | None = None
+
+
+AnyReply: TypeAlias = (
+    Hello
+    | Ok
+    | Pong
+    | Submitted
+    | Subscribed
+    | Events
+    | ProgressMade
+    | Restarted
+    | GapFound
+    | Ended
+    | JobFound
+    | JobsFound
+    | Heartbeat
+    | Refused
+)
+"""Every message that a server may send."""

@@ -1,0 +1,149 @@
+"""What a client may say: one struct for each type of message.
+
+It owns the fields and what their values may be. It must not know what becomes of a request.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from jobtrio._state import JobState
+
+LARGEST: int = 2**63 - 1
+"""The largest whole number that is taken from the wire, but for those inside payloads."""
+
+MessageId: TypeAlias = (
+    Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)] | Annotated[str, msgspec.Meta(max_length=100)]
+)
+"""What names a request in its answer: a whole number, or text of at most 100 characters."""
+
+Cursor: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | Literal["end"]
+"""Where to start: behind the message of this number, or behind all that is there now."""
+
+SubId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+OnGap: TypeAlias = Literal["raise", "yield"]
+PriorityName: TypeAlias = Literal["LOW", "NORMAL", "HIGH", "CRITICAL"]
+
+
+class Request(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, frozen=True):
+    """Any message of a client.
+
+    Attributes:
+        id: Comes back unchanged in the answer.
+    """
+
+    id: MessageId | None = None
+
+
+class Auth(Request, tag="auth", kw_only=True, frozen=True):
+    """Say who one is. Answer: `Ok`.
+
+    Attributes:
+        token: What the server's ``authenticate`` hook is given.
+    """
+
+    token: str
+
+
+class Submit(Request, tag="submit", kw_only=True, frozen=True):
+    """Submit a job. Answer: `Submitted`.
+
+    Attributes:
+        executor: The name of an executor that is exposed.
+        payload: What the executor is given.
+        subscribe: Whether to subscribe to its stream, from the beginning.
+        key: Stands for the job: while that is kept, another submission with this key gets the same job.
+        queue: The queue to wait in; None for the executor's own.
+        priority: The priority's name.
+        time_limit: Seconds an attempt may take; None for the executor's own.
+        delay: Seconds until the earliest start.
+        expires_in: Seconds within which the first attempt has to start.
+        tags: Text by name, to find the job by.
+        metadata: Anything by name.
+    """
+
+    executor: str
+    payload: Any = None
+    subscribe: bool = False
+    key: str | None = None
+    queue: str | None = None
+    priority: PriorityName = "NORMAL"
+    time_limit: float | None = None
+    delay: float | None = None
+    expires_in: float | None = None
+    tags: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Subscribe(Request, tag="subscribe", kw_only=True, frozen=True):
+    """Watch a job. Answer: `Subscribed`, followed by the job's messages.
+
+    Attributes:
+        job: The job's id.
+        after: The number of the last message that is not wanted, or ``"end"``.
+        epoch: The epoch in which ``after`` was seen; None for any.
+        on_gap: What to do about messages no longer kept: ``"raise"`` for an `Error`, ``"yield"`` for a `Gap`.
+    """
+
+    job: str
+    after: Cursor = 0
+    epoch: str | None = None
+    on_gap: OnGap = "raise"
+
+
+class Unsubscribe(Request, tag="unsubscribe", kw_only=True, frozen=True):
+    """Stop watching. Answer: `Ok`, and nothing of that subscription behind it.
+
+    Attributes:
+        sub: The subscription's number.
+    """
+
+    sub: SubId
+
+
+class Cancel(Request, tag="cancel", kw_only=True, frozen=True):
+    """Ask a job to end. Answer: `Ok` with ``cancelled``.
+
+    Attributes:
+        job: The job's id.
+        reason: Why.
+        grace: Seconds between telling the job to stop and cancelling it.
+    """
+
+    job: str
+    reason: str | None = None
+    grace: float = 0.0
+
+
+class Get(Request, tag="get", kw_only=True, frozen=True):
+    """Ask for a job's record. Answer: `JobFound`.
+
+    Attributes:
+        job: The job's id.
+    """
+
+    job: str
+
+
+class Find(Request, tag="find", kw_only=True, frozen=True):
+    """Ask for the records of the jobs that match, the oldest first. Answer: `JobsFound`.
+
+    Attributes:
+        tags: Tags that must all match.
+        state: States, any of which matches; None for all.
+        limit: How many at most; no more than 1,000.
+        after: The id of the last job of the page before.
+    """
+
+    tags: dict[str, str] | None = None
+    state: list[JobState] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    after: str | None = None
+
+
+class Ping(Request, tag="ping", kw_only=True, frozen=True):
+    """Ask for a sign of life. Answer: `Pong`."""
+
+
+AnyRequest: TypeAlias = Auth | Submit | Subscribe | Unsubscribe | Cancel | Get | Find | Ping
+"""Every message that a client may send."""

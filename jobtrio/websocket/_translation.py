@@ -1,0 +1,177 @@
+"""From jobtrio's values to what goes over the wire, and back: messages, outcomes, records.
+
+It owns which field becomes which. Both directions are here, for the server and the client. It must not know
+about connections.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from jobtrio._messages import End, Gap, Progress, Restart, Token
+from jobtrio._policies import JobPriority
+from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord
+from jobtrio.websocket._replies import (
+    Ended,
+    Events,
+    GapFound,
+    ProgressMade,
+    Restarted,
+    WireCancelled,
+    WireCompleted,
+    WireError,
+    WireFailed,
+    WireRecord,
+)
+from jobtrio.websocket._values import clean_text
+
+if TYPE_CHECKING:
+    from jobtrio._messages import Message
+    from jobtrio._records import Outcome
+    from jobtrio.websocket._replies import WireOutcome
+    from jobtrio.websocket._requests import PriorityName
+
+_PRIORITY_NAMES: dict[JobPriority, PriorityName] = {
+    JobPriority.LOW: "LOW",
+    JobPriority.NORMAL: "NORMAL",
+    JobPriority.HIGH: "HIGH",
+    JobPriority.CRITICAL: "CRITICAL",
+}
+
+JobStreamReply: TypeAlias = Events | ProgressMade | Restarted | GapFound | Ended
+"""What carries messages of a job's stream."""
+
+
+def messages_of(reply: JobStreamReply) -> list[Message]:
+    """Return the messages that a reply carries, in order."""
+    match reply:
+        case Events(seq=seq, attempt=attempt, items=items):
+            return [Token(n, attempt, value) for n, value in enumerate(items, seq)]
+        case ProgressMade():
+            return [Progress(reply.seq, reply.attempt, reply.done, reply.total, reply.note)]
+        case Restarted():
+            return [Restart(reply.seq, reply.attempt, error_of(reply.error), reply.delay)]
+        case GapFound():
+            return [Gap(reply.first, reply.last)]
+        case Ended():
+            return [End(reply.seq, outcome_of(reply.outcome))]
+        case _:
+            assert_never(reply)
+
+
+def reply_to(message: Message, sub: int | None = None, *, tracebacks: bool = False) -> JobStreamReply:
+    """Return the reply that carries one message.
+
+    Args:
+        message: The message.
+        sub: The subscription's number; None on a tail.
+        tracebacks: Whether tracebacks may be seen.
+    """
+    match message:
+        case Token(seq, attempt, value):
+            return Events(sub=sub, seq=seq, attempt=attempt, items=[value])
+        case Progress(seq, attempt, done, total, note):
+            note = None if note is None else clean_text(note)
+            return ProgressMade(sub=sub, seq=seq, attempt=attempt, done=done, total=total, note=note)
+        case Restart(seq, attempt, error, delay):
+            return Restarted(sub=sub, seq=seq, attempt=attempt, error=wire_error(error, tracebacks), delay=delay)
+        case Gap(first, last):
+            return GapFound(sub=sub, first=first, last=last)
+        case End(seq, outcome):
+            return Ended(sub=sub, seq=seq, outcome=wire_outcome(outcome, tracebacks))
+        case _:
+            assert_never(message)
+
+
+def wire_outcome(outcome: Outcome, tracebacks: bool) -> WireOutcome:
+    """Return an outcome for the wire."""
+    match outcome:
+        case Completed(result):
+            return WireCompleted(result=result)
+        case Failed(error):
+            return WireFailed(error=wire_error(error, tracebacks))
+        case Cancelled(reason):
+            return WireCancelled(reason=None if reason is None else clean_text(reason))
+        case _:
+            assert_never(outcome)
+
+
+def outcome_of(outcome: WireOutcome) -> Outcome:
+    """Return the outcome that came over the wire."""
+    match outcome:
+        case WireCompleted(result=result):
+            return Completed(result)
+        case WireFailed(error=error):
+            return Failed(error_of(error))
+        case WireCancelled(reason=reason):
+            return Cancelled(reason)
+        case _:
+            assert_never(outcome)
+
+
+def wire_error(error: JobError, tracebacks: bool) -> WireError:
+    """Return an error for the wire, with its traceback or without."""
+    return WireError(
+        kind=error.kind,
+        type=clean_text(error.type),
+        message=clean_text(error.message),
+        traceback=clean_text(error.traceback) if tracebacks else "",
+    )
+
+
+def error_of(error: WireError) -> JobError:
+    """Return the error that came over the wire."""
+    return JobError(error.kind, error.type, error.message, error.traceback)
+
+
+def wire_record(record: JobRecord, tracebacks: bool) -> WireRecord:
+    """Return a record for the wire, with its error's traceback or without."""
+    return WireRecord(
+        id=record.id,
+        executor=record.executor,
+        payload=record.payload,
+        queue=record.queue,
+        priority=_PRIORITY_NAMES[record.priority],
+        tags=record.tags,
+        metadata=record.metadata,
+        key=record.key,
+        state=record.state,
+        attempt=record.attempt,
+        max_attempts=record.max_attempts,
+        created_at=record.created_at,
+        run_at=record.run_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        duration=record.duration,
+        worker=record.worker,
+        cancel_requested_at=record.cancel_requested_at,
+        cancel_reason=None if record.cancel_reason is None else clean_text(record.cancel_reason),
+        error=None if record.error is None else wire_error(record.error, tracebacks),
+        result=record.result,
+    )
+
+
+def record_of(record: WireRecord) -> JobRecord:
+    """Return the record that came over the wire."""
+    return JobRecord(
+        id=record.id,
+        executor=record.executor,
+        payload=record.payload,
+        queue=record.queue,
+        priority=JobPriority[record.priority],
+        tags=record.tags,
+        metadata=record.metadata,
+        key=record.key,
+        state=record.state,
+        attempt=record.attempt,
+        max_attempts=record.max_attempts,
+        created_at=record.created_at,
+        run_at=record.run_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        worker=record.worker,
+        cancel_requested_at=record.cancel_requested_at,
+        cancel_reason=record.cancel_reason,
+        error=None if record.error is None else error_of(record.error),
+        result=record.result,
+    )

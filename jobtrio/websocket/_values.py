@@ -1,0 +1,80 @@
+"""Values of any kind as JSON: as they are where JSON can hold them, else as their `repr`.
+
+It owns what goes over the wire in the place of a payload, a token or a result. It must not know which of them a
+value is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jobtrio._checks import show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REPR_LIMIT = 10_000
+"""Characters of a `repr` that stands for a value; what is longer ends in an ellipsis."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def value_json(value: Any) -> bytes:
+    """Return a value as JSON; one that JSON can't hold as ``{"repr": …}``. It never raises."""
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)
+    try:
+        data = _encode(value)
+        if b"null" in data and not _is_finite(msgspec.to_builtins(value)):
+            return _repr_json(value)
+    except Exception:  # whatever the value's own code raises, or a value that is nested too deeply
+        return _repr_json(value)
+    return data
+
+
+def values_json(values: Sequence[Any]) -> bytes:
+    """Return values as a JSON array; each that JSON can't hold as ``{"repr": …}``. It never raises."""
+    try:
+        data = _encode(values)
+    except Exception:
+        data = None
+    if data is None or b"null" in data:  # a NaN among them would be a null
+        return b"[" + b",".join(map(value_json, values)) + b"]"
+    return data
+
+
+def value_text(value: Any) -> str:
+    """Return ``str(value)`` as text that UTF-8 can hold; its `repr` where that raises."""
+    try:
+        text = value if value.__class__ is str else str(value)
+    except Exception:
+        text = show(value, REPR_LIMIT)
+    return clean_text(text)
+
+
+def clean_text(text: str) -> str:
+    """Return text with the halves of surrogate pairs, which UTF-8 can't hold, as backslash escapes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _repr_json(value: Any) -> bytes:
+    return _encode({"repr": clean_text(show(value, REPR_LIMIT))})
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether plain values hold neither a NaN nor an infinity, which JSON would have as null."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(_is_finite, value.values()))
+        case list() | tuple():
+            return all(map(_is_finite, value))
+    return True

@@ -1,0 +1,291 @@
+"""`open_client`: jobs of a server, as if they were in this process.
+
+It puts the parts together and turns calls into requests. What a connection is, and what becomes of it, is the
+keeper's.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import trio
+
+from jobtrio._checks import (
+    NAME_LIMIT,
+    check_count,
+    check_id,
+    check_metadata,
+    check_name,
+    check_seconds,
+    check_tags,
+    check_text,
+    show,
+)
+from jobtrio._errors import UnknownJobError
+from jobtrio._ids import new_id
+from jobtrio._nursery import open_background_nursery
+from jobtrio._policies import JobPriority, check_priority
+from jobtrio._registry import check_states
+from jobtrio._subscription import check_on_gap
+from jobtrio.websocket._client_address import check_token, parse_url
+from jobtrio.websocket._client_errors import ServerRefusedError
+from jobtrio.websocket._client_feed import Feed
+from jobtrio.websocket._client_job import RemoteJob
+from jobtrio.websocket._client_keeper import Keeper
+from jobtrio.websocket._client_subscription import RemoteSubscription
+from jobtrio.websocket.protocol import Cancel, Find, Get, JobFound, JobsFound, Ok, Submit, Submitted, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from jobtrio._records import JobRecord
+    from jobtrio._state import JobState
+    from jobtrio._subscription import OnGap
+    from jobtrio.websocket._client_feed import Start
+    from jobtrio.websocket._requests import PriorityName
+    from jobtrio.websocket.protocol import AnyReply, AnyRequest
+
+R = TypeVar("R")
+
+MOST_FOUND = 1000
+"""Jobs that the server returns at once, at most."""
+
+
+class JobClient:
+    """Submits, finds, watches and cancels the jobs of a server. Made by `open_client`.
+
+    A call is made again when the connection is lost before its answer came, or when the server can't carry it out now.
+    Nothing is done twice by that: a submission has a key, the caller's or one that is made here.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the server now."""
+        return self._keeper.is_connected
+
+    async def submit(
+        self,
+        executor: str,
+        payload: Any = None,
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        priority: JobPriority = JobPriority.NORMAL,
+        time_limit: float | None = None,
+        delay: float | None = None,
+        expires_in: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> RemoteJob:
+        """Submit a job, once, and return its handle.
+
+        Args:
+            executor: The name of an executor that the server exposes.
+            payload: What the executor is given: what JSON can hold.
+            key: Stands for the job: while that is kept, another submission with this key returns it. None has one
+                made, so that a submission whose answer was lost is not made twice.
+            queue: The queue to wait in; None for the executor's own.
+            priority: Strict between levels, first in first out within one.
+            time_limit: Seconds an attempt may take; None for the executor's own.
+            delay: Seconds from now to the earliest start.
+            expires_in: Seconds from now within which the first attempt has to start; more than the delay.
+            tags: Text by name, to find the job by.
+            metadata: Anything by name that JSON can hold.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it.
+            PayloadError: The payload can't be sent, or is larger than the server takes.
+            UnknownExecutorError: The server exposes no executor of this name.
+            DuplicateJobError: The key belongs to another job, which this client may not see; its ``job_id`` is "".
+            QueueFullError: As many jobs wait for their first start as the server allows.
+            StoreUnavailableError: The server's store was away too long, and the job may have been stored; or the server
+                was shutting down for too long.
+            ServerUnavailableError: The server was away too long. The job may have been accepted.
+            ServerRefusedError: The server does not let this client submit.
+
+        Cancellation: the job may have been accepted.
+        """
+        request = Submit(
+            executor=check_name("executor", executor),
+            payload=payload,
+            key=new_id() if key is None else check_name("key", key),
+            queue=None if queue is None else check_name("queue", queue),
+            priority=cast("PriorityName", check_priority(priority).name),
+            time_limit=None if time_limit is None else check_seconds("time_limit", time_limit, zero=False),
+            delay=None if delay is None else check_seconds("delay", delay),
+            expires_in=None if expires_in is None else check_seconds("expires_in", expires_in, zero=False),
+            tags=check_tags("tags", tags),
+            metadata=check_metadata("metadata", metadata),
+        )
+        return RemoteJob((await self._ask(request, executor, Submitted)).job, self)
+
+    def subscribe(
+        self, job_id: str, after: Start = 0, *, epoch: str | None = None, on_gap: OnGap = "raise"
+    ) -> RemoteSubscription:
+        """Return a channel that receives a job's messages behind number ``after``, up to its `End`.
+
+        Args:
+            job_id: The job.
+            after: The number of the last message that is not wanted; 0 for all that are kept, ``"end"`` for what
+                comes from now on.
+            epoch: The epoch in which ``after`` was seen, where another client saw it.
+            on_gap: What to do about messages no longer kept: ``"raise"`` a `LaggedError`, or ``"yield"`` a `Gap`.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense. What the server finds wrong is raised by receiving.
+        """
+        check_id("job_id", job_id)
+        check_text("job_id", job_id)
+        if after != "end":
+            check_count("after", after, low=0)
+        check_text("epoch", epoch)
+        check_on_gap(on_gap)
+        idle = trio.lowlevel.ParkingLot()
+        book = self._keeper.book
+
+        def changed(feed: Feed) -> None:
+            book.feed_changed(feed)
+            idle.unpark_all()
+
+        feed = Feed(job_id, after, epoch, changed)
+        subscription = RemoteSubscription(feed, idle, on_gap)
+        if len(job_id) > NAME_LIMIT:
+            feed.fail(UnknownJobError(job_id))  # no job has such an id
+        else:
+            book.add_feed(feed)
+        return subscription
+
+    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
+        """Ask a job to end, and return at once; it is gone when its outcome is published.
+
+        Args:
+            job_id: The job.
+            reason: Why; kept in the record and told to every consumer. The first request's reason stays.
+            grace: Seconds between setting the job's ``stopping`` and cancelling it.
+
+        Returns:
+            True if the job was alive: it will end `Cancelled`. False if it has ended, or its ending is decided; where
+            the connection was lost meanwhile, that may be this request's doing.
+
+        Raises:
+            UnknownJobError: The server knows no such job, or this client may not see it.
+            StoreUnavailableError: The server's store was away too long.
+            ServerUnavailableError: The server was away too long. The request may have been made.
+            ServerRefusedError: The server does not let this client cancel.
+
+        Cancellation: the request may have been made.
+        """
+        check_id("job_id", job_id)
+        request = Cancel(job=job_id, reason=check_text("reason", reason), grace=check_seconds("grace", grace))
+        return bool((await self._ask(request, job_id, Ok)).cancelled)
+
+    async def get(self, job_id: str) -> RemoteJob:
+        """Return the handle of a job, with its record.
+
+        Raises:
+            UnknownJobError: The server knows no such job, or this client may not see it.
+            StoreUnavailableError: The server's store was away too long.
+            ServerUnavailableError: The server was away too long.
+            ServerRefusedError: The server does not let this client look.
+
+        Cancellation: nothing has changed.
+        """
+        return RemoteJob(job_id, self, await self.fetch(job_id))
+
+    async def fetch(self, job_id: str) -> JobRecord:
+        """Return a job's record. Raises what `get` raises.
+
+        Cancellation: nothing has changed.
+        """
+        check_id("job_id", job_id)
+        return record_of((await self._ask(Get(job=job_id), job_id, JobFound)).job)
+
+    async def find(
+        self,
+        *,
+        state: JobState | Iterable[JobState] | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobRecord]:
+        """Return the records of the jobs that match and that this client may see, the oldest first.
+
+        Where they are large there are fewer than ``limit``, though more follow: only an empty page is the last.
+
+        Args:
+            state: One state or several; None for any.
+            tags: Tags that must all match.
+            limit: How many at most, 1 to 1,000.
+            after: The id of the last job of the page before.
+
+        Raises:
+            UnknownJobError: ``after`` is not kept (any more).
+            StoreUnavailableError: The server's store was away too long.
+            ServerUnavailableError: The server was away too long.
+            ServerRefusedError: The server does not let this client look.
+
+        Cancellation: nothing has changed.
+        """
+        if check_count("limit", limit) > MOST_FOUND:
+            raise ValueError(f"limit must be a whole number, 1 to {MOST_FOUND}; got {show(limit)}")
+        if after is not None:
+            check_id("after", after)
+        states = check_states(state)
+        request = Find(
+            tags=check_tags("tags", tags), state=None if states is None else sorted(states), limit=limit, after=after
+        )
+        return [record_of(job) for job in (await self._ask(request, after or "", JobsFound)).jobs]
+
+    async def _ask(self, request: AnyRequest, subject: str, answer: type[R]) -> R:
+        reply: AnyReply = await self._keeper.ask(request, subject)
+        if not isinstance(reply, answer):
+            got = type(reply).__name__
+            raise ServerRefusedError("protocol", f"{answer.__name__} was due, and {got} came")
+        return reply
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_client(
+    url: str, *, token: str | None = None, outage_limit: float = 10.0, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[JobClient]:
+    """Connect to a server, and stay connected within the block.
+
+    A connection that is lost is made anew, after a growing pause with jitter, and all subscriptions go on where they
+    were. Subscriptions wait for the server however long it is away.
+
+    Args:
+        url: ``ws://HOST:PORT/ws``, or ``wss://`` for an encrypted connection.
+        token: What the server's ``authenticate`` is given; None for none.
+        outage_limit: Seconds that opening and calls wait for a server that is away, is shutting down, or says that its
+            store is away; inf for no limit.
+        ssl_context: How to encrypt, and whom to trust; None for the system's usual way.
+
+    Raises:
+        TypeError, ValueError: A parameter makes no sense; the error names it.
+        ServerUnavailableError: The server was away too long.
+        ServerRefusedError: The server refuses this client, or is none of jobtrio's. A token is judged behind the
+            handshake: where it is wrong, calls and subscriptions raise this.
+
+    Cancellation: the connection is cut off; what was asked for may have been done.
+    """
+    address = parse_url(url)
+    limit = check_seconds("outage_limit", outage_limit, zero=False, infinite=True)
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext or None; got {show(ssl_context)}")
+    if ssl_context is not None and not address.secure:
+        raise ValueError(f"ssl_context is for wss:// alone; got {show(url)}")
+    keeper = Keeper(address, check_token(token), ssl_context, limit)
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        try:
+            await keeper.wait_opened()
+            yield JobClient(keeper)
+            await keeper.leave()
+        finally:
+            keeper.book.fail(trio.ClosedResourceError("the client is closed"))

@@ -1,0 +1,228 @@
+"""`serve`: the bridge's front, and the connections as a whole.
+
+It owns the accept loop, how many connections there may be, and the order of the end: no new ones, a word to all,
+and within a bound the last one gone. What happens on a connection is `_visit`'s.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._checks import check_count, check_seconds, show
+from jobtrio._registry import JobRegistry
+from jobtrio.websocket._codes import CloseCode
+from jobtrio.websocket._doorway import turn_down
+from jobtrio.websocket._gatekeeper import Gatekeeper
+from jobtrio.websocket._head import HttpRefusal
+from jobtrio.websocket._limits import Limits
+from jobtrio.websocket._listening import open_place
+from jobtrio.websocket._origins import Origins
+from jobtrio.websocket._tally import Tally
+from jobtrio.websocket._visit import House, Visit
+from jobtrio.websocket.protocol import encode_retry_after
+from jobtrio.websocket.session import Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobtrio.websocket._gatekeeper import Authenticate, Authorize
+    from jobtrio.websocket._listening import Place
+    from jobtrio.websocket._tally import ServerStats
+
+LAST_PORT = 65535
+
+
+async def serve(
+    registry: JobRegistry,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    authenticate: Authenticate | None = None,
+    authorize: Authorize | None = None,
+    allowed_origins: Iterable[str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    flush_interval: float = 0.0,
+    ssl_context: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Show a registry's jobs to WebSocket clients, until cancelled or shut down.
+
+    Without ``authenticate`` it listens on this machine's own addresses alone, and lets clients watch, but neither
+    submit nor cancel. Started by ``await nursery.start(serve, …)``, it gives a `Server` once clients can connect.
+
+    Args:
+        registry: The jobs.
+        host: The name or address to listen on, on all addresses that it has; "" for all of this machine.
+        port: The port, up to 65535; 0 for any that is free.
+        authenticate: An async function from a `Handshake` to a principal, which is anything but None and False. These
+            and an exception refuse the client; a `PermissionError` says that it is known and may do nothing here.
+        authorize: An async function from a principal, an action and a `JobRecord` (for ``"submit"`` a `JobSpec`) to a
+            bool. The actions are ``"submit"``, ``"subscribe"``, ``"get"``, ``"find"``, ``"cancel"`` and
+            ``"traceback"``; a job that may not be seen is unknown to the client. Without it everything is allowed
+            but tracebacks. A hook that raises, takes longer than ``limits.handshake``, or returns something still to be
+            awaited refuses.
+        allowed_origins: Origins of web pages that may connect, besides those of the address listened on; ``"null"`` for
+            pages from files, ``"*"`` for all.
+        limits: What clients may do, and how long they may take.
+        flush_interval: Seconds in which a client's messages are collected, so that fewer and larger ones are sent. With
+            0 they go out at once, unless sending to all takes so long that the jobs would notice.
+        ssl_context: For TLS.
+        task_status: Given the `Server`.
+
+    Raises:
+        TypeError, ValueError: A parameter makes no sense; or ``host`` is reached from elsewhere and ``authenticate`` is
+            missing.
+        OSError: The port is not free, or the host has no address.
+
+    Cancellation: no new client is accepted; all are told to come back, by close code 1012 with a reason such as
+    ``{"retry_after": 1.2}``; after at most ``limits.closing`` seconds all are gone.
+    """
+    _check(registry, authenticate, authorize, limits, ssl_context)
+    check_seconds("flush_interval", flush_interval)
+    origins = Origins(() if allowed_origins is None else allowed_origins)
+    place = await open_place(_host(host), _port(port), anywhere=authenticate is not None)
+    origins.add_own(place.hosts, place.port)
+    gatekeeper = Gatekeeper(authenticate, authorize, limits.handshake)
+    terms = Terms(registry, gatekeeper, limits, flush_interval, lambda: _retry_after(limits))
+    server = Server(House(terms, origins, ssl_context, Tally()), place)
+    try:
+        async with trio.open_nursery() as nursery:
+            visits = await nursery.start(server.keep)
+            try:
+                await server.listen(visits, task_status)
+            finally:
+                server.shut_down()
+    finally:
+        place.close()
+
+
+class Server:
+    """A bridge that clients can connect to. Made by `serve`.
+
+    Attributes:
+        port: The port that it listens on.
+        url: Its address, ``ws://…`` or ``wss://…``, without a path.
+    """
+
+    def __init__(self, house: House, place: Place) -> None:
+        self.port: int = place.port
+        self.url: str = place.url("ws" if house.ssl_context is None else "wss")
+        self._house = house
+        self._limits = house.terms.limits
+        self._place = place
+        self._visits: set[Visit] = set()
+        self._turned_down = 0  # clients that are being told that there is no room
+        self._closing = trio.Event()
+
+    def stats(self) -> ServerStats:
+        """Return counts of connections, refusals and drops, at once."""
+        sessions = [visit.session for visit in self._visits]
+        subscriptions = sum(session.subscriptions for session in sessions if session is not None)
+        return self._house.tally.stats(len(self._visits), subscriptions)
+
+    async def listen(self, visits: trio.Nursery, task_status: trio.TaskStatus[Server]) -> None:
+        """Accept clients, whose tasks run in ``visits``, until cancelled or shut down."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._accept, visits)
+                task_status.started(self)
+        except* trio.ClosedResourceError:
+            if not self._closing.is_set():  # else it was `shut_down` that has closed the listeners
+                raise
+
+    async def _accept(self, visits: trio.Nursery, task_status: trio.TaskStatus[Any]) -> None:
+        listeners = self._place.listeners
+        await trio.serve_listeners(self._receive, listeners, handler_nursery=visits, task_status=task_status)
+
+    async def keep(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """Hold the clients' tasks until `shut_down`, and then see the last one out.
+
+        Cancellation: `serve` calls `shut_down`, and this ends within ``limits.closing`` seconds of it.
+        """
+        # Bounded by `_cut_off`, once `shut_down` was called.
+        with trio.CancelScope(shield=True) as scope:
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as visits:
+                    task_status.started(visits)
+                    await self._closing.wait()
+                    for visit in tuple(self._visits):
+                        visit.stop(CloseCode.RESTART, _retry_after(self._limits))
+                    nursery.start_soon(self._cut_off, scope)
+                nursery.cancel_scope.cancel()
+
+    async def _cut_off(self, scope: trio.CancelScope) -> None:
+        """When their time is over, cut off those who are left: closing a socket ends even what is shielded."""
+        await trio.sleep(self._limits.closing)
+        for visit in tuple(self._visits):
+            visit.abort("shutdown")
+        scope.cancel(reason="the bridge is shut down")
+
+    def shut_down(self) -> None:
+        """Accept no more clients, and tell all to come back later; `serve` returns once they are gone."""
+        self._place.close()
+        self._closing.set()
+
+    async def _receive(self, stream: trio.SocketStream) -> None:
+        if self._closing.is_set() or not self._has_room():
+            await self._turn_down(stream)
+            return
+        visit = Visit(self._house, stream)
+        self._visits.add(visit)
+        try:
+            await visit.run()
+        finally:
+            self._visits.remove(visit)
+
+    def _has_room(self) -> bool:
+        if len(self._visits) >= self._limits.connections:
+            return False
+        return sum(visit.session is None for visit in self._visits) < self._limits.handshakes
+
+    async def _turn_down(self, stream: trio.SocketStream) -> None:
+        """Say that there is no room; to a flood, nothing is said."""
+        self._house.tally.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        try:
+            if self._house.ssl_context is None and self._turned_down < self._limits.handshakes:
+                self._turned_down += 1
+                try:
+                    seconds = max(1, round(self._limits.retry_after))
+                    message = "as many clients are connected as may be"
+                    headers = (("Retry-After", str(seconds)),)
+                    await turn_down(stream, HttpRefusal(HTTPStatus.SERVICE_UNAVAILABLE, message, headers))
+                finally:
+                    self._turned_down -= 1
+        finally:
+            stream.socket.close()
+
+
+def _retry_after(limits: Limits) -> str:
+    return encode_retry_after(limits.retry_after * random.uniform(0.5, 1.5))
+
+
+def _host(host: Any) -> str:
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a name or an address as text; got {show(host)}")
+    return host
+
+
+def _port(port: Any) -> int:
+    if check_count("port", port, low=0) > LAST_PORT:  # the system would take it for another one
+        raise ValueError(f"port must be a whole number, 0 to {LAST_PORT}; got {show(port)}")
+    return int(port)
+
+
+def _check(registry: Any, authenticate: Any, authorize: Any, limits: Any, ssl_context: Any) -> None:
+    if not isinstance(registry, JobRegistry):
+        raise TypeError(f"registry must be a JobRegistry; got {show(registry)}")
+    for name, hook in (("authenticate", authenticate), ("authorize", authorize)):
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name} must be an async function or None; got {show(hook)}")
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a Limits; got {show(limits)}")
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext or None; got {show(ssl_context)}")

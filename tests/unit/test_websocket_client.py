@@ -1,0 +1,293 @@
+"""The client against a server that follows a script: watching jobs."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import trio
+from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge, shorten_pauses
+from trio.testing import wait_all_tasks_blocked
+
+import jobtrio
+from jobtrio import Completed, End, Gap, LaggedError, Message, Token
+from jobtrio.websocket import (
+    RemoteSubscription,
+    open_client,
+)
+from jobtrio.websocket.protocol import (
+    GapFound,
+    Ok,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tests wait no longer than they need to."""
+    shorten_pauses(monkeypatch)
+
+
+async def test_watches() -> None:
+    """A subscription gives the job's messages, and its end."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.subscribed(epoch="e")
+        assert (request.job, request.after, request.epoch, request.on_gap) == ("a job", 0, None, "yield")
+        await peer.say(events(1, 2), events(3, 3), end(4))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        async with client.subscribe("a job") as messages:
+            assert await all_of(messages) == [*(Token(n, 1, n) for n in (1, 2, 3)), End(4, Completed(None))]
+        assert (messages.job_id, messages.position, messages.epoch) == ("a job", 4, "e")
+        with pytest.raises(trio.ClosedResourceError):
+            await messages.receive()
+
+
+async def test_goes_on_where_it_was() -> None:
+    """When the connection is lost, the next one goes on behind the last message, in the same epoch."""
+
+    async def first(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed(epoch="e7")
+        await peer.say(events(1, 2))
+
+    async def second(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.subscribed(epoch="e7")
+        assert (request.after, request.epoch) == (2, "e7")
+        await peer.say(events(3, 3), end(4))
+        await peer.gone()
+
+    async with open_bridge(first, second) as url, open_client(url) as client:
+        assert numbers(await all_of(client.subscribe("a job"))) == [1, 2, 3, 4]
+
+
+async def test_from_now_on() -> None:
+    """A subscription from now on keeps the place that the server gave it, over connections."""
+
+    async def first(peer: Peer) -> None:
+        await peer.greet()
+        assert (await peer.subscribed(last=7)).after == "end"
+
+    async def second(peer: Peer) -> None:
+        await peer.greet()
+        assert (await peer.subscribed(last=9)).after == 7
+        await peer.say(events(8, 9), end(10))
+        await peer.gone()
+
+    async with open_bridge(first, second) as url, open_client(url) as client:
+        assert numbers(await all_of(client.subscribe("a job", "end"))) == [8, 9, 10]
+
+
+async def test_place_of_another_client() -> None:
+    """A subscription can go on where another client was."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.subscribed(epoch="e")
+        assert (request.after, request.epoch) == (3, "e")
+        await peer.say(events(4, 4), end(5))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert numbers(await all_of(client.subscribe("a job", 3, epoch="e"))) == [4, 5]
+
+
+async def test_close_is_no_end() -> None:
+    """A connection that is closed in order, with the code of success even, is no end of a stream."""
+
+    async def first(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await peer.say(events(1, 1))
+        await peer.close(1000)
+
+    async def second(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed(last=1)
+        await peer.gone()
+
+    async with open_bridge(first, second) as url, open_client(url) as client:
+        with client.subscribe("a job") as messages:
+            assert await messages.receive() == Token(1, 1, 1)
+            with trio.move_on_after(0.2) as scope:
+                await messages.receive()
+            assert scope.cancelled_caught
+
+
+async def test_gap() -> None:
+    """Messages that are no longer kept come as a gap or are raised; either way reading goes on behind them."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for sub in (1, 2):
+            await peer.subscribed(sub)
+            await peer.say(events(1, 2, sub), GapFound(sub=sub, first=3, last=7), events(8, 8, sub), end(9, sub))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert (await all_of(client.subscribe("a job", on_gap="yield")))[2] == Gap(3, 7)
+        messages = client.subscribe("a job")
+        while messages.position < 2:
+            await messages.receive()
+        with pytest.raises(LaggedError) as caught:
+            await messages.receive_batch()
+        assert (caught.value.first, caught.value.last, messages.position) == (3, 7, 7)
+        assert numbers(await all_of(messages)) == [8, 9]
+
+
+async def test_batches_stop_before_a_gap() -> None:
+    """A batch has what comes before a gap that is to be raised."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await peer.say(events(1, 2), GapFound(sub=1, first=3, last=7), end(8))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with client.subscribe("a job") as messages:
+            await wait_all_tasks_blocked(0.05)
+            assert numbers(await messages.receive_batch()) == [1, 2]
+            with pytest.raises(LaggedError):
+                messages.receive_nowait()
+            assert numbers(await messages.receive_batch(1)) == [8]
+            with pytest.raises(trio.EndOfChannel):
+                await messages.receive_batch()
+
+
+async def test_receives_without_waiting() -> None:
+    """What is there can be received without waiting, and what is not there is not waited for."""
+    gate = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await gate.wait()
+        await peer.say(events(1, 1))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with client.subscribe("a job") as messages:
+            with pytest.raises(trio.WouldBlock):
+                messages.receive_nowait()
+            gate.set()
+            await wait_all_tasks_blocked(0.05)
+            assert messages.receive_nowait() == Token(1, 1, 1)
+
+
+@pytest.mark.parametrize("how", ["close", "forget"])
+async def test_leaves(how: str) -> None:
+    """A subscription that is closed or forgotten is given up at the server, and what still comes is passed over."""
+    left = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        request = await peer.hear(Unsubscribe)
+        assert request.sub == 1
+        await peer.say(events(5, 5), Ok(id=request.id))
+        left.set()
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        messages: RemoteSubscription | None = client.subscribe("a job")
+        await wait_all_tasks_blocked(0.05)
+        if how == "close" and messages is not None:
+            messages.close()
+        messages = None
+        gc.collect()
+        with trio.fail_after(WAIT):
+            await left.wait()
+
+
+async def test_leaves_before_the_answer() -> None:
+    """A subscription that is closed before the server has answered is given up once it has."""
+    left = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.hear(Subscribe)
+        messages.close()
+        await peer.say(
+            Subscribed(
+                id=request.id, sub=3, job="j", epoch="e", state=jobtrio.JobState.RUNNING, attempt=1, first=1, last=0
+            )
+        )
+        assert (await peer.hear(Unsubscribe)).sub == 3
+        left.set()
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        messages = client.subscribe("j")
+        with trio.fail_after(WAIT):
+            await left.wait()
+
+
+async def test_closing_wakes_a_receiver() -> None:
+    """Whoever waits for a message is told when the subscription is closed, and when the client is."""
+
+    async def expect(messages: RemoteSubscription) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await messages.receive()
+
+    async with open_bridge(idle) as url, trio.open_nursery() as nursery:
+        async with open_client(url) as client:
+            messages = client.subscribe("a job")
+            nursery.start_soon(expect, messages)
+            nursery.start_soon(expect, client.subscribe("a job"))
+            await wait_all_tasks_blocked()
+            messages.close()
+
+
+async def test_receives_for_many_tasks() -> None:
+    """Several tasks may share a subscription: each message goes to one of them, and the end reaches all."""
+    gate = trio.Event()
+    seen: list[Message] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await gate.wait()
+        for n in range(1, 20):
+            await peer.say(events(n, n))
+        await peer.say(end(20))
+        await peer.gone()
+
+    async def read(messages: RemoteSubscription) -> None:
+        seen.extend([message async for message in messages])
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        messages = client.subscribe("a job")
+        with trio.fail_after(WAIT):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(read, messages)
+                await wait_all_tasks_blocked()
+                gate.set()
+    assert sorted(numbers(seen)) == [*range(1, 21)]
+
+
+async def test_gives_way() -> None:
+    """A receiver that never has to wait lets other tasks run, every 256 messages at the latest."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await peer.say(events(1, 1000), end(1001))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        messages = client.subscribe("a job")
+        await messages.receive()
+        with trio.move_on_after(0) as scope:
+            for _ in range(600):
+                await messages.receive()
+        assert scope.cancelled_caught
+        assert messages.position <= 257
+        assert (await messages.receive()) == Token(messages.position, 1, messages.position)

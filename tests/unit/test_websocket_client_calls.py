@@ -1,0 +1,356 @@
+"""The client against a server that follows a script: what is asked, and what is made of answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from scripted_bridge import Peer, all_of, end, idle, numbers, open_bridge, shorten_pauses
+
+import jobtrio
+from jobtrio.websocket import (
+    JobClient,
+    RemoteJob,
+    ServerRefusedError,
+    open_client,
+)
+from jobtrio.websocket.protocol import (
+    Cancel,
+    Find,
+    Get,
+    Ok,
+    Pong,
+    Refused,
+    Submit,
+    Submitted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tests wait no longer than they need to."""
+    shorten_pauses(monkeypatch)
+
+
+async def test_submits() -> None:
+    """A submission says what was given, and nothing else."""
+    heard: list[Submit] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for _ in range(2):
+            heard.append(request := await peer.hear(Submit))
+            await peer.say(Submitted(id=request.id, job="j"))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        job = await client.submit("work")
+        assert (job.id, job.record, repr(job)) == ("j", None, "<RemoteJob 'j'>")
+        assert job == RemoteJob("j", client)
+        assert len({job, RemoteJob("j", client), RemoteJob("k", client)}) == 2
+        await client.submit(
+            "work",
+            {"a": 1},
+            key="k",
+            queue="q",
+            priority=jobtrio.JobPriority.HIGH,
+            time_limit=3,
+            delay=1,
+            expires_in=2,
+            tags={"t": "x"},
+            metadata={"m": [None]},
+        )
+    plain, full = heard
+    assert (plain.executor, plain.payload, plain.subscribe, plain.queue) == ("work", None, False, None)
+    assert plain.key is not None
+    assert len(plain.key) >= 22
+    assert (full.key, full.queue, full.priority, full.time_limit) == ("k", "q", "HIGH", 3.0)
+    assert (full.delay, full.expires_in, full.tags, full.metadata) == (1.0, 2.0, {"t": "x"}, {"m": [None]})
+
+
+async def test_submits_once() -> None:
+    """A submission whose answer was lost is made again under the same key."""
+    keys: list[str | None] = []
+
+    async def first(peer: Peer) -> None:
+        await peer.greet()
+        keys.append((await peer.hear(Submit)).key)
+
+    async def second(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.hear(Submit)
+        keys.append(request.key)
+        await peer.say(Submitted(id=request.id, job="j"))
+        await peer.gone()
+
+    async with open_bridge(first, second) as url, open_client(url) as client:
+        assert (await client.submit("work", [1])).id == "j"
+    assert keys[0] == keys[1] is not None
+
+
+async def test_cancels_and_finds() -> None:
+    """The other calls say what was given, and give what was answered."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        cancel = await peer.hear(Cancel)
+        assert (cancel.job, cancel.reason, cancel.grace) == ("j", "why", 2.0)
+        await peer.say(Ok(id=cancel.id, cancelled=True))
+        cancel = await peer.hear(Cancel)
+        await peer.say(Ok(id=cancel.id, cancelled=False))
+        find = await peer.hear(Find)
+        assert (find.tags, find.state, find.limit, find.after) == ({"a": "b"}, ["COMPLETED", "FAILED"], 7, "j")
+        await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
+        find = await peer.hear(Find)
+        assert (find.tags, find.state, find.limit, find.after) == (None, None, 100, None)
+        await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert await client.cancel("j", "why", grace=2) is True
+        assert await RemoteJob("j", client).cancel() is False
+        states = [jobtrio.JobState.FAILED, jobtrio.JobState.COMPLETED]
+        assert await client.find(state=states, tags={"a": "b"}, limit=7, after="j") == []
+        assert await client.find() == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "name"),
+    [
+        (lambda c: c.submit(len), TypeError, "executor"),
+        (lambda c: c.submit("e", object()), jobtrio.PayloadError, "payload"),
+        (lambda c: c.submit("e", float("nan")), jobtrio.PayloadError, "payload"),
+        (lambda c: c.submit("e", metadata={"a": object()}), jobtrio.PayloadError, "metadata"),
+        (lambda c: c.submit("e", key=""), ValueError, "key"),
+        (lambda c: c.submit("e", queue=""), ValueError, "queue"),
+        (lambda c: c.submit("e", priority=5), (TypeError, ValueError), "priority"),
+        (lambda c: c.submit("e", time_limit=0), ValueError, "time_limit"),
+        (lambda c: c.submit("e", delay=-1), ValueError, "delay"),
+        (lambda c: c.submit("e", expires_in=float("inf")), ValueError, "expires_in"),
+        (lambda c: c.submit("e", tags={"a": 1}), TypeError, "tags"),
+        (lambda c: c.submit("e", "\ud800"), jobtrio.PayloadError, "payload"),
+        (lambda c: c.cancel(7), TypeError, "job_id"),
+        (lambda c: c.cancel("j", 7), TypeError, "reason"),
+        (lambda c: c.cancel("j", grace=float("nan")), ValueError, "grace"),
+        (lambda c: c.get(None), TypeError, "job_id"),
+        (lambda c: c.find(limit=0), ValueError, "limit"),
+        (lambda c: c.find(limit=1001), ValueError, "limit"),
+        (lambda c: c.find(state="running"), ValueError, "state"),
+        (lambda c: c.find(after=3), TypeError, "after"),
+    ],
+)
+async def test_nonsense(
+    call: Callable[[JobClient], Awaitable[Any]], error: type[Exception] | tuple[type[Exception], ...], name: str
+) -> None:
+    """A parameter that makes no sense is refused before anything is sent, by its name."""
+    async with open_bridge(idle) as url, open_client(url) as client:
+        with pytest.raises(error, match=name):
+            await call(client)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "name"),
+    [
+        (lambda c: c.subscribe(7), TypeError, "job_id"),
+        (lambda c: c.subscribe("j", -1), ValueError, "after"),
+        (lambda c: c.subscribe("j", "start"), TypeError, "after"),
+        (lambda c: c.subscribe("j", True), TypeError, "after"),
+        (lambda c: c.subscribe("j", epoch=7), TypeError, "epoch"),
+        (lambda c: c.subscribe("j", on_gap="skip"), ValueError, "on_gap"),
+    ],
+)
+async def test_nonsense_subscription(call: Callable[[JobClient], Any], error: type[Exception], name: str) -> None:
+    """A subscription that makes no sense is refused at once."""
+    async with open_bridge(idle) as url, open_client(url) as client:
+        with pytest.raises(error, match=name):
+            call(client)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "text"),
+    [
+        ("invalid", ValueError, "what is wrong"),
+        ("unknown_executor", jobtrio.UnknownExecutorError, "'work'"),
+        ("payload", jobtrio.PayloadError, "what is wrong"),
+        ("duplicate_job", jobtrio.DuplicateJobError, "the key belongs to another job"),
+        ("queue_full", jobtrio.QueueFullError, "0 jobs"),
+        ("forbidden", ServerRefusedError, r"refused \(forbidden\): what is wrong"),
+        ("unauthenticated", ServerRefusedError, "unauthenticated"),
+        ("unknown_type", ServerRefusedError, "unknown_type"),
+        ("invented", ServerRefusedError, "invented"),
+    ],
+)
+async def test_refused_call(code: str, error: type[Exception], text: str) -> None:
+    """What the server refuses is raised as the registry would raise it, and the connection serves on."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for said in ("what is wrong", ""):
+            request = await peer.hear(Submit)
+            await peer.say(Refused(id=request.id, code=code, message=said))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        for match in (text, None):
+            with pytest.raises(error, match=match):
+                await client.submit("work")
+
+
+async def test_full_queue() -> None:
+    """That the queue is full is told with its limit."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.hear(Submit)
+        await peer.say(Refused(id=request.id, code="queue_full", message="full", limit=17))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with pytest.raises(jobtrio.QueueFullError) as caught:
+            await client.submit("work")
+    assert caught.value.limit == 17
+
+
+async def test_one_too_many() -> None:
+    """A call that was one too many in its second is made again by itself."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.hear(Submit)
+        await peer.say(Refused(id=request.id, code="rate", message="slow down"))
+        request = await peer.hear(Submit)
+        await peer.say(Submitted(id=request.id, job="j"))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert (await client.submit("work")).id == "j"
+
+
+async def test_server_that_can_not_serve_now() -> None:
+    """A call that the server can't carry out now is made again, also at its successor."""
+
+    async def draining(peer: Peer) -> None:
+        await peer.greet()
+        for _ in range(2):
+            request = await peer.hear(Submit)
+            await peer.say(Refused(id=request.id, code="unavailable", message="the server is shutting down"))
+        keys.add(request.key)
+        await peer.close(1012)
+
+    async def successor(peer: Peer) -> None:
+        await peer.greet()
+        request = await peer.hear(Submit)
+        keys.add(request.key)
+        await peer.say(Submitted(id=request.id, job="j"))
+        await peer.gone()
+
+    keys = set[str | None]()
+    async with open_bridge(draining, successor) as url, open_client(url) as client:
+        assert (await client.submit("work")).id == "j"
+    assert len(keys) == 1
+
+
+async def test_server_that_can_not_serve_for_long() -> None:
+    """A call that the server could not carry out within the limit fails with what it said; others are not held up."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        while True:
+            request = await peer.hear(object)
+            if isinstance(request, Submit):
+                await peer.say(Refused(id=request.id, code="unavailable", message="the store is away"))
+            else:
+                assert isinstance(request, Cancel)
+                await peer.say(Ok(id=request.id, cancelled=True))
+
+    async with open_bridge(script) as url, open_client(url, outage_limit=0.2) as client:
+        start = trio.current_time()
+        with pytest.raises(jobtrio.StoreUnavailableError, match="the store is away"):
+            await client.submit("work")
+        assert trio.current_time() - start >= 0.2
+        assert await client.cancel("j")
+
+
+async def test_too_large_for_the_server() -> None:
+    """What is larger than the server takes is refused here: sent, it would end the connection, again and again."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(message_bytes=300)
+        request = await peer.hear(Submit)
+        await peer.say(Submitted(id=request.id, job="j"))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with pytest.raises(jobtrio.PayloadError, match=r"at most 300 bytes for this server; got 3\d\d"):
+            await client.submit("work", "x" * 300)
+        assert (await client.submit("work", "x")).id == "j"
+
+
+async def test_abandoned_call() -> None:
+    """A call that is cancelled is forgotten; its answer, when it comes, is nobody's."""
+    abandoned = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        first = await peer.hear(Get)
+        await abandoned.wait()
+        second = await peer.hear(Submit)
+        await peer.say(Pong(id=first.id), Submitted(id=second.id, job="j"))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with trio.move_on_after(0.05):
+            await client.get("j")
+        abandoned.set()
+        assert (await client.submit("work")).id == "j"
+
+
+async def test_answer_of_another_kind() -> None:
+    """An answer that can't be one is an error."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say(Pong(id=(await peer.hear(Submit)).id))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with pytest.raises(ServerRefusedError, match="Submitted was due, and Pong came"):
+            await client.submit("work")
+
+
+async def test_messages_of_later_versions() -> None:
+    """Messages and fields that came after this client are passed over."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await peer.say('{"type":"confetti","sub":1}', '{"type":"events","sub":1,"seq":1,"attempt":1,"items":[1],"x":0}')
+        await peer.say(Refused(code="invented", message="about nothing"), Ok(), Pong(id="x"), end(2))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert numbers(await all_of(client.subscribe("a job"))) == [1, 2]
+
+
+async def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more messages are sent in a second than the server takes."""
+    monkeypatch.setattr("jobtrio.websocket._client_pace.WINDOW", 0.2)
+    heard: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(messages_per_second=3.0)
+        for _ in range(7):
+            request = await peer.hear(Submit)
+            heard.append(trio.current_time())
+            await peer.say(Submitted(id=request.id, job="j"))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client, trio.open_nursery() as nursery:
+        for _ in range(7):
+            nursery.start_soon(client.submit, "work")
+    assert heard[3] - heard[0] > 0.1
+    assert heard[6] - heard[3] > 0.1

@@ -1,0 +1,251 @@
+"""The guard around the library's stream: what is read when, and that no frame is cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from raw_client import PING, TEXT, frame
+
+from jobtrio.websocket import Limits
+from jobtrio.websocket._codes import CloseCode
+from jobtrio.websocket._frames import FrameGate, text_frame
+from jobtrio.websocket._guard import GuardedConnection, GuardedStream
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+class Setup:
+    """A guarded stream and the client at its other end."""
+
+    def __init__(self, *, lockstep: bool = False) -> None:
+        self.client: trio.abc.HalfCloseableStream
+        server: trio.abc.HalfCloseableStream
+        if lockstep:
+            self.client, server = trio.testing.lockstep_stream_pair()
+        else:
+            self.client, server = trio.testing.memory_stream_pair()
+        self.gate = FrameGate(100, 10)
+        self.verdicts: list[CloseCode] = []
+        self.aborted: list[str] = []
+        self.stream = GuardedStream(
+            server,
+            None,
+            b"request",
+            self.gate,
+            time_limit=10,
+            on_verdict=self.verdicts.append,
+            abort=self.aborted.append,
+        )
+
+    async def watch_pulse(self) -> None:
+        """Watch the client as a connection does."""
+        library: Any = DeafConnection()
+        connection = GuardedConnection(library, self.stream, self.gate, Limits(), self.aborted.append)
+        await connection.watch_pulse()
+
+
+async def test_nothing_is_read_before_acceptance(autojump_clock: MockClock) -> None:
+    """Until the request is answered, the library gets the request and nothing of what the client sends behind it."""
+    setup = Setup()
+    await setup.client.send_all(frame(TEXT, b"early"))
+    assert await setup.stream.receive_some(4096) == b"request"
+    with trio.move_on_after(5) as scope:
+        await setup.stream.receive_some(4096)
+    assert scope.cancelled_caught
+    setup.stream.accepted.set()
+    assert (await setup.stream.receive_some(4096))[:1] == b"\x81"
+
+
+async def test_frames_come_one_by_one() -> None:
+    """The library gets one frame at a time, is not asked to hold the next, and hears of the client's end."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    frames = [frame(TEXT, b"a"), frame(PING, b"b"), frame(TEXT, b"c")]
+    await setup.client.send_all(b"".join(frames))
+    await setup.client.send_eof()
+    assert [await setup.stream.receive_some() for _ in range(5)] == [b"request", *frames, b""]
+
+
+async def test_a_verdict_is_told_once() -> None:
+    """Why nothing more may pass is told once, and what comes then is dropped."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    await setup.client.send_all(frame(TEXT, b"x" * 101) + frame(PING) * 3)
+    await setup.client.send_all(frame(TEXT, b"x" * 101))
+    await setup.client.send_eof()
+    assert [await setup.stream.receive_some() for _ in range(2)] == [b"request", b""]
+    assert setup.verdicts == [CloseCode.TOO_BIG]
+
+
+async def test_a_cancelled_send_is_whole(autojump_clock: MockClock) -> None:
+    """A send that is cancelled while the client does not read is sent whole, and no other gets into it."""
+    setup = Setup(lockstep=True)
+    first, second = text_frame(b"a" * 1000), text_frame(b"b" * 1000)
+    received = bytearray()
+
+    async def read() -> None:
+        await trio.sleep(5)
+        while len(received) < len(first + second):
+            received.extend(await setup.client.receive_some(7))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(setup.stream.send_all, first)
+        await trio.sleep(1)
+        with trio.move_on_after(1):
+            await setup.stream.send_all(b"never: it waits for the first, and is cancelled")
+        nursery.start_soon(setup.stream.send_all, second)
+        await trio.sleep(1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert received == first + second
+
+
+async def test_a_send_is_not_cut_by_a_cancellation(autojump_clock: MockClock) -> None:
+    """The task that sends may be cancelled at any time: it goes on until its frame is out."""
+    setup = Setup(lockstep=True)
+    data = text_frame(b"a" * 1000)
+    received = bytearray()
+    start = trio.current_time()
+
+    async def read() -> None:
+        await trio.sleep(5)
+        while len(received) < len(data):
+            received.extend(await setup.client.receive_some(100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        with trio.move_on_after(1):
+            await setup.stream.send_all(data)
+        sent_at = trio.current_time()
+    assert received == data
+    assert sent_at - start == 5
+
+
+async def test_a_send_has_its_time(autojump_clock: MockClock) -> None:
+    """A client that does not read for too long is cut off."""
+    setup = Setup(lockstep=True)
+    start = trio.current_time()
+    with pytest.raises(trio.BrokenResourceError, match="did not read"):
+        await setup.stream.send_all(b"x" * 100)
+    assert trio.current_time() - start == 10
+    assert setup.aborted == ["too slow"]
+
+
+async def test_a_slow_client_has_its_time_for_each_piece(autojump_clock: MockClock) -> None:
+    """A frame may take much longer than the limit, as long as the client reads on: it would only be sent once more."""
+    setup = Setup(lockstep=True)
+    data = text_frame(b"a" * 200_000)
+    received = bytearray()
+
+    async def read() -> None:
+        while len(received) < len(data):
+            await trio.sleep(9)
+            received.extend(await setup.client.receive_some(16 * 1024))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        start = trio.current_time()
+        await setup.stream.send_all(data)
+        assert trio.current_time() - start > 100
+    assert received == data
+    assert not setup.aborted
+
+
+async def test_a_cancelled_send_has_one_limit_for_all_that_is_left(autojump_clock: MockClock) -> None:
+    """A client that reads slowly does not keep a connection that is to end for longer than the limit."""
+    setup = Setup(lockstep=True)
+    start = trio.current_time()
+
+    async def read() -> None:
+        while True:
+            await trio.sleep(9)
+            await setup.client.receive_some(16 * 1024)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        with trio.move_on_after(50), pytest.raises(trio.BrokenResourceError, match="did not read"):
+            await setup.stream.send_all(text_frame(b"a" * 200_000))
+        assert 50 < trio.current_time() - start <= 70
+        nursery.cancel_scope.cancel()
+    assert setup.aborted == ["too slow"]
+
+
+async def test_what_the_system_takes_is_no_sign_of_life(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """That bytes go out does not say that somebody reads them, encrypted or not: a dead client is found out."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(setup.watch_pulse)
+    for _ in range(12):
+        await setup.stream.send_all(text_frame(b"a" * 40_000))
+        await trio.sleep(5)
+    assert setup.aborted == ["silent"]
+
+
+async def test_a_client_that_reads_on_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A ping waits behind a large frame, and is no reason to cut a client off that is still reading that."""
+    setup = Setup(lockstep=True)
+    setup.stream.accepted.set()
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(setup.watch_pulse)
+    nursery.start_soon(setup.stream.send_all, text_frame(b"a" * 400_000))
+    for _ in range(25):
+        await trio.sleep(9)
+        await setup.client.receive_some(16 * 1024)
+    assert not setup.aborted
+    await trio.sleep(100)
+    assert setup.aborted == ["silent"]
+
+
+class DeafConnection:
+    """A connection of the library whose pings are not answered, or not heard to be."""
+
+    async def ping(self) -> None:
+        """Wait for the answer."""
+        await trio.sleep_forever()
+
+
+async def read_all(stream: GuardedStream) -> None:
+    """Read as the library does."""
+    while await stream.receive_some():
+        pass
+
+
+async def test_a_client_that_is_not_listened_to_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """While messages wait that the session has no time for, no pong behind them is read: the client is not cut off."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    nursery.start_soon(setup.watch_pulse)
+    await trio.sleep(1000)
+    assert not setup.aborted
+    nursery.start_soon(read_all, setup.stream)
+    await trio.sleep(1000)
+    assert setup.aborted == ["silent"]
+
+
+async def test_a_client_that_is_heard_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Whatever comes of a client is a sign of life, until nothing comes any more."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(setup.watch_pulse)
+    for _ in range(50):
+        await trio.sleep(20)
+        await setup.client.send_all(frame(TEXT, b"x"))
+    assert not setup.aborted
+    await trio.sleep(44)  # 15 of silence, and 30 for the answer
+    assert not setup.aborted
+    await trio.sleep(2)
+    assert setup.aborted == ["silent"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
+def test_text_frames(size: int) -> None:
+    """A server's frame says how long it is, in as few bytes as may be, and is not masked."""
+    assert text_frame(b"x" * size) == frame(TEXT, b"x" * size, masked=False)

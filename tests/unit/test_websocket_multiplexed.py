@@ -1,0 +1,903 @@
+"""The multiplexed form: what each request is answered by, on a line without sockets."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from bridge import executors, hang, words
+from line import anybody, known, open_line, owners
+
+import jobtrio
+from jobtrio import Retention, RetryPolicy
+from jobtrio.websocket import CloseCode, Handshake, Limits
+from jobtrio.websocket.session import Farewell
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+    from line import Line
+    from trio.testing import MockClock
+
+    from jobtrio import JobContext, JobRegistry
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[JobRegistry]:
+    """Open a registry of the tests' executors."""
+    async with jobtrio.open_registry(executors, retention=Retention(tokens_per_job=100)) as registry:
+        yield registry
+        await registry.shutdown()
+
+
+async def items_of(line: Line, sub: int = 1) -> list[Any]:
+    """Return what the job of a subscription sends, to its end."""
+    items: list[Any] = []
+    while (message := await line.hear())["type"] != "end":
+        if message["type"] == "events" and message["sub"] == sub:
+            items += message["items"]
+    return items
+
+
+async def test_hello(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """The server speaks first, and says what to keep to."""
+    async with open_line(registry, limits=Limits(heartbeat=5, subscriptions=3)) as line:
+        assert await line.hear() == {
+            "type": "hello",
+            "proto": "jobtrio.v1",
+            "heartbeat": 5.0,
+            "limits": {"message_bytes": 65536, "subscriptions": 3, "messages_per_second": 50.0},
+        }
+
+
+async def test_submit_and_watch(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A job is submitted with its options, watched from its beginning, and its record asked for."""
+    async with open_line(registry, authenticate=anybody) as line:
+        submitted = await line.ask(
+            {
+                "type": "submit",
+                "id": "a",
+                "executor": "words",
+                "payload": "to be",
+                "subscribe": True,
+                "key": "k",
+                "priority": "HIGH",
+                "time_limit": 60,
+                "expires_in": 100,
+                "tags": {"a": "b"},
+                "metadata": {"n": [1, None]},
+            }
+        )
+        job = await registry.get(submitted["job"])
+        assert submitted == {"type": "submitted", "id": "a", "job": job.id, "sub": 1, "epoch": submitted["epoch"]}
+        assert await line.hear() == {"type": "events", "sub": 1, "seq": 1, "attempt": 1, "items": ["to", "be"]}
+        end = {"type": "end", "sub": 1, "seq": 3, "outcome": {"type": "completed", "result": 2}}
+        assert await line.hear() == end
+        found = await line.ask({"type": "get", "id": 2, "job": job.id})
+        assert found["type"] == "job"
+        record = found["job"]
+        assert (record["tags"], record["metadata"], record["key"]) == ({"a": "b"}, {"n": [1, None]}, "k")
+        assert (record["priority"], record["state"], record["result"]) == ("HIGH", "COMPLETED", 2)
+        assert record["payload"] == "to be"
+        again = await line.ask({"type": "submit", "id": 3, "executor": "words", "key": "k", "subscribe": True})
+        assert (again["job"], again["sub"], again["epoch"]) == (job.id, 2, submitted["epoch"])
+        assert await items_of(line, 2) == ["to", "be"]
+
+
+async def test_subscribed(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """The answer says where the stream is, and what comes behind is numbered on from there."""
+    job = await registry.submit(words, "a b c")
+    await job.wait()
+    async with open_line(registry) as line:
+        answer = await line.ask({"type": "subscribe", "id": 1, "job": job.id, "after": 2})
+        epoch = answer.pop("epoch")
+        assert answer == {
+            "type": "subscribed",
+            "id": 1,
+            "sub": 1,
+            "job": job.id,
+            "state": "COMPLETED",
+            "attempt": 1,
+            "first": 1,
+            "last": 4,
+        }
+        assert await line.hear() == {"type": "events", "sub": 1, "seq": 3, "attempt": 1, "items": ["c"]}
+        assert (await line.hear())["type"] == "end"
+        again = await line.ask({"type": "subscribe", "id": 2, "job": job.id, "after": 2, "epoch": epoch})
+        assert (again["sub"], again["epoch"]) == (2, epoch)
+
+
+@pytest.mark.parametrize("after", [3, 4, "end"])
+async def test_subscribing_at_the_end(autojump_clock: MockClock, registry: JobRegistry, after: Any) -> None:
+    """On a job that has ended, a cursor at or behind its last token gives the end once more."""
+    job = await registry.submit(words, "a b c")
+    await job.wait()
+    async with open_line(registry) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id, "after": after})
+        assert await line.hear() == {
+            "type": "end",
+            "sub": 1,
+            "seq": 4,
+            "outcome": {"type": "completed", "result": 3},
+        }
+
+
+async def test_from_now_on(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """`end` is behind all that is there now, and nothing that follows is missed."""
+
+    async def count(job: JobContext) -> None:
+        for n in range(6):
+            await job.send(n)
+            await trio.sleep(1)
+
+    job = await registry.submit(count)
+    async with open_line(registry) as line:
+        await trio.sleep(2.5)
+        answer = await line.ask({"type": "subscribe", "id": 1, "job": job.id, "after": "end"})
+        assert answer["last"] == 3
+        assert await items_of(line) == [3, 4, 5]
+
+
+async def test_cursors_that_are_refused(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A cursor in the future, out of date or of another epoch gets its own code, and no subscription."""
+    job = await registry.submit(words, " ".join("x" * 200))
+    await job.wait()
+    async with open_line(registry) as line:
+        ask = {"type": "subscribe", "id": 1, "job": job.id}
+        future = await line.ask({**ask, "after": 202})
+        assert (future["code"], future["last"]) == ("future_cursor", 201)
+        outdated = await line.ask({**ask, "after": 5})
+        assert (outdated["code"], outdated["first"], outdated["last"]) == ("outdated_cursor", 6, 100)
+        wrong = await line.ask({**ask, "after": 150, "epoch": "another"})
+        assert wrong["code"] == "wrong_epoch"
+        assert (await line.ask({**ask, "after": 100, "epoch": wrong["epoch"]}))["type"] == "subscribed"
+        assert len(await items_of(line)) == 100
+        assert (await line.ask({**ask, "after": 5, "on_gap": "yield"}))["sub"] == 2
+        assert await line.hear() == {"type": "gap", "sub": 2, "first": 6, "last": 100}
+        assert len(await items_of(line, 2)) == 100
+
+
+async def test_falling_behind(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A subscription that falls behind what is kept is told of the gap, or ends with an error, as it was asked to."""
+    started = trio.Event()
+
+    async def send(job: JobContext) -> None:
+        await started.wait()
+        for n in range(500):
+            await job.send(n)
+
+    job = await registry.submit(send)
+    async with open_line(registry) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        await line.ask({"type": "subscribe", "id": 2, "job": job.id, "on_gap": "yield"})
+        line.is_stalled = True
+        started.set()
+        await job.wait()
+        line.read_again()
+        heard: dict[int, list[Any]] = {1: [], 2: []}
+        with trio.move_on_after(1):
+            while True:
+                message = await line.hear()
+                heard[message["sub"]].append(message)
+        last = heard[1][-1]
+        assert (last["type"], last["code"]) == ("error", "outdated_cursor")
+        seen = 0
+        for message in heard[1][:-1]:
+            assert message["seq"] == seen + 1
+            seen += len(message["items"])
+        assert last["first"] == seen + 1
+        seen = 0
+        for message in heard[2]:
+            if message["type"] == "gap":
+                assert message["first"] == seen + 1
+                seen = message["last"]
+            elif message["type"] == "events":
+                assert message["seq"] == seen + 1
+                seen += len(message["items"])
+        assert [message["type"] for message in heard[2] if message["type"] != "events"] == ["gap", "end"]
+        assert heard[2][-1]["seq"] == seen + 1 == 501
+
+
+async def test_unsubscribe(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Nothing of a subscription follows the answer to its unsubscribe, and its number is not used again."""
+
+    async def send(job: JobContext) -> None:
+        while True:
+            await job.send("x" * 1000)
+            await trio.sleep(0.01)
+
+    job = await registry.submit(send)
+    async with open_line(registry) as line:
+        for sub in range(1, 20):
+            assert (await line.ask({"type": "subscribe", "id": sub, "job": job.id, "after": "end"}))["sub"] == sub
+            await trio.sleep(0.01 if sub % 2 else 0)
+            for _ in range(sub):
+                await trio.lowlevel.checkpoint()
+            assert (await line.ask({"type": "unsubscribe", "id": 100 + sub, "sub": sub}))["type"] == "ok"
+            await trio.sleep(0.05)
+            assert line.texts[-1] == f'{{"type":"ok","id":{100 + sub}}}'
+        gone = await line.ask({"type": "unsubscribe", "id": 999, "sub": 3})
+        assert gone["code"] == "unknown_sub"
+    await job.cancel()
+
+
+async def test_unsubscribe_while_much_is_being_sent(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Of a large batch, what is not yet sent when the client unsubscribes stays unsent."""
+
+    async def send(job: JobContext) -> None:
+        for _ in range(5):
+            await job.send("x" * 100_000)
+
+    job = await registry.submit(send)
+    async with open_line(registry) as line:
+        await line.hear()
+        line.is_stalled = True
+        line.say({"type": "subscribe", "id": 1, "job": job.id})
+        await job.wait()
+        line.read_again()
+        await line.hear()
+        line.is_stalled = True
+        await trio.testing.wait_all_tasks_blocked()
+        line.say({"type": "unsubscribe", "id": 2, "sub": 1})
+        await trio.testing.wait_all_tasks_blocked()
+        line.read_again()
+        heard = [await line.hear()]
+        while heard[-1]["type"] != "ok":
+            heard.append(await line.hear())
+        assert len(heard) <= 2
+
+
+async def test_unsubscribe_from_what_has_fallen_behind(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """That a stream can't go on is not told to a client that has left it meanwhile."""
+    go = trio.Event()
+
+    async def flood(job: JobContext) -> None:
+        await go.wait()
+        for n in range(500):
+            job.send_nowait(n)
+
+    async def say(job: JobContext) -> None:
+        await job.send("first")
+        await trio.sleep_forever()
+
+    job, other = await registry.submit(flood), await registry.submit(say)
+    async with open_line(registry) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        await line.ask({"type": "subscribe", "id": 2, "job": other.id})
+        await line.hear()
+        line.is_stalled = True
+        await other.cancel()
+        await other.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        line.say({"type": "unsubscribe", "id": 3, "sub": 1})
+        await trio.testing.wait_all_tasks_blocked()
+        line.read_again()
+        assert (await line.hear())["type"] == "end"
+        assert await line.hear() == {"type": "ok", "id": 3}
+        assert await line.ask({"type": "ping", "id": 4}) == {"type": "pong", "id": 4}
+        assert json.loads(line.texts[-2]) == {"type": "ok", "id": 3}
+
+
+async def test_what_comes_while_others_are_sent_to(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A stream that waits for its turn to be sent takes along what has come when it has it."""
+    go = trio.Event()
+
+    async def first(job: JobContext) -> None:
+        await go.wait()
+        await job.send("a")
+
+    async def second(job: JobContext) -> None:
+        await go.wait()
+        await trio.sleep(1)
+        for n in range(50):
+            await job.send(n)
+            await trio.sleep(0.1)
+
+    jobs = [await registry.submit(first), await registry.submit(second)]
+    async with open_line(registry) as line:
+        for n, job in enumerate(jobs):
+            await line.ask({"type": "subscribe", "id": n, "job": job.id})
+        line.is_stalled = True
+        go.set()
+        await trio.sleep(10)
+        line.read_again()
+        heard = [await line.hear() for _ in range(4)]
+    assert [message["items"] for message in heard if message["type"] == "events"] == [["a"], list(range(50))]
+
+
+async def test_too_many_subscriptions(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """One subscription too many is refused; when one has ended there is room again."""
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=anybody, limits=Limits(subscriptions=3)) as line:
+        for n in range(3):
+            assert (await line.ask({"type": "subscribe", "id": n, "job": job.id}))["type"] == "subscribed"
+        refused = await line.ask({"type": "subscribe", "id": 5, "job": job.id})
+        assert refused["code"] == "too_many_subscriptions"
+        refused = await line.ask({"type": "submit", "id": 6, "executor": "words", "subscribe": True})
+        assert refused["code"] == "too_many_subscriptions"
+        assert len(registry) == 1
+        assert line.session.subscriptions == 3
+        await line.ask({"type": "unsubscribe", "id": 7, "sub": 1})
+        assert (await line.ask({"type": "subscribe", "id": 8, "job": job.id}))["sub"] == 4
+        await line.ask({"type": "cancel", "id": 9, "job": job.id})
+        await trio.sleep(1)
+        assert line.session.subscriptions == 0
+
+
+async def test_cancel(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A job is asked to end with a reason; one that has ended is not."""
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=anybody) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        answer = await line.ask({"type": "cancel", "id": 2, "job": job.id, "reason": "enough", "grace": 0})
+        assert answer == {"type": "ok", "id": 2, "cancelled": True}
+        assert (await line.hear())["outcome"] == {"type": "cancelled", "reason": "enough"}
+        answer = await line.ask({"type": "cancel", "id": 3, "job": job.id})
+        assert answer == {"type": "ok", "id": 3, "cancelled": False}
+
+
+async def test_find(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Jobs are found by tags and states, page by page."""
+    for n in range(5):
+        await registry.submit(hang, tags={"n": str(n % 2)})
+    done = await registry.submit(words, "a")
+    await done.wait()
+    async with open_line(registry) as line:
+        every = (await line.ask({"type": "find", "id": 1}))["jobs"]
+        assert len(every) == 6
+        running = await line.ask({"type": "find", "id": 2, "state": ["RUNNING", "QUEUED"], "tags": {"n": "0"}})
+        assert [record["id"] for record in running["jobs"]] == [every[n]["id"] for n in (0, 2, 4)]
+        page = await line.ask({"type": "find", "id": 3, "limit": 2, "after": every[1]["id"]})
+        assert page["jobs"] == every[2:4]
+        assert (await line.ask({"type": "find", "id": 4, "after": "none"}))["code"] == "unknown_job"
+    for record in every:
+        await registry.cancel(record["id"])
+
+
+async def test_errors_of_requests(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Each way for a request to be wrong has its code, with the request's id, and the connection goes on."""
+    wrong: list[tuple[str, str]] = [
+        ('{"type":"subscribe","id":1,"job":"none"}', "unknown_job"),
+        ('{"type":"subscribe","id":1,"job":""}', "unknown_job"),
+        ('{"type":"get","id":1,"job":"a\\u0000b"}', "unknown_job"),
+        ('{"type":"cancel","id":1,"job":"none"}', "unknown_job"),
+        ('{"type":"submit","id":1,"executor":"nobody"}', "unknown_executor"),
+        ('{"type":"submit","id":1,"executor":"hidden"}', "unknown_executor"),
+        ('{"type":"submit","id":1,"executor":""}', "unknown_executor"),
+        ('{"type":"submit","id":1,"executor":"words","time_limit":-1}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","time_limit":0}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","delay":-1}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","delay":1e300}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","delay":5,"expires_in":1}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","queue":""}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","key":""}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","tags":{"a":""}}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","tags":{"a":5}}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","metadata":{"":1}}', "invalid"),
+        ('{"type":"unsubscribe","id":1,"sub":7}', "unknown_sub"),
+        ('{"type":"dance","id":1}', "unknown_type"),
+        ('{"type":"get","id":1}', "invalid"),
+    ]
+    async with open_line(registry, authenticate=anybody, limits=Limits(messages_per_second=1000)) as line:
+        await line.hear()
+        for text, code in wrong:
+            line.say(text)
+            answer = await line.hear()
+            assert (answer["type"], answer["code"], answer["id"]) == ("error", code, 1), text
+        line.say("nonsense", "[]", b'{"type":"ping","id":1}', '{"type":"ping","id":[]}')
+        for id in (None, None, 1, None):
+            answer = await line.hear()
+            assert (answer["code"], answer.get("id")) == ("invalid", id)
+        assert await line.ask({"type": "ping", "id": 2}) == {"type": "pong", "id": 2}
+        assert "hidden" not in "".join(line.texts).replace('"hidden"', "").replace("'hidden'", "")
+    assert len(registry) == 0
+
+
+async def test_a_reason_that_is_too_long(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A cancel with a reason or a grace that makes no sense is refused as such."""
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=anybody) as line:
+        for more in ({"reason": "x" * 10_001}, {"grace": -1}):
+            assert (await line.ask({"type": "cancel", "id": 1, "job": job.id, **more}))["code"] == "invalid"
+    await job.cancel()
+
+
+async def test_a_full_queue(autojump_clock: MockClock) -> None:
+    """A submission that finds the queue full is told so, and how many there may be."""
+    async with jobtrio.open_registry(executors, max_queued=1) as registry:
+        async with open_line(registry, authenticate=anybody) as line:
+            await line.ask({"type": "submit", "id": 1, "executor": "hang", "delay": 5})
+            answer = await line.ask({"type": "submit", "id": 2, "executor": "hang"})
+            assert (answer["code"], answer["limit"]) == ("queue_full", 1)
+        await registry.shutdown()
+
+
+async def test_without_authentication(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Where nobody is asked who they are, everybody may watch, and nobody submit or cancel."""
+    job = await registry.submit(hang)
+    async with open_line(registry) as line:
+        assert (await line.ask({"type": "submit", "id": 1, "executor": "words"}))["code"] == "forbidden"
+        assert (await line.ask({"type": "submit", "id": 1, "executor": "none"}))["code"] == "forbidden"
+        assert (await line.ask({"type": "cancel", "id": 2, "job": job.id}))["code"] == "forbidden"
+        assert (await line.ask({"type": "cancel", "id": 2, "job": "none"}))["code"] == "forbidden"
+        assert (await line.ask({"type": "auth", "id": 3, "token": "x"})) == {"type": "ok", "id": 3}
+        assert (await line.ask({"type": "submit", "id": 4, "executor": "words"}))["code"] == "forbidden"
+        assert (await line.ask({"type": "get", "id": 5, "job": job.id}))["type"] == "job"
+    assert len(registry) == 1
+    await job.cancel()
+
+
+async def test_authentication_by_handshake(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A token in the handshake is enough; a wrong one is refused at once."""
+    async with open_line(registry, authenticate=known, token="ok-ann") as line:
+        assert (await line.ask({"type": "find", "id": 1}))["type"] == "jobs"
+    async with open_line(registry, authenticate=known, token="wrong") as line:
+        assert [message["type"] for message in await line.hear_all()] == ["hello", "error"]
+        assert line.farewell is not None
+        assert line.farewell.code == CloseCode.UNAUTHENTICATED
+
+
+async def test_authentication_by_message(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Before `auth` nothing is answered but pings; a wrong token ends the connection."""
+    async with open_line(registry, authenticate=known) as line:
+        assert (await line.ask({"type": "ping", "id": 0}))["type"] == "pong"
+        for request in (
+            {"type": "find", "id": 1},
+            {"type": "get", "id": 1, "job": "x"},
+            {"type": "submit", "id": 1, "executor": "words"},
+            {"type": "subscribe", "id": 1, "job": "x"},
+            {"type": "cancel", "id": 1, "job": "x"},
+            {"type": "unsubscribe", "id": 1, "sub": 1},
+        ):
+            assert (await line.ask(request))["code"] == "unauthenticated"
+        assert await line.ask({"type": "auth", "id": 2, "token": "ok-ann"}) == {"type": "ok", "id": 2}
+        assert (await line.ask({"type": "find", "id": 3}))["type"] == "jobs"
+        await trio.sleep(100)
+        assert not line.farewell
+        assert (await line.ask({"type": "auth", "id": 4, "token": "wrong"}))["code"] == "unauthenticated"
+        await line.hear_all()
+        assert line.farewell is not None
+        assert line.farewell.code == CloseCode.UNAUTHENTICATED
+
+
+async def test_authentication_that_does_not_come(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A client that does not say who it is in time is told so and closed."""
+    async with open_line(registry, authenticate=known) as line:
+        start = trio.current_time()
+        heard = await line.hear_all()
+        assert trio.current_time() - start == 10
+        assert heard[-1]["code"] == "unauthenticated"
+        assert line.farewell is not None
+        assert line.farewell.code == CloseCode.AUTH_TIMEOUT
+
+
+async def test_a_token_that_expires(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """When a token expires in mid-stream, the stream goes on and requests are refused until a new token comes."""
+    expired = set()
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        return principal not in expired
+
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=known, authorize=authorize, token="ok-old") as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        expired.add("old")
+        assert (await line.ask({"type": "get", "id": 2, "job": job.id}))["code"] == "unknown_job"
+        assert (await line.ask({"type": "submit", "id": 3, "executor": "words"}))["code"] == "forbidden"
+        assert (await line.ask({"type": "auth", "id": 4, "token": "ok-new"}))["type"] == "ok"
+        assert (await line.ask({"type": "cancel", "id": 5, "job": job.id}))["cancelled"]
+        assert (await line.hear())["sub"] == 1
+
+
+async def test_becoming_somebody_else(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """What the new principal may not watch is no longer shown, and the client is told."""
+    mine = await registry.submit(hang, tags={"user": "ann"})
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-ann") as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": mine.id})
+        line.say({"type": "auth", "id": 2, "token": "ok-bob"})
+        error = await line.hear()
+        assert (error["type"], error["sub"], error["code"]) == ("error", 1, "forbidden")
+        assert await line.hear() == {"type": "ok", "id": 2}
+        await mine.cancel()
+        await mine.wait()
+        assert await line.ask({"type": "ping", "id": 3}) == {"type": "pong", "id": 3}
+        assert line.texts[-2] == '{"type":"ok","id":2}'
+
+
+async def test_tracebacks_for_somebody_else(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Whether tracebacks are shown goes by who the client is now, on streams that are open too."""
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        return action != "traceback" or bool(principal == "admin")
+
+    job = await registry.submit("break", retry=RetryPolicy(3, initial=1))
+    async with open_line(registry, authenticate=known, authorize=authorize, token="ok-ann") as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        errors = [(await line.hear())["error"]]
+        await line.ask({"type": "auth", "id": 2, "token": "ok-admin"})
+        errors.append((await line.hear())["error"])
+        await line.ask({"type": "auth", "id": 3, "token": "ok-ann"})
+        errors.append((await line.hear())["outcome"]["error"])
+    assert [("Traceback" in error["traceback"]) for error in errors] == [False, True, False]
+
+
+async def test_becoming_somebody_else_at_the_end(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Of a stream that has ended while its right was asked for, nothing is said behind its end."""
+    job = await registry.submit(hang)
+
+    async def authorize(principal: Any, action: str, record: Any) -> bool:
+        if principal == "bob":
+            await job.cancel()
+            await trio.sleep(1)
+        return bool(principal == "ann")
+
+    async with open_line(registry, authenticate=known, authorize=authorize, token="ok-ann") as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        line.say({"type": "auth", "id": 2, "token": "ok-bob"})
+        assert (await line.hear())["type"] == "end"
+        assert await line.hear() == {"type": "ok", "id": 2}
+
+
+async def test_somebody_elses_job(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A job that may not be seen is told exactly as one that does not exist; its key and its place in pages hide it."""
+    hers = await registry.submit(hang, tags={"user": "ann"}, key="secret")
+    mine = await registry.submit(hang, tags={"user": "bob"})
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-bob") as line:
+        for request in ({"type": "get"}, {"type": "subscribe"}, {"type": "cancel"}):
+            seen = await line.ask({**request, "id": 1, "job": hers.id})
+            none = await line.ask({**request, "id": 1, "job": "0" * 32})
+            assert str(seen).replace(hers.id, "") == str(none).replace("0" * 32, "")
+        assert [job["id"] for job in (await line.ask({"type": "find", "id": 2}))["jobs"]] == [mine.id]
+        assert (await line.ask({"type": "find", "id": 3, "after": hers.id}))["code"] == "unknown_job"
+        tags = {"user": "bob"}
+        taken = await line.ask({"type": "submit", "id": 4, "executor": "words", "key": "secret", "tags": tags})
+        assert taken["code"] == "duplicate_job"
+        assert (await line.ask({"type": "submit", "id": 5, "executor": "words"}))["code"] == "forbidden"
+        assert hers.id not in str(taken)
+    assert len(registry) == 2
+    await hers.cancel()
+    await mine.cancel()
+
+
+async def test_may_submit_but_not_look(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Who may do nothing but submit is told of its job, also where it asks with the same key once more."""
+
+    async def producers(principal: Any, action: str, job: Any) -> bool:
+        return action == "submit"
+
+    async with open_line(registry, authenticate=known, authorize=producers, token="ok-x") as line:
+        submit = {"type": "submit", "executor": "words", "payload": {"a": [1]}, "key": "k", "tags": {"b": "c"}}
+        first = await line.ask({**submit, "id": 1})
+        assert first["type"] == "submitted"
+        assert await line.ask({**submit, "id": 2}) == {**first, "id": 2}
+        changes: list[dict[str, Any]] = [{"payload": {"a": [2]}}, {"tags": {}}, {"executor": "hang"}]
+        changes.append({"metadata": {"a": 1}})
+        for change in changes:
+            assert (await line.ask({**submit, **change, "id": 3}))["code"] == "duplicate_job"
+        assert (await line.ask({"type": "get", "id": 4, "job": first["job"]}))["code"] == "unknown_job"
+    assert len(registry) == 1
+
+
+async def test_may_be_seen_but_not_cancelled(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """What is refused about a job that may be seen is told as refused, not as unknown."""
+
+    async def readers(principal: Any, action: str, job: Any) -> bool:
+        return action == "get"
+
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=known, authorize=readers, token="ok-x") as line:
+        assert (await line.ask({"type": "get", "id": 1, "job": job.id}))["type"] == "job"
+        assert (await line.ask({"type": "cancel", "id": 2, "job": job.id}))["code"] == "forbidden"
+        assert (await line.ask({"type": "subscribe", "id": 3, "job": job.id}))["code"] == "forbidden"
+    await job.cancel()
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_tracebacks(autojump_clock: MockClock, registry: JobRegistry, allowed: bool) -> None:
+    """A traceback goes only to whom `authorize` allows it, in streams and in records."""
+    actions: list[str] = []
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        actions.append(action)
+        return allowed or action != "traceback"
+
+    job = await registry.submit("break", retry=RetryPolicy(2, initial=1))
+    async with open_line(registry, authenticate=anybody, authorize=authorize) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        restart, end = await line.hear(), await line.hear()
+        record = (await line.ask({"type": "get", "id": 2, "job": job.id}))["job"]
+        [found] = (await line.ask({"type": "find", "id": 3}))["jobs"]
+    errors = [restart["error"], end["outcome"]["error"], record["error"], found["error"]]
+    assert all(error["message"] == "broken on purpose" for error in errors)
+    assert [("Traceback" in error["traceback"]) for error in errors] == [allowed] * 4
+    assert actions == ["subscribe", "traceback", "get", "traceback", "find", "traceback"]
+
+
+async def test_tracebacks_without_a_hook(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Without `authorize`, tracebacks go to nobody."""
+    job = await registry.submit("break")
+    async with open_line(registry, authenticate=anybody) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        assert (await line.hear())["outcome"]["error"]["traceback"] == ""
+
+
+class Later:
+    """What an async function gives that is not awaited."""
+
+    def __await__(self) -> Generator[None, None, bool]:
+        """Say no, to whoever asks."""
+        yield
+        return False
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "lacks an await", "raises at once", "returns nonsense"])
+async def test_authenticate_that_fails(autojump_clock: MockClock, registry: JobRegistry, how: str) -> None:
+    """A hook that raises, hangs or can't be awaited refuses the client, and harms nobody else."""
+
+    async def broken(handshake: Handshake) -> Any:
+        if how == "hangs":
+            await trio.sleep_forever()
+        if how == "lacks an await":
+            return Later()
+        raise KeyError(how)
+
+    def at_once(handshake: Handshake) -> Any:
+        if how == "returns nonsense":
+            return "not awaitable"
+        raise KeyError(how)
+
+    hook: Any = at_once if how in ("raises at once", "returns nonsense") else broken
+    async with open_line(registry, authenticate=hook, token="x") as line:
+        heard = await line.hear_all()
+        assert heard[-1]["code"] == "unauthenticated"
+        assert line.farewell is not None
+        assert line.farewell.code in (CloseCode.UNAUTHENTICATED, CloseCode.AUTH_TIMEOUT)
+        assert trio.current_time() <= 10
+
+
+@pytest.mark.parametrize("answer", [None, False])
+@pytest.mark.parametrize("path", ["/ws", "/jobs/x"])
+async def test_authenticate_that_says_no(
+    autojump_clock: MockClock, registry: JobRegistry, path: str, answer: Any
+) -> None:
+    """None and False are no principals, however much a hook that checks a token looks like one that says yes or no."""
+
+    async def check(handshake: Handshake) -> Any:
+        return answer
+
+    async with open_line(registry, path, authenticate=check, token="wrong") as line:
+        heard = await line.hear_all()
+        assert heard[-1]["code"] == "unauthenticated"
+        assert line.farewell == Farewell(CloseCode.UNAUTHENTICATED)
+
+
+@pytest.mark.parametrize("principal", [0, "", (), True])
+async def test_principals_that_look_like_none(autojump_clock: MockClock, registry: JobRegistry, principal: Any) -> None:
+    """Anything else may be a principal: the user whose number is 0 is one."""
+
+    async def check(handshake: Handshake) -> Any:
+        return principal
+
+    async with open_line(registry, authenticate=check, token="right") as line:
+        assert (await line.ask({"type": "find", "id": 1}))["type"] == "jobs"
+
+
+async def test_a_client_that_may_do_nothing(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A hook that says by a `PermissionError` that it knows the client has it closed with another code."""
+
+    async def deny(handshake: Handshake) -> Any:
+        raise PermissionError
+
+    async with open_line(registry, authenticate=deny) as line:
+        assert (await line.hear_all())[-1]["code"] == "forbidden"
+        assert line.farewell is not None
+        assert line.farewell.code == CloseCode.FORBIDDEN
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "lacks an await"])
+async def test_authorize_that_fails(autojump_clock: MockClock, registry: JobRegistry, how: str) -> None:
+    """A hook that raises, hangs or gives no answer refuses what it was asked about, and the connection goes on."""
+
+    async def broken(principal: Any, action: str, job: Any) -> Any:
+        if how == "hangs":
+            await trio.sleep_forever()
+        if how == "lacks an await":
+            return Later()
+        raise KeyError(how)
+
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=anybody, authorize=broken) as line:
+        assert (await line.ask({"type": "get", "id": 1, "job": job.id}))["code"] == "unknown_job"
+        assert (await line.ask({"type": "submit", "id": 2, "executor": "words"}))["code"] == "forbidden"
+        assert (await line.ask({"type": "ping", "id": 3}))["type"] == "pong"
+    await job.cancel()
+
+
+async def test_the_rate(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Messages beyond the rate are refused one by one; twice as many close the connection, with when to come back."""
+    async with open_line(registry, limits=Limits(messages_per_second=10)) as line:
+        await line.hear()
+        line.say(*({"type": "ping", "id": n} for n in range(15)), "nonsense")
+        answers = [await line.hear() for _ in range(16)]
+        assert [answer["type"] for answer in answers] == ["pong"] * 10 + ["error"] * 6
+        assert [answer["code"] for answer in answers[10:]] == ["rate"] * 6
+        assert [answer["id"] for answer in answers[:15]] == list(range(15))
+        await trio.sleep(2)
+        line.say(*({"type": "ping", "id": n} for n in range(30)))
+        heard = await line.hear_all()
+        assert [message["type"] for message in heard] == ["pong"] * 10 + ["error"] * 9
+        assert line.farewell is not None
+        assert (line.farewell.code, line.farewell.reason) == (CloseCode.RATE, '{"retry_after":1.0}')
+
+
+async def test_the_rate_while_a_request_takes_its_time(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A client that keeps to the rate is not refused what has gathered while the server was busy with a request."""
+
+    async def thoughtful(principal: Any, action: str, job: Any) -> bool:
+        await trio.sleep(9)
+        return True
+
+    job = await registry.submit(hang)
+    async with open_line(
+        registry, limits=Limits(messages_per_second=10), authenticate=anybody, authorize=thoughtful
+    ) as line:
+        await line.hear()
+        line.say({"type": "get", "id": 0, "job": job.id})
+        for second in range(8):
+            line.say(*({"type": "ping", "id": 10 * second + n} for n in range(10)))
+            await trio.sleep(1)
+        assert [(await line.hear())["type"] for _ in range(81)] == ["job"] + ["pong"] * 80
+    await job.cancel()
+
+
+async def test_heartbeats(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """After each silence comes a sign of life with the last number of each subscription, and none in between."""
+    job = await registry.submit(words, "a b", delay=40)
+    async with open_line(registry, limits=Limits(heartbeat=15)) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        await line.ask({"type": "subscribe", "id": 2, "job": job.id})
+        assert await line.hear() == {"type": "heartbeat", "last": {"1": 0, "2": 0}}
+        assert trio.current_time() == 15
+        assert await line.hear() == {"type": "heartbeat", "last": {"1": 0, "2": 0}}
+        while (await line.hear())["type"] != "heartbeat":
+            pass
+        assert trio.current_time() == 55
+        assert line.texts[-1] == '{"type":"heartbeat","last":{}}'
+
+
+async def test_a_client_that_leaves(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A client that hangs up ends the session and no job."""
+    job = await registry.submit(hang)
+    async with open_line(registry, authenticate=anybody) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        line.leave()
+        await line.hear_all()
+        assert line.farewell is not None
+        assert line.farewell.code is None
+    assert job.state == "RUNNING"
+    await job.cancel()
+
+
+async def test_stop(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A session that is stopped says with which code to close; the first word counts."""
+    async with open_line(registry) as line:
+        await line.hear()
+        line.session.stop(CloseCode.RESTART, "later")
+        line.session.stop(CloseCode.INTERNAL)
+        await line.hear_all()
+        assert line.farewell is not None
+        assert (line.farewell.code, line.farewell.reason) == (CloseCode.RESTART, "later")
+
+
+async def test_a_fault_of_our_own(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault in a session closes that session with 1011, and is logged."""
+
+    async def broken(*args: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("jobtrio.websocket._desk.Desk.get", broken)
+    async with open_line(registry) as line, open_line(registry) as other:
+        line.say({"type": "get", "id": 1, "job": "x"})
+        await line.hear_all()
+        assert line.farewell is not None
+        assert line.farewell.code == CloseCode.INTERNAL
+        assert (await other.ask({"type": "ping", "id": 1}))["type"] == "pong"
+    assert "RuntimeError: broken" in caplog.text
+
+
+async def test_after_the_registry_is_shut_down(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """When nothing can be submitted any more, the answer says so, and what is there can still be watched."""
+    job = await registry.submit(words, "a")
+    await job.wait()
+    await registry.shutdown()
+    async with open_line(registry, authenticate=anybody) as line:
+        assert (await line.ask({"type": "submit", "id": 1, "executor": "words"}))["code"] == "unavailable"
+        assert (await line.ask({"type": "subscribe", "id": 2, "job": job.id}))["type"] == "subscribed"
+        assert await items_of(line) == ["a"]
+
+
+async def test_many_pages_of_others(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Among many jobs of others, a page holds as many of one's own as it may."""
+    for n in range(600):
+        await registry.submit(hang, delay=1000, tags={"user": "ann" if n % 100 else "bob"})
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-bob") as line:
+        first = (await line.ask({"type": "find", "id": 1, "limit": 4}))["jobs"]
+        rest = (await line.ask({"type": "find", "id": 2, "limit": 4, "after": first[-1]["id"]}))["jobs"]
+        assert (len(first), len(rest)) == (4, 2)
+        assert all(job["tags"] == {"user": "bob"} for job in first + rest)
+    await registry.shutdown()
+
+
+@pytest.mark.parametrize("removed", [1, 100, 250])
+async def test_jobs_of_others_that_are_removed_meanwhile(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    """That jobs which may not be seen are removed while their rights are asked for is not told, and hides none."""
+    monkeypatch.setattr("jobtrio.websocket._desk.FIRST_PAGE", 250)
+    theirs = [await registry.submit(words, "", tags={"user": "ann"}) for _ in range(250)]
+    for job in theirs:
+        await job.wait()
+    for _ in range(3):
+        await registry.submit(hang, delay=1000, tags={"user": "bob"})
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        if job.id == theirs[-1].id:
+            for each in theirs[-removed:]:
+                await registry.remove(each.id)
+        return bool(job.tags["user"] == principal)
+
+    async with open_line(registry, authenticate=known, authorize=authorize, token="ok-bob") as line:
+        answer = await line.ask({"type": "find", "id": 1})
+        if removed == 250:
+            assert answer["code"] == "unavailable"
+            assert not any(job.id in answer["message"] for job in theirs)
+            answer = await line.ask({"type": "find", "id": 2})
+        assert [job["tags"]["user"] for job in answer["jobs"]] == ["bob"] * 3
+    await registry.shutdown()
+
+
+@pytest.mark.parametrize(("payload", "most"), [("", 250), ("x" * 100_000, 16)])
+async def test_large_records_are_looked_through_a_few_at_a_time(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, payload: str, most: int
+) -> None:
+    """Of records that a client is not shown, either, a store is asked for many at once only where they are small."""
+    for n in range(400):
+        await registry.submit(hang, payload, delay=1000, tags={"user": "ann" if n else "bob"})
+    mine = await registry.submit(hang, delay=1000, tags={"user": "bob"})
+    limits = []
+    find = registry.find
+
+    async def counted(**query: Any) -> Any:
+        limits.append(query["limit"])
+        return await find(**query)
+
+    monkeypatch.setattr(registry, "find", counted)
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-bob") as line:
+        jobs = (await line.ask({"type": "find", "id": 1}))["jobs"]
+    assert (len(jobs), jobs[-1]["id"]) == (2, mine.id)
+    assert (limits[0], max(limits)) == (16, most)
+    await registry.shutdown()
+
+
+async def test_pages_have_a_size(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Records with large payloads come in smaller pages, at least one at a time, until an empty one."""
+    for _ in range(5):
+        await registry.submit(hang, "x" * 600_000, delay=1000)
+    async with open_line(registry) as line:
+        sizes, after = [], None
+        while True:
+            jobs = (await line.ask({"type": "find", "id": 1, "after": after}))["jobs"]
+            sizes.append(len(jobs))
+            if not jobs:
+                break
+            after = jobs[-1]["id"]
+    assert sum(sizes) == 5
+    assert max(sizes) == 2
+    await registry.shutdown()

@@ -1,0 +1,268 @@
+"""The wire protocol's codec, message by message."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import jobtrio
+from jobtrio.websocket import protocol
+from jobtrio.websocket.protocol import (
+    ErrorCode,
+    ProtocolError,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+
+ERROR = jobtrio.JobError("exception", "ValueError", "no", "Traceback …")
+
+
+def wrong(text: str | bytes) -> ProtocolError:
+    with pytest.raises(ProtocolError) as caught:
+        decode_request(text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"auth","id":1,"token":"t"}',
+        '{"type":"submit","id":"a","executor":"e","payload":{"x":[1,null]},"subscribe":true,"key":"k","queue":"q",'
+        '"priority":"HIGH","time_limit":1.5,"delay":2.0,"expires_in":3.0,"tags":{"a":"b"},"metadata":{"c":1}}',
+        '{"type":"subscribe","id":1,"job":"j","after":7,"epoch":"e","on_gap":"yield"}',
+        '{"type":"subscribe","job":"j","after":"end"}',
+        '{"type":"unsubscribe","id":1,"sub":3}',
+        '{"type":"cancel","id":1,"job":"j","reason":"r","grace":0.5}',
+        '{"type":"get","id":1,"job":"j"}',
+        '{"type":"find","id":1,"tags":{"a":"b"},"state":["RUNNING","FAILED"],"limit":7,"after":"j"}',
+        '{"type":"ping"}',
+    ],
+)
+def test_requests_keep_their_fields(text: str) -> None:
+    """Each request comes back as the same JSON after decoding and encoding."""
+    assert json.loads(encode_request(decode_request(text))) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"hello","proto":"jobtrio.v1","heartbeat":15.0,"limits":{"message_bytes":65536,"subscriptions":32,'
+        '"messages_per_second":50.0}}',
+        '{"type":"ok","id":1,"cancelled":false}',
+        '{"type":"pong","id":"x"}',
+        '{"type":"submitted","id":1,"job":"j","sub":1,"epoch":"e"}',
+        '{"type":"subscribed","id":1,"sub":1,"job":"j","epoch":"e","state":"RUNNING","attempt":1,"first":1,"last":20}',
+        '{"type":"events","sub":1,"seq":21,"attempt":1,"items":["a",{"b":null},3]}',
+        '{"type":"progress","sub":1,"seq":23,"attempt":1,"done":1.0,"total":3.0,"note":null}',
+        '{"type":"restart","sub":1,"seq":24,"attempt":1,"error":{"kind":"lost","type":"t","message":"m","traceback":""},'
+        '"delay":1.0}',
+        '{"type":"gap","sub":1,"first":1,"last":501}',
+        '{"type":"end","sub":1,"seq":25,"outcome":{"type":"completed","result":4}}',
+        '{"type":"end","seq":25,"outcome":{"type":"cancelled","reason":null}}',
+        '{"type":"heartbeat","last":{"1":25}}',
+        '{"type":"heartbeat","last":25}',
+        '{"type":"error","id":1,"sub":2,"code":"outdated_cursor","message":"m","first":1,"last":5}',
+    ],
+)
+def test_replies_keep_their_fields(text: str) -> None:
+    """Each reply comes back as the same JSON after decoding and encoding."""
+    assert json.loads(encode_reply(decode_reply(text))) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "id"),
+    [
+        ("", "invalid", None),
+        ("no JSON", "invalid", None),
+        (b"\xff\xfe", "invalid", None),
+        (b'{"type":"get","job":"\xff"}', "invalid", None),
+        ("[]", "invalid", None),
+        ("5", "invalid", None),
+        ("null", "invalid", None),
+        ("{}", "invalid", None),
+        ('{"type":5,"id":3}', "invalid", 3),
+        ('{"type":"dance","id":3}', "unknown_type", 3),
+        ('{"type":"dance","id":[]}', "unknown_type", None),
+        ('{"type":"ping","id":true}', "invalid", None),
+        ('{"type":"ping","id":1.5}', "invalid", None),
+        ('{"type":"ping","id":9223372036854775808}', "invalid", None),
+        ('{"type":"ping","id":"' + "x" * 101 + '"}', "invalid", None),
+        ('{"type":"ping","x":NaN}', "invalid", None),
+        ('{"type":"submit","id":3,"executor":"e","payload":1e999}', "invalid", 3),
+        ('{"type":"ping","x":"\\ud800"}', "invalid", None),
+        ('{"type":"ping","x":' + "[" * 10_000 + "]" * 10_000 + "}", "invalid", None),
+        ('{"type":"ping","x":' + '{"a":' * 10_000 + "1" + "}" * 10_000 + "}", "invalid", None),
+        ('{"type":"submit","id":3,"executor":"e","payload":' + "[" * 30_000 + "]" * 30_000 + "}", "invalid", 3),
+        ('{ "type": "ping", "id": "a-3", "x": ' + '{"a":' * 30_000 + "1" + "}" * 30_000 + "}", "invalid", "a-3"),
+        (b'{"type":"ping","id":3,"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}", "invalid", 3),
+        ('{"x":{"type":"ping","id":3,"x":' + "[" * 30_000 + "]" * 30_000 + "}}", "invalid", None),
+        ('{"type":"submit","id":0,"executor":"e","payload":' + "[" * 30_000 + "]" * 30_000 + "}", "invalid", 0),
+        ('{"type":"submit","id":-3,"executor":"e","payload":NaN}', "invalid", -3),
+        (b'{"type":"get","id":"a","job":"\xff"}', "invalid", "a"),
+        ('{"type":"get","id":3,"job":"j"', "invalid", 3),
+        ('{"type":"get","id":3', "invalid", None),
+        ('{"type":"get","id":03,"job":', "invalid", None),
+        ('{"type":"subscribe","id":3}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":"j","after":-1}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":"j","after":1.0}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":"j","after":true}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":"j","after":9223372036854775808}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":"j","after":"start"}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":"j","on_gap":"ignore"}', "invalid", 3),
+        ('{"type":"subscribe","id":3,"job":5}', "invalid", 3),
+        ('{"type":"submit","id":3,"executor":"e","priority":"URGENT"}', "invalid", 3),
+        ('{"type":"submit","id":3,"executor":"e","payload":' + "9" * 5000 + "}", "invalid", 3),
+        ('{"type":"find","id":3,"state":["DONE"]}', "invalid", 3),
+        ('{"type":"find","id":3,"limit":0}', "invalid", 3),
+    ],
+)
+def test_wrong_requests_say_what_they_are(text: str | bytes, code: str, id: Any) -> None:
+    """A wrong request raises the protocol's own error, with its code and the request's id where that is usable."""
+    error = wrong(text)
+    assert (error.code, error.id) == (code, id)
+    assert error.message
+
+
+def test_the_last_of_doubled_keys_counts() -> None:
+    """Of a field that appears twice the last one counts, and unknown fields are passed over."""
+    assert decode_request('{"type":"get","job":"a","job":"b","id":1,"id":2,"new":[1]}') == protocol.Get(id=2, job="b")
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        ("a", "a"),
+        (None, None),
+        ([1, {"a": None}], [1, {"a": None}]),
+        ((1, 2), [1, 2]),
+        (10**30, 10**30),
+        (float("nan"), {"repr": "nan"}),
+        ({"deep": [float("-inf"), None]}, {"repr": "{'deep': [-inf, None]}"}),
+        ("\ud800", {"repr": "'\\ud800'"}),
+        (1j, {"repr": "1j"}),
+        pytest.param(10**5000, {"repr": "<int whose repr raised ValueError>"}, id="huge"),
+        ({(1, 2): 3}, {"repr": "{(1, 2): 3}"}),
+    ],
+)
+def test_values_that_json_cannot_hold_go_as_their_repr(value: Any, encoded: Any) -> None:
+    """A token and a result arrive as they are, or as their repr where JSON can't hold them."""
+    events = json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=["x", value, "y"])))
+    assert events["items"] == ["x", encoded, "y"]
+    end = json.loads(encode_reply(protocol.Ended(seq=1, outcome=protocol.WireCompleted(result=value))))
+    assert end["outcome"]["result"] == encoded
+
+
+def test_a_value_without_an_end_goes_as_its_repr() -> None:
+    """A list that holds itself, and one that is 100,000 deep, are no reason to fail."""
+    loop: list[Any] = []
+    loop.append(loop)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    items = json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=[loop, deep])))["items"]
+    assert items == [{"repr": "[[...]]"}, {"repr": "<list whose repr raised RecursionError>"}]
+
+
+def test_messages_survive_the_way_to_a_client() -> None:
+    """A client gets the messages that the server's subscription received, tracebacks only if it may."""
+    messages: list[jobtrio.Message] = [
+        jobtrio.Token(1, 1, {"a": 1}),
+        jobtrio.Progress(2, 1, 1.0, None, "x"),
+        jobtrio.Restart(3, 1, ERROR, 2.0),
+        jobtrio.Gap(4, 9),
+        jobtrio.End(10, jobtrio.Completed([1])),
+        jobtrio.End(10, jobtrio.Failed(ERROR)),
+        jobtrio.End(10, jobtrio.Cancelled("why")),
+    ]
+    for message in messages:
+        reply = decode_reply(encode_reply(protocol.reply_to(message, 3, tracebacks=True)))
+        assert isinstance(reply, protocol.JobStreamReply)
+        assert reply.sub == 3
+        assert protocol.messages_of(reply) == [message]
+    hidden = encode_reply(protocol.reply_to(messages[5], 3))
+    assert "Traceback" not in hidden
+
+
+def test_halves_of_surrogate_pairs_in_texts_are_escaped() -> None:
+    """An error's text with bytes of a broken file name can be sent."""
+    error = jobtrio.JobError("exception", "OSError", "no file \udcff", "")
+    end = json.loads(encode_reply(protocol.reply_to(jobtrio.End(1, jobtrio.Failed(error)))))
+    assert end["outcome"]["error"]["message"] == "no file \\udcff"
+
+
+def test_records_survive_the_way_to_a_client() -> None:
+    """A client gets the record as it is in process, but for the traceback that it may not see."""
+    now = datetime.now(UTC)
+    record = jobtrio.JobRecord(
+        id="j",
+        executor="e",
+        payload={"a": 1},
+        queue="default",
+        priority=jobtrio.JobPriority.HIGH,
+        tags={"t": "u"},
+        metadata={"m": 1},
+        key="k",
+        state=jobtrio.JobState.FAILED,
+        attempt=2,
+        max_attempts=3,
+        created_at=now,
+        run_at=now,
+        started_at=now,
+        finished_at=now,
+        worker="w",
+        cancel_requested_at=now,
+        cancel_reason="r",
+        error=ERROR,
+        result=None,
+    )
+    reply = decode_reply(encode_reply(protocol.JobFound(id=1, job=protocol.wire_record(record, True))))
+    assert isinstance(reply, protocol.JobFound)
+    assert protocol.record_of(reply.job) == record
+    many = decode_reply(encode_reply(protocol.JobsFound(id=1, jobs=[protocol.wire_record(record, False)])))
+    assert isinstance(many, protocol.JobsFound)
+    assert many.jobs[0].error is not None
+    assert many.jobs[0].error.traceback == ""
+
+
+def test_a_payload_that_json_cannot_hold_is_not_sent() -> None:
+    """A client's submission with such a payload fails before anything goes out."""
+    with pytest.raises(jobtrio.PayloadError):
+        encode_request(protocol.Submit(executor="e", payload=float("nan")))
+    with pytest.raises(jobtrio.PayloadError):
+        encode_request(protocol.Submit(executor="e", metadata={"a": object()}))
+    with pytest.raises(ProtocolError) as caught:
+        encode_request(protocol.Get(job="\ud800"))
+    assert caught.value.code == ErrorCode.INVALID
+
+
+def test_a_payload_that_is_nested_too_deeply_is_not_sent() -> None:
+    """However deep a payload is, it is sent, or refused by the error that says so."""
+    payload: Any = None
+    for _ in range(1200):
+        payload = [payload]
+        with contextlib.suppress(jobtrio.PayloadError):
+            encode_request(protocol.Submit(executor="e", payload=payload))
+    with pytest.raises(jobtrio.PayloadError, match="nested"):
+        encode_request(protocol.Submit(executor="e", payload=payload))
+
+
+def test_replies_of_a_type_to_come_are_told_apart() -> None:
+    """A client can pass over a message that a newer server sends."""
+    with pytest.raises(ProtocolError) as caught:
+        decode_reply('{"type":"news"}')
+    assert caught.value.code == ErrorCode.UNKNOWN_TYPE
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds"),
+    [(protocol.encode_retry_after(1.25), 1.25), (None, None), ("", None), ("gone", None), ('{"retry_after":-1}', None)],
+)
+def test_the_reason_of_a_close_says_when_to_come_back(reason: str | None, seconds: float | None) -> None:
+    """A client reads the delay out of the reason, and nothing out of other reasons."""
+    assert protocol.decode_retry_after(reason) == seconds
