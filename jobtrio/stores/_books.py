@@ -16,17 +16,20 @@ from jobtrio import _entry as steps
 from jobtrio._records import Failed, JobError, Outcome
 from jobtrio._state import JobState
 from jobtrio.stores import _rules as rules
+from jobtrio.stores._presence import Presence
 from jobtrio.stores._ready import ReadyQueue
+from jobtrio.stores._room import room_for
 from jobtrio.stores._shelf import Shelf
 from jobtrio.stores._timers import Timer, TimerHeap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim, StoreSettings
+    from jobtrio.stores._room import Room
 
 
 class MemoryBooks:
@@ -43,9 +46,17 @@ class MemoryBooks:
         self._ready = ReadyQueue()
         self._timers = TimerHeap()
         self._claims: dict[str, list[Claim]] = {}  # the last calls, to recognise a repetition
+        self._presence = Presence()
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
+        self._is_open = False
         self.settings: StoreSettings
+
+    def _room(self, room: Mapping[str, int] | None) -> Room | None:
+        return room_for(room, self.settings.max_running_total, self._running)
+
+    def _running(self, queue: str) -> int:
+        return self._index.waiting(JobState.RUNNING, (queue,))
 
     def _use(self, settings: StoreSettings) -> None:
         self.settings = settings
@@ -154,3 +165,9 @@ class MemoryBooks:
             entry.log.finish(outcome)
         self._changed(entry)
         self._shelf.end(entry)
+        self._made_room(entry)
+
+    def _made_room(self, entry: JobEntry) -> None:
+        """Note that a job runs no more: where all workers share a limit, the others may start one."""
+        if entry.plan.queue in self.settings.max_running_total:
+            self.settings.listener.work_ready()

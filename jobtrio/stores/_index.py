@@ -78,12 +78,24 @@ class JobIndex:
         """Return how many jobs are in ``state``."""
         return sum(len(states[state]) for states in self._cells.values())
 
-    def waiting(self, state: JobState, queues: Collection[str] | None) -> int:
-        """Return how many jobs that have an executor are in ``state`` in ``queues``, or in all."""
+    def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state."""
+        found: dict[str, dict[JobState, int]] = {}
+        for (queue, _), states in self._cells.items():
+            if any(states.values()):
+                counts = found.setdefault(queue, dict.fromkeys(JobState, 0))
+                for state, group in states.items():
+                    counts[state] += len(group)
+        return found
+
+    def waiting(self, state: JobState, queues: Collection[str] | None, executors: Collection[str] | None = None) -> int:
+        """Return how many jobs that have one of these executors are in ``state`` in ``queues``; None for all."""
         return sum(
             len(states[state])
             for (queue, executor), states in self._cells.items()
-            if executor is not None and (queues is None or queue in queues)
+            if executor is not None
+            and (queues is None or queue in queues)
+            and (executors is None or executor in executors)
         )
 
     def living(self) -> list[JobEntry]:

@@ -6,7 +6,7 @@ or outnumber the living. It knows of a job only its plan and its state.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from jobtrio._policies import JobPriority
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from jobtrio._entry import JobEntry
+    from jobtrio.stores._room import Room
 
 _TOLERATED = 64  # tombstones, or empty lines, below this number are not worth a sweep
 
@@ -56,13 +57,13 @@ class ReadyQueue:
     def __len__(self) -> int:
         return self._living
 
-    def count(self, room: Mapping[str, int]) -> int:
+    def count(self, room: Room) -> int:
         """Return how many jobs `pop` would take with this room."""
-        waiting = dict.fromkeys(room, 0)
+        waiting: Counter[str] = Counter()
         for lines in self._levels.values():
-            for name in room.keys() & lines.keys():
+            for name in room.among(lines):
                 waiting[name] += lines[name].living
-        return sum(min(most, waiting[name]) for name, most in room.items())
+        return sum(int(min(room.of(name), n)) for name, n in waiting.items())
 
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
@@ -85,10 +86,9 @@ class ReadyQueue:
         self._living -= 1
         line.sweep()
 
-    def pop(self, limit: int, room: Mapping[str, int] | None, executors: Collection[str] | None) -> list[JobEntry]:
-        """Take up to ``limit`` jobs, by priority, then by age, at most ``room[queue]`` from each queue."""
+    def pop(self, limit: int, left: Room | None, executors: Collection[str] | None) -> list[JobEntry]:
+        """Take up to ``limit`` jobs, by priority, then by age, and from each queue what there is room ``left`` for."""
         taken: list[JobEntry] = []
-        left = None if room is None else dict(room)
         for lines in self._levels.values():
             if len(taken) >= limit or len(taken) >= self._living:
                 break
@@ -109,12 +109,12 @@ def _take(line: _Line, limit: int, taken: list[JobEntry]) -> None:
         taken.append(front)
 
 
-def _take_oldest(lines: dict[str, _Line], left: dict[str, int] | None, limit: int, taken: list[JobEntry]) -> None:
+def _take_oldest(lines: dict[str, _Line], left: Room | None, limit: int, taken: list[JobEntry]) -> None:
     """Take from several lines, always the job that became ready first."""
     heads = [
         (front.ticket, name)
-        for name, line in lines.items()
-        if (left is None or left.get(name, 0) > 0) and (front := line.front())
+        for name in (lines if left is None else left.among(lines))
+        if (front := lines[name].front())
     ]
     heapify(heads)
     while heads and len(taken) < limit:
@@ -123,15 +123,15 @@ def _take_oldest(lines: dict[str, _Line], left: dict[str, int] | None, limit: in
         taken.append(line.jobs.popleft())
         line.living -= 1
         if left is not None:
-            left[name] -= 1
-        if (left is None or left[name] > 0) and (front := line.front()):
+            left.take(name)
+        if (left is None or left.of(name) > 0) and (front := line.front()):
             heappush(heads, (front.ticket, name))
 
 
 def _take_of(
     executors: Collection[str],
     lines: dict[str, _Line],
-    left: dict[str, int] | None,
+    left: Room | None,
     limit: int,
     taken: list[JobEntry],
 ) -> None:
@@ -142,11 +142,11 @@ def _take_of(
             return
         if entry.state is not JobState.QUEUED or entry.plan.executor not in executors:
             continue
-        if left is None or left.get(name, 0) > 0:
+        if left is None or left.of(name) > 0:
             lines[name].jobs.remove(entry)
             lines[name].living -= 1
             if left is not None:
-                left[name] -= 1
+                left.take(name)
             taken.append(entry)
 
 

@@ -20,7 +20,7 @@ LOSSES = 3
 
 def lost(entry: JobEntry) -> JobError:
     """Return what is said of an attempt whose worker is gone or did not renew its lease."""
-    return JobError("lost", "LeaseLost", f"worker {entry.worker!r} did not renew its lease")
+    return JobError("lost", "LeaseLost", f"worker {entry.worker!r} is gone or did not renew its lease")
 
 
 def released(reason: str) -> JobError:

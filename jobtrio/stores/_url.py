@@ -6,32 +6,48 @@ Only the store that a URL names is imported. It must not know where the URL was 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import attrs
 
 from jobtrio._checks import show
+from jobtrio._errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from jobtrio.abc import JobStore
 
 SYNCHRONOUS = ("FULL", "NORMAL")
 
-FORMS = "sqlite:///jobs.db (beside you) or sqlite:////var/lib/jobs.db (from the root)"
+FORMS = (
+    "sqlite:///jobs.db (beside you), sqlite:////var/lib/jobs.db (from the root), "
+    "postgresql://user@host/database, or redis://host:6379/0"
+)
 """The URLs that are understood, as errors name them."""
 
-LATER = ("postgresql", "postgres", "redis", "rediss")
-"""The schemes of stores that this version does not have."""
-
-
-QUERY = "synchronous=FULL, synchronous=NORMAL, or outage_limit=SECONDS"
+SQLITE_QUERY = "synchronous=FULL, synchronous=NORMAL, or outage_limit=SECONDS"
+REDIS_QUERY = "prefix=NAME, replicas=N, or outage_limit=SECONDS"
+POSTGRES_QUERY = "schema=NAME, pool_size=N, listen=false, outage_limit=SECONDS, and what libpq knows"
 """What may follow the path, as errors name it."""
+
+
+class Address(Protocol):
+    """Where a store is, and how it is to be used."""
+
+    def make_store(self, *, make: bool = True) -> JobStore:
+        """Return the store, not opened yet. Without ``make`` it is not to be made where it isn't there."""
+
+    def missing(self) -> str | None:
+        """Say in a few words what isn't there, as far as can be seen at once."""
 
 
 @attrs.frozen
 class StoreAddress:
-    """Where a store is, and how it is to be used.
+    """A file of jobs.
 
     Attributes:
         path: The SQLite file, as the URL has it: relative or absolute.
@@ -41,37 +57,108 @@ class StoreAddress:
     path: str
     options: dict[str, Any] = attrs.field(factory=dict)
 
-    def make_store(self) -> JobStore:
+    def make_store(self, *, make: bool = True) -> JobStore:
         """Return the store, not opened yet."""
         from jobtrio.stores.sqlite import SqliteJobStore
 
         return SqliteJobStore(self.path, **self.options)
 
+    def missing(self) -> str | None:
+        """Say that there is no file."""
+        return None if os.path.exists(self.path) else f"there is no file {self.path!r}"
 
-def parse_store_url(url: str) -> StoreAddress:
+
+@attrs.frozen
+class RedisAddress:
+    """The jobs under a prefix, in Redis or Valkey.
+
+    Attributes:
+        url: Where the server is.
+        options: What `RedisJobStore` takes besides.
+    """
+
+    url: str = attrs.field(repr=False)  # it may hold a password
+    options: dict[str, Any] = attrs.field(factory=dict)
+
+    def make_store(self, *, make: bool = True) -> JobStore:
+        """Return the store, not opened yet.
+
+        Raises:
+            StoreError: coredis is not installed.
+            ValueError: The URL or an option makes no sense.
+        """
+        try:
+            from jobtrio.stores.redis import RedisJobStore
+        except ImportError as exc:
+            raise StoreError(f"Redis needs an extra: pip install 'jobtrio[redis]' ({exc})") from exc
+        return RedisJobStore(self.url, create=make, **self.options)
+
+    def missing(self) -> str | None:
+        """Say nothing: that shows when it is connected to."""
+        return None
+
+
+@attrs.frozen
+class PostgresAddress:
+    """A schema of jobs in a PostgreSQL database.
+
+    Attributes:
+        conninfo: What libpq is given.
+        options: What `PostgresJobStore` takes besides.
+    """
+
+    conninfo: str = attrs.field(repr=False)  # it may hold a password
+    options: dict[str, Any] = attrs.field(factory=dict)
+
+    def make_store(self, *, make: bool = True) -> JobStore:
+        """Return the store, not opened yet.
+
+        Raises:
+            StoreError: psycopg is not installed.
+            ValueError: An option makes no sense.
+        """
+        try:
+            from jobtrio.stores.postgres import PostgresJobStore
+        except ImportError as exc:
+            raise StoreError(f"PostgreSQL needs an extra: pip install 'jobtrio[postgres]' ({exc})") from exc
+        return PostgresJobStore(self.conninfo, create=make, **self.options)
+
+    def missing(self) -> str | None:
+        """Say nothing: that shows when it is connected to."""
+        return None
+
+
+def parse_store_url(url: str) -> Address:
     """Return the address that a URL stands for.
 
     ``sqlite:///`` is followed by the path, which may be relative; ``?synchronous=NORMAL&outage_limit=30`` may follow
-    that, either or both.
+    that, either or both. ``redis://`` and ``rediss://`` are as `RedisJobStore` has them, with ``prefix``, ``replicas``
+    and ``outage_limit`` besides in the query. ``postgresql://`` is as libpq has it, with ``schema``, ``pool_size``,
+    ``listen`` and ``outage_limit`` besides in its query.
 
     Raises:
-        ValueError: It is no such URL; the message has it and what is allowed.
+        ValueError: It is no such URL; the message says what is allowed.
     """
     scheme, colon, rest = url.partition(":")
-    if colon and scheme.lower() in LATER:
-        # Not the URL itself: it may hold a password.
-        raise ValueError(f"a store must be {FORMS}; {scheme.lower()} is not in this version")
-    if not colon or scheme.lower() != "sqlite":
-        raise ValueError(f"a store must be {FORMS}; got {show(url)}")
+    scheme = scheme.lower() if colon else ""
+    if scheme not in _PARSERS:
+        raise ValueError(f"a store must be {FORMS}; got {show(re.sub('//.*@', '//…@', url))}")  # without a password
+    return _PARSERS[scheme](rest, url)
+
+
+# -- SQLite
+
+
+def _sqlite(rest: str, url: str) -> Address:
     if not rest.startswith("///"):
         raise ValueError(f"a store must be {FORMS}, with three slashes before the path; got {show(url)}")
     path, _, query = rest.removeprefix("///").partition("?")
     if not path or "\0" in unquote(path) or path == ":memory:":
         raise ValueError(f"a store must be {FORMS}, and name a file; got {show(url)}")
-    return StoreAddress(unquote(path), _options(query, url))
+    return StoreAddress(unquote(path), _sqlite_options(query, url))
 
 
-def _options(query: str, url: str) -> dict[str, Any]:
+def _sqlite_options(query: str, url: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "synchronous" and value.upper() in SYNCHRONOUS:
@@ -79,14 +166,80 @@ def _options(query: str, url: str) -> dict[str, Any]:
         elif name == "outage_limit" and (seconds := _seconds(value)) > 0:
             options[name] = seconds
         else:
-            raise ValueError(f"behind ? in a store's URL there must be {QUERY}; got {show(url)}")
+            raise ValueError(f"behind ? in a store's URL there must be {SQLITE_QUERY}; got {show(url)}")
     return options
 
 
+# -- Redis
+
+
+def _redis(rest: str, url: str) -> Address:
+    place, _, query = rest.partition("?")
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        option = _REDIS_OPTIONS[name](value) if name in _REDIS_OPTIONS else None
+        if "@" in name:
+            raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; in a password it is %3F")
+        if not option:
+            raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; got {name}={show(value)}")
+        options[name] = option
+    return RedisAddress(f"{url.partition(':')[0].lower()}:{place}", options)
+
+
+# -- PostgreSQL
+
+
+def _postgres(rest: str, url: str) -> Address:
+    if not rest.startswith("//"):
+        raise ValueError(f"a store must be {FORMS}, with two slashes before the host")
+    place, _, query = rest.partition("?")
+    options: dict[str, Any] = {}
+    others = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _POSTGRES_OPTIONS:
+            others.append((name, value))
+            continue
+        option = _POSTGRES_OPTIONS[name](value)
+        if not option and option is not False:
+            raise ValueError(f"behind ? in a store's URL there must be {POSTGRES_QUERY}; got {name}={show(value)}")
+        options[name] = option
+    return PostgresAddress(f"postgresql:{place}{'?' if others else ''}{urlencode(others, quote_via=quote)}", options)
+
+
+def _flag(text: str) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 0
+
+
 def _seconds(text: str) -> float:
-    """Return a finite number, or 0 for what is none."""
+    """Return a finite number above 0, or 0 for what is none."""
     try:
         seconds = float(text)
     except ValueError:
         return 0.0
-    return seconds if math.isfinite(seconds) else 0.0
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+_REDIS_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "prefix": str,
+    "replicas": _count,
+    "outage_limit": _seconds,
+}
+
+_POSTGRES_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "schema": str,
+    "pool_size": _count,
+    "listen": _flag,
+    "outage_limit": _seconds,
+}
+
+_PARSERS: Final[Mapping[str, Callable[[str, str], Address]]] = {
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "rediss": _redis,
+    "postgresql": _postgres,
+    "postgres": _postgres,
+}

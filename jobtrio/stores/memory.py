@@ -8,6 +8,7 @@ records by wall time.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._errors import IllegalTransitionError, QueueFullError, UnknownJobError
 from jobtrio._messages import Gap, Message
-from jobtrio._records import Cancelled, JobError, JobRecord, Outcome, Transition
+from jobtrio._records import Cancelled, JobError, JobRecord, Outcome, Transition, WorkerReport
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
@@ -33,7 +34,10 @@ _REMEMBERED = 32  # calls to `claim` whose repetition is recognised
 
 
 class MemoryJobStore(MemoryBooks, JobStore):
-    """Keeps jobs in memory, bounded by `Retention` and ``max_queued``."""
+    """Keeps jobs in memory, bounded by `Retention` and ``max_queued``.
+
+    An object serves one registry at a time.
+    """
 
     claims_at_once = True
     durable = False
@@ -44,8 +48,14 @@ class MemoryJobStore(MemoryBooks, JobStore):
     @trio.lowlevel.enable_ki_protection
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block."""
-        self._use(settings)
-        yield
+        if self._is_open:
+            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
+        self._is_open = True
+        try:
+            self._use(settings)
+            yield
+        finally:
+            self._is_open = False
 
     # -- putting in, finding, taking out
 
@@ -92,19 +102,29 @@ class MemoryJobStore(MemoryBooks, JobStore):
         entry = self.peek(job_id)
         return None if entry is None else entry.history()
 
-    async def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
-        return self.tally()
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state."""
+        self._shelf.evict()
+        return self._index.counts()
+
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there, by name."""
+        running = Counter(entry.worker for entry in self._index.living() if entry.state is JobState.RUNNING)
+        return self._presence.reports(running)
 
     def tally(self) -> dict[JobState, int]:
         """Return how many jobs are in each state, at once."""
         self._shelf.evict()
         return {state: self._index.count(state) for state in JobState}
 
-    async def backlog(self, queues: Collection[str] | None) -> Backlog:
-        """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+    def leave(self, worker: str) -> None:
+        """Note that a worker is closed."""
+        self._presence.leave(worker)
+
+    async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
+        """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
         states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
-        return Backlog(*(self._index.waiting(state, queues) for state in states))
+        return Backlog(*(self._index.waiting(state, queues, executors) for state in states))
 
     @trio.lowlevel.enable_ki_protection
     async def delete(self, job_id: str) -> bool:
@@ -167,7 +187,8 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
         """Return how many jobs are ready that there is room for."""
-        return len(self._ready) if room is None else self._ready.count(room)
+        left = self._room(room)
+        return len(self._ready) if left is None else self._ready.count(left)
 
     def _claim(
         self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None
@@ -175,7 +196,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         if claim_id in self._claims:
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
         self._fall_due()  # what has expired must not start, although nobody has come to notice
-        entries = self._ready.pop(limit, room, executors)
+        entries = self._ready.pop(limit, self._room(room), executors)
         if not entries:
             return []
         worker, now = self.settings.worker, time.time()
@@ -201,6 +222,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
     @trio.lowlevel.enable_ki_protection
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
+        self._presence.note(self.settings.worker, lease)
         reports = []
         for claim in claims:
             entry = self._jobs.get(claim.entry.id, claim.entry)
@@ -243,6 +265,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         self._changed(entry)
         entry.due = trio.current_time() + delay
         self._add_timer(entry.due, Timer.DUE, entry)
+        self._made_room(entry)
         return True
 
     @trio.lowlevel.enable_ki_protection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._outage import try_for
 from jobtrio.stores.sqlite import _calls
 from jobtrio.stores.sqlite._calls import Call, Calls
 
@@ -107,6 +109,29 @@ async def test_withdrawn() -> None:
         assert server.done == ["kept"]
 
 
+def test_withdrawn_by_an_interrupt() -> None:
+    """A Ctrl-C withdraws a call as a cancellation does, and leaves nothing behind."""
+
+    async def main() -> None:
+        calls = Calls(60.0)
+
+        @trio.lowlevel.enable_ki_protection
+        async def interrupt() -> None:
+            await wait_all_tasks_blocked()
+            signal.raise_signal(signal.SIGINT)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                await calls.make(note("never"))
+        assert not calls._open
+        call = calls.next_nowait()
+        assert call is not None
+        assert not call.take()
+
+    trio.run(main)
+
+
 async def test_waited_for() -> None:
     """A call that was taken is waited for by a cancelled task, which learns what came of it."""
     async with open_server() as server:
@@ -138,6 +163,58 @@ async def _release_soon(server: Server) -> None:
     server.may_take.release()
 
 
+async def test_let_go_at_the_limit() -> None:
+    """Who tries again after a failure has its answer when its time is over, although a thread has the call by then."""
+    tries = 0
+    async with open_server() as server:
+
+        async def ask() -> Any:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise StoreUnavailableError("locked")
+            server.may_take.release()
+            return await server.calls.make(note("late"))
+
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await try_for(0.5, ask, in_time=True)
+        assert server.taken.is_set()
+        assert tries == 2
+        server.may_answer.release()
+        server.let(1)
+        assert await server.calls.make(note("next")) == "next"
+        assert server.done == ["late", "next"]
+
+
+async def test_let_go_at_the_limit_though_cancelled_before() -> None:
+    """A task that was cancelled while a thread had its call waits for the answer, but no longer than its limit."""
+    scope, left = trio.CancelScope(), trio.Event()
+    tries = 0
+    async with open_server() as server:
+
+        async def ask() -> Any:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise StoreUnavailableError("locked")
+            server.may_take.release()
+            return await server.calls.make(note("late"))
+
+        async def call() -> None:
+            with scope:
+                await try_for(0.3, ask, in_time=True)
+            left.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await server.taken.wait()
+            scope.cancel()
+            await trio.sleep(0.3)
+            server.calls.give_up_overdue()
+            with trio.fail_after(10):
+                await left.wait()
+
+
 async def test_given_up() -> None:
     """A call that a thread does not come back with is given up; what it does all the same is heeded then."""
     async with open_server(patience=0.0) as server:
@@ -164,6 +241,43 @@ async def test_given_up_before_it_was_taken() -> None:
         server.let(2)
         assert await server.calls.make(note("kept")) == "kept"
         assert server.done == ["kept"]
+
+
+async def test_given_up_as_it_fails() -> None:
+    """A call that fails just when it is given up, before its task has come to leave, hands no answer over."""
+    answers: list[Any] = []
+    call = Call(note("late"), answers.append)
+
+    async def wait() -> None:
+        with pytest.raises(StoreUnavailableError):
+            await call.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert call.take()
+        call.give_up(StoreUnavailableError("too long"))
+        call.fail(OSError("locked"))  # in the thread, while the task is on its way
+    call.conclude()
+    assert not answers
+
+
+async def test_carried_out_again() -> None:
+    """A call that is carried out once more, because its group was undone, is answered as it went then."""
+    call = Call(note("again"), None)
+    answers: list[Any] = []
+
+    async def wait() -> None:
+        answers.append(await call.wait())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert call.take()
+        call.fail(StoreUnavailableError("the id is in use"))
+        call.succeed("not any more")
+        call.conclude()
+    assert answers == ["not any more"]
 
 
 async def _given_up(server: Server, after: Callable[[Any], object] | None) -> None:
@@ -199,3 +313,43 @@ async def test_withdrawing_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
                 nursery.cancel_scope.cancel()
             server.let(2)
         assert server.done == ["kept"]
+
+
+async def test_no_room_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that finds no room in time says so, and one that found it late is given up no later than the others."""
+    monkeypatch.setattr(_calls, "WAITING", 1)
+    async with open_server(patience=0.2) as server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.calls.make, note("first"))
+            await wait_all_tasks_blocked()
+            with trio.fail_after(10), pytest.raises(StoreUnavailableError, match="no room"):
+                await server.calls.make(note("second"))
+            nursery.start_soon(_given_up, server, None)
+            await trio.sleep(0.1)
+            server.let(1)
+            await trio.sleep(0.15)
+            assert server.done == ["first"]
+            server.calls.give_up_overdue()
+        server.let(1)
+        assert server.done == ["first"]
+
+
+async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the threads have ended, calls that wait are refused, also those that wait for room, and so are new ones."""
+    monkeypatch.setattr(_calls, "WAITING", 1)
+    calls = Calls(60.0)
+    refused: list[int] = []
+
+    async def make(n: int) -> None:
+        with pytest.raises(StoreUnavailableError, match="the store was closed"):
+            await calls.make(note(n))
+        refused.append(n)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make, 1)
+            nursery.start_soon(make, 2)
+            await wait_all_tasks_blocked()
+            calls.close()
+        await make(3)
+    assert sorted(refused) == [1, 2, 3]

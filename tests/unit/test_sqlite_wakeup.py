@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobtrio.stores.sqlite._hints import Hints
-from jobtrio.stores.sqlite._wakeup import Doorbell
+from jobtrio.stores._hints import Hints
+from jobtrio.stores.sqlite._wakeup import REMEMBERED, Doorbell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+DEEP = b'{"deep": ' + b"[" * 4_000 + b"]" * 4_000 + b"}"
 
 
 @contextmanager
@@ -75,10 +79,25 @@ def test_too_much_for_one_ring(path: Path) -> None:
         assert b.heard() == Hints(ready=True, due=2.0)
 
 
+def test_too_much_for_one_who_does_not_listen(path: Path) -> None:
+    """Of what is kept for one who stands still the particulars are dropped where they become too many."""
+    with opened(path) as a, opened(path) as b:
+        for n in range(4 * REMEMBERED):
+            a.ring(Hints(due=100.0 - n, messages={f"m{n}"}, cancels={f"c{n}"}))
+        kept = a._unheard[b.name]
+        assert len(kept.messages) + len(kept.cancels) <= REMEMBERED
+        heard = Hints()
+        for _ in range(100):
+            heard.add(b.heard())
+            a.ring_again()
+        assert heard.ready
+        assert heard.due == 101.0 - 4 * REMEMBERED
+
+
 def test_nonsense_is_not_heard(path: Path) -> None:
     """Anybody may ring; what is no hint is passed over."""
     with opened(path) as a, opened(path) as b, closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as stranger:
-        for data in (b"", b"\xff", b"[]", b'{"messages": [1]}', b'{"due": "soon"}', b"{" * 10_000):
+        for data in (b"", b"\xff", b"[]", b'{"messages": [1]}', b'{"due": "soon"}', b"{" * 10_000, DEEP):
             stranger.sendto(data, os.path.join(f"{path}-doorbells", b.name))
         a.ring(Hints(ready=True))
         assert b.heard() == Hints(ready=True)
@@ -104,6 +123,34 @@ def test_who_is_gone(path: Path) -> None:
         assert a.gone() == []
         assert not a.ring(Hints(ready=True))
         assert alive.heard().ready
+
+
+def test_no_descriptor_left_to_look_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it can't be seen who is gone, nobody is taken to be."""
+    with opened(path) as a:
+        left = Doorbell(str(path))
+        left.open()
+        left.close(keep_name=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", _refuse)
+            assert a.gone() == []
+        assert a.gone() == [left.name]
+
+
+def test_nothing_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no socket can be had in a folder with a long path either, none of the tries leaves the folder open."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    before = len(os.listdir("/dev/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", _refuse)
+        with opened(folder / "jobs.db") as bell:
+            assert bell.socket is None
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(errno.EMFILE, "too many open files")
 
 
 def test_one_that_is_just_opening_is_not_gone(path: Path) -> None:

@@ -15,7 +15,7 @@ import attrs
 
 from jobtrio._records import Failed
 from jobtrio.stores import _rules as rules
-from jobtrio.stores.sqlite._settling import lapse
+from jobtrio.stores._settling import lapse
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:

@@ -10,11 +10,13 @@ import queue
 import threading
 import time
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._outage import limit_of_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,19 +27,24 @@ WAITING: Final = 4096
 """Calls that wait or are carried out at once, beyond which tasks wait to make theirs."""
 
 
+CLOSED: Final = "the store was closed"
+
+
 class Call:
     """One call: what a thread is to do, and what is done with the answer in Trio's thread.
 
     Attributes:
         work: What to do, given what the thread works with.
         asked: When it was made, by the machine's monotonic clock.
+        leave_at: When its task, which was cancelled after the call was taken, waits no longer, by Trio's clock.
     """
 
-    __slots__ = ("_after", "_error", "_given_up", "_task", "_turn", "_value", "asked", "work")
+    __slots__ = ("_after", "_error", "_given_up", "_task", "_turn", "_value", "asked", "leave_at", "work")
 
     def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any] | None) -> None:
         self.work = work
         self.asked = time.monotonic()
+        self.leave_at: float = inf
         self._after = after
         self._turn = threading.Lock()  # who gets it, decides: a thread that takes the call, or the task that leaves
         self._task: trio.lowlevel.Task | None = None
@@ -52,8 +59,8 @@ class Call:
         return self._turn.acquire(blocking=False)
 
     def succeed(self, value: Any) -> None:
-        """Note the answer; `conclude` hands it over."""
-        self._value = value
+        """Note the answer; `conclude` hands it over. It stands for an error of a try that was undone."""
+        self._value, self._error = value, None
 
     def fail(self, error: BaseException) -> None:
         """Note why there is no answer; `conclude` hands it over."""
@@ -64,9 +71,11 @@ class Call:
     async def wait(self) -> Any:
         """Return the answer, or raise the error."""
         self._task = trio.lowlevel.current_task()
+        limit = limit_of_calls()
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            if not self._turn.acquire(blocking=False):
+            if not self._turn.acquire(blocking=False) and trio.current_time() < limit:
+                self.leave_at = limit  # this is asked but once
                 return trio.lowlevel.Abort.FAILED
             self._task = None
             return trio.lowlevel.Abort.SUCCEEDED
@@ -77,7 +86,10 @@ class Call:
             try:
                 raise error
             finally:
-                self._given_up = self._error = error = None  # no cycle by way of the traceback
+                # No cycle by way of the traceback. The error of a call that was given up is `conclude`'s yet.
+                if self._given_up is None:
+                    self._error = None
+                self._given_up = error = None
         return self._value
 
     def conclude(self) -> None:
@@ -112,37 +124,58 @@ class Calls:
         self._trio = trio.lowlevel.current_trio_token()
         self._open: dict[Call, None] = {}  # not concluded yet, in order
         self._room = trio.lowlevel.ParkingLot()
+        self._closed = False
 
     async def make(self, work: Callable[[Any], Any], after: Callable[[Any], T] | None = None) -> T:
         """Have a thread do ``work``; return what it returns, as ``after`` makes it of that in Trio's thread.
 
-        Cancellation: the call was not carried out; or it was taken by then, and is waited for.
+        Raises:
+            StoreUnavailableError: No thread took it, or came back with it, in time; or the threads have ended.
+
+        Cancellation: the call was not carried out; or it was taken by then, and is waited for until `limit_of_calls`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while len(self._open) >= WAITING:
-            await self._room.park()
         call = Call(work, after)
+        if len(self._open) >= WAITING:
+            await self._wait_for_room()
+        if self._closed:
+            raise StoreUnavailableError(CLOSED)
         self._open[call] = None
         self._queue.put(call)
         try:
             answer: T = await call.wait()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             self._close(call)  # withdrawn: no thread will conclude it
             raise
         return answer
 
+    async def _wait_for_room(self) -> None:
+        with trio.move_on_after(self._patience):
+            while len(self._open) >= WAITING:
+                await self._room.park()
+            return
+        raise StoreUnavailableError(f"no room for another call within {self._patience:g} s")
+
     def give_up_overdue(self) -> None:
         """Wake those whose calls have waited too long, taken or not: a disk may never answer."""
-        limit = time.monotonic() - self._patience
-        for call in [call for call in self._open if call.asked < limit]:
+        limit, now = time.monotonic() - self._patience, trio.current_time()
+        for call in [call for call in self._open if call.asked < limit or call.leave_at <= now]:
             error = StoreUnavailableError(f"no answer within {self._patience:g} s")
             if call.take():
                 self._close(call)  # no thread will conclude it
             call.give_up(error)
 
+    def close(self) -> None:
+        """Refuse all calls from now on, also those that wait: the threads have ended."""
+        self._closed = True
+        for call in list(self._open):
+            self._close(call)
+            call.give_up(StoreUnavailableError(CLOSED))
+
     def _close(self, call: Call) -> None:
         self._open.pop(call, None)
-        self._room.unpark()
+        if self._room:
+            self._room.unpark()
 
     # -- in the threads
 

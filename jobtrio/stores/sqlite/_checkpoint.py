@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from typing import Final
 
 from jobtrio.stores.sqlite._connection import log, set_busy_timeout
@@ -25,6 +26,9 @@ FEWEST, FIRST, MOST = 16, 64, 2048
 BUSY: Final = 0.1
 """Seconds that a checkpoint waits for readers. Writers wait for it meanwhile."""
 
+PAUSE: Final = 20 * BUSY
+"""Seconds until the next one where readers were in the way: one that stays for hours is not to slow writers down."""
+
 _FIXED: Final = ((3, 44, 6), (3, 45, 0)), ((3, 50, 7), (3, 51, 0)), ((3, 51, 3), (99, 0, 0))
 
 
@@ -39,8 +43,7 @@ def warn_of_reset_error() -> None:
     if not _has_warned and has_reset_error():
         _has_warned = True
         log.warning(
-            "several processes have one file open, and SQLite %s may, very rarely, damage it then (the WAL-reset bug, "
-            "mended in 3.44.6, 3.50.7 and 3.51.3): jobtrio's own checkpoints avoid it, those of other programs may not",
+            "SQLite %s has the WAL-reset bug: let no program but jobtrio write to a file of several processes",
             sqlite3.sqlite_version,
         )
 
@@ -55,6 +58,7 @@ class Checkpoints:
         self._log_path = f"{os.path.realpath(path)}-wal"
         self._groups = 0
         self._after = FIRST
+        self._not_before = 0.0  # by the monotonic clock
 
     def committed(self, connection: sqlite3.Connection) -> None:
         """Note a group that was committed; make a checkpoint if it is time."""
@@ -69,6 +73,8 @@ class Checkpoints:
 
     def make(self, connection: sqlite3.Connection) -> None:
         """Copy the log into the file as far as readers allow. A failure harms nothing, and is met again by writers."""
+        if time.monotonic() < self._not_before:
+            return
         groups, self._groups = self._groups, 0
         try:
             set_busy_timeout(connection, BUSY)
@@ -80,7 +86,8 @@ class Checkpoints:
             log.debug("no checkpoint: %s", exc)
             busy, frames = 1, 0
         if busy:
-            self._after = min(2 * max(self._after, FEWEST), MOST)
+            self._groups = groups
+            self._not_before = time.monotonic() + PAUSE
         elif groups and frames > 0:
             self._after = min(max(groups * FRAMES // frames, FEWEST), MOST)
 

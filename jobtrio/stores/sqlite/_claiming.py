@@ -7,7 +7,7 @@ queue and executor; only the heads of lines are compared, so that jobs which oth
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,8 +15,10 @@ import attrs
 
 from jobtrio import _entry as steps
 from jobtrio._state import JobState
-from jobtrio.stores.sqlite._rows import cancel_of, history_text, rank_of
-from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores._room import room_for
+from jobtrio.stores._texts import cancel_of, history_text
+from jobtrio.stores.sqlite._rows import rank_of
+from jobtrio.stores.sqlite._statements import MOST, SQL
 from jobtrio.stores.sqlite._transaction import load
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import CancelRequest, JobEntry
     from jobtrio.abc import Claim
+    from jobtrio.stores._room import Room
     from jobtrio.stores.sqlite._rows import Row
     from jobtrio.stores.sqlite._transaction import Transaction
 
@@ -41,11 +44,8 @@ class Wanted:
     room: Mapping[str, int] | None
     executors: Collection[str] | None
 
-    def takes(self, line: Line) -> bool:
-        """Whether jobs of a line are wanted."""
-        queue, executor = line
-        if self.room is not None and self.room.get(queue, 0) <= 0:
-            return False
+    def takes(self, executor: str) -> bool:
+        """Whether jobs of an executor are wanted."""
         return self.executors is None or executor in self.executors
 
 
@@ -82,8 +82,9 @@ def claim(tx: Transaction, wanted: Wanted) -> Claimed:
     kept = tx.load_all("claimed", tx.identity.session, wanted.claim_id)
     if kept:
         return Claimed(kept, False)
-    entries = _choose(tx, wanted)
+    # One reading: a process that stands still in the middle must not start what expired meanwhile.
     now = time.time()
+    entries = _choose(tx, wanted, now)
     until = time.monotonic() + wanted.lease
     rows = []
     for entry in entries:
@@ -101,38 +102,48 @@ def claim(tx: Transaction, wanted: Wanted) -> Claimed:
     return Claimed(entries, True)
 
 
-def _choose(tx: Transaction, wanted: Wanted) -> list[JobEntry]:
+def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:
     """Return the jobs to start: of several lines always the job that comes first."""
-    heads = [((-priority, ticket), line) for *line, priority, ticket in tx.run(SQL["lines"]).fetchall()]
-    heap = [(rank, (queue, executor)) for rank, (queue, executor) in heads if wanted.takes((queue, executor))]
+    room = _room(tx, wanted)
+    heap = [
+        ((-priority, ticket), (queue, executor))
+        for queue, executor, priority, ticket in tx.run(SQL["lines"]).fetchall()
+        if wanted.takes(executor) and (room is None or room.of(queue) > 0)
+    ]
     heapify(heap)
-    room = None if wanted.room is None else dict(wanted.room)
-    page = max(1, wanted.limit // max(1, len(heap)))
-    lines = {line: _Line(tx, line, page) for _, line in heap}
+    page = max(1, min(wanted.limit, MOST) // max(1, len(heap)))
+    lines = {line: _Line(tx, line, page, now) for _, line in heap}
     chosen: list[Row] = []
     while heap and len(chosen) < wanted.limit:
-        rank, line = heappop(heap)
-        row = lines[line].first()
-        if row is None or (room is not None and room[line[0]] <= 0):
-            continue
-        if rank_of(row) == rank:
+        _, line = heappop(heap)
+        following = heap[0][0] if heap else None
+        while len(chosen) < wanted.limit and (row := lines[line].first()) is not None:
+            if room is not None and room.of(line[0]) <= 0:
+                break
+            if following is not None and rank_of(row) > following:
+                heappush(heap, (rank_of(row), line))
+                break
             chosen.append(lines[line].pop())
             if room is not None:
-                room[line[0]] -= 1
-            row = lines[line].first()
-        if row is not None:
-            heappush(heap, (rank_of(row), line))
+                room.take(line[0])
     return [load(tx.connection, row) for row in chosen]
+
+
+def _room(tx: Transaction, wanted: Wanted) -> Room | None:
+    """Return how many jobs may be taken from each queue; no other process writes meanwhile."""
+    totals = tx.identity.totals
+    running = Counter(queue for (queue,) in tx.run(SQL["running_queues"])) if totals else Counter()
+    return room_for(wanted.room, totals, running.__getitem__)
 
 
 class _Line:
     """The ready jobs of one queue and executor, read page by page; those whose time is up are passed over."""
 
-    def __init__(self, tx: Transaction, line: Line, page: int) -> None:
+    def __init__(self, tx: Transaction, line: Line, page: int, now: float) -> None:
         self._tx = tx
         self._line = line
         self._page = page
-        self._now = time.time()
+        self._now = now
         self._rows: deque[Row] = deque()
         self._read = 0
 
@@ -150,7 +161,10 @@ class _Line:
 
 
 def renew(tx: Transaction, claims: Sequence[Claim], lease: float) -> list[Renewal]:
-    """Let claims last from now, and report on each, in order."""
+    """Let claims last from now, and report on each, in order; note that this worker is there for as long."""
+    who, now = tx.identity, time.time()
+    tx.run(SQL["leave"], (None, now))
+    tx.run(SQL["be_there"], (who.session, who.worker, who.started_at, now, now + lease))
     return [_renew(tx, claim, lease) for claim in claims]
 
 
@@ -167,3 +181,8 @@ def _renew(tx: Transaction, claim: Claim, lease: float) -> Renewal:
     if session != tx.identity.session:
         tx.run(SQL["take_over"], (tx.identity.session, entry.order))
     return Renewal(True, (until, cancel_of(cancel)), None)
+
+
+def leave(tx: Transaction) -> None:
+    """Note that this worker is closed."""
+    tx.run(SQL["leave"], (tx.identity.session, time.time()))

@@ -91,9 +91,14 @@ class Location:
         return os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
     def _check_unopened(self) -> None:
-        """Look at the file's mark without locks, journals or anything else that would touch it or its folder."""
+        """Look at the file's mark without locks, journals or anything else that would touch it or its folder.
+
+        It is looked at without its log, and so may be in the middle of a checkpoint, also where a process died in one:
+        then its first page counts pages that are in the log only.
+        """
         connection = self._connect("ro&immutable=1")
         try:
+            connection.execute("PRAGMA writable_schema = ON")  # which only means: don't compare that count
             application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         finally:
             connection.close()

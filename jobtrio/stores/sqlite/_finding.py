@@ -6,16 +6,20 @@ against the rest of the query. It must not know how rows are written.
 
 from __future__ import annotations
 
+import time
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jobtrio._errors import UnknownJobError
-from jobtrio._messages import End, Gap
+from jobtrio._messages import End
+from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
+from jobtrio.stores._chunks import reached
+from jobtrio.stores._texts import HELD, state_of
 from jobtrio.stores.sqlite import _chunks as chunks
-from jobtrio.stores.sqlite._rows import HELD, seq_of
-from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores.sqlite._rows import seq_of
+from jobtrio.stores.sqlite._statements import MOST, SQL
 from jobtrio.stores.sqlite._transaction import load as load_row
 from jobtrio.stores.sqlite._transaction import row_of
 
@@ -58,8 +62,7 @@ def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit
     messages = chunks.read(connection, entry.order, after, limit)
     if entry.outcome is not None and len(messages) < limit:
         last = chunks.last_number(connection, entry.order)
-        newest = messages[-1] if messages else None
-        if (after if newest is None or isinstance(newest, Gap) else newest.seq) == last:
+        if reached(messages, after) == last:
             messages.append(End(last + 1, entry.outcome))
     return messages
 
@@ -76,7 +79,7 @@ def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
             raise UnknownJobError(query.after)
         after = seq_of(last)
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
-        rows = connection.execute(SQL["after"], (after, query.limit)).fetchall()
+        rows = connection.execute(SQL["after"], (after, min(query.limit, MOST))).fetchall()
     else:
         rows = _matching(connection, query, after)
     return [load_row(connection, row).record() for row in rows]
@@ -115,7 +118,7 @@ def _by_tag(connection: sqlite3.Connection, query: JobQuery, after: int, tags: l
         conditions += f" AND job.state IN ({', '.join('?' * len(query.states))})"
         parameters += map(str, query.states)
     statement = f"{SQL['tagged']}{conditions} ORDER BY tag.job LIMIT ?"
-    return connection.execute(statement, (*tags[0], after, *parameters, query.limit)).fetchall()
+    return connection.execute(statement, (*tags[0], after, *parameters, min(query.limit, MOST))).fetchall()
 
 
 def _by_group(
@@ -125,7 +128,7 @@ def _by_group(
     statement = f"{SQL['grouped']}{conditions} ORDER BY job.seq LIMIT ?"
     found: list[int] = []
     for group in groups:
-        rows = connection.execute(statement, (*group, after, *parameters, query.limit))
+        rows = connection.execute(statement, (*group, after, *parameters, min(query.limit, MOST)))
         found += (row[0] for row in rows.fetchall())
     chosen = nsmallest(query.limit, found)
     return [connection.execute(SQL["by_seq"], (seq,)).fetchone() for seq in chosen]
@@ -133,7 +136,10 @@ def _by_group(
 
 def _having(tags: list[Tag]) -> tuple[str, list[object]]:
     """Return the conditions for a job to have tags, and their parameters."""
-    return f" AND {SQL['has_tag']}" * len(tags), [part for tag in tags for part in tag]
+    conditions = [SQL["has_tag"]] * len(tags)
+    while len(conditions) > 1:  # in brackets, two by two: SQLite takes no chain of a thousand
+        conditions = [f"({' AND '.join(conditions[n : n + 2])})" for n in range(0, len(conditions), 2)]
+    return "".join(f" AND {condition}" for condition in conditions), [part for tag in tags for part in tag]
 
 
 def _groups(connection: sqlite3.Connection, query: JobQuery) -> Iterator[Group]:
@@ -146,18 +152,30 @@ def _groups(connection: sqlite3.Connection, query: JobQuery) -> Iterator[Group]:
 # -- counting
 
 
-def counts(connection: sqlite3.Connection) -> dict[JobState, int]:
-    """Return how many jobs are in each state."""
-    found = dict(connection.execute(SQL["count_states"]).fetchall())
-    return {state: found.get(state, 0) for state in JobState}
+def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
+    """Return, for each queue that has jobs, how many are in each state."""
+    found: dict[str, dict[JobState, int]] = {}
+    for queue, state, count in connection.execute(SQL["count_all"]).fetchall():
+        found.setdefault(queue, dict.fromkeys(JobState, 0))[state_of(state)] += count
+    return found
 
 
-def backlog(connection: sqlite3.Connection, queues: Collection[str] | None) -> Backlog:
-    """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+def workers(connection: sqlite3.Connection) -> list[WorkerReport]:
+    """Return the workers that are there, by name."""
+    rows = sorted(connection.execute(SQL["workers"], (time.time(),)))
+    return [WorkerReport(name, moment(started), moment(seen), running) for name, started, seen, running in rows]
+
+
+def backlog(
+    connection: sqlite3.Connection, queues: Collection[str] | None, executors: Collection[str] | None
+) -> Backlog:
+    """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
     states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
     totals = dict.fromkeys(states, 0)
     for queue, executor in connection.execute(SQL["cells"]).fetchall():
-        if executor != HELD and (queues is None or queue in queues):
+        if executor == HELD or (executors is not None and executor not in executors):
+            continue
+        if queues is None or queue in queues:
             for state in states:
                 totals[state] += connection.execute(SQL["count_cell"], (queue, executor, str(state))).fetchone()[0]
     return Backlog(*totals.values())

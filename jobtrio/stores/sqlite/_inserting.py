@@ -1,4 +1,4 @@
-"""Putting jobs in, giving held ones their plan, and taking ended ones out.
+"""Putting jobs in, and giving held ones their plan.
 
 Operations of the writer: each is given the transaction that it is a part of.
 """
@@ -9,11 +9,10 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
-
-from jobtrio._errors import DuplicateJobError, IllegalTransitionError
+from jobtrio._errors import DuplicateJobError
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.stores.sqlite._rows import HELD, plan_text
+from jobtrio.stores._announcer import Placed
+from jobtrio.stores._texts import HELD, plan_text
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
@@ -22,16 +21,6 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry, Plan
     from jobtrio.stores.sqlite._rows import NewJob
     from jobtrio.stores.sqlite._transaction import Transaction
-
-
-@attrs.frozen
-class Placed:
-    """What the store has decided about a new job."""
-
-    order: int
-    state: JobState
-    due: float
-    expires: float | None
 
 
 Answer: TypeAlias = "Placed | JobEntry"
@@ -90,7 +79,7 @@ def _expiry(tx: Transaction, entry: JobEntry, now: float) -> float | None:
 
 def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dict[str, JobEntry]) -> JobEntry:
     """Return the job that a repeated call had stored, or that has the key; else the id is in use."""
-    kept = None if entry.id in placed else tx.load_job(entry.id)
+    kept = None if entry.id in placed else tx.job_of(entry.id)
     if kept is not None and kept.submission == submission:
         return kept
     holder = None if entry.key is None else tx.load("by_key", entry.key)
@@ -101,7 +90,7 @@ def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dic
 
 def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
     """Give a held job its plan, and make it ready; None if it is not held (any more)."""
-    entry = tx.load_job(job_id)
+    entry = tx.job_of(job_id)
     if entry is None or not entry.is_held or entry.state in FINAL_STATES:
         return None
     if entry.expires is not None and entry.expires <= time.time():
@@ -125,25 +114,3 @@ def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
         ),
     )
     return entry
-
-
-def delete(tx: Transaction, job_id: str) -> bool:
-    """Remove an ended job and all that belongs to it; False for an unknown one."""
-    entry = tx.load_job(job_id)
-    if entry is None:
-        return False
-    if entry.state not in FINAL_STATES:
-        raise IllegalTransitionError(
-            entry.state, None, f"job {job_id!r} is {entry.state}: only an ended job can be removed; cancel it first"
-        )
-    remove(tx, entry.order, entry.tags)
-    return True
-
-
-def remove(tx: Transaction, job: int, tags: dict[str, str] | None) -> None:
-    """Take out all rows of a job."""
-    tx.run(SQL["drop_chunks"], (job, job, -1))
-    for name, value in (tags or {}).items():
-        tx.run(SQL["delete_tag"], (name, value, job))
-    tx.run(SQL["delete_asides"], (job,))
-    tx.run(SQL["delete_job"], (job,))

@@ -9,9 +9,9 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from jobtrio._codec import decode_value
-from jobtrio.stores.sqlite import _inserting as inserting
-from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores._texts import readable_tags
+from jobtrio.stores.sqlite import _chunks as chunks
+from jobtrio.stores.sqlite._statements import MOST, SQL
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,27 +33,26 @@ Limit: TypeAlias = tuple[float, float]
 def limit(connection: sqlite3.Connection, retention: Retention) -> Limit:
     """Return up to which job those that ended are not kept any more. A reader's work: it may be far to go."""
     too_old = (time.time() - retention.finished_for, inf)
-    too_many = connection.execute(SQL["ended_beyond"], (retention.finished_jobs,)).fetchone()
+    too_many = connection.execute(SQL["ended_beyond"], (min(retention.finished_jobs, MOST),)).fetchone()
     return too_old if too_many is None else max(too_old, too_many)
 
 
 def prune(tx: Transaction, until: Limit) -> tuple[bool, float]:
     """Remove a slice; return whether there may be more, and in how many seconds the oldest job left is too old."""
     rows = tx.run(SQL["ended_until"], (*until, SLICE)).fetchall()
-    chunks = CHUNKS
+    left = CHUNKS
     for job, tags in rows:
-        chunks -= tx.run(SQL["drop_chunks"], (job, job, chunks)).rowcount
-        if chunks <= 0:
+        left -= tx.run(SQL["drop_chunks"], (job, job, left)).rowcount
+        if left <= 0 and chunks.last_number(tx.connection, job):  # without any, it would seem to have sent nothing
             return True, 0.0
-        inserting.remove(tx, job, _tags(tx, job, tags))
+        tx.remove_rows(job, _tags(tx, job, tags))
     oldest = tx.run(SQL["oldest_end"]).fetchone()[0]
     finished_for = tx.identity.retention.finished_for
-    left = inf if oldest is None else max(oldest + finished_for - time.time(), 0.0)
-    return len(rows) == SLICE, left
+    pause = inf if oldest is None else max(oldest + finished_for - time.time(), 0.0)
+    return len(rows) == SLICE, pause
 
 
-def _tags(tx: Transaction, job: int, tags: str | None) -> dict[str, str] | None:
+def _tags(tx: Transaction, job: int, tags: str | None) -> dict[str, str]:
     if tags is None:
         tags = dict(tx.run(SQL["asides"], (job,)).fetchall()).get("tags")
-    found: dict[str, str] | None = None if tags is None else decode_value(tags)
-    return found
+    return readable_tags(tags)

@@ -53,6 +53,7 @@ class Readers:
             await self._stopped.wait()
         for thread in self._threads:
             thread.join()
+        self.calls.close()
 
     def _run(self) -> None:
         connector = Connector(self._location)

@@ -7,15 +7,17 @@ up on a disk that does not answer, pruning. It must not know the contract's call
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
+from jobtrio.stores._announcer import RowAnnouncer
 from jobtrio.stores.sqlite import _advancing as advancing
+from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _pruning as pruning
-from jobtrio.stores.sqlite._announcer import Announcer
 from jobtrio.stores.sqlite._checkpoint import warn_of_reset_error
 from jobtrio.stores.sqlite._readers import Readers
 from jobtrio.stores.sqlite._statements import SQL
@@ -25,7 +27,7 @@ from jobtrio.stores.sqlite._writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jobtrio.abc import StoreSettings
     from jobtrio.stores.sqlite._connection import Location
@@ -37,6 +39,9 @@ R = TypeVar("R")
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
 
+LEAVE_WITHIN: Final = 1.0
+"""Seconds to wait for a file that is away before the store is closed without a word."""
+
 RETRY_AFTER: Final = 1.0
 """Seconds until pruning is tried again when the file was away."""
 
@@ -46,28 +51,31 @@ class Session:
 
     Attributes:
         announcer: Tells the listener.
+        identity: Who writes.
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
-        self.announcer: Final = Announcer(settings.listener)
+        self.announcer: Final = RowAnnouncer(settings.listener)
         self._location = location
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
-        self._identity = Identity(settings.worker, self._doorbell.name, settings.retention)
+        self.identity: Final = Identity(
+            settings.worker, self._doorbell.name, settings.retention, totals=settings.max_running_total
+        )
         self._patience = patience
         # Those who wait are looked for four times in the time that they have.
         patience *= 0.75
         self._readers = Readers(location, patience=patience)
         self._writer = Writer(
             location,
-            self._identity,
+            self.identity,
             self._doorbell,
             patience=patience,
             on_hints=self.announcer.heed,
             on_news=self.announcer.look_everywhere,
         )
         self._ends = 0
-        self._enough = max(100, settings.retention.finished_jobs // 10)
+        self._enough = inf  # until somebody has it prune, which a process that only watches does not
         self._many_ended = trio.Event()
 
     # -- life
@@ -96,27 +104,36 @@ class Session:
         finally:
             # Bounded by the calls that wait: the writer's fail at once where the file is away.
             with trio.CancelScope(shield=True):
+                await self._leave()
                 await self._writer.aclose()
                 holds_jobs = await self._holds_jobs()
                 await self._readers.aclose()
             self._doorbell.close(keep_name=holds_jobs)
 
+    async def _leave(self) -> None:
+        """Take this worker from those that are there; where the file is away, its time runs out."""
+        with trio.move_on_after(LEAVE_WITHIN):
+            try:
+                await self.write(claiming.leave, _itself)
+            except StoreError:
+                pass
+
     async def _holds_jobs(self) -> bool:
         """Whether jobs are left that this session claimed; others have to see then that it is gone."""
         try:
-            return await self.read(lambda connection: bool(_running(connection, self._identity.session)))
+            return await self.read(lambda connection: bool(_running(connection, self.identity.session)))
         except StoreError:
             return True
 
     # -- calls
 
-    async def write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> R:
+    def write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> Awaitable[R]:
         """Have the writer do ``work``; once that is committed, return what ``after`` makes of what it returns."""
-        return await self._writer.calls.make(work, after)
+        return self._writer.calls.make(work, after)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         """Have a reader do ``work``; return what it returns."""
-        return await self._readers.calls.make(work, _itself)
+        return self._readers.calls.make(work, _itself)
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
@@ -125,7 +142,7 @@ class Session:
         """
         self._hear()
         if self._doorbell.socket is not None and (idle_for := self.announcer.idle_for()):
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             return idle_for
         more = True
         while more:
@@ -142,7 +159,8 @@ class Session:
 
     async def prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""
-        until = await self.read(lambda connection: pruning.limit(connection, self._identity.retention))
+        self._enough = max(100, self.identity.retention.finished_jobs // 10)
+        until = await self.read(lambda connection: pruning.limit(connection, self.identity.retention))
         while True:
             more, left = await self.write(lambda tx: pruning.prune(tx, until), _itself)
             if not more:

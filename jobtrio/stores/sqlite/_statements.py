@@ -19,6 +19,9 @@ FIELDS: Final = (
 ENTRY: Final = (*FIELDS, "executor", "queue", "priority", "asides")
 """The columns that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
 
+MOST: Final = 2**63 - 1
+"""The largest number that a statement takes: who wants no limit may give any larger one."""
+
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 

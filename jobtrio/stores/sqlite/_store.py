@@ -15,24 +15,27 @@ from jobtrio._checks import check_seconds, show
 from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
-from jobtrio.stores.sqlite import _chunks as chunks
+from jobtrio.stores import _settling as settling
+from jobtrio.stores._announcer import Placed
+from jobtrio.stores._chunks import encoded
+from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
 from jobtrio.stores.sqlite import _inserting as inserting
-from jobtrio.stores.sqlite import _settling as settling
+from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location, Synchronous
-from jobtrio.stores.sqlite._inserting import Placed
-from jobtrio.stores.sqlite._rows import new_job, text_of, value_of
+from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._session import Session
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._messages import Message
-    from jobtrio._records import JobError, JobRecord, Transition
+    from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
     from jobtrio._state import JobState
+    from jobtrio.stores._announcer import Settled
     from jobtrio.stores.sqlite._claiming import Claimed, Renewal
     from jobtrio.stores.sqlite._transaction import Transaction
 
@@ -49,6 +52,8 @@ class SqliteJobStore(JobStore):
 
     An object serves one registry at a time.
     """
+
+    in_time = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", outage_limit: float = 10.0
@@ -126,17 +131,21 @@ class SqliteJobStore(JobStore):
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
         return await self._read(lambda connection: finding.history(connection, job_id))
 
-    async def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state."""
         return await self._read(finding.counts)
 
-    async def backlog(self, queues: Collection[str] | None) -> Backlog:
-        """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
-        return await self._read(lambda connection: finding.backlog(connection, queues))
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there, by name."""
+        return await self._read(finding.workers)
+
+    async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
+        """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
+        return await self._read(lambda connection: finding.backlog(connection, queues, executors))
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
-        return await self._write(lambda tx: inserting.delete(tx, job_id), _itself)
+        return await self._write(lambda tx: settling.delete(tx, job_id), _itself)
 
     # -- running
 
@@ -180,33 +189,32 @@ class SqliteJobStore(JobStore):
         messages: Sequence[Message] = (),
     ) -> bool:
         """End a running job, after appending ``messages``."""
-        items, ending = chunks.encoded(messages), _ending(outcome, error)
-        return await self._settle(claim, lambda tx: settling.finish(tx, claim, ending, items))
+        items, ending = encoded(messages), _ending(outcome, error)
+
+        session = self._opened
+
+        def finished(found: Settled | running.Ended | None) -> bool:
+            if not isinstance(found, running.Ended):
+                return session.announcer.settled(claim.entry, found, session.ended)
+            session.announcer.ended(claim.entry, ending.outcome, ending.error, session.identity.worker, found.at)
+            session.ended()
+            return True
+
+        return await self._write(lambda tx: running.finish(tx, claim, ending, items), finished)
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
-        items = chunks.encoded(messages)
+        items = encoded(messages)
         return await self._settle(claim, lambda tx: settling.retry(tx, claim, error, delay, items))
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
         """Return a running job to its queue unfinished, after appending ``messages``."""
-        items = chunks.encoded(messages)
+        items = encoded(messages)
         return await self._settle(claim, lambda tx: settling.release(tx, claim, reason, items))
 
-    async def _settle(self, claim: Claim, work: Callable[[Transaction], JobEntry | settling.Ended | None]) -> bool:
-        def settled(stored: JobEntry | settling.Ended | None) -> bool:
-            if stored is None:
-                return False
-            if isinstance(stored, settling.Ended):
-                self._opened.announcer.ended(claim.entry, stored.step)
-                self._opened.ended()
-                return True
-            self._opened.announcer.learned(claim.entry, stored)
-            if stored.outcome is not None:
-                self._opened.ended()
-            return True
-
-        return await self._write(work, settled)
+    def _settle(self, claim: Claim, work: Callable[[Transaction], Settled | None]) -> Awaitable[bool]:
+        session = self._opened
+        return self._write(work, lambda found: session.announcer.settled(claim.entry, found, session.ended))
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
@@ -230,12 +238,12 @@ class SqliteJobStore(JobStore):
                 claim.entry.saved_state = value_of(text)
             return held
 
-        return await self._write(lambda tx: settling.save_state(tx, claim, text), saved)
+        return await self._write(lambda tx: running.save_state(tx, claim, text), saved)
 
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
-        items = chunks.encoded(messages)
-        return await self._write(lambda tx: settling.append(tx, claim, items), _itself)
+        items = encoded(messages)
+        return await self._write(lambda tx: running.append(tx, claim, items), _itself)
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
@@ -259,11 +267,11 @@ class SqliteJobStore(JobStore):
             raise RuntimeError(f"{self!r} is not open")
         return self._session
 
-    async def _write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> R:
-        return await self._opened.write(work, after)
+    def _write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> Awaitable[R]:
+        return self._opened.write(work, after)
 
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._opened.read(work)
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        return self._opened.read(work)
 
 
 def _check_path(path: Any) -> str:
@@ -279,19 +287,21 @@ def _check_path(path: Any) -> str:
     return os.path.abspath(given)
 
 
-def _ending(outcome: Outcome, error: JobError | None) -> settling.Ending:
+def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
     """Return how a job is to end, or raise `PayloadError` for a result that can't be stored."""
     if not isinstance(outcome, Completed):
-        return settling.Ending(outcome, error, None)
+        return running.Ending(outcome, error, None)
     text = text_of("a result", outcome.result)
-    return settling.Ending(Completed(value_of(text)), error, text)
+    return running.Ending(Completed(value_of(text)), error, text)
 
 
 def _report(claim: Claim, renewal: Renewal) -> LeaseReport:
     entry = claim.entry
     if renewal.kept is None:
         return LeaseReport(renewal.held, renewal.entry or entry)
-    entry.lease_until, entry.cancel = renewal.kept
+    entry.lease_until, cancel = renewal.kept
+    if cancel is not None:  # else the answer may be older than a request that is known by now
+        entry.cancel = cancel
     return LeaseReport(renewal.held, entry)
 
 

@@ -14,30 +14,21 @@ import attrs
 
 from jobtrio import _entry as steps
 from jobtrio._records import Completed
-from jobtrio._state import JobState
+from jobtrio.stores._chunks import restart_item
+from jobtrio.stores._hints import Hints
+from jobtrio.stores._texts import cancel_text, error_text, history_text, text_of
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._errors import translate
-from jobtrio.stores.sqlite._hints import Hints
-from jobtrio.stores.sqlite._rows import (
-    ASIDE,
-    Row,
-    cancel_text,
-    entry_of,
-    error_text,
-    has_asides,
-    history_text,
-    seq_of,
-    text_of,
-)
+from jobtrio.stores.sqlite._rows import ASIDE, Row, entry_of, has_asides, seq_of
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
     from jobtrio._records import JobError, Outcome
-    from jobtrio.stores.sqlite._chunks import Item
+    from jobtrio.stores._chunks import Item
 
 
 @attrs.frozen
@@ -48,11 +39,15 @@ class Identity:
         worker: This process's name in the history.
         session: The name of this opened store, by which others see whether it is alive.
         retention: What to keep.
+        started_at: When the store was opened, by wall time.
+        totals: How many jobs may run over all workers, by queue.
     """
 
     worker: str
     session: str
     retention: Retention
+    started_at: float = attrs.field(factory=time.time)
+    totals: Mapping[str, int] = attrs.field(factory=dict)
 
 
 class Transaction:
@@ -73,6 +68,11 @@ class Transaction:
         self._path = path
         self._number: int | None = None
         self._numbered = False
+
+    @property
+    def now(self) -> float:
+        """The time of day."""
+        return time.time()
 
     def number(self) -> int:
         """Return the next number: of an insertion, or of a place among the ready ones."""
@@ -99,7 +99,11 @@ class Transaction:
         row = self.run(SQL[statement], parameters).fetchone()
         return None if row is None else load(self.connection, row, light=light)
 
-    def load_job(self, job_id: str) -> JobEntry | None:
+    def job(self, order: int) -> JobEntry | None:
+        """Return a job by its number, or None, without what its user gave where that is kept aside."""
+        return self.load("by_seq", order, light=True)
+
+    def job_of(self, job_id: str) -> JobEntry | None:
         """Return a job by its id, or None."""
         row = row_of(self.connection, job_id)
         return None if row is None else load(self.connection, row)
@@ -120,7 +124,7 @@ class Transaction:
     def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Append the `Restart` behind a job's current attempt."""
         seq = chunks.last_number(self.connection, entry.order) + 1
-        self.append(entry, (chunks.restart_item(seq, entry.attempt, error, delay),))
+        self.append(entry, (restart_item(seq, entry.attempt, error, delay),))
 
     def become_ready(self, entry: JobEntry, reason: str | None) -> None:
         """Return a job to its queue, behind all that are ready."""
@@ -130,11 +134,30 @@ class Transaction:
         if not entry.is_held:
             self.hints.ready = True
 
+    def retry(self, entry: JobEntry, error: JobError, delay: float) -> None:
+        """Let a job wait for its next attempt."""
+        steps.retry(entry, error, worker=self.identity.worker, now=self.now)
+        entry.due = self.now + delay
+        self.save(entry)
+        self.hints.falls_due_at(entry.due)
+        self.made_room(entry)
+
+    def ask_to_cancel(self, entry: JobEntry) -> None:
+        """Keep a request to cancel a running job."""
+        self.run(SQL["ask_to_cancel"], (cancel_text(entry.cancel), entry.order))
+        self.hints.cancels.add(entry.id)
+
     def end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
         """End a job: its state and its `End` in one."""
         steps.finish(entry, outcome, worker=self.identity.worker, now=time.time(), error=error)
         self.save(entry)
         self.hints.messages.add(entry.id)
+        self.made_room(entry)
+
+    def made_room(self, entry: JobEntry) -> None:
+        """Note that a job runs no more: where all workers share a limit, the others may start one."""
+        if entry.plan.queue in self.identity.totals:
+            self.hints.ready = True
 
     def save(self, entry: JobEntry) -> None:
         """Write a job after one of its steps."""
@@ -157,6 +180,18 @@ class Transaction:
             ),
         )
 
+    def remove(self, entry: JobEntry) -> None:
+        """Take out a job and all that belongs to it."""
+        self.remove_rows(entry.order, entry.tags)
+
+    def remove_rows(self, job: int, tags: Mapping[str, str] | None) -> None:
+        """Take out all rows of a job."""
+        self.run(SQL["drop_chunks"], (job, job, -1))
+        for name, value in (tags or {}).items():
+            self.run(SQL["delete_tag"], (name, value, job))
+        self.run(SQL["delete_asides"], (job,))
+        self.run(SQL["delete_job"], (job,))
+
     def inline(self, job: int, name: str, text: str | None) -> str | None:
         """Return what a value's column is to hold, having put aside a large value."""
         if text is None:
@@ -173,10 +208,6 @@ class Transaction:
         for name, text in values:
             self.run(SQL["put_aside"], (job, name, text))
         self.run(SQL["count_asides"], (job,))
-
-    def holds(self, entry: JobEntry, claim_id: str, attempt: int) -> bool:
-        """Whether a claim holds this job."""
-        return entry.state is JobState.RUNNING and entry.claim == claim_id and entry.attempt == attempt
 
 
 def row_of(connection: sqlite3.Connection, job_id: str) -> Row | None:

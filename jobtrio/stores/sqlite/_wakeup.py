@@ -18,13 +18,16 @@ from typing import Final
 
 import msgspec
 
-from jobtrio.stores.sqlite._hints import Hints
+from jobtrio.stores._hints import Hints
 
 LONGEST: Final = 100
 """Bytes of a path that a socket's address has room for everywhere."""
 
 HEARD: Final = 64
 """Rings heard at once: anybody may ring without end."""
+
+REMEMBERED: Final = 5000
+"""Jobs that are kept in mind for one who does not listen: a process may stand still for days."""
 
 SETTLED: Final = 50_000_000
 """Nanoseconds after which a folder's time of change tells it from a later change."""
@@ -64,6 +67,7 @@ class Doorbell:
                 return
 
     def _bind(self) -> None:
+        self._let_go_of_folder()  # of the one before, which another store may have removed
         if len(os.fsencode(self._folder)) + 32 > LONGEST:
             self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -86,6 +90,9 @@ class Doorbell:
             if not keep_name:
                 os.unlink(self._path(self.name))
             os.rmdir(self._folder)
+        self._let_go_of_folder()
+
+    def _let_go_of_folder(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -98,10 +105,10 @@ class Doorbell:
             return False
         if hints:
             for name in self._list():
-                if name in self._unheard:
-                    self._unheard[name].add(hints)
-                else:
-                    self._unheard[name] = _copied(hints)
+                unheard = self._unheard.setdefault(name, Hints())
+                unheard.add(hints)
+                if len(unheard.messages) + len(unheard.cancels) > REMEMBERED:
+                    self._unheard[name] = _without_particulars(unheard)
         return self.ring_again()
 
     def ring_again(self) -> bool:
@@ -124,7 +131,7 @@ class Doorbell:
         except OSError as exc:
             if exc.errno != errno.EMSGSIZE:
                 raise
-            self.socket.sendto(_encode(Hints(ready=True, due=hints.due)), self._address(name))
+            self.socket.sendto(_encode(_without_particulars(hints)), self._address(name))
 
     def heard(self) -> Hints:
         """Return what others have rung for since the last time; there may be more."""
@@ -134,7 +141,7 @@ class Doorbell:
                 data = b"" if self.socket is None else self.socket.recv(1 << 18)
             except OSError:
                 break
-            with suppress(msgspec.MsgspecError):  # anybody may write to it
+            with suppress(msgspec.MsgspecError, RecursionError):  # anybody may write to it
                 hints.add(_decoder.decode(data))
         return hints
 
@@ -154,14 +161,14 @@ class Doorbell:
             os.unlink(self._path(name))
 
     def _is_gone(self, name: str) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-            probe.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                probe.setblocking(False)
                 probe.connect(self._address(name))
-            except ConnectionRefusedError:
-                return True
-            except OSError:
-                return False  # which proves nothing
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass  # which proves nothing: there may be no descriptor left to look with
         return False
 
     # -- names
@@ -189,7 +196,6 @@ class Doorbell:
         return f"{folder}/{name}"
 
 
-def _copied(hints: Hints) -> Hints:
-    fresh = Hints()
-    fresh.add(hints)
-    return fresh
+def _without_particulars(hints: Hints) -> Hints:
+    """Return what is said instead of too much: those who hear it find out by looking."""
+    return Hints(ready=True, due=hints.due)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio.stores._hints import Hints
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log
 from jobtrio.stores.sqlite._errors import is_locked
-from jobtrio.stores.sqlite._hints import Hints
 from jobtrio.stores.sqlite._transaction import Transaction
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ LOCKED: Final = 0.5
 
 LOOKS: Final = (0.0005, 0.002)
 """Seconds between two looks for the lock. SQLite's own waiting looks ever more seldom, which starves a process."""
+
+LINGER: Final = 1 / 8
+"""The share of what the last commit took that a group of several waits for one more call. Those who were answered by
+that commit are about to ask again: without the wait they would fall into two groups that take turns for ever."""
+
+LEAST: Final = 0.00005
+MOST: Final = 0.001
+"""Seconds of such a wait: a shorter one is not worth it, and a longer one not needed."""
 
 PAUSE: Final = 0.02
 """Seconds between two tries to begin, where the first failed at once."""
@@ -78,6 +86,7 @@ class Writer:
         self._data_version: int | None = None
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
+        self._linger = 0.0  # seconds that a group waits for one more call
         self._stopping = False
         self._stopped = trio.Event()
         self._thread = threading.Thread(target=self._run, name="jobtrio-sqlite-writer", daemon=True)
@@ -99,6 +108,7 @@ class Writer:
         with trio.CancelScope(shield=True):
             await self._stopped.wait()
         self._thread.join()
+        self.calls.close()
 
     # -- in the writer's thread
 
@@ -183,9 +193,11 @@ class Writer:
             self._answer(connection, calls, hints)
 
     def _take(self, taken: list[Call]) -> Iterator[Call]:
-        """Give the calls that wait, as long as there are any, and note them."""
+        """Give the calls that wait, as long as there are any, and note them. A call that is alone does not linger."""
         while len(taken) < GROUP:
             call = self._waiting.popleft() if self._waiting else self.calls.next_nowait()
+            if call is None and len(taken) > 1 and self._linger >= LEAST:
+                call = self.calls.next(self._linger)
             if call is None:
                 return
             if call.take():
@@ -199,7 +211,9 @@ class Writer:
         for call in calls:
             perform(tx, call)
         tx.flush()
+        began = time.perf_counter()
         connection.execute("COMMIT")
+        self._linger = min(LINGER * (time.perf_counter() - began), MOST)
         return tx.hints
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:

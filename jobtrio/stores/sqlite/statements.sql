@@ -188,8 +188,24 @@ SELECT job.queue, job.executor FROM cells CROSS JOIN jobs AS job ON job.seq = ce
 -- name: count_cell
 SELECT count(*) FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ? AND state = ?;
 
--- name: count_states
-SELECT state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY state;
+-- name: count_all
+SELECT queue, state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY queue, executor, state;
+
+-- name: running_queues
+SELECT queue FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING';
+
+-- name: be_there
+INSERT INTO workers (session, name, started_at, seen_at, until) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (session) DO UPDATE SET seen_at = excluded.seen_at, until = excluded.until;
+
+-- name: leave
+DELETE FROM workers WHERE session = ? OR until <= ?;
+
+-- name: workers
+SELECT name, started_at, seen_at, (
+    SELECT count(*) FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING' AND jobs.session = workers.session
+)
+FROM workers WHERE until > ?;
 
 -- name: after
 SELECT {entry} FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?;

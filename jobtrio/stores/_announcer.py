@@ -1,0 +1,163 @@
+"""What the listener is told, and what entries in this process learn of their jobs, once a write is answered.
+
+All of it happens in Trio's thread, at once and in the order of the answers. It also keeps when something falls due, so
+that `advance` asks the store only when there is something to do. It must not know how anything is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from jobtrio._entry import JobEntry, finish
+from jobtrio._state import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jobtrio._records import JobError, Outcome
+    from jobtrio.abc import StoreListener
+    from jobtrio.stores._hints import Hints
+
+_HOLDERS: Final = frozenset({"plan", "log", "payload", "metadata", "tags", "saved_state"})
+"""What an entry keeps as its holder has it."""
+
+_LEARNED: Final = tuple(field.name for field in attrs.fields(JobEntry) if field.name not in _HOLDERS)
+
+
+@attrs.frozen
+class Placed:
+    """What the store has decided about a new job."""
+
+    order: int
+    state: JobState
+    due: float
+    expires: float | None
+
+
+@attrs.frozen
+class Settled:
+    """What became of a job whose attempt has ended.
+
+    Attributes:
+        entry: The job, as it is stored then.
+        is_news: Whether it was done just now, rather than by an earlier call of which this is a repetition.
+    """
+
+    entry: JobEntry
+    is_news: bool
+
+
+class Announcer:
+    """Tells the listener of one opened store.
+
+    Args:
+        listener: The listener.
+        clock: Tells the time by which things fall due.
+
+    Attributes:
+        listener: The listener.
+        next: When something falls due, by the clock, as far as is known.
+        look_at: When to look again what falls due, whatever is known.
+    """
+
+    def __init__(self, listener: StoreListener, clock: Callable[[], float]) -> None:
+        self.listener: Final = listener
+        self._clock = clock
+        self.next: float = inf
+        self.look_at: float = 0.0
+
+    # -- hints
+
+    def look_everywhere(self) -> None:
+        """Tell that others may have done anything: a hint was lost, or one of them is gone."""
+        self.look_at = 0.0
+        self.listener.due_changed()
+        self.listener.work_ready()
+
+    def falls_due(self, at: float) -> None:
+        """Note a time by the clock."""
+        if at < self.next:
+            self.next = at
+            self.listener.due_changed()
+
+    def looked(self, seconds: float, look_after: float) -> None:
+        """Note how long there is nothing to do, as was found just now."""
+        now = self._clock()
+        self.next = now + seconds
+        self.look_at = now + look_after
+
+    def idle_for(self) -> float:
+        """Return for how many seconds there is known to be nothing to do; 0 where one has to look."""
+        now = self._clock()
+        if now >= min(self.next, self.look_at):
+            return 0.0
+        return self.next - now
+
+    # -- jobs
+
+    def changed(self, entries: Iterable[JobEntry]) -> None:
+        """Tell of changes of state."""
+        for entry in entries:
+            self.listener.changed(entry)
+
+    def learned(self, entry: JobEntry, stored: JobEntry, *, is_news: bool = False) -> None:
+        """Bring an entry to what is stored, and tell of its newest change unless that was told.
+
+        A repeated call finds what the first one did; the entry shows whether it has heard of that. ``is_news`` says
+        that it was done just now: the entry may have heard of that already, by way of somebody who read it, and of
+        what came after it.
+        """
+        ahead = len(stored.steps or ()) - len(entry.steps or ())
+        is_news = is_news or not entry.order or ahead > 0
+        if ahead >= 0:
+            for name in _LEARNED:
+                setattr(entry, name, getattr(stored, name))
+        if is_news:
+            self.listener.changed(entry)
+
+    def settled(self, entry: JobEntry, settled: Settled | None, on_end: Callable[[], None]) -> bool:
+        """Bring a claim's entry to what became of its job, and tell of it, unless that was told; False for None.
+
+        ``on_end`` is called where the job has ended.
+        """
+        if settled is None:
+            return False
+        self.learned(entry, settled.entry, is_news=settled.is_news)
+        if settled.entry.outcome is not None:
+            on_end()
+        return True
+
+    def ended(self, entry: JobEntry, outcome: Outcome, error: JobError | None, worker: str, at: float) -> None:
+        """Bring a running job's entry to the end that was asked for, and tell of it."""
+        if entry.state is JobState.RUNNING:  # else somebody has read already that it is not
+            finish(entry, outcome, worker=worker, now=at, error=error)
+        self.listener.changed(entry)
+
+
+class RowAnnouncer(Announcer):
+    """Tells the listener of a store that keeps jobs as rows, by the machine's monotonic clock."""
+
+    def __init__(self, listener: StoreListener) -> None:
+        super().__init__(listener, time.monotonic)
+
+    def heed(self, hints: Hints) -> None:
+        """Tell of what a write in this process or in another one has made possible."""
+        if hints.due is not None:
+            self.falls_due(hints.due)
+        for job_id in hints.messages:
+            self.listener.messages_added(job_id)
+        for job_id in hints.cancels:
+            self.listener.cancel_requested(job_id)
+        if hints.ready:
+            self.listener.work_ready()
+
+    def placed(self, entry: JobEntry, place: Placed, submission: str) -> None:
+        """Bring a new job's entry to what is stored, and tell of it."""
+        entry.order = entry.ticket = place.order
+        entry.submission = submission
+        entry.state, entry.due, entry.expires = place.state, place.due, place.expires
+        self.listener.changed(entry)

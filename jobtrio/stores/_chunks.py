@@ -1,0 +1,135 @@
+"""A job's messages as text, in chunks of consecutive ones, for stores that keep them in rows.
+
+It owns how messages are encoded and where they are cut into chunks. It must not know where chunks are kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
+
+import msgspec
+
+from jobtrio._codec import decode_value
+from jobtrio._errors import PayloadError
+from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
+from jobtrio._records import JobError
+from jobtrio.stores._texts import error_text, scrub, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+CHUNK_MESSAGES: Final = 256
+CHUNK_TEXT: Final = 64 * 1024
+"""Characters and messages beyond which a chunk takes no more."""
+
+READ_TEXT: Final = 4 * 1024 * 1024
+"""Characters beyond which one reading stops, however many messages were asked for."""
+
+Item: TypeAlias = tuple[int, str]
+"""A message's number, and its text: a JSON array that begins with its kind."""
+
+_TOKEN, _PROGRESS, _RESTART = 0, 1, 2
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encoded(messages: Sequence[Message]) -> list[Item]:
+    """Return messages as they are stored.
+
+    Raises:
+        PayloadError: A token's value can't be stored.
+    """
+    return [_item(message) for message in messages]
+
+
+def restart_item(seq: int, attempt: int, error: JobError, delay: float) -> Item:
+    """Return a `Restart` as it is stored."""
+    return seq, f"[{_RESTART},{attempt},{error_text(error)},{_text(delay)}]"
+
+
+def _item(message: Message) -> Item:
+    match message:
+        case Token(seq=seq, attempt=attempt, value=value):
+            return seq, f"[{_TOKEN},{attempt},{text_of('a token', value)}]"
+        case Progress(seq=seq, attempt=attempt, done=done, total=total, note=note):
+            note = None if note is None else scrub(note)
+            return seq, f"[{_PROGRESS},{attempt},{_text(done)},{_text(total)},{_text(note)}]"
+        case Restart(seq=seq, attempt=attempt, error=error, delay=delay):
+            return restart_item(seq, attempt, error, delay)
+        case Gap() | End():
+            raise PayloadError(f"a {type(message).__name__} is no message that an attempt appends")
+        case _:
+            assert_never(message)
+
+
+def _text(value: Any) -> str:
+    return _encode(value).decode()
+
+
+def cut(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Cut messages into runs without holes, none of them large unless one message is."""
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        seq, text = item
+        if chunk and (seq != chunk[-1][0] + 1 or len(chunk) >= CHUNK_MESSAGES or size + len(text) > CHUNK_TEXT):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += len(text)
+    if chunk:
+        yield chunk
+
+
+def body_of(chunk: Sequence[Item]) -> str:
+    """Return the text of a chunk."""
+    return f"[{','.join(text for _, text in chunk)}]"
+
+
+def read(chunks: Iterable[tuple[int, int, str | bytes]], after: int, limit: int) -> list[Message]:
+    """Return up to ``limit`` messages behind number ``after``, behind a `Gap` where some are not kept.
+
+    A chunk that can't be read is as good as one that is not kept.
+
+    Args:
+        chunks: The numbers of each chunk's first and last message, and its text, in order.
+        after: The number.
+        limit: How many at most.
+    """
+    messages: list[Message] = []
+    size = unreadable = 0
+    for first, last, body in chunks:
+        if last <= after:
+            continue
+        try:
+            parts = [_message(first + n, part) for n, part in enumerate(decode_value(body))]
+        except Exception:
+            if messages:
+                break  # next time it is told as the gap before what follows
+            unreadable = last
+            continue
+        if first > after + 1 and not messages:
+            messages.append(Gap(after + 1, first - 1))
+        start = max(0, after + 1 - first)
+        messages += parts[start : start + limit - len(messages)]
+        size += len(body)
+        if len(messages) >= limit or size > READ_TEXT:
+            break
+    return messages if messages or not unreadable else [Gap(after + 1, unreadable)]
+
+
+def reached(messages: Sequence[Message], after: int) -> int:
+    """Return the number up to which has been read, or told as a gap, with messages that were read behind ``after``."""
+    newest = messages[-1] if messages else None
+    if newest is None:
+        return after
+    return newest.last if isinstance(newest, Gap) else newest.seq
+
+
+def _message(seq: int, parts: list[Any]) -> Message:
+    kind, attempt, *rest = parts
+    if kind == _TOKEN:
+        return Token(seq, attempt, rest[0])
+    if kind == _PROGRESS:
+        return Progress(seq, attempt, *rest)
+    return Restart(seq, attempt, msgspec.convert(rest[0], JobError), rest[1])

@@ -1,0 +1,52 @@
+"""`Salvage`: what can be read of a job that was written by somebody else, or damaged.
+
+A job that can't be read whole is told from others by its entry's ``unreadable``. It is not run, but made to fail, and
+an answer that has other jobs in it is given all the same. It must not know how a store keeps jobs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jobtrio._records import Failed, JobError
+from jobtrio._state import FINAL_STATES, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio._entry import JobEntry
+
+T = TypeVar("T")
+
+
+class Salvage:
+    """Reads the parts of one job.
+
+    Attributes:
+        why: What can't be read of it, and why; None where all could.
+    """
+
+    def __init__(self) -> None:
+        self.why: str | None = None
+
+    def part(self, name: str, decode: Callable[[Any], T], stored: Any, instead: T) -> T:
+        """Return what ``decode`` makes of what is stored, or ``instead`` where it can't."""
+        try:
+            return decode(stored)
+        except Exception as exc:
+            if self.why is None:
+                self.why = f"its {name} can't be read: {type(exc).__name__}: {exc}"
+            return instead
+
+    def error(self) -> JobError:
+        """Return what a job fails with that can't be read."""
+        return JobError("exception", "StoreError", self.why or "")
+
+    def note(self, entry: JobEntry) -> JobEntry:
+        """Note in an entry what can't be read of it; where that is how it has ended, it has failed."""
+        entry.unreadable = self.why
+        if entry.state in FINAL_STATES and entry.outcome is None:
+            entry.state = JobState.FAILED
+            entry.error = entry.error or self.error()
+            entry.outcome = Failed(entry.error)
+        return entry

@@ -1,0 +1,207 @@
+"""Parts of a job to and from text, as JSON, for stores that keep jobs as rows of text.
+
+It owns how each part is written. It must not know rows, nor where they are kept.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from jobtrio._codec import decode_value, encode_value
+from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._policies import JobPriority, RetryPolicy
+from jobtrio._records import Cancelled, Completed, Failed, JobError
+from jobtrio._state import FINAL_STATES, JobState
+from jobtrio.stores._salvage import Salvage
+
+if TYPE_CHECKING:
+    from jobtrio._records import Outcome
+
+HELD: Final = ""
+"""The executor of a job that has none yet: a text, since NULL can't be compared."""
+
+_STATES: Final[dict[str, JobState]] = {str(state): state for state in JobState}
+_STEP = 5
+
+
+@attrs.frozen
+class _PlanRest:
+    time_limit: float | None
+    retry: RetryPolicy | None
+    worker: str
+
+
+_metadata_decoder = msgspec.json.Decoder(dict[str, Any] | None)
+_tags_decoder = msgspec.json.Decoder(dict[str, str] | None)
+_plan_decoder = msgspec.json.Decoder(_PlanRest)
+_error_decoder = msgspec.json.Decoder(JobError)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+# -- encoding
+
+
+def text_of(name: str, value: Any) -> str:
+    """Return a user's value as JSON, or raise `PayloadError`."""
+    return "null" if value is None else encode_value(name, value).decode()
+
+
+@lru_cache(maxsize=64)
+def plan_text(plan: Plan) -> str:
+    """Return what a plan has no columns for."""
+    return _encode(_PlanRest(plan.time_limit, plan.retry, plan.worker)).decode()
+
+
+def error_text(error: JobError | None) -> str | None:
+    """Return an error as text; an exception's message may hold what UTF-8 can't."""
+    if error is None:
+        return None
+    try:
+        return _encode(error).decode()
+    except UnicodeEncodeError:
+        scrubbed = JobError(error.kind, *map(scrub, (error.type, error.message, error.traceback)))
+        return _encode(scrubbed).decode()
+
+
+def history_text(entry: JobEntry) -> str:
+    """Return a job's changes behind the first, which its other columns tell."""
+    return _steps_text(entry.steps or [])
+
+
+def _steps_text(steps: list[Any]) -> str:
+    try:
+        return _encode(steps).decode()
+    except UnicodeEncodeError:
+        return _encode([scrub(part) if isinstance(part, str) else part for part in steps]).decode()
+
+
+def line_text(at: float, state: JobState, attempt: int, worker: str) -> str:
+    """Return one more change as it is put behind those that are stored: a job that runs has some."""
+    return f",{_steps_text([at, state, attempt, worker, None])[1:]}"
+
+
+def cancel_text(cancel: CancelRequest | None) -> str | None:
+    """Return a request to cancel as text."""
+    if cancel is None:
+        return None
+    try:
+        return _encode(cancel).decode()
+    except UnicodeEncodeError:
+        return _encode(cancel._replace(reason=scrub(cancel.reason or ""))).decode()
+
+
+def scrub(text: str) -> str:
+    """Return text that UTF-8 can hold, with backslash escapes where it could not."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+# -- decoding
+
+
+def cancel_of(text: str | None) -> CancelRequest | None:
+    """Return a request to cancel."""
+    return None if text is None else CancelRequest(*_decode(text))
+
+
+def value_of(text: str | None) -> Any:
+    """Return a user's value."""
+    return None if text is None or text == "null" else decode_value(text)
+
+
+def readable_tags(text: str | None) -> dict[str, str]:
+    """Return a job's tags; none where they can't be read."""
+    return Salvage().part("tags", _tags_of, text, None) or {}
+
+
+def state_of(text: str) -> JobState:
+    """Return a state; for one that nobody knows, what jobs are said to be that can't be read."""
+    return _STATES.get(text, JobState.FAILED)
+
+
+def _metadata_of(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else _metadata_decoder.decode(text)
+
+
+def _tags_of(text: str | None) -> dict[str, str] | None:
+    return None if text is None else _tags_decoder.decode(text)
+
+
+def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, light: bool) -> JobEntry:
+    """Return an entry whose fields hold what is stored for them, having decoded those that are text.
+
+    Where some of it can't be decoded, the entry says so, and has the rest.
+
+    Args:
+        entry: The entry: its plan is the rest of one, its outcome the text of the result.
+        executor: The executor's name, or `HELD`.
+        queue: The queue.
+        priority: The priority.
+        light: Whether to leave out what users gave: payload, metadata, tags, saved state.
+    """
+    raw: Any = entry
+    if light:
+        raw.payload = raw.metadata = raw.tags = raw.saved_state = None
+    try:
+        plan, state = _plan_of(executor, queue, priority, raw.plan), _STATES[raw.state]
+        steps, cancel = _steps(raw.steps), cancel_of(raw.cancel)
+        error = None if raw.error is None else _error_decoder.decode(raw.error)
+        outcome = _outcome(state, error, steps, raw.outcome) if state in FINAL_STATES else None
+        given = (value_of(raw.payload), _metadata_of(raw.metadata), _tags_of(raw.tags), value_of(raw.saved_state))
+    except Exception:  # whoever has written this, it is one job's trouble
+        return _salvaged(entry, executor, queue, priority)
+    entry.plan, entry.state, entry.steps, entry.cancel = plan, state, steps, cancel
+    entry.error, entry.outcome = error, outcome
+    entry.payload, entry.metadata, entry.tags, entry.saved_state = given
+    return entry
+
+
+def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobEntry:
+    """Return an entry that `decode_entry` can't decode, with what can be read of it."""
+    raw: Any = entry
+    salvage = Salvage()
+    rest = salvage.part("plan", _plan_decoder.decode, raw.plan, _PlanRest(None, None, ""))
+    level = salvage.part("priority", JobPriority, priority, JobPriority.NORMAL)
+    entry.plan = Plan(executor or None, None, queue, level, rest.time_limit, rest.retry, rest.worker)
+    entry.state = salvage.part("state", _STATES.__getitem__, raw.state, JobState.FAILED)
+    entry.steps = salvage.part("history", _steps, raw.steps, None)
+    entry.cancel = salvage.part("request to cancel", cancel_of, raw.cancel, None)
+    entry.error = None if raw.error is None else salvage.part("error", _error_decoder.decode, raw.error, None)
+    entry.payload = salvage.part("payload", value_of, raw.payload, None)
+    entry.metadata = salvage.part("metadata", _metadata_of, raw.metadata, None)
+    entry.tags = salvage.part("tags", _tags_of, raw.tags, None)
+    entry.saved_state = salvage.part("saved state", value_of, raw.saved_state, None)
+    result, raw.outcome = raw.outcome, None
+    if entry.state in FINAL_STATES:
+        outcome = partial(_outcome, entry.state, entry.error, entry.steps)
+        entry.outcome = salvage.part("outcome", outcome, result, None)
+    return salvage.note(entry)
+
+
+def _steps(history: str) -> list[Any] | None:
+    if history == "[]":
+        return None
+    steps: list[Any] = _decode(history)
+    steps[1::_STEP] = [_STATES[state] for state in steps[1::_STEP]]
+    return steps
+
+
+def _outcome(state: JobState, error: JobError | None, steps: list[Any] | None, result: str | None) -> Outcome:
+    """Return an ended job's outcome, which its other columns tell."""
+    if state is JobState.COMPLETED:
+        return Completed(value_of(result))
+    if state is JobState.FAILED:
+        assert error is not None  # it is stored with the state
+        return Failed(error)
+    return Cancelled(steps[-1] if steps else None)
+
+
+@lru_cache(maxsize=256)
+def _plan_of(executor: str, queue: str, priority: int, rest: str) -> Plan:
+    """Return a plan; jobs submitted alike share one."""
+    more = _plan_decoder.decode(rest)
+    return Plan(executor or None, None, queue, JobPriority(priority), more.time_limit, more.retry, more.worker)

@@ -1,0 +1,155 @@
+"""Claiming ready jobs, and keeping the claims.
+
+It owns what the two calls ask of the server, and what they make of the answers. It must not know who runs the jobs.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from jobtrio._state import JobState
+from jobtrio.stores._hints import Hints
+from jobtrio.stores._texts import cancel_of
+from jobtrio.stores.postgres._arrays import MOST, array, arrays
+from jobtrio.stores.postgres._connections import BEGIN, COMMIT
+from jobtrio.stores.postgres._rows import WIDTH, entry_of, rank_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from jobtrio._entry import CancelRequest, JobEntry
+    from jobtrio.abc import Claim
+    from jobtrio.stores.postgres._connections import Link, Rows, Step
+    from jobtrio.stores.postgres._notices import Notices
+    from jobtrio.stores.postgres._transaction import Identity
+
+
+@attrs.frozen
+class Wanted:
+    """What `claim` was asked for; see `jobtrio.abc.JobStore.claim`."""
+
+    claim_id: str
+    limit: int
+    lease: float
+    room: Mapping[str, int] | None
+    executors: Collection[str] | None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing that could be claimed."""
+        return self.limit <= 0 or self.room == {} or (self.executors is not None and not self.executors)
+
+
+@attrs.frozen
+class Claimed:
+    """What a call has claimed.
+
+    Attributes:
+        entries: The jobs, as claimed by this call or by the one that it repeats.
+        now: The server's time; None where there are none.
+        hints: When something falls due by it.
+        missed: Whether there may be others in the place of jobs that were locked at that moment.
+    """
+
+    entries: list[JobEntry]
+    now: float | None
+    hints: Hints
+    missed: bool
+
+
+async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices, *, alone: bool) -> Claimed:
+    """Start ready jobs, by priority, then in the order in which they became ready.
+
+    Args:
+        link: The connection.
+        wanted: What is asked for.
+        identity: Who asks.
+        notices: What other processes are told.
+        alone: Whether to wait for a call with the same id, which may be under way though it was cut off.
+
+    Cancellation: jobs may have been claimed; the call finds them when it is repeated.
+    """
+    limited = identity.totals if wanted.room is None else identity.totals.keys() & wanted.room.keys()
+    names = [f"queue {name}" for name in limited] + ([f"claim {wanted.claim_id}"] if alone else [])
+    hints = Hints()
+    hints.falls_due(time.monotonic() + wanted.lease)
+    step = (*_claim_step(wanted, identity), *notices.telling(hints))
+    if names:
+        # What is counted behind the locks is what those who held them before have left.
+        *_, rows, _ = await link.fetch_all([BEGIN, ("lock_names", array(names)), step, COMMIT])
+    else:
+        rows = await link.fetch(*step)
+    found = [row for row in rows if row[0] is not None]
+    missed = len(found) < len(rows)
+    if not found:
+        return Claimed([], None, Hints(), missed)
+    entries = sorted(map(entry_of, found), key=rank_of)
+    return Claimed(entries, found[0][WIDTH], hints, missed)
+
+
+def _claim_step(wanted: Wanted, identity: Identity) -> Step:
+    queues = rooms = executors = None
+    if wanted.room is not None:
+        queues, rooms = arrays(_cut(wanted.room), 2)
+    if wanted.executors is not None:
+        executors = array(list(wanted.executors))
+    return (
+        *("claim", wanted.claim_id, identity.session, identity.worker, identity.line_end, str(wanted.lease)),
+        *(str(min(wanted.limit, MOST)), queues, rooms, executors, *arrays(_cut(identity.totals), 2)),
+    )
+
+
+def _cut(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return [(queue, min(most, MOST)) for queue, most in counts.items()]
+
+
+@attrs.frozen
+class Renewal:
+    """What became of a claim that was to be renewed.
+
+    Attributes:
+        held: Whether it still holds its job.
+        kept: Until when it lasts now, and the request to cancel the job if there is one.
+        entry: The job as it is now, where the claim does not hold it.
+    """
+
+    held: bool
+    kept: tuple[float, CancelRequest | None] | None
+    entry: JobEntry | None
+
+
+async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Identity) -> list[Renewal]:
+    """Let claims last from now, and report on each, in order; note that this worker is there for as long.
+
+    Cancellation: they may have been renewed.
+    """
+    there: Step = ("be_there", identity.session, identity.worker, str(lease))
+    if not claims:
+        await link.change(*there)
+        return []
+    rows = sorted((claim.entry.order, claim.entry.id, claim.id, claim.attempt) for claim in claims)
+    _, renewed = await link.fetch_all([there, ("renew", *arrays(rows, 4), str(lease), identity.session)])
+    kept = {seq: (until, cancel_of(cancel)) for seq, until, cancel in renewed}
+    others: Rows = []
+    if lost := [claim.entry.order for claim in claims if claim.entry.order not in kept]:
+        others = await link.fetch("by_seqs", array(lost))
+    known = {entry.id: entry for entry in map(entry_of, others)}
+    return [_renewal(claim, kept, known) for claim in claims]
+
+
+def _renewal(
+    claim: Claim, kept: Mapping[int, tuple[float, CancelRequest | None]], known: Mapping[str, JobEntry]
+) -> Renewal:
+    renewed = kept.get(claim.entry.order)
+    entry = None if renewed else known.get(claim.entry.id)
+    if (
+        entry is not None
+        and entry.state is JobState.RUNNING
+        and (entry.claim, entry.attempt) == (claim.id, claim.attempt)
+    ):
+        # Somebody has locked it: until he lets it go nobody can take it, though its lease may be over by then.
+        renewed = entry.lease_until, entry.cancel
+    return Renewal(renewed is not None, renewed, entry)

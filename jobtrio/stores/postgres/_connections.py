@@ -1,0 +1,278 @@
+"""The way to the server: pooled connections, each used for one piece of work, within a limit of time.
+
+It owns how long is waited, what is tried again at once, and what the errors are turned into. It must not know what is
+asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakSet
+
+import psycopg
+import trio
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio.psycopg_trio import TrioConnection, open_pool
+from jobtrio.stores.postgres import _schema as schema
+from jobtrio.stores.postgres._adapting import AS_THEY_COME
+from jobtrio.stores.postgres._errors import (
+    is_conflict,
+    is_crowded,
+    is_forbidden,
+    is_statement_lost,
+    translate,
+)
+from jobtrio.stores.postgres._statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from jobtrio.psycopg_trio import Pool
+
+T = TypeVar("T")
+
+Rows = list[tuple[Any, ...]]
+
+log: Final = logging.getLogger("jobtrio.stores.postgres")
+
+TRIES: Final = 5
+"""How often the same is tried where the server says that it came between two others."""
+
+PAUSE: Final = 0.02
+"""Seconds between two such tries, at most; drawn at random, so that two don't meet again."""
+
+IDLE: Final = "5s"
+"""How long a transaction may stand still, as the server's settings say it."""
+
+WAIT: Final = "50ms"
+"""How long, likewise, one waits for a transaction of others, where those who would wait as well can go on meanwhile."""
+
+PREPARED_AFTER: Final = 2
+"""How often a statement is planned anew before its plan is kept."""
+
+_TUNING: Final = """
+SELECT
+    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
+    set_config('plan_cache_mode', 'force_generic_plan', false)
+"""
+"""A plan is kept while its table grows from nothing to a million rows, so it has to be made with those in mind."""
+
+DEFAULTS: Final[dict[str, str]] = {
+    "fallback_application_name": "jobtrio",
+    "keepalives_idle": "30",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+"""What connections are given where the connection string does not say: a dead server is noticed within a minute."""
+
+
+class Link:
+    """One connection, and the statements for it."""
+
+    def __init__(self, connection: TrioConnection[Any], sql: dict[str, str]) -> None:
+        self.connection: Final = connection
+        self._sql = sql
+
+    async def fetch(self, name: str, *parameters: Any) -> Rows:
+        """Run one statement; return its rows."""
+        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self.connection)
+        await cursor.execute(self._sql[name], parameters, binary=True)
+        return await _rows_of(cursor)
+
+    async def change(self, name: str, *parameters: Any) -> int:
+        """Run one statement; return how many rows it has changed."""
+        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self.connection)
+        await cursor.execute(self._sql[name], parameters)
+        return cursor.rowcount
+
+    async def fetch_all(self, steps: Iterable[Step]) -> list[Rows]:
+        """Run several statements with one trip to the server, as one transaction unless one is open.
+
+        A transaction may be begun and committed among them.
+        """
+        cursors = []
+        async with self.connection.pipeline():
+            for step in steps:
+                name: str = step[0]
+                cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self.connection)
+                await cursor.execute(self._sql.get(name, name), step[1:] or None, binary=True)
+                cursors.append(cursor)
+        return [await _rows_of(cursor) for cursor in cursors]
+
+    async def begin(self, *steps: Step) -> list[Rows]:
+        """Begin a transaction that takes several trips, with the first statements of it.
+
+        Where nothing more comes for a while, the server ends it: a process that was stopped in the midst of it must not
+        keep others from the rows. The last statement goes alone: behind several that go together, the server does not
+        count how long it stands still.
+        """
+        *firsts, last = steps
+        _, _, *answers = await self.fetch_all([BEGIN, ("limit_idle", IDLE), *firsts])
+        return [*answers, await self.fetch(*last)]
+
+
+async def _rows_of(cursor: psycopg.AsyncRawCursor[tuple[Any, ...]]) -> Rows:
+    result = cursor.pgresult  # whether it has rows is told by that: the cursor would describe each column
+    return await cursor.fetchall() if result is not None and result.nfields else []
+
+
+Step = tuple[Any, ...]
+"""A statement's name, or a word of SQL, and its parameters."""
+
+BEGIN: Final[Step] = ("BEGIN ISOLATION LEVEL READ COMMITTED",)
+COMMIT: Final[Step] = ("COMMIT",)
+
+
+class Connections:
+    """The connections of one opened store.
+
+    Attributes:
+        where: How the store is called in errors.
+        sql: The statements.
+        patience: Seconds that one piece of work may take.
+        is_direct: Whether nothing stands between here and the server that shares sessions, so that what is set or
+            prepared in one stays there.
+    """
+
+    def __init__(self, conninfo: str, schema_name: str, size: int, patience: float) -> None:
+        self.where: Final = f"the schema {schema_name!r}"
+        self.sql: Final = statements(f'"{schema_name}"')
+        self.patience: Final = patience
+        self._conninfo = _with_defaults(conninfo, patience)
+        self._schema = schema_name
+        self._size = size
+        self._pool: Pool | None = None
+        self.is_direct: bool = False
+        self._has_warned = False
+        self._tuned: WeakSet[TrioConnection[Any]] = WeakSet()
+
+    async def prepare(self, *, create: bool) -> None:
+        """Check the schema, or make it where it is missing and may be made.
+
+        Cancellation: it may have been made.
+        """
+        try:
+            with trio.move_on_after(self.patience):
+                async with await self.connect() as connection:
+                    await schema.prepare(connection, self._schema, schema.MIGRATIONS, create=create)
+                    return
+        except psycopg.Error as exc:
+            raise translate(exc, self.where) from exc
+        raise StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
+
+    async def connect(self) -> TrioConnection[Any]:
+        """Return a connection of its own, which nothing else uses; errors are psycopg's.
+
+        Cancellation: no connection is left behind.
+        """
+        connection = await TrioConnection.connect(
+            self._conninfo, autocommit=True, prepare_threshold=None, context=AS_THEY_COME
+        )
+        connection.cancel_grace = self.patience / 4
+        return connection
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Keep the pool within the block."""
+        async with open_pool(
+            self._conninfo,
+            size=self._size,
+            check_limit=self.patience / 4,
+            configure=self._configure,
+            autocommit=True,
+            prepare_threshold=None,
+            context=AS_THEY_COME,
+        ) as self._pool:
+            yield
+
+    async def _configure(self, connection: TrioConnection[Any]) -> None:
+        connection.cancel_grace = self.patience / 4
+        # Behind a pooler the session may be one that listens for somebody else: nobody reads here what comes then.
+        connection.add_notify_handler(_ignore)
+
+    async def use(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        """Return what ``work`` returns, given a connection; it is done again where it came between two others.
+
+        Raises:
+            StoreUnavailableError: There was no answer in time, or the server can't do it for now.
+            StoreError: The server refuses.
+
+        Cancellation: it may have been done.
+        """
+        with trio.move_on_after(self.patience):
+            return await self._try(work)
+        raise StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
+
+    async def _try(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        tries = TRIES
+        attempt = work
+        while True:
+            tries -= 1
+            try:
+                return await self._use_once(attempt)
+            except psycopg.Error as exc:
+                self.is_direct = self.is_direct and not is_statement_lost(exc)
+                if not tries or not (is_conflict(exc) or is_statement_lost(exc) or is_crowded(exc)):
+                    raise self._translated(exc) from exc
+                if is_crowded(exc):
+                    attempt = partial(_with_room, work)
+            await trio.sleep(random.uniform(0, PAUSE))
+
+    def _translated(self, exc: psycopg.Error) -> StoreError:
+        error = translate(exc, self.where, is_open=True)
+        if is_forbidden(exc) and not self._has_warned:
+            self._has_warned = True  # the same comes again and again, until it is allowed
+            log.warning("%s (check what the role is granted)", error)
+        return error
+
+    async def _use_once(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        assert self._pool is not None  # the store is open
+        async with self._pool.connection() as connection:
+            if self.is_direct and connection not in self._tuned:
+                await connection.execute(_TUNING)
+                connection.prepare_threshold = PREPARED_AFTER
+                self._tuned.add(connection)
+            elif not self.is_direct:
+                connection.prepare_threshold = None
+            return await work(Link(connection, self.sql))
+
+    async def fetch(self, name: str, *parameters: Any) -> Rows:
+        """Run one statement in a transaction of its own; return its rows.
+
+        Cancellation: it may have been carried out.
+        """
+        return await self.use(lambda link: link.fetch(name, *parameters))
+
+
+async def _with_room(work: Callable[[Link], Awaitable[T]], link: Link) -> T:
+    """Do ``work`` behind a question that has the server forget the notices that all have taken; else it may not."""
+    await link.connection.execute("SELECT pg_notification_queue_usage()")
+    return await work(link)
+
+
+def is_held_up(error: StoreUnavailableError) -> bool:
+    """Whether it was a transaction of others that took too long."""
+    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable)
+
+
+def _ignore(_: psycopg.Notify) -> None:
+    pass
+
+
+def _with_defaults(conninfo: str, patience: float) -> str:
+    """Return a connection string that says all that matters here.
+
+    A host that is silent must leave time for the others: all of them together get half of ``patience``. Texts are any,
+    whatever encoding the environment, the role or the database has for its clients.
+    """
+    given = conninfo_to_dict(conninfo)
+    hosts = max(len(str(given.get(name, "")).split(",")) for name in ("host", "hostaddr"))
+    limit = {} if "PGCONNECT_TIMEOUT" in os.environ else {"connect_timeout": str(patience / (2 * hosts))}
+    return make_conninfo("", **{**DEFAULTS, **limit, **given, "client_encoding": "UTF8"})

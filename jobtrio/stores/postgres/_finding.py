@@ -1,0 +1,116 @@
+"""Finding and counting jobs.
+
+Candidates come from whichever of the tags and the groups (queue, state, executor) has the fewest, and are then held
+against the rest of the query. It must not know how rows are written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from jobtrio._errors import UnknownJobError
+from jobtrio._records import WorkerReport, moment
+from jobtrio._state import JobState
+from jobtrio.abc import Backlog
+from jobtrio.stores._texts import state_of
+from jobtrio.stores.postgres._arrays import MOST, array
+from jobtrio.stores.postgres._rows import entry_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from jobtrio._records import JobRecord, Transition
+    from jobtrio.abc import JobQuery
+    from jobtrio.stores.postgres._connections import Link
+
+ENOUGH: Final = 1000
+"""Candidates beyond which counting them on tells nothing more."""
+
+
+async def history(link: Link, job_id: str) -> list[Transition] | None:
+    """Return a job's changes of state, or None for an unknown job.
+
+    Cancellation: nothing has changed.
+    """
+    rows = await link.fetch("history", job_id)
+    return entry_of(rows[0]).history() if rows else None
+
+
+# -- finding
+
+
+async def find(link: Link, query: JobQuery) -> list[JobRecord]:
+    """Return the matching jobs, the oldest first.
+
+    Cancellation: nothing has changed.
+    """
+    after = 0
+    if query.after is not None:
+        rows = await link.fetch("order_of", query.after)
+        if not rows:
+            raise UnknownJobError(query.after)
+        ((after,),) = rows
+    is_grouped = query.states is not None or query.queue is not None or query.executor is not None
+    if not is_grouped and not query.tags:
+        rows = await link.fetch("find_all", str(after), str(min(query.limit, MOST)))
+    else:
+        rows = await _find_matching(link, query, after, is_grouped=is_grouped)
+    return [entry_of(row).record() for row in rows]
+
+
+async def _find_matching(link: Link, query: JobQuery, after: int, *, is_grouped: bool) -> list[tuple[Any, ...]]:
+    """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
+    tags = list((query.tags or {}).items())
+    filters = (
+        query.queue,
+        query.executor,
+        None if query.states is None else array(sorted(query.states)),
+        array([name for name, _ in tags]),
+        array([value for _, value in tags]),
+        str(after),
+    )
+    limit = str(min(query.limit, MOST))
+    rarest = 0
+    if tags and (is_grouped or len(tags) > 1):
+        counted = [count for (count,) in await link.fetch("candidates", *filters, str(ENOUGH))]
+        *by_tag, by_group = counted
+        rarest = by_tag.index(min(by_tag))
+        if is_grouped and by_group < by_tag[rarest]:
+            tags = []
+    if not tags:
+        return await link.fetch("find_in_groups", *filters, limit)
+    return await link.fetch("find_by_tag", *filters, limit, *tags[rarest])
+
+
+# -- counting
+
+
+async def counts(link: Link) -> dict[str, dict[JobState, int]]:
+    """Return, for each queue that has jobs, how many are in each state.
+
+    Cancellation: nothing has changed.
+    """
+    found: dict[str, dict[JobState, int]] = {}
+    for queue, state, count in await link.fetch("counts"):
+        found.setdefault(queue, dict.fromkeys(JobState, 0))[state_of(state)] += count
+    return found
+
+
+async def workers(link: Link) -> list[WorkerReport]:
+    """Return the workers that are there, by name.
+
+    Cancellation: nothing has changed.
+    """
+    rows = await link.fetch("workers")
+    return [WorkerReport(name, moment(started), moment(seen), running) for name, started, seen, running in rows]
+
+
+async def backlog(link: Link, queues: Collection[str] | None, executors: Collection[str] | None) -> Backlog:
+    """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted.
+
+    Cancellation: nothing has changed.
+    """
+    given = [None if names is None else array(list(names)) for names in (queues, executors)]
+    found = {JobState(state): count for state, count in await link.fetch("backlog", *given)}
+    states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
+    return Backlog(*(found.get(state, 0) for state in states))

@@ -1,0 +1,340 @@
+"""Putting jobs in: alone ones of many callers by one statement, and those that come together in one of their own.
+
+It owns what happens where an id or a key is in use. It must not know who waits for the answers, nor whose transaction
+it is that a job is put in with.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import psycopg
+
+from jobtrio._errors import DuplicateJobError, StoreUnavailableError
+from jobtrio._state import JobState
+from jobtrio.stores._announcer import Placed
+from jobtrio.stores._hints import Hints
+from jobtrio.stores.postgres._arrays import array, arrays, slices
+from jobtrio.stores.postgres._calls import singly
+from jobtrio.stores.postgres._connections import BEGIN, COMMIT, is_held_up
+from jobtrio.stores.postgres._rows import NEW, entry_of, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from jobtrio._entry import JobEntry
+    from jobtrio.stores.postgres._calls import Call
+    from jobtrio.stores.postgres._connections import Connections, Link, Rows, Step
+    from jobtrio.stores.postgres._notices import Notices
+    from jobtrio.stores.postgres._rows import Row
+
+TRIES = 10
+"""How often a job is tried to be put in, where what stood in its way is gone by the time one looks."""
+
+
+@attrs.frozen(eq=False)
+class Insertion:
+    """Jobs that are to be stored, all or none.
+
+    Attributes:
+        entries: The jobs.
+        rows: Their columns.
+        submission: Marks the call.
+        after: Makes the answer of what stands for each.
+    """
+
+    entries: Sequence[JobEntry]
+    rows: Sequence[Row]
+    submission: str
+    after: Callable[[list[Answer]], list[JobEntry]]
+
+    def size(self) -> int:
+        """Return how many characters the jobs bring."""
+        return sum(map(size_of, self.rows))
+
+
+@attrs.frozen
+class NewPlace:
+    """What the store has decided about a new job.
+
+    Attributes:
+        place: Its place.
+        created_at: When it was stored, by the server's clock.
+    """
+
+    place: Placed
+    created_at: float
+
+
+Answer: TypeAlias = "NewPlace | JobEntry"
+"""A new job was placed, or another stands for it."""
+
+
+class Inserter:
+    """Carries out groups of insertions.
+
+    Args:
+        connections: The way to the server.
+        notices: What other processes are told.
+        heed: Called with the hints, once all is committed.
+        limit: How long to wait for others that are putting in the same; None where nobody can be.
+    """
+
+    def __init__(
+        self, connections: Connections, notices: Notices, heed: Callable[[Hints], None], limit: str | None = None
+    ) -> None:
+        self._connections = connections
+        self._notices = notices
+        self._heed = heed
+        self._first: tuple[Step, ...] = () if limit is None else (("limit_waits", limit),)
+
+    async def carry_out(self, calls: list[Call[Insertion]]) -> list[Call[Insertion]]:
+        """Carry out a group of insertions, and answer them; return those that others hold up.
+
+        Cancellation: some may have been carried out.
+        """
+        fresh = [call for call in calls if not call.is_late]
+        is_done = not fresh or await self._is_carried_out(fresh)
+        return await singly(
+            [call for call in calls if call.is_late] if is_done else calls, self._is_carried_out, _names_of
+        )
+
+    async def _is_carried_out(self, calls: list[Call[Insertion]]) -> bool:
+        """Carry out insertions together; False where others hold up one of them."""
+        try:
+            await self._carry_out(calls)
+        except StoreUnavailableError as exc:
+            if self._first and is_held_up(exc):
+                return False
+            raise
+        return True
+
+    async def _carry_out(self, calls: list[Call[Insertion]]) -> None:
+        alone: dict[str, Call[Insertion]] = {}
+        others = []
+        for call in calls:
+            if len(call.work.entries) == 1 and alone.setdefault(call.work.entries[0].id, call) is not call:
+                others.append(call)  # its id is that of one before it
+        if alone:
+            await self._insert_alone([*alone.values()])
+        if others:
+            await self._resolve(others)
+        for call in calls:
+            if not call.is_answered:
+                await self._insert_together(call)
+
+    # -- alone
+
+    async def _insert_alone(self, calls: list[Call[Insertion]]) -> None:
+        """Put in jobs of many callers; answer those that stand in nobody's way, or in the way of whom we know."""
+        rows = [call.work.rows[0] for call in calls]
+        entries = [call.work.entries[0] for call in calls]
+        insert = partial(self._insert, how=self._at_once, statement="insert", rows=rows, entries=entries)
+        placed, hints = await self._connections.use(insert)
+        failed = []
+        for call in calls:
+            place = placed.pop(call.work.entries[0].id, None)
+            if place is None:
+                failed.append(call)
+            else:
+                call.succeed(call.work.after([place]))
+        self._committed(hints)
+        if failed:
+            await self._resolve(failed)
+
+    async def _resolve(self, calls: list[Call[Insertion]]) -> None:
+        """Answer calls whose job was not put in, unless nothing stands in its way any more."""
+        entries = [call.work.entries[0] for call in calls]
+        standing = await self._connections.use(lambda link: _find_standing(link, entries))
+        for call in calls:
+            entry = call.work.entries[0]
+            try:
+                answer = standing.for_(entry, call.work.submission)
+            except DuplicateJobError as exc:
+                call.fail(exc)
+            else:
+                if answer is not None:
+                    call.succeed(call.work.after([answer]))
+
+    async def _insert(
+        self,
+        link: Link,
+        how: Callable[[Link, Step], Awaitable[Rows]],
+        statement: str,
+        rows: Sequence[Row],
+        entries: Sequence[JobEntry],
+    ) -> tuple[dict[str, NewPlace], Hints]:
+        """Put in jobs, and tell of them with the same trip."""
+        hints = hints_of(entries, rows)
+        step = (*insertion_step(statement, rows, entries), *self._notices.telling(hints))
+        found = await how(link, step)
+        placed = {row[0]: place_of(row, entry) for entry, row in _matched(entries, found)}
+        return placed, hints
+
+    async def _at_once(self, link: Link, step: Step) -> Rows:
+        """Run a statement as a transaction."""
+        if not self._first:
+            return await link.fetch(*step)
+        *_, found, _ = await link.fetch_all([BEGIN, *self._first, step, COMMIT])
+        return found
+
+    async def _begin(self, link: Link, step: Step) -> Rows:
+        """Run a statement that others follow in one transaction."""
+        return (await link.begin(*self._first, step))[-1]
+
+    async def _go_on(self, link: Link, step: Step) -> Rows:
+        """Run a statement that follows."""
+        return await link.fetch(*step)
+
+    def _committed(self, hints: Hints) -> None:
+        self._notices.told(hints)
+        self._heed(hints)
+
+    # -- together
+
+    async def _insert_together(self, call: Call[Insertion]) -> None:
+        work = call.work
+        if not work.entries:
+            call.succeed([])
+            return
+        for _ in range(TRIES):
+            try:
+                answers, hints = await self._connections.use(lambda link: self._insert_all(link, work))
+            except DuplicateJobError as exc:
+                call.fail(exc)
+                return
+            if answers is not None:
+                call.succeed(work.after(answers))
+                self._committed(hints)
+                return
+        call.fail(StoreUnavailableError("others put in and take out the same jobs all the time"))
+
+    async def _insert_all(self, link: Link, work: Insertion) -> tuple[list[Answer] | None, Hints]:
+        pieces = _pieces_of(work)
+        if len(pieces) > 1:
+            return await self._insert_around(link, work, pieces)
+        try:
+            placed, hints = await self._insert(link, self._at_once, "insert_all", work.rows, work.entries)
+        except psycopg.errors.UniqueViolation:
+            await link.fetch_all([("ROLLBACK",)])
+            return await self._insert_around(link, work, pieces)
+        return [placed[entry.id] for entry in work.entries], hints
+
+    async def _insert_around(
+        self, link: Link, work: Insertion, pieces: Sequence[Sequence[tuple[Row, JobEntry]]]
+    ) -> tuple[list[Answer] | None, Hints]:
+        """Put in those that stand in nobody's way; None where what stood in the way of others is gone."""
+        placed, hints = await self._insert_pieces(link, pieces)
+        if len(placed) == len(work.entries):
+            await link.fetch_all([COMMIT])
+            return [placed[entry.id] for entry in work.entries], hints
+        answers: list[Answer] = []
+        standing = await _find_standing(link, work.entries)
+        mine = dict(placed)
+        for entry in work.entries:
+            answer = mine.pop(entry.id, None) or standing.for_(entry, work.submission, placed)
+            if answer is None:
+                await link.fetch_all([("ROLLBACK",)])
+                return None, hints
+            answers.append(answer)
+        await link.fetch_all([COMMIT])
+        return answers, hints
+
+    async def _insert_pieces(
+        self, link: Link, pieces: Sequence[Sequence[tuple[Row, JobEntry]]]
+    ) -> tuple[dict[str, NewPlace], Hints]:
+        """Begin a transaction, and put in all that stand in nobody's way."""
+        placed: dict[str, NewPlace] = {}
+        hints = Hints()
+        for n, piece in enumerate(pieces):
+            rows, entries = zip(*piece, strict=True)
+            more, others = await self._insert(link, self._go_on if n else self._begin, "insert", rows, entries)
+            placed.update(more)
+            hints.add(others)
+        return placed, hints
+
+
+class Standing:
+    """The jobs that may stand for others."""
+
+    def __init__(self, by_ids: Rows, by_keys: Rows) -> None:
+        self._ids = {entry.id: entry for entry in map(entry_of, by_ids)}
+        self._keys = {entry.key: entry for entry in map(entry_of, by_keys)}
+
+    def for_(self, entry: JobEntry, submission: str, placed: Iterable[str] = ()) -> JobEntry | None:
+        """Return the job that a repeated call had stored, or that has the key; None where nothing is in the way.
+
+        Args:
+            entry: The job that was not put in.
+            submission: Marks the call.
+            placed: Ids of jobs that the same call has put in.
+
+        Raises:
+            DuplicateJobError: The id is in use.
+        """
+        kept = self._ids.get(entry.id)
+        if kept is not None and kept.submission == submission and entry.id not in placed:
+            return kept
+        holder = None if entry.key is None else self._keys.get(entry.key)
+        if holder is None and kept is not None:
+            raise DuplicateJobError(entry.id)
+        return holder
+
+
+async def _find_standing(link: Link, entries: Sequence[JobEntry]) -> Standing:
+    ids = array([entry.id for entry in entries])
+    keys = array([entry.key for entry in entries if entry.key is not None])
+    by_ids, by_keys = await link.fetch_all([("by_ids", ids), ("by_keys", keys)])
+    return Standing(by_ids, by_keys)
+
+
+def insertion_step(statement: str, rows: Sequence[Row], entries: Sequence[JobEntry]) -> Step:
+    """Return the statement that puts in jobs, with their tags, but for the last two parameters: whom to tell what."""
+    tags = [(entry.id, name, value) for entry in entries for name, value in (entry.tags or {}).items()]
+    return (statement, *arrays(rows, NEW), *arrays(tags, 3))
+
+
+def _names_of(work: Insertion) -> set[tuple[str, str | None]]:
+    """Return what others may be putting in as well: ids and keys."""
+    ids: set[tuple[str, str | None]] = {("id", entry.id) for entry in work.entries}
+    return ids | {("key", entry.key) for entry in work.entries if entry.key is not None}
+
+
+def hints_of(entries: Sequence[JobEntry], rows: Sequence[Row]) -> Hints:
+    """Return what new jobs make possible elsewhere."""
+    hints = Hints()
+    now = time.monotonic()
+    for entry, row in zip(entries, rows, strict=True):
+        if entry.delay > 0:
+            hints.falls_due(now + entry.delay)
+        elif not entry.is_held:
+            hints.ready = True
+        if row[-1] is not None:  # within how many seconds it has to start
+            hints.falls_due(now + row[-1])
+    return hints
+
+
+def _pieces_of(work: Insertion) -> list[Sequence[tuple[Row, JobEntry]]]:
+    """Return jobs in pieces that one statement can take: none is large, and in none an id stands twice."""
+    firsts: dict[str, tuple[Row, JobEntry]] = {}
+    others = []
+    for pair in zip(work.rows, work.entries, strict=True):
+        if firsts.setdefault(pair[1].id, pair) is not pair:
+            others.append((pair,))
+    return [*slices([*firsts.values()], lambda pair: size_of(pair[0])), *others]
+
+
+def _matched(entries: Sequence[JobEntry], rows: Rows) -> list[tuple[JobEntry, Row]]:
+    """Return the entries that were put in, each with what the server has decided."""
+    by_id = {row[0]: row for row in rows}
+    return [(entry, by_id.pop(entry.id)) for entry in entries if entry.id in by_id]
+
+
+def place_of(row: Row, entry: JobEntry) -> NewPlace:
+    """Return what the server has decided about a new job."""
+    _, order, created_at, due, expires, *_ = row
+    state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
+    return NewPlace(Placed(order, state, due, expires), created_at)

@@ -1,0 +1,280 @@
+"""`Session`: all that runs while a store is open, from the check of the schema to the end of the connections.
+
+It owns the order in which the parts start and stop, and what happens in the background: carrying out calls, hearing
+notices or looking for news, giving up on a server that does not answer, pruning. It must not know the contract's calls.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._nursery import open_background_nursery
+from jobtrio.stores._announcer import RowAnnouncer
+from jobtrio.stores.postgres import _advancing as advancing
+from jobtrio.stores.postgres import _pruning as pruning
+from jobtrio.stores.postgres._calls import Lane
+from jobtrio.stores.postgres._connections import WAIT
+from jobtrio.stores.postgres._inserting import Inserter, Insertion
+from jobtrio.stores.postgres._listening import Listener
+from jobtrio.stores.postgres._notices import Clock, Notices
+from jobtrio.stores.postgres._reading import Reader, Reading
+from jobtrio.stores.postgres._transaction import Identity
+from jobtrio.stores.postgres._writing import Write, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from jobtrio.abc import StoreSettings
+    from jobtrio.stores.postgres._connections import Connections, Link
+
+T = TypeVar("T")
+
+PAUSE: Final = 0.01
+"""Seconds between two slices of pruning, for others to come in."""
+
+LOOK_AFTER: Final = 5.0
+"""Seconds after which to look for news although none were told: a notice may have been lost."""
+
+LOOK_OFTEN: Final = 0.5
+"""Seconds between two looks where no notices arrive."""
+
+SETTLED_WITHIN: Final = 2.5
+"""Seconds to wait, as the store is opened, until it is clear whether notices arrive."""
+
+LEAVE_WITHIN: Final = 1.0
+"""Seconds to wait for a server that is away before the store is closed without a word."""
+
+AGAIN_AFTER: Final = 0.02
+"""Seconds until work is looked for again where others had locked what was to be claimed, so that they have taken it."""
+
+RETRY_AFTER: Final = 1.0
+"""Seconds until pruning is tried again when the server was away."""
+
+
+class Session:
+    """One opened store.
+
+    Attributes:
+        settings: What the store was told when it was opened.
+        announcer: Tells the listener.
+        identity: Who writes.
+        notices: What other processes are told.
+        clock: The server's clock.
+        inserts: The way to put jobs in that nobody else can have put in: no other transaction makes them wait.
+        named_inserts: The way to put in the others, whose ids were given or which have keys.
+        writes: The way to change them.
+        reads: The way to read them.
+        missed: Set where others had locked what was to be claimed.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        schema: str,
+        settings: StoreSettings,
+        *,
+        listen: bool,
+        on_pace: Callable[[float], None],
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            connections: The way to the server.
+            schema: The schema's name.
+            settings: What the store was told.
+            listen: Whether to listen for notices.
+            on_pace: Called with the seconds after which to look for news although none were told.
+        """
+        self.settings: Final = settings
+        self.announcer: Final = RowAnnouncer(settings.listener)
+        self.clock: Final = Clock()
+        session = secrets.token_hex(8)
+        self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
+        self.notices: Final = Notices(schema, session, self.clock)
+        self._connections = connections
+        inserter = Inserter(connections, self.notices, self.announcer.heed)
+        patient = Inserter(connections, self.notices, self.announcer.heed, WAIT)
+        writer = Writer(connections, self.identity, self.announcer, self.notices, self.ended)
+        patience = connections.patience
+        self.inserts: Final[Lane[Insertion]] = Lane(inserter.carry_out, patience, size=Insertion.size)
+        self.named_inserts: Final[Lane[Insertion]] = Lane(patient.carry_out, patience, size=Insertion.size)
+        self.writes: Final[Lane[Write]] = Lane(writer.carry_out, patience, size=lambda work: work.size())
+        reader = Reader(connections)
+        self.reads: Final[Lane[Reading]] = Lane(reader.carry_out, patience, changes_nothing=True)
+        self._lanes = (self.inserts, self.named_inserts, self.writes, self.reads)
+        self._listener = Listener(connections, self.notices, self._heed, self._hearing_changed) if listen else None
+        self._on_pace = on_pace
+        self._look_after = LOOK_OFTEN
+        self._ends = 0
+        self._enough = inf  # until somebody has it prune, which a process that only watches does not
+        self._many_ended, self.missed = trio.Event(), trio.Event()
+        self._ready, self._stop, self._served = trio.Event(), trio.Event(), trio.Event()
+
+    # -- life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run what happens in the background, within the block."""
+        self._on_pace(self._look_after)
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._serve)
+            try:
+                await self._ready.wait()
+                if self._listener is not None:
+                    with trio.move_on_after(SETTLED_WITHIN):
+                        await self._listener.settled.wait()
+                yield
+            finally:
+                # Bounded by the calls that wait, which fail after their patience, and by the farewell's limit.
+                with trio.CancelScope(shield=True):
+                    await self.inserts.drain()
+                    await self.named_inserts.drain()
+                    await self.writes.drain()
+                    await self._leave()
+                    self._stop.set()
+                    await self._served.wait()
+
+    async def _serve(self) -> None:
+        """Carry out calls until told to stop: whoever cleans up behind a cancellation needs the store."""
+        try:
+            # Ends with the block of `running`, which is not left without saying so.
+            with trio.CancelScope(shield=True):
+                async with self._connections.opened(), trio.open_nursery() as nursery:
+                    for lane in self._lanes:
+                        nursery.start_soon(lane.run)
+                    for service in (self._give_up_overdue, self._prune_many, self._look_for_news, self._look_again):
+                        nursery.start_soon(service)
+                    if self._listener is not None:
+                        nursery.start_soon(self._listener.run)
+                    self._ready.set()
+                    await self._stop.wait()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._served.set()
+
+    async def _leave(self) -> None:
+        """Take this worker from those that are there; where the server is away, its time runs out."""
+        with trio.move_on_after(LEAVE_WITHIN):
+            try:
+                await self._connections.use(lambda link: link.change("leave", self.identity.session))
+            except StoreError:
+                pass
+
+    # -- calls
+
+    async def use(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        """Return what ``work`` returns, given a connection.
+
+        Cancellation: it may have been done.
+        """
+        return await self._connections.use(work)
+
+    async def advance(self) -> float:
+        """Do what is due; return the seconds until there is more.
+
+        Where this process knows all times and none has come, it is not worth a question.
+
+        Cancellation: it may have been done.
+        """
+        if self._hears and (idle_for := self.announcer.idle_for()):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return idle_for
+        more = True
+        while more:
+            asked = time.monotonic()
+            more = self._advanced(
+                await self._connections.use(lambda link: advancing.advance(link, self.identity, self.notices)), asked
+            )
+        return max(self.announcer.idle_for(), 0.0)
+
+    def _advanced(self, progress: advancing.Progress, asked: float) -> bool:
+        self.clock.note(progress.now, asked)
+        self.notices.told(progress.hints)
+        self.announcer.changed(progress.changed)
+        self.announcer.looked(progress.next, self._look_after)
+        self.announcer.heed(progress.hints)
+        self.ended(sum(entry.outcome is not None for entry in progress.changed))
+        return progress.is_cut
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept; return the seconds until there may be more.
+
+        Cancellation: some of it is removed.
+        """
+        retention = self.settings.retention
+        self._enough = max(100, retention.finished_jobs // 10)
+        until = await self._connections.use(lambda link: pruning.limit(link, retention))
+        # A pause for others, not a wait for them.
+        while await self._connections.use(lambda link: pruning.prune(link, until)):  # noqa: ASYNC110
+            await trio.sleep(PAUSE)
+        return await self._connections.use(lambda link: pruning.left(link, retention))
+
+    def ended(self, jobs: int = 1) -> None:
+        """Note that so many jobs have ended, since only so many are kept."""
+        self._ends += jobs
+        if self._ends >= self._enough:
+            self._many_ended.set()
+
+    # -- news
+
+    @property
+    def _hears(self) -> bool:
+        return self._listener is not None and self._listener.hears
+
+    def _heed(self, payload: str) -> None:
+        hints = self.notices.read(payload)
+        if hints is not None:
+            self.announcer.heed(hints)
+
+    def _hearing_changed(self, hears: bool) -> None:
+        self._connections.is_direct = hears
+        self._look_after = LOOK_AFTER if hears else LOOK_OFTEN
+        self._on_pace(self._look_after)
+        self.announcer.look_everywhere()
+
+    async def _look_for_news(self) -> None:
+        """Where no notices arrive, look for what they would tell of."""
+        while True:
+            await trio.sleep(LOOK_OFTEN)
+            if self._hears:
+                continue
+            try:
+                asked = await self._connections.fetch("asked_to_stop", self.identity.session)
+            except StoreError:
+                continue
+            for (job_id,) in asked:
+                self.settings.listener.cancel_requested(job_id)
+            self.announcer.look_everywhere()
+
+    async def _look_again(self) -> None:
+        """Have work looked for again where others were in the way: those who claim at once choose the same."""
+        while True:
+            await self.missed.wait()
+            await trio.sleep(AGAIN_AFTER)
+            self.missed = trio.Event()
+            self.settings.listener.work_ready()
+
+    # -- in the background
+
+    async def _give_up_overdue(self) -> None:
+        while True:
+            await trio.sleep(self._connections.patience / 4)
+            for lane in self._lanes:
+                lane.give_up_overdue()
+
+    async def _prune_many(self) -> None:
+        while True:
+            await self._many_ended.wait()
+            self._ends, self._many_ended = 0, trio.Event()
+            try:
+                await self.prune()
+            except StoreUnavailableError:
+                self._many_ended.set()
+                await trio.sleep(RETRY_AFTER)

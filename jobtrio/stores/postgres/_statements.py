@@ -1,0 +1,129 @@
+"""The store's SQL, read from ``statements.sql`` and completed for a schema.
+
+It owns how that file is read, and what the parts in braces stand for. It must not know what the statements are for.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib import resources
+from typing import Final
+
+FIELDS: Final = (
+    *("id", "plan", "payload", "created_at", "submission", "state", "tags", "metadata", "key", "run_at", "delay"),
+    *("expires_in", "seq", "ticket", "attempt", "started_at", "finished_at", "worker", "claim", "lease_until"),
+    *("losses", "failures", "due", "expires", "cancel", "error", "result", "saved_state", "history"),
+)
+"""The columns that stand for the fields of a `JobEntry`, in the order of those."""
+
+ENTRY: Final = (*FIELDS, "executor", "queue", "priority")
+"""The columns that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
+
+GIVEN: Final = frozenset({"payload", "metadata", "tags", "saved_state"})
+"""What users gave, which may be large."""
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+
+_CLOCK = """clock AS MATERIALIZED (
+    SELECT n, n::float8 AS at FROM (SELECT extract(epoch FROM clock_timestamp()) AS n) AS time
+)"""
+
+_PLACED = """placed AS (
+    INSERT INTO {schema}.jobs (
+        seq, ticket, id, key, submission, executor, queue, priority, state, plan, payload, metadata, tags,
+        created_at, run_at, delay, expires_in, due, expires
+    )
+    SELECT
+        number, number, id, key, submission, executor, queue, priority,
+        CASE WHEN delay > 0 THEN 'SCHEDULED' ELSE 'QUEUED' END, plan, payload, metadata, tags,
+        at, run_at, delay, expires_in, CASE WHEN delay > 0 THEN at + delay ELSE 0 END, at + wait
+    FROM (
+        SELECT nextval('{schema}.numbers') AS number, clock.at, given.*
+        FROM clock CROSS JOIN unnest(
+            $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[],
+            $9::text[], $10::text[], $11::float8[], $12::float8[], $13::float8[], $14::float8[]
+        ) AS given (
+            id, key, submission, executor, queue, priority, plan, payload, metadata, tags,
+            run_at, delay, expires_in, wait
+        )
+    ) AS numbered"""
+
+_TAGGED = """tagged AS (
+    INSERT INTO {schema}.tags (job, name, value)
+    SELECT placed.seq, tag.name, tag.value
+    FROM placed JOIN unnest($15::text[], $16::text[], $17::text[]) AS tag (id, name, value) ON tag.id = placed.id
+)"""
+
+# All groups of jobs by queue, state and executor that there are, by leaps from one to the next.
+_ALL_CELLS = """cells AS (
+    (SELECT queue, state, executor FROM {schema}.jobs ORDER BY queue, state, executor LIMIT 1)
+    UNION ALL
+    SELECT next.queue, next.state, next.executor FROM cells CROSS JOIN LATERAL (
+        SELECT queue, state, executor FROM {schema}.jobs
+        WHERE (queue, state, executor) > (cells.queue, cells.state, cells.executor)
+        ORDER BY queue, state, executor LIMIT 1
+    ) AS next
+)"""
+
+_CELLS = f"""{_ALL_CELLS},
+groups AS MATERIALIZED (
+    SELECT * FROM cells
+    WHERE ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
+        AND ($3::text[] IS NULL OR state = ANY($3::text[]))
+)"""
+
+_HAS_TAGS = """NOT EXISTS (
+    SELECT FROM unnest($4::text[], $5::text[]) AS want (name, value) WHERE NOT EXISTS (
+        SELECT FROM {schema}.tags AS other
+        WHERE other.name = want.name AND other.value = want.value AND other.job = job.seq
+    )
+)"""
+
+_TELLING = re.compile(r"\{told (\d+) (\d+)\}")
+_HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+def _column(name: str, given: str) -> str:
+    if name == "history":
+        return "'[' || substr(job.history, 2) || ']'"
+    return given.format(name) if name in GIVEN else f"job.{name}"
+
+
+def _columns(given: str) -> str:
+    """Return the columns of an entry, with ``given`` in place of those that users gave."""
+    return ", ".join(_column(name, given) for name in ENTRY)
+
+
+_PARTS: Final = {
+    "{clock}": _CLOCK,
+    "{held by given}": (
+        "(job.id, job.state, job.claim, job.attempt) "
+        "IS NOT DISTINCT FROM (given.id, 'RUNNING', given.claim, given.attempt)"
+    ),
+    "{placed}": _PLACED,
+    "{tagged}": _TAGGED,
+    "{now}": _NOW,
+    "{asked}": _NOW.replace("clock_timestamp", "statement_timestamp"),
+    "{entry}": _columns("job.{}"),
+    "{nothing}": ", ".join("NULL" for _ in ENTRY),
+    "{light}": _columns("NULL::text"),
+    "{when whole}": _columns("CASE WHEN wanted.whole THEN job.{} END"),
+    "{all cells}": _ALL_CELLS,
+    "{cells}": _CELLS,
+    "{has tags}": _HAS_TAGS,
+}
+
+
+@lru_cache(maxsize=16)
+def statements(schema: str) -> dict[str, str]:
+    """Return each statement's text, by its name, given the schema's name as SQL has it."""
+    text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
+    for part, meaning in _PARTS.items():
+        text = text.replace(part, meaning)
+    text = re.sub(
+        r"\{told (\d+) (\d+)\}", r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text
+    )
+    text = text.replace("{schema}", schema)
+    _, *parts = _HEADING.split(text)
+    return {name: body.partition(";\n")[0].strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}

@@ -1,0 +1,449 @@
+"""`PostgresJobStore`: the front of the store.
+
+It turns the contract's calls into questions to the server and operations of the lanes, and their answers into what
+callers are given. What is asked is decided in the modules that the operations are in; what the listener is told, in
+`_announcer`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+import psycopg
+import trio
+from psycopg.conninfo import conninfo_to_dict
+
+from jobtrio._checks import check_count, check_flag, check_seconds, show
+from jobtrio._errors import UnknownJobError
+from jobtrio._outage import try_for
+from jobtrio._policies import JobPriority
+from jobtrio._records import Completed, Outcome
+from jobtrio._submission import DEFAULT_QUEUE
+from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores import _settling as settling
+from jobtrio.stores._chunks import encoded
+from jobtrio.stores._texts import text_of, value_of
+from jobtrio.stores.postgres import _changing as changing
+from jobtrio.stores.postgres import _claiming as claiming
+from jobtrio.stores.postgres import _finding as finding
+from jobtrio.stores.postgres._connections import Connections
+from jobtrio.stores.postgres._inserting import Insertion, NewPlace
+from jobtrio.stores.postgres._reading import Load, ReadMessages
+from jobtrio.stores.postgres._rows import new_row
+from jobtrio.stores.postgres._schema import check_schema_name
+from jobtrio.stores.postgres._session import Session
+from jobtrio.stores.postgres._submitting import put_in, put_in_async
+from jobtrio.stores.postgres._writing import Append, Change, Complete
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._messages import Message
+    from jobtrio._policies import RetryPolicy
+    from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
+    from jobtrio._state import JobState
+    from jobtrio.stores._announcer import Settled
+    from jobtrio.stores._chunks import Item
+    from jobtrio.stores.postgres._inserting import Answer
+    from jobtrio.stores.postgres._transaction import Transaction
+
+T = TypeVar("T")
+
+PATIENCE: Final = 0.5
+"""The share of the outage limit that one try may take: behind a server that is silent, there is time for the next."""
+
+REMEMBERED: Final = 1000
+"""Calls to claim that are known to have been made: one that is made again waits for the one before."""
+
+
+class PostgresJobStore(JobStore):
+    """Keeps jobs in a schema of a PostgreSQL database, for workers on many machines.
+
+    What a call has answered for is committed, and survives whatever the database survives. Payloads, tokens and results
+    are JSON of at most 8 MiB each. Leases and due times go by the server's clock.
+
+    An object serves one registry at a time.
+    """
+
+    in_time: ClassVar[bool] = True
+    is_elsewhere: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        schema: str = "jobtrio",
+        pool_size: int = 4,
+        listen: bool = True,
+        create: bool = True,
+        outage_limit: float = 10.0,
+    ) -> None:
+        """Choose the database; it is connected to, and the schema made where it is missing, by `open_registry`.
+
+        Args:
+            conninfo: A connection string or URL, as libpq knows them; what the command takes in a URL besides, such as
+                ``?schema=…``, is a parameter here.
+            schema: The schema, jobtrio's alone: a letter or underscore and up to 47 more letters, digits or
+                underscores.
+            pool_size: The most connections at once, besides the one that listens for news.
+            listen: Whether to listen for news. Without it, as behind a pooler that shares sessions, the store looks for
+                them twice a second; it does so by itself where it finds that none arrive.
+            create: Whether to make the schema where it is missing, rather than raise `StoreError`.
+            outage_limit: Seconds that a caller waits for a server that is away.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense.
+        """
+        self.outage_limit: float = check_seconds("outage_limit", outage_limit, zero=False)
+        self.schema: Final = check_schema_name(schema)
+        self._conninfo: Final = _check_conninfo(conninfo)
+        self._pool_size: Final = check_count("pool_size", pool_size)
+        self._listen: Final = check_flag("listen", listen)
+        self._create: Final = check_flag("create", create)
+        self._session: Session | None = None
+        self._asked: OrderedDict[str, bool] = OrderedDict()  # the last calls to claim, and which have their answer
+
+    @asynccontextmanager
+    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
+        """Make the store usable within the block.
+
+        Cancellation: what has been asked for is carried out, and the connections are closed, when this is left.
+        """
+        if self._session is not None:
+            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
+        # Those who wait get their answer, or none, within five eighths of the time: the rest is for another try.
+        connections = Connections(self._conninfo, self.schema, self._pool_size, PATIENCE * self.outage_limit)
+        session = self._session = Session(
+            connections, self.schema, settings, listen=self._listen, on_pace=self._set_pace
+        )
+        try:
+            await try_for(self.outage_limit, partial(connections.prepare, create=self._create))
+            async with session.running():
+                yield
+        finally:
+            self._session = None
+
+    def _set_pace(self, seconds: float) -> None:
+        self.poll_interval: float = seconds
+
+    def __repr__(self) -> str:
+        place = conninfo_to_dict(self._conninfo)
+        return f"<PostgresJobStore {place.get('dbname', '')!s}/{self.schema} on {place.get('host', 'this machine')!s}>"
+
+    # -- putting in, finding, taking out
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        session = self._opened
+        rows = [new_row(entry, submission, session.settings.retention) for entry in entries]
+        asked = time.monotonic()
+
+        def inserted(answers: list[Answer]) -> list[JobEntry]:
+            if answers and isinstance(answers[0], NewPlace):
+                session.clock.note(answers[0].created_at, asked)
+            return [_stands(session, entry, answer, submission) for entry, answer in zip(entries, answers, strict=True)]
+
+        lane = session.inserts if all(map(_is_unheard_of, entries)) else session.named_inserts
+        stored: list[JobEntry] = await lane.make(Insertion(entries, rows, submission, inserted))
+        return stored
+
+    async def submit_in(
+        self,
+        connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+        executor: Callable[[Any], Any] | str,
+        payload: Any = None,
+        *,
+        job_id: str | None = None,
+        key: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: JobPriority = JobPriority.NORMAL,
+        time_limit: float | None = None,
+        retry: RetryPolicy | None = None,
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        expires_in: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> JobRecord:
+        """Put a job in with a transaction of the caller's own; return its record, or that of the job that has its key.
+
+        The job exists for others, and workers are told of it, once that transaction commits; never, if it is rolled
+        back. Until then `JobRegistry.get` does not find it. A delay counts from now, not from the commit. The
+        parameters are those of `JobRegistry.submit`, and so are the executors' defaults: of the registry that has
+        opened this store.
+
+        Args:
+            connection: A connection of psycopg's to the same database: a synchronous one, which is used in a worker
+                thread, or an asynchronous one that runs on Trio, as those of `jobtrio.psycopg_trio`. Without a
+                transaction that is open, the job is stored at once, or with the one that this begins, as any statement
+                would.
+            executor: A registered executor, or its name.
+            payload: What the executor is given.
+            job_id: The job's id.
+            key: Stands for the job while that is kept.
+            queue: The queue to wait in.
+            priority: Its `JobPriority`.
+            time_limit: Seconds an attempt may take.
+            retry: The retry policy.
+            delay: Seconds to the earliest start.
+            run_at: The earliest start, an aware datetime.
+            expires_in: Seconds within which the first attempt has to start.
+            tags: Text by name, to find the job by.
+            metadata: Anything by name.
+
+        Raises:
+            TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`; nothing was sent.
+            DuplicateJobError: ``job_id`` is in use. The transaction can go on.
+            psycopg.Error: What the connection says, as it is: it is the caller's transaction that has failed.
+
+        Cancellation: as the connection's own; a synchronous one is waited for.
+        """
+        new_entry = self._opened.settings.new_entry
+        if new_entry is None:
+            raise RuntimeError(f"{self!r} was not opened by a registry, which knows the executors")
+        if not isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
+            raise TypeError(f"connection must be a connection of psycopg's; got {show(connection)}")
+        options = (job_id, key, queue, priority, time_limit, retry, delay, run_at, expires_in, tags, metadata)
+        entry = new_entry(executor, payload, *options)
+        if isinstance(connection, psycopg.AsyncConnection):
+            stored = await put_in_async(connection, self.schema, entry)
+        else:
+            # The thread is never left behind: it is in the midst of somebody's transaction.
+            stored = await trio.to_thread.run_sync(put_in, connection, self.schema, entry)
+        return stored.record()
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None."""
+        entry: JobEntry | None = await self._opened.reads.make(Load(job_id)) if job_id.isprintable() else None
+        return entry
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs, the oldest first."""
+        if query.after is not None and not query.after.isprintable():
+            raise UnknownJobError(query.after)
+        names = (query.queue or "", query.executor or "", *(part for tag in (query.tags or {}).items() for part in tag))
+        if not all(map(str.isprintable, names)):
+            return []  # no job has such
+        return await self._opened.use(lambda link: finding.find(link, query))
+
+    async def history(self, job_id: str) -> list[Transition] | None:
+        """Return a job's changes of state, the oldest first, or None for an unknown job."""
+        return await self._opened.use(lambda link: finding.history(link, job_id)) if job_id.isprintable() else None
+
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state."""
+        return await self._opened.use(finding.counts)
+
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there, by name."""
+        return await self._opened.use(finding.workers)
+
+    async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
+        """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
+        return await self._opened.use(lambda link: finding.backlog(link, queues, executors))
+
+    async def delete(self, job_id: str) -> bool:
+        """Remove an ended job and all that belongs to it; False for an unknown one."""
+        deleted: bool = await self._change(job_id, lambda tx: settling.delete(tx, job_id), _itself)
+        return deleted
+
+    # -- running
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+        return await self._change(job_id, lambda tx: changing.start_held(tx, job_id, plan), _is_there)
+
+    async def claim(
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
+        session = self._opened
+        wanted = claiming.Wanted(claim_id, limit, lease, room, executors)
+        is_repeated = claim_id in self._asked
+        if wanted.is_nothing and not is_repeated:
+            await trio.lowlevel.checkpoint()
+            return []
+        was_told = self._asked.setdefault(claim_id, False)
+        if len(self._asked) > REMEMBERED:
+            self._asked.popitem(last=False)
+        ask = partial(
+            claiming.claim, wanted=wanted, identity=session.identity, notices=session.notices, alone=is_repeated
+        )
+        asked = time.monotonic()
+        found = await session.use(ask)
+        if found.now is not None:
+            session.clock.note(found.now, asked)
+            session.notices.told(found.hints)
+            session.announcer.heed(found.hints)
+        if found.missed:
+            session.missed.set()
+        if not was_told:
+            self._asked[claim_id] = True
+            session.announcer.changed(found.entries)
+        return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Let claims last ``lease`` seconds from now, and report on each, in order."""
+        session = self._opened
+        found = await session.use(lambda link: claiming.renew(link, claims, lease, session.identity))
+        return [_report(claim, renewal) for claim, renewal in zip(claims, found, strict=True)]
+
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        error: JobError | None = None,
+        messages: Sequence[Message] = (),
+    ) -> bool:
+        """End a running job, after appending ``messages``."""
+        items = encoded(messages)
+        settled = self._settled(claim)
+        if isinstance(outcome, Completed):
+            text = text_of("a result", outcome.result)
+            if error is None:
+                done: bool = await self._opened.writes.make(Complete(claim, text, items, settled))
+                return done
+            outcome = Completed(value_of(text))
+        return await self._settle(claim, items, lambda tx: settling.finish(tx, claim, outcome, error, items))
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
+        items = encoded(messages)
+        return await self._settle(claim, items, lambda tx: settling.retry(tx, claim, error, delay, items))
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Return a running job to its queue unfinished, after appending ``messages``."""
+        items = encoded(messages)
+        return await self._settle(claim, items, lambda tx: settling.release(tx, claim, reason, items))
+
+    async def _settle(self, claim: Claim, items: Sequence[Item], do: Callable[[Transaction], Settled | None]) -> bool:
+        entry, settled = claim.entry, self._settled(claim)
+        done: bool = await self._opened.writes.make(Change(entry.id, entry.order, do, settled, items))
+        return done
+
+    def _settled(self, claim: Claim) -> Callable[[Settled | None], bool]:
+        """Return what brings a claim's entry to what was stored, and tells of it."""
+        session = self._opened
+        return partial(session.announcer.settled, claim.entry, on_end=session.ended)
+
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
+        session = self._opened
+
+        def asked(reply: settling.Reply | None) -> CancelReply | None:
+            if reply is None:
+                return None
+            if reply.is_news:
+                session.announcer.changed((reply.entry,))
+                session.ended()
+            return CancelReply(reply.entry, reply.accepted)
+
+        return await self._change(job_id, lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
+
+    async def _change(self, job_id: str, do: Callable[[Transaction], Any], after: Callable[[Any], T]) -> T:
+        """Change a job that is found by its id; one that is not printable is that of no job."""
+        found = job_id if job_id.isprintable() else ""
+        answer: T = await self._opened.writes.make(Change(found, None, do, after))
+        return answer
+
+    async def save_state(self, claim: Claim, value: Any) -> bool:
+        """Keep a value for the job's next attempt."""
+        entry, text = claim.entry, text_of("a state", value)
+
+        def saved(held: bool) -> bool:
+            if held:
+                entry.saved_state = value_of(text)
+            return held
+
+        change = Change(entry.id, entry.order, lambda tx: changing.save_state(tx, claim, text), saved, (), len(text))
+        held: bool = await self._opened.writes.make(change)
+        return held
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        """Append an attempt's messages; those that are stored already are passed over."""
+        held: bool = await self._opened.writes.make(Append(claim, encoded(messages)))
+        return held
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        if not job_id.isprintable():
+            return None
+        messages: list[Message] | None = await self._opened.reads.make(ReadMessages(job_id, after, limit))
+        return messages
+
+    # -- time
+
+    async def advance(self) -> float:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
+        return await self._opened.advance()
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept, in slices; return the seconds until there may be more."""
+        return await self._opened.prune()
+
+    @property
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"{self!r} is not open")
+        return self._session
+
+
+def _check_conninfo(conninfo: Any) -> str:
+    """Return a connection string that libpq understands; errors don't show it, since it may hold a password."""
+    if not isinstance(conninfo, str):
+        raise TypeError(f"conninfo must be text; got {show(type(conninfo))}")
+    try:
+        port = str(conninfo_to_dict(conninfo).get("port", ""))
+    except psycopg.Error:
+        raise ValueError("conninfo must be a connection string or URL that libpq understands") from None
+    if not all(part == "" or part.isdecimal() for part in port.split(",")):
+        raise ValueError("conninfo must be a connection string or URL whose port is a number")
+    return conninfo
+
+
+def _is_unheard_of(entry: JobEntry) -> bool:
+    """Whether nobody else can put in a job with its id or key: the id was made for it, as its submission shows."""
+    return entry.key is None and entry.submission == entry.id
+
+
+def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str) -> JobEntry:
+    """Return the entry that stands for a job that was inserted."""
+    if isinstance(answer, NewPlace):
+        entry.created_at = answer.created_at
+        session.announcer.placed(entry, answer.place, submission)
+    elif answer.id == entry.id and answer.submission == submission:
+        session.announcer.learned(entry, answer)
+    else:
+        return answer
+    return entry
+
+
+def _report(claim: Claim, renewal: claiming.Renewal) -> LeaseReport:
+    entry = claim.entry
+    if renewal.kept is None:
+        return LeaseReport(renewal.held, renewal.entry or entry)
+    entry.lease_until, cancel = renewal.kept
+    if cancel is not None:  # else the answer may be older than a request that is known by now
+        entry.cancel = cancel
+    return LeaseReport(renewal.held, entry)
+
+
+def _is_there(entry: JobEntry | None) -> bool:
+    return entry is not None
+
+
+def _itself(value: T) -> T:
+    return value

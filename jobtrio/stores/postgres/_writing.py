@@ -1,0 +1,346 @@
+"""The writer: what running jobs write, and whatever changes single jobs, in groups that share their trips.
+
+What most attempts do, appending where the messages go on and completing, is one statement for all of a group. What that
+does not do, and all else, locks the jobs, works on them here, and writes them back: two trips for all. It must not know
+who waits for the answers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import psycopg
+
+from jobtrio._errors import StoreUnavailableError
+from jobtrio._records import Completed
+from jobtrio.stores import _settling as settling
+from jobtrio.stores._chunks import body_of, cut
+from jobtrio.stores._hints import Hints
+from jobtrio.stores._texts import value_of
+from jobtrio.stores.postgres import _changing as changing
+from jobtrio.stores.postgres._arrays import MOST, array, arrays
+from jobtrio.stores.postgres._calls import singly
+from jobtrio.stores.postgres._connections import COMMIT, WAIT, is_held_up
+from jobtrio.stores.postgres._transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobtrio.abc import Claim
+    from jobtrio.stores._announcer import RowAnnouncer, Settled
+    from jobtrio.stores._chunks import Item
+    from jobtrio.stores.postgres._calls import Call
+    from jobtrio.stores.postgres._connections import Connections, Link, Rows, Step
+    from jobtrio.stores.postgres._notices import Notices
+    from jobtrio.stores.postgres._transaction import Identity
+
+
+@attrs.define(eq=False)
+class Change:
+    """Something to do with one job.
+
+    Attributes:
+        job_id: The job.
+        order: Its number, where what users gave is not needed; else it is found by its id.
+        do: Does it, given the transaction that has locked the job, if it is there.
+        after: Makes the answer of what that returned, once all is committed.
+        items: Messages that it appends.
+        others: How many characters it brings besides these.
+    """
+
+    job_id: str
+    order: int | None
+    do: Callable[[Transaction], Any]
+    after: Callable[[Any], Any]
+    items: Sequence[Item] = ()
+    others: int = 0
+
+    def size(self) -> int:
+        """Return how many characters it brings."""
+        return _length(self.items) + self.others
+
+
+@attrs.define(eq=False)
+class Append:
+    """Messages that an attempt appends.
+
+    Attributes:
+        claim: The claim.
+        items: The messages.
+    """
+
+    claim: Claim
+    items: Sequence[Item]
+
+    @property
+    def job_id(self) -> str:
+        """The job."""
+        return self.claim.entry.id
+
+    def size(self) -> int:
+        """Return how many characters it brings."""
+        return _length(self.items)
+
+
+@attrs.define(eq=False)
+class Complete:
+    """An attempt's end as most end.
+
+    Attributes:
+        claim: The claim.
+        result: What it returned, as text.
+        items: Messages to append before.
+        after: Makes the answer of what became of the job, where it has not ended so.
+    """
+
+    claim: Claim
+    result: str
+    items: Sequence[Item]
+    after: Callable[[Settled | None], bool]
+
+    @property
+    def job_id(self) -> str:
+        """The job."""
+        return self.claim.entry.id
+
+    def size(self) -> int:
+        """Return how many characters it brings."""
+        return len(self.result) + _length(self.items)
+
+
+Write: TypeAlias = Change | Append | Complete
+
+
+class Writer:
+    """Carries out groups of writes.
+
+    Args:
+        connections: The way to the server.
+        identity: Who writes.
+        announcer: Tells the listener.
+        notices: What other processes are told.
+        on_end: Called with how many jobs have ended.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        identity: Identity,
+        announcer: RowAnnouncer,
+        notices: Notices,
+        on_end: Callable[[int], None],
+    ) -> None:
+        self._connections = connections
+        self._identity = identity
+        self._announcer = announcer
+        self._notices = notices
+        self._on_end = on_end
+        self._is_careful = False  # whether the last group had no answer
+
+    async def carry_out(self, calls: list[Call[Write]]) -> list[Call[Write]]:
+        """Carry out a group of writes, and answer them; return those that others hold up.
+
+        Cancellation: some may have been carried out.
+        """
+        if self._is_careful:
+            held_up = await singly(calls, self._is_carried_out, lambda work: {work.job_id})
+            self._is_careful = bool(held_up)
+            return held_up
+        try:
+            while calls:
+                calls = await self._round(calls)
+        except StoreUnavailableError:
+            self._is_careful = True  # it may be that one of them waits for somebody, and all others wait for it
+            raise
+        return []
+
+    async def _is_carried_out(self, calls: list[Call[Write]]) -> bool:
+        """Carry out writes; False where others hold up one of them."""
+        try:
+            await self._slowly(calls, ("limit_waits", WAIT))
+        except StoreUnavailableError as exc:
+            if is_held_up(exc):
+                return False
+            raise
+        return True
+
+    async def _round(self, calls: list[Call[Write]]) -> list[Call[Write]]:
+        """Carry out the first write of each job; return the others."""
+        firsts: dict[str, Call[Write]] = {}
+        rest = []
+        for call in calls:
+            if firsts.setdefault(call.work.job_id, call) is not call:
+                rest.append(call)
+        quick = _Quick()
+        slow = [call for call in firsts.values() if not quick.takes(call)]
+        if quick.calls:
+            slow += await self._quickly(quick)
+        if slow:
+            await self._slowly(slow)
+        return rest
+
+    # -- the quick way
+
+    async def _quickly(self, quick: _Quick) -> list[Call[Write]]:
+        """Carry out what can be done by one statement; return what it could not be done with."""
+        ends, others = self._quick_hints(quick.completions), self._quick_hints(quick.appends)
+        plan: list[Step] = []
+        if quick.appends:
+            plan.append((*self._append(quick.appends), *self._notices.telling(others)))
+        if quick.completions:
+            plan.append((*self._complete(quick.completions), *self._notices.telling(ends)))
+
+        async def write(link: Link) -> list[Rows] | None:
+            try:
+                return [await link.fetch(*plan[0])] if len(plan) == 1 else await link.fetch_all(plan)
+            except psycopg.errors.UniqueViolation:
+                return None  # messages that a call which was cut off had brought, just now
+
+        answers = await self._connections.use(write)
+        if answers is None:
+            return quick.calls
+        if quick.appends:
+            held = {seq for seq, _ in answers[0]}
+            for call, append in quick.appends:
+                if append.claim.entry.order in held:
+                    call.succeed(True)
+        if quick.completions:
+            self._end(quick.completions, {seq: finished_at for seq, finished_at, _ in answers[-1]})
+        others.ready |= ends.ready
+        self._announcer.heed(others)  # of each end the listener has heard
+        return [call for call in quick.calls if not call.is_answered]
+
+    def _quick_hints(self, writes: Sequence[tuple[Call[Write], Append | Complete]]) -> Hints:
+        hints = Hints()
+        for _, work in writes:
+            hints.messages.add(work.job_id)
+            if isinstance(work, Complete) and work.claim.entry.plan.queue in self._identity.totals:
+                hints.ready = True
+        return hints
+
+    def _append(self, appends: Sequence[tuple[Call[Write], Append]]) -> Step:
+        rows = sorted((*_claim_row(work.claim), *_chunk(work.items)) for _, work in appends)
+        return ("append", *arrays(rows, 7), str(min(self._identity.retention.tokens_per_job, MOST)))
+
+    def _complete(self, completions: Sequence[tuple[Call[Write], Complete]]) -> Step:
+        rows = sorted((*_claim_row(work.claim), work.result, *_chunk(work.items)) for _, work in completions)
+        return ("complete", *arrays(rows, 8), self._identity.line_end)
+
+    def _end(self, completions: Sequence[tuple[Call[Write], Complete]], ended: dict[int, float]) -> None:
+        """Bring the entries of those that were completed to their end, tell of it, and answer."""
+        for call, work in completions:
+            entry = work.claim.entry
+            finished_at = ended.get(entry.order)
+            if finished_at is None:
+                continue
+            self._announcer.ended(entry, Completed(value_of(work.result)), None, self._identity.worker, finished_at)
+            call.succeed(True)
+        self._on_end(len(ended))
+
+    # -- the slow way
+
+    async def _slowly(self, calls: list[Call[Write]], *first: Step) -> None:
+        changes = [(call, _change_of(call.work)) for call in calls]
+
+        async def write(link: Link) -> tuple[Transaction, dict[Call[Write], Any], dict[Call[Write], Exception]]:
+            orders = array([change.order for _, change in changes if change.order is not None])
+            ids = array([change.job_id for _, change in changes if change.order is None])
+            *_, locked, lasts = await link.begin(*first, ("lock", orders, ids), ("lasts_of", orders, ids))
+            tx, values, failures = self._perform(changes, locked, lasts)
+            plan = tx.steps()
+            answers = await link.fetch_all([*plan, *self._notices.steps(tx.hints), COMMIT])
+            tx.took(answers)
+            return tx, values, failures
+
+        tx, values, failures = await self._connections.use(write)
+        for call, change in changes:
+            if call in failures:
+                call.fail(failures[call])
+            else:
+                call.succeed(change.after(values[call]))
+        self._notices.told(tx.hints)
+        self._announcer.heed(tx.hints)
+
+    def _perform(
+        self, changes: list[tuple[Call[Write], Change]], locked: Rows, lasts: Rows
+    ) -> tuple[Transaction, dict[Call[Write], Any], dict[Call[Write], Exception]]:
+        """Do all changes; those that fail leave nothing behind, since the others are then done anew without them."""
+        failures: dict[Call[Write], Exception] = {}
+        while True:
+            tx = Transaction(self._identity, locked, lasts)
+            values: dict[Call[Write], Any] = {}
+            for call, change in changes:
+                if call in failures:
+                    continue
+                try:
+                    values[call] = change.do(tx)
+                except Exception as exc:
+                    failures[call] = exc
+                    break
+            else:
+                return tx, values, failures
+
+
+class _Quick:
+    """Writes that one statement of each kind may do.
+
+    Attributes:
+        calls: All of them.
+        appends: The appends, and their calls.
+        completions: The completions, and their calls.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call[Write]] = []
+        self.appends: list[tuple[Call[Write], Append]] = []
+        self.completions: list[tuple[Call[Write], Complete]] = []
+
+    def takes(self, call: Call[Write]) -> bool:
+        """Take in a call, or say that it is none of these: messages have to be one chunk."""
+        work = call.work
+        match work:
+            case Complete(items=items) if not items or _is_chunk(items):
+                self.completions.append((call, work))
+            case Append(items=items) if items and _is_chunk(items):
+                self.appends.append((call, work))
+            case _:
+                return False
+        self.calls.append(call)
+        return True
+
+
+def _length(items: Sequence[Item]) -> int:
+    return sum(len(text) for _, text in items)
+
+
+def _is_chunk(items: Sequence[Item]) -> bool:
+    return len(list(cut(items))) == 1
+
+
+def _chunk(items: Sequence[Item]) -> tuple[int | None, int | None, str | None]:
+    """Return messages as a chunk: the numbers of the first and the last, and their text."""
+    return (items[0][0], items[-1][0], body_of(items)) if items else (None, None, None)
+
+
+def _claim_row(claim: Claim) -> tuple[int, str, str, int]:
+    return claim.entry.order, claim.entry.id, claim.id, claim.attempt
+
+
+def _change_of(work: Write) -> Change:
+    """Return a write as one that takes the slow way."""
+    match work:
+        case Append(claim=claim, items=items):
+            append = partial(changing.append, claim=claim, items=items)
+            return Change(claim.entry.id, claim.entry.order, append, _itself)
+        case Complete(claim=claim, result=result, items=items, after=after):
+            outcome = Completed(value_of(result))
+            finish = partial(settling.finish, claim=claim, outcome=outcome, error=None, items=items)
+            return Change(claim.entry.id, claim.entry.order, finish, after)
+        case Change():
+            return work
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -1,0 +1,437 @@
+-- The statements, by name. What stands in braces is put in as the statements are read:
+--   {schema}  the schema's name              {clock} a CTE "clock" of the server's time, as numeric "n" and float "at"
+--   {now}     that time, of this very moment {asked} that of the statement's beginning, which an index can be asked for
+--   {placed} and {tagged} the parts of an insertion
+--   {entry}   the columns of a whole entry   {light} the same without what users gave   {nothing} as many NULLs
+--   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
+--   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
+-- Parameters that are lists come as array literals, so every parameter says its type.
+
+-- Jobs that are to be stored, and their tags; then the channel and the payloads of what others are told of it. What is in
+-- use already is passed over.
+-- name: insert
+WITH {clock}, {placed}
+    ON CONFLICT DO NOTHING
+    RETURNING id, seq, created_at, due, expires
+), {tagged}
+SELECT placed.*, {told 18 19} FROM placed;
+
+-- The same, all or none.
+-- name: insert_all
+WITH {clock}, {placed}
+    RETURNING id, seq, created_at, due, expires
+), {tagged}
+SELECT placed.*, {told 18 19} FROM placed;
+
+-- name: by_ids
+SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
+
+-- name: by_keys
+SELECT {entry} FROM {schema}.jobs AS job WHERE key = ANY($1::text[]);
+
+-- name: history
+SELECT {light} FROM {schema}.jobs AS job WHERE id = $1;
+
+-- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all.
+-- Where others had locked some of these, and there may be more that were not among the first, a row of NULLs says so.
+-- name: claim
+WITH RECURSIVE {clock},
+kept AS MATERIALIZED (
+    SELECT seq FROM {schema}.jobs WHERE state = 'RUNNING' AND session = $2 AND claim = $1
+),
+heads AS (
+    (
+        SELECT queue, executor FROM {schema}.jobs
+        WHERE state = 'QUEUED' AND executor > '' AND NOT EXISTS (SELECT FROM kept)
+        ORDER BY queue, executor LIMIT 1
+    )
+    UNION ALL
+    SELECT next.queue, next.executor FROM heads CROSS JOIN LATERAL (
+        SELECT queue, executor FROM {schema}.jobs
+        WHERE state = 'QUEUED' AND executor > '' AND (queue, executor) > (heads.queue, heads.executor)
+        ORDER BY queue, executor LIMIT 1
+    ) AS next
+),
+lines AS MATERIALIZED (
+    SELECT
+        head.queue, head.executor,
+        least($6::integer, room.most, CASE WHEN total.most IS NOT NULL THEN total.most - (
+            -- As a range, for the index by queue and state: that of all running jobs is the smaller one and walks over all.
+            SELECT count(*) FROM {schema}.jobs WHERE queue = total.queue AND state >= 'RUNNING' AND state <= 'RUNNING'
+        ) END) AS room
+    FROM heads AS head
+    LEFT JOIN unnest($7::text[], $8::integer[]) AS room (queue, most) ON room.queue = head.queue
+    LEFT JOIN unnest($10::text[], $11::integer[]) AS total (queue, most) ON total.queue = head.queue
+    WHERE ($7::text[] IS NULL OR room.most > 0) AND ($9::text[] IS NULL OR head.executor = ANY($9::text[]))
+),
+ranked AS (
+    SELECT
+        line.queue, line.executor, line.room, job.priority, job.ticket,
+        row_number() OVER (PARTITION BY line.queue ORDER BY job.priority DESC, job.ticket) AS place
+    FROM lines AS line CROSS JOIN clock CROSS JOIN LATERAL (
+        SELECT priority, ticket FROM {schema}.jobs
+        WHERE state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor
+            AND (attempt > 0 OR expires IS NULL OR expires > clock.at)
+        ORDER BY priority DESC, ticket LIMIT greatest(line.room, 0)
+    ) AS job
+),
+shares AS MATERIALIZED (
+    SELECT queue, executor, count(*) AS many, min(room) AS room
+    FROM (
+        SELECT queue, executor, room FROM ranked WHERE place <= room ORDER BY priority DESC, ticket LIMIT $6::integer
+    ) AS first
+    GROUP BY queue, executor
+),
+picked AS MATERIALIZED (
+    SELECT job.seq FROM shares AS line CROSS JOIN clock CROSS JOIN LATERAL (
+        SELECT seq FROM {schema}.jobs
+        WHERE state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor
+            AND (attempt > 0 OR expires IS NULL OR expires > clock.at)
+        ORDER BY priority DESC, ticket LIMIT line.many FOR UPDATE SKIP LOCKED
+    ) AS job
+),
+started AS (
+    UPDATE {schema}.jobs AS job SET
+        state = 'RUNNING', attempt = attempt + 1, claim = $1, session = $2, worker = $3, started_at = clock.at,
+        lease_until = clock.at + $5::float8,
+        history = history || ',' || clock.n || ',"RUNNING",' || (attempt + 1) || $4
+    -- As an array: of a limit that is a parameter the planner thinks that it may be a tenth of all, and would read all.
+    FROM clock WHERE job.seq = ANY(ARRAY(SELECT seq FROM picked))
+    RETURNING {entry}, clock.at
+)
+SELECT started.*, {told 12 13} FROM started
+UNION ALL
+SELECT {entry}, clock.at, 0 FROM kept CROSS JOIN clock JOIN {schema}.jobs AS job ON job.seq = kept.seq
+UNION ALL
+SELECT {nothing}, NULL, 0
+FROM (SELECT sum(many) AS many, min(room) AS room FROM shares GROUP BY queue) AS chosen
+HAVING sum(many) > (SELECT count(*) FROM picked) AND (sum(many) >= $6::integer OR bool_or(many >= room));
+
+-- name: limit_idle
+SELECT set_config('idle_in_transaction_session_timeout', $1, true);
+
+-- name: limit_waits
+SELECT set_config('lock_timeout', $1, true);
+
+-- name: lock_names
+SELECT pg_advisory_xact_lock(hashtextextended('{schema}:' || name, 0))
+FROM (SELECT name FROM unnest($1::text[]) AS name ORDER BY name) AS sorted;
+
+-- Renewing. A job that somebody else has locked is passed over: it is not to hold up the leases of all others.
+-- name: renew
+WITH {clock},
+free AS MATERIALIZED (
+    SELECT job.seq
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::integer[]) AS given (seq, id, claim, attempt)
+    JOIN {schema}.jobs AS job ON job.seq = given.seq
+    WHERE {held by given}
+    FOR NO KEY UPDATE OF job SKIP LOCKED
+)
+UPDATE {schema}.jobs AS job SET lease_until = clock.at + $5::float8, session = $6
+FROM clock CROSS JOIN free WHERE job.seq = free.seq
+RETURNING job.seq, job.lease_until, job.cancel;
+
+-- name: by_seqs
+SELECT {entry} FROM {schema}.jobs AS job WHERE seq = ANY($1::bigint[]);
+
+-- Completing, as most jobs end: $1 to $4 are the claims, $5 their results, $6 to $8 a chunk of messages each, or NULLs; $9
+-- is how the history's line ends. Messages have to go on from what is stored.
+-- name: complete
+WITH {clock},
+ended AS (
+    UPDATE {schema}.jobs AS job SET
+        state = 'COMPLETED', finished_at = greatest(clock.at, job.started_at), result = given.result,
+        history = job.history || ',' || CASE WHEN clock.at < job.started_at THEN job.started_at::text ELSE clock.n::text END
+            || ',"COMPLETED",' || job.attempt || $9
+    FROM clock CROSS JOIN unnest(
+        $1::bigint[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::bigint[], $7::bigint[], $8::text[]
+    ) AS given (seq, id, claim, attempt, result, first, last, body)
+    WHERE job.seq = given.seq AND {held by given} AND job.cancel IS NULL
+        AND (given.first IS NULL OR given.first = 1 + coalesce(
+            (SELECT last FROM {schema}.messages WHERE job = given.seq ORDER BY first DESC LIMIT 1), 0
+        ))
+    RETURNING job.seq, job.finished_at, given.first, given.last, given.body
+),
+chunks AS (
+    INSERT INTO {schema}.messages (job, first, last, body)
+    SELECT seq, first, last, body FROM ended WHERE first IS NOT NULL
+)
+SELECT seq, finished_at, {told 10 11} FROM ended;
+
+-- Appending a chunk to each of some jobs, where it goes on from what is stored: $1 to $4 are the claims, $5 to $7 the chunks.
+-- Of each job $8 messages are kept.
+-- name: append
+WITH held AS MATERIALIZED (
+    SELECT given.*
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::text[])
+        AS given (seq, id, claim, attempt, first, last, body)
+    JOIN {schema}.jobs AS job ON job.seq = given.seq
+    WHERE {held by given}
+        AND given.first = 1 + coalesce(
+            (SELECT last FROM {schema}.messages WHERE job = given.seq ORDER BY first DESC LIMIT 1), 0
+        )
+    FOR NO KEY UPDATE OF job
+),
+chunks AS (
+    INSERT INTO {schema}.messages (job, first, last, body) SELECT seq, first, last, body FROM held
+),
+trimmed AS (
+    DELETE FROM {schema}.messages AS old USING held
+    WHERE old.job = held.seq AND old.first <= held.last - $8::bigint AND old.last <= held.last - $8::bigint
+)
+SELECT seq, {told 9 10} FROM held;
+
+-- The jobs that are to be changed, locked in one order, so that nobody waits for somebody who waits for him. Those in
+-- $1 are given without what users gave, those of $2 whole.
+-- name: lock
+WITH wanted AS (
+    SELECT seq, bool_or(whole) AS whole
+    FROM (
+        SELECT seq, false AS whole FROM unnest($1::bigint[]) AS seq
+        UNION ALL
+        SELECT seq, true FROM {schema}.jobs WHERE id = ANY($2::text[])
+    ) AS named
+    GROUP BY seq
+)
+SELECT {when whole}, {now}
+FROM wanted JOIN {schema}.jobs AS job ON job.seq = wanted.seq
+ORDER BY job.seq FOR NO KEY UPDATE OF job;
+
+-- What has fallen due, at most $1 of each kind; what others have locked is theirs to see to.
+-- name: lock_due
+SELECT {entry}, {now} FROM {schema}.jobs AS job
+WHERE state IN ('SCHEDULED', 'RETRYING') AND due <= {asked}
+ORDER BY due LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: lock_expired
+SELECT {entry}, {now} FROM {schema}.jobs AS job
+WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL
+    AND expires <= {asked}
+ORDER BY expires LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: lock_lapsed
+SELECT {entry}, {now} FROM {schema}.jobs AS job
+WHERE state = 'RUNNING' AND lease_until <= {asked}
+LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: next
+SELECT
+    {now},
+    (SELECT due FROM {schema}.jobs WHERE state IN ('SCHEDULED', 'RETRYING') ORDER BY due LIMIT 1),
+    (
+        SELECT expires FROM {schema}.jobs
+        WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL ORDER BY expires LIMIT 1
+    ),
+    (SELECT min(lease_until) FROM {schema}.jobs WHERE state = 'RUNNING');
+
+-- The numbers of the last messages of jobs.
+-- name: lasts
+SELECT seq, (SELECT last FROM {schema}.messages WHERE job = seq ORDER BY first DESC LIMIT 1)
+FROM unnest($1::bigint[]) AS seq;
+
+-- The same, by the numbers in $1 and the ids in $2. Asked when they are locked, it sees what others had appended before.
+-- name: lasts_of
+SELECT seq, (SELECT last FROM {schema}.messages WHERE job = seq ORDER BY first DESC LIMIT 1)
+FROM (
+    SELECT seq FROM unnest($1::bigint[]) AS seq
+    UNION
+    SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])
+) AS named;
+
+-- name: move
+WITH given AS MATERIALIZED (
+    SELECT
+        seq, state, CASE WHEN is_ready THEN nextval('{schema}.numbers') ELSE ticket END AS ticket, claim, losses, failures,
+        due, finished_at, cancel, error, result, history
+    FROM unnest(
+        $1::bigint[], $2::text[], $3::boolean[], $4::bigint[], $5::text[], $6::integer[], $7::integer[], $8::float8[],
+        $9::float8[], $10::text[], $11::text[], $12::text[], $13::text[]
+    ) AS moved (
+        seq, state, is_ready, ticket, claim, losses, failures, due, finished_at, cancel, error, result, history
+    )
+)
+UPDATE {schema}.jobs AS job SET
+    state = given.state, ticket = given.ticket, claim = given.claim, losses = given.losses, failures = given.failures,
+    due = given.due, finished_at = given.finished_at, cancel = given.cancel, error = given.error,
+    result = given.result, history = given.history
+FROM given WHERE job.seq = given.seq
+RETURNING job.seq, job.ticket;
+
+-- name: ask_to_cancel
+UPDATE {schema}.jobs AS job SET cancel = given.cancel
+FROM unnest($1::bigint[], $2::text[]) AS given (seq, cancel) WHERE job.seq = given.seq;
+
+-- name: keep_state
+UPDATE {schema}.jobs AS job SET saved_state = given.saved_state
+FROM unnest($1::bigint[], $2::text[]) AS given (seq, saved_state) WHERE job.seq = given.seq;
+
+-- name: replan
+UPDATE {schema}.jobs SET
+    executor = $2, queue = $3, priority = $4::smallint, plan = $5, expires = $6::float8,
+    ticket = CASE WHEN state = 'QUEUED' THEN nextval('{schema}.numbers') ELSE ticket END
+WHERE seq = $1::bigint
+RETURNING ticket;
+
+-- name: insert_chunks
+INSERT INTO {schema}.messages (job, first, last, body)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]);
+
+-- Chunks of which all messages are too old: $2 are the last of these for each job in $1.
+-- name: trim_chunks
+DELETE FROM {schema}.messages AS chunk USING unnest($1::bigint[], $2::bigint[]) AS given (job, last)
+WHERE chunk.job = given.job AND chunk.first <= given.last AND chunk.last <= given.last;
+
+-- name: drop_chunks
+DELETE FROM {schema}.messages WHERE ctid = ANY(ARRAY(
+    SELECT chunk.ctid FROM unnest($1::bigint[]) AS given (job) CROSS JOIN LATERAL (
+        SELECT ctid FROM {schema}.messages WHERE job = given.job ORDER BY first LIMIT $2::integer
+    ) AS chunk
+    LIMIT $2::integer
+));
+
+-- The same, but for the last chunk of each job: that tells how many messages there were.
+-- name: drop_all_but_last
+DELETE FROM {schema}.messages WHERE ctid = ANY(ARRAY(
+    SELECT chunk.ctid FROM unnest($1::bigint[]) AS given (job) CROSS JOIN LATERAL (
+        SELECT ctid FROM {schema}.messages WHERE job = given.job AND first < (
+            SELECT first FROM {schema}.messages WHERE job = given.job ORDER BY first DESC LIMIT 1
+        )
+        ORDER BY first LIMIT $2::integer
+    ) AS chunk
+    LIMIT $2::integer
+));
+
+-- name: delete_tags
+DELETE FROM {schema}.tags AS tag USING unnest($1::bigint[], $2::text[], $3::text[]) AS given (job, name, value)
+WHERE tag.name = given.name AND tag.value = given.value AND tag.job = given.job;
+
+-- name: delete_jobs
+DELETE FROM {schema}.jobs WHERE seq = ANY($1::bigint[]);
+
+-- name: notify
+SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload;
+
+-- name: ended_limit
+SELECT
+    {now} - $1::float8,
+    (
+        SELECT ARRAY[finished_at, seq::float8] FROM {schema}.jobs WHERE finished_at IS NOT NULL
+        ORDER BY finished_at DESC, seq DESC LIMIT 1 OFFSET $2::bigint
+    );
+
+-- name: lock_ended
+SELECT seq, tags FROM {schema}.jobs
+WHERE finished_at IS NOT NULL AND (finished_at, seq) <= ($1::float8, $2::bigint)
+ORDER BY finished_at, seq LIMIT $3::integer FOR UPDATE SKIP LOCKED;
+
+-- name: oldest_end
+SELECT (SELECT finished_at FROM {schema}.jobs WHERE finished_at IS NOT NULL ORDER BY finished_at LIMIT 1) - {now};
+
+-- Jobs by their ids in $1, each with its place in that list, the number of its last message, and its chunks behind the
+-- number in $2: at most as many as $3 says, and of each job at most $4 bytes.
+-- name: messages
+SELECT
+    {light}, wanted.place,
+    (SELECT last FROM {schema}.messages WHERE job = job.seq ORDER BY first DESC LIMIT 1),
+    chunks.firsts, chunks.lasts, chunks.bodies
+FROM unnest($1::text[], $2::bigint[], $3::integer[]) WITH ORDINALITY AS wanted (id, after, many, place)
+JOIN {schema}.jobs AS job ON job.id = wanted.id
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(first ORDER BY first) AS firsts, array_agg(last ORDER BY first) AS lasts,
+        array_agg(body ORDER BY first) AS bodies
+    FROM (
+        SELECT first, last, body, sum(octet_length(body)) OVER (ORDER BY first) - octet_length(body) AS before
+        FROM {schema}.messages
+        WHERE job = job.seq AND first >= coalesce(
+            (SELECT max(first) FROM {schema}.messages WHERE job = job.seq AND first <= wanted.after + 1), 0
+        )
+        ORDER BY first LIMIT wanted.many
+    ) AS chunk
+    WHERE before <= $4::bigint
+) AS chunks;
+
+-- Finding. $1 queue, $2 executor, $3 states, $4 and $5 the names and values of tags, $6 behind which number, $7 how many.
+-- name: find_all
+SELECT {entry} FROM {schema}.jobs AS job WHERE seq > $1::bigint ORDER BY seq LIMIT $2::integer;
+
+-- name: find_in_groups
+WITH RECURSIVE {cells}
+SELECT {entry} FROM (
+    SELECT seq FROM groups AS cell CROSS JOIN LATERAL (
+        SELECT seq FROM {schema}.jobs AS job
+        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq > $6::bigint
+            AND {has tags}
+        ORDER BY seq LIMIT $7::integer
+    ) AS found
+    ORDER BY seq LIMIT $7::integer
+) AS chosen JOIN {schema}.jobs AS job ON job.seq = chosen.seq
+ORDER BY job.seq;
+
+-- name: find_by_tag
+SELECT {entry} FROM {schema}.tags AS tag JOIN {schema}.jobs AS job ON job.seq = tag.job
+WHERE tag.name = $8 AND tag.value = $9 AND tag.job > $6::bigint
+    AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
+    AND ($3::text[] IS NULL OR state = ANY($3::text[]))
+    AND {has tags}
+ORDER BY tag.job LIMIT $7::integer;
+
+-- How many candidates each way of finding has, counted no further than to $7: the tags, in order, then the groups.
+-- name: candidates
+WITH RECURSIVE {cells}
+SELECT (
+    SELECT count(*) FROM (
+        SELECT FROM {schema}.tags
+        WHERE name = given.name AND value = given.value AND job > $6::bigint LIMIT $7::integer
+    ) AS counted
+)
+FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS given (name, value, place)
+UNION ALL
+SELECT coalesce(sum((
+    SELECT count(*) FROM (
+        SELECT FROM {schema}.jobs
+        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq > $6::bigint
+        LIMIT $7::integer
+    ) AS counted
+)), 0)
+FROM groups AS cell;
+
+-- name: counts
+SELECT queue, state, count(*) FROM {schema}.jobs GROUP BY queue, state;
+
+-- $1 the queues, $2 the executors; NULL for all.
+-- name: backlog
+WITH RECURSIVE {all cells}
+SELECT state, sum((
+    SELECT count(*) FROM {schema}.jobs WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor
+))::bigint
+FROM cells AS cell
+WHERE state IN ('QUEUED', 'RETRYING', 'SCHEDULED', 'RUNNING') AND executor > ''
+    AND ($1::text[] IS NULL OR queue = ANY($1::text[])) AND ($2::text[] IS NULL OR executor = ANY($2::text[]))
+GROUP BY state;
+
+-- name: order_of
+SELECT seq FROM {schema}.jobs WHERE id = $1;
+
+-- What a process asks now and then that is not told of news: which of its jobs were asked to stop.
+-- name: asked_to_stop
+SELECT id FROM {schema}.jobs WHERE state = 'RUNNING' AND session = $1 AND cancel IS NOT NULL;
+
+-- The workers that are there.
+-- name: be_there
+WITH {clock}
+INSERT INTO {schema}.workers AS worker (session, name, started_at, seen_at, until)
+SELECT $1, $2, at, at, at + $3::float8 FROM clock
+ON CONFLICT (session) DO UPDATE SET seen_at = excluded.seen_at, until = excluded.until;
+
+-- name: leave
+DELETE FROM {schema}.workers WHERE session = $1;
+
+-- name: forget_workers
+DELETE FROM {schema}.workers WHERE until < {asked} - 60;
+
+-- name: workers
+SELECT name, started_at, seen_at, (
+    SELECT count(*) FROM {schema}.jobs AS job WHERE job.state = 'RUNNING' AND job.session = worker.session
+)
+FROM {schema}.workers AS worker WHERE until > {now} ORDER BY name, started_at;

@@ -1,0 +1,86 @@
+"""Claiming ready jobs, and keeping the claims: what the scripts are given, and what their answers mean.
+
+It must not know how the scripts are called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from jobtrio.abc import Claim, LeaseReport
+from jobtrio.stores.redis._rows import entry_of
+from jobtrio.stores.redis._scripts import MOST, Run, run
+from jobtrio.stores.redis._texts import cancel_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from jobtrio.stores.redis._link import Argument
+    from jobtrio.stores.redis._session import Session
+
+MOST_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of payloads and saved states beyond which one call claims no more jobs."""
+
+
+def claim(
+    session: Session,
+    claim_id: str,
+    limit: int,
+    lease: float,
+    room: Mapping[str, int] | None,
+    executors: Collection[str] | None,
+) -> Run:
+    """Return the call that starts ready jobs."""
+    totals = session.settings.max_running_total or None
+    answered = [each for each in session.answered if each != claim_id]
+    lists = (*_pairs(room), *_names(executors), *_pairs(totals), *_names(answered))
+    return run("claim", claim_id, min(limit, MOST), repr(lease), session.worker, session.name, MOST_BYTES, *lists)
+
+
+def claimed(session: Session, claim_id: str, lease: float, answer: list[Any]) -> list[Claim]:
+    """Return what was claimed, and tell of it."""
+    is_news, more, rows = answer
+    entries = [entry_of(row) for row in rows]
+    announcer = session.announcer
+    if is_news or claim_id not in session.claimed:  # the first answer may have been lost
+        announcer.changed(entries)
+    session.claimed.add(claim_id)
+    if entries:
+        announcer.falls_due_in(lease)
+    if more:
+        announcer.listener.work_ready()
+    return [Claim(entry, claim_id, entry.attempt) for entry in entries]
+
+
+def renew(session: Session, claims: Sequence[Claim], lease: float) -> Run:
+    """Return the call that lets claims last."""
+    held = [part for each in claims for part in (each.entry.id, each.id, each.attempt)]
+    return run("renew", repr(lease), session.name, session.worker, *held)
+
+
+def renewed(claims: Sequence[Claim], answer: list[Any]) -> list[LeaseReport]:
+    """Return what became of the claims."""
+    until, reports = answer
+    return [_report(each, report, float(until)) for each, report in zip(claims, reports, strict=True)]
+
+
+def _report(claim: Claim, report: list[Any], until: float) -> LeaseReport:
+    held, rest = report
+    entry = claim.entry
+    if held:
+        entry.lease_until = until
+        if rest is not None:  # else the answer may be older than a request that is known by now
+            entry.cancel = cancel_of(rest)
+        return LeaseReport(True, entry)
+    return LeaseReport(False, entry if rest is None else entry_of(rest))
+
+
+def _pairs(numbers: Mapping[str, int] | None) -> list[Argument]:
+    """Return a mapping as a script takes it."""
+    if numbers is None:
+        return [-1]
+    return [len(numbers), *(part for pair in numbers.items() for part in pair)]
+
+
+def _names(names: Collection[str] | None) -> list[Argument]:
+    return [-1] if names is None else [len(names), *names]

@@ -1,0 +1,97 @@
+"""What the server's and the driver's errors mean for a store's callers, decided once.
+
+It owns which of them pass by themselves, and which say that another server has to be asked. It must not know what was
+being done.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coredis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+
+_PASSING: Final = (
+    *("OOM", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED", "REDIRECT", "LOADING"),
+    "max number of clients",  # of a cluster's node
+)
+"""How errors begin that pass by themselves, of those for which the driver has no class."""
+
+_KILLED: Final = "Script killed by user"
+"""What is said of a script that somebody has stopped; it had not written anything."""
+
+_PASSING_CLASSES: Final = (
+    *(AskError, BusyLoadingError, ClusterDownError, ConnectionError, MovedError, ReadOnlyError, TryAgainError),
+    *(TimeoutError, OSError),
+    IndexError,  # of the driver's reader, where a connection is reset in the middle of answers
+)
+
+_NAMES: Final = {
+    ReadOnlyError: "READONLY",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+    BusyLoadingError: "LOADING",
+    MovedError: "MOVED",
+    AskError: "ASK",
+}
+"""The codes that the driver has taken off its errors' texts."""
+
+
+def is_unknown_script(exc: BaseException) -> bool:
+    """Whether the server has not been given a script yet, or has forgotten it."""
+    return isinstance(exc, NoScriptError)
+
+
+def moved_to(exc: BaseException) -> tuple[str, int] | None:
+    """Return the address of the cluster's node that has the keys, where an error tells it."""
+    return (exc.host, exc.port) if isinstance(exc, MovedError) else None
+
+
+def is_wrong_server(exc: BaseException) -> bool:
+    """Whether another server has to be asked: this one is a replica, or has not got the keys."""
+    return isinstance(exc, (MovedError, ReadOnlyError))
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Whether the same call may succeed later."""
+    text = str(exc)
+    return isinstance(exc, _PASSING_CLASSES) or text.startswith(_PASSING) or _KILLED in text
+
+
+def is_forbidden(exc: BaseException) -> bool:
+    """Whether the user may not do this, or is nobody that the server knows."""
+    return isinstance(exc, (AuthenticationError, AuthorizationError)) or "ACL failure in script" in str(exc)
+
+
+def translate(exc: BaseException, place: str, *, is_open: bool = False) -> StoreError:
+    """Return an error as the store's own; raise it ``from`` the original.
+
+    What a user may do, may be changed: in the way of a store that ``is_open`` that is an outage, which may pass.
+    """
+    text = f"{place}: {_describe(exc)}"
+    if is_forbidden(exc):
+        text = f"{text} (check the user, the password and what it is allowed)"
+    if is_passing(exc) or (is_open and is_forbidden(exc)):
+        return StoreUnavailableError(text)
+    return StoreError(text)
+
+
+def _describe(exc: BaseException) -> str:
+    root = exc
+    while root.__cause__ is not None:
+        root = root.__cause__  # the driver wraps what the system said
+    code = next((name for kind, name in _NAMES.items() if isinstance(root, kind)), None)
+    text = str(root) or type(root).__name__
+    return text if code is None or text.startswith(code) else f"{code} {text}"

@@ -1,0 +1,117 @@
+"""Finding and counting jobs.
+
+A script finds the ids, a page at a time; the jobs are read one by one, so that the server answers others in between,
+and held against the query once more, since they may have changed meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from jobtrio._errors import UnknownJobError
+from jobtrio._records import WorkerReport, moment
+from jobtrio._state import JobState
+from jobtrio.abc import Backlog
+from jobtrio.stores.redis._rows import entry_of
+from jobtrio.stores.redis._scripts import STATES, run
+from jobtrio.stores.redis._texts import text_of, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from jobtrio._records import JobRecord
+    from jobtrio.abc import JobQuery
+    from jobtrio.stores.redis._calls import Calls
+    from jobtrio.stores.redis._link import Command
+    from jobtrio.stores.redis._scripts import Run
+
+READ_TOGETHER: Final = 32
+"""Jobs whose rows are asked for in one go: each may have megabytes, which the server holds until they are taken."""
+
+LOOKED_AT: Final = 1000
+"""Candidates that one call looks at."""
+
+
+async def find(calls: Calls, query: JobQuery, row_of: Callable[[str], Command]) -> list[JobRecord]:
+    """Return the matching jobs, the oldest first."""
+    after = b"0" if query.after is None else await _number(calls, row_of(query.after), query.after)
+    records: list[JobRecord] = []
+    while after and len(records) < query.limit:
+        page = _page(query, after, query.limit - len(records))
+        ids, after = await calls.make([page], lambda answers: answers[0])
+        records += [record for record in await _records(calls, ids, row_of) if _matches(record, query)]
+    return records
+
+
+async def _records(calls: Calls, ids: list[bytes], row_of: Callable[[str], Command]) -> list[JobRecord]:
+    """Return the records of jobs, of those that are still there."""
+    records = []
+    for first in range(0, len(ids), READ_TOGETHER):
+        some = ids[first : first + READ_TOGETHER]
+        rows = await calls.make([row_of(job_id.decode()) for job_id in some], _all)
+        for row, job_id in zip(rows, some, strict=True):
+            if row[0] is not None:
+                records.append(entry_of([*row, job_id]).record())
+    return records
+
+
+def _all(answers: list[Any]) -> list[Any]:
+    return answers
+
+
+async def _number(calls: Calls, command: Command, job_id: str) -> bytes:
+    order: bytes | None = None
+    if job_id.isprintable():
+        order = await calls.make([command], lambda answers: answers[0][0])
+    if order is None:
+        raise UnknownJobError(job_id)
+    return order
+
+
+def _page(query: JobQuery, after: bytes, limit: int) -> Run:
+    states = "" if query.states is None else ",".join(query.states) or "-"
+    tags = text_of("tags", dict(query.tags)) if query.tags else b""
+    return run("find", after, limit, LOOKED_AT, query.queue or "", query.executor or "", states, tags)
+
+
+def _matches(record: JobRecord, query: JobQuery) -> bool:
+    return query.states is None or record.state in query.states
+
+
+def counts(rows: list[list[Any]]) -> dict[str, dict[JobState, int]]:
+    """Return, for each queue that has jobs, how many are in each state."""
+    found: dict[str, dict[JobState, int]] = {}
+    for queue, _, *numbers in rows:
+        if any(numbers):
+            its = found.setdefault(queue.decode(), dict.fromkeys(JobState, 0))
+            for state, number in zip(STATES, numbers, strict=True):
+                its[state] += number
+    return found
+
+
+def workers(rows: list[list[Any]]) -> list[WorkerReport]:
+    """Return the workers that are there, by name."""
+    reports = []
+    for text, running in rows:
+        first, last, name = text.split(b",", 2)
+        reports.append(WorkerReport(value_of(name), moment(float(first)), moment(float(last)), running))
+    return sorted(reports, key=lambda report: (report.name, report.started_at))
+
+
+def backlog(rows: list[list[Any]], queues: Collection[str] | None, executors: Collection[str] | None) -> Backlog:
+    """Return how many jobs of ``executors`` wait in ``queues``; None for all. Held ones are not counted."""
+    found = dict.fromkeys(STATES, 0)
+    for queue, executor, *numbers in rows:
+        if executor and _is_in(queue, queues) and _is_in(executor, executors):
+            for state, number in zip(STATES, numbers, strict=True):
+                found[state] += number
+    return Backlog(
+        queued=found[JobState.QUEUED],
+        retrying=found[JobState.RETRYING],
+        scheduled=found[JobState.SCHEDULED],
+        running=found[JobState.RUNNING],
+    )
+
+
+def _is_in(name: bytes, names: Collection[str] | None) -> bool:
+    return names is None or name.decode() in names

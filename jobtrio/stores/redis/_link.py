@@ -1,0 +1,204 @@
+"""`Link`: one connection to a server, and all that this package knows of the driver.
+
+Three things can be done with it: send commands in one go and wait for their answers, send a single one, and receive
+what the server publishes. It owns how long an answer is waited for. It must not know scripts, keys or jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import attrs
+import trio
+from anyio import BrokenResourceError, ClosedResourceError
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from coredis.commands.request import CommandRequest
+from coredis.connection import TCPConnection, TCPLocation
+from coredis.exceptions import ConnectionError as LinkError
+from coredis.exceptions import RedisError
+
+from jobtrio._nursery import open_background_nursery
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+    from coredis.connection._request import RequestBatch
+
+    from jobtrio.stores.redis._address import Address
+
+_is_ours: ContextVar[bool] = ContextVar("_is_ours", default=False)
+"""Whether a task works for one of these links."""
+
+# The driver logs each failure to connect, with a traceback: during an outage, again and again. The store says so once.
+logging.getLogger("coredis").addFilter(lambda record: not _is_ours.get())
+
+_CLOSING: Final = (BrokenResourceError, ClosedResourceError)
+"""What the driver lets through while it closes a connection whose answers it could not read."""
+
+Argument: TypeAlias = "bytes | str | int | float"
+"""What a command is given."""
+
+
+@attrs.frozen
+class Command:
+    """A command.
+
+    Attributes:
+        name: Its name.
+        arguments: What it is given.
+    """
+
+    name: bytes
+    arguments: tuple[Argument, ...]
+
+
+class Answers:
+    """The answers to come to commands that were sent in one go."""
+
+    def __init__(self, batch: RequestBatch) -> None:
+        self._batch = batch
+
+    async def wait(self) -> list[Any]:
+        """Return them in order, an exception for each that failed.
+
+        Cancellation: the link is closed, since nobody would take the answers.
+        """
+        return await self._batch.get_result()
+
+
+class Link:
+    """One connection.
+
+    Attributes:
+        place: The host and the port.
+        closed: Set once the connection is lost or closed.
+        astray: The answer by which the server said that another one has to be asked, if it did.
+    """
+
+    def __init__(self, connection: TCPConnection, place: tuple[str, int], patience: float) -> None:
+        self.place: Final = place
+        self.closed: Final = trio.Event()
+        self.astray: BaseException | None = None
+        self._connection = connection
+        self._patience = patience
+
+    def send(self, commands: Sequence[Command]) -> Answers:
+        """Send commands in one go; after as long as the link's patience lasts, it is closed and they have failed.
+
+        Raises:
+            RedisError: The link is closed.
+        """
+        requests = [CommandRequest[Any](each.name, *each.arguments, execution_parameters={}) for each in commands]
+        try:
+            return Answers(self._connection.create_request_batch(requests, timeout=self._patience))
+        except _CLOSING as exc:
+            raise LinkError("connection lost") from exc
+
+    async def command(self, command: Command) -> Any:
+        """Send one command; return its answer, or raise it.
+
+        Cancellation: the link is closed.
+        """
+        (answer,) = await self.send([command]).wait()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def ping(self) -> None:
+        """Close the link unless the server answers.
+
+        Cancellation: the link is closed.
+        """
+        try:
+            await self.command(Command(b"PING", ()))
+        except Exception:  # whatever the driver makes of a connection that does not answer
+            self.close()
+
+    def subscribe(self, channels: Sequence[str]) -> None:
+        """Ask for what is published on sharded channels; `published` gives it. A link that is lost is closed."""
+        self._ask(b"SSUBSCRIBE", channels)
+
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Ask for it no more."""
+        self._ask(b"SUNSUBSCRIBE", channels)
+
+    def _ask(self, name: bytes, channels: Sequence[str]) -> None:
+        try:
+            self._connection.send_command(name, *channels)
+        except (RedisError, OSError, *_CLOSING):
+            self.close()  # it was just lost: whoever listens connects anew, and asks for all channels then
+
+    async def published(self) -> AsyncIterator[tuple[str, str]]:
+        """Iterate over channels and texts, until the link is closed; ``""`` comes first, once a channel is heard."""
+        try:
+            pushes: AsyncGenerator[list[Any], None] = self._connection.push_messages
+            async with aclosing(pushes):
+                async for kind, channel, *rest in pushes:
+                    if kind == b"smessage":
+                        yield channel.decode(), rest[0].decode(errors="replace")
+                    elif kind == b"ssubscribe":
+                        yield channel.decode(), ""
+        except (RedisError, OSError, IndexError):
+            self.close()
+
+    @property
+    def version(self) -> str:
+        """The server's version, or that of Redis which it stands for."""
+        return self._connection.server_version or "0"
+
+    def leads_astray(self, error: BaseException) -> None:
+        """Note that another server has to be asked, and close."""
+        self.astray = error
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection at once; what was not answered has failed."""
+        self._connection.invalidate("closed")
+
+
+@asynccontextmanager
+async def open_link(address: Address, place: tuple[str, int], patience: float) -> AsyncIterator[Link]:
+    """Connect to one of an address's places for the duration of the block.
+
+    Raises:
+        RedisError, OSError, TimeoutError: It could not be reached within ``patience`` seconds, or has refused.
+    """
+    connection = TCPConnection(
+        TCPLocation(*place),
+        connect_timeout=patience,
+        username=address.user,
+        password=address.password,
+        db=address.database,
+        ssl_context=ssl.create_default_context() if address.tls else None,
+        socket_keepalive=True,
+    )
+    link = Link(connection, place, patience)
+
+    async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        _is_ours.set(True)
+        try:
+            await connection.run(task_status=task_status)
+        finally:
+            link.closed.set()
+            # The driver does so only for a connection that came about, and Python warns of the others.
+            for stream in vars(connection).values():
+                if isinstance(stream, (MemoryObjectReceiveStream, MemoryObjectSendStream)):
+                    stream.close()
+
+    async with open_background_nursery() as nursery:
+        with trio.move_on_after(patience) as connecting:
+            try:
+                await nursery.start(run)
+            except RedisError:
+                await trio.lowlevel.checkpoint_if_cancelled()  # the driver makes an error of a cancellation
+                raise
+        if connecting.cancelled_caught:
+            raise TimeoutError(f"no connection within {patience:g} s")
+        yield link
+
+
+__all__ = ["Answers", "Command", "Link", "LinkError", "RedisError", "open_link"]

@@ -1,0 +1,165 @@
+"""Jobs to and from rows: what is in which field of a job's hash.
+
+It owns what a job that is to be stored is sent as, and what entry a row stands for. It must not know when rows are
+read or written.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from jobtrio._entry import JobEntry, Plan
+from jobtrio._policies import JobPriority
+from jobtrio._records import Cancelled, Completed, Failed
+from jobtrio._state import FINAL_STATES, JobState
+from jobtrio.stores._salvage import Salvage
+from jobtrio.stores.redis._texts import (
+    NULL,
+    array_text,
+    cancel_of,
+    error_of,
+    parts_of,
+    plain_text,
+    plan_of,
+    plan_text,
+    tags_of,
+    text_of,
+    value_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio._records import Outcome
+    from jobtrio.stores.redis._link import Argument
+
+Row: TypeAlias = "list[Any]"
+"""The fields `FIELDS` of a job, bytes or None each, and its id."""
+
+_STATES: Final[dict[bytes, JobState]] = {str(state).encode(): state for state in JobState}
+_BY_NAME: Final[dict[str, JobState]] = {str(state): state for state in JobState}
+_STEP: Final = 5
+_NO_BODY: Final = [None, None, None, 0.0, 0.0]
+_NO_PLAN: Final = Plan("", None, "", JobPriority.NORMAL, None, None, "")
+"""What stands for parts of a job that can't be read."""
+
+T = TypeVar("T")
+
+
+def new_job(entry: JobEntry) -> list[Argument]:
+    """Return a job as the script ``insert`` takes it.
+
+    Raises:
+        PayloadError: Its payload, metadata or another of its texts can't be stored.
+    """
+    plan = entry.plan
+    body = (
+        text_of("payload", entry.payload),
+        text_of("metadata", entry.metadata),
+        NULL if entry.run_at is None else plain_text(entry.run_at),
+        plain_text(entry.delay),
+        NULL if entry.expires_in is None else plain_text(entry.expires_in),
+    )
+    return [
+        *(entry.id, entry.key or b"", plan.queue, plan.executor or b"", int(plan.priority), plan_text(plan)),
+        *(array_text(body), b"" if not entry.tags else text_of("tags", entry.tags), repr(entry.delay)),
+        b"" if entry.expires_in is None else repr(entry.expires_in),
+    ]
+
+
+def entry_of(row: Row) -> JobEntry:
+    """Return a row as an entry. Where some of it can't be decoded, the entry says so, and has the rest."""
+    try:
+        return _entry(row, _decode)
+    except Exception:  # whoever has written this, it is one job's trouble
+        salvage = Salvage()
+        return salvage.note(_entry(row, salvage.part))
+
+
+def _decode(_: str, decode: Callable[[Any], T], stored: Any, instead: T) -> T:
+    return decode(stored)
+
+
+def _entry(row: Row, part: Callable[..., Any]) -> JobEntry:
+    order, created, submission, key, plan, body, tags, state, attempt, claim, losses = row[:11]
+    failures, cancel, error, result, saved, history, job_id = row[11:]
+    payload, metadata, run_at, delay, expires_in = part("body", _body_of, body, _NO_BODY)
+    entry = JobEntry(
+        job_id.decode(),
+        part("plan", plan_of, plan, _NO_PLAN),
+        payload,
+        float(created),
+        submission.decode(),
+        part("state", _STATES.__getitem__, state, JobState.FAILED),
+        None if tags is None else part("tags", tags_of, tags, None),
+        metadata,
+        None if key is None else key.decode(),
+        run_at,
+        delay,
+        expires_in,
+        int(order),
+    )
+    entry.attempt = int(attempt)
+    entry.claim = None if claim is None else claim.decode()
+    entry.losses = int(losses or 0)
+    entry.failures = int(failures or 0)
+    entry.cancel = None if cancel is None else part("request to cancel", cancel_of, cancel, None)
+    entry.error = None if error is None else part("error", error_of, error, None)
+    entry.saved_state = part("saved state", value_of, saved, None)
+    if history:
+        part("history", partial(_recount, entry), history, None)
+    if entry.state in FINAL_STATES:
+        entry.outcome = part("outcome", partial(_outcome, entry), result, None)
+    return entry
+
+
+def outcome_of(state: bytes, error: bytes | None, result: bytes | None, history: bytes) -> Outcome:
+    """Return an ended job's outcome; one that can't be read is a failure."""
+    salvage = Salvage()
+
+    def decode(result: bytes | None) -> Outcome:
+        if state == b"COMPLETED":
+            return Completed(value_of(result))
+        if state == b"FAILED":
+            assert error is not None  # it is stored with the state
+            return Failed(error_of(error))
+        return Cancelled(_steps(history)[-1])
+
+    return salvage.part("outcome", decode, result, None) or Failed(salvage.error())
+
+
+def _outcome(entry: JobEntry, result: bytes | None) -> Outcome:
+    if entry.state is JobState.COMPLETED:
+        return Completed(value_of(result))
+    if entry.state is JobState.FAILED:
+        assert entry.error is not None  # it is stored with the state
+        return Failed(entry.error)
+    return Cancelled(entry.steps[-1] if entry.steps else None)
+
+
+def _body_of(text: bytes) -> list[Any]:
+    """Return payload, metadata, start time, delay and expiry."""
+    parts = parts_of(text)
+    _, metadata, _, _, _ = parts
+    if metadata is None or isinstance(metadata, dict):
+        return parts
+    raise TypeError("its metadata are no mapping")
+
+
+def _steps(history: bytes) -> list[Any]:
+    """Return a history: the stored one has a comma before each of its parts."""
+    return parts_of(b"[%b]" % history[1:])
+
+
+def _recount(entry: JobEntry, history: bytes) -> None:
+    """Give an entry its history, and what that tells."""
+    steps = _steps(history)
+    steps[1::_STEP] = [_BY_NAME[state] for state in steps[1::_STEP]]
+    entry.steps = steps
+    for at in range(len(steps) - _STEP, -1, -_STEP):
+        if steps[at + 1] is JobState.RUNNING:
+            entry.started_at, entry.worker = steps[at], steps[at + 3]
+            break
+    if entry.state in FINAL_STATES:
+        entry.finished_at = steps[-_STEP]

@@ -1,0 +1,238 @@
+"""`Session`: all that runs while a store is open, from the first connection to the last answer.
+
+It owns the order in which the parts start and stop, and what happens in the background: keeping a link to the server,
+hearing hints, giving up on calls that wait too long, pruning. It must not know the contract's calls.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._nursery import open_background_nursery
+from jobtrio.stores.redis import _advancing as advancing
+from jobtrio.stores.redis import _opening as opening
+from jobtrio.stores.redis._address import place_text
+from jobtrio.stores.redis._announcer import RedisAnnouncer
+from jobtrio.stores.redis._calls import Calls
+from jobtrio.stores.redis._connector import Connector
+from jobtrio.stores.redis._hints import Hints
+from jobtrio.stores.redis._opening import log
+from jobtrio.stores.redis._recent import Recent
+from jobtrio.stores.redis._rows import entry_of
+from jobtrio.stores.redis._scripts import run
+from jobtrio.stores.redis._texts import plain_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from jobtrio.abc import StoreSettings
+    from jobtrio.stores.redis._address import Address
+    from jobtrio.stores.redis._batch import Part
+
+T = TypeVar("T")
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two tries to connect: doubled from the first to the longest."""
+
+PAUSE: Final = 0.01
+"""Seconds between two slices of pruning, for others to come in."""
+
+
+class Session:
+    """One opened store.
+
+    Attributes:
+        announcer: Tells the listener.
+        calls: The calls to the server.
+        hints: Hears of other processes.
+        worker: This process's name, as JSON.
+        name: Marks this opened store.
+        is_shown: Whether others have been told that this worker is there.
+        settings: What the store was opened with.
+        claimed: The calls to claim that were answered last, by their ids.
+        answered: Those of them whose callers have got the answer, since the last call.
+        doubtful: Calls that were not answered, and would not be recognised if they were made again.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        prefix: str,
+        settings: StoreSettings,
+        *,
+        replicas: int,
+        creates: bool,
+        outage_limit: float,
+        look_after: float,
+    ) -> None:
+        # A server that has fallen silent is found out early enough to ask another within the limit.
+        patience = outage_limit / 3
+        self.settings: Final = settings
+        self.worker: Final = plain_text(settings.worker)
+        self.name: Final = secrets.token_hex(8)
+        self.is_shown: bool = False
+        self.claimed: Final = Recent[str]()
+        self.answered: list[str] = []
+        self.doubtful: Final = Recent[tuple[str, str]]()
+        self.announcer: Final = RedisAnnouncer(settings.listener)
+        self.calls: Final = Calls(prefix, patience, replicas)
+        self._prefix = prefix
+        self._creates = creates
+        self._patience = patience
+        self._look_after = look_after
+        self._connector = Connector(address, patience)
+        self._connected = trio.Event()
+        self.hints: Final = Hints(self._connector, prefix, self.announcer, lambda: self._connected)
+        self._ends = 0
+        self._enough = inf  # until somebody has it prune, which a process that only watches does not
+        self._many_ended = trio.Event()
+        self._stop, self._served = trio.Event(), trio.Event()
+
+    # -- life
+
+    async def prepare(self) -> None:
+        """Check what is under the prefix, or make it this store's own.
+
+        Cancellation: it may have been made.
+        """
+        async with self._connector.connect() as link:
+            await opening.prepare(link, self.calls.prefix, creates=self._creates)
+            await opening.warn_of_losses(link)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run what happens in the background, within the block."""
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._serve)
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    with trio.move_on_after(self._patience):
+                        await self._leave()
+                        await self.calls.wait_idle()  # answers under way are heeded
+                    self._stop.set()
+                    await self._served.wait()
+
+    async def _serve(self) -> None:
+        """Run all of it until told to stop: whoever cleans up behind a cancellation needs the store."""
+        try:
+            # Ends with the block of `running`, which is not left without saying so.
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    for service in (self._keep_connected, self.hints.run, self._fail_overdue, self._prune_many):
+                        nursery.start_soon(service)
+                    await self._stop.wait()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.calls.close()
+            self._served.set()
+
+    async def _leave(self) -> None:
+        """Say that this worker is gone, if the server is there to be told."""
+        if self.is_shown:
+            try:
+                await self.call(run("leave", self.name), bool)
+            except StoreError:
+                pass  # its time will be over
+
+    # -- calls
+
+    async def call(self, part: Part, after: Callable[[Any], T]) -> T:
+        """Have the server carry out a command or a script; return what ``after`` makes of the answer."""
+        return await self.calls.make([part], lambda answers: after(answers[0]))
+
+    async def advance(self) -> float:
+        """Do what is due; return the seconds until there is more.
+
+        Where this process knows all times and none has come, it is not worth a call.
+        """
+        if idle_for := self.announcer.idle_for():
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return idle_for
+        while True:
+            due = await self.call(advancing.look(self.worker), self._found)
+            verdicts = advancing.verdicts(due, self.worker, self.settings.retention)
+            if verdicts:
+                await self.calls.make(verdicts, self._carried_out)
+            elif due.next > 0:
+                return max(self.announcer.idle_for(), 0.0)
+
+    def _found(self, answer: list[Any]) -> advancing.Due:
+        due = advancing.found(answer)
+        self.announcer.changed(due.changed)
+        if due.changed:
+            self.announcer.listener.work_ready()
+        self.announcer.looked(due.next, self._look_after)
+        return due
+
+    def _carried_out(self, rows: list[Any]) -> None:
+        entries = [entry_of(row) for row in rows if row is not None]
+        self.announcer.changed(entries)
+        self.ended(sum(entry.outcome is not None for entry in entries))
+        if any(entry.outcome is None for entry in entries):
+            self.announcer.listener.work_ready()
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept; return the seconds until there may be more."""
+        self._enough = max(100, self.settings.retention.finished_jobs // 10)
+        while True:
+            more, left = await self.call(advancing.prune(self.settings.retention), advancing.pruned)
+            if not more:
+                return left
+            await trio.sleep(PAUSE)
+
+    def ended(self, jobs: int = 1) -> None:
+        """Note that so many jobs have ended, since only so many are kept."""
+        self._ends += jobs
+        if self._ends >= self._enough:
+            self._many_ended.set()
+
+    # -- in the background
+
+    async def _keep_connected(self) -> None:
+        pause = FIRST_PAUSE
+        is_away = False
+        while True:
+            try:
+                async with self._connector.connect() as link:
+                    await opening.prepare(link, self.calls.prefix)
+                    if is_away:
+                        log.warning("%s is back", place_text(link.place))
+                    pause, is_away = FIRST_PAUSE, False
+                    self._connected.set()
+                    self.announcer.look_everywhere()
+                    await self.calls.serve(link)
+            except StoreError as exc:
+                if not is_away:
+                    log.warning("the server is away: %s", exc)
+                is_away = True
+                # Whatever it is, it came after the store was open, and running jobs are not to die of it.
+                self.calls.fail_waiting(StoreUnavailableError(str(exc)))
+            finally:
+                self._connected = trio.Event()
+                self.hints.follow()
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _fail_overdue(self) -> None:
+        while True:
+            await trio.sleep(self._patience / 4)
+            self.calls.fail_overdue()
+
+    async def _prune_many(self) -> None:
+        while True:
+            await self._many_ended.wait()
+            self._ends, self._many_ended = 0, trio.Event()
+            try:
+                await self.prune()
+            except StoreUnavailableError:
+                self._many_ended.set()
+                await trio.sleep(LONGEST_PAUSE)

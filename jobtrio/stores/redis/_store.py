@@ -1,0 +1,299 @@
+"""`RedisJobStore`: the front of the store.
+
+It turns the contract's calls into calls of scripts, and their answers into what callers are given. What is done with
+the data is decided by the scripts; what they are given and what their answers mean, in the modules that are named
+like the calls.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from jobtrio._checks import check_count, check_flag, check_name, check_seconds, show
+from jobtrio._errors import IllegalTransitionError, StoreUnavailableError
+from jobtrio._outage import try_for
+from jobtrio._state import JobState
+from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores.redis import _claiming as claiming
+from jobtrio.stores.redis import _finding as finding
+from jobtrio.stores.redis import _inserting as inserting
+from jobtrio.stores.redis import _settling as settling
+from jobtrio.stores.redis._address import parse_address
+from jobtrio.stores.redis._link import Command
+from jobtrio.stores.redis._rows import entry_of
+from jobtrio.stores.redis._scripts import FIELDS, run
+from jobtrio.stores.redis._session import Session
+from jobtrio.stores.redis._streams import READ_BYTES, messages_of
+from jobtrio.stores.redis._texts import NULL, plain_text, plan_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._messages import Message
+    from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
+    from jobtrio.stores.redis._link import Argument
+
+T = TypeVar("T")
+
+
+class RedisJobStore(JobStore):
+    """Keeps jobs in Redis or Valkey, for the processes of many machines.
+
+    What a call has answered for survives this process; whether it survives the server's is the server's setting. Times
+    are the server's. Payloads, tokens and results are JSON of at most 8 MiB each.
+
+    An object serves one registry at a time.
+    """
+
+    is_elsewhere = True
+
+    def __init__(
+        self, url: str, *, prefix: str = "jobtrio", replicas: int = 0, outage_limit: float = 10.0, create: bool = True
+    ) -> None:
+        """Choose the server; `open_registry` connects to it.
+
+        Args:
+            url: ``redis://HOST:PORT/DATABASE``, with ``USER:PASSWORD@`` before the host, in which ``/ ? # [ ] %`` are
+                ``%2F`` and the like; ``rediss://`` for TLS. Several hosts, with commas between, are tried in turn. What
+                the command takes in a URL besides, such as ``?prefix=…``, is a parameter here.
+            prefix: What all keys begin with, in braces, so that a cluster keeps them together: 1 to 200 printable
+                characters without braces and colons.
+            replicas: How many replicas must have what a call wrote before it is answered; while there are fewer, the
+                store is away.
+            outage_limit: Seconds that a caller waits for a server that is away.
+            create: Whether to begin a store where nothing is under the prefix; else opening fails then.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense.
+        """
+        self.outage_limit: float = check_seconds("outage_limit", outage_limit, zero=False)
+        self._replicas: Final = check_count("replicas", replicas, low=0)
+        self._address: Final = parse_address(url)
+        self._creates: Final = check_flag("create", create)
+        self._prefix: Final = f"{{{_check_prefix(prefix)}}}:"
+        self._session: Session | None = None
+
+    @asynccontextmanager
+    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
+        """Make the store usable within the block.
+
+        Cancellation: what has been sent is waited for, a bounded time, before this is left.
+        """
+        if self._session is not None:
+            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
+        session = Session(
+            self._address,
+            self._prefix,
+            settings,
+            replicas=self._replicas,
+            creates=self._creates,
+            outage_limit=self.outage_limit,
+            look_after=self.poll_interval,
+        )
+        self._session = session
+        try:
+            await try_for(self.outage_limit, session.prepare)
+            async with session.running():
+                yield
+        finally:
+            self._session = None
+
+    def __repr__(self) -> str:
+        return f"<RedisJobStore {self._address} {self._prefix}>"
+
+    # -- putting in, finding, taking out
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, all or none."""
+        session = self._opened
+        call = inserting.insert(entries, submission, session.settings.retention)
+        return await session.call(
+            call, lambda answer: inserting.inserted(answer, entries, submission, session.announcer)
+        )
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None."""
+        if not job_id.isprintable():
+            return None  # UTF-8 may not hold it
+        return await self._opened.call(self._row(job_id), lambda row: _entry(row, job_id))
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        """Return the matching jobs, the oldest first."""
+        return await finding.find(self._opened.calls, query, self._row)
+
+    async def history(self, job_id: str) -> list[Transition] | None:
+        """Return a job's changes of state, the oldest first, or None for an unknown job."""
+        entry = await self.load(job_id)
+        return None if entry is None else entry.history()
+
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state."""
+        return await self._opened.call(run("counts"), finding.counts)
+
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there, by name."""
+        return await self._opened.call(run("workers"), finding.workers)
+
+    async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
+        """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
+        return await self._opened.call(run("counts"), lambda rows: finding.backlog(rows, queues, executors))
+
+    async def delete(self, job_id: str) -> bool:
+        """Remove an ended job and all that belongs to it; False for an unknown one."""
+
+        def deleted(answer: int | bytes, is_repeated: bool) -> bool:
+            if isinstance(answer, bytes):
+                state = answer.decode()
+                why = f"job {job_id!r} is {state}: only an ended job can be removed; cancel it first"
+                raise IllegalTransitionError(JobState(state), None, why)
+            return bool(answer) or is_repeated
+
+        return job_id.isprintable() and await self._call_once(deleted, "delete", job_id)
+
+    # -- running
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+
+        def started(answer: int, is_repeated: bool) -> bool:
+            if answer:
+                self._opened.announcer.look_everywhere()
+            return answer == 1 or (answer == 2 and is_repeated)
+
+        arguments = (plan.queue, plan.executor or b"", int(plan.priority), plan_text(plan))
+        return job_id.isprintable() and await self._call_once(started, "start_held", job_id, *arguments)
+
+    async def claim(
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
+        session = self._opened
+        call = claiming.claim(session, claim_id, limit, lease, room, executors)
+        claims = await session.call(call, lambda answer: claiming.claimed(session, claim_id, lease, answer))
+        session.answered = [claim_id]
+        return claims
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Let claims last ``lease`` seconds from now, and report on each, in order; be there for as long."""
+        session = self._opened
+        session.is_shown = True
+        call = claiming.renew(session, claims, lease)
+        return await session.call(call, lambda answer: claiming.renewed(claims, answer))
+
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        error: JobError | None = None,
+        messages: Sequence[Message] = (),
+    ) -> bool:
+        """End a running job, after appending ``messages``."""
+        return await settling.finish(self._opened, claim, settling.ending_of(outcome, error), messages)
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
+        return await settling.retry(self._opened, claim, error, delay, messages)
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Return a running job to its queue unfinished, after appending ``messages``."""
+        return await settling.release(self._opened, claim, reason, messages)
+
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
+        session = self._opened
+        if not job_id.isprintable():
+            return None
+
+        def asked(answer: list[Any] | None, is_repeated: bool) -> CancelReply | None:
+            if answer is None:
+                return None
+            accepted, is_news, row = answer
+            entry = entry_of(row)
+            if is_repeated and entry.state is JobState.CANCELLED:
+                accepted = is_news = True
+            if is_news:
+                session.announcer.changed((entry,))
+                session.ended()
+            return CancelReply(entry, bool(accepted))
+
+        text = NULL if reason is None else plain_text(reason)
+        return await self._call_once(asked, "cancel", job_id, repr(float(grace)), text, session.worker)
+
+    async def save_state(self, claim: Claim, value: Any) -> bool:
+        """Keep a value for the job's next attempt."""
+        return await settling.save_state(self._opened, claim, value)
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        """Append an attempt's messages; those that are stored already are passed over."""
+        return await settling.append(self._opened, claim, messages)
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        if not job_id.isprintable():
+            return None
+        hints = self._opened.hints
+
+        def read(answer: list[Any] | None) -> list[Message] | None:
+            if answer is None:
+                return None
+            if answer[1] is None:
+                hints.watch(job_id)
+            else:
+                hints.forget(job_id)  # nothing comes behind the `End`
+            return messages_of(answer, after, limit)
+
+        return await self._opened.call(run("read", job_id, after, limit, READ_BYTES), read)
+
+    # -- time
+
+    async def advance(self) -> float:
+        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
+        return await self._opened.advance()
+
+    async def prune(self) -> float:
+        """Remove what is no longer kept, in slices; return the seconds until there may be more."""
+        return await self._opened.prune()
+
+    # -- calls
+
+    @property
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"{self!r} is not open")
+        return self._session
+
+    def _row(self, job_id: str) -> Command:
+        """Return the command that reads a job's row, but for its id."""
+        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS))
+
+    async def _call_once(self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument) -> T:
+        """Call a script by which a repeated call would not be recognised; ``after`` is told whether this may be one."""
+        session, call = self._opened, (name, job_id)
+        is_repeated = call in session.doubtful
+        try:
+            answer = await session.call(run(name, job_id, *arguments), lambda found: after(found, is_repeated))
+        except StoreUnavailableError:
+            session.doubtful.add(call)
+            raise
+        session.doubtful.discard(call)
+        return answer
+
+
+def _check_prefix(prefix: Any) -> str:
+    name = check_name("prefix", prefix)
+    if set(name) & set("{}:"):
+        raise ValueError(f"prefix must have no braces and no colon; got {show(prefix)}")
+    return name
+
+
+def _entry(row: list[Any], job_id: str) -> JobEntry | None:
+    return None if row[0] is None else entry_of([*row, job_id.encode()])

@@ -1,0 +1,119 @@
+"""Values to and from the texts that jobs are stored as: JSON, as bytes.
+
+It must not know which key holds what.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from jobtrio._codec import decode_value, encode_value
+from jobtrio._entry import CancelRequest, Plan
+from jobtrio._policies import JobPriority, RetryPolicy
+from jobtrio._records import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NULL: Final = b"null"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_error_decoder = msgspec.json.Decoder(JobError)
+
+
+@attrs.frozen
+class _Plan:
+    executor: str | None
+    queue: str
+    priority: int
+    time_limit: float | None
+    retry: RetryPolicy | None
+    worker: str
+
+
+_tags_decoder = msgspec.json.Decoder(dict[str, str])
+_plan_decoder = msgspec.json.Decoder(_Plan)
+
+
+# -- encoding
+
+
+def text_of(name: str, value: Any) -> bytes:
+    """Return a user's value as JSON, or raise `PayloadError`."""
+    return NULL if value is None else encode_value(name, value)
+
+
+def plain_text(value: Any) -> bytes:
+    """Return a value of jobtrio's own as JSON: numbers, and text that UTF-8 may not hold."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(scrub(value))
+
+
+def error_text(error: JobError) -> bytes:
+    """Return an error as JSON; an exception's message may hold what UTF-8 can't."""
+    try:
+        return _encode(error)
+    except UnicodeEncodeError:
+        return _encode(JobError(error.kind, *map(scrub, (error.type, error.message, error.traceback))))
+
+
+def scrub(text: str) -> str:
+    """Return text that UTF-8 can hold, with backslash escapes where it could not."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+@lru_cache(maxsize=256)
+def plan_text(plan: Plan) -> bytes:
+    """Return a plan as JSON, but for a function that came with it."""
+    return _encode(
+        _Plan(plan.executor, plan.queue, int(plan.priority), plan.time_limit, plan.retry, plan.worker),
+    )
+
+
+def array_text(parts: Sequence[bytes]) -> bytes:
+    """Return an array of what is JSON already."""
+    return b"[%b]" % b",".join(parts)
+
+
+# -- decoding
+
+
+def value_of(text: bytes | None) -> Any:
+    """Return a user's value."""
+    return None if text is None or text == NULL else decode_value(text)
+
+
+def parts_of(text: bytes) -> list[Any]:
+    """Return the values of an array."""
+    parts: list[Any] = _decode(text)
+    return parts
+
+
+def tags_of(text: bytes) -> dict[str, str]:
+    """Return a job's tags."""
+    return _tags_decoder.decode(text)
+
+
+def error_of(text: bytes) -> JobError:
+    """Return an error."""
+    return _error_decoder.decode(text)
+
+
+def cancel_of(text: bytes) -> CancelRequest:
+    """Return a request to cancel: its time, its grace, its reason, with commas between."""
+    at, grace, reason = text.split(b",", 2)
+    return CancelRequest(float(at), _decode(reason), float(grace))
+
+
+@lru_cache(maxsize=256)
+def plan_of(text: bytes) -> Plan:
+    """Return a plan; jobs submitted alike share one."""
+    plan = _plan_decoder.decode(text)
+    return Plan(plan.executor, None, plan.queue, JobPriority(plan.priority), plan.time_limit, plan.retry, plan.worker)

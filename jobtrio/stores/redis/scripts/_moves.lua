@@ -1,0 +1,113 @@
+-- Changing a job's state. A job that has been got is a table of what the scripts look at, all of it text.
+local LEVEL = 1125899906842624 -- 2^50: places in line within one priority
+local FINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
+
+local function get(id)
+    local found = call('HMGET', job_key(id), 'state', 'claim', 'attempt', 'cell', 'order', 'priority', 'cancel',
+        'moved', 'last', 'expires', 'history')
+    if not found[1] then
+        return nil
+    end
+    return {
+        state = found[1], claim = found[2], attempt = found[3], cell = found[4], order = found[5],
+        priority = found[6], cancel = found[7], moved = found[8], last = tonumber(found[9]), expires = found[10],
+        history = found[11],
+    }
+end
+
+local function is_held(job)
+    local _, executor = parts_of(job.cell)
+    return executor == ''
+end
+
+-- Put a job into its line. A hint is worth it where the line was empty: whoever is idle has found it so.
+local standing = {}
+local function line_up(id, job)
+    add(PREFIX .. 'line:' .. job.cell, string.format('%.0f', (3 - job.priority) * LEVEL + job.ticket), id)
+    if not standing[job.cell] then
+        standing[job.cell] = true
+        if call('SADD', PREFIX .. 'lines', job.cell) == 1 then
+            hint('work')
+        end
+    end
+end
+
+local function leave_line(id, job)
+    local line = PREFIX .. 'line:' .. job.cell
+    if call('ZREM', line, id) == 1 and call('EXISTS', line) == 0 then
+        call('SREM', PREFIX .. 'lines', job.cell)
+    end
+end
+
+-- Where all workers share a limit, the others may start a job when one runs no more.
+local limited = {}
+local function made_room(cell)
+    local queue = parts_of(cell)
+    if limited[queue] == nil then
+        limited[queue] = call('SISMEMBER', PREFIX .. 'limited', queue) == 1
+        if limited[queue] then
+            hint('work')
+        end
+    end
+end
+
+-- Take a job out of what it waits or runs in.
+local function leave(id, job)
+    if job.state == 'RUNNING' then
+        drop(PREFIX .. 'leases', id)
+        made_room(job.cell)
+        return
+    end
+    if job.state == 'QUEUED' then
+        leave_line(id, job)
+    else
+        drop(PREFIX .. 'due', id)
+    end
+    if job.expires and job.attempt == '0' then
+        drop(PREFIX .. 'expiry', id)
+    end
+end
+
+-- Bring a job into a state, with a line of its history; what else changes follows as names and values.
+local function move(id, job, state, worker, reason, ...)
+    local moved = NOW_TEXT
+    if tonumber(job.moved) > NOW then
+        moved = job.moved -- the clock has stepped back; a history does not
+    end
+    drop(cell_key(job.state, job.cell), id)
+    add(cell_key(state, job.cell), job.order, id)
+    job.state, job.moved = state, moved
+    job.history = job.history .. ',' .. moved .. ',"' .. state .. '",' .. job.attempt .. ',' .. worker .. ',' .. reason
+    call('HSET', job_key(id), 'state', state, 'moved', moved, 'history', job.history, ...)
+end
+
+local function become_ready(id, job, worker, reason, ...)
+    job.ticket = call('INCR', PREFIX .. 'number')
+    move(id, job, 'QUEUED', worker, reason, ...)
+    if not is_held(job) then
+        line_up(id, job)
+    end
+end
+
+local function tell_readers(id)
+    call('SPUBLISH', stream_key(id), '')
+end
+
+-- End a job: its state and, since readers take it from there, its `End`. Texts are JSON, or '' for none.
+local function end_job(id, job, state, worker, reason, error, result)
+    leave(id, job)
+    if error ~= '' then
+        move(id, job, state, worker, reason, 'error', error)
+    elseif result ~= '' then
+        move(id, job, state, worker, reason, 'result', result)
+    else
+        move(id, job, state, worker, reason)
+    end
+    add(PREFIX .. 'ended', job.moved, id)
+    tell_readers(id)
+end
+
+-- A request to cancel is kept as its time, its grace and its reason (JSON), with commas between.
+local function reason_of(cancel)
+    return string.match(cancel, '^[^,]*,[^,]*,(.*)$')
+end

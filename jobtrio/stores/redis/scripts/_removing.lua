@@ -1,0 +1,38 @@
+-- Taking out all of ended jobs. `forget_cells` follows, once for all of them.
+local STATES = {'SCHEDULED', 'QUEUED', 'RUNNING', 'RETRYING', 'COMPLETED', 'FAILED', 'CANCELLED'}
+local left = {}
+
+local function remove(id)
+    local found = call('HMGET', job_key(id), 'cell', 'state', 'key', 'tags')
+    local cell = found[1]
+    call('UNLINK', job_key(id), stream_key(id))
+    drop(PREFIX .. 'all', id)
+    drop(PREFIX .. 'ended', id)
+    if not cell then
+        return
+    end
+    drop(cell_key(found[2], cell), id)
+    if found[3] then
+        call('HDEL', PREFIX .. 'keys', found[3])
+    end
+    local is_read, tags = pcall(cjson.decode, found[4] or '{}')
+    for name, value in pairs(is_read and type(tags) == 'table' and tags or {}) do
+        if type(name) == 'string' and type(value) == 'string' then -- else somebody else has written it
+            drop(tag_key(name, value), id)
+        end
+    end
+    left[cell] = true
+end
+
+local function forget_cells()
+    settle()
+    for cell in pairs(left) do
+        local keys = {}
+        for n, state in ipairs(STATES) do
+            keys[n] = cell_key(state, cell)
+        end
+        if call('EXISTS', unpack(keys)) == 0 then
+            call('SREM', PREFIX .. 'cells', cell)
+        end
+    end
+end

@@ -1,0 +1,56 @@
+-- Changes of sorted sets are gathered, and made together at the end: what is to be added, by key, and what removed.
+-- A job changes once in a script. Whoever reads a set that may have changed, settles first.
+local adding, removing, watching = {}, {}, {}
+
+local function add(key, score, id)
+    local list = adding[key]
+    if not list then
+        list = {}
+        adding[key] = list
+    end
+    list[#list + 1] = score
+    list[#list + 1] = id
+end
+
+local function drop(key, id)
+    local list = removing[key]
+    if not list then
+        list = {}
+        removing[key] = list
+    end
+    list[#list + 1] = id
+end
+
+-- Add to a set of times; others are told if it comes first now.
+local function add_time(key, time, id)
+    add(key, time, id)
+    watching[key] = true
+end
+
+local SOME = 1000 -- arguments of one command
+
+local function in_parts(command, key, list)
+    for first = 1, #list, SOME do
+        call(command, key, unpack(list, first, math.min(first + SOME - 1, #list)))
+    end
+end
+
+local function settle()
+    for key, list in pairs(removing) do
+        in_parts('ZREM', key, list)
+    end
+    for key, list in pairs(adding) do
+        in_parts('ZADD', key, list)
+    end
+    for key in pairs(watching) do
+        local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+        local added = adding[key]
+        for n = 2, #added, 2 do
+            if added[n] == first[1] then
+                hint('due:' .. string.format('%.3f', math.max(tonumber(first[2]) - NOW, 0)))
+                break
+            end
+        end
+    end
+    adding, removing, watching = {}, {}, {}
+end

@@ -1,0 +1,67 @@
+-- Let jobs become ready whose time has come, and tell which have expired and whose leases have lapsed.
+-- Arguments: the worker, how many of each at most, how many bytes at most.
+-- Returns the rows of those made ready, those expired, those lapsed, and the seconds until there is more, if known.
+-- with: base clock sets moves
+local function first_until_now(key, most)
+    return call('ZRANGE', PREFIX .. key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most)
+end
+
+local function seconds_left()
+    local following = math.huge
+    for _, key in ipairs({'due', 'expiry', 'leases'}) do
+        local first = call('ZRANGE', PREFIX .. key, 0, 0, 'WITHSCORES')
+        if first[2] then
+            following = math.min(following, tonumber(first[2]) - NOW)
+        end
+    end
+    if following == math.huge then
+        return ''
+    end
+    return string.format('%.6f', math.max(following, 0))
+end
+
+local function work(args)
+    local worker, most, size = args[1], tonumber(args[2]), 0
+    local ready, expired, lapsed = {}, {}, {}
+    local function is_full()
+        return size >= tonumber(args[3])
+    end
+    local function note(rows, id)
+        local row = row_of(id)
+        rows[#rows + 1] = row
+        size = size + #row[$body] + #(row[$saved] or '')
+    end
+    for _, id in ipairs(first_until_now('due', most)) do
+        if is_full() then
+            break
+        end
+        drop(PREFIX .. 'due', id)
+        local job = get(id)
+        if job then
+            become_ready(id, job, worker, 'null')
+            note(ready, id)
+        end
+    end
+    -- A job that is not there, though it should be, has been taken from outside: it is not to be met for ever.
+    for _, id in ipairs(first_until_now('expiry', most)) do
+        local state = call('HGET', job_key(id), 'state')
+        if is_full() then
+            break
+        elseif state == 'QUEUED' then
+            note(expired, id)
+        elseif state ~= 'SCHEDULED' then
+            drop(PREFIX .. 'expiry', id)
+        end
+    end
+    for _, id in ipairs(first_until_now('leases', most)) do
+        if is_full() then
+            break
+        elseif call('HGET', job_key(id), 'state') == 'RUNNING' then
+            note(lapsed, id)
+        else
+            drop(PREFIX .. 'leases', id)
+        end
+    end
+    settle()
+    return {ready, expired, lapsed, seconds_left()}
+end

@@ -1,0 +1,170 @@
+-- Start ready jobs, by priority, then in the order in which they became ready.
+-- Arguments: the claim's id, how many at most, the lease's seconds, the worker, its session, how many bytes at most,
+-- and then four lists, each behind its length, or behind -1 where all will do: queues and how many of each;
+-- executors; queues and how many may run of each in all; calls that were answered and will not be made again.
+-- Returns whether the claims are new, whether there may be more at once, and the rows.
+-- with: base clock sets moves heap
+local function claimed_before(claim)
+    local rows = {}
+    for _, id in ipairs(call('LRANGE', PREFIX .. 'claim:' .. claim, 0, -1)) do
+        local found = call('HMGET', job_key(id), 'state', 'claim')
+        if found[1] == 'RUNNING' and found[2] == claim then
+            rows[#rows + 1] = row_of(id)
+        end
+    end
+    return rows
+end
+
+local function read_list(args, index, size)
+    local length = tonumber(args[index])
+    if length < 0 then
+        return nil, index + 1
+    end
+    local list = {}
+    for n = index + 1, index + length * size, size do
+        list[args[n]] = size == 1 or tonumber(args[n + 1])
+    end
+    return list, index + length * size + 1
+end
+
+-- How many may be taken from each queue; from one that is not there, any number.
+local function room_left(room, totals)
+    local left, running = {}, {}
+    for queue, most in pairs(room or {}) do
+        left[queue] = most
+    end
+    if not totals then
+        return left
+    end
+    for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
+        local queue = parts_of(cell)
+        if totals[queue] then
+            running[queue] = (running[queue] or 0) + call('ZCARD', cell_key('RUNNING', cell))
+        end
+    end
+    for queue, total in pairs(totals) do
+        left[queue] = math.min(left[queue] or math.huge, math.max(total - (running[queue] or 0), 0))
+    end
+    return left
+end
+
+-- Look at the first job that is left in a line, which is read page by page.
+local page = 1
+local function look(line)
+    if line.at > #line.jobs then
+        line.jobs = call('ZRANGE', line.key, line.read, line.read + page - 1, 'WITHSCORES')
+        line.read = line.read + page
+        line.at = 1
+    end
+    line.id, line.rank = line.jobs[line.at], tonumber(line.jobs[line.at + 1])
+    return line.id
+end
+
+local function open_lines(room, executors, left, limit)
+    local lines = {}
+    for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'lines')) do
+        local queue, executor = parts_of(cell)
+        local is_wanted = (not room or room[queue]) and (not executors or executors[executor])
+        if is_wanted and (left[queue] or 1) > 0 then
+            lines[#lines + 1] = {cell = cell, queue = queue, key = PREFIX .. 'line:' .. cell, jobs = {}, at = 1, read = 0}
+        end
+    end
+    -- More are read as they are needed; the largest numbers would be written with an exponent.
+    page = math.max(1, math.min(1000, math.ceil(limit / math.max(1, #lines))))
+    heap = {}
+    for _, line in ipairs(lines) do
+        if look(line) then
+            heap[#heap + 1] = line
+        end
+    end
+    heapify()
+    return lines
+end
+
+-- Start one job, if it is there to be started; return its row, as that has left it. Else it leaves the line all the
+-- same: one that has expired stays queued until `advance` has made it fail.
+local function start(line, claim, lease_until, worker, session)
+    local id = line.id
+    local row = call('HMGET', job_key(id), $FIELDS, 'moved', 'expires', 'cell')
+    local moved, expires, cell = row[$COUNT + 1], row[$COUNT + 2], row[$COUNT + 3]
+    drop(line.key, id)
+    if row[$state] ~= 'QUEUED' or cell ~= line.cell then
+        return nil
+    end
+    local attempt = tonumber(row[$attempt])
+    if expires and attempt == 0 then
+        if tonumber(expires) <= NOW then
+            return nil
+        end
+        drop(PREFIX .. 'expiry', id)
+    end
+    local job = {state = 'QUEUED', cell = cell, order = row[$order], moved = moved, history = row[$history]}
+    job.attempt = string.format('%d', attempt + 1)
+    move(id, job, 'RUNNING', worker, 'null', 'attempt', job.attempt, 'claim', claim, 'session', session)
+    add_time(PREFIX .. 'leases', lease_until, id)
+    row[$state], row[$attempt], row[$claim], row[$history] = 'RUNNING', job.attempt, claim, job.history
+    row[$COUNT + 1], row[$COUNT + 2], row[$COUNT + 3] = id, nil, nil
+    return row
+end
+
+-- Jobs that are passed over in one call: where very many have expired, others are answered in between.
+local PASSED = 500
+
+local function work(args)
+    local claim, limit, lease, worker, session, most = unpack(args, 1, 6)
+    limit, most = tonumber(limit), tonumber(most)
+    local before = claimed_before(claim)
+    if #before > 0 then
+        return {0, 0, before}
+    end
+    local room, executors, totals, index
+    room, index = read_list(args, 7, 2)
+    executors, index = read_list(args, index, 1)
+    totals, index = read_list(args, index, 2)
+    for answered in pairs(read_list(args, index, 1)) do
+        call('UNLINK', PREFIX .. 'claim:' .. answered)
+    end
+    local left = room_left(room, totals)
+    local lines = open_lines(room, executors, left, limit)
+
+    local rows, ids, size, passed, lease_until = {}, {}, 0, 0, in_seconds(tonumber(lease))
+    while #heap > 0 and #rows < limit and size < most and passed < PASSED do
+        local line = heap[1]
+        if (left[line.queue] or 1) <= 0 then
+            drop_first()
+        else
+            local row = start(line, claim, lease_until, worker, session)
+            if row then
+                rows[#rows + 1] = row
+                ids[#ids + 1] = line.id
+                size = size + #row[$body] + #(row[$saved] or '')
+                if left[line.queue] then
+                    left[line.queue] = left[line.queue] - 1
+                end
+                if totals and totals[line.queue] then
+                    call('SADD', PREFIX .. 'limited', line.queue)
+                end
+            else
+                passed = passed + 1
+            end
+            line.at = line.at + 2
+            if look(line) then
+                sift_down(1)
+            else
+                drop_first()
+            end
+        end
+    end
+    settle() -- also for another call in this script: what runs is counted by the sets
+    for _, line in ipairs(lines) do
+        if call('EXISTS', line.key) == 0 then
+            call('SREM', PREFIX .. 'lines', line.cell)
+        end
+    end
+    if #ids > 0 then
+        local key = PREFIX .. 'claim:' .. claim
+        in_parts('RPUSH', key, ids)
+        call('PEXPIRE', key, string.format('%.0f', math.min(lease + 60, 1e12) * 1000)) -- it counts no further than that
+    end
+    return {1, (size >= most or passed >= PASSED) and 1 or 0, rows}
+end

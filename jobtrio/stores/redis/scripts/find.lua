@@ -1,0 +1,136 @@
+-- Find jobs, the oldest first.
+-- Arguments: the number behind which to look, how many at most, how many to look at, queue, executor, states with
+-- commas between ('' for any of these), tags as JSON ('' for none).
+-- Returns the ids, and the number to go on behind, or '' where there are no more.
+-- with: base sets
+local STATES = {$STATES}
+
+-- What is looked for, besides tags.
+local function filter_of(queue, executor, states)
+    local wanted, is_wanted = {}, {}
+    for state in string.gmatch(states, '[%u-]+') do
+        wanted[#wanted + 1] = state
+    end
+    if states == '' then
+        wanted = STATES
+    end
+    for _, state in ipairs(wanted) do
+        is_wanted[state] = true
+    end
+    local filter = {states = wanted, is_empty = queue == '' and executor == '' and states == ''}
+    function filter.takes_cell(cell)
+        local its_queue, its_executor = parts_of(cell)
+        return (queue == '' or queue == its_queue) and (executor == '' or executor == its_executor)
+    end
+    function filter.takes(id)
+        local found = call('HMGET', job_key(id), 'state', 'cell')
+        return found[1] and is_wanted[found[1]] and filter.takes_cell(found[2])
+    end
+    return filter
+end
+
+-- The sets of the tags, the smallest first, and its size.
+local function tag_sets(tags, behind)
+    local keys, fewest = {}, math.huge
+    if tags ~= '' then
+        for name, value in pairs(cjson.decode(tags)) do
+            local key = tag_key(name, value)
+            local count = call('ZCOUNT', key, behind, '+inf')
+            if count < fewest then
+                fewest = count
+                table.insert(keys, 1, key)
+            else
+                keys[#keys + 1] = key
+            end
+        end
+    end
+    return keys, fewest
+end
+
+-- The sets of the cells that a filter takes, and their size together.
+local function cell_sets(filter, behind)
+    local keys, size = {}, 0
+    for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
+        if filter.takes_cell(cell) then
+            for _, state in ipairs(filter.states) do
+                local key = cell_key(state, cell)
+                local count = call('ZCOUNT', key, behind, '+inf')
+                if count > 0 then
+                    keys[#keys + 1] = key
+                    size = size + count
+                end
+            end
+        end
+    end
+    return keys, size
+end
+
+-- A page of what several sets have, in order: ids and numbers by turns; and whether there are more.
+local function merged(keys, behind, page)
+    local found, horizon, more = {}, math.huge, false
+    for _, key in ipairs(keys) do
+        local part = call('ZRANGE', key, behind, '+inf', 'BYSCORE', 'LIMIT', 0, page, 'WITHSCORES')
+        for n = 1, #part, 2 do
+            found[#found + 1] = {part[n], tonumber(part[n + 1])}
+        end
+        if #part >= 2 * page then
+            horizon = math.min(horizon, tonumber(part[#part])) -- nothing is known of this set behind it
+            more = true
+        end
+    end
+    table.sort(found, function(one, other) return one[2] < other[2] end)
+    local candidates = {}
+    for _, pair in ipairs(found) do
+        if pair[2] <= horizon then
+            candidates[#candidates + 1] = pair[1]
+            candidates[#candidates + 1] = string.format('%.0f', pair[2])
+        end
+    end
+    return candidates, more
+end
+
+local function work(args)
+    local behind, limit, most, tags = '(' .. args[1], tonumber(args[2]), tonumber(args[3]), args[7]
+    local filter = filter_of(args[4], args[5], args[6])
+    local tag_keys, fewest = tag_sets(tags, behind)
+    local cell_keys, size = {}, math.huge
+    if not filter.is_empty then
+        cell_keys, size = cell_sets(filter, behind)
+    end
+    local candidates, more
+    local by_cells = not filter.is_empty and fewest >= size
+    if not by_cells then
+        local key = tag_keys[1] or PREFIX .. 'all'
+        if filter.is_empty and #tag_keys < 2 then
+            most = math.min(most, limit) -- each candidate is one that is looked for
+        end
+        candidates = call('ZRANGE', key, behind, '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+        more = #candidates >= 2 * most
+    else
+        local page = math.max(math.floor(most / math.max(#cell_keys, 1)), 1)
+        if #tag_keys == 0 then
+            page = math.min(page, limit)
+        end
+        candidates, more = merged(cell_keys, behind, page)
+    end
+
+    local function matches(id)
+        for _, key in ipairs(tag_keys) do
+            if not call('ZSCORE', key, id) then
+                return false
+            end
+        end
+        return filter.is_empty or by_cells or filter.takes(id)
+    end
+    local ids, last = {}, ''
+    for n = 1, #candidates, 2 do
+        if matches(candidates[n]) then
+            ids[#ids + 1] = candidates[n]
+        end
+        last = candidates[n + 1]
+        if #ids >= limit then
+            return {ids, last}
+        end
+    end
+    return {ids, more and last or ''}
+end

@@ -1,0 +1,33 @@
+-- Check what is under the prefix, and make it this store's own if nothing is there.
+-- Arguments: this version, and whether to make it. Returns the version found, or nothing where something else is
+-- there, or 0 where nothing is and it is not to be made.
+-- with: base clock sets
+local KINDS = {
+    version = 'string', number = 'string', keys = 'hash', all = 'zset', cells = 'set', lines = 'set', due = 'zset',
+    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', workers = 'zset', sessions = 'hash',
+}
+
+local function work(args)
+    local others = 0
+    for name, kind in pairs(KINDS) do
+        local found = call('TYPE', PREFIX .. name).ok
+        if found ~= 'none' and found ~= kind then
+            return false
+        end
+        if found ~= 'none' and name ~= 'version' then
+            others = others + 1
+        end
+    end
+    local version = call('GET', PREFIX .. 'version')
+    if version == args[1] then
+        call('SET', PREFIX .. 'version', version) -- a write: WAIT asks for all up to the connection's own last one
+    end
+    if version or others > 0 then
+        return version
+    end
+    if args[2] ~= '1' then
+        return 0
+    end
+    call('SET', PREFIX .. 'version', args[1])
+    return args[1]
+end

@@ -1,0 +1,40 @@
+-- Give a held job its plan, and make it ready.
+-- Arguments: id, queue, executor, priority, plan. Returns 1; or 0 where it was not held (any more), or 2 where it has
+-- this very plan.
+-- with: base clock sets moves
+local function set_expiry(id)
+    local later = call('HGET', job_key(id), 'later')
+    if later then
+        call('HSET', job_key(id), 'expires', later)
+        add_time(PREFIX .. 'expiry', later, id)
+    else
+        call('HDEL', job_key(id), 'expires')
+        drop(PREFIX .. 'expiry', id)
+    end
+end
+
+local function work(args)
+    local id, queue, executor, priority, plan = unpack(args)
+    local job = get(id)
+    if job and not is_held(job) and call('HGET', job_key(id), 'plan') == plan then
+        return 2
+    end
+    if not job or not is_held(job) or (job.state ~= 'QUEUED' and job.state ~= 'SCHEDULED') then
+        return 0
+    end
+    if job.expires and tonumber(job.expires) <= NOW then
+        return 0 -- it has expired, though nobody has made it fail yet
+    end
+    drop(cell_key(job.state, job.cell), id)
+    job.cell, job.priority = cell_of(queue, executor), priority
+    add(cell_key(job.state, job.cell), job.order, id)
+    call('SADD', PREFIX .. 'cells', job.cell)
+    call('HSET', job_key(id), 'cell', job.cell, 'priority', priority, 'plan', plan)
+    set_expiry(id)
+    if job.state == 'QUEUED' then
+        job.ticket = call('INCR', PREFIX .. 'number')
+        line_up(id, job)
+    end
+    settle() -- the same job may be asked for again
+    return 1
+end

@@ -1,0 +1,391 @@
+"""Calls to a Redis, gathered: what goes together, and what becomes of answers, errors and the cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from coredis.exceptions import AuthorizationError, MovedError, NoScriptError, ReadOnlyError, ResponseError
+from coredis.exceptions import ConnectionError as LinkError
+
+from jobtrio import DuplicateJobError, StoreError, StoreUnavailableError
+from jobtrio.stores.redis import _calls
+from jobtrio.stores.redis._batch import GROUP_CALLS, Batch, pick
+from jobtrio.stores.redis._calls import Calls
+from jobtrio.stores.redis._link import Command, Link
+from jobtrio.stores.redis._scripts import SCRIPTS, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+
+class FakeAnswers:
+    """Answers that come when the test says so."""
+
+    def __init__(self) -> None:
+        self.come = trio.Event()
+        self.answers: list[Any] = []
+
+    async def wait(self) -> list[Any]:
+        await self.come.wait()
+        return self.answers
+
+    def give(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.come.set()
+
+
+class FakeLink(Link):
+    """A link to nowhere, which keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.place = ("host", 6379)  # type: ignore[misc]
+        self.closed = trio.Event()  # type: ignore[misc]
+        self.astray = None
+        self.sent: list[tuple[list[Command], FakeAnswers]] = []
+        self.broken = False
+
+    def send(self, commands: Sequence[Command]) -> FakeAnswers:  # type: ignore[override]
+        if self.broken:
+            raise LinkError("broken")
+        answers = FakeAnswers()
+        self.sent.append((list(commands), answers))
+        return answers
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Rig:
+    """Calls that are served over a fake link."""
+
+    def __init__(self, replicas: int) -> None:
+        self.calls = Calls("{p}:", 1.0, replicas)
+        self.link = FakeLink()
+        self.heard: list[Any] = []
+
+    async def ask(self, name: str = "PING", after: Callable[[list[Any]], Any] | None = None) -> Any:
+        """Send a command of its own."""
+        return await self.calls.make([Command(name.encode(), ())], after or self._hear)
+
+    async def run(self, name: str, *arguments: str) -> Any:
+        """Call a script."""
+        return await self.calls.make([run(name, *arguments)], self._hear)
+
+    def _hear(self, answers: list[Any]) -> Any:
+        self.heard += answers
+        return answers[0]
+
+    def names(self, batch: int) -> list[bytes]:
+        return [command.name for command in self.link.sent[batch][0]]
+
+
+@pytest.fixture
+def open_rig() -> Callable[..., AbstractAsyncContextManager[tuple[Rig, trio.Nursery]]]:
+    """Give a function that opens a rig, and a nursery to make calls in."""
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def open_rig(replicas: int = 0) -> AsyncIterator[tuple[Rig, trio.Nursery]]:
+        rig = Rig(replicas)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.calls.serve, rig.link)
+            await trio.testing.wait_all_tasks_blocked()
+            yield rig, nursery
+            nursery.cancel_scope.cancel()
+
+    return open_rig
+
+
+OpenRig = Any
+
+
+async def test_what_comes_at_once_goes_together(open_rig: OpenRig) -> None:
+    """Calls that tasks make at one time are one batch, in order, and each gets its answer."""
+    async with open_rig() as (rig, nursery):
+        answers: dict[str, Any] = {}
+
+        async def ask(name: str) -> None:
+            answers[name] = await rig.ask(name)
+
+        for name in "abc":
+            nursery.start_soon(ask, name)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(rig.link.sent) == 1
+        assert sorted(rig.names(0)) == [b"a", b"b", b"c"]
+        rig.link.sent[0][1].give(*(name.decode().upper() for name in rig.names(0)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == {"a": "A", "b": "B", "c": "C"}
+
+
+async def test_batches_under_way(open_rig: OpenRig) -> None:
+    """While two batches are under way, the next calls gather in a third; answers are heeded in the order of batches."""
+    async with open_rig() as (rig, nursery):
+        for name in "abcd":
+            nursery.start_soon(rig.ask, name)
+            await trio.testing.wait_all_tasks_blocked()
+        assert [rig.names(n) for n in range(len(rig.link.sent))] == [[b"a"], [b"b"]]
+        rig.link.sent[1][1].give("B")
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.heard == []
+        rig.link.sent[0][1].give("A")
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.heard == ["A", "B"]
+        assert rig.names(2) == [b"c", b"d"]
+
+
+async def test_cancelled_before_it_is_sent(open_rig: OpenRig) -> None:
+    """A call that is cancelled while it waits is not sent."""
+    async with open_rig() as (rig, nursery):
+        for name in "ab":
+            nursery.start_soon(rig.ask, name)
+            await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as others:
+                others.start_soon(rig.ask, "c")
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        rig.link.sent[0][1].give("A")
+        rig.link.sent[1][1].give("B")
+        nursery.start_soon(rig.ask, "d")
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.names(2) == [b"d"]
+
+
+async def test_cancelled_when_it_was_sent(open_rig: OpenRig) -> None:
+    """A call that was sent may be cancelled at once, and its answer is heeded all the same; a refusal harms nobody."""
+    async with open_rig() as (rig, nursery):
+
+        def refuse(_: list[Any]) -> None:
+            rig.heard.append("refused")
+            raise DuplicateJobError("id")
+
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as others:
+                others.start_soon(rig.ask, "a")
+                others.start_soon(rig.ask, "b", refuse)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        nursery.start_soon(rig.ask, "c")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[0][1].give("A", "B") if rig.names(0) == [b"a", b"b"] else rig.link.sent[0][1].give("B", "A")
+        rig.link.sent[1][1].give("C")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(rig.heard) == ["A", "C", "refused"]
+        assert rig.heard[-1] == "C"
+
+
+async def test_scripts_that_are_not_known(open_rig: OpenRig) -> None:
+    """When the server does not know a script, it is given all of them, and the call is made again."""
+    async with open_rig() as (rig, nursery):
+        nursery.start_soon(rig.run, "delete", "id")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[0][1].give(NoScriptError("no matching script"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.names(1) == [b"SCRIPT LOAD"] * len(SCRIPTS)
+        rig.link.sent[1][1].give(*("digest" for _ in SCRIPTS))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.link.sent[2][0] == rig.link.sent[0][0]
+        rig.link.sent[2][1].give([1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.heard == [1]
+
+
+async def test_scripts_that_can_not_be_loaded(open_rig: OpenRig) -> None:
+    """Where that fails, so does the call."""
+    async with open_rig() as (rig, nursery):
+        errors: list[Exception] = []
+        nursery.start_soon(_note, errors, rig.run, "delete", "id")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[0][1].give(NoScriptError("no matching script"))
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[1][1].give(*(ResponseError("OOM command not allowed") for _ in SCRIPTS))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(error) for error in errors] == [StoreUnavailableError]
+
+
+async def _note(errors: list[Exception], call: Any, *arguments: Any) -> None:
+    try:
+        await call(*arguments)
+    except Exception as exc:
+        errors.append(exc)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "part"),
+    [
+        (ReadOnlyError("You can't write"), StoreUnavailableError, "host:6379: READONLY You can't write"),
+        (MovedError("1 other:7000"), StoreUnavailableError, "MOVED"),
+        (ResponseError("OOM command not allowed"), StoreUnavailableError, "OOM"),
+        (ResponseError("BUSY Redis is busy"), StoreUnavailableError, "BUSY"),
+        (TimeoutError("slow"), StoreUnavailableError, "slow"),
+        (LinkError("lost"), StoreUnavailableError, "lost"),
+        (ResponseError("ERR wrong"), StoreError, "ERR wrong"),
+    ],
+)
+async def test_errors(open_rig: OpenRig, error: Exception, kind: type[Exception], part: str) -> None:
+    """An error is that of its own call; whoever asked the wrong server asks another."""
+    async with open_rig() as (rig, nursery):
+        errors: list[Exception] = []
+        others: list[Exception] = []
+        nursery.start_soon(_note, errors, rig.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(_note, others, rig.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[1][1].give("fine")
+        rig.link.sent[0][1].give(error)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(each) for each in errors] == [kind]
+        assert part in str(errors[0])
+        assert errors[0].__cause__ is error
+        assert (rig.link.astray is error) == isinstance(error, (ReadOnlyError, MovedError))
+        assert rig.link.closed.is_set() == (rig.link.astray is not None)
+        assert rig.heard == ["fine"] or rig.link.closed.is_set()
+
+
+async def test_a_link_that_is_broken() -> None:
+    """Calls fail that were to be sent over a link that is broken, and those that were under way when it was lost."""
+    rig = Rig(0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.calls.serve, rig.link)
+        errors: list[Exception] = []
+        nursery.start_soon(_note, errors, rig.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.broken = True
+        nursery.start_soon(_note, errors, rig.ask)
+        await trio.testing.wait_all_tasks_blocked()
+    assert [type(error) for error in errors] == [StoreUnavailableError] * 2
+    await rig.calls.wait_idle()
+
+
+async def test_overdue(autojump_clock: trio.testing.MockClock) -> None:
+    """A call that could not be sent in time fails; one that came later waits on."""
+    rig = Rig(0)
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_note, errors, rig.ask)
+        await trio.sleep(0.9)
+        nursery.start_soon(_note, errors, rig.ask)
+        await trio.sleep(0.2)
+        rig.calls.fail_overdue()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [str(error) for error in errors] == ["no connection within 1 s"]
+        rig.calls.fail_waiting(StoreUnavailableError("refused"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert str(errors[1]) == "refused"
+
+
+async def test_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many calls wait; others wait to make theirs."""
+    monkeypatch.setattr(_calls, "WAITING", 2)
+    rig = Rig(0)
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(rig.ask, name)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(rig.calls.serve, rig.link)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [rig.names(n) for n in range(len(rig.link.sent))] == [[b"a", b"b"], [b"c"]]
+        nursery.cancel_scope.cancel()
+
+
+async def test_replicas(open_rig: OpenRig) -> None:
+    """Where replicas have to have it, a batch that writes ends with the question, and fails where too few do."""
+    async with open_rig(2) as (rig, nursery):
+        errors: list[Exception] = []
+        nursery.start_soon(_note, errors, rig.run, "delete", "one")
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.link.sent[0][0][-1] == Command(b"WAIT", (2, 500))
+        rig.link.sent[0][1].give([1], 1)
+        nursery.start_soon(_note, errors, rig.run, "delete", "two")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[1][1].give([1], 2)
+        nursery.start_soon(_note, errors, rig.run, "counts")
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.names(2) == [b"EVALSHA"]
+        rig.link.sent[2][1].give([[]])
+        await trio.testing.wait_all_tasks_blocked()
+        assert [str(error) for error in errors] == ["fewer than 2 replicas have what was written"]
+        assert rig.heard == [1, []]
+
+
+@pytest.mark.parametrize("error", [LinkError("lost"), AuthorizationError("NOPERM no permissions to run 'wait'")])
+async def test_not_told_of_replicas(open_rig: OpenRig, error: Exception) -> None:
+    """A call that was answered has failed all the same, unless it is known that replicas have what it wrote."""
+    async with open_rig(1) as (rig, nursery):
+        errors: list[Exception] = []
+        nursery.start_soon(_note, errors, rig.run, "delete", "one")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[0][1].give([1], error)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(each) for each in errors] == [StoreUnavailableError]
+        assert str(error) in str(errors[0])
+        assert rig.heard == []
+        nursery.start_soon(_note, errors, rig.run, "delete", "two")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[1][1].give(ReadOnlyError("READONLY"), ResponseError("WAIT cannot be used with replicas"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.link.astray is not None  # a call's own error comes first
+
+
+# -- batches
+
+
+def test_calls_of_one_script_become_one_command() -> None:
+    """They share a command, behind the number of their arguments each, and every one finds its answer."""
+    batch = Batch("{p}:")
+    places = [batch.add([run("delete", "a")]), batch.add([Command(b"PING", ())]), batch.add([run("delete", "b")])]
+    places.append(batch.add([run("counts"), run("delete", "c")]))
+    deleting, ping, counting = batch.commands()
+    assert deleting == Command(b"EVALSHA", (SCRIPTS["delete"].digest, 1, "{p}:", 1, "a", 1, "b", 1, "c"))
+    assert (ping.name, counting.arguments) == (b"PING", (SCRIPTS["counts"].digest, 1, "{p}:", 0))
+    answers: list[Any] = [["A", ResponseError("B"), "C"], "PONG", [[]]]
+    assert pick(answers, places[0]) == ["A"]
+    assert pick(answers, places[1]) == ["PONG"]
+    assert isinstance(pick(answers, places[2])[0], ResponseError)
+    assert pick(answers, places[3]) == [[], "C"]
+    failed = LinkError("lost")
+    assert pick([failed, failed, failed], places[3]) == [failed, failed]
+
+
+def test_groups_are_bounded() -> None:
+    """A script is given a bounded number of calls, and no more once they are large."""
+    batch = Batch("{p}:")
+    for n in range(GROUP_CALLS + 1):
+        assert batch.add([run("delete", str(n))], 100) == [(n // GROUP_CALLS, n % GROUP_CALLS)]
+    batch = Batch("{p}:")
+    sizes = [200_000, 100_000, 100_000]
+    assert [batch.add([run("delete", "x")], size) for size in sizes] == [[(0, 0)], [(0, 1)], [(1, 0)]]
+
+
+@pytest.mark.parametrize(("name", "writes"), [("read", False), ("counts", False), ("find", False), ("claim", True)])
+def test_what_writes(name: str, writes: bool) -> None:
+    """A batch says whether anything in it writes, and a script that does not is not allowed to."""
+    batch = Batch("{p}:")
+    batch.add([Command(b"HMGET", ("key",)), run(name)])
+    assert batch.writes == writes
+    assert (b"no-writes" in SCRIPTS[name].text) != writes
+
+
+async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the store is closed, calls that wait are refused, also those that wait for room, and so are new ones."""
+    monkeypatch.setattr(_calls, "WAITING", 1)
+    calls = Calls("{p}:", 1.0, 0)
+    refused: list[str] = []
+
+    async def ask(name: str) -> None:
+        with pytest.raises(StoreUnavailableError, match="the store was closed"):
+            await calls.make([Command(b"PING", ())], lambda answers: answers)
+        refused.append(name)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first")
+            nursery.start_soon(ask, "second")
+            await trio.testing.wait_all_tasks_blocked()
+            calls.close()
+        await ask("late")
+    assert sorted(refused) == ["first", "late", "second"]

@@ -1,0 +1,111 @@
+"""A connection to a Redis: what the driver raises on one that is lost ends the link, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from anyio import BrokenResourceError, ClosedResourceError
+from coredis.exceptions import ConnectionError, ResponseError
+
+from jobtrio import StoreUnavailableError
+from jobtrio.stores.redis._address import Address
+from jobtrio.stores.redis._errors import translate
+from jobtrio.stores.redis._link import Command, Link, LinkError, open_link
+
+
+class Lost:
+    """A connection that fails in everything, as the driver's does once it is lost."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self.reasons: list[str] = []
+
+    def send_command(self, name: bytes, *arguments: str) -> None:
+        raise self._error
+
+    def create_request_batch(self, requests: list[Any], timeout: float) -> Any:
+        raise self._error
+
+    @property
+    def push_messages(self) -> Any:
+        raise self._error
+
+    def invalidate(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+ERRORS = [ConnectionError("not usable"), TimeoutError("PING timed out"), ConnectionResetError("reset")]
+
+KILLED = ResponseError("ERR Script killed by user with SCRIPT KILL. script: on @user_script:7.")
+FULL = ResponseError("max number of clients + cluster connections reached")
+"""What a cluster's node says; of a server of its own the driver makes a lost connection."""
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_lost_link(error: Exception) -> None:
+    """Asking for hints, and for a sign of life, closes a link that is lost, and is no error of who asks."""
+    connection: Any = Lost(error)
+    link = Link(connection, ("host", 6379), 1.0)
+    link.subscribe(["a"])
+    link.unsubscribe(["a"])
+    await link.ping()
+    assert [heard async for heard in link.published()] == []
+    assert connection.reasons == ["closed"] * 4
+
+
+@pytest.mark.parametrize("error", [ClosedResourceError(), BrokenResourceError()], ids=repr)
+async def test_a_link_that_is_about_to_close(error: Exception) -> None:
+    """Where the driver's reader has failed and the driver has not noticed it, sending fails as on one that is lost."""
+    connection: Any = Lost(error)
+    link = Link(connection, ("host", 6379), 1.0)
+    with pytest.raises(LinkError):
+        link.send([Command(b"PING", ())])
+    link.subscribe(["a"])
+    assert connection.reasons == ["closed"]
+
+
+async def test_a_reader_that_fails_oddly() -> None:
+    """What the driver's reader raises where answers are cut off closes the link as well."""
+    connection: Any = Lost(IndexError("tuple index out of range"))
+    link = Link(connection, ("host", 6379), 1.0)
+    await link.ping()
+    assert [heard async for heard in link.published()] == []
+    assert connection.reasons == ["closed"] * 2
+
+
+async def test_cancelled_while_it_connects() -> None:
+    """A cancellation in the middle of the login is one, and no error of the server's."""
+    errors: list[Exception] = []
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    place = ("127.0.0.1", listener.socket.getsockname()[1])
+
+    async def connect() -> None:
+        try:
+            async with open_link(Address((place,)), place, 60.0):
+                raise AssertionError("nobody has answered")
+        except Exception as exc:
+            errors.append(exc)
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(connect)
+        async with await listener.accept() as stream:
+            await stream.receive_some(1)
+            nursery.cancel_scope.cancel()
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        *((error, True) for error in (*ERRORS, IndexError("odd"))),
+        (FULL, True),
+        (KILLED, True),
+        (ResponseError("no"), False),
+    ],
+    ids=repr,
+)
+def test_what_passes(error: Exception, passes: bool) -> None:
+    """What a lost connection does to a call passes by itself; what the server refuses does not."""
+    assert isinstance(translate(error, "host:6379"), StoreUnavailableError) is passes

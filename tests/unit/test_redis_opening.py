@@ -1,0 +1,156 @@
+"""Opening a store on a Redis: whose the data is, which format it has, and how safe it is."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from redis_invariants import check_jobs
+from valkey_server import FORGETFUL, ValkeyServer, new_prefix, shared_server
+
+from jobtrio import StoreError, StoreUnavailableError, StoreVersionError
+from jobtrio.stores.redis import RedisJobStore
+from jobtrio.stores.redis._opening import losses
+from jobtrio.testing._workers import new_entry, open_worker
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of the test's own."""
+    return new_prefix()
+
+
+def _all_keys(prefix: str) -> list[str]:
+    keys = shared_server().ask("KEYS", f"{{{prefix}}}:*")
+    assert isinstance(keys, list)
+    return sorted(keys)
+
+
+async def _open(prefix: str, **options: bool) -> None:
+    async with open_worker(lambda: RedisJobStore(shared_server().url, prefix=prefix, **options)) as worker:
+        await worker.insert(new_entry())
+
+
+async def test_version(prefix: str) -> None:
+    """The format's version is under the prefix, and the keys of all else are beside it."""
+    await _open(prefix)
+    assert shared_server().ask("GET", f"{{{prefix}}}:version") == "1"
+    await _open(prefix)
+    assert len(check_jobs(shared_server(), prefix)) == 2
+
+
+async def test_newer_version(prefix: str) -> None:
+    """A format that this version does not know is refused, and nothing is written."""
+    shared_server().ask("SET", f"{{{prefix}}}:version", 2)
+    with pytest.raises(StoreVersionError, match="has format 2; this version of jobtrio knows 1"):
+        await _open(prefix)
+    assert _all_keys(prefix) == [f"{{{prefix}}}:version"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("SET", "version", "3.7"),
+        ("SET", "version", ""),
+        ("LPUSH", "version", "1"),
+        ("SADD", "all", "1"),
+        ("ZADD", "all", "1", "1"),
+        ("SET", "keys", "1"),
+        ("HSET", "sessions", "a", "b"),
+    ],
+)
+async def test_foreign_data(prefix: str, command: tuple[str, ...]) -> None:
+    """What is not the store's is refused at once, and nothing is written."""
+    name, key, *rest = command
+    shared_server().ask(name, f"{{{prefix}}}:{key}", *rest)
+    with trio.fail_after(5), pytest.raises(StoreError, match="is not jobtrio's") as caught:
+        await _open(prefix)
+    assert not isinstance(caught.value, StoreUnavailableError | StoreVersionError)
+    assert _all_keys(prefix) == [f"{{{prefix}}}:{key}"]
+
+
+async def test_not_to_be_made(prefix: str) -> None:
+    """A store that is not to be made is not, and opens where it is."""
+    with pytest.raises(StoreError, match="there are no jobs under"):
+        await _open(prefix, create=False)
+    assert _all_keys(prefix) == []
+    await _open(prefix)
+    await _open(prefix, create=False)
+    assert len(check_jobs(shared_server(), prefix)) == 2
+
+
+async def test_prefixes_are_apart(prefix: str) -> None:
+    """Stores with different prefixes on one server have nothing in common."""
+    other = new_prefix()
+    async with (
+        open_worker(lambda: RedisJobStore(shared_server().url, prefix=prefix)) as one,
+        open_worker(lambda: RedisJobStore(shared_server().url, prefix=other)) as two,
+    ):
+        await one.insert(new_entry(job_id="id", key="key", payload=1))
+        assert await two.claim() == []
+        await two.insert(new_entry(job_id="id", key="key", payload=2))
+        assert (await one.load("id")).payload == 1
+
+
+async def test_one_registry_at_a_time(prefix: str) -> None:
+    """A store that is open is not opened again, and one that is not open takes no calls."""
+    store = RedisJobStore(shared_server().url, prefix=prefix)
+    async with open_worker(lambda: store):
+        with pytest.raises(RuntimeError, match="is open"):
+            async with open_worker(lambda: store):
+                pass
+    with pytest.raises(RuntimeError, match="is not open"):
+        await store.load("id")
+
+
+async def test_too_old(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is too old is refused with its version."""
+    monkeypatch.setattr("jobtrio.stores.redis._opening.OLDEST", 99)
+    with pytest.raises(StoreError, match=r"version \d+\.\d+\.\d+ is too old: it takes Redis 7 or Valkey 8"):
+        await _open(prefix)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"aof_enabled": "0", "save": ""}, "a restart loses all jobs"),
+        ({"aof_enabled": "0", "save": "3600 1"}, "since the last snapshot"),
+        ({"aof_enabled": "0"}, "since the last snapshot"),
+        ({"aof_enabled": "1", "appendfsync": "no"}, "a power cut"),
+        ({"aof_enabled": "1", "maxmemory_policy": "allkeys-lru"}, "allkeys-lru"),
+    ],
+)
+def test_what_may_be_lost(settings: dict[str, str], part: str) -> None:
+    """Settings by which acknowledged jobs may be lost are named."""
+    (loss,) = losses(settings)
+    assert part in loss
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"aof_enabled": "1", "appendfsync": "everysec", "maxmemory_policy": "noeviction", "save": ""},
+        {"aof_enabled": "1", "appendfsync": "always", "maxmemory_policy": "volatile-lru"},
+    ],
+)
+def test_what_is_safe(settings: dict[str, str]) -> None:
+    """Settings that lose nothing, or that the server does not tell, are passed over."""
+    assert losses(settings) == []
+
+
+async def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """What may be lost is logged once, when the store is opened; a server that hides its settings is taken as it is."""
+    with ValkeyServer(*FORGETFUL, "--maxmemory-policy", "allkeys-lfu") as server, caplog.at_level(logging.WARNING):
+        async with open_worker(lambda: RedisJobStore(server.url)):
+            pass
+        assert [record.message.partition(": ")[2][:20] for record in caplog.records] == [
+            "nothing is kept on d",
+            "maxmemory-policy is ",
+        ]
+        caplog.clear()
+        server.ask("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-config", "-info")
+        async with open_worker(lambda: RedisJobStore(server.url.replace("//", "//ann:pw@"))):
+            pass
+        assert caplog.records == []
