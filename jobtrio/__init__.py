@@ -25,6 +25,7 @@ from jobtrio._errors import UnknownExecutorError as UnknownExecutorError
 from jobtrio._errors import UnknownJobError as UnknownJobError
 from jobtrio._events import EventSubscription as EventSubscription
 from jobtrio._job import Job as Job
+from jobtrio._job import StreamSpan as StreamSpan
 from jobtrio._messages import End as End
 from jobtrio._messages import Gap as Gap
 from jobtrio._messages import Message as Message
@@ -42,6 +43,7 @@ from jobtrio._records import JobError as JobError
 from jobtrio._records import JobRecord as JobRecord
 from jobtrio._records import Outcome as Outcome
 from jobtrio._records import Transition as Transition
+from jobtrio._records import WorkerReport as WorkerReport
 from jobtrio._registry import JobRegistry as JobRegistry
 from jobtrio._state import JobState as JobState
 from jobtrio._streams import TextStream as TextStream
@@ -91,6 +93,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "StoreVersionError",
+    "StreamSpan",
     "Subscription",
     "TextStream",
     "ThreadJobContext",
@@ -99,6 +102,7 @@ __all__ = [
     "Transition",
     "UnknownExecutorError",
     "UnknownJobError",
+    "WorkerReport",
     "abc",
     "open_registry",
 ]

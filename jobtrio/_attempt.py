@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._entry import JobEntry
+    from jobtrio._spool import Spool
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim
 
@@ -41,16 +42,22 @@ class Attempt:
         "_stop_by",
         "claim",
         "decided",
+        "has_room",
+        "is_caught_up",
         "is_last",
         "over",
+        "spool",
     )
 
     def __init__(self, claim: Claim) -> None:
         plan = claim.entry.plan
         self.claim = claim
         self.is_last = claim.entry.is_last_attempt
+        self.is_caught_up = claim.attempt == 1  # with what earlier attempts sent elsewhere (durable stores)
         self.over = False  # the nursery has exited
         self.decided = False  # and the job ends with it
+        self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
+        self.has_room = True  # and counts among those that take up room
         self._limit = plan.time_limit or inf
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
@@ -91,6 +98,8 @@ class Attempt:
 
     def may_be_cancelled(self) -> bool:
         """Whether a request to cancel can still decide how the job ends."""
+        if self._cause == LOST:
+            return True  # it decides nothing any more
         return not (self.decided or (self.is_last and self.is_timed_out))
 
     def is_stopped(self) -> bool:
@@ -135,6 +144,7 @@ class Attempt:
                 if self._limit != inf:
                     scope.deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
+                context.attempt = self.claim.attempt  # the entry may know of a later one by now
                 try:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:

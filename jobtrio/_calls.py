@@ -7,6 +7,7 @@ must not know how jobs come to run.
 from __future__ import annotations
 
 import secrets
+import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from jobtrio._entry import JobEntry, Plan
-    from jobtrio._records import JobRecord, Transition
+    from jobtrio._records import JobRecord, Transition, WorkerReport
     from jobtrio._runner import Runner
+    from jobtrio._state import JobState
     from jobtrio.abc import JobQuery, JobStore
 
 T = TypeVar("T")
+
+SKEW = 60.0
+"""Seconds that the clocks of two machines may differ by."""
 
 YIELD_EVERY = 32
 """Calls of a registry between two full checkpoints, where the store does not wait."""
@@ -45,7 +50,8 @@ class RegistryCalls:
         self.store: JobStore = store
         self._known = KnownEntries()
         self._waits = store.durable  # whether a call to the store may take its time
-        self._closed = False
+        self._closed = False  # nothing more is accepted
+        self._served: trio.Event = trio.Event()  # all is over, and the store is about to be closed
         self._calls = 0
 
     async def _give_way(self) -> None:
@@ -88,6 +94,16 @@ class RegistryCalls:
         await self._give_way()
         return await self._ask(partial(self.store.find, query))
 
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return how many jobs are in each state, by queue."""
+        await self._give_way()
+        return await self._ask(self.store.counts)
+
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there."""
+        await self._give_way()
+        return await self._ask(self.store.workers)
+
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's history, or raise `UnknownJobError`."""
         check_id("job_id", job_id)
@@ -100,29 +116,43 @@ class RegistryCalls:
     @trio.lowlevel.enable_ki_protection
     async def start_held(self, entry: JobEntry, plan: Plan) -> None:
         """Let a held job run, unless somebody else did."""
-        if await self._ask(partial(self.store.start_held, entry.id, plan)) and entry.plan is not plan:
+        if await self._ask(partial(self.store.start_held, entry.id, plan)):
             entry.plan = plan
+        elif self._waits and (kept := await self._ask(partial(self.store.load, entry.id))) is not None:
+            self._known.entry_of(kept)  # somebody else did; or this call, whose first reply was lost
 
     @trio.lowlevel.enable_ki_protection
-    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
-        """Ask to cancel a job; see `JobRegistry.cancel`."""
+    async def cancel(
+        self, job_id: str, reason: str | None = None, *, grace: float = 0.0, entry: JobEntry | None = None
+    ) -> bool:
+        """Ask to cancel a job; see `JobRegistry.cancel`.
+
+        Where its entry is given and says that it has ended, none is asked to: another job may have its id by now.
+        """
         check_id("job_id", job_id)
-        check_text("reason", reason)
+        reason = check_text("reason", reason)
         check_seconds("grace", grace)
         await self._give_way()
+        if entry is not None and entry.outcome is not None:
+            if await self._ask(partial(self.store.load, job_id)) is None:
+                raise UnknownJobError(job_id)
+            return False
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
             return False
         if self._waits:
-            reply = await self._ask(partial(self.store.request_cancel, job_id, reason, grace))
+            asked_at = time.time()
+            reply, is_repeated = await self._ask_noting(partial(self.store.request_cancel, job_id, reason, grace))
+            if reply is not None and is_repeated and _has_ended_so(reply.entry, reason, asked_at):
+                reply.accepted = True
         else:
             reply = await self.store.request_cancel(job_id, reason, grace)
         if reply is None:
             raise UnknownJobError(job_id)
         if reply.accepted:
-            entry = self._known.entry_of(reply.entry) if self._waits else reply.entry
+            asked = self._known.entry_of(reply.entry) if self._waits else reply.entry
             running = self._runner.running.get(job_id)  # another attempt may have begun meanwhile
-            if running is not None and entry.outcome is None:
+            if running is not None and asked.outcome is None:
                 running.stop(CANCELLED, grace)
         return reply.accepted
 
@@ -130,9 +160,35 @@ class RegistryCalls:
         """Forget an ended job."""
         check_id("job_id", job_id)
         await self._give_way()
-        if not await self._ask(partial(self.store.delete, job_id)):
+        deleted, is_repeated = await self._ask_noting(partial(self.store.delete, job_id))
+        if not (deleted or is_repeated):
             raise UnknownJobError(job_id)
 
     @trio.lowlevel.enable_ki_protection
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await (try_for(self.store.outage_limit, call) if self._waits else call())
+        if not self._waits:
+            return await call()  # what it keeps can be read as long as anybody has the registry
+        return await try_for(self.store.outage_limit, partial(self._try, call), in_time=self.store.in_time)
+
+    def _try(self, call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        if self._served.is_set():
+            raise trio.ClosedResourceError("the registry is closed")
+        return call()
+
+    async def _ask_noting(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """Ask as `_ask` does; also tell whether an earlier try, whose reply was lost, may have been carried out."""
+        tries = 0
+
+        async def ask() -> T:
+            nonlocal tries
+            tries += 1
+            return await call()
+
+        answer = await self._ask(ask)
+        return answer, tries > 1
+
+
+def _has_ended_so(entry: JobEntry, reason: str | None, asked_at: float) -> bool:
+    """Whether a job that has ended did so by such a request to cancel as was made about then."""
+    cancel = entry.cancel
+    return cancel is not None and cancel.reason == reason and cancel.at >= asked_at - SKEW

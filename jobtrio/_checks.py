@@ -7,6 +7,7 @@ parameter's name, the value, and what is allowed. It must not know what the valu
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -62,20 +63,25 @@ def check_number(name: str, value: Any, *, low: float, high: float = math.inf) -
     return number
 
 
+def plain_number(value: float) -> float:
+    """Return a number without what a subclass, such as numpy's floats, adds to it: JSON holds no other."""
+    return int(value) if isinstance(value, int) else float(value)
+
+
 def check_count(name: str, value: Any, *, low: int = 1) -> int:
-    """Return ``value``, a whole number of at least ``low``."""
+    """Return ``value``, a whole number of at least ``low``; of one that is larger than stores can hold, the largest."""
     allowed = f"a whole number, {low} or more"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
     if value < low:
         raise ValueError(f"{name} must be {allowed}; got {show(value)}")
-    return value
+    return min(value, sys.maxsize)
 
 
 def check_name(name: str, value: Any) -> str:
     """Return ``value``, text of 1 to 200 printable characters."""
     if isinstance(value, str) and 1 <= len(value) <= NAME_LIMIT and value.isprintable():
-        return value
+        return str.__str__(value)
     wrong = ValueError if isinstance(value, str) else TypeError
     raise wrong(f"{name} must be text of 1 to {NAME_LIMIT} printable characters; got {show(value)}")
 
@@ -106,7 +112,7 @@ def check_text(name: str, value: Any) -> str | None:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} must be {allowed}, and no half of a surrogate pair; got {show(value)}") from None
-    return value
+    return str.__str__(value)
 
 
 def check_tags(name: str, value: Any) -> dict[str, str] | None:

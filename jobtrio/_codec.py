@@ -7,6 +7,8 @@ who asks.
 from __future__ import annotations
 
 import math
+import re
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -17,6 +19,14 @@ from jobtrio._errors import PayloadError
 SIZE_LIMIT = 8 * 1024 * 1024
 """Bytes of one encoded value."""
 
+DEPTH_LIMIT = 200
+"""Lists and mappings within each other. Whoever reads a value has to get as deep, wherever that is in his program."""
+
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
@@ -25,7 +35,7 @@ def encode_value(name: str, value: Any) -> bytes:
     """Return ``value`` as JSON.
 
     Raises:
-        PayloadError: It is not what JSON can hold, or larger than 8 MiB; the error says which part of it.
+        PayloadError: It is not what JSON can hold, larger than 8 MiB, or nested too deeply; the error says which part.
     """
     try:
         data = _encoder.encode(value)
@@ -35,14 +45,30 @@ def encode_value(name: str, value: Any) -> bytes:
         raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
     if len(data) > SIZE_LIMIT:
         raise PayloadError(f"{name} must be at most {SIZE_LIMIT} bytes of JSON; got {len(data)}")
+    if data.count(b"[") + data.count(b"{") > DEPTH_LIMIT and _depth(data) > DEPTH_LIMIT:
+        raise PayloadError(f"{name} must be nested at most {DEPTH_LIMIT} levels deep; got {show(value)}")
+    if type(value) not in _SCALARS:
+        try:
+            _decoder.decode(data)  # parts of it may have passed for JSON that was encoded before
+        except msgspec.DecodeError as exc:
+            raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
     if b"null" in data:
-        _refuse_not_finite(name, msgspec.to_builtins(value))
+        try:
+            _refuse_not_finite(name, msgspec.to_builtins(value))
+        except RecursionError:
+            raise PayloadError(f"{name} must be what JSON can hold; it is nested too deeply") from None
     return data
 
 
 def decode_value(data: bytes | str) -> Any:
     """Return the value that `encode_value` encoded."""
     return _decoder.decode(data)
+
+
+def _depth(data: bytes) -> int:
+    """Return how many levels of lists and mappings some JSON has."""
+    steps = _STRINGS.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0)
 
 
 def _refuse_not_finite(name: str, value: Any) -> None:

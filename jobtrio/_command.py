@@ -20,6 +20,7 @@ from jobtrio._checks import check_seconds, show
 from jobtrio._errors import CommandFailedError
 from jobtrio._process_group import ProcessGroup
 from jobtrio._relay import Relay
+from jobtrio._watchdog import watchdog
 
 if TYPE_CHECKING:
     from jobtrio._context import JobContext
@@ -53,7 +54,8 @@ async def run_command(job: JobContext) -> int:
     When the job's time is up or it is cancelled, or a tenth of a second after the program has ended, all that
     lives of the program's session gets SIGTERM, after ``grace`` SIGKILL, and this function returns when none
     is left (or, with a warning in the log, 5 seconds after SIGKILL). What began a session of its own
-    (``setsid``, a daemon) is out of reach: it runs on, and its output is read no more.
+    (``setsid``, a daemon) is out of reach: it runs on, and its output is read no more. Where this process is killed,
+    another one, started with its first program, ends the session in the same way.
 
     Raises:
         CommandFailedError: The program exited with another code than 0, or by a signal.
@@ -67,7 +69,7 @@ async def run_command(job: JobContext) -> int:
     """
     command = Command.from_payload(job.payload)
     await trio.lowlevel.checkpoint()
-    with command.start() as group:
+    with command.start() as group, watchdog.guarding(group.id, command.grace):
         relay = Relay(job.send, stdout=group.stdout, stderr=group.stderr)
         await _attend(group, relay, command.grace)
         if relay.failure is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jobtrio._checks import check_number, check_seconds, check_text
+from jobtrio._checks import check_number, check_seconds, check_text, plain_number
 from jobtrio._errors import JobEndedError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class JobContext:
     """One attempt of a job, as its executor sees it.
 
     Made by the registry for each attempt; once the attempt is over, everything that sends raises
-    `JobEndedError`.
+    `JobEndedError`. It belongs to Trio's thread: in another one call its methods by ``trio.from_thread``.
 
     Attributes:
         nursery: The attempt's own nursery, for child tasks. The attempt ends when they have.
@@ -167,13 +167,17 @@ class JobContext:
         check_number("done", done, low=0)
         if total is not None:
             check_number("total", total, low=0)
-        check_text("note", note)
-        return self._open_log().progress(self.attempt, done, total, note)
+        note = check_text("note", note)
+        total = None if total is None else plain_number(total)
+        return self._open_log().progress(self.attempt, plain_number(done), total, note)
 
     def extend(self, seconds: float) -> float:
         """Move the attempt's deadline ``seconds`` further away and return it, by Trio's clock.
 
         What was decided stays: an attempt whose time is up, or that was cancelled, gains nothing.
+
+        Raises:
+            JobEndedError: The attempt is over.
         """
         check_seconds("seconds", seconds, zero=False)
         scope = self.nursery.cancel_scope

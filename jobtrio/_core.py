@@ -6,26 +6,26 @@ It owns the order in which the parts start and stop, and the publishing of chang
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from jobtrio._calls import RegistryCalls
 from jobtrio._dispatcher import Dispatcher
-from jobtrio._errors import StoreUnavailableError
+from jobtrio._errors import StoreUnavailableError, UnknownJobError
 from jobtrio._events import Events
 from jobtrio._known import refresh
 from jobtrio._leases import Leases
-from jobtrio._outage import try_for
 from jobtrio._ringer import Ringer
 from jobtrio._runner import HARD_EXIT, Runner
 from jobtrio._settlement import SHUTDOWN
 from jobtrio._submission import Submissions
-from jobtrio._tail import Tails
+from jobtrio._tail import GONE, Tails
 from jobtrio._token_log import TokenLog
-from jobtrio.abc import Claim, JobStore, StoreSettings
+from jobtrio.abc import Backlog, Claim, JobStore, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
@@ -38,14 +38,18 @@ if TYPE_CHECKING:
     from jobtrio.executors import Executors
 
 
+CLOSED: Final = "the registry was closed before the job ended"
+"""What readers of a job that goes on elsewhere are told."""
+
+
 @attrs.frozen
 class RegistryStats:
     """Counts of a registry's jobs at one moment.
 
     Attributes:
         worker: This process's name.
-        states: How many kept jobs are in each state, as far as this process knows.
-        running: How many jobs run in this process.
+        states: How many kept jobs are in each state; empty with a durable store, where `JobRegistry.counts` tells it.
+        running: How many jobs run in this process; those that are over and whose ends are being written no longer do.
         max_running: How many may.
         running_by_queue: How many run in this process, by queue.
     """
@@ -71,10 +75,10 @@ class RegistryCore(RegistryCalls):
         retention: Retention,
         lease: float,
         worker: str,
+        max_running_total: Mapping[str, int],
     ) -> None:
         super().__init__(MemoryJobStore() if store is None else store)
         durable = self.store.durable
-        self.settings: StoreSettings = StoreSettings(worker, retention, max_queued, self, self._new_log)
         self._ringer = Ringer()
         self.submissions: Submissions = Submissions(
             executors,
@@ -83,14 +87,16 @@ class RegistryCore(RegistryCalls):
             durable=durable,
             worker=worker,
         )
+        self.settings: StoreSettings = StoreSettings(
+            worker, retention, max_queued, self, self._new_log, max_running_total, self.submissions.entry
+        )
         self.events: Events = Events()
         self._max_running = max_running
         self._queues = queues
         self._changes = trio.lowlevel.ParkingLot()
         self._stop = trio.Event()
         self.serving: trio.Event = trio.Event()
-        self._served = trio.Event()
-        self._tails = Tails(self.store, self._feeds, refresh)
+        self._tails = Tails(self.store, self._feeds, refresh, claims=queues != {})
         self._runner = Runner(
             self.store,
             resolve=self.submissions.function_of,
@@ -99,7 +105,7 @@ class RegistryCore(RegistryCalls):
             catch_up=self._tails.catch_up,
             let_go=self._let_go,
         )
-        self._leases = Leases(self.store, self._runner, lease)
+        self._leases = Leases(self.store, self._runner, lease, shows=queues != {})
         self._dispatcher = Dispatcher(
             self.store,
             self._runner,
@@ -127,6 +133,9 @@ class RegistryCore(RegistryCalls):
                     services.start_soon(self._ringer.run)
                     if self.store.durable:
                         services.start_soon(self._leases.run)
+                        services.start_soon(self._tails.run)
+                    else:
+                        await self.store.renew((), inf)  # this worker is there
                     async with trio.open_nursery() as jobs:
                         self._dispatcher.jobs = jobs
                         jobs.start_soon(self._dispatch)
@@ -145,7 +154,7 @@ class RegistryCore(RegistryCalls):
             self.events.close()
             for entry in self._known:
                 if entry.log is not None:
-                    entry.log.cut_off("the registry was closed before the job ended")
+                    entry.log.cut_off(CLOSED)
             self._served.set()
             self._look_again()  # attempts that an exit has torn down are gone without a word
 
@@ -155,6 +164,7 @@ class RegistryCore(RegistryCalls):
             nursery.start_soon(self._dispatcher.run)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
+        self._dispatcher.dismiss()
 
     async def wait_done(self) -> None:
         """Wait for what this process runs and, where nothing outlives it, for all that will run."""
@@ -179,12 +189,21 @@ class RegistryCore(RegistryCalls):
             if not self._runner.running:
                 if not others or self._closed:  # once it is shut down, nothing that waits is started here
                     return
-                backlog = await try_for(self.store.outage_limit, lambda: self.store.backlog(self._queues))
+                try:
+                    backlog = await self._ask(self._backlog)
+                except trio.ClosedResourceError:
+                    return  # meanwhile all of it was closed
                 waiting = backlog.queued + backlog.retrying + (backlog.scheduled if scheduled else 0)
-                if not waiting and not self._runner.running:
+                # A claim under way may hold what the backlog counts no more.
+                is_settled = self._dispatcher.has_looked and not self._dispatcher.is_claiming
+                if is_settled and not waiting and not self._runner.running:
                     return
             with trio.move_on_after(self.store.poll_interval):
                 await self._changes.park()
+
+    async def _backlog(self) -> Backlog:
+        """Return what waits of the jobs that this process would claim."""
+        return await self.store.backlog(self._queues, self.submissions.executors if self._waits else None)
 
     @trio.lowlevel.enable_ki_protection
     async def shutdown(self, grace: float) -> None:
@@ -269,6 +288,19 @@ class RegistryCore(RegistryCalls):
         if self._waits and log.end is None:
             log.may_lag = not self._feeds(entry.id, log)
             self._tails.follow(entry)
+            if self._served.is_set():
+                log.cut_off(CLOSED)
+        return log
+
+    async def catch_up(self, entry: JobEntry) -> TokenLog:
+        """Return a job's log in this process with all that is stored by now, or raise `UnknownJobError`."""
+        log = self.open_log(entry)
+        if log.may_lag:
+            await self._ask(partial(self._tails.look_now, entry))
+            if log.cut == GONE:
+                raise UnknownJobError(entry.id)
+        else:
+            await trio.lowlevel.checkpoint()
         return log
 
     def _log_of(self, entry: JobEntry) -> TokenLog:
@@ -280,14 +312,14 @@ class RegistryCore(RegistryCalls):
         return log
 
     def _feeds(self, job_id: str, log: TokenLog) -> bool:
-        """Whether an attempt in this process writes to this log of this job."""
+        """Whether an attempt in this process writes to this log of this job, with all in it that came before."""
         attempt = self._runner.running.get(job_id)
-        return attempt is not None and attempt.claim.entry.log is log
+        return attempt is not None and attempt.is_caught_up and attempt.claim.entry.log is log
 
     def _is_written_here(self, entry: JobEntry) -> bool:
-        """Whether the end of a job is being written by an attempt in this process."""
+        """Whether the end of a job is being written by an attempt in this process, which knows all that came before."""
         attempt = self._runner.running.get(entry.id)
-        return attempt is not None and attempt.over
+        return attempt is not None and attempt.over and attempt.is_caught_up
 
     def _let_go(self, entry: JobEntry) -> None:
         """Part with the local stream of a job that was lost: others go on with other messages of the same numbers."""
@@ -319,7 +351,7 @@ class RegistryCore(RegistryCalls):
         return RegistryStats(
             worker=self.settings.worker,
             states=self.store.tally(),
-            running=len(self._runner.running),
+            running=self._runner.occupied,
             max_running=self._max_running,
             running_by_queue=dict(self._runner.by_queue),
         )

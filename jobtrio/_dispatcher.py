@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import secrets
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from jobtrio._errors import StoreUnavailableError
 from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from jobtrio._attempt import Attempt
     from jobtrio._runner import Runner
@@ -27,12 +28,25 @@ if TYPE_CHECKING:
 RETRY_AFTER = 1.0
 """Seconds until the next try when the store was away."""
 
+LATE = 0.75
+"""The share of a lease behind which a claim that is answered only then is renewed before its job starts."""
+
+RENEW_AFTER = 0.25
+"""The share of a lease after which a claim is renewed that waits to be started, and in which that is to be answered."""
+
+UNWRITTEN = 2
+"""Attempts that run or whose ends are not written yet, at most, as a multiple of those that may run."""
+
+SPARE = 256
+"""Tasks kept at most for the next attempts: to wake one costs less than to start one."""
+
 
 class Dispatcher:
     """Starts jobs while there is room for them.
 
     Attributes:
         closing: Set to claim nothing more.
+        has_looked: Whether all that was due and ready at the start has been seen to.
         jobs: The nursery that attempts run in; None while there is none.
     """
 
@@ -50,10 +64,13 @@ class Dispatcher:
         on_gone: Callable[[], None],
     ) -> None:
         self.closing = False
+        self.has_looked: bool = False
         self.jobs: trio.Nursery | None = None
         self._store = store
         self._runner = runner
         self._max_running = max_running
+        self._most_kept = UNWRITTEN * max_running
+        self._most_claimed = (max_running + 1) // 2 if store.is_elsewhere else max_running
         self._queues = queues
         self._executors = executors
         self._lease = lease
@@ -63,10 +80,15 @@ class Dispatcher:
         self._on_gone = on_gone
         self._context = contextvars.copy_context()  # each attempt starts in a copy of it
         self._starting = 0  # tasks that have not come to claim a job yet
+        self._spare: list[trio.lowlevel.Task] = []  # tasks that wait for another attempt
+        self._given: dict[trio.lowlevel.Task, Attempt] = {}  # what those were woken for that have not come to run yet
+        self._behind = 0  # claims that wait for an earlier run of their job to go
         self._rung = False
         self._waiting: trio.lowlevel.Task | None = None
         self._prefix = secrets.token_hex(8)
         self._claims = 0
+        if not store.claims_at_once:
+            runner.on_room = self.ring
 
     # -- waking
 
@@ -104,6 +126,10 @@ class Dispatcher:
                 due = await self._turn()
             except StoreUnavailableError:
                 due = RETRY_AFTER
+            else:
+                if not self.has_looked:
+                    self.has_looked = True
+                    self._on_gone()
             if not self._rung:
                 await self._wait(min(due, self._store.poll_interval))
 
@@ -114,35 +140,67 @@ class Dispatcher:
             self.work_ready()
             return due
         free, room = self._free(), self._room()
-        if self.is_claiming or (free > 0 and (room is None or room)):
-            await self._claim(free, room)
+        if self._unanswered is not None or (free > 0 and (room is None or room)):
+            await self._claim(min(free, self._most_claimed), room)
         return due
 
     @property
     def is_claiming(self) -> bool:
-        """Whether a call to claim jobs has not been answered yet, so that some may be held without being known here."""
-        return self._unanswered is not None
+        """Whether jobs may be held that are not known to run here.
 
-    async def _claim(self, free: int, room: dict[str, int] | None) -> None:
+        A call to claim some has not been answered yet, or one waits for an earlier run to go.
+        """
+        return self._unanswered is not None or self._behind > 0
+
+    async def _claim(self, limit: int, room: dict[str, int] | None) -> None:
         """Claim and start; a call whose answer was lost is repeated as it was, so that what it claimed is found."""
         if self._unanswered is None:
-            self._unanswered = (self._claim_id(), trio.current_time(), free, room)
+            self._unanswered = (self._claim_id(), trio.current_time(), limit, room)
         claim_id, asked, limit, room = self._unanswered
         claims = await self._store.claim(claim_id, limit=limit, lease=self._lease, room=room, executors=self._executors)
+        if claims and trio.current_time() > asked + LATE * self._lease:
+            # These leases may be nearly over, or have just begun where only the last of several tries was carried out.
+            asked = trio.current_time()
+            claims = await self._renewed(claims)
         self._unanswered = None
-        if self.closing:
-            self._on_gone()  # whoever closes waits for this answer
+        if self.closing or not claims:
+            self._on_gone()  # whoever closes or drains waits for this answer
         for claim in claims:
             before = self._runner.running.get(claim.entry.id)
             if before is None:
-                self._spawn(self._work, self._prepare(claim, asked))
+                self._start(self._prepare(claim, asked))
             else:
                 before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
-                self._spawn(self._start_after, before, claim, asked)
+                self._behind += 1
+                self._spawn(self._start_after, claim, asked)
+        if len(claims) == limit and self._free() > 0:
+            self._rung = True  # there may be more
+
+    async def _renewed(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Renew new claims before they are started; return those that hold their jobs."""
+        held = []
+        for claim, report in zip(claims, await self._store.renew(claims, self._lease), strict=True):
+            if report.held:
+                claim.entry.cancel = claim.entry.cancel or report.entry.cancel
+                held.append(claim)
+        return held
 
     @trio.lowlevel.enable_ki_protection
-    async def _start_after(self, before: Attempt, claim: Claim, asked: float) -> None:
-        await self._wait_gone(before)
+    async def _start_after(self, claim: Claim, asked: float) -> None:
+        """Start a claimed job once an earlier run of it has gone; the claim is kept until then, however long."""
+        try:
+            # One behind the other: a run that takes long to go may have lost its job more than once.
+            while (before := self._runner.running.get(claim.entry.id)) is not None:
+                with trio.move_on_after(RENEW_AFTER * self._lease):
+                    await self._wait_gone(before)
+                now = trio.current_time()
+                with suppress(StoreUnavailableError), trio.move_on_after(RENEW_AFTER * self._lease):
+                    if not await self._renewed((claim,)):
+                        return
+                    asked = now
+        finally:
+            self._behind -= 1
+            self._on_gone()  # whoever closes or drains waits for this as well
         if self.jobs is not None:
             await self._work(self._prepare(claim, asked))
 
@@ -151,7 +209,8 @@ class Dispatcher:
     def _free(self) -> int:
         if self.closing or self.jobs is None:
             return 0
-        return self._max_running - len(self._runner.running) - self._starting
+        room = min(self._max_running - self._runner.occupied, self._most_kept - len(self._runner.running))
+        return room - self._starting
 
     def _room(self) -> dict[str, int] | None:
         if self._queues is None:
@@ -182,13 +241,22 @@ class Dispatcher:
             attempt.stop(SHUTDOWN, 0.0)
         return attempt
 
+    def _start(self, attempt: Attempt) -> None:
+        """Have a task run an attempt: one that is there, or a new one."""
+        if self._spare:
+            task = self._spare.pop()
+            self._given[task] = attempt
+            trio.lowlevel.reschedule(task)
+        else:
+            self._spawn(self._work, attempt)
+
     def _spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         assert self.jobs is not None  # _free said so
         self._context.run(self.jobs.start_soon, function, *args)
 
     @trio.lowlevel.enable_ki_protection
     async def _work(self, attempt: Attempt | None) -> None:
-        """Run one attempt after another, while there are any at once: a task that ends starts the next.
+        """Run one attempt after another: a task that ends starts the next, or waits to be given one.
 
         Without an attempt to begin with, it claims one. A task serves on only if its attempt has left the context
         variables as they were.
@@ -204,12 +272,35 @@ class Dispatcher:
                 raise
             self._on_gone()
             if not self._store.claims_at_once:
-                self.ring()
-                return
-            if not self._is_context_untouched():
+                if len(self._runner.running) + 1 >= self._most_kept:
+                    self.ring()  # there was room to run, but too much to write
+                if not self._is_context_untouched():
+                    return
+                attempt = await self._next()
+            elif self._is_context_untouched():
+                attempt = self._claim_one()
+            else:
                 self.work_ready()
                 return
-            attempt = self._claim_one()
+
+    async def _next(self) -> Attempt | None:
+        """Wait to be given another attempt; None where none will come."""
+        if self.closing or len(self._spare) >= SPARE:
+            return None
+        task = trio.lowlevel.current_task()
+        self._spare.append(task)
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            self._spare.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        return self._given.pop(task, None)
+
+    def dismiss(self) -> None:
+        """Let the tasks go that wait for another attempt. None does any more once `closing` is set."""
+        while self._spare:
+            trio.lowlevel.reschedule(self._spare.pop())
 
     def _is_context_untouched(self) -> bool:
         """Whether the current task's context variables hold the very objects that they began with."""

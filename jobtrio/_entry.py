@@ -102,6 +102,7 @@ class JobEntry:
     saved_state: Any = None
     steps: list[Any] | None = None  # the history behind its first line, which the entry tells: a `Step` each, flat
     log: TokenLog | None = None  # this process's copy of the stream, once somebody sends or reads
+    unreadable: str | None = None  # what nobody can read of it in its store, so that it can't be run
 
     @property
     def is_last_attempt(self) -> bool:
@@ -204,11 +205,15 @@ def finish(entry: JobEntry, outcome: Outcome, *, worker: str, now: float, error:
         reason = outcome.reason
     if error is not None:
         entry.error = error
-    if entry.started_at is not None and now < entry.started_at:
-        now = entry.started_at  # wall time may step back; a duration must not
+    now = end_of(entry, now)
     entry.outcome = outcome
     entry.finished_at = now
     _move(entry, state, worker, now, reason)
+
+
+def end_of(entry: JobEntry, now: float) -> float:
+    """Return when a job ends that ends now: wall time may step back, a duration must not."""
+    return now if entry.started_at is None else max(now, entry.started_at)
 
 
 def final_state(outcome: Outcome) -> JobState:

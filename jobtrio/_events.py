@@ -25,7 +25,7 @@ EVENTS_KEPT = 10_000
 
 
 class EventSubscription(trio.abc.ReceiveChannel[Transition]):
-    """Receives every `Transition` from the moment it was made; ends when the registry is closed.
+    """Receives every `Transition` of its registry from the moment it was made; ends when that is closed.
 
     Falling more than 10,000 behind raises `LaggedError`; reading goes on behind the gap.
     """

@@ -17,11 +17,14 @@ _drawn: list[str] = []
 
 
 def new_id() -> str:
-    """Return an id that nobody has had."""
-    if not _drawn:
+    """Return an id that nobody has had. Threads may call it."""
+    try:
+        return _drawn.pop()
+    except IndexError:
         digits = os.urandom(DRAWN * _SIZE).hex()
-        _drawn.extend(digits[n : n + 2 * _SIZE] for n in range(0, len(digits), 2 * _SIZE))
-    return _drawn.pop()
+        own, *others = (digits[n : n + 2 * _SIZE] for n in range(0, len(digits), 2 * _SIZE))
+        _drawn.extend(others)
+        return own
 
 
 os.register_at_fork(after_in_child=_drawn.clear)  # a child must not give out what its parent will

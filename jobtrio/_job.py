@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 import trio
 
 from jobtrio._checks import check_count
@@ -32,15 +33,36 @@ class JobOwner(Protocol):
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return the job's log."""
 
-    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
-        """Ask to cancel a job."""
+    async def catch_up(self, entry: JobEntry) -> TokenLog:
+        """Return the job's log with all that is stored by now."""
+
+    async def cancel(
+        self, job_id: str, reason: str | None = None, *, grace: float = 0.0, entry: JobEntry | None = None
+    ) -> bool:
+        """Ask to cancel a job; where its entry is given and says that it has ended, none is asked to."""
+
+
+@attrs.frozen
+class StreamSpan:
+    """From where to where a job's stream can be read.
+
+    Attributes:
+        first: The number of the oldest message that is kept.
+        last: The number of the last message so far; 0 before the first.
+        is_complete: Whether that is the `End`.
+    """
+
+    first: int
+    last: int
+    is_complete: bool
 
 
 class Job:
     """One job, as its submitter and its watchers see it.
 
     Handles are cheap, and equal when they stand for the same job of the same registry. They stay readable when the
-    registry no longer keeps the job.
+    registry no longer keeps the job. Of a job that runs in another process, ``state``, ``record`` and ``outcome`` tell
+    what this one has heard: `wait`, reading the stream, and `JobRegistry.get` bring them up to date (durable stores).
     """
 
     __slots__ = ("__weakref__", "_entry", "_owner")
@@ -69,19 +91,36 @@ class Job:
         """How the job ended; None until it has."""
         return self._entry.outcome
 
-    def subscribe(self, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> Subscription:
+    def subscribe(
+        self, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False, stored: bool = False
+    ) -> Subscription:
         """Return a channel that receives the job's messages behind number ``after``, up to its `End`.
 
         Args:
             after: The number of the last message that is not wanted; 0 for all that are kept.
             on_gap: What to do about messages no longer kept: ``"raise"`` a `LaggedError`, or ``"yield"`` a `Gap`.
             lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read.
+            stored: Whether to receive a message only once it is stored (durable stores), so that its number means the
+                same in every process and after a crash.
 
         Raises:
             ValueError: ``after`` is beyond the last message so far, or an option makes no sense. Where another process
                 runs the job, a number that is too high shows only at its end, when receiving raises this.
         """
-        return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless)
+        return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless, stored=stored)
+
+    async def span(self) -> StreamSpan:
+        """Return from where to where the job's stream can be read, as far as it is stored by now.
+
+        Raises:
+            UnknownJobError: The job was removed before this process saw its end (durable stores).
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry was closed before this process saw the job's end (durable stores).
+
+        Cancellation: nothing has changed.
+        """
+        log = await self._owner.catch_up(self._entry)
+        return StreamSpan(log.first, log.reach(stored=True), log.end is not None)
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
@@ -94,15 +133,20 @@ class Job:
 
         Messages no longer kept come as a `Gap`; behind the `End` the channel is closed.
 
+        Raises:
+            TypeError, ValueError: A parameter makes no sense, or ``after`` is beyond the last message so far.
+            trio.BrokenResourceError: Out of the block: as `Subscription.receive` (durable stores).
+
         Cancellation: the channel is closed; the job goes on.
         """
         check_count("size", size, low=0)
         subscription = self.subscribe(after, on_gap="yield")
         sender, receiver = trio.open_memory_channel[Message](size)
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(_pump, subscription, sender)
-            with receiver:
-                yield receiver
+        with sender:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(_pump, subscription, sender)
+                with receiver:
+                    yield receiver
 
     def tokens(self, after: int = 0) -> TokenStream:
         """Return an async iterator over the bare values that the job sends, behind message number ``after``.
@@ -113,6 +157,7 @@ class Job:
             JobFailedError: While iterating: the job failed.
             JobCancelledError: While iterating: the job was cancelled.
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
+            trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).
             ValueError: ``after`` is beyond the last message so far.
 
         Cancellation: the job goes on, and no value is lost.
@@ -123,7 +168,8 @@ class Job:
         """Wait until the job has ended and return its outcome.
 
         Raises:
-            trio.BrokenResourceError: The registry was closed before the job ended (durable stores).
+            trio.BrokenResourceError: The registry was closed before the job ended, or the job was removed before this
+                process saw its end (durable stores).
 
         Cancellation: the job goes on.
         """
@@ -144,6 +190,7 @@ class Job:
         Raises:
             JobFailedError: The job failed.
             JobCancelledError: The job was cancelled.
+            trio.BrokenResourceError: As `wait` (durable stores).
 
         Cancellation: the job goes on.
         """
@@ -154,7 +201,7 @@ class Job:
 
         Cancellation: the request may have been made.
         """
-        return await self._owner.cancel(self._entry.id, reason, grace=grace)
+        return await self._owner.cancel(self._entry.id, reason, grace=grace, entry=self._entry)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other._entry is self._entry and other._owner is self._owner
@@ -168,10 +215,11 @@ class Job:
 
 @trio.lowlevel.enable_ki_protection
 async def _pump(subscription: Subscription, sender: trio.MemorySendChannel[Message]) -> None:
-    """Pass on messages until the end, or until the reader has left."""
-    with subscription, sender:
+    """Pass on messages until the end, or until the reader has left; the channel is closed behind an `End` alone."""
+    with subscription:
         async for message in subscription:
             try:
                 await sender.send(message)
             except trio.BrokenResourceError:
                 return  # the reader closed its end
+    sender.close()

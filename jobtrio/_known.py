@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 import attrs
 
 from jobtrio._entry import JobEntry
+from jobtrio._state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class KnownEntries:
-    """One entry for each job that somebody in this process holds; it is forgotten with the last holder."""
+    """One entry for each job that somebody in this process holds; it is forgotten with the last holder.
+
+    An id may be given anew once its job is removed. Who holds that job keeps its entry; the new one stands for the id.
+    """
 
     def __init__(self) -> None:
         self._entries: weakref.WeakValueDictionary[str, JobEntry] = weakref.WeakValueDictionary()
@@ -26,9 +30,14 @@ class KnownEntries:
     def entry_of(self, entry: JobEntry) -> JobEntry:
         """Return the entry that stands for a job, brought to what ``entry`` says."""
         known = self._entries.setdefault(entry.id, entry)
-        if known is not entry:
+        if known is entry:
+            return entry
+        if known.order == entry.order:
             refresh(known, entry)
-        return known
+            return known
+        if known.order < entry.order:
+            self._entries[entry.id] = entry
+        return entry
 
     def get(self, job_id: str) -> JobEntry | None:
         """Return a job's entry, or None where nobody holds it."""
@@ -44,12 +53,14 @@ class KnownEntries:
 def refresh(known: JobEntry, fresh: JobEntry) -> None:
     """Bring an entry to what another one of the same job says, unless that is older.
 
-    Answers may overtake each other, and a request to cancel that was accepted is never taken back.
+    Answers may overtake each other, and a request to cancel that was accepted is never taken back. While an attempt
+    runs, what its executor works with stays as it has it: its payload, what it saved last.
     """
-    if fresh is known or len(fresh.steps or ()) < len(known.steps or ()):
+    ahead = len(fresh.steps or ()) - len(known.steps or ())
+    if fresh is known or ahead < 0:
         return
     plan, cancel = known.plan, known.cancel
-    for name in _SHARED:
+    for name in _SHARED if ahead or known.state is not JobState.RUNNING else _UNUSED:
         setattr(known, name, getattr(fresh, name))
     if known.plan.function is None and plan.executor == known.plan.executor:
         known.plan = plan
@@ -58,3 +69,4 @@ def refresh(known: JobEntry, fresh: JobEntry) -> None:
 
 
 _SHARED = tuple(field.name for field in attrs.fields(JobEntry) if field.name != "log")
+_UNUSED = tuple(name for name in _SHARED if name not in ("payload", "metadata", "tags", "saved_state"))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ROUNDS = 3
 """Renewals a lease."""
 
+ANSWER_WITHIN = 0.25
+"""The share of a lease in which a renewal has to be answered: where one hangs, there is time for two more."""
+
 AGAIN_AFTER = 1.0
 """Seconds from a renewal that fails to the next, at most."""
 
@@ -33,18 +36,22 @@ MARGIN = 0.1
 class Leases:
     """The leases of all attempts that run in this process."""
 
-    def __init__(self, store: JobStore, runner: Runner, lease: float) -> None:
+    def __init__(self, store: JobStore, runner: Runner, lease: float, *, shows: bool) -> None:
+        """Begin with none. ``shows`` tells whether to say that this worker is there while it has none."""
+        self._shows = shows
         self._store = store
         self._runner = runner
         self._lease = lease
         self._until: dict[Claim, float] = {}  # when each lease is over, at the earliest
         self._woken = trio.Event()
-        self._begun = trio.Event()  # there is a lease to watch
+        self._pause = trio.CancelScope()  # in which the watch waits for the next lease to be about to be over
 
     def started(self, claim: Claim, asked: float) -> None:
         """Note a new claim, first asked for at ``asked`` by Trio's clock: its lease began no earlier."""
         self._until[claim] = asked + self._lease
-        self._begun.set()
+        stop_at = self._stop_at(self._until[claim])
+        if stop_at < self._pause.deadline:
+            self._pause.deadline = stop_at
         if trio.current_time() > asked + self._lease / ROUNDS:
             self.look()  # much of it is gone already
 
@@ -57,7 +64,7 @@ class Leases:
         """Renew until cancelled. Cancellation: the leases lapse in their time."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            pause = self._lease / ROUNDS
+            pause = 0.0 if self._shows else self._lease / ROUNDS
             while True:
                 with trio.move_on_after(pause):
                     await self._woken.wait()
@@ -65,18 +72,18 @@ class Leases:
                 asked = trio.current_time()
                 pause = self._lease / ROUNDS
                 if not await self._renew(asked):
-                    pause = max(min(pause, AGAIN_AFTER) - (trio.current_time() - asked), 0.0)
+                    pause = min(pause, AGAIN_AFTER)
+                # Counted from the question: on a slow way the answers take no part of the rhythm.
+                pause = max(pause - (trio.current_time() - asked), 0.0)
 
     @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:
         """Stop each attempt whose lease is about to be over, whatever became of its renewal."""
         while True:
             stop_at = self._stop_at(min(self._until.values(), default=inf))
-            if stop_at == inf:
-                self._begun = trio.Event()
-                await self._begun.wait()
-            elif stop_at > trio.current_time():
-                await trio.sleep_until(stop_at)
+            if stop_at > trio.current_time():
+                with trio.CancelScope(deadline=stop_at) as self._pause:
+                    await trio.sleep_forever()
             else:
                 self._stop_overdue()
 
@@ -95,10 +102,10 @@ class Leases:
         """Renew once; tell whether that was answered."""
         claims = [claim for claim in self._until if self._attempt_of(claim)]
         self._until = {claim: self._until[claim] for claim in claims}
-        if not claims:
+        if not claims and not self._shows:
             return True
         try:
-            with trio.fail_after(self._lease / ROUNDS):
+            with trio.fail_after(self._lease * ANSWER_WITHIN):
                 reports = await self._store.renew(claims, self._lease)
         except (StoreUnavailableError, trio.TooSlowError):
             return False

@@ -37,6 +37,7 @@ async def open_registry(
     retention: Retention = Retention(),  # noqa: B008 - frozen
     lease: float = 30.0,
     worker: str | None = None,
+    max_running_total: Mapping[str, int] | None = None,
 ) -> AsyncIterator[JobRegistry]:
     """Open a registry of jobs for the duration of the block.
 
@@ -54,13 +55,18 @@ async def open_registry(
         retention: What to keep of ended jobs and of streams.
         lease: Seconds that a claim on a job lasts unless renewed, 1 or more (durable stores).
         worker: This process's name in the audit log; None for host, process id and a random part.
+        max_running_total: How many jobs of a queue may run over all workers of the store, by queue; give all workers
+            the same. A worker keeps to its own figures when it claims.
 
     Raises:
         TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
         StoreError: The store can't be opened.
+        RuntimeError: The store serves another registry; or this is no task of Trio's.
 
     Cancellation: see above.
     """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError("jobtrio works within Trio: start the program by trio.run(), not by asyncio's run()")
     if executors is not None and not isinstance(executors, Executors):
         raise TypeError(f"executors must be an Executors or None; got {show(executors)}")
     if store is not None and not isinstance(store, JobStore):
@@ -71,11 +77,12 @@ async def open_registry(
         executors,
         store,
         max_running=check_count("max_running", max_running),
-        queues=_check_queues(queues),
+        queues=_check_counts("queues", queues),
         max_queued=check_count("max_queued", max_queued),
         retention=retention,
         lease=check_number("lease", lease, low=1),
         worker=_worker_name() if worker is None else check_name("worker", worker),
+        max_running_total=_check_counts("max_running_total", max_running_total) or {},
     )
     async with core.store.open(core.settings), open_background_nursery() as nursery:
         nursery.start_soon(core.serve)
@@ -89,14 +96,14 @@ async def open_registry(
                 await core.close()
 
 
-def _check_queues(queues: Any) -> dict[str, int] | None:
-    if queues is None:
+def _check_counts(name: str, counts: Any) -> dict[str, int] | None:
+    if counts is None:
         return None
     try:
-        items = dict(queues).items()
+        items = dict(counts).items()
     except (TypeError, ValueError):
-        raise TypeError(f"queues must be a mapping of names to whole numbers, or None; got {show(queues)}") from None
-    return {check_name("a name in queues", name): check_count(f"queues[{name!r}]", most) for name, most in items}
+        raise TypeError(f"{name} must be a mapping of names to whole numbers, or None; got {show(counts)}") from None
+    return {check_name(f"a name in {name}", key): check_count(f"{name}[{key!r}]", most) for key, most in items}
 
 
 def _worker_name() -> str:

@@ -6,8 +6,9 @@ what is called.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -21,6 +22,16 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 """Seconds between two tries: doubled from the first to the longest."""
+
+_limit: Final[ContextVar[float]] = ContextVar("jobtrio_limit", default=inf)
+
+
+def limit_of_calls() -> float:
+    """Return when whoever calls a store from this task stops waiting, whatever becomes of the call; inf for never.
+
+    A store whose calls are waited for once they are under way, also by a task that is cancelled, lets it go then.
+    """
+    return _limit.get()
 
 
 async def keep_trying(call: Callable[[], Awaitable[T]], is_pointless: Callable[[], bool]) -> T | None:
@@ -41,8 +52,14 @@ async def keep_trying(call: Callable[[], Awaitable[T]], is_pointless: Callable[[
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def try_for(seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+async def try_for(seconds: float, call: Callable[[], Awaitable[T]], *, in_time: bool = False) -> T:
     """Return what ``call`` returns, making it again while the store is away, for so many seconds.
+
+    Args:
+        seconds: How long.
+        call: What to call.
+        in_time: Whether a call answers or raises within that time by itself. Then only what follows a failure needs a
+            deadline, which costs as much as a third of storing a job.
 
     Raises:
         StoreUnavailableError: The store was away all that time, or did not answer in it. The call may have been
@@ -52,15 +69,26 @@ async def try_for(seconds: float, call: Callable[[], Awaitable[T]]) -> T:
     """
     if seconds == inf:
         return await call()
+    give_up_at = trio.current_time() + seconds
     last: StoreUnavailableError | None = None
+    if in_time:
+        try:
+            return await call()
+        except StoreUnavailableError as exc:
+            last = exc
     pause = FIRST_PAUSE
-    with trio.move_on_after(seconds):
-        while True:
-            try:
-                return await call()
-            except StoreUnavailableError as exc:
-                last = exc
-            await trio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+    limited = _limit.set(give_up_at)
+    try:
+        with trio.move_on_at(give_up_at):
+            while True:
+                if last is not None:
+                    await trio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                try:
+                    return await call()
+                except StoreUnavailableError as exc:
+                    last = exc
+    finally:
+        _limit.reset(limited)
     why = "it did not answer" if last is None else str(last)
     raise StoreUnavailableError(f"the store was away for {seconds:g} s: {why}") from last

@@ -100,6 +100,23 @@ class Transition:
 
 
 @attrs.frozen
+class WorkerReport:
+    """A worker that is there: a registry that claims jobs.
+
+    Attributes:
+        name: Its name in the audit log.
+        started_at: When it came; an aware UTC datetime.
+        seen_at: When it last said that it is there.
+        running: How many jobs it runs.
+    """
+
+    name: str
+    started_at: datetime
+    seen_at: datetime
+    running: int
+
+
+@attrs.frozen
 class JobRecord:
     """All that is known of a job at one moment.
 

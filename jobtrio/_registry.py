@@ -21,7 +21,7 @@ from jobtrio._streams import TextStream
 from jobtrio._submission import DEFAULT_QUEUE, HELD, JobSpec
 from jobtrio._subscription import Subscription
 from jobtrio.abc import JobQuery
-from jobtrio.executors import check_executor
+from jobtrio.executors import Executors, check_executor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from jobtrio._core import RegistryCore, RegistryStats
     from jobtrio._events import EventSubscription
-    from jobtrio._records import JobRecord, Transition
+    from jobtrio._records import JobRecord, Transition, WorkerReport
 
 
 class JobRegistry:
@@ -37,6 +37,11 @@ class JobRegistry:
 
     def __init__(self, core: RegistryCore) -> None:
         self._core = core
+
+    @property
+    def executors(self) -> Executors:
+        """The named executors."""
+        return self._core.submissions.executors
 
     # -- submitting
 
@@ -82,7 +87,8 @@ class JobRegistry:
             DuplicateJobError: ``job_id`` is in use.
             QueueFullError: As many jobs wait for their first start as ``max_queued`` allows.
             StoreUnavailableError: The store was away too long (durable stores). The job may have been stored.
-            trio.ClosedResourceError: The registry is shut down.
+            trio.ClosedResourceError: The registry is shut down; if that was while the store was away, the job may have
+                been stored.
 
         Cancellation: the job was not accepted; with a durable store it may have been.
         """
@@ -172,7 +178,7 @@ class JobRegistry:
 
         Within the block, the async iterator yields ``str(token)`` for each token from the beginning, and then one
         line: ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]``. The first executor wins. Leaving the block early
-        cancels nothing.
+        cancels nothing. The job stays in the queue that it was created for, whatever the executor's is.
 
         Args:
             job_id: A job from `create_job`, or any other.
@@ -180,8 +186,13 @@ class JobRegistry:
             time_limit: Seconds an attempt may take; wins over what the job was created with.
 
         Raises:
+            TypeError, ValueError: A parameter makes no sense.
             UnknownJobError: No job has this id.
-            LaggedError: While iterating: messages are no longer kept.
+            UnknownExecutorError: Nothing was started yet, and no executor has this name.
+            StoreUnavailableError: The store was away too long (durable stores). The job may have been started.
+            trio.ClosedResourceError: The registry is closed (durable stores).
+            LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
+            trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).
 
         Cancellation: a job that was started goes on.
         """
@@ -210,6 +221,8 @@ class JobRegistry:
 
         Raises:
             UnknownJobError: No job has this id.
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
 
         Cancellation: nothing has changed.
         """
@@ -236,14 +249,17 @@ class JobRegistry:
             after: The id of the last job of the page before.
 
         Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
             UnknownJobError: ``after`` is not kept (any more).
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
 
         Cancellation: nothing has changed.
         """
         if after is not None:
             check_id("after", after)
         query = JobQuery(
-            states=_check_states(state),
+            states=check_states(state),
             tags=check_tags("tags", tags),
             queue=None if queue is None else check_name("queue", queue),
             executor=None if executor is None else self._core.submissions.name_of(executor),
@@ -257,18 +273,57 @@ class JobRegistry:
 
         Raises:
             UnknownJobError: No job has this id.
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
 
         Cancellation: nothing has changed.
         """
         return await self._core.history(job_id)
 
     def subscribe_events(self) -> EventSubscription:
-        """Return a receive channel of every `Transition` from now on; `LaggedError` when 10,000 behind."""
+        """Return a receive channel of every `Transition` from now on; `LaggedError` when 10,000 behind.
+
+        With a durable store those are the changes that this process makes; `history` has those of all.
+        """
         return self._core.events.subscribe()
 
     def stats(self) -> RegistryStats:
         """Return counts of this process's jobs, at once."""
         return self._core.stats()
+
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state; over all workers of the store.
+
+        Raises:
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
+
+        Cancellation: nothing has changed.
+        """
+        return await self._core.counts()
+
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there, by name: the registries on this store that claim jobs.
+
+        One that died is there until a lease has gone by.
+
+        Raises:
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
+
+        Cancellation: nothing has changed.
+        """
+        return await self._core.workers()
+
+    def peek(self, job_id: str) -> Job | None:
+        """Return the handle of a job that this process holds, at once; None for any other.
+
+        In memory those are all jobs that are kept. With a durable store they are those that run here and those of which
+        somebody here has a handle; `get` finds the others.
+        """
+        check_id("job_id", job_id)
+        entry = self._core.peek(job_id)
+        return None if entry is None else Job(entry, self._core)
 
     def __contains__(self, job_id: object) -> bool:
         return isinstance(job_id, str) and self._core.peek(job_id) is not None
@@ -293,6 +348,7 @@ class JobRegistry:
         Raises:
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
 
         Cancellation: the request may have been made.
         """
@@ -304,6 +360,8 @@ class JobRegistry:
         Raises:
             UnknownJobError: No job has this id.
             IllegalTransitionError: It lives.
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
 
         Cancellation: the job may have been removed.
         """
@@ -316,6 +374,7 @@ class JobRegistry:
 
         Raises:
             RuntimeError: It was called inside a job of this registry, which would wait for itself.
+            StoreUnavailableError: The store was away too long (durable stores).
 
         Cancellation: the jobs go on.
         """
@@ -340,7 +399,8 @@ def _fields(spec: JobSpec) -> dict[str, Any]:
 _SPEC_FIELDS = tuple(field.name for field in attrs.fields(JobSpec))
 
 
-def _check_states(state: Any) -> frozenset[JobState] | None:
+def check_states(state: Any) -> frozenset[JobState] | None:
+    """Return ``state``, one state or several, as a set; None stands for any."""
     if state is None:
         return None
     states = (state,) if isinstance(state, (str, JobState)) else state

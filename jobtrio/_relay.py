@@ -90,6 +90,11 @@ class OutputPipe:
     """The reading end of a pipe that may be held open by strangers."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        # Not imported above: there are no such modules on Windows, where the rest of jobtrio works. And not only where
+        # they are used: there may be no descriptor left then to import them with.
+        import fcntl  # noqa: F401
+        import termios  # noqa: F401
+
         self._fd = file.fileno()
         self._left: int | None = None
         os.set_blocking(self._fd, False)
@@ -117,7 +122,6 @@ class OutputPipe:
 
     def close_input(self) -> None:
         """Let the end come behind what the pipe holds now, whoever could still write to it."""
-        # Imported here because there is no such module on Windows, where the rest of jobtrio works.
         import fcntl
         import termios
 

@@ -6,15 +6,16 @@ jobs.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 
 import trio
 
 from jobtrio._attempt import Attempt
-from jobtrio._errors import JobEndedError
+from jobtrio._errors import JobEndedError, PayloadError, StoreUnavailableError
 from jobtrio._outage import keep_trying
-from jobtrio._records import Completed, Failed
+from jobtrio._records import Completed, Failed, Outcome
 from jobtrio._settlement import (
     LOST,
     SHUTDOWN,
@@ -23,21 +24,23 @@ from jobtrio._settlement import (
     GiveBack,
     LetGo,
     NextStep,
+    Returned,
     Stopped,
     Verdict,
     describe,
     settle,
 )
-from jobtrio._spool import Spool
+from jobtrio._spool import Spool, check_value, write_with
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._context import JobContext
     from jobtrio._entry import JobEntry
-    from jobtrio._messages import Message
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim, JobStore
+
+logger = logging.getLogger("jobtrio")
 
 HARD_EXIT = 5.0
 """Seconds that saving may take when the registry itself is torn down."""
@@ -48,7 +51,9 @@ class Runner:
 
     Attributes:
         running: Each job's attempt, from its claim until its end is published.
-        by_queue: How many of them there are, by queue.
+        occupied: How many of them take up room: those whose executor has not ended.
+        by_queue: How many of those there are, by queue.
+        on_room: Called when one of them makes room for another.
         services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
 
@@ -63,7 +68,9 @@ class Runner:
         let_go: Callable[[JobEntry], None],
     ) -> None:
         self.running: dict[str, Attempt] = {}
+        self.occupied: int = 0
         self.by_queue: dict[str, int] = {}
+        self.on_room: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
         self._store = store
         self._durable = store.durable
@@ -77,6 +84,7 @@ class Runner:
         """Register a claimed attempt, so that it can be stopped before its task has come to run."""
         attempt = Attempt(claim)
         self.running[claim.entry.id] = attempt
+        self.occupied += 1
         queue = claim.entry.plan.queue
         self.by_queue[queue] = self.by_queue.get(queue, 0) + 1
         return attempt
@@ -88,12 +96,12 @@ class Runner:
         """
         try:
             if self._durable:
-                await self._run_spooled(attempt)
+                await self._run_durable(attempt)
             else:
                 try:
                     verdict = await attempt.run(self._resolve, self._open_log, self._save_state)
                 except BaseException:
-                    await self._abandon(attempt, None)
+                    await self._abandon(attempt)
                     raise
                 step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
                 del verdict  # the traceback in it may hold this frame
@@ -101,46 +109,71 @@ class Runner:
                     attempt.decided = True
                     await self._store.finish(attempt.claim, step.outcome, error=step.error)
                 else:
-                    await self._take(attempt, step, None)
+                    await self._take(attempt, step)
         finally:
-            self._forget(attempt.claim.entry)
+            del self.running[attempt.claim.entry.id]
+            self._make_room(attempt)
 
-    def _forget(self, entry: JobEntry) -> None:
-        del self.running[entry.id]
-        left = self.by_queue[entry.plan.queue] - 1
+    def _make_room(self, attempt: Attempt) -> None:
+        """Count an attempt no more among those that take up room; its executor has ended."""
+        if not attempt.has_room:
+            return
+        attempt.has_room = False
+        self.occupied -= 1
+        queue = attempt.claim.entry.plan.queue
+        left = self.by_queue[queue] - 1
         if left:
-            self.by_queue[entry.plan.queue] = left
+            self.by_queue[queue] = left
         else:
-            del self.by_queue[entry.plan.queue]
+            del self.by_queue[queue]
+        if self.on_room is not None:
+            self.on_room()
 
-    async def _run_spooled(self, attempt: Attempt) -> None:
-        if attempt.claim.attempt > 1:
-            entry = attempt.claim.entry  # its numbers go on where those of others ended
+    def _make_room_already(self, attempt: Attempt) -> None:
+        """Make room before an end is written: what follows may then be claimed in the commit that writes it."""
+        if self.on_room is not None:
+            self._make_room(attempt)
+
+    async def _run_durable(self, attempt: Attempt) -> None:
+        claim = attempt.claim
+        if claim.attempt > 1:
+            entry = claim.entry  # its numbers go on where those of others ended
             await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
-        spool = Spool(self._store, attempt.claim)
-
-        def open_log(entry: JobEntry) -> TokenLog:
-            log = self._open_log(entry)
-            if spool.begin(log) and self.services is not None:
-                self.services.start_soon(spool.run, partial(attempt.stop, LOST, 0.0))
-            return log
-
+            attempt.is_caught_up = not attempt.is_stopped()
         try:
-            verdict = await attempt.run(self._resolve, open_log, self._save_state, spool.check)
+            verdict = await attempt.run(
+                self._resolve, partial(self._open_spooled_log, attempt), self._save_state, check_value
+            )
         except BaseException:
-            spool.stop()
-            await self._abandon(attempt, spool)
+            await self._abandon(attempt)
             raise
-        spool.stop()
+        if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
+            attempt.decided = True
+            self._make_room_already(attempt)
+            try:
+                await self._store.finish(claim, _storable(Completed(verdict.result)))
+            except (StoreUnavailableError, PayloadError):
+                pass  # the detour knows what to do
+            else:
+                return
         try:
-            await self._follow(attempt, verdict, spool)
+            await self._follow(attempt, verdict)
         finally:
             del verdict  # the traceback in it may hold this frame
 
-    async def _abandon(self, attempt: Attempt, spool: Spool | None) -> None:
+    def _open_spooled_log(self, attempt: Attempt, entry: JobEntry) -> TokenLog:
+        """Return the log of an attempt that is about to send, and have it handed over to the store from now on."""
+        log = self._open_log(entry)
+        if attempt.spool is None:
+            spool = attempt.spool = Spool(self._store, attempt.claim, log)
+            if self.services is not None:
+                self.services.start_soon(spool.run, partial(attempt.stop, LOST, 0.0))
+        return log
+
+    async def _abandon(self, attempt: Attempt) -> None:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
-            await self._follow(attempt, Stopped(SHUTDOWN, None), spool)
+            await self._follow(attempt, Stopped(SHUTDOWN, None))
 
     async def _save_state(self, entry: JobEntry, value: Any) -> None:
         attempt = self.running[entry.id]
@@ -150,49 +183,61 @@ class Runner:
 
     # -- what follows an attempt
 
-    async def _follow(self, attempt: Attempt, verdict: Verdict, spool: Spool | None) -> None:
+    async def _follow(self, attempt: Attempt, verdict: Verdict) -> None:
+        if attempt.spool is not None:
+            attempt.spool.stop()
         entry = attempt.claim.entry
-        await self._take(attempt, settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable), spool)
+        await self._take(attempt, settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable))
 
-    async def _take(self, attempt: Attempt, step: NextStep, spool: Spool | None) -> None:
+    async def _take(self, attempt: Attempt, step: NextStep) -> None:
         claim = attempt.claim
         entry = claim.entry
         match step:
             case Finish():
-                step = _storable(step, spool)
                 attempt.decided = True
-                finish = partial(self._store.finish, claim, step.outcome, error=step.error, messages=_rest(spool))
-                await self._write(attempt, finish, spool)
+                outcome = _storable(step.outcome) if self._durable else step.outcome
+                finish = partial(self._store.finish, claim, outcome, error=step.error)
+                try:
+                    await self._write(attempt, finish)
+                except PayloadError as exc:  # the result was changed since it was returned, while the store was away
+                    failed = partial(self._store.finish, claim, Failed(describe(exc)))
+                    await self._write(attempt, failed)
             case Again(error=error, delay=delay):
-                retry = partial(self._store.retry, claim, error, delay, messages=_rest(spool))
-                if await self._write(attempt, retry, spool) and entry.outcome is None:
+                retry = partial(self._store.retry, claim, error, delay)
+                if await self._write(attempt, retry) and entry.outcome is None:
                     self._open_log(entry).restart(claim.attempt, error, delay)
             case GiveBack():
-                release = partial(self._store.release, claim, SHUTDOWN, messages=_rest(spool))
-                await self._write(attempt, release, spool)
+                release = partial(self._store.release, claim, SHUTDOWN)
+                await self._write(attempt, release)
             case LetGo():
-                if _rest(spool):
-                    self._let_go(entry)  # what was shown here and not stored is not part of the stream
+                logger.warning("job %s: attempt %d is lost: its lease was not renewed in time", entry.id, claim.attempt)
+                self._settled(attempt, kept=False)
             case _:
                 assert_never(step)
 
-    async def _write(self, attempt: Attempt, write: Callable[[], Awaitable[bool]], spool: Spool | None) -> bool:
-        """Write what becomes of a job, however long that takes; tell whether its claim still held it."""
-        kept = await keep_trying(write, attempt.is_lost)
-        if not kept and _rest(spool):
-            self._let_go(attempt.claim.entry)
-        return bool(kept)
+    async def _write(self, attempt: Attempt, write: Callable[..., Awaitable[bool]]) -> bool:
+        """Write what becomes of a job, behind the rest of its messages; tell whether its claim still held it."""
+        self._make_room_already(attempt)
+        rest = [] if attempt.spool is None else attempt.spool.rest()
+        kept = bool(await write_with(rest, write, attempt.is_lost))
+        self._settled(attempt, kept=kept)
+        return kept
+
+    def _settled(self, attempt: Attempt, *, kept: bool) -> None:
+        """See to an attempt's messages once it is said what becomes of the job, or that it is another's."""
+        if attempt.spool is None:
+            return
+        if not kept and attempt.spool.rest():
+            self._let_go(attempt.claim.entry)  # what was shown here and not stored is not part of the stream
+        else:
+            attempt.spool.settled()
 
 
-def _rest(spool: Spool | None) -> list[Message]:
-    return [] if spool is None else spool.rest()
-
-
-def _storable(step: Finish, spool: Spool | None) -> Finish:
-    """Return the step, or a failure in its place where the result can't be stored."""
-    if spool is not None and isinstance(step.outcome, Completed):
+def _storable(outcome: Outcome) -> Outcome:
+    """Return the outcome, or a failure in its place where the result can't be stored."""
+    if isinstance(outcome, Completed):
         try:
-            spool.check(step.outcome.result)
+            check_value(outcome.result)
         except Exception as exc:
-            return Finish(Failed(describe(exc)))
-    return step
+            return Failed(describe(exc))
+    return outcome

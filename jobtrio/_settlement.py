@@ -6,6 +6,7 @@ It owns which failures are retried and after which delay. It must not know store
 from __future__ import annotations
 
 import traceback
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -149,9 +150,9 @@ def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryO
         return Finish(Failed(describe(lone, "gave_up")))
     if isinstance(lone, BaseExceptionGroup) and lone.subgroup(GiveUp) is not None:
         return Finish(Failed(describe(exception, "gave_up")))
-    if isinstance(lone, RetryLater):
+    if (asked := _asked_delay(lone)) is not None:
         policy = entry.plan.retry or RetryPolicy()
-        return _again_or_finish(describe(lone), lone.delay if entry.failures + 1 < policy.max_attempts else None)
+        return _again_or_finish(describe(lone), asked if entry.failures + 1 < policy.max_attempts else None)
     delay = _policy_delay(entry) if _is_retried(exception, retry_on(entry)) else None
     return _again_or_finish(describe(exception), delay)
 
@@ -161,6 +162,17 @@ def _lone_leaf(exception: BaseException) -> BaseException:
     while isinstance(exception, BaseExceptionGroup) and len(exception.exceptions) == 1:
         exception = exception.exceptions[0]
     return exception
+
+
+def _asked_delay(exception: BaseException) -> float | None:
+    """Return the longest delay asked for, where an exception stands for nothing but `RetryLater`s, else None."""
+    if isinstance(exception, RetryLater):
+        return exception.delay
+    if not isinstance(exception, BaseExceptionGroup):
+        return None
+    delays = [_asked_delay(each) for each in exception.exceptions]
+    asked = [each for each in delays if each is not None]
+    return max(asked) if len(asked) == len(delays) else None
 
 
 def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *, outlives: bool) -> NextStep:
@@ -197,6 +209,8 @@ def _is_retried(exception: BaseException, classes: tuple[type[BaseException], ..
 
 def _timed_out(limit: float, exception: BaseException | None) -> JobError:
     message = f"the attempt took longer than its time limit of {limit:g} s"
+    if limit == inf:
+        message = "the attempt took longer than the deadline that it has set itself"
     if exception is None:
         return JobError("timeout", "TimedOut", message)
     after = describe(exception)

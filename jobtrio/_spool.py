@@ -7,49 +7,53 @@ messages mean.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from jobtrio._checks import show
 from jobtrio._codec import encode_value
+from jobtrio._errors import PayloadError
+from jobtrio._messages import Token
 from jobtrio._outage import keep_trying
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from jobtrio._messages import Message
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim, JobStore
 
+logger = logging.getLogger("jobtrio")
+
 BATCH = 256
 """Messages handed over at once."""
 
-WINDOW = 0.015
-"""Seconds in which messages are collected for one batch, while there are many."""
+WINDOW = 0.008
+"""Seconds in which messages are collected for one batch, while there are many. Half of it and a commit are what those
+who watch elsewhere wait for at any pace; a job that never pauses makes 125 writes a second."""
+
+REPR_LIMIT = 10_000
+"""Characters of a `repr` that stands for a value."""
 
 FIRST = 0.002
 """Seconds after which a message is handed over that comes after a pause: those who watch elsewhere wait for it."""
 
 
 class Spool:
-    """The way from one attempt's log to the store; idle until the attempt begins to send."""
+    """The way from one attempt's log to the store; made when the attempt begins to send."""
 
-    def __init__(self, store: JobStore, claim: Claim) -> None:
+    def __init__(self, store: JobStore, claim: Claim, log: TokenLog) -> None:
+        """Hand over what comes behind the log's last message."""
         self._store = store
         self._claim = claim
-        self._log: TokenLog | None = None
-        self._saved = 0
-        self._scope = trio.CancelScope()
-
-    def begin(self, log: TokenLog) -> bool:
-        """Hand over what comes behind the log's last message; tell whether `run` has to be started for that."""
-        if self._log is not None:
-            return False
         self._log = log
         self._saved = log.last
-        return True
+        self._scope = trio.CancelScope()
+        log.set_stored(self._saved)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, on_refused: Callable[[], object]) -> None:
@@ -57,42 +61,81 @@ class Spool:
 
         Cancellation: a batch under way may have been stored; `rest` gives it again, and the store passes over it.
         """
-        with self._scope:
-            if not await self._hand_over():
+        with self._scope as scope:
+            # Of an attempt that is over a batch may be refused because its end was quicker, which then says by itself.
+            if not await self._hand_over(scope) and not scope.cancel_called:
                 on_refused()
 
     def stop(self) -> None:
         """Hand over nothing more; what is left is given by `rest`."""
         self._scope.cancel(reason="the attempt is over")
 
-    async def _hand_over(self) -> bool:
+    async def _hand_over(self, scope: trio.CancelScope) -> bool:
         log = self._log
-        assert log is not None  # begin() was called
         last = -inf
         while log.end is None:  # a job that others have ended gets no more messages from here
             await log.wait_beyond(self._saved)
             await trio.sleep_until(max(trio.current_time() + FIRST, last + WINDOW))
             last = trio.current_time()
             while batch := self._next(log, BATCH):
-                if not await keep_trying(partial(self._store.append_messages, self._claim, batch), _never):
+                if not await write_with(batch, partial(self._store.append_messages, self._claim), _never):
                     return False
-                if self._scope.cancel_called:
+                if scope.cancel_called:
                     return True  # an answer may come although it was stopped; the rest goes with the end
                 self._saved += len(batch)
+                log.set_stored(self._saved)
         return True
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""
-        return [] if self._log is None else self._next(self._log, self._log.last - self._saved)
+        return self._next(self._log, self._log.last - self._saved)
 
-    def check(self, value: Any) -> None:
-        """Raise `PayloadError` unless ``value`` can be stored."""
-        encode_value("what is sent or returned", value)
+    def settled(self) -> None:
+        """Note that the rest is stored as well."""
+        self._log.set_stored(None)
 
     def _next(self, log: TokenLog, most: int) -> list[Message]:
         self._saved = max(self._saved, log.lost_before(self._saved, lossless=False))
         batch = log.slice(self._saved, most)
         return batch[:-1] if batch and batch[-1] is log.end else batch  # the `End` is the store's to append
+
+
+def check_value(value: Any) -> None:
+    """Raise `PayloadError` unless ``value`` can be stored."""
+    encode_value("what is sent or returned", value)
+
+
+async def write_with(
+    messages: list[Message], write: Callable[..., Awaitable[bool]], is_pointless: Callable[[], bool]
+) -> bool | None:
+    """Make a write that takes messages, however long that takes; None once it is pointless.
+
+    A value that can't be stored any more, because it was changed since it was sent, is stored as its `repr`: it harms
+    nobody but its own job.
+
+    Raises:
+        PayloadError: What can't be stored is none of the messages.
+
+    Cancellation: it may have been carried out.
+    """
+    try:
+        return await keep_trying(partial(write, messages=messages), is_pointless)
+    except PayloadError as exc:
+        storable = [_storable(message) for message in messages]
+        if all(each is message for each, message in zip(storable, messages, strict=True)):
+            raise  # it is something else that can't be stored
+        logger.warning("a message was changed since it was sent, and is stored as its repr: %s", exc)
+    return await keep_trying(partial(write, messages=storable), is_pointless)
+
+
+def _storable(message: Message) -> Message:
+    if isinstance(message, Token):
+        try:
+            encode_value("a token", message.value)
+        except PayloadError:
+            text = show(message.value, REPR_LIMIT).encode(errors="backslashreplace").decode()
+            return Token(message.seq, message.attempt, {"repr": text})
+    return message
 
 
 def _never() -> bool:

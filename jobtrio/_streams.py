@@ -1,6 +1,6 @@
 """A job's stream in two plainer forms: its bare values, and lines of text.
 
-Each wraps a `Subscription` and translates the ending. It must not know where messages come from.
+Each wraps a subscription and translates the ending. It must not know where messages come from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from jobtrio._messages import End, Token
 from jobtrio._records import Completed, Failed, Outcome
 
 if TYPE_CHECKING:
-    from jobtrio._subscription import Subscription
+    from collections.abc import AsyncIterator
+
+    from jobtrio._messages import Message
 
 
 def unwrap(job_id: str, outcome: Outcome) -> Any:
@@ -32,7 +34,7 @@ def unwrap(job_id: str, outcome: Outcome) -> Any:
 class TokenStream:
     """The bare values that a job sends: an async iterator that stops on success and raises otherwise."""
 
-    def __init__(self, job_id: str, subscription: Subscription) -> None:
+    def __init__(self, job_id: str, subscription: AsyncIterator[Message]) -> None:
         self._job_id = job_id
         self._subscription = subscription
 
@@ -54,7 +56,7 @@ class TextStream:
     An async iterator; ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]`` comes last, exactly once.
     """
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: AsyncIterator[Message]) -> None:
         self._subscription = subscription
 
     def __aiter__(self) -> TextStream:

@@ -5,6 +5,7 @@ It owns the meaning of submit's parameters. It must not know stores or tasks.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import attrs
 
 from jobtrio._checks import LATEST, check_metadata, check_moment, check_name, check_seconds, check_tags, show
 from jobtrio._entry import JobEntry, Plan
-from jobtrio._errors import UnknownExecutorError
+from jobtrio._errors import GiveUp, UnknownExecutorError
 from jobtrio._ids import new_id
 from jobtrio._policies import JobPriority, RetryPolicy, check_priority
 from jobtrio._state import JobState
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
 
     from jobtrio._context import JobContext
 
+logger = logging.getLogger("jobtrio")
+
 
 class _DefaultQueue(str):
     """The queue's name where none was given: equal to "default", yet told apart from it."""
 
     __slots__ = ()
+
+    def __reduce__(self) -> str:
+        return "DEFAULT_QUEUE"  # a spec that was copied or pickled has been given none either
 
 
 DEFAULT_QUEUE = _DefaultQueue("default")
@@ -200,7 +206,11 @@ class Submissions:
 
         Raises:
             UnknownExecutorError: It is not registered here.
+            GiveUp: The job can't be read, in this attempt or another one.
         """
+        if entry.unreadable is not None:
+            logger.warning("job %s is not run, but fails: %s", entry.id, entry.unreadable)
+            raise GiveUp(entry.unreadable)
         if entry.plan.function is not None:
             return entry.plan.function
         return self._adapt(self.executors.get(entry.plan.executor or ""))
@@ -273,4 +283,5 @@ class Submissions:
         from jobtrio._codec import encode_value
 
         encode_value("payload", entry.payload)
-        encode_value("metadata", entry.metadata)
+        if entry.metadata is not None:
+            encode_value("metadata", entry.metadata)

@@ -54,18 +54,22 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         "_lossless",
         "_on_gap",
         "_ready",
+        "_stored",
         "_token",
         "_unyielded",
         "position",
     )
 
     @trio.lowlevel.enable_ki_protection
-    def __init__(self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False) -> None:
+    def __init__(
+        self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False, stored: bool = False
+    ) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
         self._log = log
         self.position: int = check_position(log, after)
         self._on_gap = check_on_gap(on_gap)
         self._lossless = check_flag("lossless", lossless)
+        self._stored = check_flag("stored", stored)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
         self._unyielded = 0  # messages taken since the last checkpoint
         self._closed = False
@@ -80,6 +84,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.WouldBlock: None is there yet.
             trio.EndOfChannel: The `End` was received.
             trio.ClosedResourceError: This subscription was closed.
+            trio.BrokenResourceError: As `receive` (durable stores).
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
         """
         if not self._ready:
@@ -96,7 +101,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         Raises:
             trio.EndOfChannel: The `End` was received.
             trio.ClosedResourceError: This subscription was closed.
-            trio.BrokenResourceError: The registry was closed before the job ended (durable stores).
+            trio.BrokenResourceError: The stream was cut off before the job's end (durable stores): the registry was
+                closed, the job is no longer kept, or this process lost it and it goes on elsewhere: subscribe again.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
 
         Cancellation: no message is lost; the next call receives it.
@@ -189,14 +195,18 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def _wait(self) -> None:
         self._unyielded = 0
-        await self._log.wait_beyond(self.position)
+        await self._log.wait_beyond(self.position, stored=self._stored)
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""
         if self._closed:
             raise trio.ClosedResourceError("this subscription is closed")
         log = self._log
-        if missed := log.lost_before(self.position, lossless=self._lossless):
+        missed = log.lost_before(self.position, lossless=self._lossless)
+        if self._stored:
+            reach = log.reach(stored=True)
+            missed, most = min(missed, reach), max(min(most, reach - self.position), 0)
+        if missed > self.position:
             gap = Gap(self.position + 1, missed)
             self.position = missed
             if self._on_gap == "raise":

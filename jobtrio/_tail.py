@@ -1,14 +1,17 @@
 """Follows the streams of jobs that run in other processes, for this process's consumers.
 
 It copies a job's messages from the store into its local log, as they come, up to the `End`. A hint from the
-store makes it look at once; without one it looks again after a while. It must not know who reads, but for whether
-anybody still could.
+store makes it look at once; without one it looks again after a while, ever more seldom. A stream where nothing happens
+has no task: one for all knows when to look at which. It must not know who reads, but for whether anybody still could.
 """
 
 from __future__ import annotations
 
 import weakref
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,8 +29,23 @@ if TYPE_CHECKING:
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import JobStore
 
+GONE = "the job is no longer kept by its store"
+"""What readers are told of a job that was removed before its end was seen here."""
+
 LOOK_AFTER = 0.25
-"""Seconds after which to look although no hint came."""
+"""Seconds after which to look although no hint came; doubled each time that there is nothing new."""
+
+LOOK_AT_LEAST = 2.0
+"""Seconds between two looks, at most: what a lost hint costs."""
+
+LOOK_FIRST = 0.02
+"""Seconds after which to look at a job that may come to run here: most then do, and there is nothing to copy."""
+
+LOOKS_A_SECOND = 500
+"""Looks without a hint, at most: where there are many streams, each is looked at more seldom."""
+
+REMEMBERED = 1000
+"""Jobs of which a hint came while nobody followed them."""
 
 PIECE = 1024
 """Messages read at once."""
@@ -38,9 +56,20 @@ class _Tail:
     """One log that is followed, for as long as somebody else holds it."""
 
     job_id: str
+    order: int  # the job's: its id may be given anew once it is removed
     log: weakref.ref[TokenLog]
     entry: weakref.ref[JobEntry]
-    hint: trio.Event
+    look_at: float = inf
+    pause: float = LOOK_AFTER
+    listed_at: float = inf  # where it stands among those to be looked at: no later than that
+    is_looking: bool = False  # a task does so
+    is_hinted: bool = False  # and there may be more than it finds
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody can read what comes."""
+        log = self.log()
+        return log is not None and log.end is None and log.cut is None
 
 
 class Tails:
@@ -50,6 +79,7 @@ class Tails:
         store: Where they are.
         is_fed_here: Whether an attempt in this process writes to this log of this job.
         refresh: Brings an entry to what a newer one says.
+        claims: Whether jobs come to run in this process at all.
     """
 
     def __init__(
@@ -57,11 +87,18 @@ class Tails:
         store: JobStore,
         is_fed_here: Callable[[str, TokenLog], bool],
         refresh: Callable[[JobEntry, JobEntry], None],
+        *,
+        claims: bool,
     ) -> None:
+        self._claims = claims
         self._store = store
         self._is_fed_here = is_fed_here
         self._refresh = refresh
         self._tails: dict[str, list[_Tail]] = {}  # by job: an old log may be followed beside a new one
+        self._listed: list[tuple[float, int, _Tail]] = []  # a heap: when to look, as of when they were listed
+        self._count = count()
+        self._pause = trio.CancelScope()  # in which `run` waits for the first of them
+        self._hinted: dict[str, None] = {}  # jobs of which a hint came while nobody followed them, the oldest first
         self.nursery: trio.Nursery | None = None
 
     def follow(self, entry: JobEntry) -> None:
@@ -70,14 +107,84 @@ class Tails:
         tails = self._tails.get(entry.id, [])
         if self.nursery is None or log is None or any(tail.log() is log for tail in tails):
             return
-        tail = _Tail(entry.id, weakref.ref(log), weakref.ref(entry), trio.Event())
+        tail = _Tail(entry.id, entry.order, weakref.ref(log), weakref.ref(entry))
         self._tails[entry.id] = [*tails, tail]
-        self.nursery.start_soon(self._run, tail)
+        if self._claims and entry.never_started and entry.id not in self._hinted:
+            self._look_in(LOOK_FIRST, tail)
+        else:
+            self._look(tail)
 
     def look(self, job_id: str) -> None:
         """Look for new messages at once."""
-        for tail in self._tails.get(job_id, ()):
-            tail.hint.set()
+        tails = self._tails.get(job_id)
+        if tails is None:
+            self._hinted[job_id] = None  # whoever is about to follow it has to look at once
+            if len(self._hinted) > REMEMBERED:
+                del self._hinted[next(iter(self._hinted))]
+            return
+        for tail in tuple(tails):
+            self._look(tail)
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Look in time at those of which no hint came, until cancelled. Cancellation: what was copied stays."""
+        while True:
+            with trio.CancelScope(deadline=self._listed[0][0] if self._listed else inf) as self._pause:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            while self._listed and self._listed[0][0] <= now:
+                tail = heappop(self._listed)[2]
+                tail.listed_at = inf
+                if tail.look_at > now:
+                    self._list(tail)  # it was looked at meanwhile
+                elif not tail.is_looking:
+                    self._look(tail)
+
+    # -- when to look
+
+    def _look_in(self, seconds: float, tail: _Tail) -> None:
+        tail.look_at = trio.current_time() + max(seconds, len(self._tails) / LOOKS_A_SECOND)
+        if tail.look_at < tail.listed_at:
+            self._list(tail)
+
+    def _list(self, tail: _Tail) -> None:
+        tail.listed_at = tail.look_at
+        heappush(self._listed, (tail.look_at, next(self._count), tail))
+        if tail.look_at < self._pause.deadline:
+            self._pause.deadline = tail.look_at
+
+    def _look(self, tail: _Tail) -> None:
+        log = tail.log()
+        if tail.is_looking:
+            tail.is_hinted = True
+        elif not tail.is_wanted or self.nursery is None or log is None:
+            self._drop(tail)
+        elif self._is_fed_here(tail.job_id, log):
+            tail.pause = LOOK_AFTER
+            self._look_in(LOOK_AFTER, tail)
+        else:
+            tail.is_looking = True
+            self.nursery.start_soon(self._copy_all, tail)
+
+    def _drop(self, tail: _Tail) -> None:
+        tails = self._tails.get(tail.job_id, [])
+        if tail in tails:
+            tails.remove(tail)
+        if not tails:
+            self._tails.pop(tail.job_id, None)
+
+    async def look_now(self, entry: JobEntry) -> None:
+        """Copy all that the store has by now of a job that is followed.
+
+        Raises:
+            StoreUnavailableError: The store is away.
+
+        Cancellation: what was copied stays.
+        """
+        for tail in self._tails.get(entry.id, ()):
+            if tail.log() is entry.log:
+                while tail.is_wanted and await self._copy(tail):
+                    pass
 
     async def catch_up(self, entry: JobEntry, log: TokenLog, is_pointless: Callable[[], bool]) -> None:
         """Copy what the store has of a job that is to run here, so that its attempt's numbers go on from there.
@@ -89,42 +196,44 @@ class Tails:
         while not is_pointless():
             read = partial(self._store.read_messages, entry.id, log.last, PIECE)
             before = log.last
-            messages = await keep_trying(read, is_pointless)
-            log.extend(messages or [])
+            messages = await keep_trying(read, is_pointless) or []
+            if _ends(messages):
+                messages.pop()  # others have ended it: the record and the stream end in one step, in a look of `_copy`
+            log.extend(messages)
             if log.last == before:
                 return
 
-    @trio.lowlevel.enable_ki_protection
-    async def _run(self, tail: _Tail) -> None:
-        try:
-            while self._is_wanted(tail):
-                tail.hint = trio.Event()
-                if not await self._copy(tail):
-                    with trio.move_on_after(LOOK_AFTER):
-                        await tail.hint.wait()
-        finally:
-            self._tails[tail.job_id].remove(tail)
-            if not self._tails[tail.job_id]:
-                del self._tails[tail.job_id]
+    # -- looking
 
-    @staticmethod
-    def _is_wanted(tail: _Tail) -> bool:
-        log = tail.log()
-        return log is not None and log.end is None and log.cut is None
+    @trio.lowlevel.enable_ki_protection
+    async def _copy_all(self, tail: _Tail) -> None:
+        """Copy until there is nothing more for now."""
+        is_news = True
+        looks = 0
+        while is_news and tail.is_wanted:
+            tail.is_hinted = False
+            try:
+                is_news = await self._copy(tail) or tail.is_hinted
+            except StoreUnavailableError:
+                is_news = False
+            looks += 1
+        tail.is_looking = False
+        tail.pause = LOOK_AFTER if looks > 1 else min(2 * tail.pause, LOOK_AT_LEAST)
+        if tail.is_wanted:
+            self._look_in(tail.pause, tail)
+        else:
+            self._drop(tail)
 
     async def _copy(self, tail: _Tail) -> bool:
-        """Copy what there is; tell whether there was anything."""
+        """Copy a piece of what there is; tell whether there was anything."""
         log, entry = tail.log(), tail.entry()
         if log is None or self._is_fed_here(tail.job_id, log):
             return False
         before = log.last
-        try:
-            messages = await self._store.read_messages(tail.job_id, before, PIECE)
-            fresh = None if entry is None else await self._store.load(tail.job_id)  # no older than the messages
-        except StoreUnavailableError:
-            return False
-        if messages is None:
-            log.cut_off("the job is no longer kept by its store")
+        messages = await self._store.read_messages(tail.job_id, before, PIECE)
+        fresh = await self._store.load(tail.job_id)  # no older than the messages
+        if messages is None or (fresh is not None and fresh.order != tail.order):
+            log.cut_off(GONE)
             return False
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
             self._refresh(entry, fresh)  # the record and the stream end in one step

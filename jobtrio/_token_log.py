@@ -39,6 +39,7 @@ class TokenLog:
         "_base",
         "_ended_waiters",
         "_idle",
+        "_idle_stored",
         "_is_ringing",
         "_items",
         "_limit",
@@ -50,6 +51,7 @@ class TokenLog:
         "cut",
         "end",
         "may_lag",
+        "stored",
     )
 
     def __init__(self, limit: int, *, ringer: Ringer | None = None) -> None:
@@ -59,6 +61,7 @@ class TokenLog:
         self._trim_at = limit + max(limit // 8, 16)  # in pieces: one move a slack, not one an append
         self._restarted = 0  # the last attempt whose Restart is in the log
         self._idle: dict[trio.lowlevel.Task, None] = {}
+        self._idle_stored: dict[trio.lowlevel.Task, None] = {}  # those that no token wakes, but its being stored
         self._ringer = ringer
         self._is_ringing = False
         self._ended_waiters: trio.lowlevel.ParkingLot | None = None
@@ -67,6 +70,7 @@ class TokenLog:
         self.end: End | None = None
         self.may_lag: bool = False  # whether it is a copy that may be behind the store's
         self.cut: str | None = None  # why nothing more comes although there is no End
+        self.stored: int | None = None  # the last message that is stored, while an attempt here is ahead of its store
 
     # -- where things are
 
@@ -79,6 +83,10 @@ class TokenLog:
     def first(self) -> int:
         """The number of the oldest message that can still be read."""
         return self._base + max(0, len(self._items) - self._limit) + 1
+
+    def reach(self, *, stored: bool) -> int:
+        """The number of the last message that a reader may have: of all, or of those that are stored."""
+        return self.last if not stored or self.stored is None or self.end is not None else self.stored
 
     # -- appending
 
@@ -143,6 +151,11 @@ class TokenLog:
             if self._ended_waiters is not None:
                 self._ended_waiters.unpark_all()
 
+    def set_stored(self, last: int | None) -> None:
+        """Note the number of the last message that is stored; None: whatever is here is."""
+        self.stored = last
+        self._wake(self._idle_stored)
+
     # -- reading: for Subscription and for writers that follow
 
     def slice(self, after: int, most: int) -> list[Message]:
@@ -162,19 +175,20 @@ class TokenLog:
         return gone if after < gone else 0
 
     @trio.lowlevel.enable_ki_protection
-    async def wait_beyond(self, after: int) -> None:
-        """Wait until there is a message behind number ``after``, or until woken for another reason.
+    async def wait_beyond(self, after: int, *, stored: bool = False) -> None:
+        """Wait until there is a (stored) message behind number ``after``, or until woken for another reason.
 
         Cancellation: nothing has changed.
         """
-        if self.last > after:
+        if self.reach(stored=stored) > after:
             await trio.lowlevel.checkpoint()
             return
+        idle = self._idle if not stored or self.stored is None else self._idle_stored
         task = trio.lowlevel.current_task()
-        self._idle[task] = None
+        idle[task] = None
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            del self._idle[task]
+            del idle[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -202,9 +216,15 @@ class TokenLog:
     def wake(self) -> None:
         """Wake all who wait in `wait_beyond`; they look again."""
         self._is_ringing = False
-        idle = self._idle
+        self._wake(self._idle)
+        self._wake(self._idle_stored)
+
+    @staticmethod
+    @trio.lowlevel.enable_ki_protection
+    def _wake(idle: dict[trio.lowlevel.Task, None]) -> None:
         while idle:
-            trio.lowlevel.reschedule(idle.popitem()[0])
+            trio.lowlevel.reschedule(next(reversed(idle)))  # it raises in other threads: they wait on
+            idle.popitem()
 
     def _wake_soon(self) -> None:
         """Wake a few consumers now, many two turns later: what is sent meanwhile costs no waking of its own."""

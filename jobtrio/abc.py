@@ -6,7 +6,8 @@ reply. It must not know how a store does it, nor who calls it.
 The rules, for all stores:
 
 * A call may be made again after `StoreUnavailableError` or a cancellation, with the same arguments: what the first
-  call did is recognised, and the second answers what the first would have answered.
+  call did is recognised, and the second answers what the first would have answered. (`request_cancel`, `delete` and
+  `start_held` carry no mark: a second one finds what the first has left, and callers know what to make of that.)
 * A change of a running job's state needs the claim that holds it (`Claim`: its id and the attempt's number). Without
   it nothing is written, and the answer is False. This is the fencing that keeps a worker that lost its lease from
   writing.
@@ -14,7 +15,8 @@ The rules, for all stores:
 * A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
   A later request may shorten the grace of the first, and changes nothing else of it.
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
-* An entry that is handed out carries its whole history (``steps``), which tells the newer of two from the older.
+* An entry that is handed out carries its whole history (``steps``), which tells the newer of two from the older, and
+  its number among all insertions (``order``), which tells a job from a later one of the same id.
 * `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state.
 """
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._messages import Message
     from jobtrio._policies import Retention
-    from jobtrio._records import JobError, JobRecord, Outcome, Transition
+    from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
     from jobtrio._state import JobState
     from jobtrio._token_log import TokenLog
 
@@ -64,8 +66,12 @@ class StoreSettings:
         worker: This process's name in the history.
         retention: What to keep of ended jobs and of streams.
         max_queued: How many jobs may wait for their first start, for stores that can say so at once.
+        max_running_total: How many jobs of a queue may run over all workers, by queue. What this worker claims keeps to
+            it, whatever others claim at the same moment; a queue that is not named has no such limit.
         listener: Whom to tell.
         new_log: Makes the log of a job, for stores that keep streams in this process.
+        new_entry: Makes a job of what `JobRegistry.submit` takes, with its checks and the executors' defaults, for
+            stores that put jobs in by other ways as well; None where nobody submits.
     """
 
     worker: str
@@ -73,6 +79,8 @@ class StoreSettings:
     max_queued: int
     listener: StoreListener
     new_log: Callable[[], TokenLog]
+    max_running_total: Mapping[str, int] = attrs.field(factory=dict)
+    new_entry: Callable[..., JobEntry] | None = None
 
 
 @attrs.define(eq=False)
@@ -139,7 +147,7 @@ class LeaseReport:
 
 @attrs.frozen
 class Backlog:
-    """How many jobs wait in the queues asked about.
+    """How many jobs wait, of those that were asked about.
 
     Attributes:
         queued: Ready to be claimed.
@@ -161,12 +169,18 @@ class JobStore(ABC):
         claims_at_once: Whether `claim_nowait` says all that `claim` would.
         durable: Whether what it keeps outlives the process. Payloads, tokens and results then have to be what JSON
             can hold, executors have names, and messages are handed over by `append_messages`.
+        is_elsewhere: Whether another process carries out its calls, so that jobs can run here meanwhile. Room for jobs
+            is then filled in two halves, one while the other runs.
         outage_limit: Seconds that a caller waits for a store that is away; inf for one that never is.
+        in_time: Whether it sees to it by itself that each call answers or raises within ``outage_limit``, whatever does
+            not come back to it. Where it does not, its callers are given a deadline for each call.
         poll_interval: Seconds after which to look for work although no wake-up came; inf where none gets lost.
     """
 
     claims_at_once: ClassVar[bool] = False
     durable: ClassVar[bool] = True
+    in_time: ClassVar[bool] = False
+    is_elsewhere: ClassVar[bool] = False
     outage_limit: float = 10.0
     poll_interval: float = 5.0
 
@@ -209,12 +223,16 @@ class JobStore(ABC):
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
 
     @abstractmethod
-    async def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs, how many are in each state."""
 
     @abstractmethod
-    async def backlog(self, queues: Collection[str] | None) -> Backlog:
-        """Return how many jobs wait in ``queues``, or in all; held ones are not counted."""
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there, by name: those that have renewed within their lease and are not closed."""
+
+    @abstractmethod
+    async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
+        """Return how many jobs of ``executors`` wait in ``queues``; None for all. Held ones are not counted."""
 
     @abstractmethod
     async def delete(self, job_id: str) -> bool:
@@ -240,6 +258,8 @@ class JobStore(ABC):
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready.
 
+        No more than `StoreSettings.max_running_total` of a queue run then, over all workers.
+
         Args:
             claim_id: Marks the call and all it claims.
             limit: How many at most.
@@ -250,7 +270,10 @@ class JobStore(ABC):
 
     @abstractmethod
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
-        """Let claims last ``lease`` seconds from now, and report on each, in order."""
+        """Let claims last ``lease`` seconds from now, and report on each, in order.
+
+        It also says that this worker is there for as long, with no claims as well.
+        """
 
     @abstractmethod
     async def finish(

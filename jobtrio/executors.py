@@ -83,6 +83,9 @@ class Executors:
             ValueError: The name is in use, or an option makes no sense.
             TypeError: An option is of the wrong type.
         """
+        if callable(name):
+            given = executor_name(name)
+            raise TypeError(f'name must be text, as in @executors.register("{given}"); got {show(name)}')
         check_name("name", name)
         if name in self._by_name:
             raise ValueError(f"name must be one not in use; {name!r} is registered already")

@@ -8,19 +8,22 @@ Ctrl-C, and a reader of the output that left. It must not know what any of them 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
 
 import jobtrio
-from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _show, _stats, _submit, _watch, _worker
+from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _serve, _show, _stats, _submit, _watch, _worker
 from jobtrio.cli._program import programs as programs
+from jobtrio.cli._store import NOTHING_READ, complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = tuple(
-    module.add_parser for module in (_demo, _run, _worker, _submit, _list, _show, _watch, _cancel, _stats, _prune)
+    module.add_parser
+    for module in (_demo, _run, _worker, _serve, _submit, _list, _show, _watch, _cancel, _stats, _prune)
 )
 """What adds the subcommands, in the order in which ``--help`` shows them."""
 
@@ -36,6 +39,9 @@ examples:
   export JOBTRIO_STORE=sqlite:///jobs.db          jobs that survive: workers here,
   jobtrio worker app.jobs:executors               submitters and watchers anywhere
   jobtrio submit generate --payload '{"text": "to be"}' --watch
+
+  jobtrio serve app.jobs:executors                the same over WebSocket,
+  jobtrio watch ws://127.0.0.1:8765/jobs/ID       for browsers and other machines
 """
 
 
@@ -49,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"jobtrio {jobtrio.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for add_parser in COMMANDS:
         add_parser(commands)
     return parser
@@ -64,25 +70,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With 0 for ``--help`` and ``--version``, with 2 for bad usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the locale lacks is shown all the same
+    code, unwritten = INTERRUPTED, None
     try:
-        options, unknown = build_parser().parse_known_args(argv)
+        parser = build_parser()
+        options, unknown = parser.parse_known_args(argv)
+        if options.command is None:
+            known = ", ".join(add_parser.__module__.rpartition("._")[2] for add_parser in COMMANDS)
+            parser.error(f"COMMAND is missing: one of {known}; jobtrio --help says what they do")
         if unknown:
             known = f"{options.parser.prog} --help lists what is known"
-            options.parser.error(f"unknown: {' '.join(unknown)}; {known}")
-        return int(options.run(options))
+            options.parser.error(f"unknown, or out of place: {' '.join(unknown)}; {known}")
+        code = int(options.run(options))
     except* KeyboardInterrupt:  # may come from within nurseries
         pass
     finally:
-        _flush()
-    return INTERRUPTED
+        unwritten = _flush()
+    if code or unwritten is None:
+        return code
+    if isinstance(unwritten, BrokenPipeError):
+        return NOTHING_READ
+    complain(options, f"the output can't be written: {unwritten.strerror}")
+    return 1
 
 
-def _flush() -> None:
-    """Write what is buffered, so that the interpreter has nothing left to complain of at its exit."""
+def _flush() -> OSError | None:
+    """Write what is buffered, so that the interpreter has nothing left to complain of at its exit.
+
+    Returns why stdout could not be written, or None.
+    """
+    unwritten = None
     for stream in (sys.stdout, sys.stderr):
         try:
             # None where the descriptor was closed before the start.
             if stream is not None:
                 stream.flush()
-        except OSError:
+        except OSError as exc:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout:
+                unwritten = exc
+    return unwritten

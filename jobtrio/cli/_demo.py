@@ -6,6 +6,7 @@ compares that with what the act set out to show. It knows the jobs only as data.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import trio
 
 import jobtrio
 from jobtrio.cli._demo_jobs import ACTS, PAUSE, Act, Part, describe, describe_outcome
+from jobtrio.cli._store import complain
 
 if TYPE_CHECKING:
     import argparse
@@ -49,8 +51,11 @@ def run(options: argparse.Namespace) -> int:
     """Play the demo on stdout and return the exit code: 1 where something was not as it should be."""
     # Nothing here needs cleaning up: end as any tool does when its reader leaves (`jobtrio demo | head`).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    play = Play(sys.stdout)
+    play = Play(sys.stdout or io.StringIO())  # none where it was closed before the start
     trio.run(play.perform, ACTS)
+    if play.unwritten is not None:
+        complain(options, f"the output can't be written: {play.unwritten.strerror}")
+        return 1
     for problem in play.problems:
         print(f"jobtrio demo: not as it should be: {problem}", file=sys.stderr)
     return 1 if play.problems else 0
@@ -61,25 +66,30 @@ class Play:
 
     Attributes:
         problems: What was not as it should be.
+        unwritten: Why it can't be shown any more, or None.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._colours = stream.isatty() and not os.environ.get("NO_COLOR")
         self._seen: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self._stage = trio.CancelScope()
         self.problems: list[str] = []
+        self.unwritten: OSError | None = None
 
     async def perform(self, acts: Sequence[Act]) -> None:
         """Play every act, let a late consumer replay the first job, and show the table."""
         jobs: list[jobtrio.Job] = []
-        with trio.move_on_after(TIME_LIMIT) as scope:
+        with trio.move_on_after(TIME_LIMIT) as self._stage:
             async with jobtrio.open_registry() as registry:
                 self._say(f"jobtrio {jobtrio.__version__}: each job here is watched by {' and '.join(WATCHERS)}.")
                 for act in acts:
                     jobs += await self._play(registry, act)
                 self._title(f"{LATE_WATCHER} comes late to {jobs[0].id!r}, and gets all of it from the beginning.")
                 await self._watch(jobs[0], LATE_WATCHER)
-        if scope.cancelled_caught:
+        if self.unwritten is not None:
+            return
+        if self._stage.cancelled_caught:
             self.problems.append(f"it was not over after {TIME_LIMIT:g} s")
         self._compare([part for act in acts for part in act.parts])
         self._show_table(jobs)
@@ -160,4 +170,8 @@ class Play:
         return f"\033[{code}m{text}\033[0m" if self._colours and code else text
 
     def _say(self, text: str, end: str = "\n") -> None:
-        print(text, end=end, file=self._stream, flush=True)
+        try:
+            print(text, end=end, file=self._stream, flush=True)
+        except OSError as exc:
+            self.unwritten = exc
+            self._stage.cancel(reason="the output can't be written")

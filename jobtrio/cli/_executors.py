@@ -26,7 +26,8 @@ def load_executors(options: argparse.Namespace, target: str) -> Executors:
         target: ``MODULE:EXECUTORS``; the module is looked for beside the user as well.
     """
     module_name, colon, name = target.partition(":")
-    if not (module_name and colon and name):
+    is_module = "/" not in module_name and all(module_name.split("."))  # neither a file nor relative to anything
+    if not (is_module and colon and name):
         options.parser.error(
             f"executors must be given as MODULE:EXECUTORS, as in app.jobs:executors; got {show(target)}"
         )

@@ -1,16 +1,16 @@
 """Reads a job's stream to its end, whichever process it runs in, and wherever it moves meanwhile.
 
-It owns what is passed over: what was seen before, and what a lost attempt showed that was never stored. It must
-not know what becomes of the messages.
+It owns what is passed over: what a lost attempt showed before, stored or not. It must not know what becomes of the
+messages.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
+from jobtrio._errors import UnknownJobError
 from jobtrio._messages import End, Gap, Restart
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jobtrio._job import Job
     from jobtrio._messages import Message
     from jobtrio._registry import JobRegistry
+    from jobtrio._subscription import Subscription
 
 
 async def follow(
@@ -35,7 +36,7 @@ async def follow(
         registry: The job's registry.
         job: The job.
         show: What takes a batch.
-        after: The number of the last message that is not wanted. It may be one that is still to come.
+        after: The number of the last message that is not wanted. Of a job that runs elsewhere it may be still to come.
         lossless: Whether the job's ``send`` waits rather than drop what was not shown, where it runs here.
 
     Raises:
@@ -44,57 +45,68 @@ async def follow(
 
     *Cancellation*: the job goes on.
     """
-    sieve = Sieve(after)
+    sieve = Sieve()
     while True:
         try:
-            # From the beginning: a stream of another process is known here only once it has been read.
-            with job.subscribe(lossless=lossless, on_gap="yield") as messages:
-                while True:
-                    if wanted := sieve.wanted(await messages.receive_batch()):
+            with job.subscribe(after, lossless=lossless, on_gap="yield") as messages:
+                while batch := await _receive(messages):
+                    if wanted := sieve.wanted(batch):
                         await show(wanted)
-        except trio.EndOfChannel:
             return
         except trio.BrokenResourceError:
-            await registry.get(job.id)  # raises where the stream was cut off because the job is gone
-            sieve.start_over()
+            if await registry.get(job.id) != job:  # raises where the stream was cut off because the job is gone
+                raise UnknownJobError(job.id) from None  # and so it is where another one has its id
+            if sieve.start_over():
+                after = 0
+
+
+async def _receive(messages: Subscription) -> list[Message]:
+    """Return the next messages, or none behind the `End`."""
+    try:
+        return await messages.receive_batch()
+    except trio.EndOfChannel:
+        return []
+    except ValueError:
+        return []  # the job has ended before it reached the number that was given
 
 
 class Sieve:
-    """Tells the messages that are wanted from those that were seen."""
+    """Tells the messages that are wanted from those that a lost attempt has shown already, or showed in vain."""
 
-    def __init__(self, after: int) -> None:
-        self._seen = after  # the number of the last message that was seen or isn't wanted
-        self._attempt = 0  # of the last one that was handed over
+    def __init__(self) -> None:
+        self._attempt = 0  # of the last message that was handed over
+        self._last = 0  # its number
         self._awaits_restart = False
 
     def wanted(self, messages: Iterable[Message]) -> list[Message]:
         """Return those that are wanted."""
-        return [each for message in messages if (each := self._sift(message)) is not None]
+        return [self._rest_of(message) for message in messages if self._is_wanted(message)]
 
-    def start_over(self) -> None:
+    def start_over(self) -> bool:
         """Expect the stream from its beginning once more, and the last attempt's part in it to differ.
 
         This process ran the job and lost it. What it showed and had not stored is not part of the stream, and its
-        numbers stand for other messages now: the stream goes on with that attempt's `Restart`.
+        numbers stand for other messages now: the stream goes on with that attempt's `Restart`. Returns False where
+        nothing was shown yet, so that the stream goes on where it was to begin.
         """
         self._awaits_restart = self._attempt > 0
+        return self._awaits_restart
 
-    def _sift(self, message: Message) -> Message | None:
-        if isinstance(message, End):
-            return message
-        if self._awaits_restart:
-            if isinstance(message, Gap) or message.attempt < self._attempt:
-                return None
-            if message.attempt == self._attempt and not isinstance(message, Restart):
-                return None
-            self._awaits_restart = False
-            self._seen = message.seq - 1
-        last = message.last if isinstance(message, Gap) else message.seq
-        if last <= self._seen:
-            return None
-        if isinstance(message, Gap):
-            message = attrs.evolve(message, first=max(message.first, self._seen + 1))
-        else:
-            self._attempt = message.attempt
-        self._seen = last
+    def _rest_of(self, message: Message) -> Message:
+        """Return of a gap what was not shown before, and any other message whole."""
+        if isinstance(message, Gap) and self._awaits_restart:
+            return Gap(max(message.first, self._last + 1), message.last)
         return message
+
+    def _is_wanted(self, message: Message) -> bool:
+        if isinstance(message, End):
+            return True
+        if isinstance(message, Gap):  # of what was shown already, nothing is missed
+            return not self._awaits_restart or message.last > self._last
+        if self._awaits_restart:
+            is_behind = message.attempt > self._attempt
+            if not is_behind and not (message.attempt == self._attempt and isinstance(message, Restart)):
+                return False
+            self._awaits_restart = False
+        self._attempt, self._last = message.attempt, message.seq
+        return True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
 from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
-from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
+from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--tag",
         metavar="NAME=VALUE",
         type=_options.tag,
-        action="append",
+        action=_options.OnceEach,
         default=[],
         help="only jobs with this tag; may be given several times",
     )
@@ -86,10 +85,10 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
     if options.json:
         print_document([record_fields(record) for record in records])
         return 0
-    sys.stdout.write(render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK")))
+    table = render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK"))
+    print(table, end="", flush=True)
     if len(records) == options.limit:
-        sys.stdout.flush()
-        print(f"jobtrio list: there may be more: --after {records[-1].id}", file=sys.stderr)
+        complain(options, f"there may be more: --after {records[-1].id}")
     return 0
 
 

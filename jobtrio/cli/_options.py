@@ -21,6 +21,19 @@ from jobtrio.stores._url import parse_store_url
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+class OnceEach(argparse.Action):
+    """Collects pairs of a name and something else, and refuses a name that was given before."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        """Add a pair."""
+        pairs: list[tuple[str, Any]] = getattr(namespace, self.dest)
+        if any(name == values[0] for name, _ in pairs):
+            raise argparse.ArgumentError(self, f"{show(values[0])} was given twice")
+        setattr(namespace, self.dest, [*pairs, values])
+
+
 def seconds(text: str) -> float:
     """Return a finite number of seconds, 0 or more."""
     value = _number(text)
@@ -39,17 +52,17 @@ def positive_seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """Return a whole number, 0 or more."""
-    # Not int(text), which takes "1_000" and "٣" as well; the length keeps a slip from becoming a number.
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise _refusal("a whole number from 0 to 999999999", text)
-    return int(text)
+    return _whole(text, "a whole number", 0, 999_999_999)
 
 
 def positive_count(text: str) -> int:
     """Return a whole number, 1 or more."""
-    if not (value := count(text)):
-        raise _refusal("a whole number from 1 to 999999999", text)
-    return value
+    return _whole(text, "a whole number", 1, 999_999_999)
+
+
+def port(text: str) -> int:
+    """Return a port's number, or 0."""
+    return _whole(text, "a port", 0, 65535)
 
 
 def lease(text: str) -> float:
@@ -114,6 +127,14 @@ def queue_limit(text: str) -> tuple[str, int | None]:
     return name(queue), positive_count(most)
 
 
+def total_limit(text: str) -> tuple[str, int]:
+    """Return a queue and how many of its jobs may run over all workers from ``NAME=N``."""
+    queue, equals, most = text.rpartition("=")
+    if not equals:
+        raise _refusal("NAME=N", text)
+    return name(queue), positive_count(most)
+
+
 def priority(text: str) -> JobPriority:
     """Return a priority from its name."""
     try:
@@ -133,6 +154,8 @@ def states(text: str) -> list[JobState]:
 def json_value(text: str) -> Any:
     """Return the value of JSON, given as such, or as ``@FILE``, where ``@-`` is the standard input."""
     source = text
+    if text == "@-" and sys.stdin is None:
+        raise argparse.ArgumentTypeError("can't read the standard input: it is closed")
     if text.startswith("@"):
         try:
             source = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text("utf-8")
@@ -164,6 +187,14 @@ def _cause(exc: OSError | UnicodeDecodeError) -> str:
 
 def _is_name(text: str) -> bool:
     return 1 <= len(text) <= NAME_LIMIT and text.isprintable()
+
+
+def _whole(text: str, what: str, low: int, high: int) -> int:
+    # Not int(text), which takes "1_000" and "٣" as well; the length keeps a slip from becoming a number.
+    is_whole = text.isascii() and text.isdigit() and len(text) <= 9
+    if not (is_whole and low <= int(text) <= high):
+        raise _refusal(f"{what} from {low} to {high}", text)
+    return int(text)
 
 
 def _number(text: str) -> float:

@@ -12,11 +12,11 @@ import errno
 import os
 import re
 import signal
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._errors import CommandFailedError, GiveUp
+from jobtrio._processes import parents_of_all
+from jobtrio._watchdog import watchdog
 from jobtrio.executors import Executors, run_command
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def exit_code(error: JobError) -> int | None:
 
 def kill() -> None:
     """Send SIGKILL to the programs of this process and all of their sessions, whatever grace is left."""
-    parents = _parents()
-    leaders = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    parents = parents_of_all()
+    leaders = {pid for pid, parent in parents.items() if parent == os.getpid()} - {watchdog.pid}
     for leader in leaders:
         # The group in one call: it can't miss a process that is just being born.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -119,21 +119,3 @@ def kill() -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) in leaders:
                 os.kill(pid, signal.SIGKILL)
-
-
-def _parents() -> dict[int, int]:
-    """Return the parent of every process, by id. Zombies count: a session may outlive its leader."""
-    if os.path.exists("/proc/self/stat"):
-        stats = (_stat(name) for name in os.listdir("/proc") if name.isdecimal())
-        # Behind the name, which may hold anything, come the state and the parent.
-        return {int(stat.split()[0]): int(stat.rpartition(b")")[2].split()[1]) for stat in stats if stat}
-    listing = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, check=True)
-    rows = (line.split() for line in listing.stdout.splitlines())
-    return {int(pid): int(parent) for pid, parent in rows}
-
-
-def _stat(pid: str) -> bytes:
-    try:
-        return Path("/proc", pid, "stat").read_bytes()
-    except OSError:
-        return b""  # gone in the meantime

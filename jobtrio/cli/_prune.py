@@ -92,7 +92,7 @@ async def prune(options: argparse.Namespace, store: JobStore) -> int:
 
 async def _ended(store: JobStore) -> int:
     counts = await store.counts()
-    return sum(counts.get(state, 0) for state in FINAL_STATES)
+    return sum(of_queue[state] for of_queue in counts.values() for state in FINAL_STATES)
 
 
 class Nobody:

@@ -16,7 +16,7 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import duration, one_line
 
 if TYPE_CHECKING:
-    from jobtrio._records import JobRecord, Transition
+    from jobtrio._records import JobRecord, Transition, WorkerReport
 
 
 def record_fields(record: JobRecord, *, traceback: bool = False) -> dict[str, Any]:
@@ -34,6 +34,12 @@ def record_fields(record: JobRecord, *, traceback: bool = False) -> dict[str, An
 def transition_fields(transition: Transition) -> dict[str, Any]:
     """Return a change of state as JSON can hold it."""
     fields = attrs.asdict(transition, recurse=False)
+    return {name: _plain(value) for name, value in fields.items()}
+
+
+def worker_fields(report: WorkerReport) -> dict[str, Any]:
+    """Return what is known of a worker as JSON can hold it."""
+    fields = attrs.asdict(report, recurse=False)
     return {name: _plain(value) for name, value in fields.items()}
 
 

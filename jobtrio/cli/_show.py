@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._messages import End
 from jobtrio.cli import _options
-from jobtrio.cli._endings import one_line
+from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._output import message_fields
 from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text, transition_fields
 from jobtrio.cli._screen import message_text
@@ -87,7 +86,7 @@ async def show(options: argparse.Namespace, store: JobStore) -> int:
             }
         )
     else:
-        sys.stdout.writelines(_text(record, history, messages))
+        print("".join(_text(record, history, messages)), end="")
     return 0
 
 
@@ -107,7 +106,7 @@ async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Messag
 def _text(record: JobRecord, history: Iterable[Transition], messages: list[Message]) -> Iterator[str]:
     yield from (f"{name:<10} {value}\n" for name, value in _fields(record) if value is not None)
     if record.error is not None:
-        yield f"\n{record.error.traceback.rstrip() or record.error}\n"
+        yield f"\n{printable(record.error.traceback.rstrip() or str(record.error))}\n"
     yield "\n" + render_table(
         ("AT", "STATE", "ATTEMPT", "WORKER", "REASON"),
         [

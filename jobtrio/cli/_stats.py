@@ -1,20 +1,24 @@
-"""``jobtrio stats``: how many jobs a store has in each state, and who runs how many."""
+"""``jobtrio stats``: how many jobs a store has, by state and queue, which workers are there, and what they run."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
+from jobtrio.cli._records import moment_text, worker_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from jobtrio._records import WorkerReport
     from jobtrio.abc import JobStore
+
+QUEUES_SHOWN = 8
+"""Queues that have a column of their own, at most."""
 
 RUNNING_SHOWN = 10_000
 """Running jobs that are looked at to tell who runs them."""
@@ -25,12 +29,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "stats",
         help="count the jobs of a store",
-        description="Count the jobs of a store by their states, and those that run by worker and queue.",
+        description="Count a store's jobs by state and queue, and name the workers that are there.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_store_options(parser, json="print one JSON object: states, running")
+    add_store_options(parser, json="print one JSON object: states, queues, workers, running")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -45,21 +49,37 @@ async def stats(options: argparse.Namespace, store: JobStore) -> int:
     *Cancellation*: nothing has changed.
     """
     async with open_client(store) as registry:
-        counts = await store.counts()
+        queues = await registry.counts()
+        workers = await registry.workers()
         records = await registry.find(state=JobState.RUNNING, limit=RUNNING_SHOWN)
-    states = {state: counts.get(state, 0) for state in JobState}
+    states = {state: sum(counts[state] for counts in queues.values()) for state in JobState}
     running = Counter((record.worker or "-", record.queue) for record in records)
     if options.json:
         rows = [{"worker": worker, "queue": queue, "jobs": n} for (worker, queue), n in sorted(running.items())]
-        print_document({"states": states, "running": rows})
+        print_document(
+            {"states": states, "queues": queues, "workers": list(map(worker_fields, workers)), "running": rows}
+        )
     else:
-        sys.stdout.write(_text(states, running))
+        print(_by_queue(queues, states) + _workers(workers) + _running(running), end="")
     return 0
 
 
-def _text(states: Mapping[JobState, int], running: Mapping[tuple[str, str], int]) -> str:
-    text = render_table(("STATE", "JOBS"), [(state, str(n)) for state, n in states.items()], right=("JOBS",))
-    if running:
-        rows = [(worker, queue, str(n)) for (worker, queue), n in sorted(running.items())]
-        text += "\n" + render_table(("WORKER", "QUEUE", "RUNNING"), rows, right=("RUNNING",))
-    return text
+def _by_queue(queues: Mapping[str, Mapping[JobState, int]], states: Mapping[JobState, int]) -> str:
+    """Return the counts, a line for each state and a column for each queue, or for all together where they are many."""
+    shown = sorted(queues) if 1 < len(queues) <= QUEUES_SHOWN else []
+    rows = [(state, *(str(queues[queue][state]) for queue in shown), str(n)) for state, n in states.items()]
+    return render_table(("STATE", *shown, "JOBS"), rows, right=(*shown, "JOBS"))
+
+
+def _workers(workers: Sequence[WorkerReport]) -> str:
+    if not workers:
+        return ""
+    rows = [(who.name, moment_text(who.started_at), moment_text(who.seen_at), str(who.running)) for who in workers]
+    return "\n" + render_table(("WORKER", "SINCE", "SEEN", "RUNNING"), rows, right=("RUNNING",))
+
+
+def _running(running: Mapping[tuple[str, str], int]) -> str:
+    if not running:
+        return ""
+    rows = [(worker, queue, str(n)) for (worker, queue), n in sorted(running.items())]
+    return "\n" + render_table(("WORKER", "QUEUE", "RUNNING"), rows, right=("RUNNING",))

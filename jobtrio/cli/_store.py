@@ -53,8 +53,8 @@ def add_store_options(parser: argparse.ArgumentParser, *, json: str) -> None:
         "--store",
         metavar="URL",
         type=_options.store_url,
-        help=f"where the jobs are: sqlite:///FILE, or sqlite:////FILE from the root (default: {VARIABLE} "
-        "in the environment)",
+        help="where the jobs are: sqlite:///FILE, sqlite:////FILE from the root, postgresql://USER@HOST/DATABASE, or "
+        f"redis://HOST:6379/0 (default: {VARIABLE} in the environment)",
     )
     parser.add_argument("--json", action="store_true", help=json)
 
@@ -64,7 +64,7 @@ def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
 
     Args:
         options: The parsed options.
-        make: Whether a file that isn't there is made, rather than taken for a slip of the pen.
+        make: Whether a store that isn't there is made, rather than taken for a slip of the pen.
     """
     url: str = options.store or os.environ.get(VARIABLE, "")
     if not url:
@@ -73,10 +73,17 @@ def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
         address = parse_store_url(url)
     except ValueError as exc:
         options.parser.error(f"{VARIABLE}: {exc}")
-    if not make and not os.path.exists(address.path):
-        complain(options, f"there is no file {address.path!r}, hence no job")
+    if not make and (what := address.missing()):
+        complain(options, f"{what}, hence no job")
         raise SystemExit(1)
-    return address.make_store()
+    try:
+        store = address.make_store(make=make)
+    except ValueError as exc:
+        options.parser.error(f"--store: {exc}")
+    except JobtrioError as exc:
+        complain(options, one_line(str(exc), 1000))
+        raise SystemExit(1) from None
+    return store
 
 
 def run_with_store(
@@ -91,7 +98,7 @@ def run_with_store(
     Args:
         options: The parsed options.
         work: What to do.
-        make: Whether the store's file is made where it isn't there.
+        make: Whether the store is made where it isn't there.
         quiet: Whether only errors are logged: a warning about the file is the worker's to give.
     """
     store = store_of(options, make=make)
@@ -120,11 +127,12 @@ async def open_client(
 
 def complain(options: argparse.Namespace, what: str) -> None:
     """Say in one line what could not be done."""
-    print(f"jobtrio {options.command}: {what}", file=sys.stderr)
+    if sys.stderr is not None:  # or it would go to stdout
+        print(f"jobtrio {options.command}: {what}", file=sys.stderr)
 
 
 def print_document(value: Any) -> None:
     """Print one JSON document."""
     from jobtrio.cli._output import to_json
 
-    sys.stdout.write(to_json(value, indent=2))
+    print(to_json(value, indent=2), end="")

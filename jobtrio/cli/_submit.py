@@ -1,4 +1,4 @@
-"""``jobtrio submit``: puts a job into a store, for the workers that have its executor."""
+"""``jobtrio submit``: puts a job into a store, for the workers that have its executor, or submits it to a server."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from typing import TYPE_CHECKING, Any
 import jobtrio
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
+from jobtrio.cli._bridge import add_token_option, is_bridge, run_with_client
+from jobtrio.cli._endings import one_line
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._output import STDERR, STDOUT, Output, to_json
 from jobtrio.cli._records import record_fields
+from jobtrio.cli._sources import BridgeSource, StoreSource
 from jobtrio.cli._store import add_store_options, complain, open_client, print_document, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobtrio.abc import JobStore
+    from jobtrio.cli._sources import Source
+    from jobtrio.websocket import JobClient
 
 DESCRIPTION = """\
 Put a job into a store, for a worker that has the executor, and print the job's
 id. What is not given here is what the executor is registered with, if --executors
 tells where that is; else the queue is "default", with one attempt and no limit.
+
+With a URL before the executor the job is submitted to a server (`jobtrio serve`),
+which knows what its executors are registered with.
 """
 
 EPILOG = f"""\
@@ -29,6 +39,7 @@ examples:
   jobtrio submit generate --payload '{{"text": "to be or not"}}' --watch
   jobtrio submit import --payload @order.json --key order-17 --retry 3
   jobtrio submit generate --executors app.jobs:executors --tag user=ann
+  jobtrio submit ws://127.0.0.1:8765/ws generate '{{"text": "to be"}}' --watch
 """
 
 
@@ -36,14 +47,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``submit`` to the command's parser."""
     parser = commands.add_parser(
         "submit",
-        help="put a job into a store",
+        help="put a job into a store, or submit it to a server",
+        usage="%(prog)s [options] [URL] EXECUTOR [JSON]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("executor", metavar="EXECUTOR", type=_options.name, help="the name of the executor")
+    add(
+        "words",
+        nargs="+",
+        metavar="EXECUTOR",
+        help="the name of the executor; before it a server's URL, ws://HOST:PORT/ws, if it is to run there; "
+        "behind it what it is given, as --payload has it",
+    )
     add(
         "--payload",
         metavar="JSON",
@@ -62,10 +80,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--tag",
         metavar="NAME=VALUE",
         type=_options.tag,
-        action="append",
+        action=_options.OnceEach,
         default=[],
         help="a tag to find the job by; may be given several times",
     )
+    add_token_option(parser, help="for a server, the token")
     add("--watch", action="store_true", help="watch the job to its end, as `jobtrio watch` does")
     add_watch_options(parser)
     add_store_options(parser, json="print the job's record as one JSON object; with --watch, one line a message")
@@ -96,10 +115,37 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Submit the job, watch it where that is asked for, and return the exit code."""
+    url = _read_words(options)
+    if url is not None:
+        return run_with_client(options, url, submit_to_server)
     options.known = (
         stand_in(options.executor) if options.executors is None else load_executors(options, options.executors)
     )
     return run_with_store(options, submit, make=True)
+
+
+def _read_words(options: argparse.Namespace) -> str | None:
+    """Take executor and payload from the words, and return the server's URL if that is the first; end with 2 else."""
+    words = list(options.words)
+    url = words.pop(0) if is_bridge(words[0]) else None
+    if not 1 <= len(words) <= 2:
+        options.parser.error("what is given must be [URL] EXECUTOR [JSON]")
+    if len(words) == 2 and options.payload is not None:
+        options.parser.error("the payload was given twice")
+    options.executor = _value(options, "EXECUTOR", _options.name, words[0])
+    if len(words) == 2:
+        options.payload = _value(options, "JSON", _options.json_value, words[1])
+    given = {"--id": options.id, "--executors": options.executors, "--retry": options.retry, "--store": options.store}
+    if url is not None and (unknown := [name for name, value in given.items() if value is not None]):
+        options.parser.error(f"{', '.join(unknown)}: not for a server, which decides that itself")
+    return url
+
+
+def _value(options: argparse.Namespace, name: str, read: Callable[[str], Any], word: str) -> Any:
+    try:
+        return read(word)
+    except argparse.ArgumentTypeError as exc:
+        options.parser.error(f"argument {name}: {exc}")
 
 
 async def submit(options: argparse.Namespace, store: JobStore) -> int:
@@ -116,11 +162,31 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
             complain(options, str(exc))
             return 2
         if options.watch:
-            return await _watch(options, registry, job)
+            return await _watch(options, job.id, StoreSource(registry, job))
     if options.json:
         print_document(record_fields(job.record))
     else:
         print(job.id)
+    return 0
+
+
+async def submit_to_server(options: argparse.Namespace, client: JobClient) -> int:
+    """Submit the job to a server, and watch it where that is asked for.
+
+    *Cancellation*: the job may have been accepted, and goes on.
+    """
+    job = await client.submit(options.executor, options.payload, **_arguments(options))
+    if options.watch:
+        return await _watch(options, job.id, BridgeSource(job, None))
+    if not options.json:
+        print(job.id)
+        return 0
+    try:
+        record = await job.refresh()
+    except JobtrioError as exc:
+        complain(options, f"submitted {job.id}, whose record can't be had: {one_line(str(exc))}")
+        return 1
+    print_document(record_fields(record))
     return 0
 
 
@@ -139,9 +205,9 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def _watch(options: argparse.Namespace, registry: jobtrio.JobRegistry, job: jobtrio.Job) -> int:
-    said = (STDERR, f"jobtrio: submitted {job.id}\n")
+async def _watch(options: argparse.Namespace, job_id: str, source: Source) -> int:
+    said = (STDERR, f"jobtrio: submitted {job_id}\n")
     if options.json:
-        said = (STDOUT, to_json({"type": "submitted", "job": job.id}))
+        said = (STDOUT, to_json({"type": "submitted", "job": job_id}))
     await Output().write([said])
-    return await Watcher(registry, job, as_json=options.json, as_text=options.text).watch()
+    return await Watcher(source, as_json=options.json, as_text=options.text).watch()

@@ -1,22 +1,30 @@
-"""``jobtrio watch``: shows a job's messages live, whichever process runs it."""
+"""``jobtrio watch``: shows a job's messages live, whichever process or machine runs it."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from jobtrio._errors import UnknownJobError
 from jobtrio.cli import _options
+from jobtrio.cli._bridge import add_token_option, is_bridge, need_bridge, run_with_client
+from jobtrio.cli._sources import BridgeSource, StoreSource
 from jobtrio.cli._store import add_store_options, open_client, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
     from jobtrio.abc import JobStore
+    from jobtrio.cli._sources import Source
+    from jobtrio.websocket import JobClient
 
 DESCRIPTION = """\
 Show a job's messages from the first that is kept, and then as they come, until
 the job ends. Tokens go to stdout, one a line; those of a program's stderr, all
 else, and a summary go to stderr. On a terminal, progress is a bar where rich is
 installed (the extra "cli"). Ctrl-C ends the watching, not the job.
+
+With a URL the job is watched at a server (`jobtrio serve`); where the connection
+is lost, it goes on with the next one.
 """
 
 EPILOG = f"""\
@@ -25,6 +33,7 @@ examples:
   jobtrio watch 4f0c…
   jobtrio watch --text 4f0c… >answer.txt
   jobtrio watch --json --after 120 4f0c…
+  jobtrio watch ws://127.0.0.1:8765/jobs/4f0c…
 """
 
 
@@ -38,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("id", metavar="ID", help="the job's id")
+    parser.add_argument("id", metavar="ID|URL", help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID")
     parser.add_argument(
         "--after",
         metavar="N",
@@ -47,13 +56,29 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show what comes behind message number N (default: 0)",
     )
     add_watch_options(parser)
+    add_token_option(parser, help="for a server, the token")
     add_store_options(parser, json="show each message as a line of JSON on stdout")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Watch the job and return the exit code."""
-    return run_with_store(options, watch)
+    return _run_at_server(options) if is_bridge(options.id) else run_with_store(options, watch)
+
+
+def _run_at_server(options: argparse.Namespace) -> int:
+    need_bridge(options)
+    from jobtrio.websocket._client_address import parse_tail_url
+
+    try:
+        found = parse_tail_url(options.id)
+    except ValueError as exc:
+        options.parser.error(str(exc))
+    if found is None:
+        options.parser.error(f"a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got {options.id!r}")
+        raise AssertionError  # error() has ended the program
+    url, options.id = found
+    return run_with_client(options, url, watch_at_server)
 
 
 async def watch(options: argparse.Namespace, store: JobStore) -> int:
@@ -63,5 +88,23 @@ async def watch(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         job = await registry.get(options.id)
-        watcher = Watcher(registry, job, after=options.after, as_json=options.json, as_text=options.text)
-        return await watcher.watch()
+        return await _watcher(options, StoreSource(registry, job)).watch()
+
+
+async def watch_at_server(options: argparse.Namespace, client: JobClient) -> int:
+    """Show the messages of a server's job to its end.
+
+    *Cancellation*: the job goes on.
+    """
+    from jobtrio.websocket import RemoteJob, ServerRefusedError
+
+    job = RemoteJob(options.id, client)
+    try:
+        record = await job.refresh()
+    except (UnknownJobError, ServerRefusedError):
+        record = None  # it may be watched and not looked up; else watching says so
+    return await _watcher(options, BridgeSource(job, record)).watch()
+
+
+def _watcher(options: argparse.Namespace, source: Source) -> Watcher:
+    return Watcher(source, after=options.after, as_json=options.json, as_text=options.text)

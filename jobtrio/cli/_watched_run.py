@@ -17,6 +17,7 @@ import trio
 
 import jobtrio
 from jobtrio._errors import JobtrioError
+from jobtrio._ids import new_id
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import exit_code, one_line, summary
@@ -79,6 +80,9 @@ class WatchedRun:
         # A queue of its own: this process runs no other jobs of the store, but others may run this one.
         own = "default" if plan.store is None else f"run-{secrets.token_hex(4)}"
         self._queue = plan.queue or own
+        self._job_id = new_id()
+        self._starting = trio.CancelScope()  # until the job is stored
+        self._is_open = self._is_stored = False
         self._output = Output()
         self._screen = Screen(attempts=plan.retries + 1, as_json=plan.as_json)
         self._showing = trio.CancelScope()
@@ -96,15 +100,14 @@ class WatchedRun:
         *Cancellation*: ends the program and its group, as that of any job.
         """
         started = trio.current_time()
-        with trio.open_signal_receiver(*_signals_to_obey()) as signals:
-            async with self._open_registry() as registry:
-                job = await self._submit(registry)
-                async with open_background_nursery() as nursery:
-                    nursery.start_soon(self._obey, signals, job, nursery)
-                    await self._show(registry, job)
-                    outcome = await job.wait()
-                if self._plan.store is not None:
-                    await registry.shutdown()  # another job of a shared queue may just have been started
+        told, signals = trio.open_memory_channel[int](math.inf)
+        with trio.open_signal_receiver(*_signals_to_obey()) as received:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._receive, received, told)
+                with self._starting:
+                    job, outcome = await self._run(signals)
+        if self._starting.cancelled_caught:
+            return await self._end_early(signals.receive_nowait())
         if self._stopped != 128 + signal.SIGPIPE:
             seconds = trio.current_time() - started
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
@@ -112,6 +115,36 @@ class WatchedRun:
                     summary(outcome, seconds=seconds, attempts=job.record.attempt, lines=self._screen.lines)
                 )
         return self._exit_code(outcome)
+
+    async def _run(self, signals: AsyncIterator[int]) -> tuple[jobtrio.Job, jobtrio.Outcome]:
+        async with self._open_registry() as registry:
+            self._is_open = True
+            job = await self._submit(registry)
+            self._is_stored, self._starting.deadline = True, math.inf
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._obey, signals, job, nursery)
+                await self._show(registry, job)
+                outcome = await job.wait()
+            if self._plan.store is not None:
+                await registry.shutdown()  # another job of a shared queue may just have been started
+        return job, outcome
+
+    async def _receive(self, signals: AsyncIterator[int], told: trio.MemorySendChannel[int]) -> None:
+        """Pass signals on to whoever obeys them; until the job is stored, they end the wait for that."""
+        async for number in signals:
+            told.send_nowait(number)
+            if not self._is_open:
+                self._starting.cancel(reason="told to stop")
+            elif not self._is_stored:
+                # A job that is about to be stored is better cancelled than left to others.
+                self._starting.deadline = min(self._starting.deadline, trio.current_time() + AT_ONCE)
+
+    async def _end_early(self, number: int) -> int:
+        """Say that the program was not started, and return the exit code."""
+        name = STOPPING[signal.Signals(number)]
+        stored = f"; job {self._job_id} may have been stored" if self._is_open else ""
+        await self._say(f"{_new_line(name)}jobtrio: {name}: ends before the program was started{stored}")
+        return 128 + number
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
         if self._plan.store is None:
@@ -126,6 +159,7 @@ class WatchedRun:
         return await registry.submit(
             _program.RUN_COMMAND,
             plan.payload,
+            job_id=self._job_id,
             queue=self._queue,
             time_limit=plan.time_limit,
             retry=jobtrio.RetryPolicy(max_attempts=plan.retries + 1, jitter=0.0),
@@ -201,10 +235,8 @@ class WatchedRun:
         os._exit(exit_code)
 
     def _farewell(self, name: str) -> str:
-        # A terminal has just shown ^C, and no newline behind it.
-        start = "\n" if name == "Ctrl-C" and os.isatty(STDERR) else ""
         grace = self._plan.payload["grace"]
-        return f"{start}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
+        return f"{_new_line(name)}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
 
     def _exit_code(self, outcome: jobtrio.Outcome) -> int:
         if self._stopped is not None and (self._cut_short or isinstance(outcome, jobtrio.Cancelled)):
@@ -216,6 +248,11 @@ class WatchedRun:
             await self._output.write([(STDERR, line + "\n")])
         except OSError:
             pass  # stderr is gone: there is nowhere to say it
+
+
+def _new_line(name: str) -> str:
+    # A terminal has just shown ^C, and no newline behind it.
+    return "\n" if name == "Ctrl-C" and os.isatty(STDERR) else ""
 
 
 def _signals_to_obey() -> list[signal.Signals]:

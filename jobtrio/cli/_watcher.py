@@ -15,7 +15,6 @@ import trio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli._bar import open_bar
 from jobtrio.cli._endings import exit_code, summary
-from jobtrio.cli._follow import follow
 from jobtrio.cli._output import STDERR, STDOUT, Output
 from jobtrio.cli._screen import Screen
 
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator
 
-    from jobtrio._job import Job
     from jobtrio._messages import Message
-    from jobtrio._registry import JobRegistry
+    from jobtrio.cli._sources import Source
 
 LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end the watching."""
@@ -56,24 +54,20 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
 class Watcher:
     """Shows a job's messages until its end, or until the user leaves."""
 
-    def __init__(
-        self, registry: JobRegistry, job: Job, *, after: int = 0, as_json: bool = False, as_text: bool = False
-    ) -> None:
+    def __init__(self, source: Source, *, after: int = 0, as_json: bool = False, as_text: bool = False) -> None:
         """Prepare to watch.
 
         Args:
-            registry: The job's registry.
-            job: The job.
+            source: The job's stream.
             after: The number of the last message that is not wanted.
             as_json: Whether stdout gets each message as a line of JSON, rather than what it says.
             as_text: Whether tokens that are text are put together, rather than one a line.
         """
-        self._registry = registry
-        self._job = job
+        self._source = source
         self._after = after
         self._output = Output()
         self._screen = Screen(
-            attempts=job.record.max_attempts,
+            attempts=source.attempts,
             as_json=as_json,
             as_text=as_text,
             tidy=os.isatty(STDOUT),
@@ -85,7 +79,7 @@ class Watcher:
         """Watch, and return the exit code.
 
         Raises:
-            UnknownJobError: The job is no longer kept.
+            JobtrioError: The stream can't be read on.
             BrokenPipeError: Nobody reads the output any more.
             OSError: The output can't be written.
 
@@ -96,7 +90,7 @@ class Watcher:
             with trio.CancelScope() as scope:
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(self._heed, signals, scope)
-                    await follow(self._registry, self._job, self._show, after=self._after)
+                    await self._source.follow(self._show, self._after)
         if self._left is not None:
             with trio.move_on_after(LAST_WORD):
                 await self._say_farewell(self._left)
@@ -114,13 +108,11 @@ class Watcher:
     async def _say_farewell(self, number: int) -> None:
         # A terminal has just shown ^C, and no newline behind it.
         start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
-        line = f"{start}jobtrio: the job goes on; to end it: jobtrio cancel {self._job.id}\n"
+        line = f"{start}jobtrio: the job goes on{self._source.hint}\n"
         await self._output.write([*self._screen.close(), (STDERR, line)])
 
     async def _sum_up(self) -> int:
-        outcome, record = self._job.outcome, self._job.record
-        assert outcome is not None  # follow() returns behind the End
-        lines = self._screen.lines or None
-        line = summary(outcome, seconds=record.duration, attempts=record.attempt, lines=lines)
+        outcome, seconds, attempts = await self._source.ending()
+        line = summary(outcome, seconds=seconds, attempts=attempts, lines=self._screen.lines or None)
         await self._output.write([(STDERR, line + "\n")])
         return exit_code(outcome)

@@ -98,8 +98,8 @@ class WorkLog:
         """Keep count, and return what is known of the job's start."""
         if change.state is JobState.RUNNING:
             # A look at what this process holds: reading each job from the store again would slow the work down.
-            entry = self._registry._core.peek(change.job_id)
-            name = entry.plan.executor if entry is not None else None
+            job = self._registry.peek(change.job_id)
+            name = None if job is None else job.record.executor
             self._running[change.job_id] = Start(name or "?", change.at)
             return self._running[change.job_id]
         if change.state in FINAL_STATES or change.previous is JobState.RUNNING:

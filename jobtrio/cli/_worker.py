@@ -48,6 +48,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_worker_options(parser)
+    add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a worker is to run, and how."""
     add = parser.add_argument
     add("executors", metavar="MODULE:EXECUTORS", help="the executors to run jobs with")
     add("--max-running", metavar="N", type=_options.positive_count, default=100, help="jobs at once (default: 100)")
@@ -55,9 +62,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--queue",
         metavar="NAME[=N]",
         type=_options.queue_limit,
-        action="append",
+        action=_options.OnceEach,
         default=[],
         help="a queue to serve, and how many of its jobs at once; may be given several times (default: every queue)",
+    )
+    add(
+        "--total",
+        metavar="NAME=N",
+        type=_options.total_limit,
+        action=_options.OnceEach,
+        default=[],
+        help="how many jobs of a queue may run at once over all workers, if all are told the same (default: no limit)",
     )
     add("--name", metavar="NAME", type=_options.name, help="this worker's name in the history (default: host, process)")
     add(
@@ -75,8 +90,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="seconds after which a job whose worker has vanished starts again elsewhere (default: 30)",
     )
     _add_retention(parser)
-    add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_retention(parser: argparse.ArgumentParser) -> None:
@@ -109,14 +122,19 @@ async def work(options: argparse.Namespace, store: JobStore) -> int:
 
     *Cancellation*: running jobs return to their queue.
     """
+    return await Worker(store, worker_plan(options), as_json=options.json).serve()
+
+
+def worker_plan(options: argparse.Namespace) -> WorkerPlan:
+    """Return what a worker is to run by its options."""
     queues = {name: options.max_running if most is None else most for name, most in options.queue}
-    plan = WorkerPlan(
+    return WorkerPlan(
         executors=options.loaded,
         max_running=options.max_running,
         queues=queues or None,
+        totals=dict(options.total),
         name=options.name,
         grace=options.grace,
         lease=options.lease,
         retention=Retention(finished_jobs=options.keep, finished_for=options.keep_for),
     )
-    return await Worker(store, plan, as_json=options.json).serve()

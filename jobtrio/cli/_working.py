@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
@@ -22,7 +22,7 @@ from jobtrio.cli._output import STDERR, Output
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio.abc import JobStore
@@ -38,6 +38,10 @@ AT_ONCE = 2.0
 """Seconds that running jobs have to be gone after a second signal."""
 
 
+Say: TypeAlias = "Callable[[str], Awaitable[None]]"
+Beside: TypeAlias = "Callable[[jobtrio.JobRegistry, Say], AbstractAsyncContextManager[None]]"
+
+
 @attrs.frozen
 class WorkerPlan:
     """What a worker is to run, and how.
@@ -46,6 +50,7 @@ class WorkerPlan:
         executors: The executors.
         max_running: How many jobs at once.
         queues: Which queues, and how many jobs of each at once; None for every queue.
+        totals: How many jobs of a queue may run over all workers, by queue.
         name: The worker's name; None for one that is made.
         grace: Seconds that running jobs have to end at the first signal.
         lease: Seconds that a claim lasts unless renewed.
@@ -55,6 +60,7 @@ class WorkerPlan:
     executors: jobtrio.Executors
     max_running: int
     queues: Mapping[str, int] | None
+    totals: Mapping[str, int]
     name: str | None
     grace: float
     lease: float
@@ -64,12 +70,25 @@ class WorkerPlan:
 class Worker:
     """Runs a store's jobs until told to stop."""
 
-    def __init__(self, store: JobStore, plan: WorkerPlan, *, as_json: bool) -> None:
+    def __init__(self, store: JobStore, plan: WorkerPlan, *, as_json: bool, beside: Beside | None = None) -> None:
+        """Prepare to work.
+
+        Args:
+            store: The store.
+            plan: What to run, and how.
+            as_json: Whether stdout gets each change as a line of JSON.
+            beside: What is open as long as the worker works and drains; it is given the registry, and what says a line.
+        """
         self._store = store
         self._plan = plan
         self._as_json = as_json
+        self._beside = beside or _nothing_beside
         self._output = Output()
         self._told = trio.Event()  # all that happened has been told
+        self._opening = trio.CancelScope()  # until the store is there, a signal ends all
+        self._is_open = False
+        self._stopped = trio.Event()
+        self._number = 0  # the signal that has told it to stop
 
     async def serve(self) -> int:
         """Work until told to stop, and return the exit code.
@@ -81,15 +100,32 @@ class Worker:
         """
         with trio.open_signal_receiver(*STOPPING) as signals:
             async with open_background_nursery() as nursery:
-                async with self._open_registry() as registry:
-                    log = WorkLog(registry, as_json=self._as_json)
-                    await self._say(self._greeting(registry.stats().worker))
-                    nursery.start_soon(self._tell, log)
-                    await self._drain(registry, await anext(signals), signals)
-                with trio.move_on_after(LAST_WORD):
-                    await self._told.wait()
-                    await self._say(log.summary())
+                nursery.start_soon(self._wait_for_signal, signals)
+                with self._opening:
+                    await self._work(nursery, signals)
+                if self._opening.cancelled_caught:
+                    await self._say(f"jobtrio: {self._signal(self._number)}: ends before it has begun")
         return 0
+
+    async def _work(self, nursery: trio.Nursery, signals: AsyncIterator[int]) -> None:
+        async with self._open_registry() as registry:
+            self._is_open = True
+            log = WorkLog(registry, as_json=self._as_json)
+            await self._say(self._greeting(registry.stats().worker))
+            nursery.start_soon(self._tell, log)
+            async with open_background_nursery() as hurrying, self._beside(registry, self._say):
+                await self._stopped.wait()
+                hurrying.start_soon(self._hurry, registry, signals)
+                await self._drain(registry, self._number)
+        with trio.move_on_after(LAST_WORD):
+            await self._told.wait()
+            await self._say(log.summary())
+
+    async def _wait_for_signal(self, signals: AsyncIterator[int]) -> None:
+        self._number = await anext(signals)
+        self._stopped.set()
+        if not self._is_open:
+            self._opening.cancel(reason="the worker was told to stop")
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
         plan = self._plan
@@ -101,6 +137,7 @@ class Worker:
             retention=plan.retention,
             lease=plan.lease,
             worker=plan.name,
+            max_running_total=plan.totals,
         )
 
     async def _tell(self, log: WorkLog) -> None:
@@ -109,14 +146,12 @@ class Worker:
             await self._write(pieces)
         self._told.set()
 
-    async def _drain(self, registry: jobtrio.JobRegistry, number: int, signals: AsyncIterator[int]) -> None:
+    async def _drain(self, registry: jobtrio.JobRegistry, number: int) -> None:
         """Start nothing more, and see what runs to its end or back into its queue."""
         running = registry.stats().running
         has = "" if not running else f"; {plural(running, 'job')} may take {duration(self._plan.grace)} to end"
         await self._say(f"jobtrio: {self._signal(number)}: starts nothing more{has}")
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(self._hurry, registry, signals)
-            await registry.shutdown(self._plan.grace)
+        await registry.shutdown(self._plan.grace)
 
     async def _hurry(self, registry: jobtrio.JobRegistry, signals: AsyncIterator[int]) -> None:
         """At a second signal, end what runs at once, and the process with whatever does not."""
@@ -124,7 +159,7 @@ class Worker:
         await self._say(f"jobtrio: {self._signal(number)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
-            await trio.sleep_forever()  # until the drain has seen the same
+            await trio.sleep_forever()  # until the drain has seen the same, and what is beside has ended
         # Its jobs start again elsewhere once their lease is over. Programs must not run on beside them.
         _program.kill()
         os._exit(128 + number)
@@ -134,9 +169,10 @@ class Worker:
         queues = "every queue"
         if plan.queues is not None:
             queues = ", ".join(f"{queue} ({most} at once)" for queue, most in plan.queues.items())
+        totals = "".join(f", {most} of {queue} over all workers" for queue, most in plan.totals.items())
         return (
             f"jobtrio: worker {name} runs {', '.join(sorted(plan.executors))}; queues: {queues}; "
-            f"at most {plural(plan.max_running, 'job')} at once"
+            f"at most {plural(plan.max_running, 'job')} at once{totals}"
         )
 
     @staticmethod
@@ -151,6 +187,11 @@ class Worker:
     async def _write(self, pieces: list[Piece]) -> None:
         with _unless_gone():
             await self._output.write(pieces)
+
+
+@asynccontextmanager
+async def _nothing_beside(registry: jobtrio.JobRegistry, say: Say) -> AsyncIterator[None]:
+    yield
 
 
 @contextmanager

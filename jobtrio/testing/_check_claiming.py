@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from jobtrio._policies import JobPriority, Retention, RetryPolicy
-from jobtrio._records import Completed
+from jobtrio._records import Completed, Failed
 from jobtrio._state import JobState
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers
 
@@ -57,6 +57,66 @@ async def check_room_of_queues(open_store: OpenStore) -> None:
         assert ids(await worker.claim(room={"a": 2, "b": 1})) == ["a3", "b3", "a0"]
         assert ids(await worker.claim(limit=3, room={"a": 9, "b": 9})) == ["b0", "a1", "b1"]
         assert ids(await worker.claim()) == ["c3", "c0", "c1", "a2", "b2", "c2"]
+
+
+async def check_limits_over_all_workers(open_store: OpenStore) -> None:
+    """Of a queue with a limit over all workers no more jobs run than it says; others are taken in their place."""
+    async with open_workers(open_store, "a", "b", totals={"few": 2, "none": 0, "many": 9}) as (a, b):
+        for n in range(4):
+            for queue in ("few", "none", "many", "free"):
+                await a.insert(new_entry(queue=queue, job_id=f"{queue}{n}", retry=RetryPolicy()))
+        first = await a.claim(limit=2)
+        assert ids(first) == ["few0", "many0"]
+        second = await b.claim()
+        assert ids(second) == ["free0", "few1", "many1", "free1", "many2", "free2", "many3", "free3"]
+        assert await a.claim() == []
+        assert await b.claim(room={"few": 3, "none": 3}) == []
+        assert await a.store.finish(first[0], Completed())
+        assert ids(await b.claim(room={"few": 3})) == ["few2"]
+        assert await b.store.retry(second[1], ERROR, LEASE)
+        assert ids(await a.claim(room={"few": 3})) == ["few3"]
+
+
+async def check_limits_hold_at_once(open_store: OpenStore) -> None:
+    """However many workers claim at once, the limit over all of them holds, and what leaves makes room."""
+    async with open_workers(open_store, *"abcd", totals={"few": 3}) as workers:
+        entries = [new_entry(queue="few") for _ in range(12)]
+        await workers[0].insert(*entries)
+        left = len(entries)
+
+        async def work(worker: Worker) -> None:
+            nonlocal left
+            while left:
+                claims = await worker.claim(limit=2)
+                running = (await worker.store.counts())["few"][JobState.RUNNING]
+                assert running <= 3, running
+                for claim in claims:
+                    assert await worker.store.finish(claim, Completed())
+                left -= len(claims)
+
+        async with trio.open_nursery() as nursery:
+            for worker in workers:
+                nursery.start_soon(work, worker)
+
+
+async def check_room_over_all_workers_is_told(open_store: OpenStore) -> None:
+    """When a job of a queue with a limit over all workers runs no more, the other workers are told to look."""
+    async with open_workers(open_store, "a", "b", totals={"few": 1}) as (a, b):
+        for leave in ("finish", "fail", "retry", "release"):
+            await a.insert(new_entry(queue="few", retry=RetryPolicy()))
+            (claim,) = await a.claim()
+            await trio.sleep(SHORT)  # for what was told of the submission to arrive
+            b.heard.forget()
+            match leave:
+                case "finish":
+                    await a.store.finish(claim, Completed())
+                case "fail":
+                    await a.store.finish(claim, Failed(ERROR))
+                case "retry":
+                    await a.store.retry(claim, ERROR, LEASE)
+                case _:
+                    await a.store.release(claim, "shutdown")
+            await b.heard.wait_for("work_ready")
 
 
 async def check_only_known_executors(open_store: OpenStore) -> None:

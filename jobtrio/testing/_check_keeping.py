@@ -101,17 +101,20 @@ async def check_counts(open_store: OpenStore) -> None:
             )
         await worker.insert(*(new_entry(queue="x") for _ in range(3)))
         counts = await worker.store.counts()
-        assert {state: n for state, n in counts.items() if n} == {
-            "RUNNING": 2,
-            "RETRYING": 2,
-            "SCHEDULED": 5,
-            "FAILED": 2,
-            "QUEUED": 5,
+        assert counts == {
+            "x": _each(RUNNING=1, RETRYING=1, SCHEDULED=2, FAILED=1, QUEUED=4),
+            "y": _each(RUNNING=1, RETRYING=1, SCHEDULED=3, FAILED=1, QUEUED=1),
         }
         assert await worker.store.backlog(None) == Backlog(queued=3, retrying=2, scheduled=5, running=2)
         assert await worker.store.backlog({"x"}) == Backlog(queued=3, retrying=1, scheduled=2, running=1)
         assert await worker.store.backlog({"y", "z"}) == Backlog(queued=0, retrying=1, scheduled=3, running=1)
         assert await worker.store.backlog(set()) == Backlog()
+        assert await worker.store.backlog({"x"}, {"work", "other"}) == await worker.store.backlog({"x"})
+        assert await worker.store.backlog(None, {"other"}) == Backlog()
+
+
+def _each(**counts: int) -> dict[JobState, int]:
+    return {state: counts.get(state, 0) for state in JobState}
 
 
 async def check_history(open_store: OpenStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import trio
@@ -119,6 +120,30 @@ async def check_cancel_while_the_worker_is_dead(open_store: OpenStore) -> None:
         assert await _ending(other, claim.entry.id) == Cancelled("why")
         assert await other.stream(claim.entry.id) == [*tokens(1, 1), End(2, Cancelled("why"))]
         assert not await dead.store.finish(claim, Completed())
+
+
+async def check_workers(open_store: OpenStore) -> None:
+    """A worker is there from its first renewal until it is closed, or its lease is over without another."""
+    async with open_workers(open_store, "a", "b", "c") as (a, b, c):
+        await c.insert(new_entry())
+        assert await c.store.workers() == []
+        claim = await a.claim_one()
+        for worker in (b, a):
+            await worker.store.renew([claim] if worker is a else [], LEASE if worker is a else LONG)
+        reports = await c.store.workers()
+        assert [(each.name, each.running) for each in reports] == [("a", 1), ("b", 0)][: 1 if a is b else 2]
+        assert reports[0].started_at <= reports[0].seen_at
+        assert abs(reports[0].seen_at - datetime.now(UTC)) < timedelta(seconds=LEASE)
+        await b.pass_time(1.2 * LONG)
+        await a.store.renew([claim], LEASE)
+        (again,) = await c.store.workers()
+        assert (again.name, again.started_at) == ("a", reports[0].started_at)
+        assert again.seen_at > reports[0].seen_at
+        if a is not b:  # else one object stands for all, and is open already
+            async with open_workers(open_store, "d") as (d,):
+                await d.store.renew([], LEASE)
+                assert [each.name for each in await a.store.workers()] == ["a", "d"]
+        assert [each.name for each in await a.store.workers()] == ["a"]
 
 
 async def _ending(worker: Worker, job_id: str) -> object:

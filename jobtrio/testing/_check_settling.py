@@ -100,7 +100,7 @@ async def check_saved_state(open_store: OpenStore) -> None:
         assert await a.store.save_state(claim, RICH)
         assert claim.entry.saved_state == RICH
         await a.store.retry(claim, ERROR, 0.0)
-        await b.pass_time(0)
+        await a.pass_time(0)  # who has said so knows it at once
         second = await b.claim_one()
         assert second.entry.saved_state == RICH
         await b.store.save_state(second, [2])
@@ -175,6 +175,19 @@ async def check_old_claims_write_nothing(open_store: OpenStore) -> None:
         assert await b.store.finish(second, Completed("right"))
         await _check_fenced(a, claim)
         assert (await a.record(claim.entry.id)).result == "right"
+
+
+async def check_nothing_behind_the_end(open_store: OpenStore) -> None:
+    """The claim that has ended its job can add nothing to it; only its own ending may be repeated."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        assert await a.store.finish(claim, Completed("done"), messages=tokens(1, 1))
+        before = await _all_of(b, claim.entry.id)
+        for name in ("append_messages", "save_state"):
+            assert not await WRITES[name](a, claim), f"{name} was accepted"
+            assert await _all_of(b, claim.entry.id) == before, f"{name} has changed the job"
+        (report,) = await a.store.renew([claim], LEASE)
+        assert not report.held
 
 
 async def check_repeated_writes(open_store: OpenStore) -> None:

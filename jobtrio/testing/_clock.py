@@ -50,7 +50,15 @@ class VirtualTime(trio.abc.Instrument):
 
 
 def run_virtually(main: Callable[[], Awaitable[T]], *instruments: trio.abc.Instrument) -> T:
-    """Run ``main`` to its end in a Trio of its own, on a virtual clock."""
+    """Run ``main`` to its end in a Trio of its own, on a virtual clock.
+
+    Raises:
+        RuntimeError: It was called within Trio.
+    """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "this runs a Trio of its own: call it from a plain function, not from a task or an async test"
+        )
     time = VirtualTime()
     return trio.run(main, clock=time.clock, instruments=[time, *instruments])
 

@@ -60,6 +60,7 @@ def run_job(executor: Callable[[Any], Any], payload: Any = None, **submit_option
 
     Raises:
         TypeError, ValueError: A parameter makes no sense.
+        RuntimeError: It was called within Trio, as from an async test.
         trio.TooSlowError: The job waits for something that never comes: it has not ended in a virtual year.
     """
     return run_virtually(partial(_run, as_async(executor), payload, submit_options))

@@ -58,6 +58,7 @@ def sweep_cancellation(
     Raises:
         AssertionError: A check failed, or ``at_most`` runs were all cancelled; the text names the step.
         TypeError, ValueError: A parameter makes no sense.
+        RuntimeError: It was called within Trio, as from an async test.
     """
     check_count("at_most", at_most)
     function = as_async(executor)

@@ -23,7 +23,7 @@ from jobtrio._token_log import TokenLog
 from jobtrio.abc import Claim, JobStore, StoreSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from jobtrio._records import JobRecord, Transition
 
@@ -165,9 +165,12 @@ class Worker:
 
 @asynccontextmanager
 async def open_workers(
-    open_store: OpenStore, *names: str, retention: Retention | None = None
+    open_store: OpenStore, *names: str, retention: Retention | None = None, totals: Mapping[str, int] | None = None
 ) -> AsyncIterator[list[Worker]]:
-    """Open one worker for each name; where the store is one object for all of them, so is the worker."""
+    """Open one worker for each name; where the store is one object for all of them, so is the worker.
+
+    ``totals`` says how many jobs may run over all workers, by queue.
+    """
     retention = Retention() if retention is None else retention
     workers: list[Worker] = []
     async with AsyncExitStack() as stack:
@@ -176,7 +179,7 @@ async def open_workers(
             known = next((worker for worker in workers if worker.store is store), None)
             if known is None:
                 known = Worker(name, store, Heard())
-                await stack.enter_async_context(store.open(_settings(known, retention)))
+                await stack.enter_async_context(store.open(_settings(known, retention, totals or {})))
             workers.append(known)
         yield workers
 
@@ -188,9 +191,9 @@ async def open_worker(open_store: OpenStore, retention: Retention | None = None)
         yield worker
 
 
-def _settings(worker: Worker, retention: Retention) -> StoreSettings:
+def _settings(worker: Worker, retention: Retention, totals: Mapping[str, int]) -> StoreSettings:
     new_log = partial(TokenLog, retention.tokens_per_job)
-    return StoreSettings(worker.name, retention, max_queued=100_000, listener=worker.heard, new_log=new_log)
+    return StoreSettings(worker.name, retention, 100_000, worker.heard, new_log, totals)
 
 
 def new_entry(

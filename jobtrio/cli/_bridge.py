@@ -1,0 +1,131 @@
+"""What the commands that use the bridge have in common: a server's URL, the token, and the words for its failures.
+
+A failure is one line on stderr and the exit code 1. The bridge is an extra: it is imported when it is asked for. It
+must not know what is done with the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jobtrio._errors import JobtrioError
+from jobtrio.cli._endings import one_line
+from jobtrio.cli._store import NOTHING_READ, complain
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Awaitable, Callable
+
+    from jobtrio.websocket import JobClient
+
+SCHEMES = ("ws://", "wss://")
+
+PATIENCE = 5.0
+"""Seconds to wait for a server that is away; what is watched already waits for ever."""
+
+VARIABLE = "JOBTRIO_TOKEN"
+"""The environment variable that holds the token."""
+
+NOT_KNOWN = ("unauthenticated", "4401")
+"""How a server says that it does not know who asks."""
+
+
+def is_bridge(text: str) -> bool:
+    """Whether a text is the URL of a server, rather than a job's id or an executor's name."""
+    return text.lower().startswith(SCHEMES)
+
+
+def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:
+    """Add where the token is. It is no option itself: others see a command's options.
+
+    Args:
+        parser: The command's parser.
+        help: What the token is for.
+    """
+    parser.add_argument(
+        "--token-file", metavar="FILE", help=f"{help}: the first line of FILE (default: {VARIABLE} in the environment)"
+    )
+
+
+def token_of(options: argparse.Namespace) -> str | None:
+    """Return the token that the options or the environment name, or None; end with 2 where it can't be one."""
+    from jobtrio.websocket._client_address import check_token
+
+    token = os.environ.get(VARIABLE) or None
+    if options.token_file is not None:
+        try:
+            token = Path(options.token_file).read_text("utf-8").partition("\n")[0].strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            options.parser.error(f"--token-file: can't read {options.token_file!r}: {one_line(str(exc))}")
+    try:
+        return check_token(token)
+    except ValueError as exc:
+        source = VARIABLE if options.token_file is None else "--token-file"
+        options.parser.error(f"{source}: {exc}")
+        raise AssertionError from None  # error() has ended the program
+
+
+def need_bridge(options: argparse.Namespace) -> Any:
+    """Import the bridge and return it, or end with 1 where the extra isn't installed."""
+    try:
+        import trio_websocket  # noqa: F401
+    except ImportError:
+        complain(options, "it needs the extra websocket: pip install 'jobtrio[websocket]'")
+        raise SystemExit(1) from None
+    import jobtrio.websocket
+
+    return jobtrio.websocket
+
+
+def run_with_client(
+    options: argparse.Namespace, url: str, work: Callable[[argparse.Namespace, JobClient], Awaitable[int]]
+) -> int:
+    """Run ``work`` with a client of the server, and return its exit code, or 1 where it fails.
+
+    Args:
+        options: The parsed options.
+        url: The server's URL.
+        work: What to do.
+    """
+    bridge = need_bridge(options)
+    token = token_of(options)
+    logging.basicConfig(format="jobtrio: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        return trio.run(partial(_run, options, url, token, work))
+    except BrokenPipeError:
+        return NOTHING_READ
+    except bridge.ServerRefusedError as exc:
+        complain(options, _about_token(options, token) if exc.code in NOT_KNOWN else one_line(str(exc), 1000))
+        return 1
+    except (JobtrioError, OSError) as exc:
+        complain(options, one_line(str(exc), 1000))
+        return 1
+    except ValueError as exc:  # of the URL, or a value that only the server can judge
+        complain(options, one_line(str(exc), 1000))
+        return 2
+
+
+def _about_token(options: argparse.Namespace, token: str | None) -> str:
+    if token is None:
+        return f"the server refused: it wants a token: by --token-file, or {VARIABLE} in the environment"
+    source = VARIABLE if options.token_file is None else options.token_file
+    return f"the server refused: the token in {source} is not the one that it wants"
+
+
+async def _run(
+    options: argparse.Namespace,
+    url: str,
+    token: str | None,
+    work: Callable[[argparse.Namespace, JobClient], Awaitable[int]],
+) -> int:
+    from jobtrio.websocket import open_client
+
+    async with open_client(url, token=token, outage_limit=PATIENCE) as client:
+        return await work(options, client)

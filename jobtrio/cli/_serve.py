@@ -1,0 +1,178 @@
+"""``jobtrio serve``: a worker that clients can reach over WebSocket, to watch its store's jobs and to submit some.
+
+The work itself is the worker's, the bridge is `jobtrio.websocket`'s; who may do what is decided here, by one token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+from contextlib import asynccontextmanager
+from functools import partial
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Any
+
+from jobtrio._nursery import open_background_nursery
+from jobtrio.cli import _options, _program
+from jobtrio.cli._bridge import VARIABLE, add_token_option, need_bridge, token_of
+from jobtrio.cli._endings import one_line
+from jobtrio.cli._executors import load_executors
+from jobtrio.cli._store import add_store_options, complain, run_with_store
+from jobtrio.cli._worker import add_worker_options, worker_plan
+from jobtrio.cli._working import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import jobtrio
+    from jobtrio.abc import JobStore
+    from jobtrio.websocket.server import Server
+
+DESCRIPTION = f"""\
+Run the jobs of a store as `jobtrio worker` does, and let clients watch them over
+WebSocket: browsers, `jobtrio watch ws://…`, or jobtrio.websocket.open_client.
+
+Without a token it listens on this machine's own addresses alone, and clients can
+watch, but neither submit nor cancel. With one (--token-file, or {VARIABLE} in
+the environment) clients have to show it, and may do all of it; what they submit
+has to be registered with expose=True. Web pages of other origins are refused but
+for those that --allow-origin names.
+"""
+
+EPILOG = """\
+exit code:
+  0 drained      1 it could not work; stderr says why      2 bad usage
+  130, 143 a second Ctrl-C or SIGTERM found jobs or clients that did not end
+
+examples:
+  jobtrio serve app.jobs:executors --store sqlite:///jobs.db
+  jobtrio serve app.jobs:executors --allow-origin http://127.0.0.1:8000
+  jobtrio serve app.jobs:executors --host "" --token-file token \\
+      --certificate cert.pem
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``serve`` to the command's parser."""
+    parser = commands.add_parser(
+        "serve",
+        help="run the jobs of a store, and serve them over WebSocket",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_worker_options(parser)
+    _add_bridge_options(parser)
+    add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--host",
+        metavar="HOST",
+        default="127.0.0.1",
+        help='the name or address to listen on, "" for all of this machine (default: 127.0.0.1)',
+    )
+    add("--port", metavar="N", type=_options.port, default=8765, help="the port, 0 for a free one (default: 8765)")
+    add_token_option(parser, help="the token that clients have to show")
+    add(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help='an origin of web pages that may connect, as https://example.org; "null" for files, "*" for all; '
+        "may be given several times",
+    )
+    add(
+        "--flush-interval",
+        metavar="S",
+        type=_options.seconds,
+        default=0.0,
+        help="seconds in which a client's messages are collected, for fewer and larger ones (default: 0)",
+    )
+    add("--certificate", metavar="FILE", help="a certificate chain (PEM), for wss://")
+    add("--private-key", metavar="FILE", help="its private key, if not in the same file")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Work and serve until told to stop, and return the exit code."""
+    need_bridge(options)
+    _program.heed_children()
+    options.loaded = load_executors(options, options.executors)
+    options.token = token_of(options)
+    options.ssl_context = _ssl_context(options)
+    return run_with_store(options, work, make=True, quiet=False)
+
+
+async def work(options: argparse.Namespace, store: JobStore) -> int:
+    """Run jobs and serve clients until told to stop.
+
+    *Cancellation*: running jobs return to their queue, and clients are told to come back.
+    """
+    bridge = partial(_open_bridge, options)
+    return await Worker(store, worker_plan(options), as_json=options.json, beside=bridge).serve()
+
+
+@asynccontextmanager
+async def _open_bridge(
+    options: argparse.Namespace, registry: jobtrio.JobRegistry, say: Callable[[str], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Serve within the block; at its end, clients are told to come back."""
+    from jobtrio.websocket import serve
+
+    async with open_background_nursery() as nursery:
+        start = partial(
+            serve,
+            registry,
+            host=options.host,
+            port=options.port,
+            authenticate=None if options.token is None else partial(_authenticate, options.token),
+            authorize=None if options.token is None else _authorize,
+            allowed_origins=options.allow_origin,
+            flush_interval=options.flush_interval,
+            ssl_context=options.ssl_context,
+        )
+        try:
+            server: Server = await nursery.start(start)
+        except ValueError as exc:  # of the host or an origin
+            what = str(exc).replace("authenticate is given", f"there is a token (--token-file, or {VARIABLE})")
+            complain(options, one_line(what, 1000))
+            raise SystemExit(2) from None
+        except OSError as exc:
+            where = f"{options.host or 'all addresses'}, port {options.port}"
+            complain(options, f"can't listen on {where}: {one_line(exc.strerror or str(exc))}")
+            raise SystemExit(1) from None
+        await say(_greeting(server.url, watch_only=options.token is None))
+        yield
+
+
+async def _authenticate(token: str, handshake: Any) -> bool | None:
+    """Let in whoever shows the token."""
+    return True if compare_digest((handshake.token or "").encode(), token.encode()) else None
+
+
+async def _authorize(principal: Any, action: str, job: Any) -> bool:
+    """Allow everything, tracebacks too: the token is the owner's."""
+    return True
+
+
+def _greeting(url: str, *, watch_only: bool) -> str:
+    what = "watching alone" if watch_only else "clients with the token"
+    return f"jobtrio: serves {what} at {url}/ws and {url}/jobs/ID"
+
+
+def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
+    if options.certificate is None:
+        if options.private_key is not None:
+            options.parser.error("--private-key is of no use without --certificate")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(options.certificate, options.private_key, password="")
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        files = " and ".join(filter(None, (options.certificate, options.private_key)))
+        options.parser.error(f"--certificate: can't use {files}: {one_line(str(exc))}")
+    return context
