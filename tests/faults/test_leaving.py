@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
+from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Cancelled, Completed, JobContext, RetryPolicy
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
     from trio.testing import MockClock
 
 SHUT = Cancelled("shutdown")
@@ -193,3 +200,60 @@ async def test_ended_jobs_are_let_go_although_nobody_asks(autojump_clock: MockCl
         await trio.sleep(20)
         gc.collect()
         assert alive[0]() is None
+
+
+async def test_calls_on_a_registry_that_is_closed(tmp_path: Path) -> None:
+    """What has to ask a durable store raises once the block was left; what this process knows can be read yet."""
+    executors = jobtrio.Executors()
+    executors.register("rest")(rest)
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+        ended, waits = await registry.submit("rest", 0), await registry.submit("rest", 0, delay=3600)
+        await ended.wait()
+    stream = registry.execute_and_stream(waits.id, "rest")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        partial(registry.submit, "rest"),
+        partial(registry.submit_many, []),
+        registry.create_job,
+        registry.find,
+        registry.counts,
+        registry.workers,
+        partial(registry.get, ended.id),
+        partial(registry.history, ended.id),
+        partial(registry.cancel, ended.id),
+        partial(registry.remove, ended.id),
+        stream.__aenter__,
+        waits.cancel,
+        waits.span,
+    ]
+    for call in calls:
+        with pytest.raises(trio.ClosedResourceError, match=r"the registry is (closed|shut down)"):
+            await call()
+    with pytest.raises(trio.BrokenResourceError, match="the registry was closed"):
+        await waits.wait()
+    assert await ended.wait() == Completed(0.0)
+    assert await ended.span() == jobtrio.StreamSpan(1, 1, True)
+    assert waits.state == "SCHEDULED"
+    await registry.drain()
+    await registry.shutdown()
+
+
+async def test_calls_on_a_registry_in_memory_that_is_closed() -> None:
+    """In memory only submitting raises: what is kept can be read for as long as somebody has the registry."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(rest, 0)
+    with pytest.raises(trio.ClosedResourceError, match="the registry is shut down"):
+        await registry.submit(rest)
+    assert [record.id for record in await registry.find()] == [job.id]
+    assert await registry.get(job.id) == job
+    assert not await job.cancel()
+    await registry.remove(job.id)
+
+
+async def test_drain_that_is_overtaken_by_the_end(autojump_clock: MockClock) -> None:
+    """Who drains while the store is away is let go when the registry is closed meanwhile."""
+    store = RemoteStore(Server())
+    async with trio.open_nursery() as nursery:
+        async with jobtrio.open_registry(store=store) as registry:
+            store.network.failing = {"backlog"}
+            nursery.start_soon(registry.drain)
+            await trio.testing.wait_all_tasks_blocked()

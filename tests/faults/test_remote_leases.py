@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from remote_store import RemoteStore, Server
 
 import jobtrio
-from jobtrio import Completed, Executors, JobContext, JobEndedError, JobState, Restart, Token
-from jobtrio.abc import Claim
+from jobtrio import Cancelled, Completed, Executors, JobContext, JobEndedError, JobState, Restart, Token
+from jobtrio.abc import Claim, LeaseReport
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio.testing import MockClock
 
 LEASE = 9.0
@@ -52,6 +54,27 @@ def mend(store: RemoteStore) -> None:
     store.network.failing = set()
 
 
+class AskedStore(RemoteStore):
+    """A store that notes when the last lease was asked for of those that were granted."""
+
+    asked = 0.0
+
+    async def claim(self, claim_id: str, **options: Any) -> list[Claim]:
+        """Claim."""
+        asked = trio.current_time()
+        if claims := await super().claim(claim_id, **options):
+            self.asked = asked
+        return claims
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
+        """Renew."""
+        asked = trio.current_time()
+        reports = await super().renew(claims, lease)
+        if reports:
+            self.asked = asked
+        return reports
+
+
 HOW = ("away", "hanging", "renew fails", "renew hangs")
 
 
@@ -64,7 +87,7 @@ async def test_stopped_in_time(
 ) -> None:
     """A run whose worker can't renew is gone a margin before its lease is over, not much earlier than need be."""
     server = Server()
-    left: list[float] = []
+    stopped: list[tuple[float, float]] = []
     gone = trio.Event()
     watched = Executors()
 
@@ -79,19 +102,92 @@ async def test_stopped_in_time(
         finally:
             entry = server.store.peek(job.id)
             assert entry is not None
-            left.append(entry.lease_until - trio.current_time())
+            stopped.append((trio.current_time(), entry.lease_until))
             gone.set()
 
-    store = RemoteStore(server, latency=latency)
+    store = AskedStore(server, latency=latency)
     async with jobtrio.open_registry(watched, store=store, lease=LEASE) as registry:
         await trio.sleep(offset)  # the rounds of renewal go on meanwhile
         job = await registry.submit("work")
         with trio.fail_after(5 * LEASE):
             await gone.wait()
-        # By its own clock the lease began when it was asked for, a latency before it did.
-        assert 0.05 * LEASE < left[0] < 0.2 * LEASE + latency
+        now, lease_until = stopped[0]
+        assert lease_until - now > 0.05 * LEASE
+        assert 0.8 * LEASE < now - store.asked < 0.95 * LEASE  # by its own clock the lease began when it was asked for
         mend(store)
         assert await job.wait() == Completed(None)
+
+
+class Stops:
+    """An executor that notes when its first attempts were stopped, and when their leases are over."""
+
+    def __init__(self, server: Server) -> None:
+        self.stopped: list[tuple[str, float, float]] = []
+        self.executors = Executors()
+        self.executors.register("work")(self._work)
+        self._server = server
+
+    async def _work(self, job: JobContext) -> None:
+        try:
+            await trio.sleep(0 if job.attempt > 1 else 100)
+        finally:
+            entry = self._server.store.peek(job.id)
+            assert entry is not None
+            if job.attempt == 1:
+                self.stopped.append((job.payload, trio.current_time(), entry.lease_until))
+
+    def check(self, *names: str) -> None:
+        """Check that these jobs were stopped in this order, each in time."""
+        assert [name for name, *_ in self.stopped] == [*names]
+        for _, now, lease_until in self.stopped:
+            assert 0.05 * LEASE < lease_until - now < 0.15 * LEASE
+
+
+async def test_a_claim_that_was_answered_late(autojump_clock: MockClock) -> None:
+    """A run that began when much of its lease was gone is stopped in time, beside others whose leases last longer."""
+    server = Server()
+    stops, store = Stops(server), RemoteStore(server)
+    async with jobtrio.open_registry(stops.executors, store=store, lease=LEASE) as registry:
+        jobs = [await registry.submit("work", "first")]
+        await trio.sleep(0.35 * LEASE)
+        store.network.slow["claim"] = 0.65 * LEASE
+        jobs.append(await registry.submit("work", "late"))
+        await trio.sleep(0.6 * LEASE)  # a renewal later, and when the first lease would have been over without it
+        cut_off(store, "renew fails")
+        for job in jobs:
+            await job.wait()
+    stops.check("late", "first")
+
+
+async def test_each_in_its_time(autojump_clock: MockClock) -> None:
+    """A run is stopped in time whatever began after it."""
+    server = Server()
+    stops, store = Stops(server), RemoteStore(server)
+    cut_off(store, "renew fails")
+    async with jobtrio.open_registry(stops.executors, store=store, lease=LEASE) as registry:
+        jobs = [await registry.submit("work", "first")]
+        await trio.sleep(0.5 * LEASE)
+        jobs.append(await registry.submit("work", "second"))
+        for job in jobs:
+            await job.wait()
+    stops.check("first", "second")
+
+
+async def test_renewed_as_soon_as_it_is_answered(autojump_clock: MockClock) -> None:
+    """A run whose claim was answered late renews its lease at once, and from then on no more often than others."""
+    store = RemoteStore(Server())
+    store.network.slow["claim"] = 0.6 * LEASE
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("hang")
+        await trio.sleep(0.57 * LEASE)
+        before = store.network.calls.count("renew")
+        while job.state != "RUNNING":  # noqa: ASYNC110 - it is only the test that looks at it
+            await trio.sleep(0.01)
+        await trio.sleep(0.1)
+        assert store.network.calls.count("renew") == before + 1
+        await trio.sleep(2 * LEASE)
+        assert store.network.calls.count("renew") <= before + 7
+        await job.cancel()
 
 
 async def test_renewed(autojump_clock: MockClock) -> None:
@@ -109,7 +205,7 @@ async def test_renewed(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("offset", [0.0, 1.0, 2.0, 2.5, 2.9])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 2.0, 2.5, 2.9, 2.97])  # the last is just before a renewal
 async def test_outages_shorter_than_a_lease(autojump_clock: MockClock, how: str, offset: float) -> None:
     """An outage of half a lease costs no run, whenever it begins; one in which calls hang may last a third."""
     server = Server()
@@ -228,3 +324,120 @@ async def test_nothing_of_a_lost_run_is_stored(autojump_clock: MockClock) -> Non
         (JobState.RUNNING, "awake"),
         (JobState.COMPLETED, "awake"),
     ]
+
+
+class Stubborn:
+    """An executor whose first attempt takes its time to go once it has lost its lease."""
+
+    def __init__(self, seconds: float) -> None:
+        self.runs: list[int] = []
+        self.executors = Executors()
+        self.executors.register("work")(self._work)
+        self._seconds = seconds
+
+    async def _work(self, job: JobContext) -> int:
+        self.runs.append(job.attempt)
+        if job.attempt == 1:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self._seconds)
+        return job.attempt
+
+
+async def lose(store: RemoteStore) -> None:
+    """Have a run that has just begun lose its lease."""
+    await trio.sleep(0.1 * LEASE)
+    store.network.away = True
+    await trio.sleep(LEASE)
+    store.network.away = False
+
+
+@pytest.mark.parametrize("leases", [1.5, 2.8, 9.0])
+async def test_claimed_again_by_its_own_worker(autojump_clock: MockClock, leases: float) -> None:
+    """A run that takes long to go after it has lost its job to its own worker costs the job that one lease alone."""
+    stubborn, store = Stubborn(leases * LEASE), RemoteStore(Server())
+    async with jobtrio.open_registry(stubborn.executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await lose(store)
+        await registry.drain()
+        assert job.outcome == Completed(2)
+        assert stubborn.runs == [1, 2]
+
+
+async def test_lost_again_and_again(autojump_clock: MockClock) -> None:
+    """A claim that waits for an earlier run of its job to go may be lost as well, and harms nobody."""
+    stubborn, store = Stubborn(2.8 * LEASE), RemoteStore(Server())
+    async with jobtrio.open_registry(stubborn.executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await lose(store)
+        await trio.sleep(0.1 * LEASE)
+        store.network.failing = {"renew"}
+        await trio.sleep(1.2 * LEASE)
+        store.network.failing = set()
+        assert await job.wait() == Completed(3)
+        assert stubborn.runs == [1, 3]
+
+
+async def test_cancelled_while_it_waits_for_an_earlier_run(autojump_clock: MockClock) -> None:
+    """A request to cancel made elsewhere while a claim waits for an earlier run to go comes before its start."""
+    server = Server()
+    stubborn, store = Stubborn(3 * LEASE), RemoteStore(server)
+    async with jobtrio.open_registry(stubborn.executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await lose(store)
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as other:
+            await trio.sleep(LEASE)
+            assert await other.cancel(job.id, "why")
+        assert await job.wait() == Cancelled("why")
+        assert stubborn.runs == [1]
+
+
+async def test_shut_down_while_a_claim_waits_for_an_earlier_run(autojump_clock: MockClock) -> None:
+    """A claim that waits for an earlier run to go is given back by a shutdown, and does not lapse."""
+    server = Server()
+    stubborn, store = Stubborn(3 * LEASE), RemoteStore(server)
+    async with jobtrio.open_registry(stubborn.executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await lose(store)
+        await trio.sleep(0.5 * LEASE)
+        await registry.shutdown()
+    entry = server.store.peek(job.id)
+    assert entry is not None
+    assert (entry.state, entry.attempt, entry.losses) == (JobState.QUEUED, 2, 0)
+    assert stubborn.runs == [1]
+
+
+async def test_cancelled_behind_an_end_that_is_lost(autojump_clock: MockClock) -> None:
+    """A job whose end could not be written before its lease was over can be cancelled: it would run again."""
+    store = RemoteStore(Server(), outage_limit=2 * LEASE)
+    runs: list[int] = []
+    watched = Executors()
+
+    @watched.register("work")
+    async def work(job: JobContext) -> int:
+        runs.append(job.attempt)
+        store.network.failing, store.network.hanging = {"renew"}, {"finish"}
+        return job.attempt
+
+    async with jobtrio.open_registry(watched, store=store, lease=LEASE, max_running=1) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(0.5 * LEASE)
+        assert not await job.cancel("too early")
+        await trio.sleep(LEASE)
+        assert await job.cancel("why")
+        mend(store)
+        assert await job.wait() == Cancelled("why")
+        assert runs == [1]
+
+
+async def test_an_outage_longer_than_a_lease_in_a_claim(autojump_clock: MockClock) -> None:
+    """A claim that is repeated for longer than a lease, until the store is back, loses no lease that has just begun."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        store.network.failing = {"claim"}
+        job = await registry.submit("hang")
+        await trio.sleep(2 * LEASE)
+        store.network.failing = set()
+        await trio.sleep(2 * LEASE)
+        assert [line.state for line in await registry.history(job.id)] == ["QUEUED", "RUNNING"]
+        assert job.state == JobState.RUNNING
+        await job.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 from remote_store import RemoteStore, Server
@@ -46,6 +47,13 @@ async def count(job: JobContext) -> int:
 async def fail(job: JobContext) -> None:
     await trio.sleep(1)
     raise ValueError("no")
+
+
+@executors.register("rest")
+async def rest(job: JobContext) -> int:
+    """Send nothing, and return the attempt's number after a second."""
+    await trio.sleep(1)
+    return job.attempt
 
 
 @executors.register("hang")
@@ -101,6 +109,22 @@ async def test_running_jobs_run_on(autojump_clock: MockClock, kind: str) -> None
             assert len(await registry.history(job.id)) == 3
         kinds = [type(m) for m in await store.read_messages(failing.id, 0, 100) or ()]
         assert kinds == [Restart, End]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_end_without_messages(autojump_clock: MockClock, kind: str) -> None:
+    """What a job returns that has sent nothing is written once the store is back, too: it does not run again."""
+    store = RemoteStore(Server(), latency=0.01)
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        job = await registry.submit("rest")
+        await trio.sleep(0.5)
+        set_away(store, kind)
+        await trio.sleep(0.3 * LEASE)
+        assert job.outcome is None
+        set_back(store)
+        assert await job.wait() == Completed(1)
+        states = [line.state for line in await registry.history(job.id)]
+    assert states == [JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED]
 
 
 @pytest.mark.parametrize("limit", [5, 20])
@@ -241,6 +265,15 @@ async def test_waiters_when_their_registry_closes(autojump_clock: MockClock) -> 
     assert job.outcome is None
 
 
+async def test_waiting_when_the_registry_is_closed(autojump_clock: MockClock) -> None:
+    """Who begins to wait for a job that goes on elsewhere gets that error too if the registry is closed by then."""
+    async with jobtrio.open_registry(executors, store=RemoteStore(Server()), queues={}) as registry:
+        job = await registry.submit("count", 3)
+    for wait in (job.wait, job.result, job.subscribe().receive, lambda: tokens(job)):
+        with trio.fail_after(1), pytest.raises(trio.BrokenResourceError, match="closed before the job ended"):
+            await wait()
+
+
 async def test_payloads_are_checked_first(autojump_clock: MockClock) -> None:
     """What can't be stored is refused before anything is, and fails the job where the job sends or returns it."""
     results: list[str] = []
@@ -275,6 +308,95 @@ async def test_payloads_are_checked_first(autojump_clock: MockClock) -> None:
         outcome = await (await registry.submit("return")).wait()
         assert isinstance(outcome, jobtrio.Failed)
         assert outcome.error.type == "PayloadError"
+
+
+async def test_a_result_that_is_changed_before_it_is_stored(autojump_clock: MockClock) -> None:
+    """A result that can't be stored any more when the store is back fails its job alone."""
+    odd = Executors()
+    result: list[Any] = ["fine"]
+    store = RemoteStore(Server())
+
+    @odd.register("odd")
+    async def give(job: JobContext) -> list[Any]:
+        store.network.away = True
+        return result
+
+    async with jobtrio.open_registry(odd, store=store) as registry:
+        job = await registry.submit("odd")
+        await trio.sleep(1)
+        result.append(object())
+        store.network.away = False
+        outcome = await job.wait()
+        assert isinstance(outcome, jobtrio.Failed)
+        assert outcome.error.type == "PayloadError"
+
+
+def nested(levels: int) -> Any:
+    value: Any = "[" * 300 + '"{\\'
+    for level in range(levels):
+        value = [value] if level % 2 else {"{": value}
+    return value
+
+
+async def test_values_that_are_nested_deeply(autojump_clock: MockClock) -> None:
+    """What is nested so deeply that those who read it might fail is refused, and all that is accepted can be read."""
+    odd = Executors()
+
+    @odd.register("odd")
+    async def echo(job: JobContext) -> Any:
+        return job.payload
+
+    async with jobtrio.open_registry(odd, store=RemoteStore(Server())) as registry:
+        for levels in (201, 900, 5000):
+            with pytest.raises(PayloadError, match="nested"):
+                await registry.submit("odd", nested(levels))
+        assert await (await registry.submit("odd", nested(200))).wait() == Completed(nested(200))
+        wide = [[[n]] for n in range(1000)]
+        assert await (await registry.submit("odd", wide)).wait() == Completed(wide)
+
+
+@pytest.mark.parametrize("value", [msgspec.Raw(b"nope"), {"a": [msgspec.Raw(b"[1,")]}, [msgspec.Raw(b"1 2")]])
+async def test_values_that_only_look_encoded(value: Any, autojump_clock: MockClock) -> None:
+    """Text that is passed on as JSON and is none is refused; it would be stored, and no worker could read it."""
+    odd = Executors()
+
+    @odd.register("odd")
+    async def echo(job: JobContext) -> Any:
+        return job.payload
+
+    async with jobtrio.open_registry(odd, store=RemoteStore(Server())) as registry:
+        with pytest.raises(PayloadError, match="must be what JSON can hold"):
+            await registry.submit("odd", value)
+        job = await registry.submit("odd", [msgspec.Raw(b'{"a": 1}')])
+        assert await job.wait() == Completed([{"a": 1}])
+
+
+@pytest.mark.parametrize("ends", ["at once", "later", "by an error"])
+async def test_tokens_that_are_changed_behind_their_sending(autojump_clock: MockClock, ends: str) -> None:
+    """A token that can't be stored any more, because its job has changed it, is stored as its repr; all goes on."""
+    odd = Executors()
+
+    @odd.register("odd")
+    async def send(job: JobContext) -> None:
+        token: list[Any] = ["before"]
+        await job.send(token)
+        await job.send("next")
+        token[:] = [complex(1, 2)]
+        if ends == "later":
+            await trio.sleep(1)
+        assert ends != "by an error"
+
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(odd, store=store) as registry:
+        job = await registry.submit("odd")
+        outcome = await job.wait()
+        stored = await store.read_messages(job.id, 0, 100)
+        assert stored == [
+            jobtrio.Token(1, 1, {"repr": "[(1+2j)]"}),
+            jobtrio.Token(2, 1, "next"),
+            jobtrio.End(3, outcome),
+        ]
+        assert isinstance(outcome, jobtrio.Failed if ends == "by an error" else Completed)
 
 
 async def test_unknown_executors_are_left_to_others(autojump_clock: MockClock) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from remote_store import RemoteStore, Server
+from store_urls import STORES, new_url
 
 import jobtrio
-from jobtrio import Completed, End, Executors, JobContext, Retention, Token
+from jobtrio import Completed, End, Executors, JobContext, JobSpec, Retention, Token
+from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -81,3 +83,19 @@ async def test_a_watcher_prunes_nothing(autojump_clock: MockClock) -> None:
         async with jobtrio.open_registry(executors, store=RemoteStore(server), retention=brief, queues={}):
             await trio.sleep(100)
         assert (await registry.get(job_id)).outcome == Completed(None)
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_watcher_that_ends_many_prunes_nothing(kind: str, request: pytest.FixtureRequest) -> None:
+    """It leaves it to the workers as well where it has cancelled more jobs than it would keep itself."""
+    address = parse_store_url(new_url(kind, request))
+    kept = Retention(finished_for=float("inf"))
+    async with jobtrio.open_registry(executors, store=address.make_store(), retention=kept) as registry:
+        assert await (await registry.submit("count", delay=3600)).cancel()
+    brief = Retention(finished_jobs=0)
+    async with jobtrio.open_registry(executors, store=address.make_store(), retention=brief, queues={}) as registry:
+        for other in await registry.submit_many(JobSpec("count", delay=3600) for _ in range(100)):
+            assert await other.cancel()
+        for _ in range(20):
+            await trio.sleep(0.01)
+            assert len(await registry.find(limit=200)) == 101

@@ -327,6 +327,31 @@ async def test_cancelled_by_a_watcher_that_is_behind(autojump_clock: MockClock) 
         assert shown(seen) == ["a1.0", "a1.1", "a1.2", "restart exception", jobtrio.Cancelled("enough")]
 
 
+async def test_cancelled_while_it_catches_up(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is cancelled before its new worker has copied the stream ends there behind all of its messages."""
+    monkeypatch.setattr("jobtrio._tail.PIECE", 2)
+    server = Server()
+    a, b = Worker(server, "a"), Worker(server, "b")
+    a.ends = "raise"
+    b.store.network.slow["read_messages"] = 1
+    async with a.open() as first:
+        with first.subscribe_events() as changes:
+            job = await first.submit("work")
+            while (await changes.receive()).state != JobState.RETRYING:
+                pass
+        await first.shutdown()
+    async with b.open() as second:
+        there = await second.get(job.id)
+        with second.subscribe_events() as changes:
+            while (await changes.receive()).state != JobState.RUNNING:
+                pass
+        await trio.sleep(0.5)
+        assert await there.cancel("enough")
+        seen = await read(there)
+        assert shown(seen) == ["a1.0", "a1.1", "a1.2", "restart exception", jobtrio.Cancelled("enough")]
+        assert not b.runs
+
+
 async def test_expired_under_a_watcher(autojump_clock: MockClock) -> None:
     """Every process that knows a job sees it expire, whichever of them noticed the time."""
     server = Server()

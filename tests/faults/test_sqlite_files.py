@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from sqlite_invariants import check_file
 
 import jobtrio
-from jobtrio import Completed, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
+from jobtrio import Completed, JobState, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _schema as schema
 from jobtrio.stores.sqlite._connection import Location
-from jobtrio.testing._workers import new_entry, open_worker, tokens
+from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jobtrio.testing._workers import Worker
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -255,6 +260,15 @@ async def test_values_that_cannot_be_stored(tmp_path: Path) -> None:
         assert outcome.error.type == "PayloadError"
 
 
+async def test_what_comes_back_of_a_payload(tmp_path: Path) -> None:
+    """Whoever asks for a job that he has submitted gets what is stored of it, which is what JSON made of it."""
+    executors = jobtrio.Executors()
+    executors.register("work")(repr)
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db"), queues={}) as registry:
+        job = await registry.submit("work", (1, 2))
+        assert (await registry.get(job.id)).record.payload == [1, 2]
+
+
 async def test_large_values_come_back(tmp_path: Path) -> None:
     """Large payloads, metadata, states, results, errors and tokens are kept beside the rows, and come back whole."""
     large = {"text": "é" * 100_000}
@@ -298,6 +312,52 @@ async def test_texts_that_utf8_cannot_hold(tmp_path: Path) -> None:
         assert (await worker.record(cancelled.entry.id)).cancel_reason == "why \\udfff"
 
 
+async def test_killed_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is only partly brought up to its log is sound: what is missing is in the log."""
+    monkeypatch.setattr("jobtrio.stores.sqlite._checkpoint.Checkpoints.make", lambda *_: None)
+    path, killed, whole = (tmp_path / name / "jobs.db" for name in ("path", "killed", "whole"))
+    for each in (path, killed, whole):
+        each.parent.mkdir()
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(*(new_entry(job_id=f"{n}", payload="x" * 1000) for n in range(100)))
+        for copy, suffix in itertools.product((killed, whole), ("", "-wal")):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    with closing(sqlite3.connect(whole)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    new, old = whole.read_bytes(), killed.read_bytes()
+    assert len(new) > len(old)
+    killed.write_bytes(new[:4096] + old[4096:])  # the first page says already how many there will be
+    async with open_worker(lambda: SqliteJobStore(killed)) as worker:
+        assert len(await worker.store.find(JobQuery(limit=1000))) == 100
+    check_file(killed, [f"{n}" for n in range(100)])
+
+
+# -- back-ups
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_back_up_in_place(tmp_path: Path, at_once: bool) -> None:
+    """What a back-up has as running runs when its lease is over; at once where the copy was told that it is."""
+    path, copy = tmp_path / "jobs.db", tmp_path / "copy.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        claim = await worker.start(lease=60.0)
+        with closing(sqlite3.connect(path)) as source:
+            source.execute("VACUUM INTO ?", (str(copy),))
+        assert await worker.store.finish(claim, Completed())
+    for name in ("", "-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    if at_once:
+        with closing(sqlite3.connect(copy)) as connection, connection:
+            connection.execute("UPDATE jobs SET lease_until = 0 WHERE state = 'RUNNING'")
+    copy.rename(path)
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        assert (await worker.load(claim.entry.id)).state == "RUNNING"
+        await worker.store.advance()
+        entry = await worker.load(claim.entry.id)
+        assert entry.state == ("QUEUED" if at_once else "RUNNING")
+        assert [again.attempt for again in await worker.claim()] == ([2] if at_once else [])
+
+
 # -- formats
 
 
@@ -310,15 +370,40 @@ def dump(path: Path) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("version", range(1, len(schema.MIGRATIONS) + 1))
 async def test_migrated_is_as_new(tmp_path: Path, version: int) -> None:
-    """A file of every earlier format becomes what a new one is, and keeps what is in it."""
+    """A file of every earlier format becomes what a new one is, keeps what is in it, and its jobs go on."""
     old, new = tmp_path / "old.db", tmp_path / "new.db"
+    async with open_worker(lambda: SqliteJobStore(new)) as worker:
+        claim = await worker.start(new_entry(job_id="ended", tags={"user": "ann"}, payload="x" * 5000))
+        await worker.store.finish(claim, Completed({"n": 1}), messages=tokens(1, 300))
+        await worker.start(new_entry(job_id="runs"), lease=600.0)
+        await worker.insert(new_entry(job_id="waits", delay=1000.0), new_entry(job_id="ready"))
+        before = await everything(worker)
     with closing(sqlite3.connect(old, isolation_level=None)) as connection:
         schema.migrate(connection, str(old), schema.MIGRATIONS[:version])
-    await make(new)
-    await make(old)
-    assert dump(old) == dump(new)
+        copy_rows(connection, new)
     async with open_worker(lambda: SqliteJobStore(old)) as worker:
-        assert len(await worker.store.find(JobQuery())) == 1
+        assert await everything(worker) == before
+        (claim,) = await worker.claim()
+        assert claim.entry.id == "ready"
+        assert await worker.store.finish(claim, Completed())
+    assert dump(old) == dump(new)
+    check_file(old, ["ended", "runs", "waits", "ready"])
+
+
+async def everything(worker: Worker) -> list[Any]:
+    """Return all that a store says of its jobs."""
+    records = await worker.store.find(JobQuery())
+    streams = [await worker.store.read_messages(record.id, 0, 1000) for record in records]
+    return [records, streams, [await worker.store.history(record.id) for record in records]]
+
+
+def copy_rows(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy the rows of another file into the tables that this one has."""
+    connection.execute("ATTACH ? AS source", (str(path),))
+    for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
+        connection.execute(f"DELETE FROM main.{table}")
+        connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")
 
 
 def test_migrations_are_one_transaction(tmp_path: Path) -> None:
@@ -366,6 +451,16 @@ def test_busy_is_no_damage() -> None:
         error.sqlite_errorname = f"SQLITE_{code}"
         assert type(translate(error, "path")) is kind
     assert type(translate(sqlite3.ProgrammingError("closed"), "path")) is StoreError
+
+
+async def test_very_many_tags(tmp_path: Path) -> None:
+    """A job may have thousands of tags, and be found by all of them."""
+    tags = {f"name {n}": str(n) for n in range(5000)}
+    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
+        entries = [new_entry(tags=tags), new_entry(tags=tags | {"name 77": "other"})]
+        await worker.insert(*entries)
+        for states in (None, frozenset({JobState.QUEUED})):
+            assert ids(await worker.store.find(JobQuery(tags=tags, states=states))) == [entries[0].id]
 
 
 @pytest.mark.parametrize("job_id", ["\ud800", "", "a\nb", "\0", "x" * 100_000])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from sqlite_invariants import check_file
-from sqlite_worker import journal_of, make_executors, open_worker, read_journal
+from sqlite_worker import open_worker
+from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
 from jobtrio import Completed, End, Failed, JobState, Restart, Token
@@ -26,14 +27,15 @@ ROUNDS = int(os.environ.get("JOBTRIO_KILL_ROUNDS", "3"))
 LEASE = 60.0  # so that nothing lapses by time: who is dead is seen to be dead
 
 
-@pytest.mark.timeout(30 + 5 * ROUNDS)
-async def test_killed_at_random(tmp_path: Path) -> None:
-    """One of two workers, or both, are killed again and again; all acknowledged jobs end, and no attempt runs twice."""
+@pytest.mark.timeout(40 + 6 * ROUNDS)
+@pytest.mark.parametrize("count", [2, 4])
+async def test_killed_at_random(tmp_path: Path, count: int) -> None:
+    """Any of several workers are killed again and again; all acknowledged jobs end, and no attempt runs twice."""
     path = tmp_path / "jobs.db"
     acknowledged: set[str] = set()
     chance = random.Random(ROUNDS)
     for _ in range(ROUNDS):
-        acknowledged |= await _killed_once(path, chance)
+        acknowledged |= await _killed_once(path, count, chance)
         check_file(path, acknowledged)
     assert acknowledged
     await _run_to_the_end(path)
@@ -43,16 +45,16 @@ async def test_killed_at_random(tmp_path: Path) -> None:
     assert max(begun.values()) == 1
 
 
-async def _killed_once(path: Path, chance: random.Random) -> set[str]:
-    """Have two workers submit and run jobs, and kill one or both; return what was acknowledged."""
+async def _killed_once(path: Path, count: int, chance: random.Random) -> set[str]:
+    """Have workers submit and run jobs, and kill one or several; return what was acknowledged."""
     payload = {"tokens": 3, "pause": 0.003}
     async with AsyncExitStack() as stack:
         workers = [
             await stack.enter_async_context(open_worker(path, submits=payload, lease=LEASE, max_running=20))
-            for _ in range(2)
+            for _ in range(count)
         ]
         await trio.sleep(chance.uniform(0.05, 0.4))
-        victims = chance.choice((workers[:1], workers[1:], workers))
+        victims = chance.sample(workers, chance.randrange(1, count + 1))
         for victim in victims:
             await victim.kill()
         await trio.sleep(chance.uniform(0.0, 0.2))

@@ -20,7 +20,7 @@ from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.testing._workers import new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from sqlite_faults import Faults
@@ -224,6 +224,44 @@ async def test_a_disk_that_does_not_answer(tmp_path: Path, faults: Faults) -> No
     check_file(path, ["late"])
 
 
+async def test_callers_of_a_disk_that_does_not_answer(tmp_path: Path, faults: Faults) -> None:
+    """Whoever asks a registry whose threads all hang on the disk is told so in time, however many ask."""
+    go_on = threading.Event()
+
+    def hang(statement: str) -> None:
+        go_on.wait(15)
+
+    async with open_gate(tmp_path / "jobs.db") as gate:
+        gate.opened.set()
+        job = await gate.registry.submit("wait")
+        await job.wait()
+        faults.slow = hang
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: gate.registry.submit("wait"),
+            lambda: gate.registry.get(job.id),
+            lambda: gate.registry.find(),
+            lambda: gate.registry.cancel(job.id),
+            lambda: gate.registry.remove(job.id),
+        ]
+        refused = []
+
+        async def refuse(call: Callable[[], Awaitable[Any]]) -> None:
+            with pytest.raises(StoreUnavailableError, match=r"away for 0\.4 s"):
+                await call()
+            refused.append(call)
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    for call in calls:
+                        nursery.start_soon(refuse, call)
+        assert len(refused) == 3 * len(calls)
+        faults.slow = None
+        go_on.set()
+        after = await gate.registry.submit("wait")
+        assert await after.wait() == Completed(after.id)
+
+
 async def test_leaving_during_an_outage(tmp_path: Path) -> None:
     """A registry is left once its leases are over, though its file is away, and its jobs are there for others."""
     path, elsewhere = tmp_path / "jobs.db", tmp_path / "elsewhere"
@@ -269,3 +307,26 @@ async def test_opening_waits_for_a_locked_file(tmp_path: Path) -> None:
         async with open_worker(lambda: SqliteJobStore(path, outage_limit=10)) as worker:
             await worker.insert(new_entry())
     assert [*check_file(path, []).values()] == [JobState.QUEUED]
+
+
+async def test_callers_when_it_is_closed(tmp_path: Path) -> None:
+    """Tasks outside that go on asking while the registry is closed are told so; none of them waits for ever."""
+    told: list[str] = []
+
+    async def ask() -> None:
+        while True:
+            try:
+                await registry.get("unknown")
+            except jobtrio.UnknownJobError:
+                pass
+            except trio.ClosedResourceError as exc:
+                told.append(str(exc))
+                return
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            async with jobtrio.open_registry(store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+                for _ in range(20):
+                    nursery.start_soon(ask)
+                await trio.sleep(0.01)
+    assert told == ["the registry is closed"] * 20

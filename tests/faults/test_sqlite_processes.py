@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from collections import Counter
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from sqlite_invariants import check_file
-from sqlite_worker import WorkerProcess, journal_of, make_executors, open_worker, read_journal
+from sqlite_invariants import check_file, stop_between_writes
+from sqlite_worker import open_worker
+from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
 from jobtrio import Cancelled, Completed, Executors, JobContext, JobState, Restart, Token
@@ -78,7 +78,7 @@ async def test_a_worker_that_stood_still(tmp_path: Path, registry: jobtrio.JobRe
         job = await registry.submit("send", {"tokens": 100, "pause": 0.02})
         with trio.fail_after(15), job.subscribe() as messages:
             await messages.receive()
-            await _stop_between_writes(first, path)
+            await trio.to_thread.run_sync(stop_between_writes, first.process.send_signal, path)
             async with open_worker(path, lease=600.0) as second:
                 async for message in messages:
                     if isinstance(message, Restart):
@@ -94,19 +94,6 @@ async def test_a_worker_that_stood_still(tmp_path: Path, registry: jobtrio.JobRe
         assert await job.wait() == Completed(100)
     assert [(what, attempt) for what, _, attempt, _ in read_journal(path)] == [("begun", 1), ("begun", 2), ("ended", 2)]
     check_file(path, [job.id])
-
-
-async def _stop_between_writes(worker: WorkerProcess, path: Path) -> None:
-    """Stop a process where it does not hold the file's lock, as one that is stopped in a transaction does."""
-    with trio.fail_after(5), closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-        while True:
-            worker.process.send_signal(signal.SIGSTOP)
-            await trio.sleep(0.05)
-            with suppress(sqlite3.OperationalError):
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            worker.process.send_signal(signal.SIGCONT)
-            await trio.sleep(0.01)
 
 
 async def test_a_worker_without_the_executor(tmp_path: Path, registry: jobtrio.JobRegistry) -> None:

@@ -91,7 +91,8 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("args", "parts"),
         [
-            ([], ["required: COMMAND"]),
+            ([], ["COMMAND is missing", "demo", "worker", "jobtrio --help"]),
+            (["--loud"], ["COMMAND is missing", "jobtrio --help"]),
             (["play"], ["'play'", "demo", "run"]),
             (["demo", "--loud"], ["--loud", "jobtrio demo --help"]),
         ],
@@ -216,6 +217,16 @@ class TestDemo:
             process.stdout.close()
             assert process.stderr.read() == b""
         assert process.returncode == -signal.SIGPIPE
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_full_disk(self, unbuffered: str) -> None:
+        """Output that can't be written ends the demo with 1 and one line that says why."""
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        with open("/dev/full", "wb") as full:
+            argv = [sys.executable, "-m", "jobtrio", "demo"]
+            done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env)
+        assert done.returncode == 1
+        assert done.stderr == "jobtrio demo: the output can't be written: No space left on device\n"
 
     def test_interrupt(self) -> None:
         """Ctrl-C ends the demo with 130 and without a traceback."""

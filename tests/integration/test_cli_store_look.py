@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import store_jobs
 import trio
+from store_shell import LIMIT
 
 import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -107,6 +111,83 @@ class TestList:
         assert command.process.stderr.read() == b""
 
 
+CLOSED = 'exec "$0" -m jobtrio "$@"'
+"""A shell's script that runs the command, with a redirection behind it."""
+
+
+def closed(shell: Shell, redirection: str, *args: str) -> tuple[int, str, str]:
+    """Run the command by a shell that closes one of its streams first."""
+    argv = ["sh", "-c", f"{CLOSED} {redirection}", sys.executable, *args]
+    env = {**os.environ, "JOBTRIO_STORE": shell.url}
+    done = subprocess.run(argv, cwd=shell.folder, env=env, capture_output=True, text=True, check=False, timeout=LIMIT)
+    return done.returncode, done.stdout, done.stderr
+
+
+BUFFERED = {"PYTHONUNBUFFERED": ""}
+"""The usual way: what is printed is written at the end."""
+
+
+class TestLostOutput:
+    @pytest.mark.parametrize(
+        "args", [["list"], ["list", "--json"], ["stats"], ["submit", "echo"], ["show", "the-failing-one"]]
+    )
+    def test_full_disk(self, shell: Shell, jobs: dict[str, str], args: list[str]) -> None:
+        """Output that can't be written is a failure, however little it is."""
+        with open("/dev/full", "wb") as full:
+            code, _, err = shell.run(*args, stdout=full, variables=BUFFERED)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "No space left on device" in err
+
+    def test_nobody_reads(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """Where nobody reads the output any more, that is told by the exit code alone, however little it is."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = shell.start("list", stdout=writer, variables=BUFFERED)
+        os.close(writer)
+        assert command.end() == (141, "", "")
+
+
+def test_text_that_the_locale_lacks(shell: Shell) -> None:
+    """What the terminal's encoding can't hold is shown as backslash escapes."""
+    shell.submit("echo", "--id", "漢", "--payload", '"é"')
+    for args, part in ((["list"], "\\u6f22"), (["show", "漢"], '"\\xe9"')):
+        code, out, err = shell.run(*args, variables={"PYTHONIOENCODING": "ascii"})
+        assert (code, err) == (0, "")
+        assert part in out
+
+
+class TestClosedStreams:
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ["list"],
+            ["list", "--json"],
+            ["show", "the-failing-one"],
+            ["show", "the-failing-one", "--json"],
+            ["stats"],
+            ["stats", "--json"],
+            ["prune", "--keep", "9", "--json"],
+            ["submit", "echo", "--json"],
+            ["demo"],
+        ],
+    )
+    def test_stdout(self, shell: Shell, jobs: dict[str, str], args: list[str]) -> None:
+        """With stdout closed from the start a command does what it is to do all the same."""
+        assert closed(shell, ">&-", *args) == (0, "", "")
+
+    def test_stderr(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """With stderr closed from the start, stdout gets nothing that is not meant for it."""
+        assert closed(shell, "2>&-", "show", "none") == (1, "", "")
+        code, out, err = closed(shell, "2>&-", "list", "--limit", "1")
+        assert (code, len(out.splitlines()), err) == (0, 2, "")
+
+    def test_stdin(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """A payload that is to come from a closed standard input is bad usage."""
+        code, out, err = closed(shell, "<&-", "submit", "echo", "--payload", "@-")
+        assert (code, out) == (2, "")
+        assert err.endswith("argument --payload: can't read the standard input: it is closed\n")
+
+
 class TestShow:
     def test_failed_job(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A job is shown with its record, its error and traceback, its history and its last messages."""
@@ -123,6 +204,26 @@ class TestShow:
         texts = [line.split(maxsplit=2)[2] for line in messages.splitlines()[1:]]
         failed = "failed: ValueError: row 2: 'thirty' is not a number"
         assert texts == ['{"row": 1}', f"restart: {failed}", '{"row": 1}', f"end: {failed}"]
+
+    def test_text_that_a_terminal_would_obey(self, shell: Shell) -> None:
+        """Of an error and its traceback, what is no plain text is shown as escapes."""
+        executors = jobtrio.Executors()
+
+        @executors.register("fail")
+        async def fail(job: jobtrio.JobContext) -> None:
+            raise ValueError("\x1b[2Jgone")
+
+        async def run() -> str:
+            async with jobtrio.open_registry(executors, store=SqliteJobStore(shell.folder / "jobs.db")) as registry:
+                job = await registry.submit("fail")
+                await job.wait()
+                return job.id
+
+        code, out, err = shell.run("show", trio.run(run))
+        assert (code, err) == (0, "")
+        assert "\x1b" not in out
+        _, trace, *_ = out.split("\n\n")
+        assert trace.endswith("\nValueError: \\x1b[2Jgone")
 
     def test_last_messages(self, shell: Shell, jobs: dict[str, str]) -> None:
         """As many of the last messages are shown as were asked for."""
@@ -152,10 +253,16 @@ class TestStats:
         """Every state is counted, as a table and as JSON."""
         counts = {"SCHEDULED": 1, "COMPLETED": 1, "FAILED": 1, "CANCELLED": 1}
         every = dict.fromkeys(("QUEUED", "RUNNING", "RETRYING"), 0) | counts
-        assert shell.value("stats") == {"states": every, "running": []}
+        stats = shell.value("stats")
+        queues = stats.pop("queues")
+        assert stats == {"states": every, "workers": [], "running": []}
+        assert sorted(queues) == ["default", "other", "texts"]
+        assert {state: sum(counts[state] for counts in queues.values()) for state in every} == every
         code, out, _ = shell.run("stats")
         assert code == 0
-        assert {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[1:]} == every
+        head, *lines = out.splitlines()
+        assert head.split() == ["STATE", "default", "other", "texts", "JOBS"]
+        assert {line.split()[0]: int(line.split()[-1]) for line in lines} == every
 
 
 class TestPrune:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +70,25 @@ def test_watched_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
         assert code == 125
         assert "jobtrio: cancelled after " in err
         assert "(no need)" in err
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_told_to_stop_before_the_store_is_there(number: signal.Signals, name: str, tmp_path: Path) -> None:
+    """A run that waits for its store ends at the first signal, and not when that wait is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"redis://127.0.0.1:{silent.getsockname()[1]}?outage_limit=3600"
+        command = subprocess.Popen(
+            [sys.executable, "-m", "jobtrio", "run", "--store", where, "--", "true"],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        connection, _ = silent.accept()
+        command.send_signal(number)
+        _, err = command.communicate(timeout=60)
+        connection.close()
+    assert command.returncode == 128 + number
+    assert err == f"jobtrio: {name}: ends before the program was started\n"
 
 
 def test_interrupt(shell: Shell) -> None:

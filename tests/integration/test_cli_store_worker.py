@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +83,21 @@ def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     code, out, err = shell.run("cancel", job)
     assert (code, out) == (1, "")
     assert err == f"jobtrio cancel: job {job!r} has ended already: cancelled\n"
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_told_to_stop_before_the_store_is_there(number: signal.Signals, name: str, tmp_path: Path) -> None:
+    """A worker that waits for its store when it starts ends at the first signal, and not when that wait is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"redis://127.0.0.1:{silent.getsockname()[1]}?outage_limit=3600"
+        command = [sys.executable, "-m", "jobtrio", "worker", "jobtrio.cli:programs", "--store", where]
+        worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        connection, _ = silent.accept()
+        worker.send_signal(number)
+        _, err = worker.communicate(timeout=60)
+        connection.close()
+    assert worker.returncode == 0
+    assert err.splitlines()[-1] == f"jobtrio: {name}: ends before it has begun"
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
@@ -163,6 +181,27 @@ def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
     assert worker.end()[0] == 0
 
 
+def test_total_over_all_workers(shell: Shell, tmp_path: Path) -> None:
+    """Workers that are told so run together no more jobs of a queue; `stats` shows them all."""
+    gate = tmp_path / "gate"
+    ids = [shell.submit("wait", "--payload", json.dumps(str(gate)), "--queue", queue) for queue in ("few", "few", "b")]
+    workers = [shell.worker("--total", "few=1", "--name", name) for name in ("v", "w")]
+    for job in (ids[0], ids[2]):
+        assert shell.start("watch", job).line() == "attempt 1"
+    stats = shell.value("stats")
+    assert [each["name"] for each in stats["workers"]] == ["v", "w"]
+    assert sum(each["running"] for each in stats["workers"]) == 2
+    assert (stats["queues"]["few"]["RUNNING"], stats["queues"]["few"]["QUEUED"]) == (1, 1)
+    out = shell.run("stats")[1]
+    assert [line.split()[0] for line in out.split("\n\n")[1].splitlines()] == ["WORKER", "v", "w"]
+    gate.touch()
+    assert shell.run("watch", ids[1])[0] == 0
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+        assert worker.end()[0] == 0
+    assert shell.value("stats")["workers"] == []
+
+
 def test_json(shell: Shell) -> None:
     """With --json a worker tells each change as a line of JSON on stdout."""
     worker = shell.worker("--json")
@@ -203,6 +242,8 @@ def test_retention(shell: Shell) -> None:
     [
         ("store_jobs", 2, ["MODULE:EXECUTORS", "'store_jobs'"]),
         ("store_jobs:", 2, ["MODULE:EXECUTORS"]),
+        ("./store_jobs.py:executors", 2, ["MODULE:EXECUTORS", "'./store_jobs.py:executors'"]),
+        (".store_jobs:executors", 2, ["MODULE:EXECUTORS"]),
         ("store_jobs:none", 2, ["no Executors 'none'", "it has executors, nothing"]),
         ("store_jobs:words", 2, ["<function words", "no Executors 'words'"]),
         ("store_jobs:nothing", 2, ["store_jobs:nothing has no executor"]),

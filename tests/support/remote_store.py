@@ -21,7 +21,7 @@ from jobtrio._entry import JobEntry, Plan
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 from jobtrio._nursery import open_background_nursery
 from jobtrio._outage import try_for
-from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition
+from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition, WorkerReport
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
@@ -79,6 +79,8 @@ class Server:
 class RemoteStore(JobStore):
     """One worker's client of a `Server`."""
 
+    is_elsewhere = True
+
     def __init__(self, server: Server, *, latency: float = 0.01, outage_limit: float = 10.0) -> None:
         self.network = Network(latency, outage_limit)
         self.outage_limit = outage_limit
@@ -97,6 +99,7 @@ class RemoteStore(JobStore):
                 yield
             finally:
                 self._server.clients.remove(self)
+                self._server.store.leave(settings.worker)
                 self._nursery = None
 
     def signalled(self, signal: str, *args: str) -> None:
@@ -182,14 +185,19 @@ class RemoteStore(JobStore):
         history, _ = await self._ask("history", lambda store: store.history(job_id))
         return history  # type: ignore[no-any-return]
 
-    async def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        """Return how many jobs are in each state, by queue."""
         counts, _ = await self._ask("counts", lambda store: store.counts())
         return counts  # type: ignore[no-any-return]
 
-    async def backlog(self, queues: Collection[str] | None) -> Backlog:
-        """Return how many jobs wait in ``queues``, or in all."""
-        backlog, _ = await self._ask("backlog", lambda store: store.backlog(queues))
+    async def workers(self) -> list[WorkerReport]:
+        """Return the workers that are there."""
+        workers, _ = await self._ask("workers", lambda store: store.workers())
+        return workers  # type: ignore[no-any-return]
+
+    async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
+        """Return how many jobs of ``executors`` wait in ``queues``."""
+        backlog, _ = await self._ask("backlog", lambda store: store.backlog(queues, executors))
         return backlog  # type: ignore[no-any-return]
 
     async def delete(self, job_id: str) -> bool:

@@ -90,10 +90,18 @@ class FaultyConnection(sqlite3.Connection):
         if faults.largest != self._largest:
             self._largest = faults.largest
             super().execute(f"PRAGMA max_page_count = {2**32 - 2 if self._largest is None else self._largest}")
+        return self._heeding(statement, lambda: super(FaultyConnection, self).execute(statement, *args))
+
+    def executemany(self, statement: str, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement many times, unless it is to fail."""
+        return self._heeding(statement, lambda: super(FaultyConnection, self).executemany(statement, *args))
+
+    def _heeding(self, statement: str, execute: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        faults = self.faults
         fault = faults.fault_of_next(statement)
         if fault == "before":
             raise faults.error()
-        cursor = super().execute(statement, *args)
+        cursor = execute()
         if fault == "after":
             if faults.holding:
                 faults.held.append(cursor)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._state import TRANSITIONS, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 
@@ -60,3 +62,16 @@ def _check_stream(connection: sqlite3.Connection, job: sqlite3.Row) -> None:
                 assert restarts >= 1, f"{job['id']}: no Restart before attempt {of_attempt}"
             attempt = of_attempt
             restarts += kind == 2
+
+
+def stop_between_writes(send_signal: Callable[[int], None], path: Path) -> None:
+    """Stop a process where it does not hold the file's lock, as one that is stopped in a transaction does."""
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        while True:
+            send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            with suppress(sqlite3.OperationalError):
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            send_signal(signal.SIGCONT)
+            time.sleep(0.01)

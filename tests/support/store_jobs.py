@@ -18,7 +18,7 @@ async def appearance(path: str) -> None:
         await trio.sleep(0.01)
 
 
-@executors.register("words", queue="texts", time_limit=30.0)
+@executors.register("words", queue="texts", time_limit=30.0, expose=True)
 async def words(job: jobtrio.JobContext) -> int:
     """Send a text's words, with a space behind each."""
     parts = job.payload.split()
@@ -27,7 +27,7 @@ async def words(job: jobtrio.JobContext) -> int:
     return len(parts)
 
 
-@executors.register("wait")
+@executors.register("wait", expose=True)
 async def wait(job: jobtrio.JobContext) -> str:
     """Say which attempt it is, then wait for a file."""
     await job.send(f"attempt {job.attempt}")
@@ -35,7 +35,7 @@ async def wait(job: jobtrio.JobContext) -> str:
     return "there"
 
 
-@executors.register("steps")
+@executors.register("steps", expose=True)
 async def steps(job: jobtrio.JobContext) -> None:
     """Tell how far it is, and go on to the next step once a file is there: its name, a dot, the number."""
     for done in range(1, 4):
@@ -43,7 +43,7 @@ async def steps(job: jobtrio.JobContext) -> None:
         await appearance(f"{job.payload}.{done}")
 
 
-@executors.register("fail")
+@executors.register("fail", expose=True)
 async def fail(job: jobtrio.JobContext) -> None:
     """Fail on bad data."""
     await job.send({"row": 1})
@@ -58,7 +58,17 @@ async def cling(job: jobtrio.JobContext) -> None:
         await trio.sleep_forever()
 
 
-@executors.register("echo")
+@executors.register("paced", expose=True)
+async def paced(job: jobtrio.JobContext) -> int:
+    """Send numbers, each once a file is there: its name, a dot, the number."""
+    path, tokens = job.payload
+    for n in range(1, tokens + 1):
+        await appearance(f"{path}.{n}")
+        await job.send(n)
+    return int(tokens)
+
+
+@executors.register("echo", expose=True)
 async def echo(job: jobtrio.JobContext) -> Any:
     """Return the payload."""
     return job.payload

@@ -72,9 +72,9 @@ class Shell:
         url: The store's URL.
     """
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, url: str = "sqlite:///jobs.db") -> None:
         self.folder = folder
-        self.url = "sqlite:///jobs.db"
+        self.url = url
         self._stack = stack
         self._env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "JOBTRIO_STORE": self.url, "TERM": "xterm"}
 

@@ -80,6 +80,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
     ),
     "cancel": (REGISTRY.cancel, [*args(self=REQUIRED, job_id=REQUIRED, reason=None), *kwargs(grace=0.0)]),
     "history": (REGISTRY.history, args(self=REQUIRED, job_id=REQUIRED)),
+    "peek": (REGISTRY.peek, args(self=REQUIRED, job_id=REQUIRED)),
     "remove": (REGISTRY.remove, args(self=REQUIRED, job_id=REQUIRED)),
     "subscribe_events": (REGISTRY.subscribe_events, args(self=REQUIRED)),
     "stats": (REGISTRY.stats, args(self=REQUIRED)),
@@ -87,7 +88,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
     "shutdown": (REGISTRY.shutdown, args(self=REQUIRED, grace=0.0)),
     "Job.subscribe": (
         JOB.subscribe,
-        [*args(self=REQUIRED, after=0), *kwargs(on_gap="raise", lossless=False)],
+        [*args(self=REQUIRED, after=0), *kwargs(on_gap="raise", lossless=False, stored=False)],
     ),
     "Job.open_channel": (JOB.open_channel, args(self=REQUIRED, size=64, after=0)),
     "Job.tokens": (JOB.tokens, args(self=REQUIRED, after=0)),
@@ -136,6 +137,7 @@ def test_open_registry_parameters() -> None:
         "retention": jobtrio.Retention(),
         "lease": 30.0,
         "worker": None,
+        "max_running_total": None,
     }
     assert list(parameters)[:2] == ["executors", "store"]
     assert {p.kind for p in parameters.values()} <= {POSITIONAL, KEYWORD}
@@ -174,6 +176,7 @@ ASYNC = (
 SYNC = (
     REGISTRY.subscribe_events,
     REGISTRY.stats,
+    REGISTRY.peek,
     JOB.subscribe,
     CONTEXT.send_nowait,
     CONTEXT.progress,

@@ -76,6 +76,19 @@ async def clean_up(seconds: float) -> None:
 # -- to its own end
 
 
+async def test_its_own_number() -> None:
+    """An attempt is told its own number, also where the job is known by then to be in a later attempt elsewhere."""
+    attempt = new_attempt()
+    attempt.claim.entry.attempt = 2
+    numbers = []
+
+    async def executor(job: JobContext) -> None:
+        numbers.append(job.attempt)
+
+    await run(attempt, executor)
+    assert numbers == [1]
+
+
 async def test_returned() -> None:
     """What the executor returns is the result."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Any
@@ -86,6 +87,8 @@ def test_count() -> None:
     """A count is a whole number of at least the lowest."""
     assert checks.check_count("size", 1) == 1
     assert checks.check_count("size", 0, low=0) == 0
+    assert checks.check_count("size", sys.maxsize) == sys.maxsize
+    assert checks.check_count("size", sys.maxsize + 1) == sys.maxsize
     with pytest.raises(ValueError, match=r"^size must be a whole number, 1 or more; got 0$"):
         checks.check_count("size", 0)
     with pytest.raises(ValueError, match=r"^size must be a whole number, 0 or more; got -1$"):
@@ -218,3 +221,18 @@ def test_moment_last_and_first() -> None:
     """The last moment that is allowed and the first that there is are kept as they are."""
     for moment in (datetime(9999, 1, 1, tzinfo=UTC), datetime.min.replace(tzinfo=UTC)):
         assert checks.check_moment("run_at", moment) == moment
+
+
+@pytest.mark.parametrize("check", [checks.check_name, checks.check_text])
+def test_text_of_another_kind(check: Any) -> None:
+    """Text that only derives from `str` comes back as what JSON can hold, whatever it says of itself."""
+
+    class Markup(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "something else"
+
+    checked = check("name", Markup("me"))
+    assert type(checked) is str
+    assert checked == "me"

@@ -7,11 +7,16 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
+from scripted_bridge import Peer, end, open_bridge
 
 import jobtrio
 from jobtrio._subscription import Subscription
 from jobtrio._token_log import TokenLog
 from jobtrio.cli._follow import Sieve, follow
+from jobtrio.cli._sources import BridgeSource
+from jobtrio.websocket import RemoteJob, open_client
+from jobtrio.websocket.protocol import Get, Refused
 
 LOST = jobtrio.JobError("lost", "LeaseLost", "gone")
 END = jobtrio.End(9, jobtrio.Completed())
@@ -23,50 +28,61 @@ def tokens(first: int, last: int, attempt: int = 1) -> list[jobtrio.Message]:
 
 
 class TestSieve:
-    def test_behind_a_number(self) -> None:
-        """Messages up to the number are passed over; the end is not, whatever the number."""
-        sieve = Sieve(2)
-        assert sieve.wanted(tokens(1, 2)) == []
-        assert sieve.wanted([*tokens(3, 4), END]) == [*tokens(3, 4), END]
-        assert Sieve(1000).wanted([*tokens(1, 8), END]) == [END]
-
-    def test_part_of_a_gap(self) -> None:
-        """Of a gap only what was wanted is missed."""
-        assert Sieve(4).wanted([jobtrio.Gap(1, 3)]) == []
-        assert Sieve(4).wanted([jobtrio.Gap(1, 6), *tokens(7, 7)]) == [jobtrio.Gap(5, 6), *tokens(7, 7)]
+    def test_nothing_lost(self) -> None:
+        """As long as nothing is lost all is wanted, gaps too."""
+        messages = [jobtrio.Gap(1, 6), *tokens(7, 8), *tokens(9, 9, attempt=2), END]
+        assert Sieve().wanted(messages) == messages
 
     def test_lost_attempt(self) -> None:
         """After a loss the stream goes on with the lost attempt's restart, whatever numbers were shown before."""
-        sieve = Sieve(0)
+        sieve = Sieve()
         sieve.wanted(tokens(1, 5))
         sieve.start_over()
         restart = jobtrio.Restart(4, 1, LOST, 0)
         assert sieve.wanted([*tokens(1, 3), restart, *tokens(5, 6, attempt=2)]) == [restart, *tokens(5, 6, attempt=2)]
 
+    def test_lost_second_attempt(self) -> None:
+        """The restart that it goes on with is that of the attempt that was lost, not of one before it."""
+        sieve = Sieve()
+        first = [*tokens(1, 2), jobtrio.Restart(3, 1, LOST, 0), *tokens(4, 6, attempt=2)]
+        assert sieve.wanted(first) == first
+        sieve.start_over()
+        restart = jobtrio.Restart(5, 2, LOST, 0)
+        assert sieve.wanted([*first[:4], restart]) == [restart]
+
     def test_lost_for_good(self) -> None:
         """A loss with which the job ends is shown by its end."""
-        sieve = Sieve(0)
+        sieve = Sieve()
         sieve.wanted(tokens(1, 5))
         sieve.start_over()
         assert sieve.wanted([*tokens(1, 3), attrs.evolve(END, seq=4)]) == [attrs.evolve(END, seq=4)]
 
     def test_lost_before_anything_was_shown(self) -> None:
         """Where nothing was shown all is wanted."""
-        sieve = Sieve(0)
-        sieve.start_over()
+        sieve = Sieve()
+        assert not sieve.start_over()
         assert sieve.wanted(tokens(1, 2, attempt=2)) == tokens(1, 2, attempt=2)
 
     def test_restart_that_is_no_longer_kept(self) -> None:
-        """Where the restart itself is gone the next attempt's first message is where it goes on."""
-        sieve = Sieve(0)
+        """Where the restart itself is gone it goes on with the next attempt, behind what is missed."""
+        sieve = Sieve()
         sieve.wanted(tokens(1, 5))
         sieve.start_over()
-        assert sieve.wanted([jobtrio.Gap(1, 6), *tokens(7, 8, attempt=2)]) == tokens(7, 8, attempt=2)
+        follows = tokens(7, 8, attempt=2)
+        assert sieve.wanted([jobtrio.Gap(1, 6), *follows]) == [jobtrio.Gap(6, 6), *follows]
+
+    def test_what_is_gone_was_shown(self) -> None:
+        """Of what was shown before nothing is missed when it is no longer kept."""
+        sieve = Sieve()
+        sieve.wanted(tokens(1, 5))
+        sieve.start_over()
+        follows = tokens(6, 8, attempt=2)
+        assert sieve.wanted([jobtrio.Gap(1, 5), *follows]) == follows
 
 
-@pytest.mark.parametrize("after", [0, 2, 50])
+@pytest.mark.parametrize("after", [0, 2])
 async def test_follow(after: int) -> None:
-    """A job is followed from the message that is wanted to its end, also where that message is still to come."""
+    """A job is followed from the message that is wanted to its end."""
     seen: list[jobtrio.Message] = []
 
     async def count(job: jobtrio.JobContext) -> None:
@@ -78,9 +94,30 @@ async def test_follow(after: int) -> None:
 
     async with jobtrio.open_registry() as registry:
         job = await registry.submit(count)
+        if after:
+            await job.wait()
         await follow(registry, job, show, after=after)
     numbers = [message.seq for message in seen if not isinstance(message, jobtrio.Gap)]
     assert numbers == [*range(after + 1, 4), 4]
+
+
+@pytest.mark.parametrize(("after", "numbers"), [(2, [3, 4]), (3, [4]), (4, []), (50, [])])
+async def test_a_number_that_is_still_to_come(after: int, numbers: list[int]) -> None:
+    """Where the stream is a copy that may lag it is waited for the number, at most to the job's end."""
+    log = TokenLog(100)
+    log.may_lag = True
+    moving = Moving()
+    moving.logs.append(log)
+    seen: list[jobtrio.Message] = []
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            seen.extend(await seen_of(moving, after))
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        log.extend([*tokens(1, 3), attrs.evolve(END, seq=4)])
+    assert [getattr(message, "seq", None) for message in seen] == numbers
 
 
 class Moving:
@@ -90,30 +127,31 @@ class Moving:
 
     def __init__(self, *streams: list[jobtrio.Message], kept: bool = True) -> None:
         self._kept = kept
-        self._logs = []
+        self.logs: list[TokenLog] = []
         for stream in streams:
             log = TokenLog(100)
             log.extend(stream)
             log.cut_off("moved")
-            self._logs.append(log)
+            self.logs.append(log)
 
-    def subscribe(self, **options: Any) -> Subscription:
-        return Subscription(self._logs.pop(0), **options)
+    def subscribe(self, after: int, **options: Any) -> Subscription:
+        return Subscription(self.logs.pop(0), after, **options)
 
-    async def get(self, job_id: str) -> None:
+    async def get(self, job_id: str) -> Moving:
         await trio.lowlevel.checkpoint()
         if not self._kept:
             raise jobtrio.UnknownJobError(job_id)
+        return self
 
 
-async def seen_of(job: Any) -> list[jobtrio.Message]:
+async def seen_of(job: Any, after: int = 0) -> list[jobtrio.Message]:
     """Return all that is handed over of a job."""
     seen: list[jobtrio.Message] = []
 
     async def show(messages: list[jobtrio.Message]) -> None:
         seen.extend(messages)
 
-    await follow(job, job, show)
+    await follow(job, job, show, after=after)
     return seen
 
 
@@ -124,7 +162,40 @@ async def test_stream_that_moves() -> None:
     assert await seen_of(Moving(tokens(1, 3), second)) == [*tokens(1, 3), *second[1:]]
 
 
+async def test_stream_that_moves_behind_a_number() -> None:
+    """The restart is shown though its number is no higher than the one that was given."""
+    second = [*tokens(1, 1), jobtrio.Restart(2, 1, LOST, 0), jobtrio.End(3, jobtrio.Completed())]
+    assert await seen_of(Moving(tokens(1, 4), second), after=3) == [*tokens(4, 4), *second[1:]]
+
+
+async def test_stream_that_moves_before_anything_was_shown() -> None:
+    """Where this process lost the job before the message that is wanted, the stream begins with that all the same."""
+    second = [*tokens(1, 4), jobtrio.End(5, jobtrio.Completed())]
+    assert await seen_of(Moving(tokens(1, 3), second), after=3) == second[3:]
+
+
 async def test_stream_that_is_gone() -> None:
     """A stream that is cut off because the job is no longer kept is an error."""
     with pytest.raises(jobtrio.UnknownJobError):
         await seen_of(Moving(tokens(1, 3), tokens(1, 3), kept=False))
+
+
+async def test_end_that_is_known_of_a_job_that_may_not_be_looked_up() -> None:
+    """Who begins behind the end is told how it was, also by a server that shows the stream and not the record."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for sub in (1, 2):
+            await peer.subscribed(sub, last=3)
+            await peer.say(end(3, sub))
+        request = await peer.hear(Get)
+        await peer.say(Refused(id=request.id, code="unknown_job", message=""))
+        await peer.gone()
+
+    async def show(messages: list[jobtrio.Message]) -> None:
+        raise AssertionError(messages)
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        source = BridgeSource(RemoteJob("j", client), None)
+        await source.follow(show, 3)
+        assert await source.ending() == (jobtrio.Completed(None), None, 1)

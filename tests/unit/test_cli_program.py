@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 
 import jobtrio
 from jobtrio.cli import _endings, _program
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def fate_of(exc: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, int]:
@@ -84,18 +79,3 @@ async def test_error_that_only_looks_like_a_programs(monkeypatch: pytest.MonkeyP
     """An exception that says what a failed program's would is not taken for one."""
     exc = RuntimeError("'make' exited with 7")
     assert (await fate_of(exc, monkeypatch))[0] == 1
-
-
-def test_parents() -> None:
-    """Each process is listed with its parent."""
-    assert _program._parents()[os.getpid()] == os.getppid()
-
-
-def test_parents_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no /proc, ps lists them."""
-    ps = tmp_path / "ps"
-    ps.write_text('#!/bin/sh\ntest "$*" = "-A -o pid= -o ppid=" && printf "    1     0\\n  300     1\\n"\n')
-    ps.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(os.path, "exists", lambda path: False)
-    assert _program._parents() == {1: 0, 300: 1}

@@ -73,7 +73,7 @@ class TestOthers:
     def test_restart(self) -> None:
         """A failed attempt is told with what follows; a lost one without a delay, since no policy counts it."""
         screen = Screen(attempts=3)
-        lost = jobtrio.JobError("lost", "LeaseLost", "worker 'w' did not renew its lease")
+        lost = jobtrio.JobError("lost", "LeaseLost", "worker 'w' is gone or did not renew its lease")
         released = jobtrio.JobError("lost", "Released", "shutdown")
         pieces = shown(
             screen,
@@ -83,7 +83,10 @@ class TestOthers:
         )
         assert pieces == [
             (STDERR, "jobtrio: attempt 1 of 3 failed: ValueError: row 2; the next follows in 1.5 s\n"),
-            (STDERR, "jobtrio: attempt 2 was lost: worker 'w' did not renew its lease; the job starts again\n"),
+            (
+                STDERR,
+                "jobtrio: attempt 2 was lost: worker 'w' is gone or did not renew its lease; the job starts again\n",
+            ),
             (STDERR, "jobtrio: attempt 3 was given back by its worker: shutdown; it starts again\n"),
         ]
 

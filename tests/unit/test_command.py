@@ -20,6 +20,7 @@ import jobtrio
 from jobtrio import _command
 from jobtrio._command import run_command
 from jobtrio._errors import CommandFailedError
+from jobtrio._watchdog import watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -96,8 +97,10 @@ async def running(job: FakeJob) -> AsyncIterator[trio.CancelScope]:
 @pytest.fixture(autouse=True)
 def no_open_files() -> Iterator[None]:
     """Fail a test that leaves a descriptor open."""
+    watchdog.forget()  # which has one open while its process is there
     before = sorted(os.listdir("/proc/self/fd"))
     yield
+    watchdog.forget()
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
@@ -660,3 +663,30 @@ def test_interrupted_process_leaves_no_program() -> None:
     fake = FakeJob()
     fake.mark = mark
     assert not fake.processes()
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, trio, jobtrio
+from jobtrio.executors import run_command
+
+async def main():
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(run_command, {"argv": ["sh", "-c", "echo begun; sleep 1; echo over"]})
+        async with job.subscribe() as messages:
+            await messages.receive()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            try:
+                while True:
+                    os.open("/dev/null", os.O_RDONLY)
+            except OSError:
+                pass
+            print([m.value for m in [m async for m in messages][:-1]], await job.wait())
+
+trio.run(main)
+"""
+
+
+def test_no_descriptors_left() -> None:
+    """A program that has begun ends as it does, also where this process can open nothing more."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, check=False)
+    assert done.stdout == "[{'stdout': 'over'}] Completed(result=0)\n", done.stderr

@@ -11,6 +11,8 @@ import trio
 import trio.testing
 
 from jobtrio import (
+    End,
+    Failed,
     JobContext,
     JobEndedError,
     JobPriority,
@@ -111,6 +113,23 @@ async def test_sending() -> None:
             Progress(4, 2, 0, 0, None),
         ]
         assert bench.opened == 1
+
+
+@pytest.mark.parametrize("name", ["send_nowait", "progress"])
+async def test_sending_in_another_thread(name: str) -> None:
+    """Who sends in a thread that is not Trio's is told that it can't be, and nobody waits for ever because of it."""
+
+    async def send_there(job: JobContext) -> None:
+        await trio.testing.wait_all_tasks_blocked()  # there is somebody to be woken
+        await trio.to_thread.run_sync(getattr(job, name), 1)
+
+    async with open_registry() as registry:
+        job = await registry.submit(send_there)
+        async with job.subscribe() as messages:
+            *_, end = [message async for message in messages]
+    assert isinstance(end, End)
+    assert isinstance(end.outcome, Failed)
+    assert (end.outcome.error.type, end.outcome.error.message) == ("RuntimeError", "must be called from async context")
 
 
 async def test_a_silent_job_has_no_log() -> None:
@@ -287,6 +306,26 @@ async def test_progress_refuses(arguments: tuple[Any, ...], name: str) -> None:
         with pytest.raises(ValueError, match=f"{name} must be"):
             bench.context.progress(*arguments)
         assert bench.log.last == 0
+
+
+async def test_progress_by_numbers_and_text_of_other_kinds() -> None:
+    """Numbers and text that only derive from the usual ones, as numpy's do, are sent as those: JSON holds no others."""
+
+    class Share(float):
+        pass
+
+    class Count(int):
+        pass
+
+    class Note(str):
+        __slots__ = ()
+
+    async with open_bench() as bench:
+        bench.context.progress(Share(0.5), Count(3), Note("half"))
+        (message,) = bench.log.slice(0, 1)
+        assert isinstance(message, Progress)
+        sent: list[Any] = [message.done, message.total, message.note]
+        assert [(type(part), part) for part in sent] == [(float, 0.5), (int, 3), (str, "half")]
 
 
 async def test_extend(autojump_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -466,6 +467,98 @@ async def test_limits_with_a_store_elsewhere(autojump_clock: MockClock) -> None:
             for job in jobs:
                 assert await job.wait() == Completed(None)
         assert {name: most[name] for name in expected} == expected
+
+
+async def test_jobs_run_while_the_next_are_claimed(autojump_clock: MockClock) -> None:
+    """A store elsewhere fills the room in two halves, so that one runs while it looks for the other."""
+    store, executors = RemoteStore(Server(), latency=1.0), jobtrio.Executors()
+    asked: list[int] = []
+    started: list[float] = []
+    claim = store.claim
+
+    async def spied(claim_id: str, *, limit: int, **others: Any) -> Any:
+        asked.append(limit)
+        return await claim(claim_id, limit=limit, **others)
+
+    @executors.register("work")
+    async def executor(job: JobContext) -> None:
+        started.append(trio.current_time())
+        await trio.sleep(100)
+
+    async with jobtrio.open_registry(executors, store=RemoteStore(store._server), queues={}) as registry:
+        await registry.submit_many(jobtrio.JobSpec("work") for _ in range(9))
+    with patch.object(store, "claim", spied):
+        async with jobtrio.open_registry(executors, store=store, max_running=5) as registry:
+            await trio.sleep(50)
+            assert asked == [3, 2]
+            assert [round(moment - started[0]) for moment in started] == [0, 0, 0, 4, 4]  # a look, and a claim
+            await registry.drain()
+            assert max(asked) == 3
+            assert len(started) == 9
+
+
+async def test_a_store_elsewhere_and_variables(autojump_clock: MockClock) -> None:
+    """Where jobs are claimed many at a time, no job sees another's variables either, and tasks serve many jobs."""
+    executors = jobtrio.Executors()
+    tasks: list[trio.lowlevel.Task] = []
+
+    @executors.register("change")
+    async def executor(job: JobContext) -> Any:
+        tasks.append(trio.lowlevel.current_task())
+        seen = VARIABLE.get("unset")
+        await trio.sleep(1)
+        if job.payload:
+            VARIABLE.set(job.payload)
+        return seen
+
+    VARIABLE.set("registry")
+    async with jobtrio.open_registry(executors, store=RemoteStore(Server()), max_running=4) as registry:
+        for payloads, most in (([None] * 20, 4), (["mine"] * 20, 20), ([None] * 20, 4)):
+            tasks.clear()
+            jobs = await registry.submit_many(jobtrio.JobSpec("change", payload) for payload in payloads)
+            assert [await job.result() for job in jobs] == ["registry"] * 20
+            assert len(set(tasks)) <= most
+
+
+async def test_few_tasks_are_kept(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After many jobs at once, no more tasks than a few wait for others; a shutdown dismisses those that do."""
+    monkeypatch.setattr("jobtrio._dispatcher.SPARE", 3)
+    executors = jobtrio.Executors()
+
+    @executors.register("work")
+    async def executor(job: JobContext) -> None:
+        await trio.sleep(1)
+
+    async with jobtrio.open_registry(executors, store=RemoteStore(Server()), max_running=20) as registry:
+        await settled()
+        before = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(2):
+            await registry.submit_many(jobtrio.JobSpec("work") for _ in range(20))
+            await registry.drain()
+            await settled()
+            assert trio.lowlevel.current_statistics().tasks_living == before + 3
+        await registry.submit("work")
+        await registry.shutdown()
+
+
+async def test_spare_tasks_that_are_cancelled(autojump_clock: MockClock) -> None:
+    """Tasks that wait for another attempt are in the way of no exit."""
+    executors = jobtrio.Executors()
+
+    @executors.register("work")
+    async def executor(job: JobContext) -> None:
+        if job.payload:
+            raise SystemExit(job.payload)
+
+    async def program() -> None:
+        async with jobtrio.open_registry(executors, store=RemoteStore(Server()), max_running=20) as registry:
+            await registry.submit_many(jobtrio.JobSpec("work") for _ in range(20))
+            await registry.drain()
+            await registry.submit("work", 3)
+            await trio.sleep_forever()
+
+    with pytest.raises(SystemExit):
+        await program()
 
 
 async def test_child_tasks_see_the_attempts_variables() -> None:

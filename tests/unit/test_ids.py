@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
+from jobtrio import _ids
 from jobtrio._ids import DRAWN, new_id
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_form() -> None:
@@ -17,6 +22,19 @@ def test_no_id_comes_twice() -> None:
     """Ids differ, within a draw and across draws."""
     ids = [new_id() for _ in range(3 * DRAWN)]
     assert len(set(ids)) == len(ids)
+
+
+class _Shared(list[str]):
+    """Ids of which other threads take all, as soon as there are any."""
+
+    def extend(self, ids: object) -> None:
+        """Keep none."""
+
+
+def test_other_threads_take_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever draws has an id of the draw, whatever other threads take of it."""
+    monkeypatch.setattr(_ids, "_drawn", _Shared())
+    assert len({new_id() for _ in range(3)}) == 3
 
 
 FORK = """

@@ -12,7 +12,7 @@ import trio
 from jobtrio import JobPriority
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._leases import Leases
-from jobtrio.abc import Claim
+from jobtrio.abc import Claim, LeaseReport
 
 PLAN = Plan("work", None, "default", JobPriority.NORMAL, None, None, "w")
 
@@ -23,10 +23,35 @@ def test_whose_time_has_come_is_let_go(lease: float, monkeypatch: pytest.MonkeyP
     rng = random.Random(1)
     runner: Any = SimpleNamespace(running={})
     for _ in range(1000):
-        leases = Leases(runner, runner, lease)
+        leases = Leases(runner, runner, lease, shows=True)
         until = rng.uniform(0, 100)
         leases._until[Claim(JobEntry("id", PLAN, None, 0.0), "c", 1)] = until
         now = leases._stop_at(until)
         monkeypatch.setattr(trio, "current_time", lambda: now)  # noqa: B023 - asked within this turn
         leases._stop_overdue()
         assert not leases._until
+
+
+async def test_a_job_that_was_claimed_again() -> None:
+    """Of a job's claims only that of the attempt which runs now is renewed; what is said of another harms nobody."""
+    entry = JobEntry("id", PLAN, None, 0.0)
+    old, new = Claim(entry, "a", 1), Claim(entry, "b", 2)
+    stopped: list[str] = []
+    attempt = SimpleNamespace(claim=new, stop=lambda cause, grace: stopped.append(cause))
+    renewed: list[list[Claim]] = []
+
+    async def renew(claims: list[Claim], lease: float) -> list[LeaseReport]:
+        renewed.append(claims)
+        return [LeaseReport(claim is new, entry) for claim in claims]
+
+    store: Any = SimpleNamespace(renew=renew)
+    runner: Any = SimpleNamespace(running={"id": attempt})
+    leases = Leases(store, runner, 9.0, shows=False)
+    now = trio.current_time()
+    for claim in (old, new):
+        leases.started(claim, now)
+    assert await leases._renew(now)
+    assert renewed == [[new]]
+    leases.started(old, now - 9)
+    leases._stop_overdue()
+    assert not stopped

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from jobtrio import StoreError, StoreUnavailableError
-from jobtrio._outage import keep_trying, try_for
+from jobtrio._outage import keep_trying, limit_of_calls, try_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -93,6 +93,35 @@ async def test_no_answer(autojump_clock: MockClock) -> None:
         await try_for(3, trio.sleep_forever)
 
 
+async def test_a_store_that_answers_in_time(autojump_clock: MockClock) -> None:
+    """Its first call gets no deadline, which it keeps by itself; what follows a failure does, as of the first call."""
+    store = Store(inf)
+    deadlines: list[float] = []
+
+    async def call() -> None:
+        deadlines.append(trio.current_effective_deadline())
+        await trio.sleep(2)
+        await store.call()
+
+    began = trio.current_time()
+    with pytest.raises(StoreUnavailableError, match=r"away for 7 s: failure 3"):
+        await try_for(7, call, in_time=True)
+    assert trio.current_time() - began == pytest.approx(7)
+    assert deadlines == [inf, *[began + 7] * 3]
+
+
+async def test_a_store_that_fails_at_its_limit(autojump_clock: MockClock) -> None:
+    """A store that takes all its time to fail is not asked again, and what it said is told."""
+
+    async def call() -> None:
+        await trio.sleep(5)
+        raise StoreUnavailableError("no answer from the disk")
+
+    with pytest.raises(StoreUnavailableError, match="away for 5 s: no answer from the disk"):
+        await try_for(5, call, in_time=True)
+    assert trio.current_time() < 5.1
+
+
 async def test_no_limit(autojump_clock: MockClock) -> None:
     """A store that is never away is asked once, whatever it says."""
     store = Store(1)
@@ -112,3 +141,18 @@ async def test_other_errors(autojump_clock: MockClock) -> None:
         with trio.move_on_after(1) as scope:
             await ask(Store(inf).call)
         assert scope.cancelled_caught
+
+
+async def test_stores_know_the_limit(autojump_clock: MockClock) -> None:
+    """A call that follows a failure can ask when nobody waits for it any more."""
+    store = Store(2)
+    limits: list[float] = []
+
+    async def call() -> str:
+        limits.append(limit_of_calls())
+        return await store.call()
+
+    began = trio.current_time()
+    assert await try_for(7, call, in_time=True) == "answer"
+    assert limits == [inf, began + 7, began + 7]
+    assert limit_of_calls() == inf

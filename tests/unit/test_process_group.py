@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from jobtrio import _process_group, _processes
+from jobtrio import _processes, _program_session
 from jobtrio._process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.01; done"
 
@@ -177,13 +178,13 @@ async def test_block_left_early_kills_the_program() -> None:
 
 async def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """What outlives SIGKILL does not hang the caller, and a warning names it."""
-    monkeypatch.setattr(_process_group, "KILL_LIMIT", 0.01)
+    monkeypatch.setattr(_program_session, "KILL_LIMIT", 0.01)
     with shell("exit 0") as group:
         await group.wait_exited()
         monkeypatch.setattr(group, "living", lambda: [12345])
         monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
         await group.end(grace=0)
-    assert "processes [12345] have outlived SIGKILL by 0.01 s" in caplog.text
+    assert "processes [12345] have outlived SIGKILL" in caplog.text
 
 
 async def test_no_descriptor_left_for_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +214,18 @@ def test_failed_start_leaves_nothing_open() -> None:
     """A program that can't be started costs no descriptor."""
     with pytest.raises(FileNotFoundError):
         ProcessGroup(["jobtrio-no-such-program"], env={})
+
+
+def test_parents() -> None:
+    """Each process is listed with its parent."""
+    assert _processes.parents_of_all()[os.getpid()] == os.getppid()
+
+
+def test_parents_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /proc, ps lists them."""
+    ps = tmp_path / "ps"
+    ps.write_text('#!/bin/sh\ntest "$*" = "-A -o pid= -o ppid=" && printf "    1     0\\n  300     1\\n"\n')
+    ps.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(_processes, "HAS_PROC", False)
+    assert _processes.parents_of_all() == {1: 0, 300: 1}

@@ -11,6 +11,7 @@ import pytest
 from jobtrio import JobPriority, JobState
 from jobtrio._entry import JobEntry, Plan
 from jobtrio.stores._ready import ReadyQueue
+from jobtrio.stores._room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -43,7 +44,7 @@ class Line:
         self, limit: int = 100, room: Mapping[str, int] | None = None, executors: Collection[str] | None = None
     ) -> list[str]:
         """Take jobs, as a claim does."""
-        entries = self.ready.pop(limit, room, executors)
+        entries = self.ready.pop(limit, None if room is None else Room(room), executors)
         for entry in entries:
             assert entry.state is JobState.QUEUED
             entry.state = JobState.RUNNING
@@ -201,7 +202,7 @@ def test_as_a_sorted_list(seed: int) -> None:
                 room = None if rng.random() < 0.4 else {queue: rng.randrange(3) for queue in rng.sample("abc", 2)}
                 executors = None if rng.random() < 0.6 else {rng.choice("xy")}
                 if room is not None:
-                    assert line.ready.count(room) == len(expected(model[:], 10**6, room, None))
+                    assert line.ready.count(Room(room)) == len(expected(model[:], 10**6, room, None))
                 assert line.pop(limit, room, executors) == expected(model, limit, room, executors)
         assert bool(line.ready) is bool(model)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import os
+import pickle
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -29,6 +33,7 @@ from jobtrio import (
     UnknownJobError,
 )
 from jobtrio._submission import Submissions
+from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -205,6 +210,17 @@ async def test_submit_many() -> None:
         assert len(registry) == 3
 
 
+async def test_a_spec_that_was_copied() -> None:
+    """A copy of a spec is what the spec is: where it names no queue, the executor's own is taken."""
+    executors = jobtrio.Executors()
+    executors.register("work", queue="gpu")(work)
+    spec = jobtrio.JobSpec("work", 1)
+    copies = [copy.copy(spec), copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))]
+    async with jobtrio.open_registry(executors) as registry:
+        jobs = await registry.submit_many([*copies, attrs.evolve(spec, queue="default")])
+    assert [job.record.queue for job in jobs] == ["gpu", "gpu", "gpu", "default"]
+
+
 def test_a_spec_has_the_parameters_of_submit() -> None:
     """A spec takes what `submit` takes, with the same defaults."""
     import inspect
@@ -360,6 +376,18 @@ async def test_calls_in_a_row_give_way() -> None:
 # -- held jobs
 
 
+async def test_what_an_executed_job_has_of_its_executor() -> None:
+    """A held job stays in its queue; what else nobody gave is what the executor is registered with."""
+    executors = jobtrio.Executors()
+    executors.register("registered", queue="gpu", retry=RetryPolicy(max_attempts=4))(work)
+    async with jobtrio.open_registry(executors) as registry:
+        for options, expected in (({}, ("default", 4)), ({"queue": "io", "retry": RetryPolicy()}, ("io", 3))):
+            job = await registry.create_job(**options)  # type: ignore[arg-type]
+            async with registry.execute_and_stream(job.id, "registered") as lines:
+                assert [line async for line in lines] == ["[DONE]"]
+            assert (job.record.queue, job.record.max_attempts) == expected
+
+
 async def test_held_jobs_expire(autojump_clock: MockClock) -> None:
     """A held job expires when its time is over, by `held_for` or `expires_in`, and says by which."""
     async with jobtrio.open_registry(retention=Retention(held_for=5)) as registry:
@@ -443,7 +471,7 @@ async def test_get_history_and_remove() -> None:
     """A job can be had by its id while it is kept; an ended one can be removed, with all that belongs to it."""
     async with jobtrio.open_registry(worker="w") as registry:
         job = await registry.submit(work, tags={"a": "1"}, key="k")
-        assert await registry.get(job.id) == job
+        assert await registry.get(job.id) == registry.peek(job.id) == job
         assert job.id in registry
         assert 3 not in registry
         assert [] not in registry
@@ -463,6 +491,9 @@ async def test_get_history_and_remove() -> None:
         ]
         await registry.remove(job.id)
         assert job.id not in registry
+        assert registry.peek(job.id) is None
+        with pytest.raises(TypeError, match="job_id must be text; got 3"):
+            registry.peek(3)  # type: ignore[arg-type]
         assert [record.executor for record in await registry.find()] == ["work"]
         assert sum(registry.stats().states.values()) == len(registry)
         for call in (registry.get(job.id), registry.history(job.id), registry.remove(job.id), registry.cancel(job.id)):
@@ -768,6 +799,29 @@ async def test_the_shortest_lease() -> None:
     """A lease of one second is the shortest that is allowed."""
     async with jobtrio.open_registry(lease=1) as registry:
         assert await (await registry.submit(work, 1)).result() == 1
+
+
+async def test_a_store_serves_one_registry() -> None:
+    """A store that is open is refused, and goes on serving whom it serves; closed, it may be opened again."""
+    store = MemoryJobStore()
+    async with jobtrio.open_registry(store=store) as registry:
+        with pytest.raises(RuntimeError, match="serves one registry at a time"):
+            async with jobtrio.open_registry(store=store):
+                pass
+        assert await (await registry.submit(work, 1)).result() == 1
+    async with jobtrio.open_registry(store=store) as registry:
+        assert [record.result for record in await registry.find()] == [1]
+
+
+def test_outside_of_trio() -> None:
+    """Where Trio does not run, the error says so."""
+
+    async def main() -> None:
+        async with jobtrio.open_registry():
+            pass
+
+    with pytest.raises(RuntimeError, match="jobtrio works within Trio"):
+        asyncio.run(main())
 
 
 OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -137,6 +138,17 @@ def test_retry_later_through_a_nursery() -> None:
     assert delay(decide(job(TWICE), Raised(ExceptionGroup("two", [RetryLater(3), OSError()])))) == 7
 
 
+def test_retry_later_by_several_tasks() -> None:
+    """Where all that was raised are requests, there is another attempt once the longest of their delays is over."""
+    inner = ExceptionGroup("inner", [RetryLater(5), RetryLater(4)])
+    for policy, classes in ((None, (Exception,)), (TWICE, (OSError,))):
+        step = decide(job(policy), Raised(ExceptionGroup("outer", [RetryLater(3), inner])), classes)
+        assert isinstance(step, Again)
+        assert (step.delay, step.error.type) == (5, "ExceptionGroup")
+    among_others = ExceptionGroup("outer", [inner, OSError()])
+    assert failure(decide(job(), Raised(among_others)))[1] == "ExceptionGroup"
+
+
 class Busy(RetryLater):
     """A request whose author forgot to call the base class."""
 
@@ -178,6 +190,12 @@ def test_timed_out() -> None:
     assert step.error.message == "the attempt took longer than its time limit of 1.5 s"
     assert step.error.traceback == ""
     assert failure(decide(job(TWICE, attempt=2), TimedOut(1.5, None)))[0] == "timeout"
+
+
+def test_timed_out_without_a_limit() -> None:
+    """An attempt without a limit can move its scope's deadline, and run into that."""
+    kind, _, message = failure(decide(job(), TimedOut(math.inf, None)))
+    assert (kind, message) == ("timeout", "the attempt took longer than the deadline that it has set itself")
 
 
 def test_timed_out_with_a_bad_clean_up() -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._records import Completed
-from jobtrio._spool import FIRST, WINDOW, Spool
+from jobtrio._spool import BATCH, FIRST, WINDOW, Spool
 from jobtrio._token_log import TokenLog
 
 if TYPE_CHECKING:
@@ -27,6 +28,21 @@ class Store:
         return True
 
 
+class RefusingStore(Store):
+    """Is away at first, and refuses the second batch that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = 2
+
+    async def append_messages(self, claim: object, messages: list[Message]) -> bool:
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailableError("away")
+        await super().append_messages(claim, messages)
+        return len(self.batches) < 2
+
+
 class SlowStore(Store):
     """Answers late, and whatever has become of the task that asks: one cannot withdraw what is being written."""
 
@@ -41,8 +57,7 @@ async def test_stopped_while_it_writes(autojump_clock: MockClock) -> None:
     store, log = SlowStore(), TokenLog(1000)
     unused: Any = None
     given: Any = store
-    spool = Spool(given, unused)
-    spool.begin(log)
+    spool = Spool(given, unused, log)
     refused: list[str] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(spool.run, lambda: refused.append("refused"))
@@ -57,13 +72,32 @@ async def test_stopped_while_it_writes(autojump_clock: MockClock) -> None:
     assert not refused
 
 
+async def test_refused_when_the_end_was_quicker(autojump_clock: MockClock) -> None:
+    """That a batch under way is refused says nothing of the claim once the attempt's end is being written."""
+
+    class Refusing(SlowStore):
+        async def append_messages(self, claim: object, messages: list[Message]) -> bool:
+            await super().append_messages(claim, messages)
+            return False
+
+    given: Any = Refusing()
+    log = TokenLog(1000)
+    spool = Spool(given, given, log)
+    refused: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: refused.append("refused"))
+        log.send(1, "a")
+        await trio.sleep(0.5)
+        spool.stop()
+    assert not refused
+
+
 async def test_ended_elsewhere(autojump_clock: MockClock) -> None:
     """What others have ended gets no more messages, and its `End` is not handed over."""
     store, log = Store(), TokenLog(1000)
     unused: Any = None
     given: Any = store
-    spool = Spool(given, unused)
-    spool.begin(log)
+    spool = Spool(given, unused, log)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(spool.run, lambda: None)
         log.send(1, "a")
@@ -78,8 +112,7 @@ async def spooled(pauses: list[float]) -> tuple[list[float], list[tuple[float, l
     store, log = Store(), TokenLog(1000)
     unused: Any = None
     given: Any = store
-    spool = Spool(given, unused)
-    assert spool.begin(log)
+    spool = Spool(given, unused, log)
     sent = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(spool.run, lambda: None)
@@ -106,3 +139,54 @@ async def test_many(autojump_clock: MockClock) -> None:
     assert len(batches) <= 2 + 200 * 0.001 / WINDOW
     for at, seqs in batches:
         assert at - sent[seqs[0] - 1] <= WINDOW * 1.01
+
+
+async def test_much_at_once(autojump_clock: MockClock) -> None:
+    """What is sent at once is handed over at once, in batches of a bounded size."""
+    _, batches = await spooled([0.0] * 1000)
+    assert [seq for _, seqs in batches for seq in seqs] == [*range(1, 1001)]
+    assert [len(seqs) for _, seqs in batches] == [BATCH, BATCH, BATCH, 1000 - 3 * BATCH]
+    assert {at for at, _ in batches} == {batches[0][0]}
+
+
+def begun(log: TokenLog) -> Spool:
+    """Return a spool of a log, which is not run."""
+    unused: Any = None
+    spool = Spool(unused, unused, log)
+    assert spool.rest() == []
+    return spool
+
+
+def test_rest() -> None:
+    """What was not handed over is given at the end, however much it is."""
+    log = TokenLog(10_000)
+    spool = begun(log)
+    for number in range(1000):
+        log.send(1, number)
+    assert [getattr(message, "value", None) for message in spool.rest()] == [*range(1000)]
+
+
+def test_an_attempt_that_goes_on() -> None:
+    """Only what comes behind what others have sent is handed over."""
+    log = TokenLog(10_000)
+    log.send(1, "theirs")
+    spool = begun(log)
+    log.send(2, "ours")
+    assert [getattr(message, "value", None) for message in spool.rest()] == ["ours"]
+
+
+async def test_refused(autojump_clock: MockClock) -> None:
+    """A store that is away is asked again; once it refuses, that is told, and nothing more is handed over."""
+    store, log = RefusingStore(), TokenLog(1000)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused, log)
+    refused: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: refused.append(trio.current_time()))
+        for number in range(3):
+            log.send(1, number)
+            await trio.sleep(1)
+    assert [seqs for _, seqs in store.batches] == [[1], [2]]
+    assert len(refused) == 1
+    assert [getattr(message, "value", None) for message in spool.rest()] == [1, 2]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from jobtrio.stores._url import StoreAddress, parse_store_url
+from jobtrio._errors import StoreError
+from jobtrio.stores._url import PostgresAddress, RedisAddress, StoreAddress, parse_store_url
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.sqlite import SqliteJobStore
 
 
@@ -34,7 +38,7 @@ def test_path(url: str, path: str) -> None:
 )
 def test_options(query: str, options: dict[str, object]) -> None:
     """How durable a commit is, and how long to wait for a file that is away, can be said in the URL."""
-    assert parse_store_url(f"sqlite:///jobs.db?{query}").options == options
+    assert parse_store_url(f"sqlite:///jobs.db?{query}") == StoreAddress("jobs.db", options)
 
 
 def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +56,8 @@ def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("", ["got ''"]),
         ("jobs.db", ["'jobs.db'"]),
         ("mysql://host/jobs", ["'mysql://host/jobs'"]),
+        ("mysql://ann:secret@host/jobs", ["'mysql://…@host/jobs'"]),
+        ("http://ann:se/secret@host/jobs", ["'http://…@host/jobs'"]),
         ("sqlite:jobs.db", ["three slashes"]),
         ("sqlite://jobs.db", ["three slashes"]),
         ("sqlite:///", ["name a file"]),
@@ -72,9 +78,130 @@ def test_refused(url: str, parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "redis", "rediss", "Redis"])
-def test_not_yet(scheme: str) -> None:
-    """Stores that don't exist yet are named as such, and a password is not shown."""
-    with pytest.raises(ValueError, match=f"{scheme.lower()} is not in this version") as caught:
-        parse_store_url(f"{scheme}://ann:secret@host/jobs")
+@pytest.mark.parametrize(
+    ("url", "conninfo", "options"),
+    [
+        ("postgresql://", "postgresql://", {}),
+        ("postgres://ann:secret@host:5433/db", "postgresql://ann:secret@host:5433/db", {}),
+        ("PostgreSQL:///db?host=/run/pg", "postgresql:///db?host=%2Frun%2Fpg", {}),
+        (
+            "postgresql://host/db?sslmode=require&schema=jobs&pool_size=8&listen=false&outage_limit=0.5&application_name=a%20b",
+            "postgresql://host/db?sslmode=require&application_name=a%20b",
+            {"schema": "jobs", "pool_size": 8, "listen": False, "outage_limit": 0.5},
+        ),
+        ("postgresql://host/db?listen=TRUE", "postgresql://host/db", {"listen": True}),
+    ],
+)
+def test_postgres(url: str, conninfo: str, options: dict[str, object]) -> None:
+    """What is jobtrio's is taken out of the query, and libpq is given the rest."""
+    address = parse_store_url(url)
+    assert address == PostgresAddress(conninfo, options)
+    assert "secret" not in repr(address)
+    assert address.missing() is None
+    store = address.make_store()
+    assert isinstance(store, PostgresJobStore)
+    assert store.schema == options.get("schema", "jobtrio")
+    assert store.outage_limit == options.get("outage_limit", 10.0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:host",
+        "postgresql:/host/db",
+        "postgresql://ann:secret@host/db?pool_size=0",
+        "postgresql://ann:secret@host/db?pool_size=-1",
+        "postgresql://ann:secret@host/db?pool_size=x",
+        "postgresql://ann:secret@host/db?listen=maybe",
+        "postgresql://ann:secret@host/db?schema=",
+        "postgresql://ann:secret@host/db?outage_limit=0",
+        "postgresql://ann:secret@host/db?outage_limit=nan",
+    ],
+)
+def test_refused_of_postgres(url: str) -> None:
+    """What makes no sense is refused, and a password is not shown."""
+    with pytest.raises(ValueError, match="a store") as caught:
+        parse_store_url(url)
     assert "secret" not in str(caught.value)
+
+
+REST = ["//host:port/db:secret", "//ann:se/secret@host/db", "//h/db?nonsense=secret", "//h?schema=a b"]
+
+
+@pytest.mark.parametrize("rest", REST)
+def test_refused_by_the_store(rest: str) -> None:
+    """What only the store can tell makes no sense is refused by it, and a password is not shown."""
+    address = parse_store_url(f"postgresql:{rest}")
+    with pytest.raises(ValueError, match=r"must be") as caught:
+        address.make_store()
+    assert "secret" not in str(caught.value)
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where psycopg is not installed, it is said what to install."""
+    for name in [name for name in sys.modules if name.startswith("jobtrio.stores.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"pip install 'jobtrio\[postgres\]'"):
+        parse_store_url("postgresql://host/db").make_store()
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "options"),
+    [
+        ("redis://host", "redis://host", {}),
+        ("Redis://ann:secret@host:6380/1", "redis://ann:secret@host:6380/1", {}),
+        (
+            "rediss://one,two:6380/0?prefix=jobs&replicas=1&outage_limit=0.5",
+            "rediss://one,two:6380/0",
+            {"prefix": "jobs", "replicas": 1, "outage_limit": 0.5},
+        ),
+    ],
+)
+def test_redis(url: str, place: str, options: dict[str, object]) -> None:
+    """What is behind the question mark is for the store, and the rest says where the server is."""
+    address = parse_store_url(url)
+    assert address == RedisAddress(place, options)
+    assert "secret" not in repr(address)
+    assert address.missing() is None
+    store = address.make_store()
+    assert isinstance(store, RedisJobStore)
+    assert store.outage_limit == options.get("outage_limit", 10.0)
+
+
+@pytest.mark.parametrize(
+    "query", ["prefix=", "replicas=-1", "replicas=x", "outage_limit=0", "outage_limit=inf", "db=1"]
+)
+def test_refused_of_redis(query: str) -> None:
+    """Options that make no sense are refused, and a password is not shown."""
+    with pytest.raises(ValueError, match="prefix=NAME") as caught:
+        parse_store_url(f"redis://ann:secret@host?{query}")
+    assert "secret" not in str(caught.value)
+
+
+def test_question_mark_in_a_password() -> None:
+    """It begins the options, so the password ends there; what comes behind is not shown."""
+    with pytest.raises(ValueError, match=r"%3F") as caught:
+        parse_store_url("redis://ann:pa?secret@host/0")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rest", ["//ann:secret@host:port", "//:secret@", "host:secret", "//h/secret", "//h?prefix={a}"]
+)
+def test_refused_by_the_redis_store(rest: str) -> None:
+    """What only the store can tell makes no sense is refused by it, and a password is not shown."""
+    address = parse_store_url(f"redis:{rest}")
+    with pytest.raises(ValueError, match=r"must") as caught:
+        address.make_store()
+    assert "secret@" not in str(caught.value)
+
+
+def test_without_the_redis_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where coredis is not installed, it is said what to install."""
+    for name in [name for name in sys.modules if name.startswith("jobtrio.stores.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "coredis"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(StoreError, match=r"pip install 'jobtrio\[redis\]'"):
+        parse_store_url("redis://host").make_store()

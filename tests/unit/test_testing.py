@@ -6,7 +6,7 @@ import functools
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -14,6 +14,9 @@ import trio
 from jobtrio import Cancelled, Completed, End, Failed, GiveUp, JobContext, Restart, RetryPolicy, ThreadJobContext, Token
 from jobtrio.executors import run_command
 from jobtrio.testing import JobRun, run_job, sweep_cancellation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DAY = 86_400.0
 
@@ -286,3 +289,10 @@ def test_sweep_at_most() -> None:
         sweep_cancellation(count, 5, at_most=3)
     with pytest.raises(ValueError, match="at_most must be"):
         sweep_cancellation(count, 5, at_most=0)
+
+
+@pytest.mark.parametrize("run", [run_job, sweep_cancellation])
+async def test_within_trio(run: Callable[[Any], Any]) -> None:
+    """Called in a task, as from an async test, it says from where to call it instead."""
+    with pytest.raises(RuntimeError, match="call it from a plain function"):
+        run(print)

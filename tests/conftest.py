@@ -1,0 +1,43 @@
+"""The real servers that several parts of the tests use: started once, when the first test needs one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from postgres_server import PostgresServer, open_postgres
+from psycopg.conninfo import conninfo_to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Return the server that all tests share; none may stop it."""
+    with open_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[str]:
+    """Return the connection string of an empty database, the test's own."""
+    conninfo = postgres_server.create_database()
+    yield conninfo
+    postgres_server.execute("DROP DATABASE {} WITH (FORCE)", str(conninfo_to_dict(conninfo)["dbname"]))
+
+
+@pytest.fixture(scope="module")
+def _spare_postgres() -> Iterator[PostgresServer]:
+    with open_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(_spare_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """Return a running server that the test may stop, kill, freeze and start again as it likes."""
+    server = _spare_postgres
+    if not server.running or server.changed:
+        server.restart()
+    yield server
+    server.thaw()

@@ -1,0 +1,32 @@
+"""Chaos, in its short form: workers share a store while things go wrong, and nothing is lost, torn or ended twice.
+
+``python -m tests.chaos`` does the same for longer, with as many seeds as it is told.
+"""
+
+from __future__ import annotations
+
+import pytest
+from chaos.command import run_seed
+from chaos.plan import DEAF, SHORT
+from chaos.rig import STORES
+from chaos.trace import tell
+
+LIMIT = 90
+"""Seconds a run may take: its own limits add up to less."""
+
+
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.parametrize("seed", [1, DEAF], ids=["", "deaf"])
+@pytest.mark.parametrize("store", STORES)
+def test_chaos(store: str, seed: int) -> None:
+    """Kills, stops, cuts and restarts leave all promises kept, also where workers do not notice what they lost."""
+    facts, violations = run_seed(store, seed, SHORT)
+    assert not violations, tell(facts, violations)
+
+
+@pytest.mark.timeout(LIMIT)
+def test_broken_fencing_is_found() -> None:
+    """Where those who lost a job write all the same, the checks find it: they would find a store that lets them."""
+    _, violations = run_seed("sqlite", 2, SHORT, "fencing")
+    found = {violation.check for violation in violations}
+    assert found & {"restarts_are_between_attempts", "tokens_are_the_attempts", "ends_are_the_holders"}

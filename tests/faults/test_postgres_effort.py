@@ -1,0 +1,318 @@
+"""What is stored besides costs nothing: each statement reads few pages, however many jobs there are.
+
+The plans that count are those a long-lived worker has: made while the tables were empty and kept while they grew, with
+no statistics since, or made anew when there were some. Those made each time, as behind a pooler, are looked at as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import psycopg
+import pytest
+import trio
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from jobtrio import Completed, Failed, JobState, Retention, RetryPolicy
+from jobtrio.abc import JobQuery
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.postgres import _connections as connections
+from jobtrio.stores.postgres._statements import statements
+from jobtrio.testing._workers import ERROR, LEASE, Worker, new_entry, new_plan, open_worker, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postgres_server import PostgresServer
+
+JOBS = int(os.environ.get("JOBTRIO_EFFORT_JOBS", "30000"))
+"""Jobs of each kind; a million for a long test."""
+
+SQL = statements('"jobtrio"')
+
+MANY = frozenset({"counts", "backlog", "ended_limit"})
+"""Statements that count, or walk over what is kept to what is not."""
+
+PAGES = 1000
+"""Pages that a statement may read, whose parameters name a handful of jobs. A look at all would be thousands."""
+
+FILL = """
+INSERT INTO jobtrio.jobs (
+    seq, ticket, id, submission, executor, queue, priority, state, attempt, plan, payload, tags, created_at, delay, due,
+    expires, started_at, finished_at, lease_until, claim, session, worker, result, history
+)
+SELECT
+    n, n, kind || n, 's', CASE kind WHEN 'foreign' THEN 'foreign' ELSE 'work' END, 'default',
+    CASE kind WHEN 'foreign' THEN 3 ELSE 1 END, state, CASE WHEN state IN ('QUEUED', 'SCHEDULED') THEN 0 ELSE 1 END,
+    '{{"time_limit":null,"retry":null,"worker":"w"}}', 'null', '{{"user":"ann"}}', n,
+    CASE state WHEN 'SCHEDULED' THEN 9e9 ELSE 0 END,
+    CASE WHEN state IN ('SCHEDULED', 'RETRYING') THEN 9e9 ELSE 0 END, CASE state WHEN 'QUEUED' THEN 9e9 END,
+    1, CASE state WHEN 'COMPLETED' THEN n END, CASE state WHEN 'RUNNING' THEN 9e9 ELSE 0 END, 'claim ' || n / 10,
+    'session ' || n / 1000, 'w', CASE state WHEN 'COMPLETED' THEN 'null' END, ''
+FROM (
+    SELECT nextval('jobtrio.numbers') AS n, kind, state
+    FROM generate_series(1, {count}) CROSS JOIN (VALUES {kinds}) AS kinds (kind, state)
+) AS numbered
+"""
+
+KINDS = ", ".join(
+    f"('{kind}', '{state}')"
+    for kind, state in (
+        ("foreign", "QUEUED"),
+        ("ready", "QUEUED"),
+        ("scheduled", "SCHEDULED"),
+        ("retrying", "RETRYING"),
+        ("ended", "COMPLETED"),
+    )
+)
+
+
+def fill(conninfo: str) -> None:
+    """Add jobs of all kinds, with tags and messages: those that a worker must not start stand before those it may."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        connection.execute(FILL.format(count=JOBS, kinds=KINDS).encode())
+        connection.execute(FILL.format(count=JOBS // 30, kinds="('running', 'RUNNING')").encode())
+        connection.execute("INSERT INTO jobtrio.tags SELECT seq, 'user', 'ann' FROM jobtrio.jobs WHERE seq % 7 = 0")
+        connection.execute(
+            "INSERT INTO jobtrio.messages SELECT seq, part, part, '[[0,1,1]]'"
+            " FROM jobtrio.jobs CROSS JOIN generate_series(1, 2) AS part WHERE seq % 7 = 0"
+        )
+
+
+# -- what the store asks
+
+
+Asked = dict[str, tuple[Any, ...]]
+
+
+def listen_in(asked: Asked) -> pytest.MonkeyPatch:
+    """Note what is asked from now on: of each statement the parameters that say most."""
+    patch = pytest.MonkeyPatch()
+
+    def note(name: str, parameters: tuple[Any, ...]) -> None:
+        if name in SQL and len(str(parameters)) >= len(str(asked.get(name, ""))):
+            asked[name] = parameters
+
+    for method in ("fetch", "change"):
+        original = getattr(connections.Link, method)
+
+        async def one(self: Any, name: str, *parameters: Any, original: Any = original) -> Any:
+            note(name, parameters)
+            return await original(self, name, *parameters)
+
+        patch.setattr(connections.Link, method, one)
+    original_all = connections.Link.fetch_all
+
+    async def several(self: Any, steps: Any) -> Any:
+        steps = list(steps)
+        for name, *parameters in steps:
+            note(name, tuple(parameters))
+        return await original_all(self, steps)
+
+    patch.setattr(connections.Link, "fetch_all", several)
+    return patch
+
+
+async def ask_all(conninfo: str) -> None:
+    """Have a store ask everything that it may ask."""
+    keep = Retention(finished_jobs=JOBS - 100, finished_for=float("inf"), tokens_per_job=5)
+    async with open_worker(lambda: PostgresJobStore(conninfo), retention=keep) as worker:
+        await _live(worker)
+        await _look(worker)
+    limited = open_worker(lambda: PostgresJobStore(conninfo, listen=False), retention=keep)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobtrio.testing._workers._settings", _limited(patch))
+        async with limited as worker:
+            await worker.insert(new_entry(queue="few", executor="own"))
+            assert await worker.claim(room={"few": 1, "default": 2}, executors={"own"})
+            await trio.sleep(0.7)  # it looks for news by itself
+
+
+def _limited(patch: pytest.MonkeyPatch) -> Any:
+    from jobtrio.testing import _workers
+
+    original = _workers._settings
+    return lambda worker, retention, _: original(worker, retention, {"few": 3, "default": JOBS})
+
+
+async def _live(worker: Worker) -> None:
+    store = worker.store
+    own = frozenset({"own"})
+    entries = [new_entry("own", retry=RetryPolicy(), tags={"t": str(n)}, key=f"key {n}") for n in range(8)]
+    await worker.insert(*entries[:4])
+    for entry in entries[4:]:
+        await worker.insert(entry)
+    await worker.insert(new_entry("own", key="key 1"))
+    held = new_entry(None)
+    await worker.insert(held)
+    await store.start_held(held.id, new_plan("own"))
+    one, two, three, four, five, six, *rest = await worker.claim(executors=own)
+    await store.renew([one, two], LEASE)
+    await store.append_messages(one, tokens(1, 2))
+    await store.append_messages(one, tokens(9, 20))
+    await store.append_messages(one, tokens(21, 40))
+    await store.save_state(one, "x")
+    await store.request_cancel(two.entry.id, None, 0.0)
+    await store.finish(two, Completed())
+    await store.finish(one, Completed(), messages=tokens(41, 42))
+    await store.finish(three, Failed(ERROR))
+    await store.retry(four, ERROR, 0.0)
+    await store.release(five, "shutdown")
+    await store.renew([three], LEASE)
+    await worker.insert(new_entry("own", expires_in=0.05))
+    await worker.claim(lease=0.05, executors=own)
+    await worker.pass_time(0.3)
+    await store.finish(six, Completed())
+    await store.delete(two.entry.id)
+    for claim in rest:
+        await store.finish(claim, Completed())
+
+
+async def _look(worker: Worker) -> None:
+    store = worker.store
+    for query in (
+        JobQuery(limit=10),
+        JobQuery(tags={"user": "ann"}, limit=10),
+        JobQuery(tags={"user": "ann", "t": "1"}, queue="default", executor="own", after="ready2", limit=10),
+        JobQuery(states=frozenset({JobState.QUEUED, JobState.FAILED}), limit=10),
+        JobQuery(executor="work", states=frozenset({JobState.RETRYING}), tags={"user": "ann"}, limit=10),
+    ):
+        await store.find(query)
+    await store.load("ready2")
+    await store.history("ready2")
+    await store.read_messages("ended10", 1, 10)
+    await store.counts()
+    await store.workers()
+    await store.backlog({"default"}, {"own"})
+    await store.prune()
+
+
+@attrs.frozen
+class Database:
+    """A schema full of jobs.
+
+    Attributes:
+        conninfo: Where it is.
+        asked: What a store on it asks.
+        old: A session as a worker has it that has been there since the tables were empty, with all plans made then.
+    """
+
+    conninfo: str
+    asked: Asked
+    old: psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> Iterator[Database]:
+    """Fill a schema, and have a store ask."""
+    conninfo = postgres_server.create_database()
+    asked: Asked = {}
+
+    async def make() -> None:
+        async with open_worker(lambda: PostgresJobStore(conninfo)):
+            pass
+
+    trio.run(make)
+    with psycopg.connect(conninfo, autocommit=True) as old:
+        plan_all(old)
+        fill(conninfo)
+        patch = listen_in(asked)
+        try:
+            trio.run(ask_all, conninfo)
+        finally:
+            patch.undo()
+        yield Database(conninfo, asked, old)
+    postgres_server.execute("DROP DATABASE {} WITH (FORCE)", str(conninfo_to_dict(conninfo)["dbname"]))
+
+
+def plan_all(connection: psycopg.Connection[Any]) -> None:
+    """Have the server make and keep a plan for each statement, as it does for a worker; no statistics come later."""
+    for table in ("jobs", "tags", "messages"):
+        connection.execute(f"ALTER TABLE jobtrio.{table} SET (autovacuum_enabled = off)".encode())
+    connection.execute(connections._TUNING.encode())
+    for name, statement in SQL.items():
+        connection.execute(f"PREPARE {name} AS {statement}".encode())
+        nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement))))
+        connection.execute(f"EXPLAIN EXECUTE {name}{f'({nothing})' if nothing else ''}".encode())
+
+
+def pages(connection: psycopg.Connection[Any], statement: str, parameters: tuple[Any, ...] = ()) -> int:
+    """Return how many pages a statement reads; nothing of it stays."""
+    with connection.transaction(force_rollback=True):
+        cursor = psycopg.RawCursor(connection)
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}".encode(), parameters or None)
+        row = cursor.fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def execution(name: str, parameters: tuple[Any, ...]) -> str:
+    """Return how a statement is carried out by a plan that is kept."""
+    given = ", ".join("NULL" if each is None else sql.Literal(str(each)).as_string() for each in parameters)
+    return f"EXECUTE {name}{f'({given})' if given else ''}"
+
+
+def fresh(name: str, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return parameters with which a statement has something to do once more."""
+    match name:
+        case "claim":
+            return ("another claim", *parameters[1:])
+        case "insert_all":
+            ids, keys, *others = parameters
+            return (re.sub(r'"(\w+)"', r'"new \1"', ids), keys.replace("key", "new key"), *others)
+        case "insert_chunks":
+            jobs, *others = parameters
+            return (re.sub(r"\d+", "99999999", jobs), *others)
+        case _:
+            return parameters
+
+
+def test_every_statement_is_asked(database: Database) -> None:
+    """What follows looks at all statements, and none is left over."""
+    assert database.asked.keys() == SQL.keys()
+
+
+@pytest.mark.parametrize("name", sorted(SQL.keys() - MANY))
+def test_kept_plans(database: Database, name: str) -> None:
+    """A plan that was made for empty tables is right for full ones."""
+    assert pages(database.old, execution(name, fresh(name, database.asked[name]))) <= PAGES
+
+
+@pytest.mark.parametrize("name", sorted(SQL.keys() - MANY))
+def test_fresh_plans(database: Database, name: str) -> None:
+    """A plan that is made for each question, in a session that nobody has tuned, is right as well."""
+    with psycopg.connect(database.conninfo, autocommit=True) as connection:
+        assert pages(connection, SQL[name], fresh(name, database.asked[name])) <= PAGES
+
+
+@pytest.fixture(scope="module")
+def analysed(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """Return a session whose plans were all made when the server had looked at the full tables."""
+    with psycopg.connect(database.conninfo, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE jobtrio.jobs, jobtrio.tags, jobtrio.messages")
+        plan_all(connection)
+        yield connection
+
+
+@pytest.mark.parametrize("name", sorted(SQL.keys() - MANY))
+def test_plans_with_statistics(database: Database, analysed: psycopg.Connection[Any], name: str) -> None:
+    """A plan that is kept, and was made for full tables with all that the server knows of them, is right as well."""
+    assert pages(analysed, execution(name, fresh(name, database.asked[name]))) <= PAGES
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_claims_pass_over_what_runs(database: Database, kept: bool) -> None:
+    """However many jobs run, a claim counts those of the queues alone that are limited over all workers."""
+    parameters = fresh("claim", database.asked["claim"])
+    with database.old.transaction(force_rollback=True):
+        elsewhere = FILL.replace("'default'", "'another queue'")
+        database.old.execute(elsewhere.format(count=JOBS // 2, kinds="('running', 'RUNNING')").encode())
+        statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
+        read = pages(database.old, statement, asked)
+    assert read <= PAGES

@@ -1,0 +1,611 @@
+"""What many ask at once shares trips, harms nobody else when it fails, and gets along with other writers."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import postgres_faults
+import psycopg
+import pytest
+import trio
+from postgres_invariants import check_schema
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+import jobtrio
+from jobtrio import (
+    Cancelled,
+    Completed,
+    DuplicateJobError,
+    End,
+    Gap,
+    IllegalTransitionError,
+    JobPriority,
+    JobState,
+    Retention,
+)
+from jobtrio._known import refresh
+from jobtrio._outage import keep_trying
+from jobtrio.abc import JobQuery
+from jobtrio.psycopg_trio import connect
+from jobtrio.stores.postgres import PostgresJobStore, Submitter
+from jobtrio.stores.postgres import _pruning as pruning
+from jobtrio.stores.postgres._connections import Link
+from jobtrio.stores.postgres._rows import entry_of
+from jobtrio.testing import STORE_CHECKS
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from postgres_server import PostgresServer
+
+    from jobtrio._entry import JobEntry
+    from jobtrio.testing import StoreCheck
+
+
+async def gather(*calls: Callable[[], Awaitable[object]]) -> list[object]:
+    """Make calls at the same time; return their answers, or their errors, in order."""
+    answers: list[object] = [None] * len(calls)
+
+    async def make(n: int, call: Callable[[], Awaitable[object]]) -> None:
+        try:
+            answers[n] = await call()
+        except Exception as exc:
+            answers[n] = exc
+
+    async with trio.open_nursery() as nursery:
+        for n, call in enumerate(calls):
+            nursery.start_soon(make, n, call)
+    return answers
+
+
+async def test_many_share_a_trip(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred insertions, and a hundred ends, take a trip or two rather than a hundred."""
+    faults = postgres_faults.install(monkeypatch)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry() for _ in range(100)]
+        faults.asked.clear()
+        await gather(*(lambda entry=entry: worker.insert(entry) for entry in entries))
+        assert 1 <= sum("insert" in names for names in faults.asked) <= 2
+        claims = await worker.claim()
+        assert len(claims) == 100
+        faults.asked.clear()
+        answers = await gather(
+            *(lambda c=claim: worker.store.finish(c, Completed()) for claim in claims[:90]),
+            *(lambda c=claim: worker.store.append_messages(c, tokens(1, 3)) for claim in claims[90:]),
+        )
+        assert answers == [True] * 100
+        assert len(faults.asked) <= 2
+        records = await gather(*(lambda e=entry: worker.store.load(e.id) for entry in entries))
+        assert all(records)
+    check_schema(postgres, ids(entries))
+
+
+async def test_those_in_the_way_of_a_group(postgres: str) -> None:
+    """In one group, duplicates of ids are refused, keys in use give their jobs, and all others are stored."""
+    async with open_workers(lambda: PostgresJobStore(postgres), "a", "b") as (a, b):
+        await a.insert(new_entry(job_id="kept", key="kept key"))
+        given = [
+            new_entry(job_id="one"),
+            new_entry(job_id="kept"),
+            new_entry(job_id="two", key="new key"),
+            new_entry(job_id="three", key="new key"),
+            new_entry(job_id="four", key="kept key"),
+            new_entry(job_id="one"),
+            new_entry(job_id="kept", key="kept key"),
+        ]
+        answers = await gather(*(lambda e=entry: b.insert(e) for entry in given))
+        kinds = [answer[0].id if isinstance(answer, list) else type(answer) for answer in answers]
+        assert kinds.count(DuplicateJobError) == 2
+        assert sorted(kind for kind in kinds if isinstance(kind, str))[:2] == ["kept", "kept"]
+        assert kinds[2] == kinds[3]
+        assert {"one", kinds[2], "kept"} == set(ids(await a.store.find(JobQuery())))
+
+
+async def test_one_id_for_several(postgres: str) -> None:
+    """Of jobs that are given one id at once one is stored, with its own tags and nobody else's."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(new_entry(job_id="kept", key="kept key"))
+        given = [
+            *(new_entry(job_id="one", tags={"same": "same", "n": str(n)}) for n in range(3)),
+            new_entry(job_id="two", key="kept key"),
+            new_entry(job_id="two", tags={"n": "two"}),
+            new_entry(job_id="another"),
+        ]
+        answers = await gather(*(lambda e=entry: worker.insert(e) for entry in given))
+        refused = [isinstance(answer, DuplicateJobError) for answer in answers]
+        assert (refused[:3].count(True), refused[3:]) == (2, [False] * 3)
+        assert [answer[0].id for answer in answers[3:] if isinstance(answer, list)] == ["kept", "two", "another"]
+        stored = [entry for entry, answer in zip(given, answers, strict=True) if answer == [entry]]
+        for n in ("0", "1", "2", "two"):
+            expected = [entry.id for entry in stored if (entry.tags or {}).get("n") == n]
+            assert ids(await worker.store.find(JobQuery(tags={"n": n}))) == expected
+        assert ids(await worker.store.find(JobQuery(tags={"same": "same"}))) == ["one"]
+
+
+async def test_one_id_twice_in_a_call(postgres: str) -> None:
+    """A call in which an id stands twice is refused as such, whatever the tags."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        with pytest.raises(DuplicateJobError):
+            await worker.insert(new_entry(job_id="one", tags={"a": "b"}), new_entry(job_id="one", tags={"a": "b"}))
+        assert await worker.store.find(JobQuery()) == []
+
+
+async def test_one_that_fails_harms_no_other(postgres: str) -> None:
+    """Of changes that go together one may be refused, and the others are made."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        running, queued = await worker.start(), new_entry()
+        await worker.insert(queued)
+        refused, cancelled, saved = await gather(
+            lambda: worker.store.delete(queued.id),
+            lambda: worker.store.request_cancel(running.entry.id, "why", 0.0),
+            lambda: worker.store.delete("unknown"),
+        )
+        assert isinstance(refused, IllegalTransitionError)
+        assert (getattr(cancelled, "accepted", None), saved) == (True, False)
+        assert (await worker.record(running.entry.id)).cancel_reason == "why"
+        assert (await worker.record(queued.id)).state is JobState.QUEUED
+
+
+async def test_several_changes_of_one_job(postgres: str) -> None:
+    """What is asked at once of one job is done one after the other, and each change is told once."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        for n in range(5):
+            claim = await worker.start(new_entry(job_id=str(n), retry=jobtrio.RetryPolicy()))
+            job_id, store = claim.entry.id, worker.store
+            answers = await gather(
+                lambda: store.append_messages(claim, tokens(1, 2)),  # noqa: B023 - called within this turn
+                lambda: store.release(claim, "shutdown", messages=tokens(1, 4)),  # noqa: B023
+                lambda: store.request_cancel(job_id, "why", 0.0),  # noqa: B023
+                lambda: store.request_cancel(job_id, "again", 0.0),  # noqa: B023
+                lambda: store.save_state(claim, n),  # noqa: B023
+            )
+            assert not any(isinstance(answer, Exception) for answer in answers)
+            assert (await worker.load(job_id)).outcome in (Cancelled("why"), Cancelled("again"))
+            assert worker.heard.of(job_id) == await worker.history(job_id)
+    assert set(check_schema(postgres, ())) == {"0", "1", "2", "3", "4"}
+
+
+async def test_an_end_that_is_read_before_it_is_answered_for(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody in this process may read what is committed a moment before the writer hears of it: it is told once."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claims = [await worker.start(new_entry(retry=jobtrio.RetryPolicy())) for _ in range(3)]
+        original = Link.fetch, Link.fetch_all
+
+        def read_at_once(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def trip(link: Link, *args: Any) -> Any:
+                answer = await method(link, *args)
+                for claim in claims:
+                    (row,) = await original[0](link, "by_ids", f"{{{claim.entry.id}}}")
+                    refresh(claim.entry, entry_of(row))
+                return answer
+
+            return trip
+
+        monkeypatch.setattr(Link, "fetch", read_at_once(original[0]))
+        monkeypatch.setattr(Link, "fetch_all", read_at_once(original[1]))
+        for _ in range(2):
+            assert await worker.store.finish(claims[0], Completed("done"))
+            assert await worker.store.finish(claims[1], jobtrio.Failed(ERROR))
+            assert await worker.store.retry(claims[2], ERROR, LEASE)
+        for claim in claims:
+            assert worker.heard.of(claim.entry.id) == claim.entry.history() == await worker.history(claim.entry.id)
+
+
+async def test_a_renewal_that_is_older_than_a_request(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to cancel that a process knows of is not forgotten for a renewal that was asked for before it."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claim = await worker.start()
+        original = Link.fetch_all
+        renewed, requested = trio.Event(), trio.Event()
+
+        async def answer_late(link: Link, steps: Any) -> Any:
+            steps = list(steps)
+            answer = await original(link, steps)
+            if any(step[0] == "renew" for step in steps):
+                renewed.set()
+                await requested.wait()
+            return answer
+
+        monkeypatch.setattr(Link, "fetch_all", answer_late)
+
+        async def renew() -> None:
+            (report,) = await worker.store.renew([claim], LEASE)
+            assert report.held
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(renew)
+            await renewed.wait()
+            reply = await worker.store.request_cancel(claim.entry.id, "why", 0.0)
+            assert reply is not None
+            refresh(claim.entry, reply.entry)
+            requested.set()
+        assert claim.entry.record().cancel_reason == "why"
+
+
+async def test_lines_whose_first_has_expired(postgres: str) -> None:
+    """A job that can't be started any more gives its place in the comparison of lines to the one behind it."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        urgent = new_entry(queue="a", priority=JobPriority.CRITICAL, expires_in=0.01)
+        late, early = new_entry(queue="a", priority=JobPriority.LOW), new_entry(queue="b")
+        await worker.insert(urgent, late, early)
+        await trio.sleep(0.02)
+        assert ids(await worker.claim(limit=1)) == [early.id]
+        assert ids(await worker.claim(limit=5)) == [late.id]
+
+
+async def test_order_over_many_lines(postgres: str) -> None:
+    """Jobs of many queues and executors are claimed in one order, whatever the size of the batches."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries: list[JobEntry] = []
+        for n in range(120):
+            priority = JobPriority(n * 7 % 4)
+            entries.append(new_entry(f"e{n % 5}", queue=f"q{n % 7}", priority=priority, job_id=f"{n:03}"))
+        await worker.insert(*entries)
+        expected = ids(sorted(entries, key=lambda entry: (-entry.plan.priority, entry.order)))
+        claimed: list[str] = []
+        for limit in (1, 2, 5, 10, 20, 50, 100):
+            claimed += ids(await worker.claim(limit=limit))
+        assert claimed == expected
+
+
+async def test_a_lapse_of_many(postgres: str) -> None:
+    """However many leases are over at once, all are seen to."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry() for _ in range(1200)))
+        claims = await worker.claim(limit=1200, lease=1.0)
+        assert len(claims) == 1200
+        await worker.pass_time(1.1)
+        assert (await worker.store.counts())["default"][JobState.QUEUED] == 1200
+
+
+async def test_ended_jobs_are_pruned_as_they_come(postgres: str) -> None:
+    """A process that ends many jobs removes those that are not kept without being asked to."""
+    keep = Retention(finished_jobs=20)
+    async with open_worker(lambda: PostgresJobStore(postgres), retention=keep) as worker:
+        await worker.store.prune()  # as one that works does when it starts; one that only watches removes nothing
+        for _ in range(2):
+            await worker.insert(*(new_entry(tags={"t": "v"}) for _ in range(120)))
+            for claim in await worker.claim(limit=120):
+                await worker.store.finish(claim, Completed(), messages=tokens(1, 1))
+        with trio.fail_after(10):
+            while len(await worker.store.find(JobQuery(limit=1000))) > 100:  # noqa: ASYNC110 - it is done elsewhere
+                await trio.sleep(0.02)
+    check_schema(postgres, ())
+
+
+async def test_two_that_prune(postgres: str) -> None:
+    """Processes that prune at the same time don't get into each other's way, and keep what is to be kept."""
+    keep = Retention(finished_jobs=10)
+    async with open_workers(lambda: PostgresJobStore(postgres), "a", "b", retention=keep) as (a, b):
+        await a.insert(*(new_entry(tags={"t": "v"}) for _ in range(90)))
+        claims = await a.claim()
+        await gather(*(lambda c=claim: a.store.finish(c, Completed(), messages=tokens(1, 3)) for claim in claims))
+        living = await b.start()
+        answers = await gather(*(worker.store.prune for worker in (a, b, a, b)))
+        assert not any(isinstance(answer, Exception) for answer in answers)
+        assert len(await a.store.find(JobQuery())) == 11
+        await b.end(living)
+    check_schema(postgres, [living.entry.id])
+
+
+async def test_a_job_that_is_pruned_in_part(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many messages go, slice by slice, readers of a job that is still there find a gap, and its true end."""
+    monkeypatch.setattr(pruning, "CHUNKS", 2)
+    async with open_worker(lambda: PostgresJobStore(postgres), Retention(finished_jobs=0)) as worker:
+        for job_id in ("first", "second"):
+            claim = await worker.start(new_entry(job_id=job_id))
+            for n in range(1, 4):
+                assert await worker.store.append_messages(claim, tokens(n, n))
+            assert await worker.store.finish(claim, Completed())
+        session = worker.store._opened  # type: ignore[attr-defined]
+        until = await session.use(lambda link: pruning.limit(link, Retention(finished_jobs=0)))
+        for _ in range(2):
+            assert await session.use(lambda link: pruning.prune(link, until))
+        for job_id in ("first", "second"):
+            assert await worker.stream(job_id) == [Gap(1, 2), *tokens(3, 3), End(4, Completed())]
+        await worker.store.prune()
+        assert await worker.store.find(JobQuery()) == []
+    check_schema(postgres, ())
+
+
+async def test_a_row_that_others_hold(postgres: str) -> None:
+    """A job whose row somebody holds is passed over by those who look for work, and waited for by those who name it."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(new_entry(job_id="held"), new_entry(job_id="free"), new_entry(job_id="due", delay=SHORT))
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs WHERE id IN ('held', 'due') FOR UPDATE")
+            assert ids(await worker.claim()) == ["free"]
+            await worker.pass_time()
+            assert (await worker.record("due")).state is JobState.SCHEDULED
+            with trio.move_on_after(0.3) as scope:
+                await worker.store.load("held")  # reading waits for nobody
+            assert not scope.cancelled_caught
+            other.rollback()
+        assert ids(await worker.claim()) == ["held"]
+        await worker.pass_time(0)
+        assert ids(await worker.claim()) == ["due"]
+
+
+async def test_a_process_that_stands_still_in_a_transaction(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of a process that was stopped in the midst of a change are let go, and its jobs are taken over."""
+    monkeypatch.setattr("jobtrio.stores.postgres._connections.IDLE", "300ms")
+    async with open_workers(lambda: PostgresJobStore(postgres, outage_limit=8.0), "a", "b") as (a, b):
+        claim = await a.start(new_entry(retry=jobtrio.RetryPolicy()), lease=SHORT)
+        original = Link.fetch_all
+        stopped = trio.Event()
+
+        async def stand_still(link: Link, steps: Any) -> Any:
+            steps = list(steps)
+            if any(step[0] == "move" for step in steps) and not stopped.is_set():
+                stopped.set()
+                await trio.sleep(1.5)
+            return await original(link, steps)
+
+        monkeypatch.setattr(Link, "fetch_all", stand_still)
+        async with trio.open_nursery() as nursery:
+            answers: list[object] = []
+
+            async def retry() -> None:
+                answers.extend(await gather(lambda: a.store.retry(claim, ERROR, 60.0)))
+
+            nursery.start_soon(retry)
+            await stopped.wait()
+            await b.pass_time(0.8)
+            assert await b.states(claim.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
+        assert isinstance(answers[0], jobtrio.StoreUnavailableError)
+        assert not await a.store.retry(claim, ERROR, 60.0)
+
+
+async def test_all_that_is_due_stands_still(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped as it took over a job is told of an outage, and does it when it is asked again."""
+    monkeypatch.setattr("jobtrio.stores.postgres._connections.IDLE", "100ms")
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claim = await worker.start(lease=SHORT)
+        original = Link.fetch
+        stopped = trio.Event()
+
+        async def stand_still(link: Link, name: str, *parameters: Any) -> Any:
+            if name == "lasts" and not stopped.is_set():
+                stopped.set()
+                await trio.sleep(0.5)
+            return await original(link, name, *parameters)
+
+        monkeypatch.setattr(Link, "fetch", stand_still)
+        with pytest.raises(jobtrio.StoreUnavailableError):
+            await worker.pass_time()
+        await worker.store.advance()
+        assert await worker.states(claim.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
+
+
+async def test_a_key_in_a_transaction_that_lasts(postgres: str) -> None:
+    """Whose key another transaction is putting in waits for its end; those with other keys, or without any, don't."""
+    executors = jobtrio.Executors()
+
+    @executors.register("work")
+    async def work(job: jobtrio.JobContext) -> None:
+        pass
+
+    jobs: list[jobtrio.Job] = []
+    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres), queues={}) as registry:
+
+        async def submit(key: str | None = None) -> None:
+            jobs.append(await registry.submit("work", key=key))
+
+        with closing(psycopg.connect(postgres)) as other, trio.fail_after(8):
+            stored = Submitter(executors).submit_in(other, "work", key="key")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(submit, "key")
+                nursery.start_soon(submit, "another key")
+                nursery.start_soon(submit, "key")
+                await trio.sleep(0.1)
+                for key in (None, "a third", "a fourth"):
+                    async with trio.open_nursery() as others:
+                        others.start_soon(submit, key)
+                        others.start_soon(submit)
+                assert len(jobs) == 7
+                assert stored.id not in ids(jobs)
+                other.commit()
+        assert ids(jobs[7:]) == [stored.id] * 2
+
+
+async def test_keys_in_a_transaction_that_is_not_waited_for(postgres: str) -> None:
+    """Those who wait for another transaction's keys fail in time or leave, and are not put in later."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=4.0)) as worker:
+        with closing(psycopg.connect(postgres)) as other, trio.fail_after(15):
+            for key in ("one", "two"):
+                other.execute(
+                    "INSERT INTO jobtrio.jobs (seq, ticket, created_at, delay, due, priority, state, queue, executor,"
+                    " id, key, submission, plan) VALUES (nextval('jobtrio.numbers'), 0, 0, 0, 0, 1, 'QUEUED', 'q', 'e',"
+                    " %s, %s, '', '{}')",
+                    [key, key],
+                )
+            given = [
+                [new_entry(key="one")],
+                [new_entry(key="three"), new_entry(key="two")],
+                [new_entry(job_id="one")],
+                [new_entry(key="four"), new_entry(key="four")],
+            ]
+            answers: list[Any] = await gather(*(lambda g=each: worker.insert(*g) for each in given))
+            kinds = [type(answer) for answer in answers]
+            assert kinds == [jobtrio.StoreUnavailableError] * 3 + [list]
+            with trio.move_on_after(0.2) as scope:
+                await worker.insert(new_entry(key="one"))
+            assert scope.cancelled_caught
+            other.rollback()
+            await worker.insert(new_entry(key="five"))
+        assert [record.key for record in await worker.store.find(JobQuery())] == ["four", "five"]
+
+
+@pytest.mark.parametrize("options", [{"limit": 2}, {"limit": 100, "room": {"default": 2}}])
+async def test_others_claim_the_same(postgres: str, options: dict[str, Any]) -> None:
+    """Who finds that others are about to take what he has chosen is told to look again, as there may be more."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry(name) for name in ("a", "a", "b", "b")))
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs WHERE executor = 'a' FOR UPDATE")
+            worker.heard.forget()
+            assert await worker.claim(**options) == []
+            await worker.heard.wait_for("work_ready")
+            other.execute("DELETE FROM jobtrio.jobs WHERE executor = 'a'")
+            other.commit()
+        assert len(await worker.claim(**options)) == 2
+
+
+async def test_others_claim_the_last(postgres: str) -> None:
+    """Where all that there is was chosen, nothing is left for those who come too late, and they don't look again."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(new_entry(), new_entry())
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs LIMIT 1 FOR UPDATE")
+            worker.heard.forget()
+            assert len(await worker.claim()) == 1
+            with trio.move_on_after(0.2) as scope:
+                await worker.heard.wait_for("work_ready")
+            assert scope.cancelled_caught
+
+
+async def test_a_lock_without_end(postgres: str) -> None:
+    """A call that waits for a row which is never let go fails in time, and can be made when it is."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
+        claim = await worker.start()
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs FOR UPDATE")
+            with trio.fail_after(3), pytest.raises(jobtrio.StoreUnavailableError, match="no answer within"):
+                await worker.store.finish(claim, Completed())
+            other.rollback()
+        assert await worker.store.finish(claim, Completed())
+
+
+async def test_others_while_one_is_locked(postgres: str) -> None:
+    """Where somebody has locked a running job, what is written of others is held up but once, whatever it is."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
+        claims = [await worker.start(new_entry(retry=jobtrio.RetryPolicy())) for _ in range(5)]
+        locked, appending, ending, retrying, cancelled = claims
+        store = worker.store
+
+        async def insist(call: Callable[[], Awaitable[object]]) -> object:
+            return await keep_trying(call, lambda: False)
+
+        with closing(psycopg.connect(postgres)) as other, trio.fail_after(10):
+            other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [locked.entry.id])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(insist, lambda: store.append_messages(locked, tokens(1, 2)))
+                nursery.start_soon(insist, lambda: store.request_cancel(locked.entry.id, "why", 0.0))
+                answers = await gather(
+                    lambda: insist(lambda: store.append_messages(appending, tokens(1, 2))),
+                    lambda: insist(lambda: store.finish(ending, Completed(1))),
+                    lambda: insist(lambda: store.retry(retrying, ERROR, 60.0)),
+                    lambda: insist(lambda: store.request_cancel(cancelled.entry.id, "why", 0.0)),
+                )
+                assert answers[:3] == [True] * 3
+                assert await worker.stream(locked.entry.id) == []
+                other.rollback()
+        assert await store.finish(locked, Completed(), messages=tokens(1, 3))
+        assert await worker.stream(locked.entry.id) == [*tokens(1, 3), End(4, Cancelled("why"))]
+        assert await worker.stream(appending.entry.id) == tokens(1, 2)
+    check_schema(postgres, ids(claims))
+
+
+async def test_a_lease_of_a_job_that_others_have_locked(postgres: str) -> None:
+    """Where somebody has locked a running job, it is held on, and the leases of all others are renewed."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claims = [await worker.start(lease=SHORT) for _ in range(3)]
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [claims[1].entry.id])
+            with trio.fail_after(4):
+                reports = await worker.store.renew(claims, LEASE)
+            assert [report.held for report in reports] == [True] * 3
+            await worker.pass_time()
+            other.rollback()
+        await worker.pass_time(0)
+        assert [(await worker.load(job_id)).state for job_id in ids(claims)] == ["RUNNING", "QUEUED", "RUNNING"]
+        reports = await worker.store.renew(claims, LEASE)
+        assert [report.held for report in reports] == [True, False, True]
+
+
+async def test_setting_a_clock_takes_no_job_away(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases and due times go by the server's clock, whatever this machine's clock says."""
+    import time
+
+    real = time.time
+    for step in (-86_400.0, 86_400.0):
+        monkeypatch.setattr("time.time", lambda step=step: real() + step)
+        async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+            claim = await worker.start(new_entry(expires_in=LEASE))
+            delayed = new_entry(delay=LEASE)
+            await worker.insert(delayed)
+            await worker.pass_time()
+            assert (await worker.record(claim.entry.id)).state is JobState.RUNNING
+            assert (await worker.record(delayed.id)).state is JobState.SCHEDULED
+            assert LEASE / 2 < await worker.store.advance() <= LEASE
+            times = [line.at for line in await worker.history(claim.entry.id)]
+            assert times == sorted(times)
+            assert abs(times[0].timestamp() - real()) < 3600
+            assert await worker.store.request_cancel(delayed.id, None, 0.0)
+            assert await worker.store.finish(claim, Completed())
+
+
+ISOLATED = ["check_claims_are_exclusive", "check_concurrent_inserts", "check_limits_hold_at_once"]
+ISOLATED += ["check_race_of_cancel_and_ending", "check_race_for_the_ending", "check_repeated_insert", "check_lapse"]
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("check", [check for check in STORE_CHECKS if check.__name__ in ISOLATED])
+async def test_other_isolation_levels(
+    postgres_server: PostgresServer, postgres: str, check: StoreCheck, level: str
+) -> None:
+    """Where the database has another isolation level by default, conflicts are tried again, and all is as ever."""
+    name = sql.Identifier(str(conninfo_to_dict(postgres)["dbname"]))
+    with psycopg.connect(postgres_server.conninfo(), autocommit=True) as connection:
+        statement = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = {}")
+        connection.execute(statement.format(name, sql.Literal(level)))
+    await check(lambda: PostgresJobStore(postgres))
+
+
+async def test_one_connection_is_enough(postgres: str) -> None:
+    """With a single connection all goes on, one after the other."""
+    async with open_worker(lambda: PostgresJobStore(postgres, pool_size=1)) as worker:
+        entries = [new_entry() for _ in range(20)]
+        answers = await gather(
+            *(lambda e=entry: worker.insert(e) for entry in entries),
+            worker.claim,
+            worker.store.advance,
+            worker.store.prune,
+            worker.store.counts,
+            lambda: worker.store.renew([], LEASE),
+            lambda: worker.store.load("id"),
+        )
+        assert not any(isinstance(answer, Exception) for answer in answers)
+
+
+async def test_nothing_is_left_open(postgres: str) -> None:
+    """A store that is closed leaves no connection behind, and no worker that is there."""
+    for _ in range(3):
+        async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+            await worker.store.renew([], LEASE)
+            await gather(*(worker.store.counts for _ in range(10)))
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(postgres, autocommit=True) as connection, trio.fail_after(5):
+        statement = f"{count} AND backend_type = 'client backend'".encode()
+        while connection.execute(statement).fetchone() != (0,):  # noqa: ASYNC110 - the server sees to it
+            await trio.sleep(0.01)
+        assert connection.execute("SELECT count(*) FROM jobtrio.workers").fetchone() == (0,)
+
+
+async def test_jobs_that_others_have_locked(postgres: str) -> None:
+    """A claim, and what falls due, wait for nobody: what another transaction holds is passed over, and taken later."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        held, free = new_entry(), new_entry()
+        late = new_entry(delay=SHORT)
+        await worker.insert(held, free, late)
+        async with await connect(postgres) as other, other.transaction():
+            await other.execute("SELECT 1 FROM jobtrio.jobs WHERE id = ANY(%s) FOR UPDATE", [[held.id, late.id]])
+            with trio.fail_after(5):
+                assert ids(await worker.claim(limit=1)) == [free.id]
+                await worker.pass_time()
+                assert await worker.claim() == []
+        await worker.store.advance()
+        assert ids(await worker.claim()) == [held.id, late.id]

@@ -1,0 +1,143 @@
+"""Workers on a PostgreSQL schema that are killed at any moment: what was acknowledged is kept, and ends once."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from postgres_invariants import check_schema
+from postgres_worker import open_worker
+from worker_process import make_executors, read_journal
+
+import jobtrio
+from jobtrio import Completed, End, Failed, JobState, Restart, Token
+from jobtrio.stores.postgres import PostgresJobStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUNDS = int(os.environ.get("JOBTRIO_KILL_ROUNDS", "2"))
+"""How often to kill; 50 for a long test."""
+
+LEASE = 1.0
+"""Seconds: a worker that is killed is missed when they are over."""
+
+
+@pytest.mark.timeout(40 + 5 * ROUNDS)
+async def test_killed_at_random(tmp_path: Path, postgres: str) -> None:
+    """One of two workers, or both, are killed again and again; all acknowledged jobs end, and no attempt runs twice."""
+    journal = tmp_path / "jobs.journal"
+    acknowledged: set[str] = set()
+    chance = random.Random(ROUNDS)
+    for _ in range(ROUNDS):
+        acknowledged |= await _killed_once(postgres, journal, chance)
+        check_schema(postgres, acknowledged)
+    assert acknowledged
+    await _run_to_the_end(postgres, journal)
+    states = check_schema(postgres, acknowledged)
+    assert {state for job_id, state in states.items() if job_id in acknowledged} <= {"COMPLETED", "FAILED"}
+    begun = Counter(
+        (job_id, attempt) for what, job_id, attempt, _ in read_journal(tmp_path / "jobs") if what == "begun"
+    )
+    assert max(begun.values()) == 1
+
+
+async def _killed_once(conninfo: str, journal: Path, chance: random.Random) -> set[str]:
+    """Have two workers submit and run jobs, and kill one or both; return what was acknowledged."""
+    payload = {"tokens": 3, "pause": 0.003}
+    async with AsyncExitStack() as stack:
+        workers = [
+            await stack.enter_async_context(
+                open_worker(conninfo, journal, submits=payload, lease=LEASE, max_running=20)
+            )
+            for _ in range(2)
+        ]
+        await trio.sleep(chance.uniform(0.05, 0.4))
+        victims = chance.choice((workers[:1], workers[1:], workers))
+        for victim in victims:
+            await victim.kill()
+        await trio.sleep(chance.uniform(0.0, 0.2))
+        for worker in workers:
+            if worker not in victims:
+                await worker.stop()
+        return {job_id for worker in workers for job_id in await worker.acknowledged()}
+
+
+async def _run_to_the_end(conninfo: str, journal: Path) -> None:
+    keep = jobtrio.Retention(finished_jobs=1_000_000)
+    store = PostgresJobStore(conninfo)
+    async with jobtrio.open_registry(make_executors(str(journal)), store=store, retention=keep) as registry:
+        with trio.fail_after(30 + ROUNDS):
+            while not await _is_over(registry):  # noqa: ASYNC110 - there is no event for all processes
+                await trio.sleep(0.2)
+
+
+async def _is_over(registry: jobtrio.JobRegistry) -> bool:
+    counts = (await registry.counts()).get("default", {})
+    return not any(many for state, many in counts.items() if not state.is_final)
+
+
+async def test_killed_while_it_is_watched(tmp_path: Path, postgres: str) -> None:
+    """A consumer in another process sees the stream go on with a `Restart`, within two leases, and no number twice."""
+    journal = tmp_path / "jobs.journal"
+    executors = make_executors(str(journal))
+    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres), queues={}) as registry:
+        job = await registry.submit("send", {"tokens": 40, "pause": 0.01})
+        seen: list[jobtrio.Message] = []
+        with job.subscribe() as messages, trio.fail_after(15):
+            async with open_worker(postgres, journal, lease=LEASE) as worker:
+                while len(seen) < 10:
+                    seen.append(await messages.receive())
+                await worker.kill()
+            async with open_worker(postgres, journal, lease=LEASE):
+                seen += [message async for message in messages]
+        assert [message.seq for message in seen if not isinstance(message, jobtrio.Gap)] == [*range(1, len(seen) + 1)]
+        (restart,) = (message for message in seen if isinstance(message, Restart))
+        assert (restart.error.kind, restart.attempt) == ("lost", 1)
+        assert [m.value[1] for m in seen[restart.seq :] if isinstance(m, Token)] == [*range(40)]
+        assert seen[-1] == End(len(seen), Completed(40))
+        assert (await registry.get(job.id)).record.attempt == 2
+    check_schema(postgres, [job.id])
+
+
+async def test_three_losses_end_it(tmp_path: Path, postgres: str) -> None:
+    """A job that kills its worker three times fails as lost, and runs no fourth time."""
+    journal = tmp_path / "jobs.journal"
+    executors = make_executors(str(journal))
+    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres), queues={}) as registry:
+        job = await registry.submit("die", retry=jobtrio.RetryPolicy(max_attempts=100))
+        with trio.fail_after(18):
+            for _ in range(3):
+                async with open_worker(postgres, journal, lease=LEASE) as worker:
+                    await worker.process.wait()
+            outcome = await job.wait()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error.kind, job.record.attempt) == ("lost", 3)
+    assert len(read_journal(tmp_path / "jobs")) == 3
+    check_schema(postgres, [job.id])
+
+
+async def test_times_outlast_the_process(tmp_path: Path, postgres: str) -> None:
+    """Scheduled and held jobs, and those that wait for a retry, keep their times when all processes have ended."""
+    executors = make_executors(str(tmp_path / "jobs.journal"))
+
+    @executors.register("fail", retry=jobtrio.RetryPolicy(initial=300, jitter=0))
+    async def fail(job: jobtrio.JobContext) -> None:
+        raise ValueError(job.id)
+
+    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres)) as registry:
+        scheduled = await registry.submit("send", {"tokens": 0}, delay=300)
+        held = await registry.create_job()
+        retrying = await registry.submit("fail")
+        with trio.fail_after(10), registry.subscribe_events() as events:
+            while (await events.receive()).state is not JobState.RETRYING:
+                pass
+        records = [(await registry.get(job.id)).record for job in (scheduled, held, retrying)]
+    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres)) as registry:
+        assert [(await registry.get(job.id)).record for job in (scheduled, held, retrying)] == records
+        assert [record.state for record in records] == ["SCHEDULED", "QUEUED", "RETRYING"]

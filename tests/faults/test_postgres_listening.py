@@ -1,0 +1,127 @@
+"""Notices between processes: what is heard when the connection that listens is cut, and what is not believed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import trio
+
+from jobtrio import Completed, Executors, JobContext, open_registry
+from jobtrio._errors import DuplicateJobError
+from jobtrio.stores.postgres import PostgresJobStore, Submitter
+from jobtrio.testing._workers import ids, new_entry, open_workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import jobtrio
+
+executors = Executors()
+
+
+@executors.register("work")
+async def work(job: JobContext) -> str:
+    return "done"
+
+
+@pytest.fixture
+async def registry(postgres: str) -> AsyncIterator[jobtrio.JobRegistry]:
+    """Submits, and runs nothing."""
+    async with open_registry(executors, store=PostgresJobStore(postgres), queues={}) as registry:
+        yield registry
+
+
+def cut_listeners(conninfo: str) -> int:
+    """End all connections that listen; return how many there were."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+async def test_a_listener_that_is_cut(postgres: str, registry: jobtrio.JobRegistry) -> None:
+    """A worker whose connection is cut listens again by itself, and hears of work from then and from later."""
+    async with open_registry(executors, store=PostgresJobStore(postgres)):
+        await trio.sleep(0.1)
+        for _ in range(3):
+            assert await trio.to_thread.run_sync(cut_listeners, postgres) == 2
+            with trio.fail_after(4):  # it would look by itself after 5 s
+                assert await (await registry.submit("work")).wait() == Completed("done")
+            await _both_listen(postgres)
+            with trio.fail_after(4):
+                assert await (await registry.submit("work")).wait() == Completed("done")
+
+
+async def _both_listen(conninfo: str) -> None:
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    with psycopg.connect(conninfo, autocommit=True) as connection, trio.fail_after(5):
+        statement = f"{count} AND pid <> pg_backend_pid()".encode()
+        while connection.execute(statement).fetchone() != (2,):  # noqa: ASYNC110 - others see to it
+            await trio.sleep(0.02)
+
+
+async def test_nonsense_on_the_channel(postgres: str, registry: jobtrio.JobRegistry) -> None:
+    """Anybody may send notices; none of them can do harm."""
+    async with open_registry(executors, store=PostgresJobStore(postgres)):
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            nonsense = ["", "x", "{}", "null", '{"by": 1}', '{"by": "x", "due": "y"}', "a" * 7999]
+            nonsense.append(f'{{"by": "x", "deep": {"[" * 3900}{"]" * 3900}}}')
+            for payload in nonsense:
+                connection.execute("SELECT pg_notify('jobtrio:jobtrio', %s)", [payload])
+            connection.execute(
+                """SELECT pg_notify('jobtrio:jobtrio', '{"by": "x", "ready": true, "due": 0, "messages": ["?"]}')"""
+            )
+        with trio.fail_after(4):
+            assert await (await registry.submit("work")).wait() == Completed("done")
+
+
+async def test_schemas_do_not_hear_each_other(postgres: str) -> None:
+    """A notice is for those who have that schema open."""
+    stores = [PostgresJobStore(postgres, schema=name) for name in ("one", "other")]
+    async with open_workers(stores.pop, "a", "b") as (a, b):
+        await trio.sleep(0.1)
+        b.heard.forget()
+        await a.insert(new_entry())
+        await a.heard.wait_for("work_ready")
+        with trio.move_on_after(0.2) as scope:
+            await b.heard.wait_for("work_ready")
+        assert scope.cancelled_caught
+
+
+async def test_a_deadlock(postgres: str) -> None:
+    """Where two put in the same keys in opposite order, the server ends one of them, and the store tries again."""
+    submitter = Submitter(executors)
+    async with open_workers(lambda: PostgresJobStore(postgres), "a") as (a,):
+        first = trio.Event()
+
+        def put_in_both(token: Any) -> list[str]:
+            with psycopg.connect(postgres) as connection:
+                found = [submitter.submit_in(connection, "work", key="x").id]
+                trio.from_thread.run_sync(first.set)
+                trio.from_thread.run(trio.sleep, 0.3)
+                found.append(submitter.submit_in(connection, "work", key="y").id)
+            return found
+
+        outcomes: list[Any] = []
+
+        async def other() -> None:
+            try:
+                outcomes.append(await trio.to_thread.run_sync(put_in_both, None))
+            except psycopg.errors.DeadlockDetected:
+                outcomes.append([])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await first.wait()
+            stored = await a.insert(new_entry(key="y"), new_entry(key="x"))
+        again = await a.insert(new_entry(key="x"), new_entry(key="y"))
+        assert ids(stored) == ids(again)[::-1]
+        if outcomes[0]:
+            assert ids(again) == outcomes[0]
+        with pytest.raises(DuplicateJobError):
+            await a.insert(new_entry(job_id=ids(again)[0]))

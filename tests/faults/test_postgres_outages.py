@@ -1,0 +1,492 @@
+"""A PostgreSQL server in trouble: running jobs run on, callers are told in time, nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+import pytest
+import trio
+from postgres_invariants import check_schema
+from postgres_server import PostgresServer
+from psycopg.conninfo import conninfo_to_dict
+from wire import Wire, open_wire
+
+import jobtrio
+from jobtrio import Completed, Executors, JobContext, StoreUnavailableError
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.postgres._connections import Connections
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Act: TypeAlias = Callable[[PostgresServer, Wire], Awaitable[None]]
+
+FAILING = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql
+AS $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END $$;
+CREATE TRIGGER failing BEFORE INSERT OR UPDATE ON jobtrio.jobs EXECUTE FUNCTION fail();
+"""
+
+OUTAGE_LIMIT = 1.0
+
+pytestmark = pytest.mark.timeout(240)  # servers are stopped, started and waited for
+
+ENOUGH = 15.0
+"""Seconds after which a wait is one too many."""
+
+
+class Gate:
+    """A registry on the server, whose jobs wait at a gate."""
+
+    registry: jobtrio.JobRegistry
+
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+        self.passed = trio.Event()
+        self.begun = trio.Event()
+        self.runs: list[str] = []
+
+    async def wait(self, job: JobContext) -> str:
+        """Send something, wait at the gate, and send something more."""
+        self.runs.append(job.id)
+        await job.send("before")
+        self.begun.set()
+        await self.opened.wait()
+        await job.send("behind")
+        self.passed.set()
+        return job.id
+
+    async def start(self) -> jobtrio.Job:
+        """Start a job, and wait until it waits at the gate."""
+        job = await self.registry.submit("wait")
+        with trio.fail_after(ENOUGH):
+            await self.begun.wait()
+        return job
+
+
+@asynccontextmanager
+async def open_gate(
+    conninfo: str, *, lease: float = 30.0, queues: dict[str, int] | None = None, **options: Any
+) -> AsyncIterator[Gate]:
+    """Open a registry on the server."""
+    gate = Gate()
+    executors = Executors()
+    executors.register("wait")(gate.wait)
+    store = PostgresJobStore(conninfo, **{"outage_limit": OUTAGE_LIMIT, **options})
+    async with jobtrio.open_registry(executors, store=store, lease=lease, queues=queues) as gate.registry:
+        yield gate
+
+
+async def stream_of(gate: Gate, job: jobtrio.Job) -> list[Any]:
+    """Return what a late consumer is given, as others see it."""
+    with (await gate.registry.get(job.id)).subscribe() as messages:
+        return [getattr(message, "value", None) async for message in messages]
+
+
+async def stopped(server: PostgresServer, _: Wire) -> None:
+    await trio.to_thread.run_sync(server.stop)
+
+
+async def killed(server: PostgresServer, _: Wire) -> None:
+    await trio.to_thread.run_sync(server.kill)
+
+
+async def started(server: PostgresServer, _: Wire) -> None:
+    await trio.to_thread.run_sync(server.start)
+
+
+async def frozen(server: PostgresServer, _: Wire) -> None:
+    await trio.to_thread.run_sync(server.freeze)
+
+
+async def thawed(server: PostgresServer, _: Wire) -> None:
+    server.thaw()
+
+
+async def stalled(_: PostgresServer, wire: Wire) -> None:
+    wire.hold()
+
+
+async def unreachable(_: PostgresServer, wire: Wire) -> None:
+    wire.refuse()
+    wire.cut()
+
+
+async def well(_: PostgresServer, wire: Wire) -> None:
+    wire.heal()
+
+
+async def read_only(server: PostgresServer, _: Wire) -> None:
+    await trio.to_thread.run_sync(partial(server.restart, default_transaction_read_only="on"))
+
+
+async def writable(server: PostgresServer, _: Wire) -> None:
+    await trio.to_thread.run_sync(server.restart)
+
+
+OUTAGES = [(stopped, started), (killed, started), (frozen, thawed), (stalled, well), (unreachable, well)]
+
+
+@pytest.mark.parametrize("listen", [True, False])
+@pytest.mark.parametrize(("begin", "end"), [*OUTAGES, (read_only, writable)])
+async def test_outages_are_survived(own_postgres: PostgresServer, begin: Act, end: Act, listen: bool) -> None:
+    """Submitting fails within its limit, running jobs run on, and their ends are written when the server is back."""
+    conninfo = own_postgres.create_database()
+    async with open_wire(own_postgres.port) as wire:
+        async with open_gate(f"{conninfo} port={wire.port}", listen=listen) as gate:
+            job = await gate.start()
+            await begin(own_postgres, wire)
+            begun = trio.current_time()
+            with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match="away for 1 s"):
+                await gate.registry.submit("wait")
+            assert trio.current_time() - begun >= OUTAGE_LIMIT
+            gate.opened.set()
+            with trio.fail_after(ENOUGH):
+                await gate.passed.wait()
+            await trio.sleep(0.1)
+            assert job.outcome is None  # it has returned, but that is not stored yet
+            await end(own_postgres, wire)
+            with trio.fail_after(ENOUGH):
+                assert await job.wait() == Completed(job.id)
+                after = await submit_when_possible(gate)
+                assert await after.wait() == Completed(after.id)
+                assert await stream_of(gate, job) == ["before", "behind", None]
+    assert gate.runs.count(job.id) == 1
+    check_schema(conninfo, [job.id, after.id])
+
+
+async def submit_when_possible(gate: Gate) -> jobtrio.Job:
+    while True:
+        try:
+            return await gate.registry.submit("wait")
+        except StoreUnavailableError:
+            await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("begin", "end"), [*OUTAGES, (read_only, writable)])
+async def test_short_outages_are_waited_out(own_postgres: PostgresServer, begin: Act, end: Act) -> None:
+    """A call that begins in an outage which ends in time succeeds, and nobody notices more than a delay."""
+    conninfo = own_postgres.create_database()
+    async with open_wire(own_postgres.port) as wire:
+        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=ENOUGH) as gate:
+            gate.opened.set()
+            await (await gate.registry.submit("wait")).wait()
+            await begin(own_postgres, wire)
+            jobs: list[jobtrio.Job] = []
+
+            async def submit() -> None:
+                jobs.append(await gate.registry.submit("wait"))
+
+            with trio.fail_after(ENOUGH):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(5):
+                        nursery.start_soon(submit)
+                    await trio.sleep(0.3)
+                    await end(own_postgres, wire)
+                for job in jobs:
+                    assert await job.wait() == Completed(job.id)
+    assert sorted(gate.runs[1:]) == sorted(job.id for job in jobs)
+    check_schema(conninfo, [job.id for job in jobs])
+
+
+async def test_half_open(own_postgres: PostgresServer) -> None:
+    """Connections that are lost without a word cost a delay, and are made anew."""
+    conninfo = own_postgres.create_database()
+    async with open_wire(own_postgres.port) as wire:
+        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=4.0) as gate:
+            job = await gate.start()
+            wire.lose()
+            with trio.fail_after(ENOUGH):
+                other = await gate.registry.submit("wait")
+                gate.opened.set()
+                assert await job.wait() == Completed(job.id)
+                assert await other.wait() == Completed(other.id)
+    check_schema(conninfo, [job.id, other.id])
+
+
+async def test_another_address(own_postgres: PostgresServer) -> None:
+    """Where the connection string names several hosts, the store goes on at the next, be the first silent or shut."""
+    conninfo = own_postgres.create_database()
+    for trouble in ("hold", "refuse"):
+        async with open_wire(own_postgres.port) as first, open_wire(own_postgres.port) as second:
+            where = f"{conninfo} host=127.0.0.1,127.0.0.1 port={first.port},{second.port}"
+            async with open_gate(where, outage_limit=4.0) as gate:
+                job = await gate.start()
+                assert first.accepted
+                assert not second.accepted
+                getattr(first, trouble)()
+                if trouble == "refuse":
+                    first.cut()
+                with trio.fail_after(ENOUGH):
+                    other = await gate.registry.submit("wait")
+                    gate.opened.set()
+                    assert await job.wait() == Completed(job.id)
+                    assert await other.wait() == Completed(other.id)
+                assert second.accepted
+
+
+async def test_failover(own_postgres: PostgresServer) -> None:
+    """When a standby takes over from a server that was killed, everything acknowledged is there, and work goes on."""
+    own_postgres.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    alone = {"synchronous_standby_names": ""}
+    standby = await trio.to_thread.run_sync(PostgresServer, alone, own_postgres)
+    try:
+        await trio.to_thread.run_sync(standby.start)
+        own_postgres.execute("SELECT pg_reload_conf()")
+        both = {"host": "127.0.0.1,127.0.0.1", "port": f"{own_postgres.port},{standby.port}"}
+        conninfo = own_postgres.create_database(**both, target_session_attrs="read-write")
+        database = str(conninfo_to_dict(conninfo)["dbname"])
+        async with open_gate(conninfo, outage_limit=ENOUGH) as gate:
+            job = await gate.start()
+            acknowledged = [await gate.registry.submit("wait") for _ in range(10)]
+            own_postgres.kill()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, standby.promote)
+                with trio.fail_after(ENOUGH):
+                    acknowledged.append(await gate.registry.submit("wait"))
+            gate.opened.set()
+            with trio.fail_after(ENOUGH):
+                for each in (job, *acknowledged):
+                    assert await each.wait() == Completed(each.id)
+        check_schema(standby.conninfo(database), [job.id for job in acknowledged])
+    finally:
+        standby.close()
+        own_postgres.start(synchronous_standby_names="")
+        own_postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        own_postgres.restart()
+
+
+async def test_ended_by_an_administrator(own_postgres: PostgresServer) -> None:
+    """Sessions that an administrator ends, that of the listener as well, are made anew, and no call fails for it."""
+    conninfo = own_postgres.create_database()
+    database = str(conninfo_to_dict(conninfo)["dbname"])
+    async with open_gate(conninfo) as gate:
+        gate.opened.set()
+        for _ in range(3):
+            end_sessions(own_postgres, database)
+            with trio.fail_after(ENOUGH):
+                job = await gate.registry.submit("wait")
+                end_sessions(own_postgres, database)
+                assert await job.wait() == Completed(job.id)
+    check_schema(conninfo, [])
+
+
+def end_sessions(server: PostgresServer, database: str) -> None:
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+
+
+async def test_too_many_connections(own_postgres: PostgresServer) -> None:
+    """A server with no place left is an outage that says so, and ends when there is a place."""
+    own_postgres.restart(max_connections="8", **own_postgres.unreserved)
+    conninfo = own_postgres.create_database()
+    database = str(conninfo_to_dict(conninfo)["dbname"])
+    async with open_gate(conninfo) as gate:
+        job = await gate.start()
+        others = []
+        end_sessions(own_postgres, database)
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):  # noqa: PT012
+            while True:
+                others.append(psycopg.connect(own_postgres.conninfo()))
+        said = ""
+        while "too many clients" not in said:
+            # The store may have been quicker with some of the places.
+            others[0].execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+            with suppress(psycopg.OperationalError):
+                others.append(psycopg.connect(own_postgres.conninfo()))
+            try:
+                with trio.fail_after(ENOUGH):
+                    await gate.registry.submit("wait")
+            except StoreUnavailableError as exc:
+                said = str(exc)
+        gate.opened.set()
+        for other in others:
+            other.close()
+        with trio.fail_after(ENOUGH):
+            assert await job.wait() == Completed(job.id)
+    check_schema(conninfo, [job.id])
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "53400", "58030", "57P03", "40001", "55P03", "54000"])
+async def test_each_error_passes(postgres: str, code: str) -> None:
+    """While the server says that it is short of something, calls fail as unavailable; then they succeed."""
+    async with open_gate(postgres) as gate:
+        job = await gate.start()
+        with psycopg.connect(postgres, autocommit=True) as admin:
+            # In a thread: it waits for transactions whose next statement comes from here.
+            await trio.to_thread.run_sync(admin.execute, FAILING.format(code=code).encode())
+            with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match=code):
+                await gate.registry.submit("wait")
+            gate.opened.set()
+            with trio.fail_after(ENOUGH):
+                await gate.passed.wait()
+            await trio.sleep(0.1)
+            assert job.outcome is None
+            await trio.to_thread.run_sync(admin.execute, "DROP TRIGGER failing ON jobtrio.jobs")
+        with trio.fail_after(ENOUGH):
+            assert await job.wait() == Completed(job.id)
+            after = await submit_when_possible(gate)
+            assert await after.wait() == Completed(after.id)
+    check_schema(postgres, [job.id, after.id])
+
+
+async def test_no_room_for_notices(own_postgres: PostgresServer) -> None:
+    """While another client of the server's takes no notices, so that there is no room for more, the store is away."""
+    if own_postgres.version < 17:
+        pytest.skip("it would take gigabytes of notices")
+    own_postgres.restart(max_notify_queue_pages="64")
+    conninfo = own_postgres.create_database()
+    async with open_gate(conninfo) as gate:
+        job = await gate.start()
+        with psycopg.connect(conninfo) as idle:
+            idle.execute("LISTEN other")
+            idle.commit()
+            idle.execute("SELECT 1")
+            with suppress(psycopg.errors.ProgramLimitExceeded), psycopg.connect(conninfo, autocommit=True) as other:
+                while True:
+                    other.execute("SELECT pg_notify('other', repeat('x', 7000))")
+            with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match="54000"):
+                await gate.registry.submit("wait")
+            gate.opened.set()
+            with trio.fail_after(ENOUGH):
+                await gate.passed.wait()
+        with trio.fail_after(ENOUGH):
+            assert await job.wait() == Completed(job.id)
+            after = await submit_when_possible(gate)
+            assert await after.wait() == Completed(after.id)
+    check_schema(conninfo, [job.id, after.id])
+
+
+async def test_listener_lost(own_postgres: PostgresServer) -> None:
+    """When only the session that listens is lost, news is heard again soon."""
+    conninfo = own_postgres.create_database()
+    async with open_gate(conninfo, queues={}) as watcher, open_gate(conninfo) as worker:
+        for _ in range(2):
+            with psycopg.connect(own_postgres.conninfo(), autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'")
+            job = await watcher.registry.submit("wait")
+            worker.opened.set()
+            with trio.fail_after(ENOUGH):
+                assert await job.wait() == Completed(job.id)
+
+
+async def test_listener_lost_before_it_listens(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the session that is to listen is lost without a word before it does, another takes its place."""
+    conninfo = own_postgres.create_database()
+    connect = Connections.connect
+    made = 0
+
+    async def lose_second(connections: Connections) -> Any:
+        nonlocal made
+        made += 1
+        connection = await connect(connections)
+        if made == 2:  # the first looks at the schema
+            wire.lose()
+        return connection
+
+    monkeypatch.setattr(Connections, "connect", lose_second)
+    async with open_wire(own_postgres.port) as wire:
+        store = PostgresJobStore(f"{conninfo} port={wire.port}", outage_limit=OUTAGE_LIMIT)
+        async with jobtrio.open_registry(store=store, queues={}):
+            with trio.fail_after(ENOUGH):
+                while store.poll_interval < 5.0:  # noqa: ASYNC110 - nobody tells when it hears
+                    await trio.sleep(0.02)
+    assert made == 3
+
+
+async def test_lease_over(own_postgres: PostgresServer) -> None:
+    """A run whose lease is over before the server is back is stopped, and another attempt takes its place."""
+    conninfo = own_postgres.create_database()
+    async with open_wire(own_postgres.port) as wire:
+        async with open_gate(f"{conninfo} port={wire.port}", lease=1.0) as gate:
+            job = await gate.start()
+            gate.begun = trio.Event()
+            wire.hold()
+            await trio.sleep(1.5)
+            wire.heal()
+            with trio.fail_after(ENOUGH):
+                await gate.begun.wait()
+                gate.opened.set()
+                assert await job.wait() == Completed(job.id)
+            assert gate.runs == [job.id, job.id]
+            # A busy machine may lose the lease of the next attempt as well, before that has begun.
+            stream = await stream_of(gate, job)
+            assert stream[:2] == ["before", None]
+            assert [each for each in stream if each is not None] == ["before", "before", "behind"]
+    check_schema(conninfo, [job.id])
+
+
+async def test_leaving_in_an_outage(own_postgres: PostgresServer) -> None:
+    """A registry is left in bounded time though its server is away, and its jobs are there for others."""
+    conninfo = own_postgres.create_database()
+    with trio.fail_after(2 * ENOUGH):
+        with suppress(ZeroDivisionError):
+            async with open_gate(conninfo, lease=1.0) as gate:
+                job = await gate.start()
+                own_postgres.kill()
+                1 / 0  # noqa: B018
+        own_postgres.start()
+        async with open_gate(conninfo) as gate:
+            gate.opened.set()
+            assert await (await gate.registry.get(job.id)).wait() == Completed(job.id)
+    check_schema(conninfo, [job.id])
+
+
+async def test_opening_in_an_outage(own_postgres: PostgresServer) -> None:
+    """A store that can't be opened within its limit raises; one whose server comes in time is opened."""
+    conninfo = own_postgres.create_database()
+    own_postgres.stop()
+    begun = trio.current_time()
+    with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match="refused"):
+        await open_gate(conninfo).__aenter__()
+    assert trio.current_time() - begun >= OUTAGE_LIMIT
+    async with trio.open_nursery() as nursery:
+
+        async def start() -> None:
+            await trio.to_thread.run_sync(own_postgres.start)
+
+        nursery.start_soon(start)
+        async with open_gate(conninfo, outage_limit=ENOUGH) as gate:
+            gate.opened.set()
+            job = await gate.registry.submit("wait")
+            assert await job.wait() == Completed(job.id)
+
+
+async def test_trouble_without_end(own_postgres: PostgresServer) -> None:
+    """Whatever goes wrong while jobs are submitted and run, each that was acknowledged ends, and runs once."""
+    conninfo = own_postgres.create_database()
+    acknowledged: list[jobtrio.Job] = []
+    troubled = True
+    async with open_wire(own_postgres.port) as wire:
+        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=2.0) as gate:
+            gate.opened.set()
+
+            async def submit() -> None:
+                while troubled:
+                    with suppress(StoreUnavailableError):
+                        acknowledged.append(await gate.registry.submit("wait"))
+                    await trio.sleep(0.005)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(submit)
+                for begin, end in OUTAGES:
+                    await trio.sleep(0.2)
+                    await begin(own_postgres, wire)
+                    await trio.sleep(0.3)
+                    await end(own_postgres, wire)
+                    wire.cut()
+                    await trio.sleep(0.1)
+                    wire.lose()
+                await submit_when_possible(gate)
+                troubled = False
+            with trio.fail_after(2 * ENOUGH):
+                for job in acknowledged:
+                    assert await job.wait() == Completed(job.id)
+    assert len(acknowledged) > 20
+    assert len(gate.runs) == len(set(gate.runs))
+    states = check_schema(conninfo, [job.id for job in acknowledged])
+    assert set(states.values()) == {"COMPLETED"}

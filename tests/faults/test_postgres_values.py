@@ -1,0 +1,230 @@
+"""What jobs bring comes back as it was, also what texts of PostgreSQL can't hold; what can't be kept is refused."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import postgres_faults
+import psycopg
+import pytest
+import trio
+from postgres_invariants import check_schema
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import jobtrio
+from jobtrio import Completed, PayloadError
+from jobtrio.abc import JobQuery
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
+
+NASTY = "a\x00b\x01\x1f\x7f\x85\u2028\ufeff\uffff 'q' \"d\" \\ {} NULL $1 %s :x -- /* \n\r\t 😀 é"
+
+
+@pytest.fixture(scope="module")
+def shared(postgres_server: PostgresServer) -> str:
+    """A database for the tests that don't mind each other."""
+    return postgres_server.create_database()
+
+
+async def test_nasty_texts(shared: str) -> None:
+    """Whatever is text comes back: in payloads, metadata, states, results, tokens, errors and reasons."""
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        nasty = {NASTY: [NASTY, {"x": NASTY}]}
+        retry = jobtrio.RetryPolicy()
+        claim = await worker.start(new_entry(payload=nasty, metadata=nasty, retry=retry, expires_in=60.0))
+        job_id = claim.entry.id
+        assert claim.entry.payload == claim.entry.metadata == nasty
+        error = jobtrio.JobError("exception", NASTY, NASTY, NASTY)
+        sent: list[jobtrio.Message] = [jobtrio.Token(1, 1, nasty), jobtrio.Progress(2, 1, 0.5, None, NASTY)]
+        assert await worker.store.append_messages(claim, sent)
+        assert await worker.store.save_state(claim, nasty)
+        assert await worker.store.retry(claim, error, 0.0)
+        await worker.pass_time(0)
+        claim = await worker.claim_one()
+        assert (claim.entry.saved_state, claim.entry.error) == (nasty, error)
+        assert await worker.store.release(claim, NASTY)
+        claim = await worker.claim_one()
+        assert await worker.store.finish(claim, Completed(nasty))
+        cancelled = await worker.start()
+        assert await worker.store.request_cancel(cancelled.entry.id, NASTY, 0.0)
+        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        record = await worker.record(job_id)
+        assert (record.payload, record.metadata, record.result) == (nasty, nasty, nasty)
+        assert (await worker.stream(job_id))[:2] == sent
+        reasons = [line.reason for line in await worker.history(job_id)]
+        assert reasons == [None, None, str(error), None, None, NASTY, None, None]
+        assert (await worker.record(cancelled.entry.id)).cancel_reason == NASTY
+        assert (await worker.load(cancelled.entry.id)).outcome == jobtrio.Cancelled(NASTY)
+
+
+async def test_nasty_names(shared: str) -> None:
+    """Ids, keys, queues, executors, tags and workers may be any printable text, of any length that is allowed."""
+    names = ["'; DROP TABLE jobs; --", '"\\{},NULL', "NULL", "%s$1", "é😀" * 100, "{}", "x" * 200, "\\", "("]
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        for name in names:
+            executor = f"e {name}"[:200]
+            entry = new_entry(executor, queue=f"q {name}"[:200], tags={name: name}, key=name, job_id=name)
+            await worker.insert(entry)
+            query = JobQuery(tags={name: name}, queue=entry.plan.queue, executor=executor)
+            assert ids(await worker.store.find(query)) == [name]
+            room, executors = {entry.plan.queue: 1}, {executor}
+            claims = await worker.store.claim(f"c {name}"[:200], limit=1, lease=60.0, room=room, executors=executors)
+            assert ids(claims) == [name]
+            assert (await worker.insert(new_entry(key=name)))[0].id == name
+            assert await worker.store.finish(claims[0], Completed(name), messages=tokens(1, 2))
+            assert len(await worker.stream(name)) == 3
+            assert await worker.store.delete(name)
+
+
+async def test_texts_that_utf8_cannot_hold(shared: str) -> None:
+    """Half a surrogate pair, in an exception's message or a reason, is stored as an escape."""
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        failed, cancelled = await worker.start(), await worker.start()
+        error = jobtrio.JobError("exception", "E", "half \ud800", "")
+        assert await worker.store.finish(failed, jobtrio.Failed(error))
+        assert await worker.store.request_cancel(cancelled.entry.id, "why \udfff", 0.0)
+        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
+        assert (await worker.record(failed.entry.id)).error == jobtrio.JobError("exception", "E", "half \\ud800", "")
+        assert (await worker.record(cancelled.entry.id)).cancel_reason == "why \\udfff"
+
+
+@pytest.mark.parametrize("name", ["\ud800", "", "a\nb", "\0", "x" * 100_000])
+async def test_names_that_no_job_can_have(shared: str, name: str) -> None:
+    """What can't be an id is that of no job, and what can't be a queue or a tag is none's."""
+    async with jobtrio.open_registry(store=PostgresJobStore(shared), queues={}) as registry:
+        for call in (registry.get, registry.history, registry.cancel, registry.remove):
+            with pytest.raises(jobtrio.UnknownJobError):
+                await call(name)
+        with pytest.raises(jobtrio.UnknownJobError):
+            await registry.find(after=name)
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        assert await worker.store.read_messages(name, 0, 10) is None
+        for query in (JobQuery(queue=name), JobQuery(executor=name), JobQuery(tags={"x": name})):
+            assert await worker.store.find(query) == []
+
+
+async def test_values_that_cannot_be_stored(shared: str) -> None:
+    """What JSON can't hold, or is larger than 8 MiB, is refused before anything is stored."""
+    executors = jobtrio.Executors()
+
+    @executors.register("return")
+    async def give_back(job: jobtrio.JobContext) -> Any:
+        with pytest.raises(PayloadError):
+            await job.send(object())
+        with pytest.raises(PayloadError):
+            await job.save_state({1, "x", object()})
+        return object()
+
+    async with jobtrio.open_registry(executors, store=PostgresJobStore(shared)) as registry:
+        for payload in (object(), "\ud800", float("nan"), "x" * 10_000_000, {"x": [object()]}):
+            with pytest.raises(PayloadError):
+                await registry.submit("return", payload, queue="refused")
+        assert await registry.find(queue="refused") == []
+        outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
+        assert isinstance(outcome, jobtrio.Failed)
+        assert outcome.error.type == "PayloadError"
+
+
+@pytest.mark.parametrize("where", ["environment", "database", "conninfo"])
+async def test_another_encoding_for_clients(postgres: str, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Texts come back also where clients have another encoding by default."""
+    conninfo = postgres
+    if where == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    elif where == "database":
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            name = sql.Identifier(connection.info.dbname)
+            connection.execute(sql.SQL("ALTER DATABASE {} SET client_encoding = 'SQL_ASCII'").format(name))
+    else:
+        conninfo = make_conninfo(postgres, client_encoding="LATIN1")
+    async with open_worker(lambda: PostgresJobStore(conninfo)) as worker:
+        claim = await worker.start(new_entry(payload=NASTY, key="😀", tags={"é": "😀"}))
+        assert claim.entry.payload == NASTY
+        assert await worker.store.finish(claim, Completed(NASTY))
+        assert ids(await worker.store.find(JobQuery(tags={"é": "😀"}))) == [claim.entry.id]
+        assert (await worker.load(claim.entry.id)).outcome == Completed(NASTY)
+
+
+async def test_values_that_fail_reach_no_server(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be encoded is refused before anything is asked of the server."""
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        claim = await worker.start()
+        faults = postgres_faults.install(monkeypatch)
+        for call in (
+            partial(worker.insert, new_entry(payload=object())),
+            partial(worker.insert, new_entry(metadata={"x": object()})),
+            partial(worker.store.save_state, claim, object()),
+            partial(worker.store.finish, claim, Completed(object())),
+            partial(worker.store.append_messages, claim, [jobtrio.Token(1, 1, object())]),
+            partial(worker.store.append_messages, claim, [jobtrio.End(1, Completed())]),
+        ):
+            with pytest.raises(PayloadError):
+                await call()
+        assert faults.count == 0
+        await worker.end(claim)
+
+
+async def test_large_values_come_back(postgres: str) -> None:
+    """Large payloads, metadata, states, results, errors and tokens come back whole, and go with their job."""
+    large = {"text": "é" * 100_000}
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claim = await worker.start(new_entry(payload=large, metadata=large, retry=jobtrio.RetryPolicy()))
+        job_id = claim.entry.id
+        assert claim.entry.payload == claim.entry.metadata == large
+        sent = [jobtrio.Token(n, 1, large) for n in range(1, 40)]
+        error = jobtrio.JobError("exception", "E", "m" * 50_000, "t" * 50_000)
+        for state in (large, "small", large):
+            assert await worker.store.save_state(claim, state)
+        assert await worker.store.retry(claim, error, 0.0, messages=sent)
+        await worker.pass_time(0)
+        claim = await worker.claim_one()
+        assert claim.entry.saved_state == large
+        assert claim.entry.error == error
+        assert await worker.store.finish(claim, Completed(large))
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        record = await worker.record(job_id)
+        assert (record.payload, record.metadata, record.result, record.error) == (large, large, large, error)
+        stream = await worker.stream(job_id)
+        while not isinstance(stream[-1], jobtrio.End):
+            stream += await worker.stream(job_id, getattr(stream[-1], "seq", 0))
+        assert stream[:39] == sent
+        assert await worker.store.delete(job_id)
+    with psycopg.connect(postgres) as connection:
+        for table in (b"jobs", b"messages", b"tags"):
+            assert connection.execute(b"SELECT count(*) FROM jobtrio." + table).fetchone() == (0,)
+
+
+async def test_more_than_one_statement_takes(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much that comes together goes in pieces, and is stored all or none as ever."""
+    monkeypatch.setattr("jobtrio.stores.postgres._arrays.LARGEST", 1000)
+    monkeypatch.setattr("jobtrio.stores.postgres._calls.LARGEST", 1000)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry(payload="x" * 400, job_id=f"{n:02}", tags={"n": str(n)}) for n in range(20)]
+        faults = postgres_faults.install(monkeypatch)
+        assert ids(await worker.insert(*entries)) == ids(entries)
+        assert [names for names in faults.asked if names == ("insert",)] == [("insert",)] * 10
+        with pytest.raises(jobtrio.DuplicateJobError):
+            await worker.insert(*(new_entry(payload="x" * 900) for _ in range(5)), new_entry(job_id="07"))
+        assert ids(await worker.store.find(JobQuery())) == ids(entries)
+        assert ids(await worker.claim(limit=20)) == ids(entries)
+        claims = [await worker.start() for _ in range(3)]
+        many = [jobtrio.Token(n, 1, "x" * 300) for n in range(1, 31)]
+        assert await worker.store.retry(claims[0], jobtrio.JobError("exception", "E", ""), 60.0, messages=many)
+        assert await worker.store.append_messages(claims[1], many)
+        assert await worker.store.finish(claims[2], Completed("x" * 3000), messages=many)
+        for claim in claims:
+            assert (await worker.stream(claim.entry.id))[:30] == many
+        claims = [await worker.start() for _ in range(5)]
+        faults.asked.clear()
+        async with trio.open_nursery() as nursery:
+            for claim in claims:
+                nursery.start_soon(worker.store.save_state, claim, "x" * 400)
+        assert [names.count("keep_state") for names in faults.asked if "keep_state" in names] == [1] * 3
+        assert {len((await worker.load(claim.entry.id)).saved_state) for claim in claims} == {400}
+    check_schema(postgres, ids(entries))

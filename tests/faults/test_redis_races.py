@@ -1,0 +1,132 @@
+"""What comes between two steps on a Redis: a renewal before a verdict, and lines that others have emptied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from redis_invariants import check_jobs
+from valkey_server import new_prefix, shared_server
+
+import jobtrio
+from jobtrio import Completed, JobState
+from jobtrio._known import refresh
+from jobtrio.stores.redis import RedisJobStore
+from jobtrio.stores.redis import _advancing as advancing
+from jobtrio.stores.redis._session import Session
+from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, open_worker, open_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio.stores.redis._scripts import Run
+    from jobtrio.testing._workers import Worker
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of the test's own."""
+    return new_prefix()
+
+
+@pytest.fixture
+def open_store(prefix: str) -> Callable[[], RedisJobStore]:
+    """Give stores on the shared server."""
+    return lambda: RedisJobStore(shared_server().url, prefix=prefix)
+
+
+async def test_renewed_before_the_verdict(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A lease that was found to be over, and renewed before its job was taken, is kept."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(lease=SHORT)
+        await trio.sleep(2 * SHORT)
+        session = worker.store._session  # type: ignore[attr-defined]
+        due = await session.call(advancing.look(session.worker), advancing.found)
+        assert ids(due.lapsed) == [claim.entry.id]
+        (report,) = await worker.store.renew([claim], LEASE)
+        assert report.held
+        verdicts = advancing.verdicts(due, session.worker, session.settings.retention)
+        assert await session.calls.make(verdicts, lambda answers: answers) == [None]
+        assert (await worker.load(claim.entry.id)).state is JobState.RUNNING
+        assert await worker.store.finish(claim, Completed())
+    check_jobs(shared_server(), prefix)
+
+
+async def test_a_renewal_that_is_older_than_a_request(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request to cancel that a process knows of is not forgotten for a renewal that was carried out before it."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start()
+        renewed, requested = trio.Event(), trio.Event()
+
+        async def answer_late(session: Session, call: Run, after: Callable[[Any], Any]) -> Any:
+            answer = await call_at_once(session, call, lambda answer: answer)
+            renewed.set()
+            await requested.wait()
+            return after(answer)
+
+        call_at_once = Session.call
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as patch:
+                patch.setattr(Session, "call", answer_late)
+                nursery.start_soon(worker.store.renew, [claim], LEASE)
+                await renewed.wait()
+            reply = await worker.store.request_cancel(claim.entry.id, "why", 0.0)
+            assert reply is not None
+            refresh(claim.entry, reply.entry)
+            requested.set()
+        assert claim.entry.record().cancel_reason == "why"
+
+
+@pytest.mark.parametrize("emptied_by", ["cancel", "expiry"])
+async def test_a_line_that_was_emptied(open_store: Callable[[], RedisJobStore], prefix: str, emptied_by: str) -> None:
+    """When the last job of a line has gone without a start, the next one is announced to other workers again."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        await _hears(b)
+        entry = new_entry(expires_in=SHORT if emptied_by == "expiry" else None)
+        await a.insert(entry)
+        await b.heard.wait_for("work_ready")
+        if emptied_by == "cancel":
+            await a.store.request_cancel(entry.id, None, 0.0)
+        else:
+            await a.pass_time()
+        check_jobs(shared_server(), prefix)
+        await _settled(b)
+        await a.insert(new_entry())
+        await b.heard.wait_for("work_ready")
+
+
+async def _hears(worker: Worker) -> None:
+    """Wait until a worker hears hints: it is told to look everywhere then."""
+    await worker.heard.wait_for("due_changed")
+    await _settled(worker)
+
+
+async def _settled(worker: Worker) -> None:
+    await trio.sleep(SHORT)  # for what is under way to arrive
+    worker.heard.forget()
+
+
+async def test_callers_when_it_is_closed(open_store: Callable[[], RedisJobStore]) -> None:
+    """Tasks outside that go on asking while the registry is closed are told so; none of them waits for ever."""
+    told: list[str] = []
+
+    async def ask() -> None:
+        while True:
+            try:
+                await registry.get("unknown")
+            except jobtrio.UnknownJobError:
+                pass
+            except trio.ClosedResourceError as exc:
+                told.append(str(exc))
+                return
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            async with jobtrio.open_registry(store=open_store()) as registry:
+                for _ in range(20):
+                    nursery.start_soon(ask)
+                await trio.sleep(0.05)
+    assert told == ["the registry is closed"] * 20

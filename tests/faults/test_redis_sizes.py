@@ -1,0 +1,410 @@
+"""Large things in a Redis: values, streams, batches and crowds, and that none of them holds the server up for long."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from redis_invariants import check_jobs
+from valkey_server import ValkeyServer, new_prefix, shared_server
+
+from jobtrio import Completed, End, Failed, Gap, JobState, PayloadError, Restart, RetryPolicy, Token
+from jobtrio._codec import SIZE_LIMIT
+from jobtrio._policies import Retention
+from jobtrio._records import JobError
+from jobtrio.abc import JobQuery
+from jobtrio.stores.redis import RedisJobStore
+from jobtrio.stores.redis import _advancing as advancing
+from jobtrio.stores.redis import _claiming as claiming
+from jobtrio.stores.redis import _finding as finding
+from jobtrio.stores.redis import _inserting as inserting
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+LARGEST = "x" * (SIZE_LIMIT - 2)
+"""The largest text that a value may be."""
+
+
+JOBS = 3500
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of the test's own."""
+    return new_prefix()
+
+
+@pytest.fixture
+def open_store(prefix: str) -> Callable[[], RedisJobStore]:
+    """Give stores on the shared server."""
+    return lambda: RedisJobStore(shared_server().url, prefix=prefix)
+
+
+async def test_largest_values(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A payload, a token, a state and a result of the largest size come back whole; larger ones are refused."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for too_large in ({"payload": LARGEST + "x"}, {"metadata": {"m": LARGEST}}):
+            with pytest.raises(PayloadError, match="at most"):
+                await a.insert(new_entry(**too_large))
+        claim = await a.start(new_entry(payload=LARGEST))
+        assert claim.entry.payload == LARGEST
+        assert await a.store.append_messages(claim, [Token(1, 1, LARGEST), *tokens(2, 3)])
+        assert await a.store.save_state(claim, LARGEST)
+        assert await a.store.finish(claim, Completed(LARGEST))
+        (record,) = await b.store.find(JobQuery())
+        assert (record.payload, record.result) == (LARGEST, LARGEST)
+        assert (await b.load(record.id)).saved_state == LARGEST
+        stream, last = [], 0
+        while piece := await b.stream(record.id, last):
+            stream += piece
+            last = len(stream)
+        assert stream == [Token(1, 1, LARGEST), *tokens(2, 3), End(4, Completed(LARGEST))]
+    check_jobs(shared_server(), prefix)
+
+
+async def test_many_large_messages(open_store: Callable[[], RedisJobStore]) -> None:
+    """Messages that are too many for one call go in several, and none is missing or doubled."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(retry=RetryPolicy()))
+        sent = [Token(seq, 1, "x" * 500_000) for seq in range(1, 21)]
+        assert await worker.store.append_messages(claim, sent[:12])
+        assert await worker.store.retry(claim, ERROR, 0.0, messages=sent[10:])
+        await worker.pass_time(0)
+        second = await worker.claim_one()
+        more = [Token(seq, 2, "y" * 500_000) for seq in range(22, 32)]
+        for _ in range(2):
+            assert await worker.store.finish(second, Completed(), messages=more)
+        stream: list[Any] = []
+        while piece := await worker.stream(claim.entry.id, len(stream)):
+            assert sum(len(message.value) for message in piece if isinstance(message, Token)) < 10_000_000
+            stream += piece
+        assert stream == [*sent, Restart(21, 1, ERROR, 0.0), *more, End(32, Completed())]
+
+
+async def test_claims_of_large_jobs(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call claims no more jobs than it can bring back at once, and says that there are more."""
+    monkeypatch.setattr(claiming, "MOST_BYTES", 1000)
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(payload="x" * 600) for _ in range(5)]
+        await worker.insert(*entries)
+        claimed = []
+        while True:
+            worker.heard.forget()
+            claims = await worker.claim()
+            claimed += ids(claims)
+            if len(claims) < 2:
+                break
+            await worker.heard.wait_for("work_ready")
+        assert claimed == ids(entries)
+
+
+async def test_claims_past_many_that_have_expired() -> None:
+    """A call passes over a bounded number of jobs that have expired, and says that there may be more behind them."""
+    with ValkeyServer() as server:
+        async with open_worker(lambda: RedisJobStore(server.url)) as worker:
+            await worker.insert(*(new_entry(expires_in=SHORT) for _ in range(3 * 500 + 1)))
+            entry = new_entry()
+            await worker.insert(entry)
+            await trio.sleep(2 * SHORT)
+            calls = 1
+            while True:
+                worker.heard.forget()
+                server.ask("CONFIG", "RESETSTAT")
+                claims = await worker.claim()
+                assert _calls_of(server, "hmget") < 700
+                if claims:
+                    break
+                calls += 1
+                await worker.heard.wait_for("work_ready")
+            assert ids(claims) == [entry.id]
+            assert calls == 4
+            assert await worker.pass_time(0) > SHORT
+        assert sorted(check_jobs(server, "jobtrio").values()) == [*["FAILED"] * 1501, "RUNNING"]
+
+
+def _calls_of(server: ValkeyServer, command: str) -> int:
+    """Return how often a command was called, also by scripts, since that was reset."""
+    found = re.search(rf"cmdstat_{command}:calls=(\d+)", str(server.ask("INFO", "commandstats")))
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("what", ["ready", "expired", "lapsed"])
+async def test_large_jobs_fall_due(
+    open_store: Callable[[], RedisJobStore], prefix: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """One look brings back no more of what is due than it can at once; all of it is found in the end."""
+    monkeypatch.setattr(advancing, "MOST_BYTES", 1000)
+    options: dict[str, Any] = {"ready": {"delay": SHORT}, "expired": {"expires_in": SHORT}, "lapsed": {}}[what]
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(payload="x" * 600, **options) for _ in range(5)]
+        await worker.insert(*entries)
+        if what == "lapsed":
+            assert len(await worker.claim(lease=SHORT)) == 5
+        await trio.sleep(2 * SHORT)
+        session = worker.store._session  # type: ignore[attr-defined]
+        due = await session.call(advancing.look(session.worker), advancing.found)
+        found = {"ready": due.changed, "expired": due.expired, "lapsed": due.lapsed}[what]
+        assert (len(found), due.next) == (2, 0)
+        await worker.pass_time(0)
+        states = {record.state for record in await worker.store.find(JobQuery())}
+        assert states == {JobState.FAILED if what == "expired" else JobState.QUEUED}
+    check_jobs(shared_server(), prefix)
+
+
+async def test_too_many_in_one_call(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that are too many for one call are refused before anything is sent, with what is allowed."""
+    monkeypatch.setattr(inserting, "MOST_JOBS", 3)
+    monkeypatch.setattr(inserting, "MOST_BYTES", 1024 * 1024)
+    async with open_worker(open_store) as worker:
+        with pytest.raises(ValueError, match="at most 3 jobs and 1 MiB; got 4 jobs and"):
+            await worker.insert(*(new_entry() for _ in range(4)))
+        with pytest.raises(ValueError, match=r"got 2 jobs and 1\.1 MiB"):
+            await worker.insert(*(new_entry(payload="x" * 600_000) for _ in range(2)))
+        assert await worker.store.find(JobQuery()) == []
+
+
+async def test_many_jobs() -> None:
+    """Thousands of jobs in one call, found, claimed, ended and removed: the server is never held up for long."""
+    # What a busy machine takes of the server's time counts as well, so it has to come thrice at the wrong moment.
+    shares: list[float] = []
+    while not shares or (shares[-1] >= 1 / 3 and len(shares) < 3):
+        shares.append(await _share_of_the_slowest())
+    assert shares[-1] < 1 / 3, shares
+
+
+async def _share_of_the_slowest() -> float:
+    """Return what the slowest call takes, as a share of the one that may not be cut: a whole submission."""
+    with ValkeyServer() as server:
+        server.ask("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 100_000)
+        keep = Retention(finished_jobs=0)
+        async with open_worker(lambda: RedisJobStore(server.url), keep) as worker:
+            entries = [new_entry(queue="ab"[n % 2], tags={"n": str(n % 7)}) for n in range(JOBS)]
+            await worker.insert(*entries)
+            await _check_pages(worker)
+            insert = _slowest(server)
+            done = 0
+            while claims := await worker.claim(limit=500):
+                async with trio.open_nursery() as nursery:
+                    for claim in claims:
+                        nursery.start_soon(worker.store.finish, claim, Completed())
+                done += len(claims)
+            assert done == JOBS
+            await worker.store.prune()
+            assert await worker.store.find(JobQuery()) == []
+        others = _slowest(server)
+        assert check_jobs(server, "jobtrio") == {}
+        keys = server.ask("KEYS", "*")
+        assert isinstance(keys, list)
+        assert sorted(keys) == ["{jobtrio}:number", "{jobtrio}:version"]
+        return others / insert
+
+
+async def _check_pages(worker: Any) -> None:
+    for tags, queue, count in (({"n": "3"}, None, JOBS // 7), ({}, "b", JOBS // 2), ({"n": "3"}, "b", JOBS // 14)):
+        query = JobQuery(tags=tags, queue=queue, limit=10_000)
+        records = await worker.store.find(query)
+        assert len(records) == count
+        assert all(record.tags.items() >= tags.items() and queue in (None, record.queue) for record in records)
+        assert [record.created_at for record in records] == sorted(record.created_at for record in records)
+
+
+def _slowest(server: ValkeyServer) -> int:
+    """Return how many microseconds the slowest command has taken since this was last asked."""
+    entries = server.ask("SLOWLOG", "GET", -1)
+    server.ask("SLOWLOG", "RESET")
+    assert isinstance(entries, list)
+    return max(int(entry[2]) for entry in entries if entry[3][0].upper() == "EVALSHA")
+
+
+async def test_pages_of_many_groups(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of many queues, executors and states come in order, however few are looked at in one call."""
+    monkeypatch.setattr(finding, "LOOKED_AT", 20)
+    async with open_worker(open_store) as worker:
+        entries = [
+            new_entry(f"e{n % 3}", queue=f"q{n % 5}", tags={"all": "y", "some": str(n % 4)}, job_id=f"{n:03}")
+            for n in range(150)
+        ]
+        for entry in entries:
+            await worker.insert(entry)
+        await worker.claim(limit=40)
+        every = ids(entries)
+        states = frozenset({entry.state for entry in entries}) | {(await worker.load("000")).state}
+        assert ids(await worker.store.find(JobQuery(states=states, limit=1000))) == every
+        assert ids(await worker.store.find(JobQuery(tags={"all": "y"}, limit=1000))) == every
+        found = await worker.store.find(JobQuery(tags={"all": "y", "some": "2"}, queue="q1", limit=1000))
+        assert ids(found) == [f"{n:03}" for n in range(150) if n % 4 == 2 and n % 5 == 1]
+        pages: list[str] = []
+        after = None
+        while page := ids(await worker.store.find(JobQuery(executor="e1", limit=7, after=after))):
+            assert len(page) <= 7
+            pages += page
+            after = page[-1]
+        assert pages == every[1::3]
+
+
+async def test_what_utf8_can_not_hold(open_store: Callable[[], RedisJobStore]) -> None:
+    """Texts of exceptions that UTF-8 can't hold are kept with escapes, and an id that it can't hold is no job's."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry())
+        error = JobError("exception", "Bad\ud800", "\udfff", "\ud800")
+        assert await worker.store.finish(claim, Failed(error))
+        assert (await worker.record(claim.entry.id)).error == JobError("exception", "Bad\\ud800", "\\udfff", "\\ud800")
+        for odd in ("\ud800", "a\nb", "\0"):
+            assert await worker.store.load(odd) is None
+            assert await worker.store.read_messages(odd, 0, 1) is None
+            assert await worker.store.request_cancel(odd, None, 0.0) is None
+            assert not await worker.store.delete(odd)
+            assert not await worker.store.start_held(odd, claim.entry.plan)
+
+
+async def test_names_that_could_be_confused(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """Queues, executors, tags and keys whose texts run into each other stay apart."""
+    async with open_worker(open_store) as worker:
+        pairs = [("a", "bc"), ("ab", "c"), ("1:a", "b"), ("a:1", "b"), ("é", "x"), ("{x}", "}")]
+        for n, (queue, executor) in enumerate(pairs):
+            await worker.insert(new_entry(executor, queue=queue, job_id=str(n), tags={queue: executor}, key=queue))
+        for n, (queue, executor) in enumerate(pairs):
+            for query in (
+                JobQuery(queue=queue),
+                JobQuery(executor=executor, queue=queue),
+                JobQuery(tags={queue: executor}),
+            ):
+                assert ids(await worker.store.find(query)) == [str(n)], query
+            assert ids(await worker.claim(room={queue: 5}, executors={executor})) == [str(n)]
+        assert set(await worker.store.counts()) == {queue for queue, _ in pairs}
+        await worker.insert(new_entry(job_id="job:x"), new_entry(job_id="{y}"))
+        assert (await worker.load("{y}")).id == "{y}"
+    check_jobs(shared_server(), prefix)
+
+
+async def test_a_lease_without_end(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A lease that is longer than the server can count is one that lasts."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(lease=1e300)
+        (report,) = await worker.store.renew([claim], 1e300)
+        assert report.held
+        assert await worker.store.finish(claim, Completed())
+    check_jobs(shared_server(), prefix)
+
+
+async def test_the_clock_steps_back(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A history does not go back in time, and no duration is negative, though the server's clock does."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry())
+        key = f"{{{prefix}}}:job:{claim.entry.id}"
+        server = shared_server()
+        late = float(str(server.ask("HGET", key, "moved"))) + 1000
+        history = json.loads(f"[{str(server.ask('HGET', key, 'history'))[1:]}]")
+        history[0] = late
+        server.ask("HSET", key, "moved", late, "history", "," + json.dumps(history)[1:-1])
+        assert await worker.store.finish(claim, Completed())
+        record = await worker.record(claim.entry.id)
+        assert record.duration == 0
+        assert record.finished_at is not None
+        assert record.finished_at.timestamp() == pytest.approx(late)
+    check_jobs(server, prefix)
+
+
+async def test_a_lowered_limit_of_messages(prefix: str) -> None:
+    """Where a worker keeps fewer messages than the last one did, a long stream is cut with its next message."""
+
+    def open_store() -> RedisJobStore:
+        return RedisJobStore(shared_server().url, prefix=prefix)
+
+    async with open_worker(open_store) as worker:
+        claim = await worker.start()
+        for first in range(1, 5001, 250):
+            await worker.store.append_messages(claim, tokens(first, first + 249))
+    async with open_worker(open_store, Retention(tokens_per_job=100)) as worker:
+        (report,) = await worker.store.renew([claim], LEASE)
+        assert report.held
+        await worker.store.append_messages(claim, tokens(5001, 5001))
+        gap, *rest = await worker.stream(claim.entry.id)
+        assert gap == Gap(1, 4750)
+        assert rest == tokens(4751, 5001)
+
+
+async def test_one_bad_call_harms_no_other(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A call that the server can't carry out fails alone, though others are carried out with it."""
+    async with open_worker(open_store) as worker:
+        await worker.insert(*(new_entry() for _ in range(3)))
+        one, two, three = await worker.claim()
+        shared_server().ask("SET", f"{{{prefix}}}:messages:{two.entry.id}", "no stream")
+        failed: list[str] = []
+
+        async def append(claim: Any) -> None:
+            try:
+                assert await worker.store.append_messages(claim, tokens(1, 2))
+            except Exception as exc:
+                failed.append(f"{claim.entry.id} {exc}")
+
+        async with trio.open_nursery() as nursery:
+            for claim in (one, two, three):
+                nursery.start_soon(append, claim)
+        (text,) = failed
+        assert text.startswith(two.entry.id)
+        assert "WRONGTYPE" in text or "wrong kind" in text
+        for claim in (one, three):
+            assert await worker.stream(claim.entry.id) == tokens(1, 2)
+
+
+async def test_a_limit_that_is_none(open_store: Callable[[], RedisJobStore]) -> None:
+    """Whoever sets no limit by asking for as much as a number can say gets all that there is."""
+    async with open_worker(open_store) as worker:
+        kept = await worker.insert(*(new_entry() for _ in range(3)))
+        assert ids(await worker.claim(limit=sys.maxsize)) == ids(kept)
+        assert ids(await worker.store.find(JobQuery(limit=sys.maxsize))) == ids(kept)
+
+
+async def test_jobs_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """Jobs that somebody else has removed from the server are gone, and hold nothing up."""
+    async with open_worker(open_store) as worker:
+        await worker.insert(new_entry(), new_entry(delay=SHORT), new_entry(expires_in=SHORT, queue="late"))
+        await worker.insert(new_entry(queue="run"))
+        (running,) = await worker.claim(room={"run": 1}, lease=SHORT)
+        jobs = shared_server().ask("KEYS", f"{{{prefix}}}:job:*")
+        assert isinstance(jobs, list)
+        assert len(jobs) == 4
+        shared_server().ask("DEL", *jobs)
+        assert await worker.store.find(JobQuery()) == []
+        assert await worker.claim() == []
+        assert await worker.pass_time() > SHORT
+        assert not await worker.store.finish(running, Completed())
+        entry = new_entry()
+        await worker.insert(entry)
+        assert ids(await worker.claim()) == [entry.id]
+
+
+async def test_what_belongs_to_jobs_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A stream that somebody else has removed is a gap before the end, and the key of a job that he has is free."""
+
+    def take(name: str) -> None:
+        assert shared_server().ask("DEL", f"{{{prefix}}}:{name}") == 1
+
+    async with open_worker(open_store) as worker:
+        ended, running = [await worker.start() for _ in range(2)]
+        for claim in (ended, running):
+            assert await worker.store.append_messages(claim, tokens(1, 5))
+        assert await worker.store.finish(ended, Completed(1))
+        for claim in (ended, running):
+            take(f"messages:{claim.entry.id}")
+        assert await worker.stream(ended.entry.id) == [Gap(1, 5), End(6, Completed(1))]
+        assert await worker.stream(ended.entry.id, 3) == [Gap(4, 5), End(6, Completed(1))]
+        assert await worker.stream(ended.entry.id, 5) == [End(6, Completed(1))]
+        assert await worker.stream(running.entry.id) == []
+        assert await worker.store.append_messages(running, tokens(6, 7))
+        assert await worker.stream(running.entry.id) == [Gap(1, 5), *tokens(6, 7)]
+
+        await worker.insert(new_entry(key="k", job_id="one"))
+        take("job:one")
+        (two,) = await worker.insert(new_entry(key="k", job_id="two"))
+        assert two.id == "two"
+        (same,) = await worker.insert(new_entry(key="k"))
+        assert same.id == "two"

@@ -1,0 +1,243 @@
+"""Reading only what is stored: numbers that mean the same in every process and after a crash."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from remote_store import RemoteStore, Server
+
+import jobtrio
+from jobtrio import (
+    Completed,
+    End,
+    Executors,
+    Gap,
+    JobContext,
+    RetryPolicy,
+    StoreUnavailableError,
+    StreamSpan,
+    Subscription,
+    Token,
+)
+from jobtrio._token_log import TokenLog
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+executors = Executors()
+
+
+@executors.register("count")
+async def count(job: JobContext) -> None:
+    for number in range(1, 6):
+        await job.send(number)
+        await trio.sleep(1)
+
+
+@executors.register("fail once", retry=RetryPolicy(2, initial=1))
+async def fail_once(job: JobContext) -> None:
+    await job.send(job.attempt)
+    if job.attempt == 1:
+        raise ValueError
+
+
+async def test_waits_for_the_store(autojump_clock: MockClock) -> None:
+    """While the store is away a reader of what is stored gets nothing, though others see what is sent; then all."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("count")
+        stored, live = job.subscribe(stored=True), job.subscribe()
+        assert await stored.receive() == Token(1, 1, 1)
+        store.network.failing = {"append_messages"}
+        await trio.sleep(3)
+        assert len(await live.receive_batch()) == 4
+        with pytest.raises(trio.WouldBlock):
+            stored.receive_nowait()
+        with trio.move_on_after(0.5) as scope:
+            await stored.receive()
+        assert scope.cancelled_caught
+        store.network.failing = set()
+        assert [message async for message in stored] == [
+            *(Token(n, 1, n) for n in range(2, 6)),
+            End(6, Completed(None)),
+        ]
+
+
+async def test_the_rest_comes_with_the_end(autojump_clock: MockClock) -> None:
+    """What was never handed over before the end is stored with it, and read then."""
+    store = RemoteStore(Server())
+    store.network.failing = {"append_messages"}
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("count")
+        got = [message async for message in job.subscribe(stored=True)]
+        assert [getattr(message, "seq", 0) for message in got] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_over_attempts(autojump_clock: MockClock) -> None:
+    """A reader of what is stored goes on through a retry."""
+    store = RemoteStore(Server())
+    store.network.failing = {"append_messages"}
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("fail once")
+        got = [type(message).__name__ async for message in job.subscribe(stored=True)]
+        assert got == ["Token", "Restart", "Token", "End"]
+
+
+async def test_of_a_run_that_is_lost(autojump_clock: MockClock) -> None:
+    """What a run sent that lost its lease and could not store it is never read; the next run's messages are."""
+    server = Server()
+    lost = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=lost, lease=2) as first,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+    ):
+        job = await first.submit("count")
+        reader = job.subscribe(stored=True)
+        assert await reader.receive() == Token(1, 1, 1)
+        lost.network.away = True
+        await trio.sleep(10)
+        lost.network.away = False
+        seen: list[Any] = []
+        try:
+            async for message in reader:
+                seen.append(message)
+        except trio.BrokenResourceError:
+            seen += [message async for message in job.subscribe(1, stored=True)]
+        there_job = await there.get(job.id)
+        stored = [message async for message in there_job.subscribe(1)]
+        assert seen == stored
+
+
+async def test_a_gap_ends_where_the_store_does() -> None:
+    """Of messages that are dropped before they were stored, only the stored ones are reported gone."""
+    log = TokenLog(10)
+    log.set_stored(0)
+    reader = Subscription(log, on_gap="yield", stored=True)
+    for n in range(40):
+        log.send(1, n)
+    with pytest.raises(trio.WouldBlock):
+        reader.receive_nowait()
+    log.set_stored(5)
+    assert reader.receive_nowait() == Gap(1, 5)
+    with pytest.raises(trio.WouldBlock):
+        reader.receive_nowait()
+    log.set_stored(None)
+    assert reader.receive_nowait() == Gap(6, 30)
+    assert reader.receive_nowait() == Token(31, 1, 30)
+
+
+async def test_tokens_do_not_wake_those_who_wait_for_the_store() -> None:
+    """A token that is not stored yet costs a waiting reader of stored ones no step."""
+    log = TokenLog(100)
+    log.set_stored(0)
+    woken: list[int] = []
+
+    async def wait() -> None:
+        await log.wait_beyond(0, stored=True)
+        woken.append(log.last)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        log.send(1, "a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == []
+        log.set_stored(1)
+    assert woken == [1]
+
+
+async def test_a_cancelled_wait_is_forgotten() -> None:
+    """A reader that leaves while it waits for the store leaves nothing behind."""
+    log = TokenLog(100)
+    log.set_stored(0)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await log.wait_beyond(0, stored=True)
+    assert scope.cancelled_caught
+    assert not log._idle_stored
+
+
+async def test_span(autojump_clock: MockClock) -> None:
+    """The span of a stream is what is stored by now, also for a process that has read nothing of it yet."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+    ):
+        job = await here.submit("count")
+        await trio.sleep(2.5)
+        assert await (await there.get(job.id)).span() == StreamSpan(1, 3, False)
+        await job.wait()
+        assert await (await there.get(job.id)).span() == StreamSpan(1, 6, True)
+        assert await job.span() == StreamSpan(1, 6, True)
+
+
+async def test_span_while_the_ending_is_on_its_way(autojump_clock: MockClock) -> None:
+    """That a job has ended may be known before its `End` is here; the stream is complete only then."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("count")
+        store.network.slow["finish"] = 5
+        await trio.sleep(6)
+        job = await registry.get(job.id)
+        assert job.outcome == Completed(None)
+        assert await job.span() == StreamSpan(1, 5, False)
+        await trio.sleep(5)
+        assert await job.span() == StreamSpan(1, 6, True)
+
+
+async def test_span_while_the_store_is_away(autojump_clock: MockClock) -> None:
+    """Where the store can't be asked, there is an error instead of a guess."""
+    server = Server()
+    away = RemoteStore(server, outage_limit=5)
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as here,
+        jobtrio.open_registry(executors, store=away, queues={}) as there,
+    ):
+        job = await there.get((await here.submit("count")).id)
+        away.network.away = True
+        with pytest.raises(StoreUnavailableError):
+            await job.span()
+
+
+async def test_span_in_memory() -> None:
+    """In memory, the span is of all that was sent and is kept."""
+    async with jobtrio.open_registry(retention=jobtrio.Retention(tokens_per_job=3)) as registry:
+
+        async def send(job: JobContext) -> None:
+            for n in range(10):
+                await job.send(n)
+
+        job = await registry.submit(send, delay=0.01)
+        assert await job.span() == StreamSpan(1, 0, False)
+        await job.wait()
+        assert await job.span() == StreamSpan(8, 11, True)
+
+
+async def test_span_while_a_worker_takes_over(autojump_clock: MockClock) -> None:
+    """A worker that has claimed a lost job, and not yet read what is stored of it, does not take it for empty."""
+    server = Server()
+    lost, successor = RemoteStore(server), RemoteStore(server)
+    successor.network.slow["read_messages"] = 3
+    async with jobtrio.open_registry(executors, store=lost, lease=2) as first:
+        job_id = (await first.submit("count")).id
+        await trio.sleep(2.5)
+        lost.network.away = True
+        async with jobtrio.open_registry(executors, store=successor, lease=2) as second:
+            while (job := await second.get(job_id)).record.attempt == 1:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            stored = await server_span(server, job_id)
+            assert stored > 2
+            assert (await job.span()).last >= stored
+            follows = await job.subscribe(stored, stored=True).receive()
+            assert not isinstance(follows, Gap)
+            assert follows.seq == stored + 1
+            lost.network.away = False
+
+
+async def server_span(server: Server, job_id: str) -> int:
+    """Return the last number that the server has of a job."""
+    async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as registry:
+        return (await (await registry.get(job_id)).span()).last

@@ -1,0 +1,95 @@
+"""An id that is given anew once its job is removed: nobody takes the new job for the old one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from remote_store import RemoteStore, Server
+
+import jobtrio
+from jobtrio import Completed, End, JobContext, JobState, Token, UnknownJobError
+from jobtrio.cli._follow import follow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+    from jobtrio.abc import JobStore
+
+ID = "nightly"
+
+executors = jobtrio.Executors()
+
+
+@executors.register("echo")
+async def echo(job: JobContext) -> str:
+    """Send the payload twice, and return it."""
+    await job.send(job.payload)
+    await trio.sleep(10)
+    await job.send(job.payload)
+    return f"{job.payload} {job.attempt}"
+
+
+@pytest.mark.parametrize("make", [lambda: None, lambda: RemoteStore(Server())], ids=["memory", "remote"])
+async def test_an_id_is_given_anew(make: Callable[[], JobStore | None], autojump_clock: MockClock) -> None:
+    """Who holds the old job keeps it; the new one runs with what it was given, and has an end of its own."""
+    async with jobtrio.open_registry(executors, store=make()) as registry:
+        old = await registry.submit("echo", "old", job_id=ID)
+        assert await old.wait() == Completed("old 1")
+        await registry.remove(ID)
+        new = await registry.submit("echo", "new", job_id=ID)
+        assert new != old
+        assert (await registry.get(ID)) == new
+        assert new.outcome is None
+        await trio.sleep(1)
+        assert new.state is JobState.RUNNING
+        assert not await old.cancel("by mistake")
+        with pytest.raises(ValueError, match="grace"):
+            await old.cancel(grace=-1)
+        assert await new.wait() == Completed("new 1")
+        assert old.outcome == Completed("old 1")
+        async with new.subscribe() as messages:
+            assert await messages.receive_batch() == [
+                Token(1, 1, "new"),
+                Token(2, 1, "new"),
+                End(3, Completed("new 1")),
+            ]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_stream_is_not_continued_by_another(holds: bool, autojump_clock: MockClock) -> None:
+    """Whoever missed the end of a job in another process is told so, and gets nothing of its successor."""
+    server = Server()
+    shown: list[jobtrio.Message] = []
+
+    async def show(batch: list[jobtrio.Message]) -> None:
+        shown.extend(batch)
+
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as there,
+        jobtrio.open_registry(store=(store := RemoteStore(server)), queues={}) as here,
+    ):
+        await there.submit("echo", "old", job_id=ID)
+        await trio.sleep(1)
+        job = await here.get(ID)
+        messages = job.subscribe()
+        assert await messages.receive() == Token(1, 1, "old")
+        if not holds:
+            del job
+        store.network.away = True
+        await (await there.get(ID)).wait()
+        await there.remove(ID)
+        await there.submit("echo", "new", job_id=ID)
+        await trio.sleep(5)
+        store.network.away = False
+        with pytest.raises(trio.BrokenResourceError, match="no longer kept"):
+            await messages.receive()
+        if holds:
+            with pytest.raises(UnknownJobError):
+                await job.span()
+            with pytest.raises(UnknownJobError):
+                await follow(here, job, show)
+            assert shown == [Token(1, 1, "old")]

@@ -1,0 +1,114 @@
+"""A change is told once, also where somebody in the same process has read it before its writer was answered."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from store_urls import STORES, new_url
+
+from jobtrio import Cancelled, Completed, Failed, JobState, RetryPolicy
+from jobtrio import _entry as steps
+from jobtrio._known import refresh
+from jobtrio.stores._announcer import Announcer, Settled
+from jobtrio.stores._url import parse_store_url
+from jobtrio.testing._workers import ERROR, LEASE, Heard, new_entry, open_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio._entry import JobEntry
+    from jobtrio.abc import Claim, JobStore
+    from jobtrio.testing._workers import Worker
+
+
+def overtake(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an entry read what is stored just before its writer is answered, as a reader that is quicker would."""
+    announcer: Any = worker.store._opened.announcer  # type: ignore[attr-defined]
+    for name in ("learned", "ended"):
+        monkeypatch.setattr(announcer, name, _behind_a_reader(type(announcer)(Heard()), name, getattr(announcer, name)))
+
+
+def _behind_a_reader(quiet: Any, name: str, tell: Callable[..., None]) -> Callable[..., None]:
+    def told(entry: JobEntry, *arguments: Any, **options: Any) -> None:
+        read = copy.copy(entry)
+        read.steps = list(entry.steps or ())
+        getattr(quiet, name)(read, *arguments, **options)
+        refresh(entry, read)
+        tell(entry, *arguments, **options)
+
+    return told
+
+
+@pytest.fixture(params=STORES)
+def make_store(request: pytest.FixtureRequest) -> Callable[[], JobStore]:
+    """Gives a store, not opened yet, on one and the same place."""
+    address = parse_store_url(new_url(request.param, request))
+    return address.make_store
+
+
+async def fail(worker: Worker, claim: Claim) -> None:
+    assert await worker.store.finish(claim, Failed(ERROR))
+
+
+async def complete(worker: Worker, claim: Claim) -> None:
+    assert await worker.store.finish(claim, Completed(1))
+
+
+async def cancel(worker: Worker, claim: Claim) -> None:
+    await worker.store.request_cancel(claim.entry.id, "why", 0.0)
+    assert await worker.store.finish(claim, Cancelled("why"))
+
+
+async def retry(worker: Worker, claim: Claim) -> None:
+    assert await worker.store.retry(claim, ERROR, LEASE)
+
+
+async def release(worker: Worker, claim: Claim) -> None:
+    assert await worker.store.release(claim, "shutdown")
+
+
+LEAVING = (complete, fail, cancel, retry, release)
+
+
+@pytest.mark.parametrize("leave", LEAVING)
+async def test_overtaken_by_a_reader(
+    make_store: Callable[[], JobStore], monkeypatch: pytest.MonkeyPatch, leave: Callable[[Worker, Claim], Any]
+) -> None:
+    """What a reader has brought an entry to is told all the same, and once, when the writer is answered."""
+    async with open_worker(make_store) as worker:
+        claim = await worker.start(new_entry(retry=RetryPolicy()))
+        overtake(worker, monkeypatch)
+        await leave(worker, claim)
+        history = await worker.history(claim.entry.id)
+        assert worker.heard.of(claim.entry.id) == history
+        assert claim.entry.state is history[-1].state
+        assert claim.entry.state is not JobState.RUNNING
+        assert claim.entry.history() == history
+
+
+def test_overtaken_by_the_end() -> None:
+    """An entry that a reader has brought to the job's end stays there when the writer of an attempt is answered."""
+    entry, heard = new_entry(), Heard()
+    entry.order = 1
+    steps.start(entry, claim="here", worker="a", now=1.0)
+    steps.become_ready(entry, worker="a", now=2.0, reason="shutdown")
+    stored = copy.copy(entry)
+    stored.steps = list(entry.steps or ())
+    steps.start(entry, claim="elsewhere", worker="b", now=3.0)
+    steps.finish(entry, Completed(1), worker="b", now=4.0)
+    Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
+    assert entry.outcome == Completed(1)
+    assert [line.state for line in entry.history()] == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "COMPLETED"]
+
+
+@pytest.mark.parametrize("leave", LEAVING)
+async def test_repeated(make_store: Callable[[], JobStore], leave: Callable[[Worker, Claim], Any]) -> None:
+    """What is asked for once more is not told once more."""
+    async with open_worker(make_store) as worker:
+        claim = await worker.start(new_entry(retry=RetryPolicy()))
+        await leave(worker, claim)
+        await leave(worker, claim)
+        assert worker.heard.of(claim.entry.id) == await worker.history(claim.entry.id)

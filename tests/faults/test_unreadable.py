@@ -1,0 +1,179 @@
+"""A job that nobody can read, since something else has written it, is made to fail, and harms no other."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import trio
+from psycopg import sql
+from store_urls import STORES, new_url
+from valkey_server import shared_server
+
+import jobtrio
+from jobtrio import Completed, End, Failed, Gap, JobState, Retention
+from jobtrio.abc import JobQuery
+from jobtrio.stores._url import PostgresAddress, RedisAddress, StoreAddress, parse_store_url
+from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio.abc import JobStore
+    from jobtrio.stores._url import Address
+
+executors = jobtrio.Executors()
+
+
+@executors.register("echo")
+async def echo(job: jobtrio.JobContext) -> Any:
+    return job.payload
+
+
+class Place:
+    """Where the jobs are, and how a stranger writes there."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self.make_store: Callable[[], JobStore] = address.make_store
+
+    def damage(self, job_id: str, column: str, value: str) -> None:
+        """Change what is stored of a job."""
+        match self._address:
+            case StoreAddress(path=path):
+                with closing(sqlite3.connect(path)) as file:
+                    file.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (value, job_id))
+                    file.commit()
+            case PostgresAddress(conninfo=conninfo):
+                statement = sql.SQL("UPDATE jobtrio.jobs SET {} = %s WHERE id = %s").format(sql.Identifier(column))
+                with psycopg.connect(conninfo) as connection:
+                    connection.execute(statement, [value, job_id])
+            case RedisAddress(options=options):
+                field = "body" if column in ("payload", "metadata") else column
+                shared_server().ask("HSET", f"{{{options['prefix']}}}:job:{job_id}", field, value)
+
+    def damage_messages(self, job_id: str, last: int, count: int) -> None:
+        """Make a chunk of a job's messages nonsense: it has so many, up to a number."""
+        chosen = "UPDATE {}messages SET body = '[[' WHERE last = {} AND job = (SELECT seq FROM {}jobs WHERE id = '{}')"
+        match self._address:
+            case StoreAddress(path=path):
+                with closing(sqlite3.connect(path)) as file:
+                    file.execute(chosen.format("", last, "", job_id))
+                    file.commit()
+            case PostgresAddress(conninfo=conninfo):
+                with psycopg.connect(conninfo) as connection:
+                    connection.execute(chosen.format("jobtrio.", last, "jobtrio.", job_id).encode())
+            case RedisAddress(options=options):
+                key = f"{{{options['prefix']}}}:messages:{job_id}"
+                entries: Any = shared_server().ask("XRANGE", key, "-", "+")
+                shared_server().ask("DEL", key)
+                for entry_id, (name, body) in entries:
+                    shared_server().ask("XADD", key, entry_id, name, "[[" if entry_id == f"{last}-{count}" else body)
+
+
+@pytest.fixture(params=STORES)
+def place(request: pytest.FixtureRequest) -> Place:
+    """Gives an empty store of each kind."""
+    return Place(parse_store_url(new_url(request.param, request)))
+
+
+QUEUED = (
+    ("payload", "{"),
+    ("payload", '"\\ud800'),
+    ("metadata", "[1"),
+    ("plan", "[]"),
+    ("priority", "7"),
+    ("tags", "7"),
+)
+
+
+@pytest.mark.parametrize(("column", "value"), QUEUED)
+async def test_queued(place: Place, column: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is claimed, and fails without being run; all others run, before it and behind it."""
+    if column == "priority" and "Redis" in repr(place.make_store()):
+        column, value = "plan", '{"executor":"echo","queue":"default","priority":7,"worker":""}'
+    async with jobtrio.open_registry(executors, store=place.make_store(), queues={}) as registry:
+        jobs = [await registry.submit("echo", n, tags={"n": str(n)}) for n in range(3)]
+        place.damage(jobs[1].id, column, value)
+        assert [record.id for record in await registry.find()] == [job.id for job in jobs]
+        assert (await registry.get(jobs[1].id)).record.id == jobs[1].id
+    async with jobtrio.open_registry(executors, store=place.make_store()) as registry:
+        with trio.fail_after(10):
+            outcomes = [await (await registry.get(job.id)).wait() for job in jobs]
+        assert [outcomes[0], outcomes[2]] == [Completed(0), Completed(2)]
+        assert isinstance(outcomes[1], Failed)
+        assert outcomes[1].error.kind == "gave_up"
+        assert "can't be read" in outcomes[1].error.message
+        for job in jobs:
+            await registry.remove(job.id)
+        assert await registry.find() == []
+    assert any(jobs[1].id in text and "can't be read" in text for text in caplog.messages)
+
+
+async def test_running(place: Place) -> None:
+    """A lease that is over is seen to, and a request to cancel is kept, whatever became of the job's payload."""
+    async with open_worker(place.make_store) as worker:
+        await worker.insert(new_entry(), new_entry())
+        one, two = await worker.claim(lease=SHORT)
+        await worker.store.request_cancel(one.entry.id, "why", 0.0)
+        for claim in (one, two):
+            place.damage(claim.entry.id, "payload", "{")
+        await worker.pass_time()
+        assert await worker.states(one.entry.id) == ["QUEUED", "RUNNING", "CANCELLED"]
+        assert await worker.states(two.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
+        assert [claim.entry.unreadable is None for claim in await worker.claim()] == [False]
+
+
+ENDED = (("result", "{", JobState.FAILED), ("history", ",[", JobState.COMPLETED), ("state", "PAUSED", JobState.FAILED))
+
+
+@pytest.mark.parametrize(("column", "value", "state"), ENDED)
+async def test_ended(place: Place, column: str, value: str, state: JobState) -> None:
+    """An ending that can't be read is no success, and those that can be are found beside it."""
+    async with open_worker(place.make_store) as worker:
+        claims = [await worker.start() for _ in range(2)]
+        for claim in claims:
+            assert await worker.store.finish(claim, Completed(1))
+        bad, good = ids(claims)
+        place.damage(bad, column, value)
+        found = {record.id: record.state for record in await worker.store.find(JobQuery())}
+        assert found == {bad: state, good: JobState.COMPLETED}
+        entry = await worker.load(bad)
+        assert isinstance(entry.outcome, Failed if state is JobState.FAILED else Completed)
+        if column == "result":
+            assert await worker.stream(bad) == [End(1, entry.outcome)]
+        assert sum((await worker.store.counts())["default"].values()) >= 1
+
+
+async def test_removed(place: Place) -> None:
+    """Jobs that are too old are removed, also those whose tags can't be read."""
+    async with open_worker(place.make_store, Retention(finished_jobs=0)) as worker:
+        claims = [await worker.start(new_entry(tags={"a": "b"})) for _ in range(4)]
+        for claim, value in zip(claims, ("{", "[7]", '{"a": {}}', '{"a": "b"}'), strict=True):
+            place.damage(claim.entry.id, "tags", value)
+            assert await worker.store.finish(claim, Completed())
+        await worker.store.prune()
+        assert await worker.store.find(JobQuery()) == []
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+async def test_messages(place: Place, bad: int) -> None:
+    """Messages that can't be read are told as a gap, and what is before them and behind them is read."""
+    async with open_worker(place.make_store) as worker:
+        claim = await worker.start()
+        for first in (1, 3, 5):
+            assert await worker.store.append_messages(claim, tokens(first, first + 1))
+        place.damage_messages(claim.entry.id, 2 * bad, 2)
+        expected: list[Any] = [tokens(1, 2), tokens(3, 4), tokens(5, 6)]
+        expected[bad - 1] = [Gap(2 * bad - 1, 2 * bad)]
+        assert await worker.store.finish(claim, Completed(1))
+        stream: list[Any] = []
+        while not stream or not isinstance(stream[-1], End):
+            after = 0 if not stream else getattr(stream[-1], "seq", None) or stream[-1].last
+            piece = await worker.stream(claim.entry.id, after)
+            assert piece
+            stream += piece
+        assert stream == [*(message for chunk in expected for message in chunk), End(7, Completed(1))]

@@ -1,0 +1,302 @@
+"""``jobtrio serve``, and ``watch`` and ``submit`` with a server's URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+from raw_client import CLOSE, request
+from scripted_bridge import Peer, open_bridge
+
+from jobtrio.websocket.protocol import Get, Refused, Submit, Submitted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from store_shell import Command, Shell
+
+TOKEN = {"JOBTRIO_TOKEN": "open-sesame"}
+
+
+def serve(shell: Shell, *args: str, token: bool = True) -> tuple[Command, str]:
+    """Start a server; return it, and its URL once clients can connect."""
+    variables = TOKEN if token else {}
+    command = shell.start("serve", "store_jobs:executors", "--port", "0", *args, variables=variables)
+    line = command.error_with("jobtrio: serves ")
+    found = re.search(r"(wss?://[\w.]+:\d+)/ws and \1/jobs/ID$", line)
+    assert found is not None, line
+    return command, found[1]
+
+
+def test_submits_and_watches(shell: Shell) -> None:
+    """A job is submitted to a server and watched there, with the looks and exit codes of a store's."""
+    _, url = serve(shell)
+    code, out, err = shell.run("submit", f"{url}/ws", "words", '"to be or not"', "--watch", variables=TOKEN)
+    assert (code, out) == (0, "to \nbe \nor \nnot \n")
+    submitted, ended = err.splitlines()
+    assert submitted.startswith("jobtrio: submitted ")
+    assert re.fullmatch(r"jobtrio: completed in [\d.]+ s, 1 attempt", ended)
+    job = submitted.split()[-1]
+    assert shell.value("show", job)["job"]["queue"] == "texts"
+    assert shell.run("watch", f"{url}/jobs/{job}", "--text", variables=TOKEN)[:2] == (0, "to be or not ")
+    code, out, _ = shell.run("watch", "--json", "--after", "3", f"{url}/jobs/{job}", variables=TOKEN)
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"type": "token", "seq": 4, "attempt": 1, "value": "not "},
+        {"type": "end", "seq": 5, "outcome": {"type": "completed", "result": 4}},
+    ]
+
+
+def test_prints_the_id(shell: Shell) -> None:
+    """Without --watch the id is printed, or the record with --json; a key stands for the job as it does in a store."""
+    _, url = serve(shell)
+    args = ("submit", f"{url}/ws", "echo", "--payload", "[1]", "--key", "k", "--tag", "a=b", "--priority", "high")
+    code, out, err = shell.run(*args, variables=TOKEN)
+    assert (code, err) == (0, "")
+    code, again, _ = shell.run(*args, "--json", variables=TOKEN)
+    record = json.loads(again)
+    assert (code, record["id"]) == (0, out.strip())
+    assert (record["payload"], record["key"], record["tags"], record["priority"]) == ([1], "k", {"a": "b"}, "HIGH")
+
+
+async def test_record_that_may_not_be_seen(shell: Shell) -> None:
+    """A job that was accepted is named also where the server does not show its record."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="the-job"))
+        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unavailable", message="the store is away"))
+        await peer.gone()
+
+    async with open_bridge(script) as url:
+        code, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", "--json")
+    assert (code, out) == (1, "")
+    assert err == "jobtrio submit: submitted the-job, whose record can't be had: the store is away\n"
+
+
+def test_failed(shell: Shell) -> None:
+    """A job that failed gives 1; its error is in the last line."""
+    _, url = serve(shell)
+    code, out, err = shell.run("submit", f"{url}/ws", "fail", "--watch", variables=TOKEN)
+    assert (code, out) == (1, '{"row": 1}\n')
+    error = "ValueError: row 2: 'thirty' is not a number"
+    assert re.fullmatch(rf"jobtrio: failed after [\d.]+ s, 1 attempt: {re.escape(error)}", err.splitlines()[-1])
+
+
+def test_leaving(shell: Shell, tmp_path: Path) -> None:
+    """Ctrl-C ends the watching, not the job."""
+    _, url = serve(shell)
+    gate = tmp_path / "gate"
+    job = shell.submit("wait", "--payload", json.dumps(str(gate)))
+    watcher = shell.start("watch", f"{url}/jobs/{job}", variables=TOKEN)
+    assert watcher.line() == "attempt 1"
+    watcher.send(signal.SIGINT)
+    assert watcher.end() == (130, "", "jobtrio: the job goes on\n")
+    gate.touch()
+    assert shell.run("watch", job)[0] == 0
+
+
+def test_server_that_comes_back(shell: Shell, tmp_path: Path) -> None:
+    """A watcher lives through its server's restart, and says that it did."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    shell.worker("--queue", "work")
+    gate = tmp_path / "gate"
+    job = shell.submit("wait", "--payload", json.dumps(str(gate)), "--queue", "work")
+    server, url = serve(shell, "--queue", "none", "--port", port)
+    watcher = shell.start("watch", f"{url}/jobs/{job}", variables=TOKEN)
+    assert watcher.line() == "attempt 1"
+    server.send(signal.SIGTERM)
+    assert watcher.error_with("next try in").startswith(f"jobtrio: {url}/ws: closed with 1012; next try in ")
+    assert server.end()[0] == 0
+    serve(shell, "--queue", "none", "--port", port)
+    gate.touch()
+    code, out, err = watcher.end()
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1].startswith("jobtrio: completed in ")
+
+
+def test_drains(shell: Shell, tmp_path: Path) -> None:
+    """At a signal a server lets jobs end, and their watchers see it."""
+    server, url = serve(shell, "--grace", "60")
+    gate = tmp_path / "gate"
+    watcher = shell.start("submit", f"{url}/ws", "wait", json.dumps(str(gate)), "--watch", variables=TOKEN)
+    assert watcher.line() == "attempt 1"
+    server.send(signal.SIGTERM)
+    server.error_with("starts nothing more; 1 job may take")
+    gate.touch()
+    assert watcher.end()[0] == 0
+    code, _, err = server.end()
+    assert (code, err.splitlines()[-1]) == (0, "jobtrio: stopped; 1 completed")
+
+
+def test_second_signal_while_a_client_does_not_leave(shell: Shell) -> None:
+    """A second signal ends a server at once also where the jobs are gone, and a client takes its time to be."""
+    server, url = serve(shell)
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port)) as client:
+        client.sendall(request("/ws"))
+        said = client.makefile("rb")
+        while said.readline() != b"\r\n":
+            pass
+        server.send(signal.SIGTERM)
+        while (frame := said.read(2))[0] != 0x80 | CLOSE:  # which it does not answer
+            said.read(int.from_bytes(said.read(2), "big") if frame[1] == 126 else frame[1])
+        server.send(signal.SIGINT)
+        server.error_with("Ctrl-C: ends at once")
+        assert server.end()[0] == 130
+
+
+def test_without_a_token(shell: Shell) -> None:
+    """Without a token clients can watch, and neither submit nor cancel."""
+    server, url = serve(shell, token=False)
+    job = shell.submit("words", "--payload", '"to be"')
+    assert shell.run("watch", f"{url}/jobs/{job}")[:2] == (0, "to \nbe \n")
+    code, out, err = shell.run("submit", f"{url}/ws", "echo")
+    assert (code, out) == (1, "")
+    assert err.startswith("jobtrio submit: the server refused (forbidden)")
+    server.send(signal.SIGTERM)
+    assert server.end()[0] == 0
+
+
+@pytest.mark.parametrize("token", ["", "close-sesame"])
+def test_wrong_token(shell: Shell, token: str) -> None:
+    """A server with a token refuses whoever has none, or another."""
+    _, url = serve(shell)
+    code, out, err = shell.run("watch", f"{url}/jobs/x", variables={"JOBTRIO_TOKEN": token})
+    assert (code, out) == (1, "")
+    assert err == (
+        "jobtrio watch: the server refused: it wants a token: by --token-file, or JOBTRIO_TOKEN in the environment\n"
+        if not token
+        else "jobtrio watch: the server refused: the token in JOBTRIO_TOKEN is not the one that it wants\n"
+    )
+    assert shell.run("submit", f"{url}/ws", "echo", variables={"JOBTRIO_TOKEN": token})[2] == err.replace(
+        "watch", "submit"
+    )
+
+
+def test_token_in_a_file(shell: Shell, tmp_path: Path) -> None:
+    """A token may be the first line of a file, on either side."""
+    (tmp_path / "token").write_text("from a file\n".replace(" ", "-") + "second line\n")
+    _, url = serve(shell, "--token-file", "token", token=False)
+    code, out, _ = shell.run("submit", f"{url}/ws", "echo", "--watch", "--token-file", "token")
+    assert (code, out) == (0, "")
+
+
+def test_encrypted(shell: Shell, tmp_path: Path) -> None:
+    """With a certificate it serves wss://, and clients check whose it is."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    extra = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*command.split(), *extra], cwd=tmp_path, check=True, capture_output=True)
+    _, url = serve(shell, "--certificate", "cert.pem", "--private-key", "key.pem")
+    assert url.startswith("wss://")
+    trusting = {**TOKEN, "SSL_CERT_FILE": str(tmp_path / "cert.pem")}
+    assert shell.run("submit", f"{url}/ws", "echo", "--watch", variables=trusting)[0] == 0
+    code, _, err = shell.run("submit", f"{url}/ws", "echo", variables=TOKEN)
+    assert code == 1
+    assert re.search(r"^jobtrio submit: .*CERTIFICATE_VERIFY_FAILED", err)
+
+
+def test_nobody_there(shell: Shell) -> None:
+    """Where no server answers, it is said after a bounded wait."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    code, out, err = shell.run("watch", f"ws://127.0.0.1:{port}/jobs/x")
+    assert (code, out) == (1, "")
+    assert re.match(rf"jobtrio watch: ws://127.0.0.1:{port}/ws was away for 5 s: no connection", err.splitlines()[-1])
+
+
+def test_unknown(shell: Shell) -> None:
+    """What the server doesn't know ends with 1 and one line, as it does in a store."""
+    _, url = serve(shell)
+    assert shell.run("watch", f"{url}/jobs/x", variables=TOKEN) == (
+        1,
+        "",
+        "jobtrio watch: no job has the id 'x': it never existed or is no longer kept\n",
+    )
+    code, _, err = shell.run("submit", f"{url}/ws", "cling", variables=TOKEN)
+    assert (code, err) == (1, "jobtrio submit: the server exposes no executor called 'cling'\n")
+    job = shell.submit("words", "--payload", '"a"')
+    assert shell.run("watch", job)[0] == 0
+    code, _, err = shell.run("watch", f"{url}/jobs/{job}", "--after", "1000", variables=TOKEN)
+    assert code == 2
+    assert err.startswith("jobtrio watch: after must be the number of a message so far, 0 to 2; got 1000")
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["serve", "store_jobs:executors", "--port", "65536"], ["--port", "0 to 65535"]),
+        (["serve", "store_jobs:executors", "--host", "0.0.0.0"], ["host must be", "unless", "--token-file", "0.0.0.0"]),
+        (["submit", "a", "--retry", "3", "1"], ["out of place: 1", "[URL] EXECUTOR [JSON]"]),
+        (["serve", "store_jobs:executors", "--allow-origin", "example"], ["origin", "'example'"]),
+        (["serve", "store_jobs:executors", "--private-key", "x"], ["--private-key", "--certificate"]),
+        (["serve", "store_jobs:executors", "--certificate", "x"], ["--certificate", "can't use x", "No such file"]),
+        (["serve", "store_jobs:executors", "--token-file", "x"], ["--token-file", "can't read 'x'"]),
+        (["serve", "store_jobs:nothing"], ["store_jobs:nothing has no executor"]),
+        (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
+        (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
+        (["submit", "ws://host/ws"], ["[URL] EXECUTOR [JSON]"]),
+        (["submit", "ws://host/ws", "a", "1", "2"], ["[URL] EXECUTOR [JSON]"]),
+        (["submit", "ws://host/ws", "a", "one"], ["JSON", "'one'"]),
+        (["submit", "a", "1", "--payload", "1"], ["the payload was given twice"]),
+        (["submit", "ws://host/ws", "a", "--retry", "3", "--id", "x"], ["--id, --retry: not for a server"]),
+        (["submit", "ws://host/jobs/x", "a"], ["url must be", "ends with /ws"]),
+    ],
+)
+def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
+    """What makes no sense ends with 2, and with what is allowed."""
+    code, out, err = shell.run(*args)
+    assert (code, out) == (2, "")
+    for part in parts:
+        assert part in err
+    assert "secret" not in err
+
+
+def test_bad_token(shell: Shell) -> None:
+    """A token that can't stand in a header is refused by its place, and not repeated."""
+    code, _, err = shell.run("watch", "ws://host/jobs/x", variables={"JOBTRIO_TOKEN": "open sesame"})
+    assert code == 2
+    assert "JOBTRIO_TOKEN: token must be" in err
+    assert "sesame" not in err
+
+
+def test_port_in_use(shell: Shell) -> None:
+    """A port that isn't free ends with 1 and one line."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, out, err = shell.run("serve", "store_jobs:executors", "--port", str(port))
+    assert (code, out) == (1, "")
+    found = rf"^jobtrio serve: can't listen on 127\.0\.0\.1, port {port}: address already in use"
+    assert re.search(found, err, re.MULTILINE | re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "args", [["serve", "store_jobs:executors"], ["watch", "ws://host/jobs/x"], ["submit", "ws://host/ws", "a"]]
+)
+def test_without_the_extra(shell: Shell, args: list[str]) -> None:
+    """Without the extra, the commands that need it say which."""
+    folder = shell.folder / "trio_websocket"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise ImportError('not there')")
+    code, out, err = shell.run(*args, variables={"PYTHONPATH": f"{shell.folder}:{os.environ.get('PYTHONPATH', '')}"})
+    assert (code, out) == (1, "")
+    assert err == f"jobtrio {args[0]}: it needs the extra websocket: pip install 'jobtrio[websocket]'\n"
+
+
+@pytest.mark.parametrize("name", ["serve", "watch", "submit"])
+def test_help(shell: Shell, name: str) -> None:
+    """The help of all three tells of the token and fits a terminal of 82 columns."""
+    code, out, err = shell.run(name, "--help", variables={"COLUMNS": "82"})
+    assert (code, err) == (0, "")
+    assert "--token-file FILE" in out
+    assert "JOBTRIO_TOKEN" in out
+    assert max(map(len, out.splitlines())) <= 82

@@ -1,0 +1,94 @@
+"""The commands on jobs in PostgreSQL, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from store_shell import Shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def url(postgres: str) -> str:
+    """The database's URL."""
+    given = conninfo_to_dict(postgres)
+    user = f"{given['user']}:{quote(str(given['password']))}"
+    return f"postgresql://{user}@{given['host']}:{given['port']}/{given['dbname']}?schema=work"
+
+
+@pytest.fixture
+def shell(tmp_path: Path, url: str) -> Iterator[Shell]:
+    """A shell whose store is the database; what it started is gone when the test is over."""
+    with contextlib.ExitStack() as stack:
+        yield Shell(tmp_path, stack, url)
+
+
+def test_from_submission_to_the_end(shell: Shell, tmp_path: Path) -> None:
+    """A job that one process submits runs in a second, and others watch, list, show and count it, and remove it."""
+    job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")), "--tag", "user=ann")
+    worker = shell.worker("--name", "w")
+    watcher = shell.start("watch", job)
+    assert watcher.line() == "attempt 1"
+    assert [record["id"] for record in shell.value("list", "--tag", "user=ann")] == [job]
+    assert shell.value("show", job)["job"]["state"] == "RUNNING"
+    assert [each["name"] for each in shell.value("stats")["workers"]] == ["w"]
+    (tmp_path / "gate").touch()
+    code, _, err = watcher.end()
+    assert code == 0
+    assert err.startswith("jobtrio: completed in ")
+    worker.send(signal.SIGTERM)
+    assert worker.end()[0] == 0
+    code, _, err = shell.run("prune", "--keep", "0")
+    assert (code, err) == (0, "")
+    assert shell.value("list") == []
+
+
+def test_cancel(shell: Shell, tmp_path: Path) -> None:
+    """A running job is cancelled from another process, and its watcher says so."""
+    shell.worker()
+    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
+    assert watcher.line() == "attempt 1"
+    (record,) = shell.value("list")
+    code, _, err = shell.run("cancel", record["id"], "--reason", "enough")
+    assert (code, err) == (0, "")
+    assert "enough" in watcher.end()[2]
+
+
+@pytest.mark.parametrize("command", ["list", "stats", "show id", "watch id", "cancel id", "prune --keep 1"])
+def test_a_database_without_jobs(shell: Shell, postgres: str, command: str) -> None:
+    """Commands that look at jobs make no schema where there is none: it may be a slip of the pen."""
+    code, out, err = shell.run(*command.split())
+    assert (code, out) == (1, "")
+    assert "there is no schema 'work' with jobs" in err
+    with psycopg.connect(postgres) as connection:
+        assert connection.execute("SELECT to_regnamespace('work')").fetchone() == (None,)
+
+
+def test_a_server_that_is_away(shell: Shell) -> None:
+    """A server that is not there, or refuses, is named in one line, without the password."""
+    for place in ("127.0.0.1:1", "127.0.0.1:1/nowhere"):
+        url = f"postgresql://ann:secret@{place}?outage_limit=0.3"
+        code, out, err = shell.run("list", "--store", url)
+        assert (code, out) == (1, "")
+        assert err.startswith("jobtrio list: the store was away for 0.3 s: ")
+        assert len(err.splitlines()) == 1
+        assert "secret" not in err
+
+
+def test_options_that_make_no_sense(shell: Shell) -> None:
+    """What is wrong with the URL is bad usage, and said without the password."""
+    for rest in ("?pool_size=0", "?schema=pg_x", ":port/db"):
+        code, out, err = shell.run("list", "--store", f"postgresql://ann:secret@host{rest}")
+        assert (code, out) == (2, "")
+        assert "must be" in err
+        assert "secret" not in err

@@ -1,0 +1,147 @@
+"""Those who submit, watch and cancel, in this process, each through a way to the store of its own.
+
+They note what they were answered. A store that is away is what they have to expect; any other error is not.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+import jobtrio
+from chaos.facts import Cancellation, Submission, Watch, number
+from chaos.jobs import executors
+from chaos.plan import JobPlan
+from chaos.rig import make_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from chaos.facts import Facts
+
+KEEP_ALL: Final = jobtrio.Retention(finished_jobs=1_000_000)
+AGAIN_AFTER: Final = 0.2
+"""Seconds from a call that was not answered to the next."""
+
+NAMES: Final = ("submitter", "watcher")
+
+
+class Clients:
+    """All clients of one run.
+
+    Attributes:
+        submitter: Submits, and cancels half of what is cancelled.
+        watcher: Watches, and cancels the other half.
+    """
+
+    def __init__(self, facts: Facts, submitter: jobtrio.JobRegistry, watcher: jobtrio.JobRegistry) -> None:
+        self.submitter = submitter
+        self.watcher = watcher
+        self._facts = facts
+
+    async def submit_all(self, watchers: trio.Nursery) -> None:
+        """Submit all jobs in their time; those who watch and cancel them go on in ``watchers``."""
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for plan in self._facts.plan.jobs:
+                await trio.sleep_until(started + plan.at)
+                nursery.start_soon(self._guard, self._submit, plan, watchers)
+
+    async def _submit(self, plan: JobPlan, watchers: trio.Nursery) -> None:
+        submission = self._facts.submissions[plan.job_id] = Submission(plan)
+        while not await self._try_to_submit(submission) and "key" in plan.options:  # noqa: ASYNC110 - the store
+            await trio.sleep(AGAIN_AFTER)
+        accepted = submission.answer == "accepted"
+        if plan.cancel_after is not None:
+            canceller = self.watcher if len(plan.watched_after) % 2 else self.submitter
+            watchers.start_soon(self._guard, self._cancel, canceller, plan, accepted)
+        if accepted:
+            for delay in plan.watched_after:
+                watchers.start_soon(self._guard, self._watch, plan, delay)
+
+    async def _guard(self, what: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Note an error that nobody has to expect, and go on."""
+        try:
+            await what(*args)
+        except Exception:
+            job_id = next(arg.job_id for arg in args if isinstance(arg, JobPlan))
+            self._facts.complaints.append((job_id, f"{what.__name__} raised\n{traceback.format_exc()}"))
+
+    async def _try_to_submit(self, submission: Submission) -> bool:
+        plan = submission.plan
+        began = time.time()
+        try:
+            job = await self.submitter.submit("work", plan.payload, job_id=plan.job_id, **plan.options)
+        except jobtrio.StoreUnavailableError:
+            return False
+        finally:
+            submission.tries.append((began, time.time() - began))
+        submission.answer, submission.stored_id = "accepted", job.id
+        return True
+
+    async def _cancel(self, registry: jobtrio.JobRegistry, plan: JobPlan, accepted: bool) -> None:
+        """Ask to cancel until there is an answer, or once where the job may not be there."""
+        assert plan.cancel_after is not None  # asked for
+        await trio.sleep(plan.cancel_after)
+        while not await self.try_to_cancel(registry, plan.job_id) and accepted:  # noqa: ASYNC110 - the store
+            await trio.sleep(AGAIN_AFTER)
+
+    async def try_to_cancel(self, registry: jobtrio.JobRegistry, job_id: str) -> bool:
+        """Ask to cancel once; tell whether there was an answer."""
+        asked, accepted, known = time.time(), None, True
+        try:
+            accepted = await registry.cancel(job_id, "asked")
+        except jobtrio.StoreUnavailableError:
+            return False
+        except jobtrio.UnknownJobError:
+            known = False
+        finally:
+            self._facts.cancellations.append(Cancellation(job_id, asked, time.time(), accepted, known))
+        return True
+
+    async def _watch(self, plan: JobPlan, delay: float) -> None:
+        """Watch a job to its end, leaving and coming back once."""
+        watch = Watch(plan.job_id)
+        self._facts.watches.append(watch)
+        await trio.sleep(delay)
+        job = None
+        while job is None:
+            try:
+                job = await self.watcher.get(plan.job_id)
+            except jobtrio.StoreUnavailableError:
+                await trio.sleep(AGAIN_AFTER)
+        with job.subscribe() as messages:
+            while len(watch.messages) < plan.leaves_after and not watch.ended:
+                await _receive(watch, messages)
+        if not watch.ended:
+            with job.subscribe(after=number(watch.messages[-1])) as messages:
+                while not watch.ended:
+                    await _receive(watch, messages)
+
+
+async def _receive(watch: Watch, messages: jobtrio.Subscription) -> None:
+    try:
+        watch.messages.append(await messages.receive())
+    except trio.EndOfChannel:
+        watch.ended = True
+
+
+@asynccontextmanager
+async def open_clients(facts: Facts, ways: dict[str, str]) -> AsyncIterator[Clients]:
+    """Give the clients, each with the URL that is its way to the store."""
+    async with AsyncExitStack() as stack:
+        yield Clients(facts, *[await _open(stack, name, ways[name]) for name in NAMES])
+
+
+async def _open(stack: AsyncExitStack, name: str, url: str) -> jobtrio.JobRegistry:
+    """Open a client's registry, however long a busy machine takes for that."""
+    while True:
+        registry = jobtrio.open_registry(executors, store=make_store(url), queues={}, retention=KEEP_ALL, worker=name)
+        try:
+            return await stack.enter_async_context(registry)
+        except jobtrio.StoreUnavailableError:
+            await trio.sleep(AGAIN_AFTER)

@@ -1,0 +1,67 @@
+"""What has to be true of a schema of jobs at any moment, checked from outside, by SQL alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from jobtrio._state import TRANSITIONS, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RESTART = 2
+
+
+def check_schema(conninfo: str, acknowledged: Iterable[str]) -> dict[str, str]:
+    """Check all jobs of the schema and that those acknowledged are there; return each one's state."""
+    with psycopg.connect(conninfo, row_factory=dict_row) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        jobs = connection.execute("SELECT * FROM jobtrio.jobs").fetchall()
+        missing = set(acknowledged) - {job["id"] for job in jobs}
+        assert not missing, f"acknowledged and not kept: {missing}"
+        chunks: dict[int, list[dict[str, Any]]] = {job["seq"]: [] for job in jobs}
+        for chunk in connection.execute("SELECT * FROM jobtrio.messages ORDER BY job, first"):
+            assert chunk["job"] in chunks, "messages of a job that is gone"
+            chunks[chunk["job"]].append(chunk)
+        strays = connection.execute(
+            "SELECT count(*) AS n FROM jobtrio.tags WHERE job NOT IN (SELECT seq FROM jobtrio.jobs)"
+        ).fetchone()
+        assert strays == {"n": 0}, "tags of jobs that are gone"
+    for job in jobs:
+        _check_history(job)
+        _check_stream(job, chunks[job["seq"]])
+    return {job["id"]: job["state"] for job in jobs}
+
+
+def _check_history(job: dict[str, Any]) -> None:
+    flat = json.loads(f"[{job['history'][1:]}]")
+    steps = [flat[n : n + 5] for n in range(0, len(flat), 5)]
+    at, state, attempt = job["created_at"], (JobState.SCHEDULED if job["delay"] > 0 else JobState.QUEUED), 0
+    for then, following, number, _, _ in steps:
+        assert following in TRANSITIONS[state], f"{job['id']}: {state} to {following}"
+        assert number == attempt + (following == "RUNNING"), f"{job['id']}: attempt {number} after {attempt}"
+        assert then >= at, f"{job['id']}: {following} before {state}"
+        at, state, attempt = then, JobState(following), number
+    assert (state, attempt) == (job["state"], job["attempt"]), f"{job['id']}: its history ends elsewhere"
+    assert (job["finished_at"] is not None) == state.is_final, job["id"]
+    assert (job["result"] is not None) == (state is JobState.COMPLETED), job["id"]
+
+
+def _check_stream(job: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
+    """Numbers are dense, attempts only go up, and a `Restart` is between two of them."""
+    following, attempt, restarts = None, 0, 0
+    for chunk in chunks:
+        messages: list[list[Any]] = json.loads(chunk["body"])
+        assert chunk["last"] - chunk["first"] + 1 == len(messages), job["id"]
+        assert following in (None, chunk["first"]), f"{job['id']}: {chunk['first']} instead of {following}"
+        following = chunk["last"] + 1
+        for kind, of_attempt, *_ in messages:
+            assert of_attempt >= attempt, f"{job['id']}: attempt {of_attempt} behind {attempt}"
+            if of_attempt > attempt > 0:
+                assert restarts >= 1, f"{job['id']}: no Restart before attempt {of_attempt}"
+            attempt = of_attempt
+            restarts += kind == RESTART

@@ -1,0 +1,27 @@
+"""A process that works on a schema of jobs, for tests that kill, stop or watch one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import trio
+from worker_process import WorkerProcess, open_worker_process, serve
+
+from jobtrio.stores.postgres import PostgresJobStore
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+
+def open_worker(
+    conninfo: str, journal: Path, *, submits: dict[str, Any] | None = None, **options: Any
+) -> AbstractAsyncContextManager[WorkerProcess]:
+    """Start a worker on the database; see `open_worker_process`."""
+    return open_worker_process(__file__, conninfo, str(journal), options=options, submits=submits)
+
+
+if __name__ == "__main__":
+    _, where, journal, options, payload = sys.argv
+    trio.run(serve, PostgresJobStore(where), journal, options, payload)

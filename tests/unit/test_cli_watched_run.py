@@ -1,0 +1,59 @@
+"""A program's run on a store that is away when its user has seen enough."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import trio
+import trio.testing
+from remote_store import RemoteStore, Server
+
+from jobtrio._state import JobState
+from jobtrio.cli._watched_run import AT_ONCE, RunPlan, WatchedRun
+
+if TYPE_CHECKING:
+    import pytest
+    from trio.testing import MockClock
+
+
+async def perform(store: RemoteStore) -> int:
+    """Run a program that would never end; return the exit code."""
+    payload: dict[str, Any] = {"argv": ["sleep", "1000"], "cwd": None, "env": {}, "grace": 5.0}
+    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False, store=store)
+    return await WatchedRun(plan).perform()
+
+
+async def test_told_to_stop_while_it_is_stored(autojump_clock: MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the store is away, the run is over soon after the first signal, and says which job others may find."""
+    store = RemoteStore(Server())
+    store.outage_limit = 3600
+    store.network.failing = {"insert"}
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await trio.sleep(5)
+            signal.raise_signal(signal.SIGTERM)
+
+        nursery.start_soon(stop)
+        assert await perform(store) == 143
+    assert 5 <= trio.current_time() - begun < 5 + 2 * AT_ONCE
+    assert "jobtrio: SIGTERM: ends before the program was started; job " in capfd.readouterr().err
+
+
+async def test_stored_after_it_was_told_to_stop(autojump_clock: MockClock) -> None:
+    """A job that is stored all the same is cancelled, rather than left for others to run."""
+    store = RemoteStore(server := Server())
+    store.network.failing = {"insert"}
+    async with trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await trio.sleep(1)
+            signal.raise_signal(signal.SIGTERM)
+            await trio.testing.wait_all_tasks_blocked()
+            store.network.failing = set()
+
+        nursery.start_soon(stop)
+        assert await perform(store) == 143
+    assert server.store.tally()[JobState.CANCELLED] == 1

@@ -1,0 +1,44 @@
+"""How many jobs a claim may take from each queue."""
+
+from __future__ import annotations
+
+from math import inf
+
+from jobtrio.stores._room import room_for
+
+
+def running(queue: str) -> int:
+    """Two of each queue run."""
+    return 2
+
+
+def test_any() -> None:
+    """Where nothing limits, there is no room to keep."""
+    assert room_for(None, {}, running) is None
+
+
+def test_of_the_worker() -> None:
+    """A worker that names its queues takes from no other, and no more than it says."""
+    room = room_for({"a": 1, "b": 0}, {}, running)
+    assert room is not None
+    assert [room.of(queue) for queue in "abc"] == [1, 0, 0]
+    assert room.among("abc") == ["a"]
+    room.take("a")
+    assert room.among("abc") == []
+
+
+def test_over_all_workers() -> None:
+    """A limit over all workers counts what runs, and leaves other queues alone."""
+    room = room_for(None, {"a": 3, "b": 2, "c": 1}, running)
+    assert room is not None
+    assert [room.of(queue) for queue in "abcd"] == [1, 0, 0, inf]
+    room.take("a")
+    room.take("d")
+    assert room.among("abcd") == ["d"]
+
+
+def test_of_both() -> None:
+    """The smaller of the two limits counts; a queue that the worker does not serve stays closed."""
+    room = room_for({"a": 9, "b": 1}, {"a": 3, "b": 30, "c": 30}, running)
+    assert room is not None
+    assert [room.of(queue) for queue in "abc"] == [1, 1, 0]

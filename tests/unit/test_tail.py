@@ -1,0 +1,330 @@
+"""Tails: when the stream of a job that runs elsewhere is looked at, and what that takes."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError, Token
+from jobtrio._entry import JobEntry, Plan, start
+from jobtrio._known import KnownEntries, refresh
+from jobtrio._tail import LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, REMEMBERED, Tails
+from jobtrio._token_log import TokenLog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+
+class Bench:
+    """Tails of jobs in a store that notes when it is asked."""
+
+    def __init__(self, *, claims: bool = True) -> None:
+        self.looks: list[float] = []
+        self.messages: list[Message] = []
+        self.takes = 0.0
+        self.away = False
+        self.fed: set[str] = set()
+        self.known = KnownEntries()
+        store: Any = self
+        self.tails = Tails(store, lambda job_id, log: job_id in self.fed, refresh, claims=claims)
+        self._began = trio.current_time()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[trio.Nursery]:
+        """Run the tails within the block."""
+        async with trio.open_nursery() as nursery:
+            self.tails.nursery = nursery
+            nursery.start_soon(self.tails.run)
+            await trio.testing.wait_all_tasks_blocked()
+            yield nursery
+            nursery.cancel_scope.cancel()
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
+        """Note the call."""
+        self.looks.append(round(trio.current_time() - self._began, 6))
+        await trio.sleep(self.takes)
+        if self.away:
+            raise StoreUnavailableError("away")
+        return self.messages[after:]
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return nothing new."""
+        return None
+
+    def say(self, value: object) -> None:
+        """Have another message in the store."""
+        self.messages.append(Token(len(self.messages) + 1, 1, value))
+
+    def entry(self, name: str = "id", *, started: bool = True) -> JobEntry:
+        """Return a job that is known here, with a log."""
+        entry = JobEntry(name, Plan("work", None, "default", JobPriority.NORMAL, None, None, "w"), None, 0.0)
+        if started:
+            start(entry, claim="c", worker="w", now=0.0)
+        entry.log = TokenLog(100)
+        return self.known.entry_of(entry)
+
+
+def last(entry: JobEntry) -> int:
+    """Return how many messages were copied."""
+    assert entry.log is not None
+    return entry.log.last
+
+
+async def test_ever_more_seldom(autojump_clock: MockClock) -> None:
+    """Where nothing comes, the pauses between two looks double, up to a limit."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        bench.tails.follow(entry)  # which is the same tail
+        await trio.sleep(9)
+    pauses = [2 * LOOK_AFTER, 4 * LOOK_AFTER, LOOK_AT_LEAST, LOOK_AT_LEAST, LOOK_AT_LEAST]
+    assert bench.looks == [0, *(sum(pauses[:n]) for n in range(1, 6))]
+
+
+async def test_news(autojump_clock: MockClock) -> None:
+    """What comes without a hint is copied in time; from then on it is looked at more often again."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(6)
+        bench.say("a")
+        before = len(bench.looks)
+        await trio.sleep(LOOK_AT_LEAST + 2 * LOOK_AFTER)
+        assert last(entry) == 1
+        at, and_again, later, *_ = bench.looks[before:]
+        assert (at, later) == (and_again, at + LOOK_AFTER)
+
+
+async def test_a_hint(autojump_clock: MockClock) -> None:
+    """A hint has it looked at once, and more often again, however seldom it was."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(6)
+        bench.say("a")
+        bench.looks.clear()
+        bench.tails.look("id")
+        bench.tails.look("another")
+        await trio.sleep(LOOK_AFTER * 1.5)
+        assert last(entry) == 1
+        assert bench.looks == [6, 6, 6 + LOOK_AFTER]
+
+
+async def test_a_hint_during_a_look(autojump_clock: MockClock) -> None:
+    """A hint that comes while it is looked has it looked once more: the answer may be older than the hint."""
+    bench = Bench()
+    bench.takes = 0.1
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(0.05)
+        for _ in range(3):
+            bench.tails.look("id")
+        await trio.sleep(0.3)
+        assert bench.looks == [0, 0.1]
+
+
+async def test_a_look_that_takes_long(autojump_clock: MockClock) -> None:
+    """Nothing is looked at twice at once."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(1.9)
+        bench.takes = 10
+        bench.tails.look("id")
+        await trio.sleep(9)
+        assert bench.looks[-1] == 1.9
+        await trio.sleep(2)  # it was answered
+        assert bench.looks[-1] == 1.9
+        await trio.sleep(LOOK_AT_LEAST)
+        assert bench.looks[-1] > 1.9
+        assert last(entry) == 0
+
+
+@pytest.mark.parametrize("fed", [False, True])
+async def test_a_job_that_has_not_started(fed: bool, autojump_clock: MockClock) -> None:
+    """It is looked at a little later than others, and not at all if it has come to run here by then."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry(started=False)
+        bench.tails.follow(entry)
+        if fed:
+            bench.fed.add("id")
+        await trio.sleep(1.1 * LOOK_FIRST)
+        assert bench.looks == ([] if fed else [LOOK_FIRST])
+        await trio.sleep(10)
+        assert (bench.looks[1:] == []) is fed
+        bench.fed.clear()  # it goes on elsewhere
+        bench.looks.clear()
+        await trio.sleep(1.1 * (LOOK_AFTER if fed else LOOK_AT_LEAST))
+        assert bench.looks
+        assert last(entry) == 0
+
+
+async def test_a_job_that_can_only_run_elsewhere(autojump_clock: MockClock) -> None:
+    """A process that claims nothing looks at once, whether the job has started or not."""
+    bench = Bench(claims=False)
+    async with bench.running():
+        bench.say("a")
+        entry = bench.entry(started=False)
+        bench.tails.follow(entry)
+        await trio.testing.wait_all_tasks_blocked()
+        assert last(entry) == 1
+
+
+async def test_a_hint_before_it_is_followed(autojump_clock: MockClock) -> None:
+    """A job of which there was a hint before somebody followed it is looked at as soon as somebody does."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry(started=False)
+        bench.say("a")
+        bench.tails.look("id")
+        for n in range(REMEMBERED - 1):
+            bench.tails.look(f"{n}")
+        bench.tails.follow(entry)
+        await trio.testing.wait_all_tasks_blocked()
+        assert last(entry) == 1
+        for n in range(3 * REMEMBERED):
+            bench.tails.look(f"{n}")
+        assert list(bench.tails._hinted) == [f"{n}" for n in range(2 * REMEMBERED, 3 * REMEMBERED)]
+
+
+async def test_it_comes_to_run_here_for_a_while(autojump_clock: MockClock) -> None:
+    """What was looked at seldom, and then ran here, is looked at soon when it goes on elsewhere."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(6)
+        bench.fed.add("id")
+        await trio.sleep(6)
+        bench.fed.clear()
+        await trio.sleep(1.1 * LOOK_AFTER)
+        bench.say("a")
+        await trio.sleep(2 * LOOK_AFTER)
+        assert last(entry) == 1
+
+
+async def test_two_logs_of_a_job(autojump_clock: MockClock) -> None:
+    """A log that was parted with is followed beside the new one for as long as somebody holds it."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        old = entry.log
+        bench.tails.follow(entry)
+        entry.log = TokenLog(100)
+        bench.tails.follow(entry)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.say("a")
+        bench.tails.look("id")
+        await trio.testing.wait_all_tasks_blocked()
+        assert old is not None
+        assert (old.last, last(entry)) == (1, 1)
+
+
+async def test_away(autojump_clock: MockClock) -> None:
+    """While the store is away it is looked again, and what there is then is copied."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.away = True
+        bench.say("a")
+        bench.tails.follow(entry)
+        await trio.sleep(5)
+        bench.away = False
+        await trio.sleep(1.1 * LOOK_AT_LEAST)
+        assert last(entry) == 1
+
+
+async def test_an_end_that_is_found(autojump_clock: MockClock) -> None:
+    """A stream is forgotten as soon as its `End` is copied."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        bench.say("a")
+        bench.messages.append(End(2, Completed()))
+        await trio.testing.wait_all_tasks_blocked()
+        assert last(entry) == 2
+        assert not bench.tails._tails
+
+
+async def test_catching_up_with_a_job_that_others_have_ended(autojump_clock: MockClock) -> None:
+    """An attempt that begins too late copies what was sent before, but for the `End`: that comes with the record."""
+    bench = Bench()
+    bench.say("a")
+    bench.messages.append(End(2, Completed()))
+    entry = bench.entry()
+    assert entry.log is not None
+    await bench.tails.catch_up(entry, entry.log, lambda: False)
+    assert last(entry) == 1
+    assert entry.log.end is None
+
+
+@pytest.mark.parametrize("why", ["ended", "cut off", "nobody"])
+async def test_over(why: str, autojump_clock: MockClock) -> None:
+    """What has ended, was cut off, or is held by nobody is looked at no more, and forgotten."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(1)
+        bench.looks.clear()
+        assert entry.log is not None
+        match why:
+            case "ended":
+                entry.log.finish(Completed())
+            case "cut off":
+                entry.log.cut_off("on purpose")
+            case "nobody":
+                entry.log = None
+        bench.tails.look("id")
+        await trio.sleep(10)
+        assert bench.looks == []
+        assert not bench.tails._tails
+        assert not bench.tails._listed
+
+
+async def test_many_take_no_tasks(autojump_clock: MockClock) -> None:
+    """Streams where nothing happens have no tasks of their own."""
+    bench = Bench()
+    async with bench.running() as nursery:
+        entries = [bench.entry(f"{n}", started=n % 2 == 0) for n in range(300)]
+        for entry in entries:
+            bench.tails.follow(entry)
+        await trio.sleep(3)
+        assert 300 <= len(bench.looks) <= 900
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        for _ in range(20):
+            for entry in entries:
+                bench.tails.look(entry.id)
+            await trio.sleep(0.01)
+        await trio.sleep(30)
+        assert len(bench.tails._listed) == 300
+
+
+async def test_very_many_are_looked_at_more_seldom(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many streams are silent, there are no more looks than so many a second; a hint is heeded at once."""
+    monkeypatch.setattr("jobtrio._tail.LOOKS_A_SECOND", 20)
+    bench = Bench()
+    async with bench.running():
+        entries = [bench.entry(f"{n}", started=False) for n in range(200)]
+        for entry in entries:
+            bench.tails.follow(entry)
+        await trio.sleep(60)
+        assert 0.7 * 60 * 20 < len(bench.looks) <= 60 * 20
+        bench.say("a")
+        bench.tails.look("7")
+        await trio.testing.wait_all_tasks_blocked()
+        assert last(entries[7]) == 1
