@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from benchmarks._result import Row
 
-NAMES = ("submit", "registry", "fanout", "replay", "cancel", "memory", "stores", "import")
+NAMES = (
+    *("submit", "registry", "fanout", "replay", "cancel", "memory"),
+    *("stores", "postgres", "redis", "websocket", "import"),
+)
 ON_REQUEST = ("peers",)
 """Needs the package index, so it runs when named, or with ``--peers`` beside all the others."""
 RESULTS = Path(__file__).parent / "results"

@@ -55,6 +55,29 @@ class DurableJobs:
             await self._check(path, jobtrio.JobState.QUEUED)
         return [seconds / self.jobs]
 
+    async def enqueue_one_by_one(self) -> Sequence[float]:
+        """Submit jobs in one task, a tenth as many, each when the one before is stored."""
+        count = self.jobs // 10
+        with new_file(self.folder) as path:
+            async with self._open(path, queues={}) as registry:
+                started = time.perf_counter()
+                for n in range(count):
+                    await registry.submit(NOTHING, n)
+                seconds = time.perf_counter() - started
+            await self._check(path, jobtrio.JobState.QUEUED, count)
+        return [seconds / count]
+
+    async def enqueue_together(self) -> Sequence[float]:
+        """Submit jobs in one task, as many in each call of `submit_many` as the others have at once."""
+        with new_file(self.folder) as path:
+            async with self._open(path, queues={}) as registry:
+                started = time.perf_counter()
+                for first in range(0, self.jobs, self.at_once):
+                    await registry.submit_many(jobtrio.JobSpec(NOTHING, first + n) for n in range(self.at_once))
+                seconds = time.perf_counter() - started
+            await self._check(path, jobtrio.JobState.QUEUED)
+        return [seconds / self.jobs]
+
     async def drain(self) -> Sequence[float]:
         """Run jobs that are there, in a process that submits none."""
         countdown = _Countdown(self.jobs)
@@ -100,14 +123,15 @@ class DurableJobs:
         async with jobtrio.open_registry(executors, store=store, queues=queues, max_running=self.at_once) as registry:
             yield registry
 
-    async def _check(self, path: Path, state: jobtrio.JobState) -> None:
+    async def _check(self, path: Path, state: jobtrio.JobState, jobs: int | None = None) -> None:
         """Look into the file with nothing of jobtrio's: every job has to be there."""
+        jobs = self.jobs if jobs is None else jobs
         connection = sqlite3.connect(path)
         try:
             (count,) = connection.execute("SELECT count(*) FROM jobs WHERE state = ?", (str(state),)).fetchone()
         finally:
             connection.close()
-        assert count == self.jobs, f"{count} of {self.jobs} are {state}"
+        assert count == jobs, f"{count} of {jobs} are {state}"
 
 
 class _Countdown:

@@ -1,4 +1,4 @@
-"""A watcher in another process: ``python -m benchmarks._watching_child PATH TOKENS PAUSE``.
+"""A watcher in another process: ``python -m benchmarks._watching_child URL TOKENS PAUSE``.
 
 Each round submits a job that another process runs, and gives for each token the seconds from `send` there to its
 receipt here, by the machine's monotonic clock.
@@ -15,12 +15,14 @@ import trio
 
 import jobtrio
 from benchmarks._rounds import serve_rounds
-from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SPEAK: Final = "speak"
+PACES: Final = (("one every 20 ms", 0.02), ("600 a second", 1 / 600))
+"""How fast tokens are sent to the watcher, and the pause before each."""
 
 
 async def speak(job: jobtrio.JobContext) -> None:
@@ -38,10 +40,10 @@ def speakers() -> jobtrio.Executors:
     return executors
 
 
-async def main(path: str, tokens: int, pause: float) -> None:
+async def main(url: str, tokens: int, pause: float) -> None:
     """Serve rounds of watching one job."""
-    logging.getLogger("jobtrio.stores.sqlite").setLevel(logging.ERROR)  # warnings would stand in the table
-    async with jobtrio.open_registry(speakers(), store=SqliteJobStore(path), queues={}) as registry:
+    logging.getLogger("jobtrio.stores").setLevel(logging.ERROR)  # warnings would stand in the table
+    async with jobtrio.open_registry(speakers(), store=parse_store_url(url).make_store(), queues={}) as registry:
 
         async def side() -> Sequence[float]:
             job = await registry.submit(SPEAK, [tokens, pause])

@@ -21,7 +21,7 @@ from benchmarks._durable_jobs import DurableJobs, count_groups
 from benchmarks._jobs_by_hand import JobsByHand
 from benchmarks._peer_environment import make_environment
 from benchmarks._result import at_least, seconds_at_most
-from benchmarks._watching_child import speakers
+from benchmarks._watching_child import PACES, speakers
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ PARTS: Final = {
     "live": "no-op job, submit to outcome",
 }
 """What is timed: submitting alone, running what is there alone, both by one process at once."""
-
-PACES: Final = (("one every 20 ms", 0.02), ("600 a second", 1 / 600))
-"""How fast tokens are sent to the watcher, and the pause before each."""
 
 
 async def run(session: Session) -> None:
@@ -55,6 +52,8 @@ async def run(session: Session) -> None:
         await _note_groups(session, setting)
         await _compare_with_floor(session, setting, goal)
     await _compare_with_other_floors(session, full)
+    for setting in (full, normal):
+        await _measure_ways_to_submit(session, setting)
     if session.peers:
         await _compare_with_huey(session, full, "fsync", at_least(5.0) if place.keeps else None)
         await _compare_with_huey(session, normal, "no fsync", None)
@@ -116,6 +115,17 @@ async def _compare_with_other_floors(session: Session, setting: DurableJobs) -> 
         await session.compare(PARTS[part], variant, subject, other, versus=versus, speed=True)
 
 
+# -- ways to submit
+
+
+async def _measure_ways_to_submit(session: Session, setting: DurableJobs) -> None:
+    """Measure what a job costs that is stored alone, and one that is stored with others by one call."""
+    ways = (("one task, one by one", setting.enqueue_one_by_one), ("submit_many", setting.enqueue_together))
+    for way, side in ways:
+        variant = f"synchronous={setting.synchronous}, {way}"
+        await session.measure(PARTS["enqueue"], f"{variant} of {AT_ONCE}" if way == "submit_many" else variant, side)
+
+
 # -- beside huey
 
 
@@ -146,6 +156,6 @@ async def _measure_tokens(session: Session, folder: str) -> None:
         async with jobtrio.open_registry(speakers(), store=SqliteJobStore(path)):
             await trio.lowlevel.checkpoint()
             for pace, pause in PACES:
-                async with open_child("benchmarks._watching_child", path, tokens, pause) as watcher:
+                async with open_child("benchmarks._watching_child", f"sqlite:///{path}", tokens, pause) as watcher:
                     name = "token in another process, p50"
                     await session.measure(name, f"synchronous=FULL, {pace}", watcher, goal=seconds_at_most(0.005))

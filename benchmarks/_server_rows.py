@@ -1,0 +1,90 @@
+"""The rows that stores on servers have in common: jobs alone and beside peers, and tokens in another process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+import jobtrio
+from benchmarks._child import open_child
+from benchmarks._result import seconds_at_most
+from benchmarks._server_jobs import ServerJobs
+from benchmarks._watching_child import PACES, speakers
+from jobtrio.stores._url import parse_store_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from benchmarks._harness import Session
+    from benchmarks._result import Goal
+
+AT_ONCE: Final = 100
+PARTS: Final = {
+    "each": ("no-op job, enqueue", "a call each"),
+    "many": ("no-op job, enqueue", "1,000 a call"),
+    "drain": ("no-op job, drain", "100 at once"),
+    "live": ("no-op job, submit to outcome", "100 at once"),
+}
+"""What is timed, and how."""
+
+
+@attrs.frozen
+class Peer:
+    """Another library on a server of the same kind.
+
+    Attributes:
+        name: How the table names it.
+        module: Its module among the peers.
+        url: Where its own jobs are.
+        jobs: How many a round: fewer for the slow.
+        parts: What of it is timed.
+        goal: For draining.
+    """
+
+    name: str
+    module: str
+    url: str
+    jobs: int
+    parts: tuple[str, ...]
+    goal: Goal | None
+
+
+async def measure_jobs(session: Session, url: str, empty: Callable[[], None], setting: str) -> None:
+    """Measure jobtrio alone."""
+    jobs = ServerJobs(url, session.scale(5_000, 100), AT_ONCE, empty)
+    for part, (name, way) in PARTS.items():
+        await session.measure(name, f"{setting}, {way}", getattr(jobs, part))
+
+
+async def compare_with_peer(
+    session: Session, python: Path, peer: Peer, url: str, empty: Callable[[], None], setting: str
+) -> None:
+    """Measure jobtrio beside one peer, in turns: as many jobs on either side."""
+    count = session.scale(peer.jobs, 100)
+    jobs = ServerJobs(url, count, AT_ONCE, empty)
+    for part in peer.parts:
+        name, way = PARTS[part]
+        async with open_child(f"benchmarks.peers.{peer.module}", peer.url, count, part, python=python) as other:
+            await session.compare(
+                name,
+                f"{setting}, {way}",
+                getattr(jobs, part),
+                other,
+                versus=peer.name,
+                goal=peer.goal if part == "drain" else None,
+                speed=True,
+            )
+
+
+async def measure_tokens(session: Session, url: str, setting: str) -> None:
+    """Measure from `send` in this process to the receipt in a watcher's."""
+    tokens = session.scale(100, 10)
+    async with jobtrio.open_registry(speakers(), store=parse_store_url(url).make_store()):
+        await trio.lowlevel.checkpoint()
+        for pace, pause in PACES:
+            async with open_child("benchmarks._watching_child", url, tokens, pause) as watcher:
+                name = "token in another process, p50"
+                await session.measure(name, f"{setting}, {pace}", watcher, goal=seconds_at_most(0.005))
