@@ -11,9 +11,10 @@ def main() -> int:
     """Bring the pages up to date, or return 1 if one is not."""
     check = sys.argv[1:] == ["--check"]
     old = 0
-    for path in pages.paths():
-        text = pages.fill(path)
-        if text != path.read_text(encoding="utf-8"):
+    made = pages.files()
+    for path in [*pages.paths(), *made]:
+        text = made[path] if path in made else pages.fill(path)
+        if not path.exists() or text != path.read_text(encoding="utf-8"):
             old += 1
             print(f"{'out of date' if check else 'written'}: {path.relative_to(pages.FOLDER.parent)}")
             if not check:

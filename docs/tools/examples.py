@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import os
 import runpy
 import tempfile
 from functools import cache
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import trio
 import trio.testing
+
+from docs.tools import servers
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -25,12 +28,20 @@ REAL_CLOCK = {
     "durable_batch.py",
     "idempotent_executor.py",
     "outage.py",
+    "psycopg_on_trio.py",
     "run_program.py",
+    "serve_streams.py",
+    "serve_to_some.py",
     "shutdown.py",
+    "submit_from_threads.py",
     "threads.py",
+    "transactional_submit.py",
     "wrap_program.py",
 }
 """Those with threads, files, processes or signals, which know no virtual clock. Each takes a few seconds at most."""
+
+DATABASE = {"psycopg_on_trio.py", "submit_from_threads.py", "transactional_submit.py"}
+"""Those that need a PostgreSQL server. Each is given an empty database, by ``DATABASE_URL``."""
 
 
 def names() -> list[str]:
@@ -43,6 +54,8 @@ def run(name: str) -> str:
     """Run an example's ``main``, or all its tests, in a folder of its own, and return what it prints."""
     defined = runpy.run_path(str(FOLDER / name))
     out = io.StringIO()
+    if name in DATABASE:
+        os.environ["DATABASE_URL"] = servers.postgres().create_database()
     with contextlib.redirect_stdout(out), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         if "main" in defined:
             clock = None if name in REAL_CLOCK else trio.testing.MockClock(autojump_threshold=0)

@@ -14,7 +14,7 @@ from jobtrio import (
     _events,
     _leases,
     _lines,
-    _process_group,
+    _program_session,
     _settlement,
     _spool,
     _subscription,
@@ -22,13 +22,24 @@ from jobtrio import (
     _token_log,
 )
 from jobtrio.stores import _rules
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.postgres import _calls as _postgres_calls
+from jobtrio.stores.postgres import _session as _postgres_session
+from jobtrio.stores.redis import RedisJobStore
+from jobtrio.stores.redis import _batch as _redis_batch
+from jobtrio.stores.redis import _inserting as _redis_inserting
 from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _writer
+from jobtrio.websocket import Limits, _client_backoff, _client_feed, _client_keeper, _client_link, _values, open_client
 
 _OPEN = inspect.signature(jobtrio.open_registry).parameters
 _SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
 _RETRY = jobtrio.RetryPolicy()
 _KEPT = jobtrio.Retention()
+_BRIDGE = Limits()
+_CLIENT = inspect.signature(open_client).parameters
 _STORE = inspect.signature(SqliteJobStore).parameters
+_POSTGRES = inspect.signature(PostgresJobStore).parameters
+_REDIS = inspect.signature(RedisJobStore).parameters
 
 
 def table() -> str:
@@ -63,6 +74,7 @@ def _rows() -> list[tuple[str, Any, str]]:
     return [
         ("Jobs that run at once", _OPEN["max_running"].default, registry.format("max_running")),
         ("Jobs of one queue that run at once", _OPEN["queues"].default, registry.format("queues")),
+        ("Jobs of one queue that run at once over all workers", "no limit", registry.format("max_running_total")),
         ("Jobs that wait for their first start, in memory", _OPEN["max_queued"].default, registry.format("max_queued")),
         ("Threads for executors that are plain functions", "`max_running`", registry.format("max_running")),
         ("Time limit of an attempt", _SUBMIT["time_limit"].default, "`time_limit` of `submit` or `register`"),
@@ -93,7 +105,7 @@ def _rows() -> list[tuple[str, Any, str]]:
         ("Random bits in an id that jobtrio makes", 128, "`submit(job_id=…)`"),
         ("Bytes of a program's line in one token", _kib(_lines.PART_LIMIT), fixed),
         ("From SIGTERM to SIGKILL", _seconds(_command.DEFAULT_GRACE), 'the payload\'s `"grace"`'),
-        ("Wait for processes that got SIGKILL", _seconds(_process_group.KILL_LIMIT), fixed),
+        ("Wait for processes that got SIGKILL", _seconds(_program_session.KILL_LIMIT), fixed),
         ("Wait for what a program left behind, before SIGTERM", _seconds(_command.LINGER), fixed),
         ("A cancelled program's last lines, to a lossless consumer", _seconds(_command.DRAIN_LIMIT), fixed),
     ]
@@ -102,6 +114,53 @@ def _rows() -> list[tuple[str, Any, str]]:
 def durable_table() -> str:
     """Return the limits of durable stores as a Markdown table."""
     return _table(_durable_rows())
+
+
+def bridge_table() -> str:
+    """Return the limits of the bridge and of its clients as a Markdown table."""
+    return _table(_bridge_rows())
+
+
+def _bridge_rows() -> list[tuple[str, Any, str]]:
+    fixed = "fixed"
+    limits = "`Limits({}=…)`"
+    bridge = _BRIDGE
+    return [
+        ("Connections at once", bridge.connections, limits.format("connections")),
+        ("Connections that were not accepted yet", bridge.handshakes, limits.format("handshakes")),
+        ("The opening handshake, hooks included", _seconds(bridge.handshake), limits.format("handshake")),
+        ("Request that opens a connection", _kib(bridge.header_bytes), limits.format("header_bytes")),
+        ("A client's message", _kib(bridge.message_bytes), limits.format("message_bytes")),
+        ("Frames of a client's message", bridge.message_frames, limits.format("message_frames")),
+        ("Messages of a client in a second", f"{bridge.messages_per_second:g}", limits.format("messages_per_second")),
+        ("Subscriptions of a connection", bridge.subscriptions, limits.format("subscriptions")),
+        ("Tokens in a message to a client", bridge.batch_items, limits.format("batch_items")),
+        (
+            "A message to a client, but for a single larger token",
+            _kib(bridge.batch_bytes),
+            limits.format("batch_bytes"),
+        ),
+        ("Silence after which a sign of life is sent", _seconds(bridge.heartbeat), limits.format("heartbeat")),
+        ("Wait for a client that does not read", _seconds(bridge.send), limits.format("send")),
+        ("The closing handshake, and a shutdown", _seconds(bridge.closing), limits.format("closing")),
+        ("When clients are told to come back, about", _seconds(bridge.retry_after), limits.format("retry_after")),
+        ("Characters of a `repr` that stands for a value", _values.REPR_LIMIT, fixed),
+        (
+            "Opening a client, and its calls, while the server is away",
+            _seconds(_CLIENT["outage_limit"].default),
+            "`open_client(outage_limit=…)`",
+        ),
+        ("Pause before a client's second try, and at most before any", _client_pauses(), fixed),
+        ("Silence after which a server counts as dead", f"{_client_keeper.SILENCES:g} × its heartbeat", fixed),
+        ("Wait of a client for a server that does not read", _seconds(_client_link.SENDING_LIMIT), fixed),
+        ("Messages that wait for a consumer of a client", _client_feed.MOST, fixed),
+        ("Their size", _kib(_client_feed.MOST_BYTES), fixed),
+        ("A message of the server", f"{_client_link.MESSAGE_LIMIT // 1024**2} MiB", fixed),
+    ]
+
+
+def _client_pauses() -> str:
+    return f"{_seconds(_client_backoff.FIRST)}, {_seconds(_client_backoff.LONGEST)}"
 
 
 def _durable_rows() -> list[tuple[str, Any, str]]:
@@ -113,20 +172,52 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
             f"{_codec.SIZE_LIMIT // 1024**2} MiB",
             fixed,
         ),
+        ("Lists and mappings within each other in one of these", _codec.DEPTH_LIMIT, fixed),
         ("Lease of a running job", _seconds(_OPEN["lease"].default), "`open_registry(lease=…)`, at least 1 s"),
         ("Renewals in the time of a lease", _leases.ROUNDS, fixed),
+        ("Answer to a renewal, within", f"{_leases.ANSWER_WITHIN:.0%} of the lease", fixed),
         ("From the stop of an attempt that could not renew to the lease's end", f"{_leases.MARGIN:.0%} of it", fixed),
         ("Leases lost in a row, after which a job fails", _rules.LOSSES, fixed),
         (
             "Wait of a call for a store that is away",
             _seconds(_STORE["outage_limit"].default),
-            store.format("outage_limit"),
+            "the store's `outage_limit=…`",
         ),
-        ("When a commit counts as done", f"`{_STORE['synchronous'].default}`", store.format("synchronous")),
+        (
+            "When a commit in an SQLite file counts as done",
+            f"`{_STORE['synchronous'].default}`",
+            store.format("synchronous"),
+        ),
         ("Time in which messages are collected for one batch", f"{1000 * _spool.WINDOW:g} ms", fixed),
         ("Messages in one batch", _spool.BATCH, fixed),
-        ("Look for new messages where no wake-up came, after", _seconds(_tail.LOOK_AFTER), fixed),
+        (
+            "Look for the first messages of a job that may come to run in this process, after",
+            _seconds(_tail.LOOK_FIRST),
+            fixed,
+        ),
+        (
+            "Look for new messages where no wake-up came, after",
+            f"{_seconds(_tail.LOOK_AFTER)}, doubled up to {_seconds(_tail.LOOK_AT_LEAST)} while there are none",
+            fixed,
+        ),
+        ("Looks for new messages a second, where no wake-up came, for all streams", _tail.LOOKS_A_SECOND, fixed),
         ("Look for work where no wake-up came, after", _seconds(SqliteJobStore.poll_interval), fixed),
-        ("Calls in one transaction", _writer.GROUP, fixed),
+        ("The same, on PostgreSQL where no notices arrive", _seconds(_postgres_session.LOOK_OFTEN), fixed),
+        ("Calls in one transaction of an SQLite file", _writer.GROUP, fixed),
         ("Size of SQLite's log, from which on it is copied at once", f"{_checkpoint.LARGEST // 1024**2} MiB", fixed),
+        (
+            "Connections of a process to PostgreSQL, besides the one that listens",
+            _POSTGRES["pool_size"].default,
+            "`PostgresJobStore(pool_size=…)`",
+        ),
+        ("Calls in one statement of PostgreSQL", _postgres_calls.GROUP, fixed),
+        ("Connections of a process to Redis", 2, fixed),
+        (
+            "Replicas that must have what a call wrote to Redis",
+            _REDIS["replicas"].default,
+            "`RedisJobStore(replicas=…)`",
+        ),
+        ("Calls in one script of Redis", _redis_batch.GROUP_CALLS, fixed),
+        ("Jobs of one call to Redis", _redis_inserting.MOST_JOBS, fixed),
+        ("Their size", f"{_redis_inserting.MOST_BYTES // 1024**2} MiB", fixed),
     ]

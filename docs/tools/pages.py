@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jobtrio
-from docs.tools import examples, limits, reference, sessions
+from docs.tools import conversations, examples, limits, reference, sessions, wire_schema
 from jobtrio._state import TRANSITIONS, state_diagram
 from jobtrio.cli._output import json_line
 
@@ -42,6 +42,11 @@ def fill(path: Path) -> str:
         return f"{head}\n\n{content}\n\n<!-- end -->"
 
     return PART.sub(part, path.read_text(encoding="utf-8"))
+
+
+def files() -> dict[Path, str]:
+    """Return the files that are generated as a whole, and what has to be in them."""
+    return {wire_schema.PATH: wire_schema.text()}
 
 
 def without_fences(text: str) -> str:
@@ -156,7 +161,30 @@ def _transitions(_: str, __: Path) -> str:
 
 
 def _limits(argument: str, _: Path) -> str:
-    return limits.durable_table() if argument == "durable" else limits.table()
+    return {"durable": limits.durable_table, "bridge": limits.bridge_table}.get(argument, limits.table)()
+
+
+def _conversation(argument: str, _: Path) -> str:
+    return f"```text\n{conversations.hold(argument)}```"
+
+
+def _wire(argument: str, _: Path) -> str:
+    """The fields of a message of the wire protocol."""
+    return wire_schema.table(argument)
+
+
+def _codes(argument: str, _: Path) -> str:
+    return wire_schema.codes(argument)
+
+
+def _file(argument: str, _: Path) -> str:
+    """A file of another kind, or its lines from one that has a text up to one that has another."""
+    name, *bounds = argument.split(" | ")
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    if bounds:
+        first, last = bounds
+        text = text[text.index(first) : text.index(last)].rstrip() + "\n"
+    return f"```{'js' if bounds else name.rpartition('.')[2]}\n{text}```"
 
 
 def _json(_: str, __: Path) -> str:
@@ -183,6 +211,10 @@ KINDS: dict[str, Callable[[str, Path], str]] = {
     "diagram": _diagram,
     "transitions": _transitions,
     "limits": _limits,
+    "conversation": _conversation,
+    "wire": _wire,
+    "codes": _codes,
+    "file": _file,
     "json": _json,
 }
 """What makes the generated parts, from the argument and the page."""

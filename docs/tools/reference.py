@@ -23,7 +23,7 @@ from jobtrio.abc import JobStore
 Links: TypeAlias = Callable[[str], "str | None"]
 """From a name in a docstring to where its entry is, or None."""
 
-CONSTRUCTED = {"Executors", "GiveUp", "RetryLater", "SqliteJobStore"}
+CONSTRUCTED = {"Executors", "GiveUp", "PostgresJobStore", "RedisJobStore", "RetryLater", "SqliteJobStore", "Submitter"}
 """Classes that users make themselves, besides the attrs ones. Of the others, the constructor is nobody's business."""
 
 LINE = 100
@@ -77,11 +77,17 @@ def summary(dotted: str) -> str:
 
 
 def members(cls: type) -> dict[str, Any]:
-    """Return a class's own public methods and properties, in the order of its source."""
+    """Return a class's own public methods and properties, in the order of its source.
+
+    Those of a store that are a part of the contract are not among them: that has a page of its own.
+    """
+    contract = vars(JobStore) if cls is not JobStore and issubclass(cls, JobStore) else {}
     return {
         name: value
         for name, value in vars(cls).items()
-        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+        if not name.startswith("_")
+        and name not in contract
+        and (inspect.isfunction(value) or isinstance(value, property))
     }
 
 
@@ -127,8 +133,6 @@ def _class(name: str, cls: type, links: Links) -> list[str]:
     if name in CONSTRUCTED and cls.__init__.__doc__:  # type: ignore[misc]
         parts.append(prose(inspect.getdoc(cls.__init__) or "", links))  # type: ignore[misc]
     for member, value in members(cls).items():
-        if cls is not JobStore and issubclass(cls, JobStore) and hasattr(JobStore, member):
-            continue  # a part of the contract, which has a page of its own
         parts.append(f"### `{name}.{member}`")
         if isinstance(value, property):
             parts.append(_fence(f"{member}: {_returned(value.fget)}  # read-only"))
@@ -142,7 +146,11 @@ def _value(name: str, thing: Any, dotted: str, links: Links) -> list[str]:
     if inspect.ismodule(thing):
         return [prose(thing.__doc__ or "", links)]
     shown = re.sub(r"\b[\w.]+\.(\w+)", r"\1", str(thing)) if hasattr(thing, "__args__") else ""
-    return [_fence(f"{name} = {shown}") if shown else "", prose(_alias_doc(dotted), links)]
+    line = f"{name} = {shown}".replace("'", '"')
+    if len(line) > LINE:
+        head, _, inner = line.removesuffix("]").partition("[")
+        line = f"{head}[\n    {inner}\n]"
+    return [_fence(line) if shown else "", prose(_alias_doc(dotted), links)]
 
 
 def _alias_doc(dotted: str) -> str:
@@ -204,6 +212,8 @@ def _returned(function: Any) -> str:
 
 
 def _default(value: Any) -> str:
+    if value is attrs.NOTHING:
+        return "…"  # made anew each time
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, str):
@@ -214,7 +224,7 @@ def _default(value: Any) -> str:
         return value.__name__
     if attrs.has(type(value)) and value == type(value)():
         return f"{type(value).__name__}()"
-    if value is attrs.NOTHING or type(value).__module__.startswith("jobtrio"):
+    if type(value).__module__.startswith("jobtrio"):
         return "…"
     return "inf" if value == math.inf else repr(value)
 
@@ -264,7 +274,9 @@ def _fence(text: str) -> str:
 
 def _qualified(cls: type) -> str:
     module = cls.__module__.split(".")[0]
-    return cls.__qualname__ if module in ("builtins", "jobtrio", "enum", "typing") else f"{module}.abc.{cls.__name__}"
+    if module in ("builtins", "jobtrio", "enum", "typing"):
+        return cls.__qualname__
+    return f"{cls.__module__}.{cls.__name__}"
 
 
 def _is_private(cls: type) -> bool:
