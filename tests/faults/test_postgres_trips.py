@@ -102,7 +102,7 @@ async def test_a_fault_of_the_server(postgres: str, monkeypatch: pytest.MonkeyPa
         for method in ("fetch", "fetch_all"):
             monkeypatch.setattr(Link, method, corrupted)
         for call in (partial(worker.insert, new_entry()), partial(worker.store.load, "id"), worker.store.counts):
-            with trio.fail_after(5), pytest.raises(StoreError, match="is damaged") as caught:
+            with trio.fail_after(60), pytest.raises(StoreError, match="is damaged") as caught:
                 await call()
             assert caught.type is StoreError
         monkeypatch.undo()

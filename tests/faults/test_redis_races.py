@@ -123,7 +123,7 @@ async def test_callers_when_it_is_closed(open_store: Callable[[], RedisJobStore]
                 told.append(str(exc))
                 return
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             async with jobtrio.open_registry(store=open_store()) as registry:
                 for _ in range(20):

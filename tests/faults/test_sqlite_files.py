@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def refused(path: Path, kind: type[StoreError], match: str) -> None:
     """Check that a file is refused at once, and that nothing in its folder is touched."""
     before = contents(path.parent)
-    with trio.fail_after(5), pytest.raises(kind, match=match) as caught:
+    with trio.fail_after(60), pytest.raises(kind, match=match) as caught:
         async with open_worker(lambda: SqliteJobStore(path, outage_limit=60.0)):
             pass
     assert caught.type is kind
@@ -160,7 +160,7 @@ trio.run(main)
 """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", program, what, folder]
-        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=15)
+        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         os.chmod(folder, 0o755)
     assert run.stdout.startswith("StoreError ")
     assert "can't be" in run.stdout

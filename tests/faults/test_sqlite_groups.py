@@ -61,7 +61,7 @@ class Hold:
     async def gathered(self, count: int, worker: Worker) -> None:
         """Wait until so many calls wait for the writer, and let it go on."""
         calls = worker.store._opened._writer.calls  # type: ignore[attr-defined]
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(calls._open) < count:  # noqa: ASYNC110
                 await trio.sleep(0.001)
         self._go_on.set()
@@ -351,7 +351,7 @@ async def test_ended_jobs_are_pruned_as_they_come(path: Path) -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore(path), retention=keep) as registry:
         await registry.submit_many([jobtrio.JobSpec("work") for _ in range(500)])
         await registry.drain()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(await registry.find(limit=1000)) > 150:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
@@ -397,7 +397,7 @@ async def test_a_reader_that_stays(path: Path, faults: Faults, monkeypatch: pyte
                 await worker.insert(new_entry())
             assert 0 < len(made) <= 2 + (time.monotonic() - began) / checkpoint.PAUSE
         before = len(made)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(made) == before:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 

@@ -75,7 +75,7 @@ async def test_damage_is_told(tmp_path: Path, faults: Faults) -> None:
     async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
         faults.code, faults.failing = "SQLITE_CORRUPT", True
         for call in (partial(worker.insert, new_entry()), partial(worker.store.load, "id")):
-            with trio.fail_after(5), pytest.raises(StoreError, match="damaged") as caught:
+            with trio.fail_after(60), pytest.raises(StoreError, match="damaged") as caught:
                 await call()
             assert caught.type is StoreError
         faults.failing = False

@@ -101,7 +101,7 @@ async def test_queued(place: Place, column: str, value: str, caplog: pytest.LogC
         assert [record.id for record in await registry.find()] == [job.id for job in jobs]
         assert (await registry.get(jobs[1].id)).record.id == jobs[1].id
     async with jobtrio.open_registry(executors, store=place.make_store()) as registry:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             outcomes = [await (await registry.get(job.id)).wait() for job in jobs]
         assert [outcomes[0], outcomes[2]] == [Completed(0), Completed(2)]
         assert isinstance(outcomes[1], Failed)

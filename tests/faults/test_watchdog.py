@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.skipif(not HAS_PROC, reason="the tests look into /proc")]
+pytestmark = [pytest.mark.timeout(540), pytest.mark.skipif(not HAS_PROC, reason="the tests look into /proc")]
 
 WORKER = """
 import os, signal, subprocess, sys

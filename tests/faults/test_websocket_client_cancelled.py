@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 MOST_STEPS = 3000
-LIMIT = 15.0
+LIMIT = 60.0
 
 Scenario: TypeAlias = "Callable[[JobClient, list[Message]], Awaitable[None]]"
 
@@ -66,7 +66,7 @@ async def cancel_and_ask(client: JobClient, seen: list[Message]) -> None:
         await job.cancel("enough")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("scenario", [submit_and_watch, cancel_and_ask])
 async def test_within_a_client(scenario: Scenario) -> None:
     """Whatever step a use of a client is cancelled at, the client serves on, by the same connection."""
@@ -86,7 +86,7 @@ async def test_within_a_client(scenario: Scenario) -> None:
             await _until_left(bridge, subscriptions=0)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("scenario", [submit_and_watch, cancel_and_ask])
 async def test_around_a_client(scenario: Scenario) -> None:
     """Whatever step a client's whole life is cancelled at, it is gone at once, and the server serves others on."""

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from store_shell import Command
 
 SECRET = "open-sesame"
-LIMIT = 15.0
+LIMIT = 60.0
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(540)
 
 
 @pytest.fixture(autouse=True)

@@ -71,7 +71,7 @@ async def test_what_ends_the_connection(bridge: Bridge, data: bytes, path: str) 
         connected(bridge.port, path.format(job=job.id)) as client,
     ):
         await client.send(data)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await client.until_closed()
         await job.cancel("enough")
         heard = await other.hear_all()
@@ -87,7 +87,7 @@ async def test_a_message_that_is_too_big(bridge: Bridge, extra: bytes) -> None:
     """The client is told by code 1009, also where an honest ping comes right behind, in the same segment."""
     async with connected(bridge.port, "/ws") as client:
         await client.send(frame(TEXT, b"x" * 10_001) + extra)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await client.until_closed() == 1009
 
 
@@ -115,7 +115,7 @@ async def test_endless_empty_continuations(bridge: Bridge) -> None:
                 await client.send(frame(CONTINUATION, b"", fin=False) * 1000)
         except trio.BrokenResourceError:
             pass
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await client.until_closed() in (4413, None)
         assert resident() - before < 5 * MEGABYTE
 
@@ -124,7 +124,7 @@ async def test_too_many_continuations_are_told(bridge: Bridge) -> None:
     """A client that sends one continuation too many is told by code 4413."""
     async with connected(bridge.port, "/ws") as client:
         await client.send(frame(TEXT, b"", fin=False), frame(CONTINUATION, b"", fin=False) * 100)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await client.until_closed() == 4413
 
 
@@ -143,7 +143,7 @@ async def test_a_ping_after_the_servers_close(bridge: Bridge) -> None:
                     await trio.sleep(0.002)
 
             nursery.start_soon(keep_alive)
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 heard = await client.hear_all()
             assert isinstance(heard[-1], Frame)
             assert heard[-1].code == 1000
@@ -167,7 +167,7 @@ async def test_a_flood_of_pings_without_reading(bridge: Bridge) -> None:
     """A client that sends pings and reads no pongs fills no memory, and is cut off after a while."""
     before = resident()
     async with connected(bridge.port, "/ws", receive_buffer=4096) as client:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             try:
                 while True:
                     await client.send(frame(PING, b"x" * 125) * 1000)
@@ -189,7 +189,7 @@ async def test_leaving_inside_a_frame(bridge: Bridge, sent: int, how: str) -> No
                 client.reset()
             case "half-close":
                 await client.stream.send_eof()
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     await client.rest()
     await bridge.assert_is_left()
     await job.cancel()
@@ -198,10 +198,10 @@ async def test_leaving_inside_a_frame(bridge: Bridge, sent: int, how: str) -> No
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, PONG])
 async def test_frames_that_stay_incomplete(opcode: int) -> None:
     """A frame that never ends is no sign of life for ever: the client is cut off."""
-    async with open_bridge(limits=brief(heartbeat=0.3, send=0.3)) as bridge:
+    async with open_bridge(limits=brief(heartbeat=1, send=1)) as bridge:
         async with connected(bridge.port, "/ws") as client:
             await client.send(frame(opcode, b"x" * 100)[:50])
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 await client.rest()
         assert bridge.server.stats().dropped == {"silent": 1}
         await bridge.assert_is_well()
@@ -209,7 +209,7 @@ async def test_frames_that_stay_incomplete(opcode: int) -> None:
 
 async def test_a_client_that_is_dead() -> None:
     """A client that answers no ping is cut off; one that answers stays, though it says nothing."""
-    async with open_bridge(limits=brief(heartbeat=0.3, send=0.6)) as bridge:
+    async with open_bridge(limits=brief(heartbeat=1)) as bridge:
         async with connected(bridge.port, "/ws") as dead, connected(bridge.port, "/ws") as alive:
             async with trio.open_nursery() as nursery:
 
@@ -218,12 +218,12 @@ async def test_a_client_that_is_dead() -> None:
                         await alive.hear()
 
                 nursery.start_soon(live)
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     await dead.rest()
-                await trio.sleep(0.5)
+                await trio.sleep(1.5)
                 nursery.cancel_scope.cancel()
             await alive.say({"type": "ping", "id": 5})
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while await alive.hear() != {"type": "pong", "id": 5}:
                     pass
             await alive.send(close_frame())
@@ -244,7 +244,7 @@ async def test_every_frame_head(bridge: Bridge) -> None:
                             await client.stream.send_eof()
                         except (trio.BrokenResourceError, trio.ClosedResourceError):
                             return
-                        with trio.fail_after(10):
+                        with trio.fail_after(60):
                             await client.rest()
 
                 nursery.start_soon(visit, struct.pack("BB", first, second))

@@ -29,8 +29,8 @@ MEGABYTE = 2**20
 
 @pytest.fixture
 async def bridge() -> AsyncIterator[Bridge]:
-    """Serve with short waits; afterwards serve a client that behaves, and be left by all."""
-    async with open_bridge(limits=brief(), retention=jobtrio.Retention(tokens_per_job=1000)) as bridge:
+    """Serve; afterwards serve a client that behaves, and be left by all."""
+    async with open_bridge(retention=jobtrio.Retention(tokens_per_job=1000)) as bridge:
         yield bridge
         await bridge.assert_is_well()
         await bridge.assert_is_left()
@@ -55,7 +55,7 @@ def check_stream(messages: list[Any], *, after: int = 0) -> list[Any]:
     return items
 
 
-async def test_a_reader_that_stalls(bridge: Bridge) -> None:
+async def test_a_reader_that_stalls() -> None:
     """A client that stops reading harms neither the job nor others, fills no memory, and is cut off."""
     turns = 0
 
@@ -66,18 +66,20 @@ async def test_a_reader_that_stalls(bridge: Bridge) -> None:
             await job.send("x" * 20_000)
             await trio.sleep(0.001)
 
-    job = await bridge.registry.submit(chatter)
-    async with connected(bridge.port, f"/jobs/{job.id}", receive_buffer=4096):
-        await until(lambda: turns > 100)
-        before = resident()
-        await until(lambda: bridge.server.stats().dropped == {"too slow": 1})
-        seen = turns
-        await until(lambda: turns > seen + 200)
-        assert resident() - before < 30 * MEGABYTE  # the 1000 tokens that are kept are 20 MB
-    await job.cancel()
+    async with open_bridge(limits=brief(), retention=jobtrio.Retention(tokens_per_job=1000)) as bridge:
+        job = await bridge.registry.submit(chatter)
+        async with connected(bridge.port, f"/jobs/{job.id}", receive_buffer=4096):
+            await until(lambda: turns > 100)
+            before = resident()
+            await until(lambda: bridge.server.stats().dropped == {"too slow": 1})
+            seen = turns
+            await until(lambda: turns > seen + 200)
+            assert resident() - before < 30 * MEGABYTE  # the 1000 tokens that are kept are 20 MB
+        await job.cancel()
+        await bridge.assert_is_well()
 
 
-async def test_a_stalled_reader_does_not_delay_a_time_limit(bridge: Bridge) -> None:
+async def test_a_stalled_reader_does_not_delay_a_time_limit() -> None:
     """A time-out while a send is stuck ends the job in time, and cuts no frame: who reads on finds its ending."""
 
     async def chatter(job: JobContext) -> None:
@@ -85,15 +87,18 @@ async def test_a_stalled_reader_does_not_delay_a_time_limit(bridge: Bridge) -> N
             await job.send("x" * 20_000)
             await trio.lowlevel.checkpoint()
 
-    job = await bridge.registry.submit(chatter, time_limit=0.3)
-    async with connected(bridge.port, f"/jobs/{job.id}", receive_buffer=4096) as client:
-        with trio.fail_after(3):
-            await job.wait()
-        heard = await client.hear_all()
-        check_stream(heard[1:-1])
-        assert heard[-2]["outcome"]["error"]["kind"] == "timeout"
-        assert heard[-1].code == 4012
-        await client.send(close_frame())
+    retention = jobtrio.Retention(tokens_per_job=1000)
+    async with open_bridge(limits=brief(send=90), retention=retention) as bridge:
+        job = await bridge.registry.submit(chatter, time_limit=0.3)
+        async with connected(bridge.port, f"/jobs/{job.id}", receive_buffer=4096) as client:
+            with trio.fail_after(60):  # long before the client would be cut off
+                await job.wait()
+            heard = await client.hear_all()
+            check_stream(heard[1:-1])
+            assert heard[-2]["outcome"]["error"]["kind"] == "timeout"
+            assert heard[-1].code == 4012
+            await client.send(close_frame())
+        await bridge.assert_is_well()
 
 
 async def test_eviction_during_a_replay(bridge: Bridge) -> None:
@@ -213,7 +218,7 @@ async def test_authenticate_that_fails_for_many(how: str) -> None:
             raise KeyError("no")
         raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
 
-    async with open_bridge(authenticate=authenticate, limits=brief(handshake=0.3)) as bridge:
+    async with open_bridge(authenticate=authenticate, limits=brief(handshake=2 if how == "hangs" else 60)) as bridge:
         job = await bridge.registry.submit(words, "a b")
         codes: list[int | None] = []
 
@@ -258,7 +263,7 @@ async def test_messages_that_make_no_sense(bridge: Bridge, data: bytes) -> None:
     async with connected(bridge.port, "/ws") as client:
         await client.hear()
         await client.send(data)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert (await client.hear())["type"] == "error"
             await client.say({"type": "ping", "id": 1})
             assert await client.hear() == {"type": "pong", "id": 1}
@@ -276,7 +281,7 @@ async def test_a_subscribe_storm(bridge: Bridge) -> None:
             await client.send(storm)
         except trio.BrokenResourceError:
             pass
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             heard = await client.hear_all()
         kinds = [message.get("code", message["type"]) for message in heard[1:-1]]
         assert kinds[:32] == ["subscribed"] * 32
@@ -367,11 +372,11 @@ WATCHERS = int(os.environ.get("JOBTRIO_WATCHERS", "1000"))
 """How many watch at once: as many as may be connected by default."""
 
 
-@pytest.mark.timeout(WATCHERS / 5)  # they and their server are one process, on a machine that may be busy
+@pytest.mark.timeout(WATCHERS / 2)  # they and their server are one process, on a machine that may be busy
 async def test_many_watchers_of_whom_some_stall() -> None:
     """Of many clients every tenth stops reading: the job goes on to its end, and the others have all of it."""
     count, watchers = 20, WATCHERS
-    limits = Limits(send=1.5, closing=5)
+    limits = Limits(send=10, closing=60)
     async with open_bridge(limits=limits, flush_interval=0.05) as bridge:
         start, cut_off = trio.Event(), trio.Event()
 
@@ -399,7 +404,7 @@ async def test_many_watchers_of_whom_some_stall() -> None:
                 await client.send(close_frame())
 
         before = resident()
-        with trio.fail_after(WATCHERS / 6):
+        with trio.fail_after(WATCHERS / 3):
             async with trio.open_nursery() as nursery:
                 for n in range(watchers):
                     nursery.start_soon(watch, n, n % 10 == 0)

@@ -38,7 +38,7 @@ STUBBORN = TELL + "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & ech
 """A script that, like its child, does not go for SIGTERM."""
 
 
-LIMIT = 12.0
+LIMIT = 60.0
 """Seconds after which a command that should have ended hangs."""
 
 

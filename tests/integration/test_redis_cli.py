@@ -25,7 +25,7 @@ def prefix(shell: Shell) -> str:
     return prefix
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_processes_share_it(shell: Shell, prefix: str, tmp_path: Path) -> None:
     """A job that one process submits runs in a second, is watched by a third, and looked at by more."""
     worker = shell.worker("--name", "one")

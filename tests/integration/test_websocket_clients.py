@@ -208,7 +208,7 @@ async def test_successor(caplog: pytest.LogCaptureFixture) -> None:
         async with open_client(server.url) as client, client.subscribe(job.id) as messages:
             assert await messages.receive() == Token(1, 1, 1)
             scope.cancel()
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while client.is_connected:  # noqa: ASYNC110 - there is nothing else to wait for
                     await trio.sleep(0.01)
                 await nursery.start(serve_on, server.port)
@@ -248,7 +248,7 @@ def _node(*args: str) -> subprocess.CompletedProcess[str]:
     with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as open_input:
         try:
             return subprocess.run(
-                command, stdin=open_input.stdout, capture_output=True, text=True, timeout=15, check=False
+                command, stdin=open_input.stdout, capture_output=True, text=True, timeout=60, check=False
             )
         finally:
             open_input.kill()

@@ -39,7 +39,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 
-LIMIT = 15
+LIMIT = 60
 """Seconds that anything may take."""
 
 

@@ -46,7 +46,7 @@ class Gate:
     async def start(self) -> jobtrio.Job:
         """Start a job, and wait until what it sends first is stored."""
         job = await self.registry.submit("wait")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await self._begun.wait()
             while not await self.store.read_messages(job.id, 0, 1):  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
@@ -54,17 +54,17 @@ class Gate:
 
     async def check_outage(self, job: jobtrio.Job, message: str = r"away for 0\.9 s") -> None:
         """Check, while the server is away, that submitting fails in time and that the job runs on."""
-        with trio.fail_after(10), pytest.raises(StoreUnavailableError, match=message):
+        with trio.fail_after(60), pytest.raises(StoreUnavailableError, match=message):
             await self.registry.submit("wait")
         self.opened.set()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await self.passed.wait()
         await trio.sleep(0.1)
         assert job.outcome is None  # it has returned, but that is not stored yet
 
     async def check_recovery(self, job: jobtrio.Job) -> jobtrio.Job:
         """Check, once the server is back, that all is well; return another job that has run."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             assert await job.wait() == Completed(job.id)
             after = await self.registry.submit("wait")
             assert await after.wait() == Completed(after.id)

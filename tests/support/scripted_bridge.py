@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-WAIT = 5.0
+WAIT = 30.0
 """Seconds that a test waits for what has to happen soon."""
 
 

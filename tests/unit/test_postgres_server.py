@@ -90,7 +90,7 @@ def test_gone_when_tests_are_killed(state: str) -> None:
         processes = _server_processes(int(pid))
         assert len(processes) > 1
         os.kill(tests.pid, signal.SIGKILL)
-    _, left = psutil.wait_procs(processes, timeout=10)
+    _, left = psutil.wait_procs(processes, timeout=60)
     assert not left
     while Path(folder).exists():  # the keeper's last act; the time limit of a test bounds it
         time.sleep(0.01)

@@ -34,6 +34,12 @@ async def unregistered(job: JobContext) -> None:
     """Never run."""
 
 
+@pytest.fixture(autouse=True)
+def _look_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers that hear of news not look for them by themselves."""
+    monkeypatch.setattr("jobtrio.stores.postgres._session.LOOK_AFTER", 600.0)
+
+
 @pytest.fixture
 def store(postgres: str) -> PostgresJobStore:
     return PostgresJobStore(postgres)
@@ -97,7 +103,7 @@ async def test_commit(
         assert await registry.find() == []
         await commit(connection)
         job = await registry.get(record.id)
-        with trio.fail_after(4):  # it would look after 5 s
+        with trio.fail_after(60):
             assert await job.wait() == Completed(42)
         assert (await registry.history(record.id))[0].at == record.created_at
 
@@ -286,7 +292,7 @@ async def test_a_delay_is_heard_of(postgres: str, store: PostgresJobStore, regis
         await trio.sleep(0.2)
         with psycopg.connect(postgres) as connection:
             record = await store.submit_in(connection, double, 1, delay=0.3)
-        with trio.fail_after(4):
+        with trio.fail_after(60):
             assert await (await registry.get(record.id)).wait() == Completed(2)
 
 
@@ -318,7 +324,7 @@ def test_without_trio(postgres: str) -> None:
         async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres)) as registry:
             (found,) = await registry.find()
             assert found.id == record.id
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 return await (await registry.get(found.id)).result(), await registry.history(found.id)
 
     result, history = trio.run(work)

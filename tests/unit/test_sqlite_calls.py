@@ -211,7 +211,7 @@ async def test_let_go_at_the_limit_though_cancelled_before() -> None:
             scope.cancel()
             await trio.sleep(0.3)
             server.calls.give_up_overdue()
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await left.wait()
 
 
@@ -222,7 +222,7 @@ async def test_given_up() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_given_up, server, lambda _: heeded.set())
             server.may_take.release()
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await server.taken.wait()
             server.calls.give_up_overdue()
         assert not heeded.is_set()
@@ -322,7 +322,7 @@ async def test_no_room_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.calls.make, note("first"))
             await wait_all_tasks_blocked()
-            with trio.fail_after(10), pytest.raises(StoreUnavailableError, match="no room"):
+            with trio.fail_after(60), pytest.raises(StoreUnavailableError, match="no room"):
                 await server.calls.make(note("second"))
             nursery.start_soon(_given_up, server, None)
             await trio.sleep(0.1)
@@ -345,7 +345,7 @@ async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             await calls.make(note(n))
         refused.append(n)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(make, 1)
             nursery.start_soon(make, 2)

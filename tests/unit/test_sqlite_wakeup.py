@@ -114,7 +114,7 @@ def test_who_is_gone(path: Path) -> None:
             "bell.open(); print(bell.name); sys.stdout.flush(); os.kill(os.getpid(), 9)"
         )
         command = [sys.executable, "-c", program, str(path)]
-        run = subprocess.run(command, check=False, stdout=subprocess.PIPE, timeout=15)
+        run = subprocess.run(command, check=False, stdout=subprocess.PIPE, timeout=60)
         died = run.stdout.decode().strip()
         assert set(a.gone()) == {left.name, died}
         assert a.ring(Hints(ready=True))  # and notices

@@ -42,6 +42,11 @@ def make_store(url: str) -> JobStore:
     return parse_store_url(url).make_store()
 
 
+def for_patience(url: str, seconds: float) -> str:
+    """Return a rig's URL for somebody who waits longer than the others for a store that is away."""
+    return url.replace(f"outage_limit={OUTAGE_LIMIT}", f"outage_limit={seconds}")
+
+
 class Rig(ABC):
     """A store, and how to trouble it.
 

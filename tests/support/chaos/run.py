@@ -20,7 +20,7 @@ from chaos.facts import Facts, Happening, Kept, Line, number
 from chaos.fleet import open_fleet
 from chaos.jobs import executors, read_journal
 from chaos.plan import OF_PROCESSES, draw_plan
-from chaos.rig import make_store, open_rig
+from chaos.rig import for_patience, make_store, open_rig
 from chaos.tasks import tell_tasks
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ async def _look(facts: Facts, rig: Rig) -> None:
 
 @asynccontextmanager
 async def _open_reader(rig: Rig) -> AsyncIterator[tuple[jobtrio.JobRegistry, JobStore]]:
-    store = make_store(rig.url)
+    store = make_store(for_patience(rig.url, TROUBLED))  # a server that has just been started may be slow
     async with jobtrio.open_registry(
         executors, store=store, queues={}, retention=KEEP_ALL, worker="reader"
     ) as registry:
