@@ -376,7 +376,7 @@ WATCHERS = int(os.environ.get("JOBTRIO_WATCHERS", "1000"))
 async def test_many_watchers_of_whom_some_stall() -> None:
     """Of many clients every tenth stops reading: the job goes on to its end, and the others have all of it."""
     count, watchers = 20, WATCHERS
-    limits = Limits(send=10, closing=60)
+    limits = Limits(handshake=60, send=10, closing=60, heartbeat=600)  # who stalls answers no ping
     async with open_bridge(limits=limits, flush_interval=0.05) as bridge:
         start, cut_off = trio.Event(), trio.Event()
 
