@@ -49,7 +49,7 @@ def url_of(proxy: TcpProxy) -> str:
 # -- the server
 
 
-async def test_killed_and_started_again(server: ValkeyServer) -> None:
+async def test_killed_and_started_again(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
     """A server that was killed has what it acknowledged when it is back, and is given the scripts anew."""
     async with open_gate(server.url) as gate:
         job = await gate.start()
@@ -58,6 +58,8 @@ async def test_killed_and_started_again(server: ValkeyServer) -> None:
         server.start()
         after = await gate.check_recovery(job)
         assert set(check_jobs(server, "gate", [job.id, after.id]).values()) == {"COMPLETED"}
+    told = [text.partition(":")[0] for text in caplog.messages if text.startswith("the store is ")]
+    assert told == ["the store is away", "the store is back"]
 
 
 async def test_stopped_and_resumed(server: ValkeyServer) -> None:

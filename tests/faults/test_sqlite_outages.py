@@ -121,7 +121,7 @@ def folder_renamed(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("outage", [locked, removed, replaced, folder_renamed])
-async def test_outages_are_survived(tmp_path: Path, outage: Any) -> None:
+async def test_outages_are_survived(tmp_path: Path, outage: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Submitting fails within its limit, running jobs run on, and their ends are written when the file is back."""
     path = tmp_path / "folder" / "jobs.db"
     path.parent.mkdir()
@@ -141,6 +141,9 @@ async def test_outages_are_survived(tmp_path: Path, outage: Any) -> None:
             assert await after.wait() == Completed(after.id)
             with (await gate.registry.get(job.id)).subscribe() as messages:
                 assert [getattr(message, "value", None) async for message in messages] == ["before", "behind", None]
+    told = [text for text in caplog.messages if text.startswith("the store is ")]
+    assert [text.partition(":")[0] for text in told] == ["the store is away", "the store is back"]
+    assert str(path) in told[0]
     check_file(path, [job.id, after.id])
 
 

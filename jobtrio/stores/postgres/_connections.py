@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -20,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.psycopg_trio import TrioConnection, open_pool
+from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.postgres import _schema as schema
 from jobtrio.stores.postgres._adapting import AS_THEY_COME
 from jobtrio.stores.postgres._errors import (
@@ -150,7 +152,7 @@ class Connections:
         self._size = size
         self._pool: Pool | None = None
         self.is_direct: bool = False
-        self._has_warned = False
+        self._outages = OutageLog(log)
         self._tuned: WeakSet[TrioConnection[Any]] = WeakSet()
 
     async def prepare(self, *, create: bool) -> None:
@@ -206,9 +208,14 @@ class Connections:
 
         Cancellation: it may have been done.
         """
+        asked = time.monotonic()
         with trio.move_on_after(self.patience):
-            return await self._try(work)
-        raise StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
+            answer = await self._try(work)
+            self._outages.answered()
+            return answer
+        error = StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
+        self._outages.failed(error, asked)
+        raise error
 
     async def _try(self, work: Callable[[Link], Awaitable[T]]) -> T:
         tries = TRIES
@@ -227,9 +234,8 @@ class Connections:
 
     def _translated(self, exc: psycopg.Error) -> StoreError:
         error = translate(exc, self.where, is_open=True)
-        if is_forbidden(exc) and not self._has_warned:
-            self._has_warned = True  # the same comes again and again, until it is allowed
-            log.warning("%s (check what the role is granted)", error)
+        if isinstance(error, StoreUnavailableError) and not isinstance(exc, psycopg.errors.LockNotAvailable):
+            self._outages.failed(f"{error} (check what the role is granted)" if is_forbidden(exc) else error)
         return error
 
     async def _use_once(self, work: Callable[[Link], Awaitable[T]]) -> T:

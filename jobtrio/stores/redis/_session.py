@@ -15,9 +15,9 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
+from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
-from jobtrio.stores.redis._address import place_text
 from jobtrio.stores.redis._announcer import RedisAnnouncer
 from jobtrio.stores.redis._calls import Calls
 from jobtrio.stores.redis._connector import Connector
@@ -199,21 +199,18 @@ class Session:
 
     async def _keep_connected(self) -> None:
         pause = FIRST_PAUSE
-        is_away = False
+        outages = OutageLog(log)
         while True:
             try:
                 async with self._connector.connect() as link:
                     await opening.prepare(link, self.calls.prefix)
-                    if is_away:
-                        log.warning("%s is back", place_text(link.place))
-                    pause, is_away = FIRST_PAUSE, False
+                    outages.answered()
+                    pause = FIRST_PAUSE
                     self._connected.set()
                     self.announcer.look_everywhere()
                     await self.calls.serve(link)
             except StoreError as exc:
-                if not is_away:
-                    log.warning("the server is away: %s", exc)
-                is_away = True
+                outages.failed(exc)
                 # Whatever it is, it came after the store was open, and running jobs are not to die of it.
                 self.calls.fail_waiting(StoreUnavailableError(str(exc)))
             finally:

@@ -19,6 +19,7 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores._hints import Hints
+from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log
@@ -83,6 +84,7 @@ class Writer:
         self._on_news = on_news
         self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
+        self._outages = OutageLog(log)
         self._data_version: int | None = None
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
@@ -160,6 +162,8 @@ class Writer:
         limit = time.monotonic() - PATIENCE
         is_over = self._stopping or not isinstance(error, StoreUnavailableError)
         failed = []
+        if self._waiting and (is_over or self._waiting[0].asked < limit):
+            self._outages.failed(error)
         while self._waiting and (is_over or self._waiting[0].asked < limit):
             call = self._waiting.popleft()
             if call.take():
@@ -217,6 +221,7 @@ class Writer:
         return tx.hints
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
+        self._outages.answered()
         is_one_gone = self._ring(hints)
         self.calls.deliver(calls, partial(self._on_hints, hints))
         if is_one_gone:
@@ -225,6 +230,8 @@ class Writer:
 
     def _fail(self, calls: list[Call], exc: Exception) -> None:
         error = self._connector.failed(exc)
+        if isinstance(error, StoreUnavailableError):
+            self._outages.failed(error)
         for call in calls:
             call.fail(_again(error))
         self.calls.deliver(calls)

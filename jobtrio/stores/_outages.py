@@ -1,0 +1,41 @@
+"""`OutageLog`: one line in the log when a store goes away, and one when it is back.
+
+It owns how often that is said: what fails because of an outage fails again and again. It must not know what a store is.
+"""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+
+class OutageLog:
+    """Says once that a store is away, and once that it is back."""
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+        self._is_away = False
+        self._answered_at = -inf
+
+    def failed(self, why: object, asked: float = inf) -> None:
+        """Note that the store could not be reached.
+
+        Args:
+            why: The error.
+            asked: When the call began that failed, by the machine's monotonic clock: others that were answered
+                meanwhile say that it is not the store.
+        """
+        if not self._is_away and self._answered_at < asked:
+            self._is_away = True
+            self._log.warning("the store is away: %s", why)
+
+    def answered(self) -> None:
+        """Note that the store has answered."""
+        self._answered_at = time.monotonic()
+        if self._is_away:
+            self._is_away = False
+            self._log.warning("the store is back")

@@ -1,0 +1,39 @@
+"""`OutageLog`: what the log says of an outage, and how often."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from jobtrio.stores._outages import OutageLog
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often the store fails and answers, each outage makes two lines."""
+    outages = OutageLog(logging.getLogger("test"))
+    outages.answered()
+    assert caplog.messages == []
+    for why in ("first", "second"):
+        for _ in range(3):
+            outages.failed(why)
+        for _ in range(3):
+            outages.answered()
+    assert caplog.messages == [
+        *("the store is away: first", "the store is back"),
+        *("the store is away: second", "the store is back"),
+    ]
+
+
+def test_one_call_among_others(caplog: pytest.LogCaptureFixture) -> None:
+    """A call that fails while others are answered makes no outage; one that began after them does."""
+    outages = OutageLog(logging.getLogger("test"))
+    asked = time.monotonic()
+    outages.answered()
+    outages.failed("slow", asked)
+    assert caplog.messages == []
+    outages.failed("gone", time.monotonic() + 1)
+    assert caplog.messages == ["the store is away: gone"]
