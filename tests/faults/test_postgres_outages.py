@@ -132,7 +132,9 @@ OUTAGES = [(stopped, started), (killed, started), (frozen, thawed), (stalled, we
 
 @pytest.mark.parametrize("listen", [True, False])
 @pytest.mark.parametrize(("begin", "end"), [*OUTAGES, (read_only, writable)])
-async def test_outages_are_survived(own_postgres: PostgresServer, begin: Act, end: Act, listen: bool) -> None:
+async def test_outages_are_survived(
+    own_postgres: PostgresServer, begin: Act, end: Act, listen: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Submitting fails within its limit, running jobs run on, and their ends are written when the server is back."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
@@ -155,7 +157,15 @@ async def test_outages_are_survived(own_postgres: PostgresServer, begin: Act, en
                 assert await after.wait() == Completed(after.id)
                 assert await stream_of(gate, job) == ["before", "behind", None]
     assert gate.runs.count(job.id) == 1
+    assert_told(caplog)
     check_schema(conninfo, [job.id, after.id])
+
+
+def assert_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Check that the log tells by turns that the store went away and that it came back."""
+    told = [text.partition(":")[0] for text in caplog.messages if text.startswith("the store is ")]
+    assert told
+    assert told == ["the store is away", "the store is back"] * (len(told) // 2)
 
 
 async def submit_when_possible(gate: Gate) -> jobtrio.Job:
@@ -230,6 +240,8 @@ async def test_another_address(own_postgres: PostgresServer) -> None:
 
 async def test_failover(own_postgres: PostgresServer) -> None:
     """When a standby takes over from a server that was killed, everything acknowledged is there, and work goes on."""
+    if not own_postgres.can_be_copied:
+        pytest.skip("these programs of PostgreSQL have no pg_basebackup")
     own_postgres.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     alone = {"synchronous_standby_names": ""}
     standby = await trio.to_thread.run_sync(PostgresServer, alone, own_postgres)

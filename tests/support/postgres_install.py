@@ -55,6 +55,10 @@ class Install:
         said, _ = self.popen(["postgres", "--version"], stdout=subprocess.PIPE).communicate()
         return int(said.split()[2].partition(b".")[0])
 
+    def has(self, program: str) -> bool:
+        """Whether a program is there: not all packages bring all."""
+        return (self._bin / program).exists()
+
     def popen(self, args: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
         """Start the program ``args[0]``, in a session of its own so that Ctrl-C at the tests does not reach it."""
         program = self._bin / args[0]

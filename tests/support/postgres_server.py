@@ -69,6 +69,7 @@ class PostgresServer:
         changed: Whether it was started with other settings than it was made with.
         version: The first number of its version.
         unreserved: Settings by which it keeps no connections for administrators.
+        can_be_copied: Whether there is the program that a standby is made with.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None, primary: PostgresServer | None = None) -> None:
@@ -85,6 +86,7 @@ class PostgresServer:
         self.version = self._install.version()
         reserved = ("superuser_reserved_connections", "reserved_connections")[: 1 + (self.version >= 16)]
         self.unreserved: dict[str, str] = dict.fromkeys(reserved, "0")
+        self.can_be_copied: bool = self._install.has("pg_basebackup")
         if primary is None:
             self._initialise()
         else:
