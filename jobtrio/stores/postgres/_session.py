@@ -9,14 +9,14 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import asynccontextmanager
-from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import RowAnnouncer
+from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _pruning as pruning
 from jobtrio.stores.postgres._calls import Lane
@@ -54,9 +54,6 @@ LEAVE_WITHIN: Final = 1.0
 AGAIN_AFTER: Final = 0.02
 """Seconds until work is looked for again where others had locked what was to be claimed, so that they have taken it."""
 
-RETRY_AFTER: Final = 1.0
-"""Seconds until pruning is tried again when the server was away."""
-
 
 class Session:
     """One opened store.
@@ -71,6 +68,7 @@ class Session:
         named_inserts: The way to put in the others, whose ids were given or which have keys.
         writes: The way to change them.
         reads: The way to read them.
+        pruner: Prunes when many jobs have ended.
         missed: Set where others had locked what was to be claimed.
     """
 
@@ -99,9 +97,10 @@ class Session:
         self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
         self.notices: Final = Notices(schema, session, self.clock)
         self._connections = connections
+        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
         inserter = Inserter(connections, self.notices, self.announcer.heed)
         patient = Inserter(connections, self.notices, self.announcer.heed, WAIT)
-        writer = Writer(connections, self.identity, self.announcer, self.notices, self.ended)
+        writer = Writer(connections, self.identity, self.announcer, self.notices, self.pruner.ended)
         patience = connections.patience
         self.inserts: Final[Lane[Insertion]] = Lane(inserter.carry_out, patience, size=Insertion.size)
         self.named_inserts: Final[Lane[Insertion]] = Lane(patient.carry_out, patience, size=Insertion.size)
@@ -112,9 +111,7 @@ class Session:
         self._listener = Listener(connections, self.notices, self._heed, self._hearing_changed) if listen else None
         self._on_pace = on_pace
         self._look_after = LOOK_OFTEN
-        self._ends = 0
-        self._enough = inf  # until somebody has it prune, which a process that only watches does not
-        self._many_ended, self.missed = trio.Event(), trio.Event()
+        self.missed = trio.Event()
         self._ready, self._stop, self._served = trio.Event(), trio.Event(), trio.Event()
 
     # -- life
@@ -149,7 +146,7 @@ class Session:
                 async with self._connections.opened(), trio.open_nursery() as nursery:
                     for lane in self._lanes:
                         nursery.start_soon(lane.run)
-                    for service in (self._give_up_overdue, self._prune_many, self._look_for_news, self._look_again):
+                    for service in (self._give_up_overdue, self.pruner.run, self._look_for_news, self._look_again):
                         nursery.start_soon(service)
                     if self._listener is not None:
                         nursery.start_soon(self._listener.run)
@@ -200,27 +197,20 @@ class Session:
         self.announcer.changed(progress.changed)
         self.announcer.looked(progress.next, self._look_after)
         self.announcer.heed(progress.hints)
-        self.ended(sum(entry.outcome is not None for entry in progress.changed))
+        self.pruner.ended(sum(entry.outcome is not None for entry in progress.changed))
         return progress.is_cut
 
-    async def prune(self) -> float:
+    async def _prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more.
 
         Cancellation: some of it is removed.
         """
         retention = self.settings.retention
-        self._enough = max(100, retention.finished_jobs // 10)
         until = await self._connections.use(lambda link: pruning.limit(link, retention))
         # A pause for others, not a wait for them.
         while await self._connections.use(lambda link: pruning.prune(link, until)):  # noqa: ASYNC110
             await trio.sleep(PAUSE)
         return await self._connections.use(lambda link: pruning.left(link, retention))
-
-    def ended(self, jobs: int = 1) -> None:
-        """Note that so many jobs have ended, since only so many are kept."""
-        self._ends += jobs
-        if self._ends >= self._enough:
-            self._many_ended.set()
 
     # -- news
 
@@ -268,13 +258,3 @@ class Session:
             await trio.sleep(self._connections.patience / 4)
             for lane in self._lanes:
                 lane.give_up_overdue()
-
-    async def _prune_many(self) -> None:
-        while True:
-            await self._many_ended.wait()
-            self._ends, self._many_ended = 0, trio.Event()
-            try:
-                await self.prune()
-            except StoreUnavailableError:
-                self._many_ended.set()
-                await trio.sleep(RETRY_AFTER)

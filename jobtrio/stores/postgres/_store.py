@@ -337,7 +337,7 @@ class PostgresJobStore(JobStore):
     def _settled(self, claim: Claim) -> Callable[[Settled | None], bool]:
         """Return what brings a claim's entry to what was stored, and tells of it."""
         session = self._opened
-        return partial(session.announcer.settled, claim.entry, on_end=session.ended)
+        return partial(session.announcer.settled, claim.entry, on_end=session.pruner.ended)
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
@@ -348,7 +348,7 @@ class PostgresJobStore(JobStore):
                 return None
             if reply.is_news:
                 session.announcer.changed((reply.entry,))
-                session.ended()
+                session.pruner.ended()
             return CancelReply(reply.entry, reply.accepted)
 
         return await self._change(job_id, lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
@@ -392,7 +392,7 @@ class PostgresJobStore(JobStore):
 
     async def prune(self) -> float:
         """Remove what is no longer kept, in slices; return the seconds until there may be more."""
-        return await self._opened.prune()
+        return await self._opened.pruner.prune()
 
     @property
     def _opened(self) -> Session:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -16,6 +15,7 @@ import trio
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._outages import OutageLog
+from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
 from jobtrio.stores.redis._announcer import RedisAnnouncer
@@ -56,6 +56,7 @@ class Session:
         name: Marks this opened store.
         is_shown: Whether others have been told that this worker is there.
         settings: What the store was opened with.
+        pruner: Prunes when many jobs have ended.
         claimed: The calls to claim that were answered last, by their ids.
         answered: Those of them whose callers have got the answer, since the last call.
         doubtful: Calls that were not answered, and would not be recognised if they were made again.
@@ -90,9 +91,7 @@ class Session:
         self._connector = Connector(address, patience)
         self._connected = trio.Event()
         self.hints: Final = Hints(self._connector, prefix, self.announcer, lambda: self._connected)
-        self._ends = 0
-        self._enough = inf  # until somebody has it prune, which a process that only watches does not
-        self._many_ended = trio.Event()
+        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
         self._stop, self._served = trio.Event(), trio.Event()
 
     # -- life
@@ -127,7 +126,7 @@ class Session:
             # Ends with the block of `running`, which is not left without saying so.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
-                    for service in (self._keep_connected, self.hints.run, self._fail_overdue, self._prune_many):
+                    for service in (self._keep_connected, self.hints.run, self._fail_overdue, self.pruner.run):
                         nursery.start_soon(service)
                     await self._stop.wait()
                     nursery.cancel_scope.cancel()
@@ -176,24 +175,17 @@ class Session:
     def _carried_out(self, rows: list[Any]) -> None:
         entries = [entry_of(row) for row in rows if row is not None]
         self.announcer.changed(entries)
-        self.ended(sum(entry.outcome is not None for entry in entries))
+        self.pruner.ended(sum(entry.outcome is not None for entry in entries))
         if any(entry.outcome is None for entry in entries):
             self.announcer.listener.work_ready()
 
-    async def prune(self) -> float:
+    async def _prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""
-        self._enough = max(100, self.settings.retention.finished_jobs // 10)
         while True:
             more, left = await self.call(advancing.prune(self.settings.retention), advancing.pruned)
             if not more:
                 return left
             await trio.sleep(PAUSE)
-
-    def ended(self, jobs: int = 1) -> None:
-        """Note that so many jobs have ended, since only so many are kept."""
-        self._ends += jobs
-        if self._ends >= self._enough:
-            self._many_ended.set()
 
     # -- in the background
 
@@ -223,13 +215,3 @@ class Session:
         while True:
             await trio.sleep(self._patience / 4)
             self.calls.fail_overdue()
-
-    async def _prune_many(self) -> None:
-        while True:
-            await self._many_ended.wait()
-            self._ends, self._many_ended = 0, trio.Event()
-            try:
-                await self.prune()
-            except StoreUnavailableError:
-                self._many_ended.set()
-                await trio.sleep(LONGEST_PAUSE)

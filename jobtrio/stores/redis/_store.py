@@ -222,7 +222,7 @@ class RedisJobStore(JobStore):
                 accepted = is_news = True
             if is_news:
                 session.announcer.changed((entry,))
-                session.ended()
+                session.pruner.ended()
             return CancelReply(entry, bool(accepted))
 
         text = NULL if reason is None else plain_text(reason)
@@ -261,7 +261,7 @@ class RedisJobStore(JobStore):
 
     async def prune(self) -> float:
         """Remove what is no longer kept, in slices; return the seconds until there may be more."""
-        return await self._opened.prune()
+        return await self._opened.pruner.prune()
 
     # -- calls
 

@@ -7,14 +7,14 @@ up on a disk that does not answer, pruning. It must not know the contract's call
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import RowAnnouncer
+from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _pruning as pruning
@@ -42,9 +42,6 @@ PAUSE: Final = 0.01
 LEAVE_WITHIN: Final = 1.0
 """Seconds to wait for a file that is away before the store is closed without a word."""
 
-RETRY_AFTER: Final = 1.0
-"""Seconds until pruning is tried again when the file was away."""
-
 
 class Session:
     """One opened store.
@@ -52,6 +49,7 @@ class Session:
     Attributes:
         announcer: Tells the listener.
         identity: Who writes.
+        pruner: Prunes when many jobs have ended.
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
@@ -74,9 +72,7 @@ class Session:
             on_hints=self.announcer.heed,
             on_news=self.announcer.look_everywhere,
         )
-        self._ends = 0
-        self._enough = inf  # until somebody has it prune, which a process that only watches does not
-        self._many_ended = trio.Event()
+        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
 
     # -- life
 
@@ -99,7 +95,7 @@ class Session:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._listen)
                 nursery.start_soon(self._give_up_overdue)
-                nursery.start_soon(self._prune_many)
+                nursery.start_soon(self.pruner.run)
                 yield
         finally:
             # Bounded by the calls that wait: the writer's fail at once where the file is away.
@@ -154,24 +150,17 @@ class Session:
         self.announcer.looked(progress.next, self._look_after)
         for name in progress.emptied:
             self._doorbell.forget(name)
-        self.ended(sum(entry.outcome is not None for entry in progress.changed))
+        self.pruner.ended(sum(entry.outcome is not None for entry in progress.changed))
         return progress.is_cut
 
-    async def prune(self) -> float:
+    async def _prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""
-        self._enough = max(100, self.identity.retention.finished_jobs // 10)
         until = await self.read(lambda connection: pruning.limit(connection, self.identity.retention))
         while True:
             more, left = await self.write(lambda tx: pruning.prune(tx, until), _itself)
             if not more:
                 return left
             await trio.sleep(PAUSE)
-
-    def ended(self, jobs: int = 1) -> None:
-        """Note that so many jobs have ended, since only so many are kept."""
-        self._ends += jobs
-        if self._ends >= self._enough:
-            self._many_ended.set()
 
     # -- in the background
 
@@ -189,16 +178,6 @@ class Session:
             await trio.sleep(self._patience / 4)
             self._writer.calls.give_up_overdue()
             self._readers.calls.give_up_overdue()
-
-    async def _prune_many(self) -> None:
-        while True:
-            await self._many_ended.wait()
-            self._ends, self._many_ended = 0, trio.Event()
-            try:
-                await self.prune()
-            except StoreUnavailableError:
-                self._many_ended.set()
-                await trio.sleep(RETRY_AFTER)
 
 
 def _running(connection: sqlite3.Connection, session: str) -> Any:

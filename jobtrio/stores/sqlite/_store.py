@@ -195,9 +195,9 @@ class SqliteJobStore(JobStore):
 
         def finished(found: Settled | running.Ended | None) -> bool:
             if not isinstance(found, running.Ended):
-                return session.announcer.settled(claim.entry, found, session.ended)
+                return session.announcer.settled(claim.entry, found, session.pruner.ended)
             session.announcer.ended(claim.entry, ending.outcome, ending.error, session.identity.worker, found.at)
-            session.ended()
+            session.pruner.ended()
             return True
 
         return await self._write(lambda tx: running.finish(tx, claim, ending, items), finished)
@@ -214,7 +214,7 @@ class SqliteJobStore(JobStore):
 
     def _settle(self, claim: Claim, work: Callable[[Transaction], Settled | None]) -> Awaitable[bool]:
         session = self._opened
-        return self._write(work, lambda found: session.announcer.settled(claim.entry, found, session.ended))
+        return self._write(work, lambda found: session.announcer.settled(claim.entry, found, session.pruner.ended))
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
@@ -224,7 +224,7 @@ class SqliteJobStore(JobStore):
                 return None
             if reply.is_news:
                 self._opened.announcer.changed((reply.entry,))
-                self._opened.ended()
+                self._opened.pruner.ended()
             return CancelReply(reply.entry, reply.accepted)
 
         return await self._write(lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
@@ -257,7 +257,7 @@ class SqliteJobStore(JobStore):
 
     async def prune(self) -> float:
         """Remove what is no longer kept, in slices; return the seconds until there may be more."""
-        return await self._opened.prune()
+        return await self._opened.pruner.prune()
 
     # -- calls
 
