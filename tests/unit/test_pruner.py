@@ -26,7 +26,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(autojump_clock: MockClock) -> Bench:
+def bench() -> Bench:
     return Bench()
 
 
@@ -54,7 +54,7 @@ async def test_who_only_watches(bench: Bench, nursery: trio.Nursery) -> None:
     assert bench.at == []
 
 
-async def test_while_the_store_is_away(bench: Bench, nursery: trio.Nursery) -> None:
+async def test_while_the_store_is_away(bench: Bench, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """What can't be pruned now is tried again until it can, and then no more."""
     pruner = Pruner(bench.prune, 0)
     nursery.start_soon(pruner.run)
