@@ -11,6 +11,7 @@ import pytest
 import trio
 from psycopg import pq
 from psycopg.adapt import AdaptersMap, Dumper, Loader
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 import jobtrio
@@ -294,6 +295,19 @@ async def test_a_delay_is_heard_of(postgres: str, store: PostgresJobStore, regis
             record = await store.submit_in(connection, double, 1, delay=0.3)
         with trio.fail_after(60):
             assert await (await registry.get(record.id)).wait() == Completed(2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_connection_that_can_not_say_it(
+    postgres: str, store: PostgresJobStore, registry: jobtrio.JobRegistry, kind: Callable[[str], Any]
+) -> None:
+    """What the encoding of the caller's connection lacks is refused by name, and the transaction can go on."""
+    async with kind(make_conninfo(postgres, client_encoding="LATIN1")) as connection:
+        with pytest.raises(jobtrio.PayloadError, match=r"client_encoding is LATIN1, which can't hold '😀'; set it to"):
+            await store.submit_in(connection, double, 1, tags={"mood": "😀"})
+        record = await store.submit_in(connection, double, 1, tags={"mood": "é"})
+        await commit(connection)
+    assert [found.id for found in await registry.find(tags={"mood": "é"})] == [record.id]
 
 
 # -- without a store

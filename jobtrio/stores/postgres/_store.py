@@ -198,7 +198,8 @@ class PostgresJobStore(JobStore):
             metadata: Anything by name.
 
         Raises:
-            TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`; nothing was sent.
+            TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`, or the connection's
+                encoding lacks a character; nothing was sent.
             DuplicateJobError: ``job_id`` is in use. The transaction can go on.
             psycopg.Error: What the connection says, as it is: it is the caller's transaction that has failed.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -16,7 +17,7 @@ import trio
 from psycopg.rows import tuple_row
 
 from jobtrio._checks import check_name, show
-from jobtrio._errors import StoreUnavailableError
+from jobtrio._errors import PayloadError, StoreUnavailableError
 from jobtrio._policies import JobPriority, Retention
 from jobtrio._submission import DEFAULT_QUEUE, Submissions
 from jobtrio.executors import Executors
@@ -29,7 +30,7 @@ from jobtrio.stores.postgres._schema import check_schema_name
 from jobtrio.stores.postgres._statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from datetime import datetime
 
     from jobtrio._entry import JobEntry
@@ -112,7 +113,8 @@ class Submitter:
             metadata: Anything by name.
 
         Raises:
-            TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`; nothing was sent.
+            TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`, or the connection's
+                encoding lacks a character; nothing was sent.
             DuplicateJobError: ``job_id`` is in use. The transaction can go on.
             psycopg.Error: What the connection says, as it is: it is the caller's transaction that has failed.
         """
@@ -131,7 +133,8 @@ def put_in(connection: psycopg.Connection[Any], schema: str, entry: JobEntry) ->
     with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
         cursor._adapters = AS_THEY_COME.adapters
         while True:
-            cursor.execute(sql[step[0]].encode(), step[1:], binary=True)
+            with _encodable(connection):
+                cursor.execute(sql[step[0]].encode(), step[1:], binary=True)
             try:
                 step = steps.send(cursor.fetchall())
             except StopIteration as end:
@@ -150,12 +153,26 @@ async def put_in_async(connection: psycopg.AsyncConnection[Any], schema: str, en
     async with psycopg.AsyncRawCursor(connection, row_factory=tuple_row) as cursor:
         cursor._adapters = AS_THEY_COME.adapters
         while True:
-            await cursor.execute(sql[step[0]].encode(), step[1:], binary=True)
+            with _encodable(connection):
+                await cursor.execute(sql[step[0]].encode(), step[1:], binary=True)
             try:
                 step = steps.send(await cursor.fetchall())
             except StopIteration as end:
                 stored: JobEntry = end.value
                 return stored
+
+
+@contextmanager
+def _encodable(connection: psycopg.BaseConnection[Any]) -> Iterator[None]:
+    """Tell which character the caller's connection can't send. Nothing was sent then."""
+    try:
+        yield
+    except UnicodeEncodeError as exc:
+        encoding = connection.info.parameter_status("client_encoding")
+        raise PayloadError(
+            f"the connection's client_encoding is {encoding}, which can't hold {show(exc.object[exc.start])}; "
+            "set it to UTF8"
+        ) from exc
 
 
 def _steps(entry: JobEntry, schema: str) -> Generator[Step, Rows, JobEntry]:
