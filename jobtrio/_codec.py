@@ -52,9 +52,13 @@ def encode_value(name: str, value: Any) -> bytes:
             _decoder.decode(data)  # parts of it may have passed for JSON that was encoded before
         except msgspec.DecodeError as exc:
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
-    if b"null" in data:
+    if b"null" in data and value is not None:
         try:
-            _refuse_not_finite(name, msgspec.to_builtins(value))
+            plain = msgspec.to_builtins(value)
+        except Exception as exc:  # it was encoded just now, so it is another each time
+            raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
+        try:
+            _refuse_not_finite(name, plain)
         except RecursionError:
             raise PayloadError(f"{name} must be what JSON can hold; it is nested too deeply") from None
     return data

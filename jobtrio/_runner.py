@@ -151,7 +151,7 @@ class Runner:
             attempt.decided = True
             self._make_room_already(attempt)
             try:
-                await self._store.finish(claim, _storable(Completed(verdict.result)))
+                await self._store.finish(claim, Completed(verdict.result))
             except (StoreUnavailableError, PayloadError):
                 pass  # the detour knows what to do
             else:

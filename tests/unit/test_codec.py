@@ -1,0 +1,54 @@
+"""Values as JSON: what comes back, what is refused, and that nothing else is ever raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobtrio import PayloadError
+from jobtrio._codec import DEPTH_LIMIT, SIZE_LIMIT, decode_value, encode_value
+
+
+@pytest.mark.parametrize("value", [None, True, 0, -1.5, "", "null", "é😀", [None, [None]], {"a": {"b": None}}])
+def test_comes_back(value: Any) -> None:
+    """What JSON can hold is what it was."""
+    assert decode_value(encode_value("x", value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (object(), "got <object"),
+        ("\ud800", "surrogates"),
+        (float("nan"), "it contains nan"),
+        ([1, {"a": (float("-inf"),)}], "it contains -inf"),
+        ("x" * SIZE_LIMIT, f"at most {SIZE_LIMIT} bytes"),
+    ],
+)
+def test_refused(value: Any, why: str) -> None:
+    """What JSON can't hold is refused, by the name of what it is and with the reason."""
+    with pytest.raises(PayloadError, match=rf"^the thing must be .*{why}"):
+        encode_value("the thing", value)
+
+
+@pytest.mark.parametrize("pair", ["[]", "{}"])
+def test_depth(pair: str) -> None:
+    """So many levels, and not one more."""
+    value: Any = None
+    for _ in range(DEPTH_LIMIT):
+        value = [value] if pair == "[]" else {"a": value}
+    assert decode_value(encode_value("x", value)) == value
+    with pytest.raises(PayloadError, match="nested at most 200 levels"):
+        encode_value("x", [value])
+
+
+def test_a_value_that_changes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a value that was encoded can't be looked at any more, that too is said as an error of the value's."""
+
+    def fail(value: Any) -> Any:
+        raise OSError("it is gone")
+
+    monkeypatch.setattr("msgspec.to_builtins", fail)
+    with pytest.raises(PayloadError, match=r"^x must be what JSON can hold; got \[None\]: it is gone"):
+        encode_value("x", [None])
