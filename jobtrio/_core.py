@@ -273,10 +273,14 @@ class RegistryCore(RegistryCalls):
         """Have the job's tail look."""
         self._tails.look(job_id)
 
-    def cancel_requested(self, job_id: str) -> None:
+    def cancel_requested(self, job_id: str | None) -> None:
         """Have the leases look, where another process has asked."""
-        if self._waits and job_id in self._runner.running:
+        if not self._waits:
+            return
+        if job_id is None or job_id in self._runner.running:
             self._leases.look()
+        if self._dispatcher.is_claiming:
+            self._dispatcher.asked_early.add(job_id)  # the answer to the claim may not have come yet
 
     def _new_log(self) -> TokenLog:
         return TokenLog(self.settings.retention.tokens_per_job, ringer=self._ringer)
@@ -337,6 +341,8 @@ class RegistryCore(RegistryCalls):
         if known is not claim.entry:
             claim = Claim(known, claim.id, claim.attempt)
         self._leases.started(claim, asked)
+        if not self._dispatcher.asked_early.isdisjoint((None, claim.entry.id)):
+            self._leases.look()
         return claim
 
     def peek(self, job_id: str) -> JobEntry | None:

@@ -47,6 +47,7 @@ class Dispatcher:
     Attributes:
         closing: Set to claim nothing more.
         has_looked: Whether all that was due and ready at the start has been seen to.
+        asked_early: Jobs that others may have asked to cancel while a claim was under way; None for any.
         jobs: The nursery that attempts run in; None while there is none.
     """
 
@@ -65,6 +66,7 @@ class Dispatcher:
     ) -> None:
         self.closing = False
         self.has_looked: bool = False
+        self.asked_early: set[str | None] = set()
         self.jobs: trio.Nursery | None = None
         self._store = store
         self._runner = runner
@@ -173,6 +175,7 @@ class Dispatcher:
                 before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
                 self._behind += 1
                 self._spawn(self._start_after, claim, asked)
+        self.asked_early.clear()
         if len(claims) == limit and self._free() > 0:
             self._rung = True  # there may be more
 

@@ -54,8 +54,8 @@ class StoreListener(Protocol):
     def messages_added(self, job_id: str) -> None:
         """Another process may have added messages to this job."""
 
-    def cancel_requested(self, job_id: str) -> None:
-        """Another process may have asked to cancel this job."""
+    def cancel_requested(self, job_id: str | None) -> None:
+        """Another process may have asked to cancel this job; None for any job: the store may have missed requests."""
 
 
 @attrs.frozen

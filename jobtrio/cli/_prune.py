@@ -110,5 +110,5 @@ class Nobody:
     def messages_added(self, job_id: str) -> None:
         """Read nothing."""
 
-    def cancel_requested(self, job_id: str) -> None:
+    def cancel_requested(self, job_id: str | None) -> None:
         """Cancel nothing."""

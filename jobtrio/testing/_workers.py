@@ -71,7 +71,7 @@ class Heard:
     def messages_added(self, job_id: str) -> None:
         """Note nothing: it is a hint that may be lost."""
 
-    def cancel_requested(self, job_id: str) -> None:
+    def cancel_requested(self, job_id: str | None) -> None:
         """Note nothing: it is a hint that may be lost."""
 
     def forget(self) -> None:

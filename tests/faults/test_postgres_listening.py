@@ -8,9 +8,10 @@ import psycopg
 import pytest
 import trio
 
-from jobtrio import Completed, Executors, JobContext, open_registry
+from jobtrio import Cancelled, Completed, Executors, JobContext, open_registry
 from jobtrio._errors import DuplicateJobError
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
+from jobtrio.stores.postgres._listening import Listener
 from jobtrio.testing._workers import ids, new_entry, open_workers
 
 if TYPE_CHECKING:
@@ -69,6 +70,35 @@ async def _both_listen(conninfo: str) -> None:
         statement = f"{count} AND pid <> pg_backend_pid()".encode()
         while connection.execute(statement).fetchone() != (2,):  # noqa: ASYNC110 - others see to it
             await trio.sleep(0.02)
+
+
+async def test_cancelled_before_notices_are_heard(
+    postgres: str, registry: jobtrio.JobRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request made while a worker did not listen yet, or not for a moment, is found when it does."""
+    monkeypatch.setattr("jobtrio.stores.postgres._session.LOOK_OFTEN", 600.0)
+    monkeypatch.setattr("jobtrio.stores.postgres._session.SETTLED_WITHIN", 0.1)
+    listens, run = trio.Event(), Listener.run
+    begun = trio.Event()
+    some = Executors()
+
+    async def run_late(listener: Listener) -> None:
+        await listens.wait()
+        await run(listener)
+
+    @some.register("work")
+    async def hang(job: JobContext) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Listener, "run", run_late)
+    job = await registry.submit("work")
+    async with open_registry(some, store=PostgresJobStore(postgres), lease=600.0):
+        with trio.fail_after(60):
+            await begun.wait()
+            assert await registry.cancel(job.id, "enough")
+            listens.set()
+            assert await job.wait() == Cancelled("enough")
 
 
 async def test_nonsense_on_the_channel(postgres: str, registry: jobtrio.JobRegistry) -> None:

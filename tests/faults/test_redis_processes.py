@@ -16,6 +16,7 @@ from worker_process import read_journal
 
 import jobtrio
 from jobtrio import Cancelled, Completed, End, Failed, JobState, Restart, Token
+from jobtrio.stores.redis._hints import Hints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,6 +70,33 @@ async def test_cancelled_from_another_process(place: Place, registry: jobtrio.Jo
         with trio.fail_after(60), job.subscribe() as messages:
             await messages.receive()
             assert await registry.cancel(job.id, "enough")
+            assert await job.wait() == Cancelled("enough")
+
+
+async def test_cancelled_before_hints_are_heard(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request made while a worker did not listen yet, or not for a moment, is found when it does."""
+    listens, run = trio.Event(), Hints.run
+
+    async def run_late(hints: Hints) -> None:
+        await listens.wait()
+        await run(hints)
+
+    monkeypatch.setattr(Hints, "run", run_late)
+    executors = jobtrio.Executors()
+    begun = trio.Event()
+
+    @executors.register("hang")
+    async def hang(job: jobtrio.JobContext) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    async with jobtrio.open_registry(executors, store=place.store(), lease=600.0) as worker:
+        job = await worker.submit("hang")
+        with trio.fail_after(60):
+            await begun.wait()
+            async with jobtrio.open_registry(executors, store=place.store(), queues={}) as registry:
+                assert await registry.cancel(job.id, "enough")
+            listens.set()
             assert await job.wait() == Cancelled("enough")
 
 

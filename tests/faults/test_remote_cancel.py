@@ -88,6 +88,38 @@ async def test_running(autojump_clock: MockClock, here: Here, deaf: bool) -> Non
         assert job.record.cancel_reason == "enough"
 
 
+class SlowToAnswer(RemoteStore):
+    """A client for which the answers to its claims take their time."""
+
+    async def claim(self, *args: Any, **options: Any) -> Any:
+        """Start jobs, and learn of it later than of anything else."""
+        claims = await super().claim(*args, **options)
+        await trio.sleep(5)
+        return claims
+
+
+class Forgetful(SlowToAnswer):
+    """One that does not say which job is to be cancelled."""
+
+    def signalled(self, signal: str, *args: str | None) -> None:
+        """Pass on a signal without the job."""
+        super().signalled(signal, *(None if signal == "cancel_requested" else each for each in args))
+
+
+@pytest.mark.parametrize("kind", [SlowToAnswer, Forgetful])
+async def test_while_the_claim_is_under_way(autojump_clock: MockClock, here: Here, kind: type[RemoteStore]) -> None:
+    """A request that is heard of before the claim that started its job is not forgotten till the next renewal."""
+    async with here.open() as registry, here.open_worker(kind(here.server)) as there:
+        job = await registry.submit("work")
+        await trio.sleep(1)
+        assert (await registry.get(job.id)).state is JobState.RUNNING
+        assert await job.cancel("enough")
+        assert await job.wait() == Cancelled("enough")
+        assert here.seconds("started", "gone") < 0.1
+        await trio.sleep(10)
+        assert not there._core._dispatcher.asked_early  # such notes don't pile up
+
+
 async def test_grace(autojump_clock: MockClock, here: Here) -> None:
     """With grace, `stopping` is set there first and the cancellation comes that much later."""
     async with here.open() as registry, here.open_worker() as there:

@@ -67,11 +67,11 @@ class Server:
         """Tell all clients."""
         self._tell("messages_added", job_id)
 
-    def cancel_requested(self, job_id: str) -> None:
+    def cancel_requested(self, job_id: str | None) -> None:
         """Tell all clients."""
         self._tell("cancel_requested", job_id)
 
-    def _tell(self, signal: str, *args: str) -> None:
+    def _tell(self, signal: str, *args: str | None) -> None:
         for client in self.clients:
             client.signalled(signal, *args)
 
@@ -102,12 +102,12 @@ class RemoteStore(JobStore):
                 self._server.store.leave(settings.worker)
                 self._nursery = None
 
-    def signalled(self, signal: str, *args: str) -> None:
+    def signalled(self, signal: str, *args: str | None) -> None:
         """Pass on a signal of the server's, as late as anything from there."""
         if self._nursery is not None:
             self._nursery.start_soon(self._signal, signal, args)
 
-    async def _signal(self, signal: str, args: tuple[str, ...]) -> None:
+    async def _signal(self, signal: str, args: tuple[str | None, ...]) -> None:
         await trio.sleep(self.network.latency)
         if not (self.network.away or self.network.deaf):
             getattr(self.settings.listener, signal)(*args)

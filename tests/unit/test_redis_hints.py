@@ -84,7 +84,7 @@ class Rig:
     def messages_added(self, job_id: str) -> None:
         self.heard.append(("messages", job_id))
 
-    def cancel_requested(self, job_id: str) -> None:
+    def cancel_requested(self, job_id: str | None) -> None:
         self.heard.append(("cancel", job_id))
 
     def take(self) -> list[Any]:
@@ -107,7 +107,8 @@ async def open_rig() -> AsyncIterator[Rig]:
 async def test_what_hints_say(autojump_clock: MockClock) -> None:
     """Work, times and requests to cancel are told; a first time that is later than another is not."""
     async with open_rig() as rig:
-        assert rig.take() == ["due", "work"]  # from now on hints are heard; before, they were not
+        # From now on hints are heard; before, they were not.
+        assert rig.take() == ["due", "work", ("cancel", None)]
         (link,) = rig.links
         for text in ("work", "due:5.0", "due:9.0", "due:2.0", "cancel:a:b"):
             link.publish("{p}:hints", text)
@@ -166,7 +167,7 @@ async def test_a_link_that_falls_silent(autojump_clock: MockClock) -> None:
         rig.refuses = False
         await trio.sleep(1)
         assert rig.links[-1].channels == {"{p}:hints", "{p}:messages:a"}
-        assert set(rig.take()) == {"due", "work", ("messages", "a")}
+        assert set(rig.take()) == {"due", "work", ("cancel", None), ("messages", "a")}
 
 
 async def test_while_the_server_is_away(autojump_clock: MockClock) -> None:

@@ -228,6 +228,8 @@ class Session:
         self._look_after = LOOK_AFTER if hears else LOOK_OFTEN
         self._on_pace(self._look_after)
         self.announcer.look_everywhere()
+        if hears:
+            self.settings.listener.cancel_requested(None)
 
     async def _look_for_news(self) -> None:
         """Where no notices arrive, look for what they would tell of."""

@@ -116,3 +116,4 @@ class Hints:
             self._announcer.listener.cancel_requested(rest)
         else:  # the channel is heard from now on
             self._announcer.look_everywhere()
+            self._announcer.listener.cancel_requested(None)
