@@ -91,6 +91,7 @@ class Dispatcher:
         self._claims = 0
         if not store.claims_at_once:
             runner.on_room = self.ring
+        runner.on_fall = self._fall
 
     # -- waking
 
@@ -271,7 +272,7 @@ class Dispatcher:
             try:
                 await self._runner.run(attempt)
             except BaseException:
-                self.closing = True  # all is torn down: nothing starts any more
+                self._fall()
                 raise
             self._on_gone()
             if not self._store.claims_at_once:
@@ -285,6 +286,13 @@ class Dispatcher:
             else:
                 self.work_ready()
                 return
+
+    @trio.lowlevel.enable_ki_protection
+    def _fall(self) -> None:
+        """Start nothing any more, and stop all that runs: everything is torn down."""
+        self.closing = True
+        for attempt in tuple(self._runner.running.values()):
+            attempt.stop(SHUTDOWN, 0.0)
 
     async def _next(self) -> Attempt | None:
         """Wait to be given another attempt; None where none will come."""

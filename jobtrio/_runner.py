@@ -54,6 +54,7 @@ class Runner:
         occupied: How many of them take up room: those whose executor has not ended.
         by_queue: How many of those there are, by queue.
         on_room: Called when one of them makes room for another.
+        on_fall: Called when one is torn down, and all others with it, before anything else is done about that.
         services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
 
@@ -71,6 +72,7 @@ class Runner:
         self.occupied: int = 0
         self.by_queue: dict[str, int] = {}
         self.on_room: Callable[[], None] | None = None
+        self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
         self._store = store
         self._durable = store.durable
@@ -147,19 +149,28 @@ class Runner:
         except BaseException:
             await self._abandon(attempt)
             raise
+        try:
+            await self._conclude(attempt, verdict)
+        except trio.Cancelled:
+            # All is torn down. What was under way may be asked for again: it ends as it was to.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
+                await self._follow(attempt, verdict)
+            raise
+        finally:
+            del verdict  # the traceback in it may hold this frame
+
+    async def _conclude(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Have the store end the job, or let it go on, as its attempt has ended."""
         if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
             attempt.decided = True
             self._make_room_already(attempt)
             try:
-                await self._store.finish(claim, Completed(verdict.result))
+                await self._store.finish(attempt.claim, Completed(verdict.result))
             except (StoreUnavailableError, PayloadError):
                 pass  # the detour knows what to do
             else:
                 return
-        try:
-            await self._follow(attempt, verdict)
-        finally:
-            del verdict  # the traceback in it may hold this frame
+        await self._follow(attempt, verdict)
 
     def _open_spooled_log(self, attempt: Attempt, entry: JobEntry) -> TokenLog:
         """Return the log of an attempt that is about to send, and have it handed over to the store from now on."""
@@ -172,6 +183,8 @@ class Runner:
 
     async def _abandon(self, attempt: Attempt) -> None:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""
+        if self.on_fall is not None:
+            self.on_fall()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
             await self._follow(attempt, Stopped(SHUTDOWN, None))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,12 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Cancelled, Completed, End, Failed, JobContext, RetryPolicy, Token
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from trio.testing import MockClock
 
     from jobtrio import JobRegistry, ThreadJobContext
@@ -340,8 +345,147 @@ async def test_nothing_starts_behind_an_exit(autojump_clock: MockClock) -> None:
                     with pytest.raises(trio.ClosedResourceError):
                         await registry.submit(note)
     assert started == []
-    assert slow.outcome == Completed("done")
-    assert [job.outcome for job in jobs] == [STOPPED] * 10
+    assert [job.outcome for job in (slow, *jobs)] == [STOPPED] * 11
+
+
+class Neighbours:
+    """Jobs beside one that exits, none of which comes to an end of its own."""
+
+    def __init__(self) -> None:
+        self.executors = jobtrio.Executors()
+        for name in ("plain", "swallows", "raises", "in_a_thread"):
+            self.executors.register(name)(getattr(self, name))
+        self.executors.register("exits")(self.exits)
+        self.started: list[str] = []
+
+    async def plain(self, job: JobContext) -> None:
+        """Wait for ever."""
+        await trio.sleep_forever()
+
+    async def swallows(self, job: JobContext) -> str:
+        """Return what there is so far."""
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            return "a part"
+
+    async def raises(self, job: JobContext) -> None:
+        """Fail while cleaning up."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("in the clean-up")
+
+    def in_a_thread(self, job: ThreadJobContext) -> str:
+        """Return what there is so far."""
+        try:
+            while True:
+                job.check_cancelled()
+                time.sleep(0.001)
+        except trio.Cancelled:
+            return "a part"
+
+    async def exits(self, job: JobContext) -> None:
+        """Exit after a while."""
+        self.started.append(job.id)
+        await trio.sleep(0.1)
+        raise SystemExit(3)
+
+    async def run(self, store: jobtrio.abc.JobStore | None, names: Sequence[str], **options: Any) -> list[jobtrio.Job]:
+        """Submit these, and one that exits."""
+        jobs = []
+        with Bare(SystemExit):
+            async with jobtrio.open_registry(self.executors, store=store, **options) as registry:
+                jobs = [await registry.submit(name) for name in (*names, "exits")]
+                await trio.sleep(100)
+        return jobs
+
+
+NEIGHBOURS = ["plain", "swallows", "raises", "in_a_thread"]
+
+
+async def test_neighbours_of_an_exit() -> None:
+    """A job that is cut off by another's exit is stopped by a shutdown, whatever it makes of that."""
+    jobs = await Neighbours().run(None, NEIGHBOURS)
+    assert [job.outcome for job in jobs] == [STOPPED] * 5
+    assert [job.record.error and job.record.error.message for job in jobs[:-1]] == [None, None, "in the clean-up", None]
+
+
+@pytest.mark.parametrize("round", range(3))
+async def test_neighbours_of_an_exit_are_given_back(tmp_path: Path, round: int) -> None:
+    """In a durable store they are returned to their queue, and none of them is left to a lease."""
+    store = SqliteJobStore(tmp_path / "jobs.db")
+    neighbours = Neighbours()
+    jobs = await neighbours.run(store, NEIGHBOURS)
+    async with jobtrio.open_registry(neighbours.executors, store=store, queues={}) as registry:
+        for job in jobs:
+            record = await registry.get(job.id)
+            assert (record.state, (await registry.history(job.id))[-1].reason) == ("QUEUED", "shutdown")
+
+
+@pytest.mark.parametrize("round", range(3))
+async def test_nothing_is_claimed_behind_an_exit(tmp_path: Path, round: int) -> None:
+    """While a job that exits is given back, no other is taken, nor the same once more."""
+    store = SqliteJobStore(tmp_path / "jobs.db")
+    neighbours = Neighbours()
+    jobs = await neighbours.run(store, ["exits", "exits"], max_running=1)
+    assert neighbours.started == [jobs[0].id]
+    async with jobtrio.open_registry(neighbours.executors, store=store, queues={}) as registry:
+        states = [[change.state for change in await registry.history(job.id)] for job in jobs]
+        assert states == [["QUEUED", "RUNNING", "QUEUED"], ["QUEUED"], ["QUEUED"]]
+
+
+class Hesitant(RemoteStore):
+    """A client that takes its time to ask for the first end of an attempt."""
+
+    hesitates = True
+
+    async def _hesitate(self) -> None:
+        if self.hesitates:
+            self.hesitates = False
+            await trio.sleep(1)
+
+    async def finish(self, *args: Any, **options: Any) -> bool:
+        """End a job, not at once."""
+        await self._hesitate()
+        return await super().finish(*args, **options)
+
+    async def retry(self, *args: Any, **options: Any) -> bool:
+        """Let a job wait for another attempt, not at once."""
+        await self._hesitate()
+        return await super().retry(*args, **options)
+
+
+@pytest.mark.parametrize(("name", "state"), [("returns", "COMPLETED"), ("sends", "COMPLETED"), ("fails", "RETRYING")])
+async def test_an_end_is_written_in_spite_of_an_exit(name: str, state: str, autojump_clock: MockClock) -> None:
+    """What has come to its end by itself before another job exits is written as that, though all is torn down."""
+    server = Server()
+    executors = jobtrio.Executors()
+
+    @executors.register("returns")
+    async def returns(job: JobContext) -> str:
+        return "whole"
+
+    @executors.register("sends")
+    async def sends(job: JobContext) -> str:
+        await job.send("a part")
+        return "whole"
+
+    @executors.register("fails", retry=RetryPolicy(initial=100))
+    async def fails(job: JobContext) -> None:
+        raise ValueError("no")
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        await trio.sleep(0.5)
+        raise SystemExit(3)
+
+    with Bare(SystemExit):
+        async with jobtrio.open_registry(executors, store=Hesitant(server)) as registry:
+            jobs = [await registry.submit("exits"), await registry.submit(name)]
+            await trio.sleep(100)
+    entries = [server.store.peek(job.id) for job in jobs]
+    assert [entry and entry.state for entry in entries] == ["QUEUED", state]
 
 
 async def test_an_exit_with_a_store_elsewhere(autojump_clock: MockClock) -> None:
