@@ -43,6 +43,7 @@ class Attempt:
         "claim",
         "decided",
         "has_room",
+        "has_waited",
         "is_caught_up",
         "is_last",
         "over",
@@ -58,6 +59,7 @@ class Attempt:
         self.decided = False  # and the job ends with it
         self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
         self.has_room = True  # and counts among those that take up room
+        self.has_waited = False  # the executor let other tasks run, so that it may have got what belongs to its task
         self._limit = plan.time_limit or inf
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
@@ -145,12 +147,15 @@ class Attempt:
                     scope.deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
+                turns = _turns()
                 try:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:
                     raised = self._sift(exc, scope)
                     if nursery.child_tasks:
                         self._fail(scope)
+                finally:
+                    self.has_waited = turns is None or turns != _turns()
         except BaseException as exc:
             group = exc
         else:
@@ -228,6 +233,14 @@ class Attempt:
 async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobContext) -> Any:
     """Run the executor where Ctrl-C may interrupt it, unlike the task that it is in."""
     return await function(context)
+
+
+def _turns() -> int | None:
+    """Return how often the current task has let others run; None where this Trio does not tell.
+
+    Trio counts it for `trio.testing.assert_checkpoints`.
+    """
+    return getattr(trio.lowlevel.current_task(), "_schedule_points", None)
 
 
 def _let_out(group: BaseException) -> None:

@@ -262,8 +262,8 @@ class Dispatcher:
     async def _work(self, attempt: Attempt | None) -> None:
         """Run one attempt after another: a task that ends starts the next, or waits to be given one.
 
-        Without an attempt to begin with, it claims one. A task serves on only if its attempt has left the context
-        variables as they were.
+        Without an attempt to begin with, it claims one. A task serves on only if nothing of its attempt can have stayed
+        with it: see `_may_serve`.
         """
         if attempt is None:
             self._starting -= 1
@@ -278,10 +278,10 @@ class Dispatcher:
             if not self._store.claims_at_once:
                 if len(self._runner.running) + 1 >= self._most_kept:
                     self.ring()  # there was room to run, but too much to write
-                if not self._is_context_untouched():
+                if not self._may_serve(attempt):
                     return
                 attempt = await self._next()
-            elif self._is_context_untouched():
+            elif self._may_serve(attempt):
                 attempt = self._claim_one()
             else:
                 self.work_ready()
@@ -313,8 +313,15 @@ class Dispatcher:
         while self._spare:
             trio.lowlevel.reschedule(self._spare.pop())
 
-    def _is_context_untouched(self) -> bool:
-        """Whether the current task's context variables hold the very objects that they began with."""
+    def _may_serve(self, attempt: Attempt) -> bool:
+        """Whether the current task may run another attempt behind this one.
+
+        It may not where the executor has let other tasks run: locks and limiters know their holders by the task, and
+        what an executor forgot to give back would be the next one's. Nor where the context variables don't hold the
+        very objects that they began with.
+        """
+        if attempt.has_waited:
+            return False
         now = contextvars.copy_context()
         if not now and not self._context:
             return True

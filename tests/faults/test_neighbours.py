@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextvars
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
 import jobtrio
-from jobtrio import Completed, End, JobContext, Token
+from jobtrio import Completed, End, Failed, JobContext, Token
+from jobtrio.stores.sqlite import SqliteJobStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 
@@ -59,6 +63,58 @@ async def test_slow_reader_harms_nobody(autojump_clock: trio.testing.MockClock) 
                 await stalled.receive()
             assert (excinfo.value.first, excinfo.value.last) == (1, 900)
             assert [message async for message in stalled] == seen[900:]
+
+
+def a_store(name: str, path: Path) -> jobtrio.abc.JobStore | None:
+    return SqliteJobStore(path / "jobs.db") if name == "sqlite" else None
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite"])
+async def test_what_belongs_to_a_task_is_not_handed_on(name: str, tmp_path: Path) -> None:
+    """What a job got from a limiter and never gave back is its own: no later job is taken for the one who has it."""
+    limiter = trio.CapacityLimiter(100)
+    executors = jobtrio.Executors()
+
+    @executors.register("take")
+    async def take(job: JobContext) -> str:
+        await limiter.acquire()
+        if job.payload == "forget":
+            return "forgot"
+        limiter.release()
+        return "gave back"
+
+    async with jobtrio.open_registry(executors, store=a_store(name, tmp_path), max_running=2) as registry:
+        assert await (await registry.submit("take", "forget")).result() == "forgot"
+        jobs = await registry.submit_many([jobtrio.JobSpec("take") for _ in range(20)])
+        assert [await job.result() for job in jobs] == ["gave back"] * 20
+    assert limiter.borrowed_tokens == 1
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite"])
+async def test_a_lock_that_is_not_released(name: str, tmp_path: Path) -> None:
+    """Who waits for a lock that a job has left held is told at once that nobody will release it."""
+    lock = trio.Lock()
+    executors = jobtrio.Executors()
+
+    @executors.register("hold")
+    async def hold(job: JobContext) -> None:
+        await lock.acquire()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+    @executors.register("wait")
+    async def wait(job: JobContext) -> None:
+        await lock.acquire()
+
+    async with jobtrio.open_registry(executors, store=a_store(name, tmp_path)) as registry:
+        holds = await registry.submit("hold")
+        while not lock.locked():  # noqa: ASYNC110 - it tells nobody
+            await trio.sleep(0.01)
+        waits = await registry.submit("wait")
+        assert await holds.wait() == Completed()
+        with trio.fail_after(60):
+            outcome = await waits.wait()
+        assert isinstance(outcome, Failed)
+        assert outcome.error.type == "BrokenResourceError"
 
 
 async def test_context_variables_are_not_shared() -> None:

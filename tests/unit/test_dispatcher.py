@@ -389,7 +389,6 @@ async def test_variables_put_back() -> None:
 
     async def executor(job: JobContext) -> str:
         token = VARIABLE.set("mine")
-        await trio.lowlevel.checkpoint()
         VARIABLE.reset(token)
         return trio.lowlevel.current_task().name
 
@@ -506,7 +505,6 @@ async def test_a_store_elsewhere_and_variables(autojump_clock: MockClock) -> Non
     async def executor(job: JobContext) -> Any:
         tasks.append(trio.lowlevel.current_task())
         seen = VARIABLE.get("unset")
-        await trio.sleep(1)
         if job.payload:
             VARIABLE.set(job.payload)
         return seen
@@ -527,7 +525,7 @@ async def test_few_tasks_are_kept(autojump_clock: MockClock, monkeypatch: pytest
 
     @executors.register("work")
     async def executor(job: JobContext) -> None:
-        await trio.sleep(1)
+        """Do nothing, in no time."""
 
     async with jobtrio.open_registry(executors, store=RemoteStore(Server()), max_running=20) as registry:
         await settled()
