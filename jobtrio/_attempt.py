@@ -35,6 +35,7 @@ class Attempt:
     __slots__ = (
         "_cause",
         "_context",
+        "_deadline",
         "_failed",
         "_limit",
         "_scope",
@@ -61,6 +62,7 @@ class Attempt:
         self.has_room = True  # and counts among those that take up room
         self.has_waited = False  # the executor let other tasks run, so that it may have got what belongs to its task
         self._limit = plan.time_limit or inf
+        self._deadline = inf  # that the limit makes
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
         self._context: JobContext | None = None
@@ -144,7 +146,7 @@ class Attempt:
             async with trio.open_nursery() as nursery:
                 scope = self._scope = nursery.cancel_scope
                 if self._limit != inf:
-                    scope.deadline = trio.current_time() + self._limit
+                    scope.deadline = self._deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
                 turns = _turns()
@@ -213,16 +215,21 @@ class Attempt:
         return rest
 
     def _judge(self, result: Any, exception: BaseException | None, *, cut: bool, timed_out: bool) -> Verdict:
-        cut = cut and not self._failed
-        if self._cause == SHUTDOWN and not cut and not self._has_watched():
+        if self._cause == SHUTDOWN and not (cut and self._has_run_out()) and not self._has_watched():
             self._cause = None  # it came to its own end within the grace
         if self._cause is not None:
             return Stopped(self._cause, exception)
         if timed_out and not self._self_cancelled:
-            return TimedOut(self._limit, exception)
+            is_moved = self._scope is None or self._scope.deadline != self._deadline
+            return TimedOut(inf if is_moved else self._limit, exception)
         if self._self_cancelled:
             return Stopped(SELF, exception)
         return Returned(result) if exception is None else Raised(exception)
+
+    def _has_run_out(self) -> bool:
+        """Whether a scope that was cancelled was so because the time was up, and not by what the job did."""
+        now = trio.current_time()
+        return not self._failed and self._scope is not None and now >= min(self._stop_by, self._scope.deadline)
 
     def _has_watched(self) -> bool:
         """Whether the executor looked at `stopping`, and may have ended early because of it."""

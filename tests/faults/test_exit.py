@@ -612,6 +612,48 @@ async def test_a_job_that_fails_within_the_grace(autojump_clock: MockClock) -> N
         assert job.record.error.message == "own"
 
 
+async def fail_soon() -> None:
+    await trio.sleep(0.1)
+    raise ValueError("boom")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("how", ["child", "inner", "itself", "cancels itself", "time limit", "not in time"])
+async def test_what_ends_a_job_within_the_grace(how: str, durable: bool, autojump_clock: MockClock) -> None:
+    """Whatever ends a job in a shutdown's grace is how it ends, where it is not the shutdown."""
+    executors = jobtrio.Executors()
+
+    @executors.register("work")
+    async def work(job: JobContext) -> None:
+        match how:
+            case "child":
+                job.nursery.start_soon(fail_soon)
+                await trio.sleep(1)
+            case "inner":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(fail_soon)
+            case "itself":
+                await fail_soon()
+            case "cancels itself":
+                await trio.sleep(0.1)
+                job.cancel_scope.cancel()
+        await trio.sleep_forever()
+
+    server = Server()
+    store = RemoteStore(server) if durable else None
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("work", time_limit=2 if how == "time limit" else None)
+        await trio.sleep(0.1)
+        await registry.shutdown(grace=3)
+        if how in ("child", "inner", "itself"):
+            assert isinstance(job.outcome, Failed)
+            assert "boom" in job.outcome.error.traceback
+        elif how == "cancels itself":
+            assert job.outcome == Cancelled(None)
+        else:
+            assert (job.state, job.outcome) == (("QUEUED", None) if durable else ("CANCELLED", STOPPED))
+
+
 async def test_a_shutdown_from_a_job(autojump_clock: MockClock) -> None:
     """A job that shuts its own registry down is stopped with the others, and the registry can be left."""
     for payload in (0.0, 5.0):

@@ -292,3 +292,29 @@ async def test_expired_in_the_queue_never_runs(autojump_clock: MockClock) -> Non
         assert end.outcome.error.kind == "expired"
         assert [line.state for line in await registry.history(job.id)] == ["QUEUED", "FAILED"]
     assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("how", "at", "said"),
+    [
+        ("nothing", 3, "its time limit of 3 s"),
+        ("extend", 8, "the deadline that it has set itself"),
+        ("shorten", 1, "the deadline that it has set itself"),
+    ],
+)
+async def test_which_limit_was_over(how: str, at: float, said: str, autojump_clock: MockClock) -> None:
+    """A time-out names the limit that applied: an executor may have moved its deadline."""
+
+    async def executor(job: JobContext) -> None:
+        if how == "extend":
+            job.extend(5)
+        elif how == "shorten":
+            job.cancel_scope.deadline = trio.current_time() + 1
+        await trio.sleep_forever()
+
+    async with jobtrio.open_registry() as registry:
+        begun = trio.current_time()
+        outcome = await (await registry.submit(executor, time_limit=3)).wait()
+        assert trio.current_time() - begun == at
+    assert isinstance(outcome, Failed)
+    assert outcome.error.message == f"the attempt took longer than {said}"
