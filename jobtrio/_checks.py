@@ -122,10 +122,9 @@ def check_tags(name: str, value: Any) -> dict[str, str] | None:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a mapping of text to text; got {show(value)}")
     tags = dict(value)
-    for key, item in tags.items():
-        if not (_is_name(key) and _is_name(item)):
-            check_name(f"a key of {name}", key)
-            check_name(f"{name}[{key!r}]", item)
+    if not all(_is_name(key) and _is_name(item) for key, item in tags.items()):
+        # Some are no tags, or text of a class of its own, which is kept as plain text.
+        tags = {check_name(f"a key of {name}", key): check_name(f"{name}[{key!r}]", item) for key, item in tags.items()}
     return tags or None
 
 

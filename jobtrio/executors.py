@@ -153,24 +153,27 @@ def check_executor(function: Any) -> None:
 
 def is_async_executor(function: Callable[[Any], Any]) -> bool:
     """Whether an executor is to be awaited rather than run in a thread."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _unwrapped(function)
     # The object itself is asked as well: it may be marked as a coroutine function whatever its class is.
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_innermost(function))
 
 
 def executor_name(function: Callable[[Any], Any]) -> str:
     """Return the name that a job's record gives to an executor without a registered name."""
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _unwrapped(function)
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     return str(name).rpartition("<locals>.")[2][:200]
 
 
+def _unwrapped(function: Any) -> Any:
+    """Return what a partial calls, or a static method that is given as the class's body has it."""
+    while isinstance(function, functools.partial | staticmethod):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    return function
+
+
 def _innermost(function: Any) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _unwrapped(function)
     if inspect.isroutine(function) or isinstance(function, type) or not callable(function):
         return function
     return type(function).__call__

@@ -147,6 +147,17 @@ def test_tags_are_copied() -> None:
     assert checks.check_tags("tags", None) is None
 
 
+def test_tags_become_plain() -> None:
+    """Text of a class of its own is kept as plain text, which every store can keep."""
+
+    class Text(str):
+        __slots__ = ()
+
+    tags = checks.check_tags("tags", {Text("user"): "ann", "team": Text("red")})
+    assert tags == {"user": "ann", "team": "red"}
+    assert {type(text) for pair in (tags or {}).items() for text in pair} == {str}
+
+
 def test_tags_refuse() -> None:
     """The error names the key or the value that is wrong."""
     with pytest.raises(TypeError, match=r"^a key of tags must be text"):
