@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from scripted_bridge import end, events
 
 from jobtrio import JobState
@@ -17,15 +18,13 @@ from jobtrio.websocket.protocol import (
     Get,
     Heartbeat,
     HelloLimits,
+    Ok,
     Refused,
     Subscribe,
     Subscribed,
     Unsubscribe,
     decode_request,
 )
-
-if TYPE_CHECKING:
-    import pytest
 
 
 class Wire:
@@ -189,6 +188,59 @@ def test_broken_end() -> None:
     wire.hear(events(1, 1), end(5))
     assert feed.error is not None
     assert wire.said() == []
+
+
+def gone_by(wire: Wire, given_up: Unsubscribe, how: str) -> None:
+    """Have the server let go of a subscription that was given up."""
+    match how:
+        case "ok":
+            wire.hear(Ok(id=given_up.id))
+        case "end":
+            wire.hear(end(1, given_up.sub))
+        case "cut off":
+            wire.hear(Refused(sub=given_up.sub, code="forbidden", message=""))
+        case code:
+            wire.hear(Refused(id=given_up.id, code=code, message=""))
+
+
+@pytest.mark.parametrize("how", ["ok", "unknown_sub", "end", "cut off"])
+def test_place_of_what_was_given_up(how: str) -> None:
+    """A subscription that was given up keeps its place until the server has let go of it."""
+    wire = Wire(subscriptions=1)
+    feed = wire.feed("left")
+    wire.accept(wire.said()[0], 7)
+    feed.close()
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert isinstance(given_up, Unsubscribe)
+    wire.hear(events(1, 1, 7))
+    assert wire.said() == []
+    gone_by(wire, given_up, how)
+    (request,) = wire.said()
+    assert isinstance(request, Subscribe)
+    assert request.job == "next"
+
+
+def test_giving_up_one_too_many() -> None:
+    """A subscription whose giving up was one message too many in its second is given up again, and its place waits."""
+    wire = Wire(subscriptions=1)
+    feed = wire.feed("left")
+    wire.accept(wire.said()[0], 7)
+    feed.close()
+    wire.feed("next")
+    for _ in range(2):
+        (given_up,) = wire.said()
+        assert isinstance(given_up, Unsubscribe)
+        assert given_up.sub == 7
+        wire.hear(Refused(id=given_up.id, code="rate", message=""))
+        assert wire.said() == []
+        assert wire.book.exchange is not None
+        assert wire.book.exchange.next_time == wire.now + RATE_PAUSE
+        wire.now += RATE_PAUSE
+    wire.hear(end(1, 7))
+    (request,) = wire.said()
+    assert isinstance(request, Subscribe)
+    assert request.job == "next"
 
 
 def test_text_for_an_id() -> None:

@@ -190,7 +190,7 @@ async def test_more_subscriptions_than_the_server_takes() -> None:
         await peer.greet(subscriptions=2)
         await peer.subscribed(1)
         await peer.subscribed(2)
-        await peer.hear(Unsubscribe)
+        await peer.say(Ok(id=(await peer.hear(Unsubscribe)).id))
         assert (await peer.subscribed(3)).job == "fourth"
         await peer.say(end(1, 3))
         await peer.gone()
