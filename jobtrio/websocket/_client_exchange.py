@@ -71,8 +71,8 @@ class Exchange:
 
     # -- what to send
 
-    def look_at(self, thing: Call | Feed) -> None:
-        """See whether there is something to send for a call or a feed."""
+    def look_at(self, thing: Call | Feed | Unsubscribe) -> None:
+        """See whether there is something to send for a call or a feed, or to give one up."""
         self._due[thing] = None
         self._on_due()
 
@@ -125,9 +125,7 @@ class Exchange:
         if number is not None and (feed.has_dropped or not feed.is_wanting):
             self._forget(feed)
             self._due[feed] = None  # it may want to go on already
-            id = next(self._calls.ids)
-            self._leaving[id] = Unsubscribe(id=id, sub=number)
-            return encode_request(self._leaving[id])
+            return encode_request(self._give_up(number))
         if number is None and feed.is_wanting and feed not in self._asked.values():
             return self._subscribe_text(feed)
         return None
@@ -192,13 +190,21 @@ class Exchange:
     def take_unread(self, exc: ProtocolError) -> bool:
         """Fail what a message was about that can't be read here, and tell whether that is known."""
         error = ServerRefusedError("protocol", f"what it sent can't be read here: {exc}")
-        if isinstance(exc.sub, int):
-            if (feed := self._live.get(exc.sub)) is not None:
-                feed.fail(error)
-            return True  # or it is given up already, and the server did not know yet
-        if (call := self._calls.find(exc.id)) is not None:
+        id = exc.id if isinstance(exc.id, int) else -1
+        number = exc.sub if isinstance(exc.sub, int) else None
+        if (asking := self._asked.pop(id, None)) is not None:
+            asking.fail(error)
+            self._free_place()
+            if number is not None and number not in self._live:
+                self.look_at(self._give_up(number))
+            return number is not None  # else the server may send for good what nobody can stop
+        if (call := self._calls.find(id)) is not None:
             self._calls.finish(call, None, error)
-        return call is not None
+            return True
+        if number is not None and (feed := self._live.get(number)) is not None:
+            feed.fail(error)
+        is_left = self._note_left(id)
+        return is_left or number is not None  # it may be given up already, and the server did not know yet
 
     def _take_stream(self, reply: JobStreamReply, size: int) -> None:
         feed = self._live.get(-1 if reply.sub is None else reply.sub)
@@ -279,13 +285,20 @@ class Exchange:
         """Take nothing more for a subscription: it is over, or given up."""
         del self._live[self._numbers.pop(feed)]
 
-    def _note_left(self, id: object, sub: int | None = None) -> None:
-        """Take it that the server has let go of a subscription, if it is one that was given up."""
+    def _give_up(self, number: int) -> Unsubscribe:
+        """Return what gives a subscription up; its place is not free before the server has answered."""
+        id = next(self._calls.ids)
+        self._leaving[id] = request = Unsubscribe(id=id, sub=number)
+        return request
+
+    def _note_left(self, id: object, sub: int | None = None) -> bool:
+        """Take it that the server has let go of a subscription, and tell whether it is one that was given up."""
         over = [each for each, request in self._leaving.items() if each == id or request.sub == sub]
         for each in over:
             del self._leaving[each]
         if over:
             self._free_place()
+        return bool(over)
 
 
 def _broken(feed: Feed, why: str) -> ServerRefusedError:

@@ -15,10 +15,12 @@ from jobtrio.websocket._client_feed import Feed
 from jobtrio.websocket.protocol import (
     AnyReply,
     AnyRequest,
+    ErrorCode,
     Get,
     Heartbeat,
     HelloLimits,
     Ok,
+    ProtocolError,
     Refused,
     Subscribe,
     Subscribed,
@@ -56,6 +58,10 @@ class Wire:
         assert self.book.exchange is not None
         for reply in replies:
             self.book.exchange.take(reply, 10, self.now)
+
+    def misread(self, **about: Any) -> bool:
+        assert self.book.exchange is not None
+        return self.book.exchange.take_unread(ProtocolError(ErrorCode.INVALID, "what is this", **about))
 
     def accept(self, request: AnyRequest, sub: int = 1) -> None:
         assert isinstance(request, Subscribe)
@@ -241,6 +247,45 @@ def test_giving_up_one_too_many() -> None:
     (request,) = wire.said()
     assert isinstance(request, Subscribe)
     assert request.job == "next"
+
+
+def test_unread_answer_to_a_subscription() -> None:
+    """A subscription whose answer can't be read here fails alone, and is given up at the server."""
+    wire = Wire(subscriptions=2)
+    feed, other = wire.feed("unread"), wire.feed("other")
+    request, _ = wire.said()
+    assert wire.misread(id=request.id, sub=7)
+    assert isinstance(feed.error, ServerRefusedError)
+    assert other.error is None
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert isinstance(given_up, Unsubscribe)
+    assert given_up.sub == 7
+    wire.hear(events(1, 1, 7), Ok(id=given_up.id))
+    assert len(wire.said()) == 1
+
+
+def test_unread_answer_without_a_number() -> None:
+    """Where it is not known what is to be given up, the subscription fails, and the connection with it."""
+    wire = Wire()
+    feed = wire.feed()
+    (request,) = wire.said()
+    assert not wire.misread(id=request.id)
+    assert isinstance(feed.error, ServerRefusedError)
+
+
+def test_unread_about_what_was_given_up() -> None:
+    """What can't be read of a subscription that was given up, or about its giving up, harms nothing."""
+    wire = Wire(subscriptions=1)
+    feed = wire.feed()
+    wire.accept(wire.said()[0], 7)
+    feed.close()
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert wire.misread(sub=7)
+    assert wire.said() == []
+    assert wire.misread(id=given_up.id)
+    assert len(wire.said()) == 1
 
 
 def test_text_for_an_id() -> None:
