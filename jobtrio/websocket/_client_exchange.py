@@ -58,20 +58,21 @@ class Exchange:
         self._feeds = feeds
         self._limits = limits
         self._on_due = on_due
-        self._due: dict[Call | Feed, None] = {}  # may have something to send, the first to come first
-        self._later: list[tuple[float, int, Call | Feed]] = []
+        self._due: dict[Call | Feed | Unsubscribe, None] = {}  # may have something to send, the first to come first
+        self._later: list[tuple[float, int, Call | Feed | Unsubscribe]] = []
         self._crowded: dict[Feed, None] = {}  # wait for a place
         self._asked: dict[int, Feed] = {}  # subscriptions that were not answered yet, by request
         self._live: dict[int, Feed] = {}  # by the server's number
         self._numbers: dict[Feed, int] = {}  # the other way round
+        self._leaving: dict[int, Unsubscribe] = {}  # what was given up and keeps its place, by request
         self.refuse_excess()
         self._due.update(dict.fromkeys(calls))
         self._due.update(dict.fromkeys(feeds))
 
     # -- what to send
 
-    def look_at(self, thing: Call | Feed) -> None:
-        """See whether there is something to send for a call or a feed."""
+    def look_at(self, thing: Call | Feed | Unsubscribe) -> None:
+        """See whether there is something to send for a call or a feed, or to give one up."""
         self._due[thing] = None
         self._on_due()
 
@@ -93,8 +94,7 @@ class Exchange:
         while self._due:
             thing = next(iter(self._due))
             del self._due[thing]
-            text = self._call_text(thing) if isinstance(thing, Call) else self._feed_text(thing)
-            if text is not None:
+            if (text := self._text(thing)) is not None:
                 return text
         return None
 
@@ -102,6 +102,15 @@ class Exchange:
     def next_time(self) -> float | None:
         """When there will be something to send, where that is known."""
         return self._later[0][0] if self._later else None
+
+    def _text(self, thing: Call | Feed | Unsubscribe) -> str | None:
+        match thing:
+            case Call():
+                return self._call_text(thing)
+            case Unsubscribe():
+                return encode_request(thing) if thing.id in self._leaving else None
+            case _:
+                return self._feed_text(thing)
 
     def _call_text(self, call: Call) -> str | None:
         if call not in self._calls:
@@ -116,14 +125,14 @@ class Exchange:
         if number is not None and (feed.has_dropped or not feed.is_wanting):
             self._forget(feed)
             self._due[feed] = None  # it may want to go on already
-            return encode_request(Unsubscribe(id=next(self._calls.ids), sub=number))
+            return encode_request(self._give_up(number))
         if number is None and feed.is_wanting and feed not in self._asked.values():
             return self._subscribe_text(feed)
         return None
 
     def _subscribe_text(self, feed: Feed) -> str | None:
-        if len(self._live) + len(self._asked) >= self._limits.subscriptions:
-            self._crowded[feed] = None  # until one that its consumer has left is given up
+        if len(self._live) + len(self._asked) + len(self._leaving) >= self._limits.subscriptions:
+            self._crowded[feed] = None  # until the server has let go of one that its consumer has left
             return None
         id = next(self._calls.ids)
         request = Subscribe(id=id, job=feed.job_id, after=feed.position, epoch=feed.epoch, on_gap="yield")
@@ -141,7 +150,7 @@ class Exchange:
             return None
         return PayloadError(f"a request must be at most {most} bytes for this server; got {size}")
 
-    def _look_later(self, thing: Call | Feed, at: float) -> None:
+    def _look_later(self, thing: Call | Feed | Unsubscribe, at: float) -> None:
         heappush(self._later, (at, next(self._calls.ids), thing))
         self._on_due()
 
@@ -172,25 +181,37 @@ class Exchange:
             case Subscribed():
                 self._take_subscribed(reply)
             case _:
-                if (call := self._calls.find(getattr(reply, "id", None))) is not None:
+                id = getattr(reply, "id", None)
+                self._note_left(id)
+                if (call := self._calls.find(id)) is not None:
                     self.has_progressed = True
                     self._calls.finish(call, reply)
 
     def take_unread(self, exc: ProtocolError) -> bool:
         """Fail what a message was about that can't be read here, and tell whether that is known."""
         error = ServerRefusedError("protocol", f"what it sent can't be read here: {exc}")
-        if isinstance(exc.sub, int):
-            if (feed := self._live.get(exc.sub)) is not None:
-                feed.fail(error)
-            return True  # or it is given up already, and the server did not know yet
-        if (call := self._calls.find(exc.id)) is not None:
+        id = exc.id if isinstance(exc.id, int) else -1
+        number = exc.sub if isinstance(exc.sub, int) else None
+        if (asking := self._asked.pop(id, None)) is not None:
+            asking.fail(error)
+            self._free_place()
+            if number is not None and number not in self._live:
+                self.look_at(self._give_up(number))
+            return number is not None  # else the server may send for good what nobody can stop
+        if (call := self._calls.find(id)) is not None:
             self._calls.finish(call, None, error)
-        return call is not None
+            return True
+        if number is not None and (feed := self._live.get(number)) is not None:
+            feed.fail(error)
+        is_left = self._note_left(id)
+        return is_left or number is not None  # it may be given up already, and the server did not know yet
 
     def _take_stream(self, reply: JobStreamReply, size: int) -> None:
         feed = self._live.get(-1 if reply.sub is None else reply.sub)
-        if feed is None:
-            return  # given up, and the server did not know yet
+        if feed is None:  # given up, and the server did not know yet
+            if isinstance(reply, Ended):
+                self._note_left(None, reply.sub)
+            return
         self.has_progressed = True
         try:
             feed.take(messages_of(reply), size)
@@ -198,6 +219,7 @@ class Exchange:
             feed.fail(_broken(feed, str(exc)))
         if isinstance(reply, Ended):
             self._forget(feed)
+            self._free_place()
             self.look_at(feed)  # one that pauses has not taken it, and asks again
 
     def _check_last(self, last: Iterable[tuple[str, int]]) -> None:
@@ -226,12 +248,17 @@ class Exchange:
         id = refused.id if isinstance(refused.id, int) else -1
         if refused.sub is not None and (feed := self._live.get(refused.sub)) is not None:
             self._forget(feed)
+            self._free_place()
             self._refuse_feed(feed, refused, now)
         elif (asking := self._asked.pop(id, None)) is not None:
             self._free_place()
             self._refuse_feed(asking, refused, now)
         elif (call := self._calls.find(id)) is not None:
             self._refuse_call(call, refused, now)
+        elif refused.code == ErrorCode.RATE and id in self._leaving:
+            self._look_later(self._leaving[id], now + RATE_PAUSE)
+        else:
+            self._note_left(id, refused.sub)
 
     def _refuse_call(self, call: Call, refused: Refused, now: float) -> None:
         match refused.code:
@@ -255,9 +282,23 @@ class Exchange:
                 feed.fail(error_of(refused, feed.job_id))
 
     def _forget(self, feed: Feed) -> None:
-        """Take it that a subscription is over at the server."""
+        """Take nothing more for a subscription: it is over, or given up."""
         del self._live[self._numbers.pop(feed)]
-        self._free_place()
+
+    def _give_up(self, number: int) -> Unsubscribe:
+        """Return what gives a subscription up; its place is not free before the server has answered."""
+        id = next(self._calls.ids)
+        self._leaving[id] = request = Unsubscribe(id=id, sub=number)
+        return request
+
+    def _note_left(self, id: object, sub: int | None = None) -> bool:
+        """Take it that the server has let go of a subscription, and tell whether it is one that was given up."""
+        over = [each for each, request in self._leaving.items() if each == id or request.sub == sub]
+        for each in over:
+            del self._leaving[each]
+        if over:
+            self._free_place()
+        return bool(over)
 
 
 def _broken(feed: Feed, why: str) -> ServerRefusedError:

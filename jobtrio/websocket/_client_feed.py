@@ -44,7 +44,8 @@ class Feed:
 
     Attributes:
         job_id: The job.
-        position: The number of the last message that came; ``"end"`` until the server has said which that is.
+        start: The number behind which the stream begins; ``"end"`` until the server has said which that is.
+        position: The number of the last message that came, likewise.
         epoch: The incarnation of the log that the position belongs to, as far as it is known.
         is_placed: Whether the server has had the subscription: to subscribe again is to resume.
         is_paused: Whether too much waits for the consumer.
@@ -55,6 +56,7 @@ class Feed:
 
     def __init__(self, job_id: str, after: Start, epoch: str | None, on_change: Callable[[Feed], None]) -> None:
         self.job_id = job_id
+        self.start: Start = after
         self.position: Start = after
         self.epoch: str | None = epoch
         self.is_placed: bool = False
@@ -89,7 +91,7 @@ class Feed:
             epoch: The log's incarnation.
         """
         if self.position == "end":
-            self.position = last
+            self.start = self.position = last
         self.epoch = epoch
         self.is_placed = True
         self.has_dropped = False

@@ -7,7 +7,6 @@ is the book's. It must not know who wants what.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from jobtrio.websocket._client_book import Book
 from jobtrio.websocket._client_errors import ServerUnavailableError
 from jobtrio.websocket._client_link import OPENING_LIMIT, Link, LinkLostError, open_link
 from jobtrio.websocket._client_pace import Pace
+from jobtrio.websocket._client_patience import Patience
 from jobtrio.websocket._client_refusals import final_error_of
 from jobtrio.websocket.protocol import PROTOCOL, ErrorCode, Hello, ProtocolError, decode_reply
 
@@ -59,7 +59,7 @@ class Keeper:
         self._bell = trio.Event()  # something may be due
         self._opened = trio.Event()  # there was a connection, or there can't be one
         self._scope = trio.CancelScope()  # around what is under way now
-        self._waiting: set[trio.CancelScope] = set()  # of the calls
+        self._waiting: set[Patience] = set()  # of the calls
         self._is_leaving = False
         self._left = trio.Event()
         self._lost = LinkLostError("it was left")  # or what the writer saw
@@ -93,16 +93,16 @@ class Keeper:
 
         Cancellation: it may have been carried out.
         """
-        done, scope = trio.Event(), trio.CancelScope()
-        call = self.book.add_call(request, subject, done.set, partial(self._limit, scope))
+        done, patience = trio.Event(), Patience(self._outage_limit)
+        call = self.book.add_call(request, subject, done.set, patience.put_off)
         try:
-            with scope:
-                self._waiting.add(scope)
+            with patience.scope:
+                self._waiting.add(patience)
                 if not self.is_connected:
-                    self._limit(scope)
+                    patience.count()
                 await done.wait()
         finally:
-            self._waiting.discard(scope)
+            self._waiting.discard(patience)
             self.book.calls.drop(call)
         if call.error is not None:
             raise call.error
@@ -137,8 +137,8 @@ class Keeper:
         self._reason = lost.reason
         self.is_connected = False
         self.book.detach()
-        for scope in self._waiting:
-            self._limit(scope)
+        for patience in self._waiting:
+            patience.count()
         if self._is_leaving:
             return True
         error = final_error_of(lost)
@@ -163,6 +163,8 @@ class Keeper:
             hello = await self._greeting(link)
             exchange = self.book.attach(hello.limits)
             self.is_connected = True
+            for patience in self._waiting:
+                patience.pause()
             self._opened.set()
             logger.info("connected to %s", self._address)
             async with open_background_nursery() as nursery:
@@ -200,11 +202,6 @@ class Keeper:
         except LinkLostError as exc:
             self._lost = exc
             self._scope.cancel()
-
-    def _limit(self, scope: trio.CancelScope) -> None:
-        """Bound how much longer a call may wait, now that the server is away or can't serve; once only."""
-        if scope.deadline == inf:
-            scope.deadline = trio.current_time() + self._outage_limit
 
     async def _pause(self, lost: LinkLostError) -> None:
         seconds = self._backoff.next(lost.retry_after)

@@ -34,7 +34,6 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
     Attributes:
         job_id: The job's id.
-        position: The number of the last message that was received.
     """
 
     def __init__(self, feed: Feed, idle: trio.lowlevel.ParkingLot, on_gap: OnGap) -> None:
@@ -44,7 +43,17 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         self._on_gap = on_gap
         self._unyielded = 0
         self.job_id: str = feed.job_id
-        self.position: int = 0 if feed.position == "end" else feed.position
+        self._received: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The number of the last message that was received; before the first, of the one behind which it begins.
+
+        With ``after="end"`` the server says which that is; until then it is 0, and ``epoch`` None.
+        """
+        if self._received is not None:
+            return self._received
+        return 0 if self._feed.start == "end" else self._feed.start
 
     @property
     def epoch(self) -> str | None:
@@ -154,5 +163,5 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
     def _noted(self, batch: list[Message]) -> list[Message]:
         last = batch[-1]
-        self.position = last.last if isinstance(last, Gap) else last.seq
+        self._received = last.last if isinstance(last, Gap) else last.seq
         return batch

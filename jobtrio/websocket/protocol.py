@@ -71,6 +71,7 @@ class _Envelope(msgspec.Struct):
 
     type: Any = None
     id: Any = None
+    sub: Any = None
 
 
 _requests: Final = msgspec.json.Decoder[AnyRequest](AnyRequest)
@@ -174,13 +175,19 @@ def _wrong(data: str | bytes, types: Collection[str], why: str) -> ProtocolError
         envelope = _envelopes.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ProtocolError(ErrorCode.INVALID, why)
-    try:
-        id: Any = msgspec.convert(envelope.id, MessageId)
-    except msgspec.ValidationError:
-        id = None
+    id, sub = _usable(envelope.id), _usable(envelope.sub)
     if isinstance(envelope.type, str) and envelope.type not in types:
-        return ProtocolError(ErrorCode.UNKNOWN_TYPE, f"no message has the type {show(envelope.type)}", id)
-    return ProtocolError(ErrorCode.INVALID, why, id)
+        return ProtocolError(ErrorCode.UNKNOWN_TYPE, f"no message has the type {show(envelope.type)}", id, sub)
+    return ProtocolError(ErrorCode.INVALID, why, id, sub)
+
+
+def _usable(name: Any) -> MessageId | None:
+    """Return what names a request or a subscription, or None where it can't."""
+    try:
+        usable: MessageId = msgspec.convert(name, MessageId)
+    except msgspec.ValidationError:
+        return None
+    return usable
 
 
 def _unreadable(data: str | bytes, why: str) -> ProtocolError:

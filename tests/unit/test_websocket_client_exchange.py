@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from scripted_bridge import end, events
 
 from jobtrio import JobState
@@ -14,18 +15,18 @@ from jobtrio.websocket._client_feed import Feed
 from jobtrio.websocket.protocol import (
     AnyReply,
     AnyRequest,
+    ErrorCode,
     Get,
     Heartbeat,
     HelloLimits,
+    Ok,
+    ProtocolError,
     Refused,
     Subscribe,
     Subscribed,
     Unsubscribe,
     decode_request,
 )
-
-if TYPE_CHECKING:
-    import pytest
 
 
 class Wire:
@@ -57,6 +58,10 @@ class Wire:
         assert self.book.exchange is not None
         for reply in replies:
             self.book.exchange.take(reply, 10, self.now)
+
+    def misread(self, **about: Any) -> bool:
+        assert self.book.exchange is not None
+        return self.book.exchange.take_unread(ProtocolError(ErrorCode.INVALID, "what is this", **about))
 
     def accept(self, request: AnyRequest, sub: int = 1) -> None:
         assert isinstance(request, Subscribe)
@@ -189,6 +194,98 @@ def test_broken_end() -> None:
     wire.hear(events(1, 1), end(5))
     assert feed.error is not None
     assert wire.said() == []
+
+
+def gone_by(wire: Wire, given_up: Unsubscribe, how: str) -> None:
+    """Have the server let go of a subscription that was given up."""
+    match how:
+        case "ok":
+            wire.hear(Ok(id=given_up.id))
+        case "end":
+            wire.hear(end(1, given_up.sub))
+        case "cut off":
+            wire.hear(Refused(sub=given_up.sub, code="forbidden", message=""))
+        case code:
+            wire.hear(Refused(id=given_up.id, code=code, message=""))
+
+
+@pytest.mark.parametrize("how", ["ok", "unknown_sub", "end", "cut off"])
+def test_place_of_what_was_given_up(how: str) -> None:
+    """A subscription that was given up keeps its place until the server has let go of it."""
+    wire = Wire(subscriptions=1)
+    feed = wire.feed("left")
+    wire.accept(wire.said()[0], 7)
+    feed.close()
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert isinstance(given_up, Unsubscribe)
+    wire.hear(events(1, 1, 7))
+    assert wire.said() == []
+    gone_by(wire, given_up, how)
+    (request,) = wire.said()
+    assert isinstance(request, Subscribe)
+    assert request.job == "next"
+
+
+def test_giving_up_one_too_many() -> None:
+    """A subscription whose giving up was one message too many in its second is given up again, and its place waits."""
+    wire = Wire(subscriptions=1)
+    feed = wire.feed("left")
+    wire.accept(wire.said()[0], 7)
+    feed.close()
+    wire.feed("next")
+    for _ in range(2):
+        (given_up,) = wire.said()
+        assert isinstance(given_up, Unsubscribe)
+        assert given_up.sub == 7
+        wire.hear(Refused(id=given_up.id, code="rate", message=""))
+        assert wire.said() == []
+        assert wire.book.exchange is not None
+        assert wire.book.exchange.next_time == wire.now + RATE_PAUSE
+        wire.now += RATE_PAUSE
+    wire.hear(end(1, 7))
+    (request,) = wire.said()
+    assert isinstance(request, Subscribe)
+    assert request.job == "next"
+
+
+def test_unread_answer_to_a_subscription() -> None:
+    """A subscription whose answer can't be read here fails alone, and is given up at the server."""
+    wire = Wire(subscriptions=2)
+    feed, other = wire.feed("unread"), wire.feed("other")
+    request, _ = wire.said()
+    assert wire.misread(id=request.id, sub=7)
+    assert isinstance(feed.error, ServerRefusedError)
+    assert other.error is None
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert isinstance(given_up, Unsubscribe)
+    assert given_up.sub == 7
+    wire.hear(events(1, 1, 7), Ok(id=given_up.id))
+    assert len(wire.said()) == 1
+
+
+def test_unread_answer_without_a_number() -> None:
+    """Where it is not known what is to be given up, the subscription fails, and the connection with it."""
+    wire = Wire()
+    feed = wire.feed()
+    (request,) = wire.said()
+    assert not wire.misread(id=request.id)
+    assert isinstance(feed.error, ServerRefusedError)
+
+
+def test_unread_about_what_was_given_up() -> None:
+    """What can't be read of a subscription that was given up, or about its giving up, harms nothing."""
+    wire = Wire(subscriptions=1)
+    feed = wire.feed()
+    wire.accept(wire.said()[0], 7)
+    feed.close()
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert wire.misread(sub=7)
+    assert wire.said() == []
+    assert wire.misread(id=given_up.id)
+    assert len(wire.said()) == 1
 
 
 def test_text_for_an_id() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobtrio import Completed, End, Gap, JobError, Progress, Restart, Token
-from jobtrio.websocket import _client_feed
+from jobtrio.websocket import RemoteSubscription, _client_feed
 from jobtrio.websocket._client_feed import BrokenStreamError, Feed
 
 if TYPE_CHECKING:
@@ -163,6 +164,20 @@ def test_left() -> None:
     feed.take(tokens(4, 5), 1)
     assert feed.is_empty
     assert feed.is_over
+
+
+async def test_place_before_the_first_message() -> None:
+    """A consumer that begins behind all there is knows its place once the server has said it, received or not."""
+    feed = make_feed("end")
+    messages = RemoteSubscription(feed, trio.lowlevel.ParkingLot(), "yield")
+    assert (messages.position, messages.epoch) == (0, None)
+    feed.place(7, "e")
+    assert (messages.position, messages.epoch) == (7, "e")
+    feed.take(tokens(8, 9), 1)
+    assert messages.position == 7
+    messages.receive_nowait()
+    feed.place(9, "e")
+    assert messages.position == 8
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 12)), max_size=12))

@@ -15,6 +15,7 @@ from jobtrio.websocket._replies import Reply
 from jobtrio.websocket.protocol import (
     AnyReply,
     Ended,
+    ErrorCode,
     Events,
     GapFound,
     Get,
@@ -23,6 +24,7 @@ from jobtrio.websocket.protocol import (
     Ok,
     Pong,
     ProgressMade,
+    ProtocolError,
     Refused,
     Restarted,
     Submitted,
@@ -68,8 +70,11 @@ replies: st.SearchStrategy[AnyReply] = st.one_of(
     ),
 )
 
+unread = st.builds(ProtocolError, st.just(ErrorCode.INVALID), st.just(""), id=ids, sub=st.one_of(subs, st.just("x")))
+
 steps = st.one_of(
     replies,
+    unread,
     st.sampled_from(["attach", "detach", "speak", "call"]),
     st.tuples(st.sampled_from(["feed", "read", "leave"]), st.integers(0, 3)),
 )
@@ -110,11 +115,13 @@ class Client:
                     self.seen[feed] += feed.pop_many(2)
             case Reply() if exchange is not None:
                 exchange.take(cast("AnyReply", step), 10, self.now)
+            case ProtocolError() if exchange is not None:
+                exchange.take_unread(step)
 
 
 @given(st.lists(steps, max_size=60))
 def test_anything(actions: list[Any]) -> None:
-    """No order of messages raises anything, leaves a hole in a stream, or makes more wait than may."""
+    """No order of messages raises anything, leaves a hole in a stream, or makes more wait or be asked for than may."""
     most, _client_feed.MOST = _client_feed.MOST, 5
     try:
         client = Client()
@@ -122,6 +129,8 @@ def test_anything(actions: list[Any]) -> None:
             client.do(step)
             for feed in client.feeds:
                 assert feed._count <= 5 + 6
+            if (exchange := client.book.exchange) is not None:
+                assert len(exchange._asked) + len(exchange._live) + len(exchange._leaving) <= 2
         for feed, seen in client.seen.items():
             seen += feed.pop_many(1000)
             _check_whole(seen)

@@ -152,6 +152,36 @@ async def test_what_can_not_be_read_here(value: str, why: str) -> None:
         assert numbers(await all_of(whole)) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"end","sub":1,"seq":3,"outcome":{"type":"failed","error":'
+        '{"kind":"invented","type":"E","message":"","traceback":""}}}',
+        '{"type":"end","sub":1,"seq":3,"outcome":{"type":"invented"}}',
+        '{"type":"progress","seq":3,"attempt":1,"done":"half","total":null,"note":null,"sub":1}',
+    ],
+)
+async def test_content_of_later_versions(text: str) -> None:
+    """A message whose content came after this client ends its own stream, once, and no other."""
+
+    async def script(peer: Peer) -> None:
+        assert peer.number == 0
+        await peer.greet()
+        await peer.subscribed(1)
+        await peer.subscribed(2)
+        await peer.say(events(1, 2, 1), events(1, 2, 2), text)
+        assert (await peer.hear(Unsubscribe)).sub == 1
+        await peer.say(text, end(3, 2))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        broken, whole = client.subscribe("a"), client.subscribe("b")
+        with pytest.raises(ServerRefusedError, match="what it sent can't be read here"):
+            await all_of(broken)
+        assert broken.position == 2
+        assert numbers(await all_of(whole)) == [1, 2, 3]
+
+
 async def _refused_get(client: JobClient, why: str) -> None:
     with pytest.raises(ServerRefusedError, match=why):
         await client.get("c")
@@ -190,7 +220,7 @@ async def test_more_subscriptions_than_the_server_takes() -> None:
         await peer.greet(subscriptions=2)
         await peer.subscribed(1)
         await peer.subscribed(2)
-        await peer.hear(Unsubscribe)
+        await peer.say(Ok(id=(await peer.hear(Unsubscribe)).id))
         assert (await peer.subscribed(3)).job == "fourth"
         await peer.say(end(1, 3))
         await peer.gone()

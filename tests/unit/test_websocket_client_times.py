@@ -1,13 +1,36 @@
-"""When a client tries again, and how fast it speaks."""
+"""When a client tries again, how fast it speaks, and how long its calls wait."""
 
 from __future__ import annotations
 
 import random
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
+from jobtrio import StoreUnavailableError
+from jobtrio.websocket import ServerUnavailableError, _client_backoff, _client_keeper, open_client
 from jobtrio.websocket._client_backoff import FIRST, LONGEST, MOST_ASKED, Backoff
+from jobtrio.websocket._client_link import LinkLostError
 from jobtrio.websocket._client_pace import MOST, WINDOW, Pace
+from jobtrio.websocket.protocol import (
+    PROTOCOL,
+    Hello,
+    HelloLimits,
+    Ok,
+    Refused,
+    decode_request,
+    encode_reply,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+    from jobtrio.websocket.protocol import AnyRequest
 
 
 def test_pauses_grow() -> None:
@@ -57,3 +80,72 @@ def test_slow_server() -> None:
     pace = Pace(0.2)
     pace.note(5.0)
     assert pace.earliest() == 5.0 + WINDOW
+
+
+# -- how long calls wait
+
+
+class FakeLink:
+    """A connection on which things happen after so many seconds each: an answer, a refusal by its code, or a cut."""
+
+    def __init__(self, happenings: list[tuple[float, str]]) -> None:
+        self._happenings = iter(happenings)
+        self._has_greeted = False
+        self._asked: list[AnyRequest] = []
+
+    async def receive(self, silence: float) -> str:
+        if not self._has_greeted:
+            self._has_greeted = True
+            limits = HelloLimits(message_bytes=65536, subscriptions=32, messages_per_second=50.0)
+            return encode_reply(Hello(proto=PROTOCOL, heartbeat=15.0, limits=limits))
+        seconds, what = next(self._happenings, (inf, "cut"))
+        await trio.sleep(seconds)
+        if what == "cut":
+            raise LinkLostError("it was cut")
+        id = self._asked[-1].id
+        return encode_reply(Ok(id=id, cancelled=True) if what == "ok" else Refused(id=id, code=what, message=what))
+
+    async def send(self, text: str) -> None:
+        self._asked.append(decode_request(text))
+
+    async def say_farewell(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def cancel_over(links: list[tuple[float, list[tuple[float, str]]]]) -> bool:
+    """Make a call that may wait for two seconds, over connections that take so many seconds to make."""
+    rest = iter(links)
+
+    @asynccontextmanager
+    async def open_link(*args: object) -> AsyncIterator[FakeLink]:
+        seconds, happenings = next(rest)
+        await trio.sleep(seconds)
+        yield FakeLink(happenings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_client_keeper, "open_link", open_link)
+        patch.setattr(_client_backoff, "FIRST", 0.01)
+        patch.setattr(_client_backoff, "LONGEST", 0.01)
+        async with open_client("ws://x/ws", outage_limit=2.0) as client:
+            return await client.cancel("j")
+
+
+async def test_outage_that_is_over(autojump_clock: MockClock) -> None:
+    """A call waits for its answer as long as there is a connection, though there was none for a while."""
+    assert await cancel_over([(0.0, [(1.0, "cut")]), (0.9, [(9.0, "cut")]), (0.9, [(9.0, "ok")])])
+
+
+async def test_outages_add_up(autojump_clock: MockClock) -> None:
+    """The time without a connection is limited over a whole call, however often there was one in between."""
+    begun = trio.current_time()
+    with pytest.raises(ServerUnavailableError, match=r"was away for 2 s: it was cut"):
+        await cancel_over([(0.0, [(1.0, "cut")]), (1.2, [(5.0, "cut")]), (1.2, [(9.0, "ok")])])
+    assert trio.current_time() - begun == pytest.approx(1.0 + 5.0 + 2.0)
+
+
+async def test_outage_of_a_call_that_was_put_off(autojump_clock: MockClock) -> None:
+    """A call that the server has put off stays limited from then on, with a connection and without."""
+    begun = trio.current_time()
+    with pytest.raises(StoreUnavailableError, match=r"^unavailable$"):
+        await cancel_over([(0.0, [(1.0, "unavailable"), (0.6, "cut")]), (0.6, [(9.0, "ok")])])
+    assert trio.current_time() - begun == pytest.approx(1.0 + 2.0)

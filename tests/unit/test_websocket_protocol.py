@@ -260,6 +260,26 @@ def test_replies_of_a_type_to_come_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "id", "sub"),
+    [
+        ('{"type":"end","sub":7,"seq":1,"outcome":{"type":"failed","error":{"kind":"invented"}}}', None, 7),
+        ('{"seq":"x","sub":7,"type":"gap"}', None, 7),
+        ('{"type":"subscribed","id":3,"sub":7,"state":"INVENTED"}', 3, 7),
+        ('{"type":"error","id":"a","sub":7,"code":5}', "a", 7),
+        ('{"type":"job","id":3,"job":{"sub":7}}', 3, None),
+        ('{"type":"events","id":{},"sub":true}', None, None),
+        ('{"type":"events","sub":18446744073709551616}', None, None),
+    ],
+)
+def test_wrong_replies_say_what_they_are_about(text: str, id: Any, sub: Any) -> None:
+    """A wrong reply tells which call and which subscription it harms, so that it harms no other."""
+    with pytest.raises(ProtocolError) as caught:
+        decode_reply(text)
+    error = caught.value
+    assert (error.code, error.id, error.sub) == ("invalid", id, sub)
+
+
+@pytest.mark.parametrize(
     ("reason", "seconds"),
     [(protocol.encode_retry_after(1.25), 1.25), (None, None), ("", None), ("gone", None), ('{"retry_after":-1}', None)],
 )
