@@ -50,6 +50,7 @@ class MemoryBooks:
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
         self._is_open = False
+        self._left: tuple[trio.lowlevel.TrioToken, float] | None = None  # when it was closed last, and in which run
         self.settings: StoreSettings
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:

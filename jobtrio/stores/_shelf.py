@@ -107,6 +107,11 @@ class Shelf:
             else:
                 self._removed -= 1
 
+    def shift(self, seconds: float) -> None:
+        """Note that the clock has been set forward by so much."""
+        for entry in self._ended:
+            entry.due += seconds
+
     def next_eviction(self) -> float:
         """Return the seconds until an ended job becomes too old; inf where there is none."""
         if not self._ended:

@@ -849,3 +849,26 @@ async def test_options_of_a_registry(options: dict[str, Any], error: type[Except
     with pytest.raises(error, match=f"{name}|a name in queues"):
         async with jobtrio.open_registry(**options):
             pass
+
+
+@pytest.mark.parametrize(("waited", "kept"), [(3000, True), (4000, False)])
+def test_a_store_in_another_run(waited: float, kept: bool) -> None:
+    """A store that is used again in another run of Trio, which has another clock, keeps ended jobs as long as ever."""
+    store = MemoryJobStore()
+
+    async def work(job: JobContext) -> None:
+        """Do nothing."""
+
+    async def first() -> None:
+        await trio.sleep(50_000)
+        async with jobtrio.open_registry(store=store) as registry:
+            await (await registry.submit(work, job_id="a")).wait()
+            await trio.sleep(500)
+
+    async def second() -> None:
+        async with jobtrio.open_registry(store=store) as registry:
+            await trio.sleep(waited - 500)
+            assert ("a" in registry) is kept
+
+    for run in (first, second):
+        trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
