@@ -31,6 +31,7 @@ from jobtrio.abc import JobQuery
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _pruning as pruning
+from jobtrio.stores.postgres._advancing import LOCKED_FOR
 from jobtrio.stores.postgres._connections import Link
 from jobtrio.stores.postgres._rows import entry_of
 from jobtrio.testing import STORE_CHECKS
@@ -325,7 +326,7 @@ async def test_a_row_that_others_hold(postgres: str) -> None:
             assert not scope.cancelled_caught
             other.rollback()
         assert ids(await worker.claim()) == ["held"]
-        await worker.pass_time(0)
+        await worker.pass_time(LOCKED_FOR)
         assert ids(await worker.claim()) == ["due"]
 
 
@@ -520,7 +521,7 @@ async def test_a_lease_of_a_job_that_others_have_locked(postgres: str) -> None:
             assert [report.held for report in reports] == [True] * 3
             await worker.pass_time()
             other.rollback()
-        await worker.pass_time(0)
+        await worker.pass_time(LOCKED_FOR)
         assert [(await worker.load(job_id)).state for job_id in ids(claims)] == ["RUNNING", "QUEUED", "RUNNING"]
         reports = await worker.store.renew(claims, LEASE)
         assert [report.held for report in reports] == [True, False, True]
@@ -607,5 +608,26 @@ async def test_jobs_that_others_have_locked(postgres: str) -> None:
                 assert ids(await worker.claim(limit=1)) == [free.id]
                 await worker.pass_time()
                 assert await worker.claim() == []
-        await worker.store.advance()
+        await worker.pass_time(LOCKED_FOR)
         assert ids(await worker.claim()) == [held.id, late.id]
+
+
+@pytest.mark.parametrize("listen", [True, False])
+async def test_all_that_is_due_is_locked(postgres: str, listen: bool) -> None:
+    """Where others have locked all that is due, a worker looks again after a while, and not without end."""
+    async with open_worker(lambda: PostgresJobStore(postgres, listen=listen)) as worker:
+        due = new_entry(delay=SHORT)
+        await worker.insert(due, new_entry(), new_entry())
+        lapsing = await worker.claim(lease=SHORT)
+        await worker.insert(new_entry(job_id="unlocked", delay=SHORT))
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs WHERE id <> 'unlocked' FOR UPDATE")
+            left = await worker.pass_time()
+            if left < LOCKED_FOR / 2:  # something was done, so that there might have been more
+                left = await worker.store.advance()
+            assert LOCKED_FOR / 2 < left <= LOCKED_FOR
+            assert (await worker.record("unlocked")).state is JobState.QUEUED
+            other.rollback()
+        assert await worker.pass_time(LOCKED_FOR) > LOCKED_FOR
+        assert [(await worker.load(job_id)).state for job_id in (due.id, *ids(lapsing))] == ["QUEUED"] * 3
+    check_schema(postgres, ())
