@@ -261,3 +261,20 @@ async def check_started_in_time(open_store: OpenStore) -> None:
         error = (await worker.record(left.id)).error
         assert error is not None
         assert error.kind == "expired"
+
+
+async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
+    """How long a job may wait counts from its submission, however long the process that starts it holds its own."""
+    short, long = Retention(held_for=SHORT / 10), Retention(held_for=LEASE)
+    late, early = new_entry(None, expires_in=SHORT), new_entry(None, expires_in=LEASE)
+    async with open_workers(open_store, "a", "b", retention=(long, short)) as (a, b):
+        await a.insert(late)
+        assert await b.store.start_held(late.id, new_plan())
+        await a.pass_time(1.5 * SHORT)
+        assert (await a.record(late.id)).state == JobState.FAILED
+    async with open_workers(open_store, "a", "b", retention=(Retention(held_for=SHORT), long)) as (a, b):
+        await a.insert(early)
+        assert await b.store.start_held(early.id, new_plan())
+        await a.pass_time()
+        assert (await a.record(early.id)).state == JobState.QUEUED
+        assert ids(await b.claim()) == [early.id]

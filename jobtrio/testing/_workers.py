@@ -23,7 +23,7 @@ from jobtrio._token_log import TokenLog
 from jobtrio.abc import Claim, JobStore, StoreSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from jobtrio._records import JobRecord, Transition
 
@@ -165,21 +165,25 @@ class Worker:
 
 @asynccontextmanager
 async def open_workers(
-    open_store: OpenStore, *names: str, retention: Retention | None = None, totals: Mapping[str, int] | None = None
+    open_store: OpenStore,
+    *names: str,
+    retention: Retention | Sequence[Retention] | None = None,
+    totals: Mapping[str, int] | None = None,
 ) -> AsyncIterator[list[Worker]]:
     """Open one worker for each name; where the store is one object for all of them, so is the worker.
 
-    ``totals`` says how many jobs may run over all workers, by queue.
+    ``retention`` is for all of them, or one for each; ``totals`` says how many jobs may run over all workers, by queue.
     """
-    retention = Retention() if retention is None else retention
+    given = retention or Retention()
+    retentions = [given] * len(names) if isinstance(given, Retention) else given
     workers: list[Worker] = []
     async with AsyncExitStack() as stack:
-        for name in names:
+        for name, kept in zip(names, retentions, strict=True):
             store = open_store()
             known = next((worker for worker in workers if worker.store is store), None)
             if known is None:
                 known = Worker(name, store, Heard())
-                await stack.enter_async_context(store.open(_settings(known, retention, totals or {})))
+                await stack.enter_async_context(store.open(_settings(known, kept, totals or {})))
             workers.append(known)
         yield workers
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import postgres_faults
@@ -31,6 +32,7 @@ from jobtrio.abc import JobQuery
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _pruning as pruning
+from jobtrio.stores.postgres._advancing import LOCKED_FOR
 from jobtrio.stores.postgres._connections import Link
 from jobtrio.stores.postgres._rows import entry_of
 from jobtrio.testing import STORE_CHECKS
@@ -325,7 +327,7 @@ async def test_a_row_that_others_hold(postgres: str) -> None:
             assert not scope.cancelled_caught
             other.rollback()
         assert ids(await worker.claim()) == ["held"]
-        await worker.pass_time(0)
+        await worker.pass_time(LOCKED_FOR)
         assert ids(await worker.claim()) == ["due"]
 
 
@@ -357,6 +359,88 @@ async def test_a_process_that_stands_still_in_a_transaction(postgres: str, monke
             assert await b.states(claim.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
         assert isinstance(answers[0], jobtrio.StoreUnavailableError)
         assert not await a.store.retry(claim, ERROR, 60.0)
+
+
+def stop_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> trio.Event:
+    """Have a process stop for long behind a step of one trip, of which the server has taken all before; tell when."""
+    original = Link.fetch_all
+    stopped = trio.Event()
+
+    async def stand_still(link: Link, steps: Any) -> Any:
+        steps = list(steps)
+        names = [step[0] for step in steps]
+        if name not in names or stopped.is_set():
+            return await original(link, steps)
+        async with link.connection.pipeline():
+            for step in steps[: names.index(name) + 1]:
+                cursor: psycopg.AsyncRawCursor[Any] = psycopg.AsyncRawCursor(link.connection)
+                await cursor.execute(link._sql.get(step[0], step[0]), step[1:] or None)
+            with suppress(psycopg.ProgrammingError):  # it has no rows
+                await cursor.fetchall()
+            stopped.set()
+            with trio.CancelScope(shield=True):  # nobody gives up in a process that stands still
+                await trio.sleep(3.0)
+            await cursor.execute("SELECT")
+            raise AssertionError("the server waits for the rest")
+
+    monkeypatch.setattr(Link, "fetch_all", stand_still)
+    return stopped
+
+
+@pytest.mark.parametrize("name", ["keep_state", "renew", "complete", "append", "lock_names", "insert"])
+async def test_a_process_that_stands_still_in_a_trip(
+    postgres: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Locks of a process that was stopped as it sent a transaction are let go, where the server can see to it."""
+    if postgres_server.version < 17:
+        pytest.skip("servers before PostgreSQL 17 do not count how long a transaction lasts")
+    monkeypatch.setattr("jobtrio.stores.postgres._connections.LINGER", 0.1)
+    totals = {"limited": 1}
+    new = partial(new_entry, key="key", queue="limited")
+    stopping = open_workers(lambda: PostgresJobStore(postgres, outage_limit=1.0), "a", totals=totals)
+    other = open_workers(lambda: PostgresJobStore(postgres, outage_limit=10.0), "b", totals=totals)
+    async with stopping as (a,), other as (b,), trio.open_nursery() as nursery:
+        claims = [await a.start(new_entry()) for _ in range(2)]
+        if name == "lock_names":
+            await b.insert(new_entry(queue="limited"))
+        stopped = stop_behind(monkeypatch, name)
+        calls: dict[str, list[Callable[[], Awaitable[object]]]] = {
+            "keep_state": [lambda: a.store.save_state(claims[0], "x")],
+            "renew": [lambda: a.store.renew(claims, LEASE)],
+            "lock_names": [a.claim],
+            "insert": [lambda: a.insert(new())],
+        }
+        both: list[Callable[[], Awaitable[object]]] = [
+            lambda: a.store.append_messages(claims[0], tokens(1, 2)),
+            lambda: a.store.finish(claims[1], Completed()),
+        ]
+        nursery.start_soon(gather, *calls.get(name, both))
+        with trio.fail_after(60):
+            await stopped.wait()
+        with trio.fail_after(2.5):
+            match name:
+                case "lock_names":
+                    assert len(await b.claim()) == 1
+                case "insert":
+                    assert len(await b.insert(new())) == 1
+                case _:
+                    for claim in claims:
+                        assert await b.store.save_state(claim, "x")
+
+
+async def test_a_machine_that_is_gone(postgres: str, postgres_server: PostgresServer) -> None:
+    """The server asks whether a worker's machine is still there; where both are on one, that does no harm."""
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    for host, expected in (("127.0.0.1", ["30", "5", "3", "45000"]), (str(postgres_server.folder), ["0"] * 4)):
+        async with open_worker(lambda: PostgresJobStore(f"{postgres} host={host}")) as worker:  # noqa: B023
+            await worker.start()
+            session = worker.store._opened  # type: ignore[attr-defined]
+
+            async def show(link: Link) -> list[str]:
+                cursors = [await link.connection.execute(f"SHOW {name}".encode()) for name in names]
+                return [str(row[0]) for cursor in cursors for row in await cursor.fetchall()]
+
+            assert await session.use(show) == expected
 
 
 async def test_all_that_is_due_stands_still(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,7 +604,7 @@ async def test_a_lease_of_a_job_that_others_have_locked(postgres: str) -> None:
             assert [report.held for report in reports] == [True] * 3
             await worker.pass_time()
             other.rollback()
-        await worker.pass_time(0)
+        await worker.pass_time(LOCKED_FOR)
         assert [(await worker.load(job_id)).state for job_id in ids(claims)] == ["RUNNING", "QUEUED", "RUNNING"]
         reports = await worker.store.renew(claims, LEASE)
         assert [report.held for report in reports] == [True, False, True]
@@ -607,5 +691,26 @@ async def test_jobs_that_others_have_locked(postgres: str) -> None:
                 assert ids(await worker.claim(limit=1)) == [free.id]
                 await worker.pass_time()
                 assert await worker.claim() == []
-        await worker.store.advance()
+        await worker.pass_time(LOCKED_FOR)
         assert ids(await worker.claim()) == [held.id, late.id]
+
+
+@pytest.mark.parametrize("listen", [True, False])
+async def test_all_that_is_due_is_locked(postgres: str, listen: bool) -> None:
+    """Where others have locked all that is due, a worker looks again after a while, and not without end."""
+    async with open_worker(lambda: PostgresJobStore(postgres, listen=listen)) as worker:
+        due = new_entry(delay=SHORT)
+        await worker.insert(due, new_entry(), new_entry())
+        lapsing = await worker.claim(lease=SHORT)
+        await worker.insert(new_entry(job_id="unlocked", delay=SHORT))
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs WHERE id <> 'unlocked' FOR UPDATE")
+            left = await worker.pass_time()
+            if left < LOCKED_FOR / 2:  # something was done, so that there might have been more
+                left = await worker.store.advance()
+            assert LOCKED_FOR / 2 < left <= LOCKED_FOR
+            assert (await worker.record("unlocked")).state is JobState.QUEUED
+            other.rollback()
+        assert await worker.pass_time(LOCKED_FOR) > LOCKED_FOR
+        assert [(await worker.load(job_id)).state for job_id in (due.id, *ids(lapsing))] == ["QUEUED"] * 3
+    check_schema(postgres, ())

@@ -80,6 +80,41 @@ async def test_a_renewal_that_is_older_than_a_request(
         assert claim.entry.record().cancel_reason == "why"
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_state_that_arrives_late(
+    open_store: Callable[[], RedisJobStore], prefix: str, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """What a cut network delivers late, behind saves that were acknowledged, changes nothing, whoever has the job."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        late: list[Run] = []
+
+        async def note(session: Session, call: Run, after: Callable[[Any], Any]) -> Any:
+            late.append(call)
+            return await call_at_once(session, call, after)
+
+        call_at_once = Session.call
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "call", note)
+            assert await a.store.save_state(claim, "old")
+        assert await a.store.save_state(claim, "new")
+        if again:
+            await a.store.release(claim, "shutdown")
+            claim = await b.claim_one()
+            assert await b.store.save_state(claim, "newest")
+            await b.store.release(claim, "shutdown")
+            claim = await a.claim_one()
+            assert claim.entry.saved_state == "newest"
+        session = a.store._session  # type: ignore[attr-defined]
+        await session.calls.make(late, lambda answers: answers)
+        assert (await b.load(claim.entry.id)).saved_state == ("newest" if again else "new")
+        assert await a.store.save_state(claim, "last")
+        assert (await b.load(claim.entry.id)).saved_state == "last"
+        assert await b.store.save_state(claim, "of another process")
+        assert (await a.load(claim.entry.id)).saved_state == "of another process"
+    check_jobs(shared_server(), prefix)
+
+
 @pytest.mark.parametrize("emptied_by", ["cancel", "expiry"])
 async def test_a_line_that_was_emptied(open_store: Callable[[], RedisJobStore], prefix: str, emptied_by: str) -> None:
     """When the last job of a line has gone without a start, the next one is announced to other workers again."""

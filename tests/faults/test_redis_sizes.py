@@ -382,6 +382,30 @@ async def test_jobs_taken_from_outside(open_store: Callable[[], RedisJobStore], 
         assert ids(await worker.claim()) == [entry.id]
 
 
+async def test_fields_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A job that somebody else keeps from expiring does not, one whose claim he has removed is lost."""
+    server = shared_server()
+    async with open_worker(open_store) as worker:
+        lost = await worker.start(lease=SHORT)
+        lasting, longer = new_entry(expires_in=SHORT), new_entry(expires_in=SHORT)
+        released = new_entry(expires_in=SHORT, queue="released")
+        await worker.insert(lasting, longer, released)
+        for entry in (lasting, released):
+            server.ask("HDEL", f"{{{prefix}}}:job:{entry.id}", "expires")
+        (claim,) = await worker.claim(room={"released": 1})
+        assert await worker.store.release(claim, "shutdown")
+        until = float(str(server.ask("HGET", f"{{{prefix}}}:job:{longer.id}", "expires")))
+        server.ask("HSET", f"{{{prefix}}}:job:{longer.id}", "expires", f"{until + LEASE:.6f}")
+        server.ask("HDEL", f"{{{prefix}}}:job:{lost.entry.id}", "claim")
+        with trio.fail_after(20):
+            assert await worker.pass_time() > SHORT
+        assert [(await worker.load(each.id)).state for each in (lasting, longer, released)] == ["QUEUED"] * 3
+        assert await worker.states(lost.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
+        assert not await worker.store.finish(lost, Completed())
+        assert len(await worker.claim()) == 4
+    check_jobs(server, prefix)
+
+
 async def test_what_belongs_to_jobs_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
     """A stream that somebody else has removed is a gap before the end, and the key of a job that he has is free."""
 

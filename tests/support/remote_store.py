@@ -29,6 +29,7 @@ from jobtrio.stores.memory import MemoryJobStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
+    from jobtrio._policies import Retention
     from jobtrio._state import JobState
 
 
@@ -38,6 +39,7 @@ class Server:
     def __init__(self) -> None:
         self.store = MemoryJobStore()
         self.clients: list[RemoteStore] = []
+        self.submitters: dict[str, Retention] = {}
         self._changes: list[JobEntry] = []
 
     def serve(self, client: RemoteStore, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
@@ -154,6 +156,7 @@ class RemoteStore(JobStore):
         sent = [copied(entry) for entry in entries]
 
         async def insert(store: MemoryJobStore) -> list[JobEntry]:
+            self._server.submitters.update({entry.id: self.settings.retention for entry in sent})
             return [copied(entry) for entry in await store.insert(sent, submission)]
 
         answer, _ = await self._ask("insert", insert)
@@ -208,7 +211,14 @@ class RemoteStore(JobStore):
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan."""
         plan = attrs.evolve(plan, function=None)
-        started, _ = await self._ask("start_held", lambda store: store.start_held(job_id, plan))
+
+        async def start(store: MemoryJobStore) -> bool:
+            # It counts with one retention for all, that by which the job was put in.
+            retention = self._server.submitters.get(job_id, self.settings.retention)
+            store.settings = attrs.evolve(store.settings, retention=retention)
+            return await store.start_held(job_id, plan)
+
+        started, _ = await self._ask("start_held", start)
         return started  # type: ignore[no-any-return]
 
     async def claim(

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SLICE: Final = 500
 """Jobs changed in one go, of each kind."""
 
+LOCKED_FOR: Final = 0.1
+"""Seconds until one looks again where others have locked all that is due: they may be at it, or keep it for long."""
+
 _SEQ: Final = ENTRY.index("seq")
 
 
@@ -70,8 +73,10 @@ async def advance(link: Link, identity: Identity, notices: Notices) -> Progress:
     *answers, times, _ = await link.fetch_all([*plan, *notices.steps(tx.hints), ("next",), COMMIT])
     tx.took(answers)
     now, following = _times(times)
-    is_cut = max(map(len, (due, expired, lapsed))) >= SLICE
-    return Progress(tx.jobs(), following, is_cut, now, tx.hints)
+    most = max(map(len, (due, expired, lapsed)))
+    if not most:
+        following = max(following, LOCKED_FOR)
+    return Progress(tx.jobs(), following, most >= SLICE, now, tx.hints)
 
 
 def _change(tx: Transaction, due: int, expired: int) -> None:

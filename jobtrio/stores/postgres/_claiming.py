@@ -79,7 +79,7 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     step = (*_claim_step(wanted, identity), *notices.telling(hints))
     if names:
         # What is counted behind the locks is what those who held them before have left.
-        *_, rows, _ = await link.fetch_all([BEGIN, ("lock_names", array(names)), step, COMMIT])
+        *_, rows, _ = await link.fetch_all([BEGIN, link.limit, ("lock_names", array(names)), step, COMMIT])
     else:
         rows = await link.fetch(*step)
     found = [row for row in rows if row[0] is not None]
@@ -131,7 +131,7 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
         await link.change(*there)
         return []
     rows = sorted((claim.entry.order, claim.entry.id, claim.id, claim.attempt) for claim in claims)
-    _, renewed = await link.fetch_all([there, ("renew", *arrays(rows, 4), str(lease), identity.session)])
+    *_, renewed = await link.fetch_all([link.limit, there, ("renew", *arrays(rows, 4), str(lease), identity.session)])
     kept = {seq: (until, cancel_of(cancel)) for seq, until, cancel in renewed}
     others: Rows = []
     if lost := [claim.entry.order for claim in claims if claim.entry.order not in kept]:

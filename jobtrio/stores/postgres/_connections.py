@@ -53,6 +53,12 @@ PAUSE: Final = 0.02
 IDLE: Final = "5s"
 """How long a transaction may stand still, as the server's settings say it."""
 
+LINGER: Final = 1.0
+"""Seconds that a transaction may last beyond the patience of him who made it, before the server ends it."""
+
+MOST_TIME: Final = 2**31 - 1
+"""The longest time that the server's settings can say, in milliseconds."""
+
 WAIT: Final = "50ms"
 """How long, likewise, one waits for a transaction of others, where those who would wait as well can go on meanwhile."""
 
@@ -62,9 +68,14 @@ PREPARED_AFTER: Final = 2
 _TUNING: Final = """
 SELECT
     set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
-    set_config('plan_cache_mode', 'force_generic_plan', false)
+    set_config('plan_cache_mode', 'force_generic_plan', false),
+    set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '5', false),
+    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '45s', false)
 """
-"""A plan is kept while its table grows from nothing to a million rows, so it has to be made with those in mind."""
+"""A plan is kept while its table grows from nothing to a million rows, so it has to be made with those in mind.
+
+And the server is to notice within a minute that this machine is gone, for it keeps the locks until then.
+"""
 
 DEFAULTS: Final[dict[str, str]] = {
     "fallback_application_name": "jobtrio",
@@ -76,10 +87,18 @@ DEFAULTS: Final[dict[str, str]] = {
 
 
 class Link:
-    """One connection, and the statements for it."""
+    """One connection, and the statements for it.
 
-    def __init__(self, connection: TrioConnection[Any], sql: dict[str, str]) -> None:
+    Attributes:
+        connection: The connection.
+        limit: The step that has the server end this transaction where nothing more comes of it. All those have it that
+            lock anything and then wait for more to arrive: a process that has died or was stopped in the midst of one
+            must not keep others from the rows.
+    """
+
+    def __init__(self, connection: TrioConnection[Any], sql: dict[str, str], patience: float) -> None:
         self.connection: Final = connection
+        self.limit: Final[Step] = ("limit_transaction", IDLE, f"{min(1000 * (patience + LINGER), MOST_TIME):.0f}ms")
         self._sql = sql
 
     async def fetch(self, name: str, *parameters: Any) -> Rows:
@@ -111,12 +130,11 @@ class Link:
     async def begin(self, *steps: Step) -> list[Rows]:
         """Begin a transaction that takes several trips, with the first statements of it.
 
-        Where nothing more comes for a while, the server ends it: a process that was stopped in the midst of it must not
-        keep others from the rows. The last statement goes alone: behind several that go together, the server does not
-        count how long it stands still.
+        The last statement goes alone: behind several that go together, the server does not count how long it stands
+        still, only how long it lasts.
         """
         *firsts, last = steps
-        _, _, *answers = await self.fetch_all([BEGIN, ("limit_idle", IDLE), *firsts])
+        _, _, *answers = await self.fetch_all([BEGIN, self.limit, *firsts])
         return [*answers, await self.fetch(*last)]
 
 
@@ -247,7 +265,7 @@ class Connections:
                 self._tuned.add(connection)
             elif not self.is_direct:
                 connection.prepare_threshold = None
-            return await work(Link(connection, self.sql))
+            return await work(Link(connection, self.sql, self.patience))
 
     async def fetch(self, name: str, *parameters: Any) -> Rows:
         """Run one statement in a transaction of its own; return its rows.

@@ -178,7 +178,7 @@ class Inserter:
         """Run a statement as a transaction."""
         if not self._first:
             return await link.fetch(*step)
-        *_, found, _ = await link.fetch_all([BEGIN, *self._first, step, COMMIT])
+        *_, found, _ = await link.fetch_all([BEGIN, link.limit, *self._first, step, COMMIT])
         return found
 
     async def _begin(self, link: Link, step: Step) -> Rows:

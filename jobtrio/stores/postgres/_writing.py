@@ -194,7 +194,10 @@ class Writer:
 
         async def write(link: Link) -> list[Rows] | None:
             try:
-                return [await link.fetch(*plan[0])] if len(plan) == 1 else await link.fetch_all(plan)
+                if len(plan) == 1:
+                    return [await link.fetch(*plan[0])]
+                _, *rows = await link.fetch_all([link.limit, *plan])
+                return rows
             except psycopg.errors.UniqueViolation:
                 return None  # messages that a call which was cut off had brought, just now
 

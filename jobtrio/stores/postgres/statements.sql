@@ -107,8 +107,12 @@ SELECT {nothing}, NULL, 0
 FROM (SELECT sum(many) AS many, min(room) AS room FROM shares GROUP BY queue) AS chosen
 HAVING sum(many) > (SELECT count(*) FROM picked) AND (sum(many) >= $6::integer OR bool_or(many >= room));
 
--- name: limit_idle
-SELECT set_config('idle_in_transaction_session_timeout', $1, true);
+-- How long a transaction may stand still, $1, and how long it may last in all, $2, where the server knows of that (17).
+-- name: limit_transaction
+SELECT
+    set_config('idle_in_transaction_session_timeout', $1, true),
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL
+        THEN set_config('transaction_timeout', $2, true) END;
 
 -- name: limit_waits
 SELECT set_config('lock_timeout', $1, true);

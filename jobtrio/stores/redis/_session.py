@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -60,6 +61,7 @@ class Session:
         claimed: The calls to claim that were answered last, by their ids.
         answered: Those of them whose callers have got the answer, since the last call.
         doubtful: Calls that were not answered, and would not be recognised if they were made again.
+        saves: Numbers the calls that save states, so that the server knows one that arrives late.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Session:
         self.claimed: Final = Recent[str]()
         self.answered: list[str] = []
         self.doubtful: Final = Recent[tuple[str, str]]()
+        self.saves: Final = count(1)
         self.announcer: Final = RedisAnnouncer(settings.listener)
         self.calls: Final = Calls(prefix, patience, replicas)
         self._prefix = prefix

@@ -121,7 +121,8 @@ async def save_state(session: Session, claim: Claim, value: Any) -> bool:
             claim.entry.saved_state = value_of(text)
         return bool(held)
 
-    return await session.call(run("save_state", claim.entry.id, claim.id, claim.attempt, text), saved)
+    save = (session.name, next(session.saves), text)
+    return await session.call(run("save_state", claim.entry.id, claim.id, claim.attempt, *save), saved)
 
 
 async def _append(session: Session, claim: Claim, piece: list[Argument], name: str = "append") -> bool:

@@ -98,10 +98,10 @@ def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
     entry.plan = plan
     if entry.expires_in is None:
         entry.expires = None
-    elif entry.expires is not None:
-        # Counted from submission, as the end of the time that it is held was.
-        held_for = entry.delay + tx.identity.retention.held_for
-        entry.expires += entry.expires_in - min(held_for, entry.expires_in)
+    else:
+        # Counted from submission: how long it could be held its submitter decided, and here that may be set otherwise.
+        # What was noted then is more where it was stored some while after it was made.
+        entry.expires = max(entry.expires or 0.0, entry.created_at + entry.expires_in)
         tx.hints.falls_due_at(entry.expires)
     if entry.state is JobState.QUEUED:
         entry.ticket = tx.number()

@@ -4,7 +4,16 @@
 local function work(args)
     local id, worker, reason, error = unpack(args)
     local job = get(id)
-    if not job or job.state ~= 'QUEUED' or job.attempt ~= '0' or not job.expires or tonumber(job.expires) > NOW then
+    if not job or job.state ~= 'QUEUED' then
+        return false
+    end
+    -- Where that was changed from outside, the set is to say the same: else the job would be met for ever.
+    local expires = job.attempt == '0' and job.expires
+    if not expires then
+        drop(PREFIX .. 'expiry', id)
+        return false
+    elseif tonumber(expires) > NOW then
+        add_time(PREFIX .. 'expiry', expires, id)
         return false
     end
     end_job(id, job, 'FAILED', worker, reason, error, '')

@@ -5,7 +5,8 @@
 local function work(args)
     local id, claim, attempt, worker, keep, most, error, reason, restarting = unpack(args)
     local job = get(id)
-    if not job or job.state ~= 'RUNNING' or job.claim ~= claim or job.attempt ~= attempt then
+    -- Where the claim has been taken from outside, nobody holds the job.
+    if not job or job.state ~= 'RUNNING' or (job.claim or '') ~= claim or job.attempt ~= attempt then
         return false
     end
     local lease_until = call('ZSCORE', PREFIX .. 'leases', id)

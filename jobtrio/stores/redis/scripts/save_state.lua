@@ -1,12 +1,17 @@
--- Keep a value for the job's next attempt.
--- Arguments: id, claim, attempt, the value. Returns whether the claim holds the job.
+-- Keep a value for the job's next attempt, unless the same session has saved a later one: what a network that was cut
+-- delivers late is not to undo what was answered since.
+-- Arguments: id, claim, attempt, the session, the number of this call in it, the value. Returns whether the claim holds
+-- the job.
 -- with: base sets
 local function work(args)
-    local id = args[1]
-    local found = call('HMGET', job_key(id), 'state', 'claim', 'attempt')
+    local id, session, number = args[1], args[4], args[5]
+    local found = call('HMGET', job_key(id), 'state', 'claim', 'attempt', 'saver')
     if found[1] ~= 'RUNNING' or found[2] ~= args[2] or found[3] ~= args[3] then
         return 0
     end
-    call('HSET', job_key(id), 'saved', args[4])
+    local saver, last = string.match(found[4] or '', '^(.*):(%d+)$')
+    if saver ~= session or tonumber(last) <= tonumber(number) then
+        call('HSET', job_key(id), 'saved', args[6], 'saver', session .. ':' .. number)
+    end
     return 1
 end
