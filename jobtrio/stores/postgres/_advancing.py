@@ -74,8 +74,8 @@ async def advance(link: Link, identity: Identity, notices: Notices) -> Progress:
     tx.took(answers)
     now, following = _times(times)
     most = max(map(len, (due, expired, lapsed)))
-    if not most:
-        following = max(following, LOCKED_FOR)
+    if not most and following <= 0.0:
+        following = LOCKED_FOR
     return Progress(tx.jobs(), following, most >= SLICE, now, tx.hints)
 
 
