@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from bridge import executors, hang, words
+from bridge import executors, hang, shout, words
 from line import anybody, known, open_line, owners
 
 import jobtrio
@@ -863,13 +863,21 @@ async def test_jobs_of_others_that_are_removed_meanwhile(
     await registry.shutdown()
 
 
-@pytest.mark.parametrize(("payload", "most"), [("", 250), ("x" * 100_000, 16)])
+@pytest.mark.parametrize(
+    ("payload", "tags", "most"),
+    [("", {}, 250), ("x" * 100_000, {}, 16), ("", {str(n): "x" * 200 for n in range(50)}, 16)],
+)
 async def test_large_records_are_looked_through_a_few_at_a_time(
-    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, payload: str, most: int
+    autojump_clock: MockClock,
+    registry: JobRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    payload: str,
+    tags: dict[str, str],
+    most: int,
 ) -> None:
     """Of records that a client is not shown, either, a store is asked for many at once only where they are small."""
     for n in range(400):
-        await registry.submit(hang, payload, delay=1000, tags={"user": "ann" if n else "bob"})
+        await registry.submit(hang, payload, delay=1000, tags={"user": "ann" if n else "bob", **tags})
     mine = await registry.submit(hang, delay=1000, tags={"user": "bob"})
     limits = []
     find = registry.find
@@ -900,4 +908,38 @@ async def test_pages_have_a_size(autojump_clock: MockClock, registry: JobRegistr
             after = jobs[-1]["id"]
     assert sum(sizes) == 5
     assert max(sizes) == 2
+    await registry.shutdown()
+
+
+@pytest.mark.parametrize("tracebacks", [True, False])
+@pytest.mark.parametrize("character", ["x", "\x01"])
+async def test_pages_of_errors_have_a_size(
+    autojump_clock: MockClock, registry: JobRegistry, character: str, tracebacks: bool
+) -> None:
+    """Large messages and tracebacks count, as long as they are on the wire."""
+    for _ in range(40):
+        await (await registry.submit(shout, character)).wait()
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        return action != "traceback" or tracebacks
+
+    async with open_line(registry, authenticate=anybody, authorize=authorize) as line:
+        page = await line.ask({"type": "find", "id": 1})
+    size = (1 + tracebacks) * 60_000 * (1 if character == "x" else 6)
+    assert len(page["jobs"]) == 1024 * 1024 // size + 1
+    assert len(page["jobs"][0]["error"]["message"]) == 60_000
+
+
+async def test_pages_of_tags_and_reasons_have_a_size(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """All that can be long counts."""
+    tags = {str(n): "x" * 200 for n in range(1000)}
+    for _ in range(10):
+        await registry.submit(hang, delay=1000, tags=tags)
+    for _ in range(40):
+        job = await registry.submit(hang, delay=1000)
+        await job.cancel("\x01" * 10_000)
+    async with open_line(registry) as line:
+        assert len((await line.ask({"type": "find", "id": 1}))["jobs"]) == 6
+        page = await line.ask({"type": "find", "id": 2, "state": ["CANCELLED"]})
+        assert len(page["jobs"]) == 18
     await registry.shutdown()
