@@ -157,6 +157,7 @@ class Desk:
                         return found
             if is_last:
                 return found
+            await trio.lowlevel.checkpoint()  # neither a store in memory nor a hook need wait: others want their turn
             limit = min(4 * limit, PAGE) if _is_small(page) else FIRST_PAGE
             page, is_last = await self._page_behind(request, page, limit)
 

@@ -835,6 +835,40 @@ async def test_many_pages_of_others(autojump_clock: MockClock, registry: JobRegi
     await registry.shutdown()
 
 
+async def test_others_have_their_turns_while_jobs_are_looked_through(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many jobs there are that a client may not see, all else in the process goes on between the pages."""
+    monkeypatch.setattr("jobtrio.websocket._desk.PAGE", 16)
+    for _ in range(40 * 16):
+        await registry.submit(hang, delay=1000, tags={"user": "ann"})
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    seen = []
+    find = registry.find
+
+    async def noted(**query: Any) -> Any:
+        seen.append(turns)
+        return await find(**query)
+
+    monkeypatch.setattr(registry, "find", noted)
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-bob") as line:
+        await line.hear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            assert (await line.ask({"type": "find", "id": 1, "tags": {"user": "ann"}}))["jobs"] == []
+            nursery.cancel_scope.cancel()
+    assert len(seen) >= 40
+    assert seen[-1] - seen[0] >= len(seen) - 2  # a turn a page, but for the order in which Trio gives them
+    await registry.shutdown()
+
+
 @pytest.mark.parametrize("removed", [1, 100, 250])
 async def test_jobs_of_others_that_are_removed_meanwhile(
     autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, removed: int
