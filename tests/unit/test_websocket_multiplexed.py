@@ -583,6 +583,27 @@ async def test_may_submit_but_not_look(autojump_clock: MockClock, registry: JobR
     assert len(registry) == 1
 
 
+@pytest.mark.parametrize(
+    "error", [jobtrio.StoreUnavailableError("away"), jobtrio.UnknownJobError("x"), trio.ClosedResourceError()]
+)
+async def test_submitted_and_not_to_be_watched(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A job that was accepted is answered as such, where its stream can't be opened as well."""
+
+    async def span(self: jobtrio.Job) -> Any:
+        raise error
+
+    monkeypatch.setattr("jobtrio._job.Job.span", span)
+    async with open_line(registry, authenticate=anybody) as line:
+        answer = await line.ask({"type": "submit", "id": 1, "executor": "words", "payload": "a", "subscribe": True})
+        job = await registry.get(answer["job"])
+        assert answer == {"type": "submitted", "id": 1, "job": job.id}
+        assert await job.wait() == jobtrio.Completed(1)
+        monkeypatch.undo()
+        assert (await line.ask({"type": "subscribe", "id": 2, "job": job.id}))["sub"] == 1
+
+
 async def test_may_be_seen_but_not_cancelled(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """What is refused about a job that may be seen is told as refused, not as unknown."""
 
