@@ -29,7 +29,16 @@ from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _batch as _redis_batch
 from jobtrio.stores.redis import _inserting as _redis_inserting
 from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _writer
-from jobtrio.websocket import Limits, _client_backoff, _client_feed, _client_keeper, _client_link, _values, open_client
+from jobtrio.websocket import (
+    Limits,
+    _client_backoff,
+    _client_feed,
+    _client_keeper,
+    _client_link,
+    _desk,
+    _values,
+    open_client,
+)
 
 _OPEN = inspect.signature(jobtrio.open_registry).parameters
 _SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
@@ -136,10 +145,11 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
         ("Subscriptions of a connection", bridge.subscriptions, limits.format("subscriptions")),
         ("Tokens in a message to a client", bridge.batch_items, limits.format("batch_items")),
         (
-            "A message to a client, but for a single larger token",
+            "An `events` or a text to a client, but for a single larger token",
             _kib(bridge.batch_bytes),
             limits.format("batch_bytes"),
         ),
+        ("Records of a `jobs` to a client, but for the last", f"{_desk.PAGE_BYTES // 1024**2} MiB", fixed),
         ("Silence after which a sign of life is sent", _seconds(bridge.heartbeat), limits.format("heartbeat")),
         ("Wait for a client that does not read", _seconds(bridge.send), limits.format("send")),
         ("The closing handshake, and a shutdown", _seconds(bridge.closing), limits.format("closing")),

@@ -60,16 +60,20 @@ def _describe(error: JobError) -> tuple[str, str]:
     return f"was killed by {_signal_name(-code)}" if code < 0 else f"failed with exit code {code}", ""
 
 
-def summary(outcome: Outcome, *, seconds: float | None, attempts: int, lines: int | None = None) -> str:
+def summary(outcome: Outcome, *, seconds: float | None, attempts: int | None, lines: int | None = None) -> str:
     """Return how all of it ended, in a line.
 
     Args:
         outcome: The outcome.
-        seconds: How long it took; None where it never started.
-        attempts: How many attempts there were.
+        seconds: How long it took; None where it never started, or that is not known.
+        attempts: How many attempts there were; None where it is not known.
         lines: How many lines its programs wrote; None where it is not known.
     """
-    after, why = "before it started" if seconds is None else f"after {duration(seconds)}", ""
+    after, why = "", ""
+    if seconds is not None:
+        after = f" after {duration(seconds)}"
+    elif attempts == 0:
+        after = " before it started"
     match outcome:
         case Completed():
             what = "completed" if seconds is None else f"completed in {duration(seconds)}"
@@ -77,10 +81,10 @@ def summary(outcome: Outcome, *, seconds: float | None, attempts: int, lines: in
             return f"jobtrio: {one_line(error.message)}"
         case Failed(error):
             what, why = _describe(error)
-            what = f"{what} {after}"
+            what += after
         case Cancelled(reason):
-            what = f"cancelled {after}" + ("" if reason is None else f" ({one_line(reason)})")
-    counts = [plural(attempts, "attempt")] + ([] if lines is None else [plural(lines, "line")])
+            what = f"cancelled{after}" + ("" if reason is None else f" ({one_line(reason)})")
+    counts = [plural(number, noun) for number, noun in ((attempts, "attempt"), (lines, "line")) if number is not None]
     return f"jobtrio: {', '.join([what, *counts])}" + (f": {why}" if why else "")
 
 

@@ -38,7 +38,8 @@ EPILOG = """\
 exit code:
   the program's own, or 128 + n when signal n killed it
   124 its time was up      126 it can't be executed      127 it isn't found
-  125 it was cancelled by others                         1   the store is away
+  125 it was cancelled by others
+  1   the store is away, or the output can't be written
   130 Ctrl-C               143 SIGTERM                   129 SIGHUP, 131 SIGQUIT
   141 nobody reads the output any more                   2   bad usage
 

@@ -42,7 +42,7 @@ class Screen:
     def __init__(
         self,
         *,
-        attempts: int,
+        attempts: int | None,
         as_json: bool = False,
         as_text: bool = False,
         tidy: bool = False,
@@ -51,7 +51,7 @@ class Screen:
         """Prepare a screen.
 
         Args:
-            attempts: How many attempts the job may have.
+            attempts: How many attempts the job may have; None where it is not known.
             as_json: Whether stdout gets each message as a line of JSON, rather than what it says.
             as_text: Whether tokens that are text are put together, rather than one a line.
             tidy: Whether to end a line of stdout that has no end before something else is said: on a terminal.
@@ -141,8 +141,8 @@ class Screen:
         if error.kind == "lost":  # of these no policy says how many there may be
             follows = "it starts again" if error.type == RELEASED else "the job starts again"
             return f"jobtrio: attempt {restart.attempt} {describe(error)}; {follows}"
-        what = f"attempt {restart.attempt} of {self._attempts} {describe(error)}"
-        return f"jobtrio: {what}; the next follows in {delay:g} s"
+        of = "" if self._attempts is None else f" of {self._attempts}"
+        return f"jobtrio: attempt {restart.attempt}{of} {describe(error)}; the next follows in {delay:g} s"
 
 
 def progress_text(progress: Progress) -> str:

@@ -6,12 +6,14 @@ messages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import trio
 
-from jobtrio._errors import JobtrioError
-from jobtrio._messages import End, Restart
+from jobtrio._errors import JobtrioError, UnknownJobError
+from jobtrio._messages import End, Gap, Progress, Restart, Token
+from jobtrio._records import Completed, Failed
+from jobtrio._state import JobState
 from jobtrio.cli._follow import follow
 
 if TYPE_CHECKING:
@@ -28,18 +30,18 @@ class Source(Protocol):
     """One job's stream.
 
     Attributes:
-        attempts: How many attempts the job may have.
+        attempts: How many attempts the job may have; None where it is not known.
         hint: How to end the job, for those who stop watching it.
     """
 
-    attempts: int
+    attempts: int | None
     hint: str
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`."""
 
-    async def ending(self) -> tuple[Outcome, float | None, int]:
-        """Return how the job ended, the seconds of its last attempt, and how many there were."""
+    async def ending(self) -> tuple[Outcome, float | None, int | None]:
+        """Return how the job ended, the seconds of its last attempt, and how many there were; None for the unknown."""
 
 
 class StoreSource:
@@ -48,7 +50,7 @@ class StoreSource:
     def __init__(self, registry: JobRegistry, job: Job) -> None:
         self._registry = registry
         self._job = job
-        self.attempts: int = job.record.max_attempts
+        self.attempts: int | None = job.record.max_attempts
         self.hint: str = f"; to end it: jobtrio cancel {job.id}"
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
@@ -61,7 +63,7 @@ class StoreSource:
         """
         await follow(self._registry, self._job, show, after=after)
 
-    async def ending(self) -> tuple[Outcome, float | None, int]:
+    async def ending(self) -> tuple[Outcome, float | None, int | None]:
         """Return how the job ended. *Cancellation*: nothing has changed."""
         await trio.lowlevel.checkpoint()
         outcome, record = self._job.outcome, self._job.record
@@ -81,8 +83,9 @@ class BridgeSource:
         """
         self._job = job
         self._outcome: Outcome | None = None
-        self._attempt = 1
-        self.attempts: int = 1 if record is None else record.max_attempts
+        self._has_begun = record is not None and record.state is JobState.RUNNING
+        self._attempt = record.attempt if record is not None and self._has_begun else None  # the present or the next
+        self.attempts: int | None = None if record is None else record.max_attempts
         self.hint: str = ""
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
@@ -94,6 +97,8 @@ class BridgeSource:
 
         *Cancellation*: the job goes on.
         """
+        if self._attempt is None and after == 0:
+            self._attempt = 1
         with self._job.subscribe(after, on_gap="yield") as messages:
             while True:
                 try:
@@ -103,8 +108,8 @@ class BridgeSource:
                 self._note(batch)
                 await show(batch)
 
-    async def ending(self) -> tuple[Outcome, float | None, int]:
-        """Return how the job ended.
+    async def ending(self) -> tuple[Outcome, float | None, int | None]:
+        """Return how the job ended, without what is not known.
 
         Raises:
             JobtrioError: The server can't give the end that `follow` was told to begin behind.
@@ -115,12 +120,40 @@ class BridgeSource:
         try:
             record = await self._job.refresh()
         except JobtrioError:  # it may be watched and not looked up, or is gone already
-            return outcome, None, self._attempt
+            return outcome, None, self._attempt if self._has_begun or _has_run(outcome) else None
         return outcome, record.duration, record.attempt
 
     def _note(self, batch: list[Message]) -> None:
         for message in batch:
-            if isinstance(message, Restart):
-                self._attempt = message.attempt + 1
-            elif isinstance(message, End):
-                self._outcome = message.outcome
+            match message:
+                case Token(attempt=attempt) | Progress(attempt=attempt):
+                    self._attempt, self._has_begun = attempt, True
+                case Restart(attempt=attempt):
+                    self._attempt, self._has_begun = attempt + 1, False
+                case Gap():  # a restart may be in it
+                    self._attempt, self._has_begun = None, False
+                case End(outcome=outcome):
+                    self._outcome = outcome
+                case _:
+                    assert_never(message)
+
+
+async def open_bridge_source(job: RemoteJob) -> BridgeSource:
+    """Return a server's job as a source, with what the server tells of it.
+
+    Raises:
+        JobtrioError: The server is away.
+
+    *Cancellation*: nothing has changed.
+    """
+    from jobtrio.websocket import ServerRefusedError
+
+    try:
+        return BridgeSource(job, await job.refresh())
+    except (UnknownJobError, ServerRefusedError):  # it may be watched and not looked up; else watching says so
+        return BridgeSource(job, None)
+
+
+def _has_run(outcome: Outcome) -> bool:
+    """Whether only an attempt can end so: jobs can be cancelled and expire before one and between two."""
+    return isinstance(outcome, Completed) or (isinstance(outcome, Failed) and outcome.error.kind != "expired")

@@ -13,7 +13,7 @@ from jobtrio.cli._endings import one_line
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._output import STDERR, STDOUT, Output, to_json
 from jobtrio.cli._records import record_fields
-from jobtrio.cli._sources import BridgeSource, StoreSource
+from jobtrio.cli._sources import StoreSource, open_bridge_source
 from jobtrio.cli._store import add_store_options, complain, open_client, print_document, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
@@ -162,7 +162,8 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
             complain(options, str(exc))
             return 2
         if options.watch:
-            return await _watch(options, job.id, StoreSource(registry, job))
+            await _tell(options, job.id)
+            return await _watch(options, StoreSource(registry, job))
     if options.json:
         print_document(record_fields(job.record))
     else:
@@ -177,7 +178,8 @@ async def submit_to_server(options: argparse.Namespace, client: JobClient) -> in
     """
     job = await client.submit(options.executor, options.payload, **_arguments(options))
     if options.watch:
-        return await _watch(options, job.id, BridgeSource(job, None))
+        await _tell(options, job.id)
+        return await _watch(options, await open_bridge_source(job))
     if not options.json:
         print(job.id)
         return 0
@@ -205,9 +207,12 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def _watch(options: argparse.Namespace, job_id: str, source: Source) -> int:
+async def _tell(options: argparse.Namespace, job_id: str) -> None:
     said = (STDERR, f"jobtrio: submitted {job_id}\n")
     if options.json:
         said = (STDOUT, to_json({"type": "submitted", "job": job_id}))
     await Output().write([said])
+
+
+async def _watch(options: argparse.Namespace, source: Source) -> int:
     return await Watcher(source, as_json=options.json, as_text=options.text).watch()

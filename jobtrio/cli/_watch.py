@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from jobtrio._errors import UnknownJobError
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, need_bridge, run_with_client
-from jobtrio.cli._sources import BridgeSource, StoreSource
+from jobtrio.cli._sources import StoreSource, open_bridge_source
 from jobtrio.cli._store import add_store_options, open_client, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
@@ -96,14 +95,9 @@ async def watch_at_server(options: argparse.Namespace, client: JobClient) -> int
 
     *Cancellation*: the job goes on.
     """
-    from jobtrio.websocket import RemoteJob, ServerRefusedError
+    from jobtrio.websocket import RemoteJob
 
-    job = RemoteJob(options.id, client)
-    try:
-        record = await job.refresh()
-    except (UnknownJobError, ServerRefusedError):
-        record = None  # it may be watched and not looked up; else watching says so
-    return await _watcher(options, BridgeSource(job, record)).watch()
+    return await _watcher(options, await open_bridge_source(RemoteJob(options.id, client))).watch()
 
 
 def _watcher(options: argparse.Namespace, source: Source) -> Watcher:

@@ -89,6 +89,7 @@ class WatchedRun:
         self._stopped: int | None = None  # the exit code of what asked the program to stop
         self._saying: trio.Event | None = None  # a line that is being written
         self._cut_short = False  # whether output was given up
+        self._fault: str | None = None  # why it could not be written
         self._killing = False
 
     async def perform(self) -> int:
@@ -111,9 +112,7 @@ class WatchedRun:
         if self._stopped != 128 + signal.SIGPIPE:
             seconds = trio.current_time() - started
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
-                await self._say(
-                    summary(outcome, seconds=seconds, attempts=job.record.attempt, lines=self._screen.lines)
-                )
+                await self._say(self._last_word(job, outcome, seconds))
         return self._exit_code(outcome)
 
     async def _run(self, signals: AsyncIterator[int]) -> tuple[jobtrio.Job, jobtrio.Outcome]:
@@ -181,7 +180,8 @@ class WatchedRun:
             except BrokenPipeError:
                 await self._give_up(job, 128 + signal.SIGPIPE, "nobody reads the output")
             except OSError as exc:
-                await self._give_up(job, 1, f"the output can't be written: {exc.strerror}")
+                self._fault = f"the output can't be written: {exc.strerror}"
+                await self._give_up(job, 1, self._fault)
 
     async def _give_up(self, job: jobtrio.Job, exit_code: int, why: str) -> None:
         self._cut_short = True
@@ -237,6 +237,11 @@ class WatchedRun:
     def _farewell(self, name: str) -> str:
         grace = self._plan.payload["grace"]
         return f"{_new_line(name)}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
+
+    def _last_word(self, job: jobtrio.Job, outcome: jobtrio.Outcome, seconds: float) -> str:
+        if self._fault is not None and not isinstance(outcome, jobtrio.Cancelled):  # it had ended before it could be
+            return f"jobtrio: {self._fault}"
+        return summary(outcome, seconds=seconds, attempts=job.record.attempt, lines=self._screen.lines)
 
     def _exit_code(self, outcome: jobtrio.Outcome) -> int:
         if self._stopped is not None and (self._cut_short or isinstance(outcome, jobtrio.Cancelled)):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from heapq import nsmallest
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio.abc import JobQuery
@@ -30,11 +31,42 @@ def _order(entry: JobEntry) -> int:
     return entry.order
 
 
+class _Holders:
+    """The jobs that have a tag, by age: one can go on behind any of them without a look at those before it."""
+
+    __slots__ = ("_entries", "_orders")
+
+    def __init__(self) -> None:
+        self._entries: dict[int, JobEntry] = {}
+        self._orders: list[int] = []  # with those of removed jobs, until they are more than half of it
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: JobEntry) -> None:
+        """Take in a job that is newer than all before."""
+        self._entries[entry.order] = entry
+        self._orders.append(entry.order)
+
+    def remove(self, entry: JobEntry) -> None:
+        """Forget a job."""
+        del self._entries[entry.order]
+        if 2 * len(self._entries) < len(self._orders):
+            self._orders = list(self._entries)
+
+    def behind(self, after: int) -> Iterator[JobEntry]:
+        """Yield the jobs inserted behind number ``after``, the oldest first."""
+        for n in range(bisect_right(self._orders, after), len(self._orders)):
+            entry = self._entries.get(self._orders[n])
+            if entry is not None:
+                yield entry
+
+
 class JobIndex:
     """The kept jobs, by all that `JobQuery` asks for."""
 
     def __init__(self) -> None:
-        self._tags: dict[tuple[str, str], dict[str, JobEntry]] = {}
+        self._tags: dict[tuple[str, str], _Holders] = {}
         self._cells: dict[_Cell, _States] = {}
         self._by_age: list[JobEntry] = []  # with the removed ones, until they are half of it
         self._removed: set[int] = set()  # their orders
@@ -47,7 +79,10 @@ class JobIndex:
         self._states_of(entry.plan)[entry.state][entry.order] = entry
         if entry.tags:
             for tag in entry.tags.items():
-                self._tags.setdefault(tag, {})[entry.id] = entry
+                holders = self._tags.get(tag)
+                if holders is None:
+                    holders = self._tags[tag] = _Holders()
+                holders.add(entry)
 
     def moved(self, entry: JobEntry, previous: JobState) -> None:
         """Note that a job's state was ``previous``."""
@@ -66,7 +101,7 @@ class JobIndex:
         del self._states_of(entry.plan)[entry.state][entry.order]
         for tag in (entry.tags or {}).items():
             holders = self._tags[tag]
-            del holders[entry.id]
+            holders.remove(entry)
             if not holders:
                 del self._tags[tag]
         self._removed.add(entry.order)
@@ -106,9 +141,9 @@ class JobIndex:
     def find(self, query: JobQuery, after: int) -> list[JobEntry]:
         """Return the matching jobs inserted behind number ``after``, the oldest first."""
         if query.tags:
-            holders = [self._tags.get(tag, {}) for tag in query.tags.items()]
-            fewest = min(holders, key=len) if len(holders) > 1 else holders[0]
-            return _oldest(fewest.values(), query, after)
+            holders = [self._tags.get(tag, _Holders()) for tag in query.tags.items()]
+            fewest = min(holders, key=len)
+            return list(islice((entry for entry in fewest.behind(after) if _matches(entry, query)), query.limit))
         groups = [
             group
             for (queue, executor), states in self._cells.items()

@@ -36,11 +36,11 @@ FIRST_PAGE = 16
 PAGE = 250
 """Records that are looked through at once for those that may be seen: at first, and at most.
 
-A store reads all of them at once, with payloads and results: there are more of them only where those are small.
+A store reads all of them at once, with all that they hold: there are more of them only where that is little.
 """
 
 PAGE_BYTES = 1024 * 1024
-"""After so many bytes of payloads and results a page ends early; the next one goes on."""
+"""After so many bytes of records a page ends early, for a client takes no message of any size; the next one goes on."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -150,12 +150,14 @@ class Desk:
         while True:
             for record in page:
                 if await self.allows("find", record):
-                    found.append(await self._wired(record))
-                    size += _size(record)
+                    wired = await self._wired(record)
+                    found.append(wired)
+                    size += _size(wired)
                     if len(found) == request.limit or size >= PAGE_BYTES:
                         return found
             if is_last:
                 return found
+            await trio.lowlevel.checkpoint()  # neither a store in memory nor a hook need wait: others want their turn
             limit = min(4 * limit, PAGE) if _is_small(page) else FIRST_PAGE
             page, is_last = await self._page_behind(request, page, limit)
 
@@ -213,16 +215,17 @@ class Desk:
         return wire_record(record, shows)
 
 
-def _size(record: JobRecord) -> int:
-    """Return about how many bytes a record takes."""
-    return sum(len(value_json(value)) for value in (record.payload, record.metadata, record.result))
+def _size(record: WireRecord) -> int:
+    """Return about how many bytes a record takes on the wire."""
+    parts = (record.payload, record.metadata, record.result, record.tags, record.error, record.cancel_reason)
+    return sum(len(value_json(part)) for part in parts)
 
 
 def _is_small(page: list[JobRecord]) -> bool:
     """Tell whether there may be as many records at once as `PAGE` says, where they are like these."""
     size = 0
     for record in page:
-        size += _size(record)
+        size += _size(wire_record(record, tracebacks=True))
         if size > PAGE_BYTES * len(page) // PAGE:
             return False
     return True

@@ -36,7 +36,9 @@ class Limits:
             close the connection with 4429.
         subscriptions: Subscriptions of a connection at once.
         batch_items: Tokens in a message to a client.
-        batch_bytes: The size of a message to a client; only a single larger token exceeds it.
+        batch_bytes: The size of a message of tokens to a client, ``events`` or text; only a single larger token exceeds
+            it. Other messages are as large as the result, the error or the record that they tell of, and ``jobs`` ends
+            with the record that takes it past 1 MiB.
         heartbeat: Seconds of silence after which the bridge gives a sign of life and asks for one.
         send: Seconds for which a client may read nothing of what is sent to it; then the connection is dropped.
         closing: Seconds for the closing handshake, and for all of them when the bridge is shut down.

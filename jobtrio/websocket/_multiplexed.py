@@ -185,11 +185,22 @@ class MultiplexedSession(Session):
         if request.subscribe:
             self._check_room()
         job = await desk.submit(request)
-        if not request.subscribe or not await desk.allows("subscribe", job.record):
+        opened = await self._open_submitted(desk, job) if request.subscribe else None
+        if opened is None:
             await self.say(Submitted(id=request.id, job=job.id))
             return
-        feed, answer = await self._open(desk, job, Start(0, None, "yield"), request.id)
+        feed, answer = opened
         await self._begin(feed, answer, Submitted(id=request.id, job=job.id, sub=answer.sub, epoch=answer.epoch))
+
+    async def _open_submitted(self, desk: Desk, job: Job) -> tuple[Feed, Subscribed] | None:
+        """Open a new job's stream; None where that can't be."""
+        try:
+            if await desk.allows("subscribe", job.record):
+                return await self._open(desk, job, Start(0, None, "yield"), None)
+        except Exception as exc:  # not the submission's: who took it for refused would make it again
+            if not isinstance(exc, CursorError) and refusal_of(exc) is None:
+                raise
+        return None
 
     async def _subscribe(self, request: Subscribe, desk: Desk) -> None:
         self._check_room()

@@ -77,7 +77,7 @@ class Submitted(Reply, tag="submitted", kw_only=True, frozen=True):
     Attributes:
         id: The request's.
         job: The job's id.
-        sub: The subscription's number, where one was asked for and the client may watch the job.
+        sub: The subscription's number, where one was asked for, the client may watch the job, and it could be opened.
         epoch: The epoch of its stream, where there is a subscription.
     """
 

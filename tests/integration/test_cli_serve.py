@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 from raw_client import CLOSE, request
-from scripted_bridge import Peer, open_bridge
+from scripted_bridge import Peer, events, open_bridge
 
-from jobtrio.websocket.protocol import Get, Refused, Submit, Submitted
+from jobtrio.websocket.protocol import Ended, Get, Refused, Restarted, Submit, Submitted, WireError, WireFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,44 @@ async def test_record_that_may_not_be_seen(shell: Shell) -> None:
         code, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", "--json")
     assert (code, out) == (1, "")
     assert err == "jobtrio submit: submitted the-job, whose record can't be had: the store is away\n"
+
+
+async def test_watching_what_may_not_be_seen(shell: Shell) -> None:
+    """Of a job whose record can't be had nothing is said that isn't known."""
+    error = WireError(kind="exception", type="ValueError", message="row 2", traceback="")
+
+    async def watched(peer: Peer) -> None:
+        request = await peer.hear(Get)
+        await peer.say(Refused(id=request.id, code="unknown_job", message="no job has this id"))
+        await peer.subscribed()
+        await peer.say(
+            events(1, 1),
+            Restarted(sub=1, seq=2, attempt=1, error=error, delay=0.5),
+            Ended(sub=1, seq=3, outcome=WireFailed(error=error)),
+        )
+        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="no job has this id"))
+        await peer.gone()
+
+    async def watch(peer: Peer) -> None:
+        await peer.greet()
+        await watched(peer)
+
+    async def submit(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="the-job"))
+        await watched(peer)
+
+    told = [
+        "jobtrio: attempt 1 failed: ValueError: row 2; the next follows in 0.5 s",
+        "jobtrio: failed, 2 attempts: ValueError: row 2",
+    ]
+    async with open_bridge(watch) as url:
+        args = ("watch", url.removesuffix("/ws") + "/jobs/the-job")
+        code, out, err = await trio.to_thread.run_sync(shell.run, *args)
+    assert (code, out, err.splitlines()) == (1, "1\n", told)
+    async with open_bridge(submit) as url:
+        code, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", "--watch")
+    assert (code, out, err.splitlines()) == (1, "1\n", ["jobtrio: submitted the-job", *told])
 
 
 def test_failed(shell: Shell) -> None:

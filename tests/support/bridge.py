@@ -55,6 +55,12 @@ async def break_down(job: JobContext) -> None:
     raise ValueError("broken on purpose")
 
 
+@executors.register("shout", expose=True)
+async def shout(job: JobContext) -> None:
+    """Fail for a long reason, made of the payload."""
+    raise ValueError(str(job.payload) * 60_000)
+
+
 @executors.register("time out", expose=True)
 async def time_out(job: JobContext) -> None:
     """Take too long."""

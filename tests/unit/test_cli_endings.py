@@ -59,6 +59,24 @@ def test_never_started() -> None:
     assert summary == "jobtrio: cancelled before it started (x), 0 attempts"
 
 
+@pytest.mark.parametrize(
+    ("outcome", "attempts", "words"),
+    [
+        (jobtrio.Completed(3), None, "completed"),
+        (jobtrio.Completed(3), 1, "completed, 1 attempt"),
+        (jobtrio.Cancelled("x"), None, "cancelled (x)"),
+        (jobtrio.Cancelled("x"), 1, "cancelled (x), 1 attempt"),
+        (failed("exception", "KeyError", "'a'"), 3, "failed, 3 attempts: KeyError: 'a'"),
+        (failed("exception", "KeyError", "'a'"), None, "failed: KeyError: 'a'"),
+        (failed("expired", "Expired", "too late"), None, "expired: too late"),
+        (failed("expired", "Expired", "too late"), 0, "expired before it started, 0 attempts: too late"),
+    ],
+)
+def test_unknown_time(outcome: jobtrio.Outcome, attempts: int | None, words: str) -> None:
+    """What is not known is left out: only a job without an attempt ended before it started."""
+    assert _endings.summary(outcome, seconds=None, attempts=attempts) == f"jobtrio: {words}"
+
+
 def test_one_line() -> None:
     """Text of others is one line of printable characters, shortened where it is long."""
     assert _endings.one_line("a\n\tb  c\x1b[31m") == "a b c\\x1b[31m"

@@ -198,4 +198,4 @@ async def test_end_that_is_known_of_a_job_that_may_not_be_looked_up() -> None:
     async with open_bridge(script) as url, open_client(url) as client:
         source = BridgeSource(RemoteJob("j", client), None)
         await source.follow(show, 3)
-        assert await source.ending() == (jobtrio.Completed(None), None, 1)
+        assert await source.ending() == (jobtrio.Completed(None), None, None)

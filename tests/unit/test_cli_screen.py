@@ -90,6 +90,11 @@ class TestOthers:
             (STDERR, "jobtrio: attempt 3 was given back by its worker: shutdown; it starts again\n"),
         ]
 
+    def test_restart_of_a_job_that_is_not_known(self) -> None:
+        """Where it isn't known how many attempts there may be, none are told."""
+        pieces = shown(Screen(attempts=None), jobtrio.Restart(1, 1, ERROR, 1.5))
+        assert pieces == [(STDERR, "jobtrio: attempt 1 failed: ValueError: row 2; the next follows in 1.5 s\n")]
+
     def test_gap(self) -> None:
         """What is no longer kept is named."""
         assert shown(Screen(attempts=1), jobtrio.Gap(3, 7)) == [(STDERR, "jobtrio: messages 3 to 7 are lost\n")]

@@ -1,10 +1,13 @@
-"""A program's run on a store that is away when its user has seen enough."""
+"""A program's run on a store that is away when its user has seen enough, and one whose output can't be written."""
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 import trio.testing
 from remote_store import RemoteStore, Server
@@ -13,8 +16,9 @@ from jobtrio._state import JobState
 from jobtrio.cli._watched_run import AT_ONCE, RunPlan, WatchedRun
 
 if TYPE_CHECKING:
-    import pytest
     from trio.testing import MockClock
+
+    from jobtrio import Job
 
 
 async def perform(store: RemoteStore) -> int:
@@ -57,3 +61,22 @@ async def test_stored_after_it_was_told_to_stop(autojump_clock: MockClock) -> No
         nursery.start_soon(stop)
         assert await perform(store) == 143
     assert server.store.tally()[JobState.CANCELLED] == 1
+
+
+@pytest.mark.parametrize("command", ["echo x", "echo x; exit 3"])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EPIPE, 141)])
+async def test_output_that_fails_behind_the_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str, number: int, code: int
+) -> None:
+    """What could not be written is told, also where the program has ended by then: its exit code is not passed on."""
+
+    async def follow(registry: Any, job: Job, show: Any, *, lossless: bool) -> None:
+        await job.wait()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
+    payload: dict[str, Any] = {"argv": ["sh", "-c", command], "cwd": None, "env": {}, "grace": 5.0}
+    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
+    assert await WatchedRun(plan).perform() == code
+    told = "jobtrio: the output can't be written: No space left on device\n" if number == errno.ENOSPC else ""
+    assert capfd.readouterr().err == told

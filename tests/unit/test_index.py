@@ -11,6 +11,7 @@ import pytest
 from jobtrio import JobPriority, JobState
 from jobtrio._entry import JobEntry, Plan
 from jobtrio.abc import JobQuery
+from jobtrio.stores import _index
 from jobtrio.stores._index import JobIndex
 
 QUEUED, RUNNING, COMPLETED = JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED
@@ -176,6 +177,95 @@ def test_removed() -> None:
     assert shelf.find() == []
     assert not shelf.index._tags
     assert len(shelf.index._by_age) == len(shelf.index._removed) == 0
+
+
+def test_an_id_that_comes_again() -> None:
+    """A job whose id was another's before stands where its age puts it."""
+    shelf = Shelf()
+    entries = [shelf.add({"a": "1"}) for _ in range(4)]
+    shelf.remove(entries[1])
+    shelf.remove(entries[2])
+    again = shelf.add({"a": "1", "b": "1"})
+    again.id = entries[1].id
+    assert shelf.find(tags={"a": "1"}) == ["1", "4", "2"]
+    assert shelf.find(1, tags={"a": "1"}, limit=1) == ["4"]
+    assert shelf.find(4, tags={"a": "1"}) == shelf.find(tags={"a": "1", "b": "1"}) == ["2"]
+
+
+class Looks:
+    """Counts the jobs that are looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.number = 0
+        matches = _index._matches
+
+        def counted(entry: JobEntry, query: JobQuery) -> bool:
+            self.number += 1
+            return matches(entry, query)
+
+        monkeypatch.setattr(_index, "_matches", counted)
+
+    def behind(self, after: int) -> int:
+        """Return a number that tells what it is compared with."""
+        return Number(after, self)
+
+
+class Number(int):
+    """A number that counts what it is compared with."""
+
+    looks: Looks
+
+    def __new__(cls, value: int, looks: Looks) -> Number:
+        """Return a number."""
+        self = super().__new__(cls, value)
+        self.looks = looks
+        return self
+
+    def __lt__(self, other: int) -> bool:
+        self.looks.number += 1
+        return int(self) < other
+
+
+@pytest.mark.parametrize("after", [0, 3000, 9000])
+@pytest.mark.parametrize("removed", [0, 3])
+def test_a_page_behind_many_looks_at_few(monkeypatch: pytest.MonkeyPatch, after: int, removed: int) -> None:
+    """By tags that thousands have, a page costs what is on it, wherever it begins."""
+    shelf = Shelf()
+    entries = [shelf.add({"a": "1", "b": str(n % 2), "c": "1"}) for n in range(10_000)]
+    for entry in entries[::removed] if removed else ():
+        shelf.index.remove(entry)
+    looks = Looks(monkeypatch)
+    page = shelf.index.find(JobQuery(tags={"a": "1", "c": "1"}, limit=7), looks.behind(after))
+    assert [entry.order for entry in page] == sorted(entry.order for entry in page)
+    assert len(page) == 7
+    assert after < page[0].order <= after + 2
+    assert looks.number <= 7 + 15
+    looks.number = 0
+    assert len(shelf.index.find(JobQuery(tags={"a": "1", "b": "1"}, limit=7), looks.behind(after))) == 7
+    assert looks.number <= 7 + 15
+
+
+def test_a_rare_tag_looks_at_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One among thousands is found at a look, together with a tag that all have too."""
+    shelf = Shelf()
+    for n in range(10_000):
+        shelf.add({"a": "1", "n": str(n)})
+    looks = Looks(monkeypatch)
+    for tags in ({"n": "7000"}, {"a": "1", "n": "7000"}):
+        looks.number = 0
+        [found] = shelf.index.find(JobQuery(tags=tags, limit=100), looks.behind(10))
+        assert found.id == "7001"
+        assert looks.number <= 2
+
+
+def test_holders_that_come_and_go_are_not_kept() -> None:
+    """However many jobs with a tag come and go, the memory for it is bounded."""
+    shelf = Shelf()
+    stays = shelf.add({"a": "1"})
+    for _ in range(1000):
+        shelf.remove(shelf.add({"a": "1"}))
+    assert len(shelf.index._tags["a", "1"]._orders) <= 3
+    assert shelf.find(tags={"a": "1"}) == [stays.id]
 
 
 def test_jobs_that_come_and_go_are_not_kept() -> None:

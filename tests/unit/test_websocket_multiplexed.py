@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from bridge import executors, hang, words
+from bridge import executors, hang, shout, words
 from line import anybody, known, open_line, owners
 
 import jobtrio
@@ -583,6 +583,27 @@ async def test_may_submit_but_not_look(autojump_clock: MockClock, registry: JobR
     assert len(registry) == 1
 
 
+@pytest.mark.parametrize(
+    "error", [jobtrio.StoreUnavailableError("away"), jobtrio.UnknownJobError("x"), trio.ClosedResourceError()]
+)
+async def test_submitted_and_not_to_be_watched(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A job that was accepted is answered as such, where its stream can't be opened as well."""
+
+    async def span(self: jobtrio.Job) -> Any:
+        raise error
+
+    monkeypatch.setattr("jobtrio._job.Job.span", span)
+    async with open_line(registry, authenticate=anybody) as line:
+        answer = await line.ask({"type": "submit", "id": 1, "executor": "words", "payload": "a", "subscribe": True})
+        job = await registry.get(answer["job"])
+        assert answer == {"type": "submitted", "id": 1, "job": job.id}
+        assert await job.wait() == jobtrio.Completed(1)
+        monkeypatch.undo()
+        assert (await line.ask({"type": "subscribe", "id": 2, "job": job.id}))["sub"] == 1
+
+
 async def test_may_be_seen_but_not_cancelled(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """What is refused about a job that may be seen is told as refused, not as unknown."""
 
@@ -835,6 +856,40 @@ async def test_many_pages_of_others(autojump_clock: MockClock, registry: JobRegi
     await registry.shutdown()
 
 
+async def test_others_have_their_turns_while_jobs_are_looked_through(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many jobs there are that a client may not see, all else in the process goes on between the pages."""
+    monkeypatch.setattr("jobtrio.websocket._desk.PAGE", 16)
+    for _ in range(40 * 16):
+        await registry.submit(hang, delay=1000, tags={"user": "ann"})
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    seen = []
+    find = registry.find
+
+    async def noted(**query: Any) -> Any:
+        seen.append(turns)
+        return await find(**query)
+
+    monkeypatch.setattr(registry, "find", noted)
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-bob") as line:
+        await line.hear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            assert (await line.ask({"type": "find", "id": 1, "tags": {"user": "ann"}}))["jobs"] == []
+            nursery.cancel_scope.cancel()
+    assert len(seen) >= 40
+    assert seen[-1] - seen[0] >= len(seen) - 2  # a turn a page, but for the order in which Trio gives them
+    await registry.shutdown()
+
+
 @pytest.mark.parametrize("removed", [1, 100, 250])
 async def test_jobs_of_others_that_are_removed_meanwhile(
     autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, removed: int
@@ -863,13 +918,21 @@ async def test_jobs_of_others_that_are_removed_meanwhile(
     await registry.shutdown()
 
 
-@pytest.mark.parametrize(("payload", "most"), [("", 250), ("x" * 100_000, 16)])
+@pytest.mark.parametrize(
+    ("payload", "tags", "most"),
+    [("", {}, 250), ("x" * 100_000, {}, 16), ("", {str(n): "x" * 200 for n in range(50)}, 16)],
+)
 async def test_large_records_are_looked_through_a_few_at_a_time(
-    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, payload: str, most: int
+    autojump_clock: MockClock,
+    registry: JobRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    payload: str,
+    tags: dict[str, str],
+    most: int,
 ) -> None:
     """Of records that a client is not shown, either, a store is asked for many at once only where they are small."""
     for n in range(400):
-        await registry.submit(hang, payload, delay=1000, tags={"user": "ann" if n else "bob"})
+        await registry.submit(hang, payload, delay=1000, tags={"user": "ann" if n else "bob", **tags})
     mine = await registry.submit(hang, delay=1000, tags={"user": "bob"})
     limits = []
     find = registry.find
@@ -900,4 +963,38 @@ async def test_pages_have_a_size(autojump_clock: MockClock, registry: JobRegistr
             after = jobs[-1]["id"]
     assert sum(sizes) == 5
     assert max(sizes) == 2
+    await registry.shutdown()
+
+
+@pytest.mark.parametrize("tracebacks", [True, False])
+@pytest.mark.parametrize("character", ["x", "\x01"])
+async def test_pages_of_errors_have_a_size(
+    autojump_clock: MockClock, registry: JobRegistry, character: str, tracebacks: bool
+) -> None:
+    """Large messages and tracebacks count, as long as they are on the wire."""
+    for _ in range(40):
+        await (await registry.submit(shout, character)).wait()
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        return action != "traceback" or tracebacks
+
+    async with open_line(registry, authenticate=anybody, authorize=authorize) as line:
+        page = await line.ask({"type": "find", "id": 1})
+    size = (1 + tracebacks) * 60_000 * (1 if character == "x" else 6)
+    assert len(page["jobs"]) == 1024 * 1024 // size + 1
+    assert len(page["jobs"][0]["error"]["message"]) == 60_000
+
+
+async def test_pages_of_tags_and_reasons_have_a_size(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """All that can be long counts."""
+    tags = {str(n): "x" * 200 for n in range(1000)}
+    for _ in range(10):
+        await registry.submit(hang, delay=1000, tags=tags)
+    for _ in range(40):
+        job = await registry.submit(hang, delay=1000)
+        await job.cancel("\x01" * 10_000)
+    async with open_line(registry) as line:
+        assert len((await line.ask({"type": "find", "id": 1}))["jobs"]) == 6
+        page = await line.ask({"type": "find", "id": 2, "state": ["CANCELLED"]})
+        assert len(page["jobs"]) == 18
     await registry.shutdown()

@@ -1,0 +1,102 @@
+"""What is known of how a server's job ended."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import jobtrio
+from jobtrio import (
+    Cancelled,
+    Completed,
+    End,
+    Failed,
+    Gap,
+    JobPriority,
+    JobRecord,
+    JobState,
+    Progress,
+    Restart,
+    Token,
+    UnknownJobError,
+)
+from jobtrio.cli._sources import BridgeSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobtrio import Message, Outcome
+
+ERROR = jobtrio.JobError("exception", "ValueError", "row 2")
+EXPIRED = Failed(jobtrio.JobError("expired", "Expired", "too late"))
+RESTART = Restart(2, 1, ERROR, 0.0)
+
+
+class SecretJob:
+    """A job that may be watched and not looked up."""
+
+    def __init__(self, *messages: Message) -> None:
+        self._messages = list(messages)
+
+    @contextmanager
+    def subscribe(self, after: int, *, on_gap: str) -> Iterator[SecretJob]:
+        """Be the job's stream."""
+        yield self
+
+    async def receive_batch(self) -> list[Message]:
+        """Return all messages at once, then nothing."""
+        batch, self._messages = self._messages, []
+        if not batch:
+            raise trio.EndOfChannel
+        return batch
+
+    async def refresh(self) -> Any:
+        """Tell nothing."""
+        raise UnknownJobError("secret")
+
+
+@pytest.mark.parametrize(
+    ("after", "running", "messages", "outcome", "attempts"),
+    [
+        (0, None, [], Completed(), 1),
+        (0, None, [], Failed(ERROR), 1),
+        (0, None, [], Cancelled(), None),
+        (0, None, [], EXPIRED, None),
+        (0, None, [Token(1, 1, "a")], Cancelled(), 1),
+        (0, None, [Token(1, 1, "a"), RESTART], Failed(ERROR), 2),
+        (0, None, [Token(1, 1, "a"), RESTART], Cancelled(), None),
+        (0, None, [RESTART, Progress(3, 2, 1)], Cancelled(), 2),
+        (0, None, [Token(1, 1, "a"), Gap(2, 4)], Failed(ERROR), None),
+        (0, None, [Gap(1, 4), Token(5, 3, "a")], Cancelled(), 3),
+        (7, None, [], Completed(), None),
+        (7, None, [Token(8, 2, "a")], Completed(), 2),
+        (7, None, [Restart(8, 2, ERROR, 0.0)], Completed(), 3),
+        (0, 1, [], Cancelled(), 1),
+        (7, 2, [], Failed(ERROR), 2),
+    ],
+)
+async def test_attempts(
+    after: int, running: int | None, messages: list[Message], outcome: Outcome, attempts: int | None
+) -> None:
+    """Where the server shows no record, attempts are told that the messages tell of, and no others."""
+    record = None
+    if running is not None:
+        now = datetime.now(UTC)
+        record = JobRecord(
+            "a", "e", None, "q", JobPriority.LOW, {}, {}, None, JobState.RUNNING, running, 4, now, started_at=now
+        )
+    job: Any = SecretJob(*messages, End(9, outcome))
+    source = BridgeSource(job, record)
+    assert source.attempts == (None if record is None else 4)
+    seen: list[Message] = []
+
+    async def show(batch: list[Message]) -> None:
+        seen.extend(batch)
+
+    await source.follow(show, after)
+    assert len(seen) == len(messages) + 1
+    assert await source.ending() == (outcome, None, attempts)
