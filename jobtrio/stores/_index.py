@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio.abc import JobQuery
+
+COMMON = 4
+"""A tag is common that one job in so many has, at least."""
 
 _TOLERATED = 256  # cells below this number are not worth a sweep
 
@@ -31,42 +34,11 @@ def _order(entry: JobEntry) -> int:
     return entry.order
 
 
-class _Holders:
-    """The jobs that have a tag, by age: one can go on behind any of them without a look at those before it."""
-
-    __slots__ = ("_entries", "_orders")
-
-    def __init__(self) -> None:
-        self._entries: dict[int, JobEntry] = {}
-        self._orders: list[int] = []  # with those of removed jobs, until they are more than half of it
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def add(self, entry: JobEntry) -> None:
-        """Take in a job that is newer than all before."""
-        self._entries[entry.order] = entry
-        self._orders.append(entry.order)
-
-    def remove(self, entry: JobEntry) -> None:
-        """Forget a job."""
-        del self._entries[entry.order]
-        if 2 * len(self._entries) < len(self._orders):
-            self._orders = list(self._entries)
-
-    def behind(self, after: int) -> Iterator[JobEntry]:
-        """Yield the jobs inserted behind number ``after``, the oldest first."""
-        for n in range(bisect_right(self._orders, after), len(self._orders)):
-            entry = self._entries.get(self._orders[n])
-            if entry is not None:
-                yield entry
-
-
 class JobIndex:
     """The kept jobs, by all that `JobQuery` asks for."""
 
     def __init__(self) -> None:
-        self._tags: dict[tuple[str, str], _Holders] = {}
+        self._tags: dict[tuple[str, str], dict[str, JobEntry]] = {}
         self._cells: dict[_Cell, _States] = {}
         self._by_age: list[JobEntry] = []  # with the removed ones, until they are half of it
         self._removed: set[int] = set()  # their orders
@@ -79,10 +51,7 @@ class JobIndex:
         self._states_of(entry.plan)[entry.state][entry.order] = entry
         if entry.tags:
             for tag in entry.tags.items():
-                holders = self._tags.get(tag)
-                if holders is None:
-                    holders = self._tags[tag] = _Holders()
-                holders.add(entry)
+                self._tags.setdefault(tag, {})[entry.id] = entry
 
     def moved(self, entry: JobEntry, previous: JobState) -> None:
         """Note that a job's state was ``previous``."""
@@ -101,7 +70,7 @@ class JobIndex:
         del self._states_of(entry.plan)[entry.state][entry.order]
         for tag in (entry.tags or {}).items():
             holders = self._tags[tag]
-            holders.remove(entry)
+            del holders[entry.id]
             if not holders:
                 del self._tags[tag]
         self._removed.add(entry.order)
@@ -141,9 +110,16 @@ class JobIndex:
     def find(self, query: JobQuery, after: int) -> list[JobEntry]:
         """Return the matching jobs inserted behind number ``after``, the oldest first."""
         if query.tags:
-            holders = [self._tags.get(tag, _Holders()) for tag in query.tags.items()]
-            fewest = min(holders, key=len)
-            return list(islice((entry for entry in fewest.behind(after) if _matches(entry, query)), query.limit))
+            holders = [self._tags.get(tag, {}) for tag in query.tags.items()]
+            fewest = min(holders, key=len) if len(holders) > 1 else holders[0]
+            if after and COMMON * len(fewest) >= len(self._by_age):
+                return self._walk(query, after)  # without a look at those before
+            # They are in order, as they were taken in.
+            return list(
+                islice(
+                    (entry for entry in fewest.values() if entry.order > after and _matches(entry, query)), query.limit
+                )
+            )
         groups = [
             group
             for (queue, executor), states in self._cells.items()
