@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import tempfile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments name; return 1 where a promise was broken."""
     options = _parser().parse_args(arguments)
+    logging.getLogger("jobtrio.stores").setLevel(logging.ERROR)  # that the store is away and back is what it is about
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers and workers are ended as well
     form = SHORT if options.short else LONG
     seeds = options.seed or range(1, options.seeds + 1)
