@@ -209,9 +209,7 @@ class RegistryCore(RegistryCalls):
     async def shutdown(self, grace: float) -> None:
         """Stop claiming, stop what runs, and wait until it is gone."""
         self._closed = True
-        self._dispatcher.closing = True
-        for attempt in list(self._runner.running.values()):
-            attempt.stop(SHUTDOWN, grace)
+        self._dispatcher.stop(grace)
         if self._dispatcher.is_claiming:
             with trio.move_on_after(HARD_EXIT):  # what is claimed meanwhile is given back rather than left to lapse
                 while self._dispatcher.is_claiming:

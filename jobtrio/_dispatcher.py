@@ -91,7 +91,7 @@ class Dispatcher:
         self._claims = 0
         if not store.claims_at_once:
             runner.on_room = self.ring
-        runner.on_fall = self._fall
+        runner.on_fall = self.stop
 
     # -- waking
 
@@ -272,7 +272,7 @@ class Dispatcher:
             try:
                 await self._runner.run(attempt)
             except BaseException:
-                self._fall()
+                self.stop()  # all is torn down
                 raise
             self._on_gone()
             if not self._store.claims_at_once:
@@ -288,11 +288,11 @@ class Dispatcher:
                 return
 
     @trio.lowlevel.enable_ki_protection
-    def _fall(self) -> None:
-        """Start nothing any more, and stop all that runs: everything is torn down."""
+    def stop(self, grace: float = 0.0) -> None:
+        """Start nothing any more, and stop all that runs, by a shutdown."""
         self.closing = True
         for attempt in tuple(self._runner.running.values()):
-            attempt.stop(SHUTDOWN, 0.0)
+            attempt.stop(SHUTDOWN, grace)
 
     async def _next(self) -> Attempt | None:
         """Wait to be given another attempt; None where none will come."""

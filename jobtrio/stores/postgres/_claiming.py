@@ -12,6 +12,7 @@ import attrs
 
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
+from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._texts import cancel_of
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT
@@ -106,21 +107,6 @@ def _cut(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(queue, min(most, MOST)) for queue, most in counts.items()]
 
 
-@attrs.frozen
-class Renewal:
-    """What became of a claim that was to be renewed.
-
-    Attributes:
-        held: Whether it still holds its job.
-        kept: Until when it lasts now, and the request to cancel the job if there is one.
-        entry: The job as it is now, where the claim does not hold it.
-    """
-
-    held: bool
-    kept: tuple[float, CancelRequest | None] | None
-    entry: JobEntry | None
-
-
 async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Identity) -> list[Renewal]:
     """Let claims last from now, and report on each, in order; note that this worker is there for as long.
 
@@ -152,4 +138,4 @@ def _renewal(
     ):
         # Somebody has locked it: until he lets it go nobody can take it, though its lease may be over by then.
         renewed = entry.lease_until, entry.cancel
-    return Renewal(renewed is not None, renewed, entry)
+    return Renewal(renewed, entry)

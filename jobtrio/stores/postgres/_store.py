@@ -26,6 +26,7 @@ from jobtrio._submission import DEFAULT_QUEUE
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
+from jobtrio.stores._renewing import report
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.postgres import _changing as changing
 from jobtrio.stores.postgres import _claiming as claiming
@@ -298,8 +299,7 @@ class PostgresJobStore(JobStore):
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened
-        found = await session.use(lambda link: claiming.renew(link, claims, lease, session.identity))
-        return [_report(claim, renewal) for claim, renewal in zip(claims, found, strict=True)]
+        return report(claims, await session.use(lambda link: claiming.renew(link, claims, lease, session.identity)))
 
     async def finish(
         self,
@@ -430,16 +430,6 @@ def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str) 
     else:
         return answer
     return entry
-
-
-def _report(claim: Claim, renewal: claiming.Renewal) -> LeaseReport:
-    entry = claim.entry
-    if renewal.kept is None:
-        return LeaseReport(renewal.held, renewal.entry or entry)
-    entry.lease_until, cancel = renewal.kept
-    if cancel is not None:  # else the answer may be older than a request that is known by now
-        entry.cancel = cancel
-    return LeaseReport(renewal.held, entry)
 
 
 def _is_there(entry: JobEntry | None) -> bool:

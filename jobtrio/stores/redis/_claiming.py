@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio.abc import Claim, LeaseReport
+from jobtrio.stores._renewing import Renewal, report
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import MOST, Run, run
 from jobtrio.stores.redis._texts import cancel_of
@@ -61,18 +62,14 @@ def renew(session: Session, claims: Sequence[Claim], lease: float) -> Run:
 def renewed(claims: Sequence[Claim], answer: list[Any]) -> list[LeaseReport]:
     """Return what became of the claims."""
     until, reports = answer
-    return [_report(each, report, float(until)) for each, report in zip(claims, reports, strict=True)]
+    return report(claims, [_renewal(held, rest, float(until)) for held, rest in reports])
 
 
-def _report(claim: Claim, report: list[Any], until: float) -> LeaseReport:
-    held, rest = report
-    entry = claim.entry
+def _renewal(held: int, rest: Any, until: float) -> Renewal:
+    """Return what became of one: ``rest`` is the request to cancel its job, or the job that it does not hold."""
     if held:
-        entry.lease_until = until
-        if rest is not None:  # else the answer may be older than a request that is known by now
-            entry.cancel = cancel_of(rest)
-        return LeaseReport(True, entry)
-    return LeaseReport(False, entry if rest is None else entry_of(rest))
+        return Renewal((until, None if rest is None else cancel_of(rest)))
+    return Renewal(None, None if rest is None else entry_of(rest))
 
 
 def _pairs(numbers: Mapping[str, int] | None) -> list[Argument]:

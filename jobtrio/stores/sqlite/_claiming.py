@@ -15,6 +15,7 @@ import attrs
 
 from jobtrio import _entry as steps
 from jobtrio._state import JobState
+from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._room import room_for
 from jobtrio.stores._texts import cancel_of, history_text
 from jobtrio.stores.sqlite._rows import rank_of
@@ -24,7 +25,7 @@ from jobtrio.stores.sqlite._transaction import load
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from jobtrio._entry import CancelRequest, JobEntry
+    from jobtrio._entry import JobEntry
     from jobtrio.abc import Claim
     from jobtrio.stores._room import Room
     from jobtrio.stores.sqlite._rows import Row
@@ -47,21 +48,6 @@ class Wanted:
     def takes(self, executor: str) -> bool:
         """Whether jobs of an executor are wanted."""
         return self.executors is None or executor in self.executors
-
-
-@attrs.frozen
-class Renewal:
-    """What became of a claim that was to be renewed.
-
-    Attributes:
-        held: Whether it still holds its job.
-        kept: Until when it lasts now, and the request to cancel the job if there is one.
-        entry: The job as it is now, where the claim does not hold it.
-    """
-
-    held: bool
-    kept: tuple[float, CancelRequest | None] | None
-    entry: JobEntry | None
 
 
 @attrs.frozen
@@ -172,15 +158,15 @@ def _renew(tx: Transaction, claim: Claim, lease: float) -> Renewal:
     entry = claim.entry
     row = tx.run(SQL["holder"], (entry.order, entry.id)).fetchone()
     if row is None:
-        return Renewal(False, None, None)
+        return Renewal(None)
     state, claim_id, attempt, session, cancel = row
     if (state, claim_id, attempt) != (JobState.RUNNING, claim.id, claim.attempt):
-        return Renewal(False, None, tx.load("by_seq", entry.order))
+        return Renewal(None, tx.load("by_seq", entry.order))
     until = time.monotonic() + lease
     tx.run(SQL["renew"], (lease, until, entry.order))
     if session != tx.identity.session:
         tx.run(SQL["take_over"], (tx.identity.session, entry.order))
-    return Renewal(True, (until, cancel_of(cancel)), None)
+    return Renewal((until, cancel_of(cancel)))
 
 
 def leave(tx: Transaction) -> None:

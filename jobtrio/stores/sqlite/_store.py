@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobtrio._checks import check_seconds, show
@@ -18,6 +19,7 @@ from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseRe
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
+from jobtrio.stores._renewing import report
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
     from jobtrio._state import JobState
     from jobtrio.stores._announcer import Settled
-    from jobtrio.stores.sqlite._claiming import Claimed, Renewal
+    from jobtrio.stores.sqlite._claiming import Claimed
     from jobtrio.stores.sqlite._transaction import Transaction
 
 T = TypeVar("T")
@@ -174,11 +176,7 @@ class SqliteJobStore(JobStore):
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
-
-        def renewed(found: list[Renewal]) -> list[LeaseReport]:
-            return [_report(claim, renewal) for claim, renewal in zip(claims, found, strict=True)]
-
-        return await self._write(lambda tx: claiming.renew(tx, claims, lease), renewed)
+        return await self._write(lambda tx: claiming.renew(tx, claims, lease), partial(report, claims))
 
     async def finish(
         self,
@@ -293,16 +291,6 @@ def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
         return running.Ending(outcome, error, None)
     text = text_of("a result", outcome.result)
     return running.Ending(Completed(value_of(text)), error, text)
-
-
-def _report(claim: Claim, renewal: Renewal) -> LeaseReport:
-    entry = claim.entry
-    if renewal.kept is None:
-        return LeaseReport(renewal.held, renewal.entry or entry)
-    entry.lease_until, cancel = renewal.kept
-    if cancel is not None:  # else the answer may be older than a request that is known by now
-        entry.cancel = cancel
-    return LeaseReport(renewal.held, entry)
 
 
 def _started(entry: JobEntry | None) -> bool:
