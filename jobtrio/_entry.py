@@ -7,7 +7,7 @@ must not know stores, clocks or tasks: it is told the time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import attrs
 
@@ -62,6 +62,14 @@ Step: TypeAlias = tuple[float, JobState, int, str, "str | None"]
 """One line of a job's history, in its compact form: when, state, attempt, worker, reason."""
 
 _STEP = 5  # the length of a step
+
+HISTORY: Final = 1_000
+"""Changes of state kept of a job: the first one and the newest."""
+
+_MOST = (HISTORY - 1) * _STEP
+
+REASON: Final = 1_000
+"""Characters of an error that are kept as the reason of a change; the record has all of the newest error."""
 
 
 @attrs.define(eq=False, slots=True)
@@ -146,8 +154,16 @@ class JobEntry:
             result=outcome.result if type(outcome) is Completed else None,
         )
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Tells the newer of two entries of a job from the older: the attempt, and how often it changed its state."""
+        steps, changes = self.steps or (), 0
+        while len(steps) > changes * _STEP and steps[2 - (changes + 1) * _STEP] == self.attempt:
+            changes += 1
+        return self.attempt, changes
+
     def history(self) -> list[Transition]:
-        """Return all changes of state, the oldest first."""
+        """Return the changes of state that are kept, the oldest first."""
         return [self._transition(n) for n in range(1 + len(self.steps or ()) // _STEP)]
 
     def last_transition(self) -> Transition:
@@ -163,8 +179,11 @@ class JobEntry:
         return (self.created_at, first, 0, self.plan.worker, None)
 
     def _transition(self, n: int) -> Transition:
-        previous = self._step(n - 1)[1] if n else None
         at, state, attempt, worker, reason = self._step(n)
+        if n == 1 and attempt > 1:
+            previous: JobState | None = JobState.QUEUED  # what was between is not kept: see _trim
+        else:
+            previous = self._step(n - 1)[1] if n else None
         return Transition(self.id, moment(at), previous, state, attempt, worker, reason)
 
 
@@ -190,7 +209,7 @@ def retry(entry: JobEntry, error: JobError, *, worker: str, now: float) -> None:
     entry.error = error
     entry.losses = 0
     entry.failures += 1
-    _move(entry, JobState.RETRYING, worker, now, str(error))
+    _move(entry, JobState.RETRYING, worker, now, reason_of(error))
 
 
 def finish(entry: JobEntry, outcome: Outcome, *, worker: str, now: float, error: JobError | None = None) -> None:
@@ -200,7 +219,7 @@ def finish(entry: JobEntry, outcome: Outcome, *, worker: str, now: float, error:
     reason = None
     if isinstance(outcome, Failed):
         error = outcome.error
-        reason = str(error)
+        reason = reason_of(error)
     elif isinstance(outcome, Cancelled):
         reason = outcome.reason
     if error is not None:
@@ -209,6 +228,12 @@ def finish(entry: JobEntry, outcome: Outcome, *, worker: str, now: float, error:
     entry.outcome = outcome
     entry.finished_at = now
     _move(entry, state, worker, now, reason)
+
+
+def reason_of(error: JobError) -> str:
+    """Return an error as the reason of a change."""
+    reason = str(error)
+    return reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
 
 
 def end_of(entry: JobEntry, now: float) -> float:
@@ -229,3 +254,13 @@ def _move(entry: JobEntry, state: JobState, worker: str, now: float, reason: str
         entry.steps = [now, state, entry.attempt, worker, reason]
     else:
         entry.steps += (now, state, entry.attempt, worker, reason)
+        if len(entry.steps) > _MOST:
+            _trim(entry.steps)
+
+
+def _trim(steps: list[Any]) -> None:
+    """Drop the oldest attempts, whole ones, so that what is kept begins with a start out of the queue."""
+    cut = len(steps) - _MOST
+    while cut < len(steps) and steps[cut + 1] is not JobState.RUNNING:
+        cut += _STEP
+    del steps[:cut]

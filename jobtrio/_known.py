@@ -56,9 +56,9 @@ def refresh(known: JobEntry, fresh: JobEntry) -> None:
     Answers may overtake each other, and a request to cancel that was accepted is never taken back. While an attempt
     runs, what its executor works with stays as it has it: its payload, what it saved last.
     """
-    ahead = len(fresh.steps or ()) - len(known.steps or ())
-    if fresh is known or ahead < 0:
+    if fresh is known or fresh.progress < known.progress:
         return
+    ahead = fresh.progress > known.progress
     plan, cancel = known.plan, known.cancel
     for name in _SHARED if ahead or known.state is not JobState.RUNNING else _UNUSED:
         setattr(known, name, getattr(fresh, name))

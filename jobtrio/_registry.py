@@ -271,6 +271,8 @@ class JobRegistry:
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's changes of state, the oldest first.
 
+        Of more than 1,000 the first and the newest are kept, whole attempts: a hole in the attempts' numbers tells so.
+
         Raises:
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).

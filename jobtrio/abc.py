@@ -15,8 +15,9 @@ The rules, for all stores:
 * A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
   A later request may shorten the grace of the first, and changes nothing else of it.
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
-* An entry that is handed out carries its whole history (``steps``), which tells the newer of two from the older, and
-  its number among all insertions (``order``), which tells a job from a later one of the same id.
+* An entry that is handed out carries its history (``steps``), the end of which tells the newer of two from the older,
+  and its number among all insertions (``order``), which tells a job from a later one of the same id. Of a long history
+  the oldest attempts may be left out.
 * `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state.
 """
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from jobtrio._entry import HISTORY, REASON
 from jobtrio._errors import IllegalTransitionError, UnknownJobError
+from jobtrio._messages import End
 from jobtrio._policies import Retention, RetryPolicy
-from jobtrio._records import Cancelled, Completed, Failed
+from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import JobState, check_transition
 from jobtrio.abc import Backlog, JobQuery
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, refused, tokens
@@ -146,6 +148,43 @@ async def check_history(open_store: OpenStore) -> None:
         assert lines[4].reason == str(ERROR)
         assert lines[7].reason == "why"
         assert (await b.load(claim.entry.id)).history() == lines
+
+
+async def check_long_history(open_store: OpenStore) -> None:
+    """Of a job with very many attempts the submission and the newest attempts are in its history, whole ones."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        entry = new_entry(retry=RetryPolicy(max_attempts=10 * HISTORY), delay=SHORT)
+        await a.insert(entry)
+        await a.pass_time()
+        for _ in range(HISTORY // 2):
+            await a.store.release(await a.claim_one(), "shutdown")
+        claim = await b.claim_one()
+        await b.store.retry(claim, JobError("exception", "Error", "x" * 2 * REASON), 0.0)
+        await b.pass_time(0)
+        claim = await a.claim_one()
+        known = claim.entry.progress
+        first, *newest = await b.history(entry.id)
+        assert HISTORY - 10 <= 1 + len(newest) <= HISTORY + 2, len(newest)
+        assert (first.previous, first.state, first.attempt, first.worker) == (None, "SCHEDULED", 0, "submitter")
+        assert (newest[0].previous, newest[0].state, newest[0].attempt) == ("QUEUED", "RUNNING", newest[1].attempt)
+        assert {line.previous for line in newest[:-3:2]} == {"QUEUED"}
+        assert [line.attempt for line in newest[-6:]] == [
+            *[claim.attempt - 2] * 2,
+            *[claim.attempt - 1] * 3,
+            claim.attempt,
+        ]
+        reason = newest[-3].reason
+        assert reason is not None
+        assert reason.startswith("Error: xxx")
+        assert len(reason) == REASON
+        assert await a.store.finish(claim, Completed(1))
+        assert claim.entry.progress > known
+        record = await b.record(entry.id)
+        assert (record.state, record.attempt, record.result) == ("COMPLETED", claim.attempt, 1)
+        assert record.error is not None
+        assert len(record.error.message) == 2 * REASON
+        assert (await b.history(entry.id))[-1] == (await a.load(entry.id)).last_transition()
+        assert (await b.stream(entry.id))[-1] == End(HISTORY // 2 + 2, Completed(1))
 
 
 def _check_legal(lines: list[Transition]) -> None:

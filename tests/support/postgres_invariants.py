@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from kept_history import check_changes
 from psycopg.rows import dict_row
 
-from jobtrio._state import TRANSITIONS, JobState
+from jobtrio._state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,13 +40,9 @@ def check_schema(conninfo: str, acknowledged: Iterable[str]) -> dict[str, str]:
 
 def _check_history(job: dict[str, Any]) -> None:
     flat = json.loads(f"[{job['history'][1:]}]")
-    steps = [flat[n : n + 5] for n in range(0, len(flat), 5)]
-    at, state, attempt = job["created_at"], (JobState.SCHEDULED if job["delay"] > 0 else JobState.QUEUED), 0
-    for then, following, number, _, _ in steps:
-        assert following in TRANSITIONS[state], f"{job['id']}: {state} to {following}"
-        assert number == attempt + (following == "RUNNING"), f"{job['id']}: attempt {number} after {attempt}"
-        assert then >= at, f"{job['id']}: {following} before {state}"
-        at, state, attempt = then, JobState(following), number
+    state, attempt = check_changes(job["id"], flat, job["delay"])
+    moments = [job["created_at"], *flat[::5]]
+    assert moments == sorted(moments), f"{job['id']}: its history goes back in time"
     assert (state, attempt) == (job["state"], job["attempt"]), f"{job['id']}: its history ends elsewhere"
     assert (job["finished_at"] is not None) == state.is_final, job["id"]
     assert (job["result"] is not None) == (state is JobState.COMPLETED), job["id"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from jobtrio._state import FINAL_STATES, TRANSITIONS, JobState
+from kept_history import check_changes
+
+from jobtrio._state import FINAL_STATES, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,15 +73,8 @@ def _pairs(flat: Any) -> dict[str, str]:
 
 def _check_history(job_id: str, job: dict[str, str]) -> None:
     flat = json.loads(f"[{job['history'][1:]}]")
-    steps = [flat[n : n + 5] for n in range(0, len(flat), 5)]
-    delay = json.loads(job["body"])[3]
-    state, attempt = (JobState.SCHEDULED if delay > 0 else JobState.QUEUED), 0
-    moments = [float(job["created"])]
-    for at, following, number, _, _ in steps:
-        assert following in TRANSITIONS[state], f"{job_id}: {state} to {following}"
-        assert number == attempt + (following == "RUNNING"), f"{job_id}: attempt {number} after {attempt}"
-        state, attempt = JobState(following), number
-        moments.append(at)
+    state, attempt = check_changes(job_id, flat, json.loads(job["body"])[3])
+    moments = [float(job["created"]), *flat[::5]]
     assert moments == sorted(moments), f"{job_id}: its history goes back in time"
     assert (state, str(attempt)) == (job["state"], job["attempt"]), f"{job_id}: its history ends elsewhere"
     assert state is JobState.COMPLETED or "result" not in job, job_id

@@ -9,7 +9,9 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from jobtrio._state import TRANSITIONS, JobState
+from kept_history import check_changes
+
+from jobtrio._state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,13 +37,7 @@ def check_file(path: Path, acknowledged: Iterable[str]) -> dict[str, str]:
 
 
 def _check_history(job: sqlite3.Row) -> None:
-    flat = json.loads(job["history"])
-    steps = [flat[n : n + 5] for n in range(0, len(flat), 5)]
-    state, attempt = (JobState.SCHEDULED if job["delay"] > 0 else JobState.QUEUED), 0
-    for _, following, number, _, _ in steps:
-        assert following in TRANSITIONS[state], f"{job['id']}: {state} to {following}"
-        assert number == attempt + (following == "RUNNING"), f"{job['id']}: attempt {number} after {attempt}"
-        state, attempt = JobState(following), number
+    state, attempt = check_changes(job["id"], json.loads(job["history"]), job["delay"])
     assert (state, attempt) == (job["state"], job["attempt"]), f"{job['id']}: its history ends elsewhere"
     assert (job["finished_at"] is not None) == state.is_final, job["id"]
     assert (job["result"] is not None) == (state is JobState.COMPLETED), job["id"]

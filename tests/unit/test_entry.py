@@ -10,6 +10,7 @@ import pytest
 from jobtrio import Cancelled, Completed, Failed, IllegalTransitionError, JobError, JobPriority, JobState, RetryPolicy
 from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._known import refresh
 from jobtrio._records import moment
 
 ERROR = JobError("exception", "ValueError", "no")
@@ -203,3 +204,57 @@ def test_final_state() -> None:
         "FAILED",
         "CANCELLED",
     ]
+
+
+def run_again(entry: JobEntry, times: int) -> None:
+    """Have a job that runs be returned to its queue and started, so many times."""
+    for _ in range(times):
+        steps.become_ready(entry, worker="back", now=102.0)
+        steps.start(entry, claim="c", worker="back", now=103.0)
+
+
+def test_long_history() -> None:
+    """Of very many attempts the newest are kept, whole ones, behind the submission."""
+    entry = started(retry=RetryPolicy(max_attempts=10_000))
+    run_again(entry, steps.HISTORY // 2 - 1)
+    assert len(entry.history()) == steps.HISTORY
+    run_again(entry, 1)
+    first, second, *_, last = entry.history()
+    assert len(entry.history()) == steps.HISTORY
+    assert first.state == "QUEUED"
+    assert (second.previous, second.state, second.attempt) == ("QUEUED", "RUNNING", 2)
+    assert last == entry.last_transition()
+    assert last.attempt == steps.HISTORY // 2 + 1
+    steps.retry(entry, ERROR, worker="back", now=104.0)
+    assert len(entry.history()) == steps.HISTORY - 1  # the second attempt is gone with both of its changes
+    assert [line.attempt for line in entry.history()[:3]] == [0, 3, 3]
+
+
+def test_refresh_with_a_long_history() -> None:
+    """Which of two entries is the newer, is told also where both have as many changes."""
+    known, fresh, older = (started(retry=RetryPolicy(max_attempts=10_000)) for _ in range(3))
+    run_again(known, steps.HISTORY)
+    run_again(fresh, steps.HISTORY + 1)
+    run_again(older, steps.HISTORY - 1)
+    assert len(known.history()) == len(fresh.history()) == len(older.history())
+    fresh.saved_state = "fresh"
+    refresh(known, older)
+    assert known.attempt == steps.HISTORY + 1
+    refresh(known, fresh)
+    assert known.attempt == steps.HISTORY + 2
+    assert known.saved_state == "fresh"
+    assert known.history() == fresh.history()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_long_reason(ends: bool) -> None:
+    """What is kept of an error in the history is short; the record has it whole."""
+    entry = started(retry=RetryPolicy())
+    error = JobError("exception", "ValueError", "x" * 5_000)
+    if ends:
+        steps.finish(entry, Failed(error), worker="back", now=102.0)
+    else:
+        steps.retry(entry, error, worker="back", now=102.0)
+    reason = entry.last_transition().reason
+    assert reason == "ValueError: " + "x" * (steps.REASON - 13) + "…"
+    assert entry.record().error == error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from jobtrio._entry import HISTORY
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _WORDS: Final = {
     "$FIELDS": ", ".join(f"'{name}'" for name in FIELDS),
     "$COUNT": str(len(FIELDS)),
     "$VERSION": str(VERSION),
+    "$HISTORY": str(HISTORY),
     "$STATES": ", ".join(f"'{state}'" for state in STATES),
     **{f"${name}": str(number) for number, name in enumerate(FIELDS, 1)},
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from jobtrio._entry import final_state
+from jobtrio._entry import final_state, reason_of
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import JobState
 from jobtrio.stores import _rules as rules
@@ -52,7 +52,7 @@ class Ending:
 def ending_of(outcome: Outcome, error: JobError | None) -> Ending:
     """Return how a job is to end, or raise `PayloadError` for a result that can't be stored."""
     if isinstance(outcome, Failed):
-        return Ending(outcome, outcome.error, b"", str(outcome.error))
+        return Ending(outcome, outcome.error, b"", reason_of(outcome.error))
     if isinstance(outcome, Cancelled):
         return Ending(outcome, error, b"", outcome.reason)
     text = text_of("a result", outcome.result)
@@ -87,7 +87,7 @@ async def retry(session: Session, claim: Claim, error: JobError, delay: float, m
         return written
 
     restart = restart_text(claim.attempt, error, delay)
-    arguments = (repr(delay), plain_text(str(error)), error_text(error), restart)
+    arguments = (repr(delay), plain_text(reason_of(error)), error_text(error), restart)
     return await _settle(session, claim, "retry", arguments, messages, retried)
 
 

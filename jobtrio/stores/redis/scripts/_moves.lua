@@ -68,6 +68,28 @@ local function leave(id, job)
     end
 end
 
+-- What is kept of a history that an attempt is added to: whole attempts, the newest. None has fewer than two lines. The
+-- pattern is that of a line's beginning; a text can't hold it, where each quotation mark has a backslash before it.
+local function trimmed(history, attempt)
+    if tonumber(attempt) < $HISTORY / 3 then
+        return history
+    end
+    local lines, starts = 0, {}
+    for at, state in string.gmatch(history, '(),[%d.e+-]+,"([A-Z]+)",%d+,') do
+        lines = lines + 1
+        if state == 'RUNNING' then
+            starts[#starts + 1] = {at, lines}
+        end
+    end
+    for _, start in ipairs(starts) do
+        local left = lines - start[2] + 1
+        if left + 4 <= $HISTORY then -- the first line, which is told by other fields, and three of the new attempt
+            return string.sub(history, start[1])
+        end
+    end
+    return history
+end
+
 -- Bring a job into a state, with a line of its history; what else changes follows as names and values.
 local function move(id, job, state, worker, reason, ...)
     local moved = NOW_TEXT
@@ -77,6 +99,9 @@ local function move(id, job, state, worker, reason, ...)
     drop(cell_key(job.state, job.cell), id)
     add(cell_key(state, job.cell), job.order, id)
     job.state, job.moved = state, moved
+    if state == 'RUNNING' then
+        job.history = trimmed(job.history, job.attempt)
+    end
     job.history = job.history .. ',' .. moved .. ',"' .. state .. '",' .. job.attempt .. ',' .. worker .. ',' .. reason
     call('HSET', job_key(id), 'state', state, 'moved', moved, 'history', job.history, ...)
 end
