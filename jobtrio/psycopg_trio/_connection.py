@@ -19,7 +19,7 @@ from psycopg.rows import Row
 
 from ._cancelling import bring_to_rest, cancel_on_server, is_busy
 from ._connecting import open_wire
-from ._driving import Driver
+from ._driving import Driver, give_up
 from ._lock import ConnectionLock
 from ._notifications import Inbox, Notifications
 from ._transaction import TransactionBlock, committing
@@ -144,9 +144,16 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         if timeout is not None:
             with trio.fail_after(timeout):
                 return await self.wait(gen)
-        if self._finishers and (stop := self._finishers.get(trio.lowlevel.current_task())) is not None:
-            return await self._finish(gen, stop)
-        self._streamed = self._streamed or getattr(gen, "__name__", "") == _STREAM
+        try:
+            if self._finishers and (stop := self._finishers.get(trio.lowlevel.current_task())) is not None:
+                return await self._finish(gen, stop)
+            self._streamed = self._streamed or getattr(gen, "__name__", "") == _STREAM
+            return await self._drive(gen)
+        except BaseException:
+            give_up(gen)
+            raise
+
+    async def _drive(self, gen: PQGen[RV]) -> RV:
         begun: PQGen[Any] | None = None
         try:
             await trio.lowlevel.checkpoint_if_cancelled()

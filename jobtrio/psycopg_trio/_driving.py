@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import trio
@@ -69,6 +69,15 @@ class Driver:
             ready = await _wait(fd, wanted)
         self._rested_at = time.perf_counter()
         return ready
+
+
+def give_up(generator: PQGen[Any]) -> None:
+    """End a generator that is not driven any more.
+
+    Where its connection is lost, what it still tries fails: when it is collected, that would be printed.
+    """
+    with contextlib.suppress(psycopg.Error, RuntimeError):
+        generator.close()
 
 
 def ready_now(fd: int, wanted: Wait) -> Ready:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from psycopg_bridge import check_at_rest, scalar, sessions
 from wire import open_wire
 
 from jobtrio.psycopg_trio import connect
+from jobtrio.psycopg_trio._driving import BUSY_LIMIT
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -81,6 +85,24 @@ async def test_cancelled_pipeline(postgres: str, where: str) -> None:
         assert all(state == "idle" for state, _ in sessions(postgres))
         await check_at_rest(connection)
         assert await scalar(connection, "SELECT count(*) FROM t") == 0
+
+
+async def test_pipeline_given_up(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pipeline that is given up with its connection nothing is left that complains when it is collected."""
+    complaints: list[sys.UnraisableHookArgs] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    async with open_wire(postgres_server.port) as wire:
+        connection = await connect(postgres_server.conninfo(port=wire.port), autocommit=True)
+        with trio.CancelScope() as scope:
+            async with connection.pipeline():
+                await connection.execute("SELECT 1")
+                wire.refuse()  # also the request to cancel
+                scope.cancel()
+                time.sleep(2 * BUSY_LIMIT)  # noqa: ASYNC251  # so that there is a checkpoint before anything more is sent
+        assert scope.cancelled_caught
+        assert connection.broken
+        gc.collect()
+    assert not complaints
 
 
 async def test_cancelled_before_pipeline(postgres: str) -> None:
