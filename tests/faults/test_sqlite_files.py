@@ -358,6 +358,26 @@ async def test_a_back_up_in_place(tmp_path: Path, at_once: bool) -> None:
         assert [again.attempt for again in await worker.claim()] == ([2] if at_once else [])
 
 
+# -- what others may write
+
+COLUMNS = {
+    **dict.fromkeys(("priority", "ticket", "attempt", "losses", "failures"), ("high", 1.5)),
+    **dict.fromkeys(("created_at", "run_at", "started_at", "finished_at"), ("2026-11-26", 1e15)),
+    **dict.fromkeys(("delay", "expires_in", "due", "expires", "lease", "lease_until"), ("soon", -1)),
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(name, value) for name, values in COLUMNS.items() for value in values])
+async def test_wrong_values_of_others(tmp_path: Path, column: str, value: object) -> None:
+    """Whoever writes something into a column of numbers that would end every registry on the file, is refused."""
+    path = tmp_path / "jobs.db"
+    await make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        with pytest.raises(sqlite3.IntegrityError, match=r"must be (a number|numbers)"):
+            connection.execute(f"UPDATE jobs SET {column} = ?", (value,))
+        connection.execute(f"UPDATE jobs SET {column} = ?", (1,))
+
+
 # -- formats
 
 
