@@ -1,4 +1,4 @@
-"""Values of any kind as JSON: as they are where JSON can hold them, else as their `repr`.
+"""Values of any kind as JSON: as they are where JSON can hold them and a client takes them, else as their `repr`.
 
 It owns what goes over the wire in the place of a payload, a token or a result. It must not know which of them a
 value is.
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 REPR_LIMIT = 10_000
 """Characters of a `repr` that stands for a value; what is longer ends in an ellipsis."""
 
+VALUE_LIMIT = 16 * 1024 * 1024
+"""Bytes of a value as JSON beyond which its `repr` stands for it: clients take a message with three of them."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 def value_json(value: Any) -> bytes:
-    """Return a value as JSON; one that JSON can't hold as ``{"repr": …}``. It never raises."""
+    """Return a value as JSON; one that JSON can't hold, or that is too large, as ``{"repr": …}``. It never raises."""
     if isinstance(value, msgspec.Raw):
         return bytes(value)
     try:
@@ -32,16 +35,16 @@ def value_json(value: Any) -> bytes:
             return _repr_json(value)
     except Exception:  # whatever the value's own code raises, or a value that is nested too deeply
         return _repr_json(value)
-    return data
+    return data if len(data) <= VALUE_LIMIT else _repr_json(value)
 
 
 def values_json(values: Sequence[Any]) -> bytes:
-    """Return values as a JSON array; each that JSON can't hold as ``{"repr": …}``. It never raises."""
+    """Return values as a JSON array, each as `value_json` has it. It never raises."""
     try:
         data = _encode(values)
     except Exception:
         data = None
-    if data is None or b"null" in data:  # a NaN among them would be a null
+    if data is None or len(data) > VALUE_LIMIT or b"null" in data:  # a NaN among them would be a null
         return b"[" + b",".join(map(value_json, values)) + b"]"
     return data
 

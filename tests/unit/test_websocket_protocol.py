@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import jobtrio
-from jobtrio.websocket import protocol
+from jobtrio.websocket import _client_link, _values, protocol
 from jobtrio.websocket.protocol import (
     ErrorCode,
     ProtocolError,
@@ -167,6 +167,18 @@ def test_a_value_without_an_end_goes_as_its_repr() -> None:
         deep = [deep]
     items = json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=[loop, deep])))["items"]
     assert items == [{"repr": "[[...]]"}, {"repr": "<list whose repr raised RecursionError>"}]
+
+
+def test_a_value_too_large_for_a_client_goes_as_its_repr() -> None:
+    """No message is larger than a client takes, though memory holds values of any size."""
+    size = _values.VALUE_LIMIT - 2
+    largest, larger = "x" * size, "y" * (size + 1)
+    items = json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=["a", larger, "b"])))["items"]
+    assert items == ["a", {"repr": f"'{'y' * (_values.REPR_LIMIT - 2)}…"}, "b"]
+    assert json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=[largest])))["items"] == [largest]
+    end = json.loads(encode_reply(protocol.Ended(seq=1, outcome=protocol.WireCompleted(result=[larger]))))
+    assert list(end["outcome"]["result"]) == ["repr"]
+    assert 3 * _values.VALUE_LIMIT < _client_link.MESSAGE_LIMIT - 2**20  # a record has three, and little else
 
 
 def test_messages_survive_the_way_to_a_client() -> None:
