@@ -45,7 +45,7 @@ def encode_value(name: str, value: Any) -> bytes:
         raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
     if len(data) > SIZE_LIMIT:
         raise PayloadError(f"{name} must be at most {SIZE_LIMIT} bytes of JSON; got {len(data)}")
-    if data.count(b"[") + data.count(b"{") > DEPTH_LIMIT and _depth(data) > DEPTH_LIMIT:
+    if is_deeper(data, DEPTH_LIMIT):
         raise PayloadError(f"{name} must be nested at most {DEPTH_LIMIT} levels deep; got {show(value)}")
     if type(value) not in _SCALARS:
         try:
@@ -69,10 +69,15 @@ def decode_value(data: bytes | str) -> Any:
     return _decoder.decode(data)
 
 
-def _depth(data: bytes) -> int:
-    """Return how many levels of lists and mappings some JSON has."""
+def is_deeper(data: bytes, levels: int) -> bool:
+    """Whether some JSON has more levels of lists and mappings than so many.
+
+    How deep a decoder gets by itself, and how deep whoever goes through the value, is another matter in each Python.
+    """
+    if data.count(b"[") + data.count(b"{") <= levels:
+        return False  # without looking at them one by one
     steps = _STRINGS.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
-    return max(accumulate(memoryview(steps).cast("b")), default=0)
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > levels
 
 
 def _refuse_not_finite(name: str, value: Any) -> None:

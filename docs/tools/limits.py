@@ -158,6 +158,7 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
         ("The closing handshake, and a shutdown", _seconds(bridge.closing), limits.format("closing")),
         ("When clients are told to come back, about", _seconds(bridge.retry_after), limits.format("retry_after")),
         ("JSON of a value, beyond which its `repr` stands for it", f"{_values.VALUE_LIMIT // 1024**2} MiB", fixed),
+        ("Lists and mappings within each other, in a value and in a client's message", _values.DEPTH_LIMIT, fixed),
         ("Characters of a `repr` that stands for a value", _values.REPR_LIMIT, fixed),
         (
             "Opening a client, and its calls, while the server is away",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jobtrio._checks import show
+from jobtrio._codec import is_deeper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ REPR_LIMIT = 10_000
 
 VALUE_LIMIT = 16 * 1024 * 1024
 """Bytes of a value as JSON beyond which its `repr` stands for it: clients take a message with three of them."""
+
+DEPTH_LIMIT = 500
+"""Lists and mappings within each other, beyond which a value's `repr` stands for it, and a message is refused."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,7 +39,7 @@ def value_json(value: Any) -> bytes:
             return _repr_json(value)
     except Exception:  # whatever the value's own code raises, or a value that is nested too deeply
         return _repr_json(value)
-    return data if len(data) <= VALUE_LIMIT else _repr_json(value)
+    return _repr_json(value) if len(data) > VALUE_LIMIT or is_deeper(data, DEPTH_LIMIT) else data
 
 
 def values_json(values: Sequence[Any]) -> bytes:
@@ -44,7 +48,8 @@ def values_json(values: Sequence[Any]) -> bytes:
         data = _encode(values)
     except Exception:
         data = None
-    if data is None or len(data) > VALUE_LIMIT or b"null" in data:  # a NaN among them would be a null
+    # A NaN among them would be a null. Of the brackets of all of them, few are within each other.
+    if data is None or len(data) > VALUE_LIMIT or b"null" in data or data.count(b"[") + data.count(b"{") > DEPTH_LIMIT:
         return b"[" + b",".join(map(value_json, values)) + b"]"
     return data
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from jobtrio._checks import show
-from jobtrio._codec import encode_value
+from jobtrio._codec import encode_value, is_deeper
 from jobtrio.websocket._codes import FINAL_CODES as FINAL_CODES
 from jobtrio.websocket._codes import OUTCOME_CODES as OUTCOME_CODES
 from jobtrio.websocket._codes import CloseCode as CloseCode
@@ -60,7 +60,7 @@ from jobtrio.websocket._translation import record_of as record_of
 from jobtrio.websocket._translation import reply_to as reply_to
 from jobtrio.websocket._translation import wire_outcome as wire_outcome
 from jobtrio.websocket._translation import wire_record as wire_record
-from jobtrio.websocket._values import value_json, values_json
+from jobtrio.websocket._values import DEPTH_LIMIT, value_json, values_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -79,6 +79,8 @@ _replies: Final = msgspec.json.Decoder[AnyReply](AnyReply)
 _envelopes: Final = msgspec.json.Decoder(_Envelope)
 _encoder: Final = msgspec.json.Encoder()
 
+
+TOO_DEEP: Final = "nested too deeply"
 
 _BEGINNING: Final = re.compile(
     r'\s*\{\s*"type"\s*:\s*"\w*"\s*,\s*"(id|sub)"\s*:\s*("[ -!#-\[\]-~]{0,100}"|0|-?[1-9][0-9]{0,17})\s*,'
@@ -100,6 +102,8 @@ def decode_request(data: str | bytes) -> AnyRequest:
     Raises:
         ProtocolError: It is not a message of the protocol; the error says why, and whose answer it belongs in.
     """
+    if is_deeper(data if isinstance(data, bytes) else data.encode(errors="replace"), DEPTH_LIMIT):
+        raise _unreadable(data, TOO_DEEP)
     request: AnyRequest = _decode(_requests, _REQUEST_TYPES, data)
     return request
 
@@ -164,7 +168,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], types: Collection[str], data: st
     except msgspec.ValidationError as exc:
         raise _wrong(data, types, str(exc)) from None
     except RecursionError:
-        raise _unreadable(data, "nested too deeply") from None
+        raise _unreadable(data, TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeError) as exc:
         raise _unreadable(data, _reason(exc)) from None
 

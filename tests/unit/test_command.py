@@ -636,33 +636,30 @@ async def test_registry_left_by_an_exception(leave: type[BaseException]) -> None
 
 def test_interrupted_process_leaves_no_program() -> None:
     """Ctrl-C, wherever it strikes, ends the programs before the process."""
-    mark = uuid.uuid4().hex
+    fake = shell("(sleep 1000 & echo up; wait)", grace=0.05)  # the mark is the program's, not the watchdog's
     script = (
         "import jobtrio, signal, trio\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it may be ignored where the tests run
         "from jobtrio.executors import run_command\n"
         "async def main():\n"
         "    async with jobtrio.open_registry() as registry:\n"
-        "        payload = {'argv': ['sh', '-c', '(sleep 100 & echo up; wait)'], 'grace': 0.05}\n"
-        "        job = await registry.submit(run_command, payload)\n"
+        f"        job = await registry.submit(run_command, {fake.payload})\n"
         "        async for line in job.tokens(): print(line, flush=True)\n"
         "trio.run(main)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script],
-        env={**os.environ, MARK: mark},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"{'stdout': 'up'}\n"
+        assert fake.processes()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert b"KeyboardInterrupt" in errors
     assert process.returncode == -signal.SIGINT
-    fake = FakeJob()
-    fake.mark = mark
     assert not fake.processes()
 
 

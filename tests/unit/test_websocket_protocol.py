@@ -169,6 +169,40 @@ def test_a_value_without_an_end_goes_as_its_repr() -> None:
     assert items == [{"repr": "[[...]]"}, {"repr": "<list whose repr raised RecursionError>"}]
 
 
+def nested(levels: int) -> list[Any]:
+    """Return lists within each other."""
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_depth_of_values() -> None:
+    """How deep a value may be that goes as it is, is the same in every Python; many that are not deep all go."""
+    limit = _values.DEPTH_LIMIT
+    items = json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=[nested(limit), nested(limit + 1), 1])))[
+        "items"
+    ]
+    assert items == [nested(limit), {"repr": repr(nested(limit + 1))}, 1]
+    many = [{"a": ["[" * 1_000]} for _ in range(limit)]
+    assert json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=many)))["items"] == many
+
+
+def test_depth_of_requests() -> None:
+    """So is how deep a client's message may be."""
+    limit = _values.DEPTH_LIMIT
+    text = json.dumps({"type": "submit", "id": 3, "executor": "e", "payload": nested(limit - 1)})
+    request = protocol.decode_request(text)
+    assert isinstance(request, protocol.Submit)
+    assert request.payload == nested(limit - 1)
+    for deeper in (text.replace("[]", "[[]]"), text.replace("[]", "[[]]").encode()):
+        error = wrong(deeper)
+        assert (error.code, error.id) == ("invalid", 3)
+        assert "nested too deeply" in str(error)
+    texts = json.dumps({"type": "submit", "id": 3, "executor": "e", "payload": ["[{" * 1_000, [[]] * 1_000]})
+    assert isinstance(protocol.decode_request(texts), protocol.Submit)
+
+
 def test_a_value_too_large_for_a_client_goes_as_its_repr() -> None:
     """No message is larger than a client takes, though memory holds values of any size."""
     size = _values.VALUE_LIMIT - 2
