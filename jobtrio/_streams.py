@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from jobtrio._errors import JobCancelledError, JobFailedError
 from jobtrio._messages import End, Token
 from jobtrio._records import Completed, Failed, Outcome
@@ -45,6 +47,7 @@ class TokenStream:
     def __aiter__(self) -> TokenStream:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Any:
         while True:
             try:
@@ -73,6 +76,7 @@ class TextStream:
     def __aiter__(self) -> TextStream:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> str:
         while True:
             message = await self._subscription.__anext__()

@@ -77,6 +77,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             self._token = trio.lowlevel.current_trio_token()
             log.add_lossless(self)
 
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Message:
         """Return the next message, without waiting.
 
@@ -95,6 +96,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             self._ready += batch
         return self._ready.pop()
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Message:
         """Return the next message, waiting for it if need be.
 
@@ -111,6 +113,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             await self._refill()
         return self._ready.pop()
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 
@@ -134,6 +137,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     def __aiter__(self) -> Subscription:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Message:
         try:
             return self._ready.pop()
@@ -145,6 +149,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             raise StopAsyncIteration from None
         return self._ready.pop()
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one."""
         if self._closed:
