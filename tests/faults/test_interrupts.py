@@ -15,6 +15,8 @@ import trio.testing
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream
+from jobtrio.websocket import RemoteSubscription
+from jobtrio.websocket._client_feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,14 +162,18 @@ async def read_to_the_end(stream: str, way: str, n: int) -> str | None:
         await job.wait()
         log = job._entry.log
         assert log is not None
+        feed = Feed(job.id, 0, None, lambda feed: None)
+        feed.take(log.slice(0, 100), 1)
         sources: dict[str, Any] = {
             "messages": lambda: job.subscribe(lossless=True),
+            "remote": lambda: RemoteSubscription(feed, trio.lowlevel.ParkingLot(), "raise"),
             "tokens": job.tokens,
             "lines": lambda: TextStream(job.subscribe()),
             "events": lambda: events,
         }
         whole: dict[str, list[Any]] = {
             "messages": log.slice(0, 100),
+            "remote": log.slice(0, 100),
             "tokens": ["a", "a"],
             "lines": ["a", "a", "[DONE]"],
             "events": await registry.history(job.id),
@@ -192,6 +198,7 @@ async def read_to_the_end(stream: str, way: str, n: int) -> str | None:
     ("stream", "way"),
     [
         *(("messages", way) for way in ("receive", "receive_nowait", "receive_batch", "loop")),
+        *(("remote", way) for way in ("receive", "receive_nowait", "receive_batch")),
         *(("events", way) for way in ("receive", "receive_nowait")),
         ("tokens", "loop"),
         ("lines", "loop"),
