@@ -47,7 +47,7 @@ class StreamSpan:
     """From where to where a job's stream can be read.
 
     Attributes:
-        first: The number of the oldest message that is kept.
+        first: The number of the oldest message that is kept; that behind ``last`` where none is.
         last: The number of the last message so far; 0 before the first.
         is_complete: Whether that is the `End`.
     """
@@ -120,7 +120,8 @@ class Job:
         Cancellation: nothing has changed.
         """
         log = await self._owner.catch_up(self._entry)
-        return StreamSpan(log.first, log.reach(stored=True), log.end is not None)
+        last = log.reach(stored=True)
+        return StreamSpan(min(log.first, last + 1), last, log.end is not None)
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
