@@ -158,7 +158,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._ready.clear()
         if self._lossless:
             self._log.remove_lossless(self)
-        self._log.wake()
+        self._log.wake_only(self)
 
     async def aclose(self) -> None:
         """Leave, as `close` does. Cancellation: it is closed all the same."""
@@ -200,7 +200,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def _wait(self) -> None:
         self._unyielded = 0
-        await self._log.wait_beyond(self.position, stored=self._stored)
+        await self._log.wait_beyond(self.position, stored=self._stored, by=self)
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""
