@@ -40,8 +40,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     A channel for one consumer, used in ``with``, ``async with`` or neither: a forgotten one costs
     nothing but its position. After the `End` it raises `trio.EndOfChannel`.
 
-    Receiving is a checkpoint whenever it waits, and at least every 256 messages; in between it takes
-    what is there without giving way to other tasks.
+    Receiving is a checkpoint whenever it waits, and once 256 messages were received since the last one; in between it
+    takes what is there without giving way to other tasks. A batch is never cut for that.
 
     Attributes:
         position: The number of the last message taken from the log.
