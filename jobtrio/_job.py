@@ -99,7 +99,8 @@ class Job:
         Args:
             after: The number of the last message that is not wanted; 0 for all that are kept.
             on_gap: What to do about messages no longer kept: ``"raise"`` a `LaggedError`, or ``"yield"`` a `Gap`.
-            lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read.
+            lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read. A job that runs
+                in another process waits for nobody here (durable stores).
             stored: Whether to receive a message only once it is stored (durable stores), so that its number means the
                 same in every process and after a crash.
 

@@ -20,8 +20,10 @@ from jobtrio import (
     JobContext,
     JobSpec,
     JobState,
+    LaggedError,
     Progress,
     Restart,
+    Retention,
     RetryPolicy,
     Token,
 )
@@ -174,6 +176,20 @@ async def test_peek(autojump_clock: MockClock) -> None:
         assert runs is not None
         assert runs.record.executor == "count"
         assert await job.wait() == Completed({"sent": 30})
+
+
+async def test_a_lossless_consumer_in_another_process(autojump_clock: MockClock) -> None:
+    """A job waits for no consumer in another process, however it has subscribed; that one is told what it missed."""
+    server, kept = Server(), Retention(tokens_per_job=2)
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), retention=kept) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), retention=kept, queues={}) as there,
+    ):
+        job = await here.submit("count", 50)
+        with (await there.get(job.id)).subscribe(lossless=True) as messages:
+            await job.wait()
+            with pytest.raises(LaggedError):
+                await messages.receive()
 
 
 @pytest.mark.parametrize("name", ["count", "silent"])
