@@ -106,6 +106,8 @@ class RegistryCore(RegistryCalls):
             let_go=self._let_go,
         )
         self._leases = Leases(self.store, self._runner, lease, shows=queues != {})
+        if durable:
+            self._runner.on_over = self._leases.ended
         self._dispatcher = Dispatcher(
             self.store,
             self._runner,

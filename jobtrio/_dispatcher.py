@@ -280,6 +280,7 @@ class Dispatcher:
                     self.ring()  # there was room to run, but too much to write
                 if not self._may_serve(attempt):
                     return
+                attempt = None  # it holds its job, and the wait may be long
                 attempt = await self._next()
             elif self._may_serve(attempt):
                 attempt = self._claim_one()

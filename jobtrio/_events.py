@@ -37,6 +37,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         self._listeners = listeners
         listeners.add(self)
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Transition:
         """Return the next change, waiting for it if need be.
 
@@ -49,6 +50,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         """
         return _transition(await self._inner.receive())
 
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Transition:
         """Return the next change, or raise `trio.WouldBlock`; else as `receive`."""
         return _transition(self._inner.receive_nowait())

@@ -47,7 +47,7 @@ class StreamSpan:
     """From where to where a job's stream can be read.
 
     Attributes:
-        first: The number of the oldest message that is kept.
+        first: The number of the oldest message that is kept; that behind ``last`` where none is.
         last: The number of the last message so far; 0 before the first.
         is_complete: Whether that is the `End`.
     """
@@ -99,7 +99,8 @@ class Job:
         Args:
             after: The number of the last message that is not wanted; 0 for all that are kept.
             on_gap: What to do about messages no longer kept: ``"raise"`` a `LaggedError`, or ``"yield"`` a `Gap`.
-            lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read.
+            lossless: Whether the job's ``send`` waits rather than drop what this consumer has not read. A job that runs
+                in another process waits for nobody here (durable stores).
             stored: Whether to receive a message only once it is stored (durable stores), so that its number means the
                 same in every process and after a crash.
 
@@ -120,7 +121,8 @@ class Job:
         Cancellation: nothing has changed.
         """
         log = await self._owner.catch_up(self._entry)
-        return StreamSpan(log.first, log.reach(stored=True), log.end is not None)
+        last = log.reach(stored=True)
+        return StreamSpan(min(log.first, last + 1), last, log.end is not None)
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
@@ -162,7 +164,7 @@ class Job:
 
         Cancellation: the job goes on, and no value is lost.
         """
-        return TokenStream(self.id, self.subscribe(after))
+        return TokenStream(self.id, self.subscribe(after), self.wait)
 
     async def wait(self) -> Outcome:
         """Wait until the job has ended and return its outcome.

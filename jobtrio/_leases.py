@@ -55,6 +55,10 @@ class Leases:
         if trio.current_time() > asked + self._lease / ROUNDS:
             self.look()  # much of it is gone already
 
+    def ended(self, claim: Claim) -> None:
+        """Forget a claim whose attempt is over: its lease is of no more use, and the claim holds the job."""
+        self._until.pop(claim, None)
+
     def look(self) -> None:
         """Renew at once, since the answer may bring news."""
         self._woken.set()

@@ -54,6 +54,7 @@ class Runner:
         occupied: How many of them take up room: those whose executor has not ended.
         by_queue: How many of those there are, by queue.
         on_room: Called when one of them makes room for another.
+        on_over: Called with each claim once its attempt's end is published.
         on_fall: Called when one is torn down, and all others with it, before anything else is done about that.
         services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
@@ -72,6 +73,7 @@ class Runner:
         self.occupied: int = 0
         self.by_queue: dict[str, int] = {}
         self.on_room: Callable[[], None] | None = None
+        self.on_over: Callable[[Claim], None] | None = None
         self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
         self._store = store
@@ -114,6 +116,8 @@ class Runner:
                     await self._take(attempt, step)
         finally:
             del self.running[attempt.claim.entry.id]
+            if self.on_over is not None:
+                self.on_over(attempt.claim)
             self._make_room(attempt)
 
     def _make_room(self, attempt: Attempt) -> None:

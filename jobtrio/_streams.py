@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from jobtrio._errors import JobCancelledError, JobFailedError
 from jobtrio._messages import End, Token
 from jobtrio._records import Completed, Failed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jobtrio._messages import Message
 
@@ -34,19 +36,31 @@ def unwrap(job_id: str, outcome: Outcome) -> Any:
 class TokenStream:
     """The bare values that a job sends: an async iterator that stops on success and raises otherwise."""
 
-    def __init__(self, job_id: str, subscription: AsyncIterator[Message]) -> None:
+    def __init__(
+        self, job_id: str, subscription: AsyncIterator[Message], wait: Callable[[], Awaitable[Outcome]]
+    ) -> None:
         self._job_id = job_id
         self._subscription = subscription
+        self._wait = wait
+        self._outcome: Outcome | None = None
 
     def __aiter__(self) -> TokenStream:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Any:
         while True:
-            message = await self._subscription.__anext__()
+            try:
+                message = await self._subscription.__anext__()
+            except StopAsyncIteration:
+                if self._outcome is None:
+                    self._outcome = await self._wait()  # it began behind the `End`, and was given none
+                unwrap(self._job_id, self._outcome)
+                raise
             if isinstance(message, Token):
                 return message.value
             if isinstance(message, End):
+                self._outcome = message.outcome
                 unwrap(self._job_id, message.outcome)
 
 
@@ -62,6 +76,7 @@ class TextStream:
     def __aiter__(self) -> TextStream:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> str:
         while True:
             message = await self._subscription.__anext__()

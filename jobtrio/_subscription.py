@@ -40,8 +40,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     A channel for one consumer, used in ``with``, ``async with`` or neither: a forgotten one costs
     nothing but its position. After the `End` it raises `trio.EndOfChannel`.
 
-    Receiving is a checkpoint whenever it waits, and at least every 256 messages; in between it takes
-    what is there without giving way to other tasks.
+    Receiving is a checkpoint whenever it waits, and once 256 messages were received since the last one; in between it
+    takes what is there without giving way to other tasks. A batch is never cut for that.
 
     Attributes:
         position: The number of the last message taken from the log.
@@ -77,6 +77,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             self._token = trio.lowlevel.current_trio_token()
             log.add_lossless(self)
 
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Message:
         """Return the next message, without waiting.
 
@@ -95,6 +96,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             self._ready += batch
         return self._ready.pop()
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Message:
         """Return the next message, waiting for it if need be.
 
@@ -111,6 +113,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             await self._refill()
         return self._ready.pop()
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 
@@ -134,6 +137,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     def __aiter__(self) -> Subscription:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Message:
         try:
             return self._ready.pop()
@@ -145,6 +149,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             raise StopAsyncIteration from None
         return self._ready.pop()
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one."""
         if self._closed:
@@ -153,7 +158,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._ready.clear()
         if self._lossless:
             self._log.remove_lossless(self)
-        self._log.wake()
+        self._log.wake_only(self)
 
     async def aclose(self) -> None:
         """Leave, as `close` does. Cancellation: it is closed all the same."""
@@ -195,7 +200,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def _wait(self) -> None:
         self._unyielded = 0
-        await self._log.wait_beyond(self.position, stored=self._stored)
+        await self._log.wait_beyond(self.position, stored=self._stored, by=self)
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""

@@ -60,8 +60,8 @@ class TokenLog:
         self._limit = limit
         self._trim_at = limit + max(limit // 8, 16)  # in pieces: one move a slack, not one an append
         self._restarted = 0  # the last attempt whose Restart is in the log
-        self._idle: dict[trio.lowlevel.Task, None] = {}
-        self._idle_stored: dict[trio.lowlevel.Task, None] = {}  # those that no token wakes, but its being stored
+        self._idle: dict[trio.lowlevel.Task, object] = {}  # who waits, and by way of what
+        self._idle_stored: dict[trio.lowlevel.Task, object] = {}  # those that no token wakes, but its being stored
         self._ringer = ringer
         self._is_ringing = False
         self._ended_waiters: trio.lowlevel.ParkingLot | None = None
@@ -175,17 +175,17 @@ class TokenLog:
         return gone if after < gone else 0
 
     @trio.lowlevel.enable_ki_protection
-    async def wait_beyond(self, after: int, *, stored: bool = False) -> None:
+    async def wait_beyond(self, after: int, *, stored: bool = False, by: object = None) -> None:
         """Wait until there is a (stored) message behind number ``after``, or until woken for another reason.
 
-        Cancellation: nothing has changed.
+        ``by`` is what `wake_only` knows the wait by. Cancellation: nothing has changed.
         """
         if self.reach(stored=stored) > after:
             await trio.lowlevel.checkpoint()
             return
         idle = self._idle if not stored or self.stored is None else self._idle_stored
         task = trio.lowlevel.current_task()
-        idle[task] = None
+        idle[task] = by
 
         def abort(_: Any) -> trio.lowlevel.Abort:
             del idle[task]
@@ -219,9 +219,17 @@ class TokenLog:
         self._wake(self._idle)
         self._wake(self._idle_stored)
 
+    @trio.lowlevel.enable_ki_protection
+    def wake_only(self, by: object) -> None:
+        """Wake those who wait in `wait_beyond` by way of ``by``, and none of the others."""
+        for idle in (self._idle, self._idle_stored):
+            for task in [task for task, each in idle.items() if each is by]:
+                trio.lowlevel.reschedule(task)
+                del idle[task]
+
     @staticmethod
     @trio.lowlevel.enable_ki_protection
-    def _wake(idle: dict[trio.lowlevel.Task, None]) -> None:
+    def _wake(idle: dict[trio.lowlevel.Task, object]) -> None:
         while idle:
             trio.lowlevel.reschedule(next(reversed(idle)))  # it raises in other threads: they wait on
             idle.popitem()

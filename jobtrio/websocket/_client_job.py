@@ -69,7 +69,7 @@ class RemoteJob:
 
         Cancellation: the job goes on, and no value is lost.
         """
-        return TokenStream(self.id, self.subscribe(after))
+        return TokenStream(self.id, self.subscribe(after), self.wait)
 
     async def wait(self) -> Outcome:
         """Wait until the job has ended and return its outcome.

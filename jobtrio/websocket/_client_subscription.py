@@ -63,6 +63,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         """
         return self._feed.epoch
 
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Message:
         """Return the next message, without waiting.
 
@@ -77,6 +78,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             raise trio.WouldBlock
         return batch[0]
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Message:
         """Return the next message, waiting for it if need be, however long the server is away.
 
@@ -94,6 +96,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         """
         return (await self.receive_batch(1))[0]
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 

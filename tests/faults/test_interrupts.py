@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,9 @@ import trio
 import trio.testing
 
 import jobtrio
-from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy
+from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream
+from jobtrio.websocket import RemoteSubscription
+from jobtrio.websocket._client_feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +139,77 @@ def test_at_any_line() -> None:
         n += STEP
     assert pressed == ""
     assert seen > 10
+
+
+async def take(messages: Any, way: str) -> list[Any]:
+    """Take what comes next, in one of the ways that there are."""
+    match way:
+        case "receive_nowait":
+            return [messages.receive_nowait()]
+        case "receive_batch":
+            return list(await messages.receive_batch(3))
+        case "receive":
+            return [await messages.receive()]
+        case _:
+            return [await anext(messages)]
+
+
+async def read_to_the_end(stream: str, way: str, n: int) -> str | None:
+    """Read a stream in which all is there, with Ctrl-C at the n-th line; return where that was."""
+    async with jobtrio.open_registry() as registry:
+        events = registry.subscribe_events()
+        job = await registry.submit(speak, True, retry=RetryPolicy(initial=0))
+        await job.wait()
+        log = job._entry.log
+        assert log is not None
+        feed = Feed(job.id, 0, None, lambda feed: None)
+        feed.take(log.slice(0, 100), 1)
+        sources: dict[str, Any] = {
+            "messages": lambda: job.subscribe(lossless=True),
+            "remote": lambda: RemoteSubscription(feed, trio.lowlevel.ParkingLot(), "raise"),
+            "tokens": job.tokens,
+            "lines": lambda: TextStream(job.subscribe()),
+            "events": lambda: events,
+        }
+        whole: dict[str, list[Any]] = {
+            "messages": log.slice(0, 100),
+            "remote": log.slice(0, 100),
+            "tokens": ["a", "a"],
+            "lines": ["a", "a", "[DONE]"],
+            "events": await registry.history(job.id),
+        }
+        received: list[Any] = []
+        messages, ctrl_c = sources[stream](), CtrlC(n)
+        with trio.move_on_after(1), suppress(trio.WouldBlock, trio.EndOfChannel, StopAsyncIteration):
+            while len(received) < len(whole[stream]):
+                with suppress(KeyboardInterrupt), ctrl_c if ctrl_c.pressed is None else nullcontext():
+                    received += await take(messages, way)
+                    await trio.lowlevel.checkpoint()
+        if stream in ("messages", "events"):
+            with suppress(KeyboardInterrupt), ctrl_c if ctrl_c.pressed is None else nullcontext():
+                messages.close()
+                await trio.lowlevel.checkpoint()
+        assert not log._lossless, ctrl_c.pressed
+        assert received == whole[stream], ctrl_c.pressed
+        return ctrl_c.pressed
+
+
+@pytest.mark.parametrize(
+    ("stream", "way"),
+    [
+        *(("messages", way) for way in ("receive", "receive_nowait", "receive_batch", "loop")),
+        *(("remote", way) for way in ("receive", "receive_nowait", "receive_batch")),
+        *(("events", way) for way in ("receive", "receive_nowait")),
+        ("tokens", "loop"),
+        ("lines", "loop"),
+    ],
+)
+def test_a_reader_that_goes_on_has_lost_nothing(stream: str, way: str) -> None:
+    """Ctrl-C while a stream is read loses no message: who catches it and reads on gets all; who leaves has left."""
+    n = 1
+    while trio.run(read_to_the_end, stream, way, n, clock=trio.testing.MockClock(autojump_threshold=0)) is not None:
+        n += 1
+    assert n > 10
 
 
 def leaves(exc: BaseException) -> list[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from jobtrio import (
     JobContext,
     JobSpec,
     JobState,
+    LaggedError,
     Progress,
     Restart,
+    Retention,
     RetryPolicy,
     Token,
 )
@@ -46,6 +49,11 @@ async def flaky(job: JobContext) -> int:
     if job.attempt < 3:
         raise ValueError("not yet")
     return job.attempt
+
+
+@executors.register("silent")
+async def silent(job: JobContext) -> None:
+    """End without a wait."""
 
 
 def counted(n: int) -> list[jobtrio.Message]:
@@ -168,6 +176,33 @@ async def test_peek(autojump_clock: MockClock) -> None:
         assert runs is not None
         assert runs.record.executor == "count"
         assert await job.wait() == Completed({"sent": 30})
+
+
+async def test_a_lossless_consumer_in_another_process(autojump_clock: MockClock) -> None:
+    """A job waits for no consumer in another process, however it has subscribed; that one is told what it missed."""
+    server, kept = Server(), Retention(tokens_per_job=2)
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), retention=kept) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), retention=kept, queues={}) as there,
+    ):
+        job = await here.submit("count", 50)
+        with (await there.get(job.id)).subscribe(lossless=True) as messages:
+            await job.wait()
+            with pytest.raises(LaggedError):
+                await messages.receive()
+
+
+@pytest.mark.parametrize("name", ["count", "silent"])
+async def test_an_ended_job_that_nobody_holds(name: str, autojump_clock: MockClock) -> None:
+    """What has ended is held no longer than somebody has a handle of it, however long the leases are."""
+    async with jobtrio.open_registry(executors, store=RemoteStore(Server()), lease=3600) as registry:
+        ids = [(await registry.submit(name, 2)).id for _ in range(5)]
+        for job_id in ids:
+            await (await registry.get(job_id)).wait()
+        await trio.sleep(1)
+        gc.collect()
+        assert [registry.peek(job_id) for job_id in ids] == [None] * 5
+        assert len(registry) == 0
 
 
 async def test_nobody_watches_any_more(autojump_clock: MockClock) -> None:

@@ -202,6 +202,20 @@ async def test_span_while_the_store_is_away(autojump_clock: MockClock) -> None:
             await job.span()
 
 
+async def test_span_of_what_is_stored_and_no_longer_kept(autojump_clock: MockClock) -> None:
+    """Where all that is stored was overtaken by what is not stored yet, nothing can be read by now."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, retention=jobtrio.Retention(tokens_per_job=2)) as registry:
+        job = await registry.submit("count")
+        await trio.sleep(0.5)
+        store.network.away = True
+        await trio.sleep(3)
+        assert await job.span() == StreamSpan(2, 1, False)
+        store.network.away = False
+        await job.wait()
+        assert await job.span() == StreamSpan(4, 6, True)
+
+
 async def test_span_in_memory() -> None:
     """In memory, the span is of all that was sent and is kept."""
     async with jobtrio.open_registry(retention=jobtrio.Retention(tokens_per_job=3)) as registry:

@@ -161,6 +161,27 @@ async def test_tokens() -> None:
             await cancelled.tokens().__anext__()
 
 
+async def test_tokens_end_in_the_same_way_again() -> None:
+    """A loop over a job's tokens comes to its end for a success alone: also behind the `End`, also the second time."""
+    async with jobtrio.open_registry() as registry:
+        for executor, error in ((fail, JobFailedError), (hang, JobCancelledError)):
+            job = await registry.submit(executor)
+            if executor is hang:
+                await job.cancel()
+            await job.wait()
+            last = (await job.span()).last
+            for tokens in (job.tokens(last - 1), job.tokens(last)):
+                for _ in range(2):
+                    with pytest.raises(error):
+                        await tokens.__anext__()
+        job = await registry.submit(speak, "a")
+        await job.wait()
+        for after in (1, 2):
+            tokens = job.tokens(after)
+            for _ in range(2):
+                assert [token async for token in tokens] == []
+
+
 async def test_tokens_leave_out_the_rest(autojump_clock: MockClock) -> None:
     """Progress and restarts are no tokens."""
 

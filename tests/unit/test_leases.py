@@ -55,3 +55,15 @@ async def test_a_job_that_was_claimed_again() -> None:
     leases.started(old, now - 9)
     leases._stop_overdue()
     assert not stopped
+
+
+def test_what_has_ended_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease is forgotten with its attempt, also where it was let go of before."""
+    monkeypatch.setattr(trio, "current_time", lambda: 0.0)
+    runner: Any = SimpleNamespace(running={})
+    leases = Leases(runner, runner, 30.0, shows=True)
+    claim = Claim(JobEntry("id", PLAN, None, 0.0), "c", 1)
+    leases.started(claim, 0.0)
+    for _ in range(2):
+        leases.ended(claim)
+    assert not leases._until

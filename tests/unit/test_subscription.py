@@ -410,6 +410,30 @@ async def test_closing_wakes_the_receiver() -> None:
     assert got == [Token(1, 1, "a")]
 
 
+@pytest.mark.parametrize("stored", [False, True])
+async def test_leaving_wakes_nobody_else(stored: bool) -> None:
+    """Whoever leaves a stream wakes those who wait in the same subscription, and none of its other readers."""
+    log = TokenLog(10)
+    if stored:
+        log.set_stored(0)
+    waiting = [Subscription(log, stored=stored) for _ in range(5)]
+    async with trio.open_nursery() as nursery:
+
+        async def read(subscription: Subscription) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await subscription.receive()
+
+        for subscription in (*waiting, waiting[0]):
+            nursery.start_soon(read, subscription)
+        await trio.testing.wait_all_tasks_blocked()
+        idle = log._idle_stored if stored else log._idle
+        Subscription(log).close()
+        assert len(idle) == 6
+        for subscription, left in zip(waiting, (4, 3, 2, 1, 0), strict=True):
+            subscription.close()
+            assert len(idle) == left
+
+
 async def test_cut_off() -> None:
     """A stream that stops without its end is an error, behind what there was, and waits for nothing."""
     log = filled(10, 1)
