@@ -17,7 +17,7 @@ import trio
 
 from jobtrio._errors import JobtrioError
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._store import NOTHING_READ, complain
+from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -105,7 +105,7 @@ def run_with_client(
         complain(options, _about_token(options, token) if exc.code in NOT_KNOWN else one_line(str(exc), 1000))
         return 1
     except (JobtrioError, OSError) as exc:
-        complain(options, one_line(str(exc), 1000))
+        complain(options, reason_of(exc))
         return 1
     except ValueError as exc:  # of the URL, or a value that only the server can judge
         complain(options, one_line(str(exc), 1000))
