@@ -183,7 +183,7 @@ def outcome_text(outcome: Outcome) -> str:
         case Failed(error):
             return describe(error)
         case Cancelled(reason):
-            return "cancelled" if reason is None else f"cancelled: {one_line(reason)}"
+            return f"cancelled: {one_line(reason)}" if reason else "cancelled"
         case _:
             assert_never(outcome)
 
