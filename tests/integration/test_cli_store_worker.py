@@ -250,14 +250,17 @@ def test_retention(shell: Shell) -> None:
         ("no.such:executors", 2, ["no module 'no'"]),
         ("broken:executors", 1, ["ZeroDivisionError", "jobtrio worker: importing broken has failed"]),
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
+        ("spoilt:executors", 1, ["spoilt.py", "SyntaxError", "importing spoilt has failed"]),
     ],
 )
 def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
-    """A module or executors that aren't there are named; a module's own error is shown whole."""
+    """A module or executors that aren't there are named; a module's own error is shown, from the module on."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import missing_part\n")
+    (tmp_path / "spoilt.py").write_text("def f(:\n")
     got, out, err = shell.run("worker", target)
     assert (got, out) == (code, "")
+    assert "importlib" not in err
     for part in parts:
         assert part in err
     assert not os.path.exists(tmp_path / "jobs.db")
