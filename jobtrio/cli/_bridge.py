@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMES = ("ws://", "wss://")
 
+MISTAKEN = ("http://", "https://")
+"""What a browser's address begins with: a slip of the pen, where a server's path follows."""
+
 PATIENCE = 5.0
 """Seconds to wait for a server that is away; what is watched already waits for ever."""
 
@@ -38,8 +41,9 @@ NOT_KNOWN = ("unauthenticated", "4401")
 
 
 def is_bridge(text: str) -> bool:
-    """Whether a text is the URL of a server, rather than a job's id or an executor's name."""
-    return text.lower().startswith(SCHEMES)
+    """Whether a text is the URL of a server, or meant to be, rather than a job's id or an executor's name."""
+    text = text.lower()
+    return text.startswith(SCHEMES) or (text.startswith(MISTAKEN) and ("/jobs/" in text or text.endswith("/ws")))
 
 
 def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:
