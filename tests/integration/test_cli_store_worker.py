@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -119,6 +121,26 @@ def test_drain(shell: Shell, tmp_path: Path, number: int, name: str) -> None:
     shell.worker()
     assert watcher.line() == "attempt 2"
     assert watcher.end()[0] == 0
+
+
+def test_ctrl_c_on_a_terminal(shell: Shell) -> None:
+    """On a terminal, which shows ^C, what is said of it is a line of its own."""
+    ours, theirs = pty.openpty()
+    worker = shell.start("worker", "store_jobs:executors", stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown, is_told = b"", False
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # how Linux says that all is said
+        while piece := terminal.read(4096):
+            shown += piece
+            if b"at once" in shown and not is_told:
+                is_told = True
+                worker.send(signal.SIGINT)
+    assert worker.end()[0] == 0
+    assert shown.decode().splitlines()[1:] == [
+        "",
+        "jobtrio: Ctrl-C: starts nothing more",
+        "jobtrio: stopped; no job ended",
+    ]
 
 
 def test_drain_lets_jobs_end(shell: Shell, tmp_path: Path) -> None:
