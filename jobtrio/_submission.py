@@ -148,7 +148,8 @@ class Submissions:
             entry.expires_in = check_seconds("expires_in", expires_in, zero=False)
             if entry.expires_in <= entry.delay:
                 raise ValueError(
-                    f"expires_in must exceed the delay of {entry.delay:g} s; got {show(expires_in)}, and never starts"
+                    f"expires_in must exceed the delay of {entry.delay:g} s, or the job would never start; "
+                    f"got {show(expires_in)}"
                 )
         if self._durable:
             self._check_storable(entry)

@@ -17,7 +17,7 @@ import trio
 
 from jobtrio._errors import JobtrioError
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._store import NOTHING_READ, complain
+from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from jobtrio.websocket import JobClient
 
 SCHEMES = ("ws://", "wss://")
+
+MISTAKEN = ("http://", "https://")
+"""What a browser's address begins with: a slip of the pen, where a server's path follows."""
 
 PATIENCE = 5.0
 """Seconds to wait for a server that is away; what is watched already waits for ever."""
@@ -38,8 +41,9 @@ NOT_KNOWN = ("unauthenticated", "4401")
 
 
 def is_bridge(text: str) -> bool:
-    """Whether a text is the URL of a server, rather than a job's id or an executor's name."""
-    return text.lower().startswith(SCHEMES)
+    """Whether a text is the URL of a server, or meant to be, rather than a job's id or an executor's name."""
+    text = text.lower()
+    return text.startswith(SCHEMES) or (text.startswith(MISTAKEN) and ("/jobs/" in text or text.endswith("/ws")))
 
 
 def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:
@@ -105,7 +109,7 @@ def run_with_client(
         complain(options, _about_token(options, token) if exc.code in NOT_KNOWN else one_line(str(exc), 1000))
         return 1
     except (JobtrioError, OSError) as exc:
-        complain(options, one_line(str(exc), 1000))
+        complain(options, reason_of(exc))
         return 1
     except ValueError as exc:  # of the URL, or a value that only the server can judge
         complain(options, one_line(str(exc), 1000))

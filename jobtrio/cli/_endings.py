@@ -83,7 +83,7 @@ def summary(outcome: Outcome, *, seconds: float | None, attempts: int | None, li
             what, why = _describe(error)
             what += after
         case Cancelled(reason):
-            what = f"cancelled{after}" + ("" if reason is None else f" ({one_line(reason)})")
+            what = f"cancelled{after}" + (f" ({one_line(reason)})" if reason else "")
     counts = [plural(number, noun) for number, noun in ((attempts, "attempt"), (lines, "line")) if number is not None]
     return f"jobtrio: {', '.join([what, *counts])}" + (f": {why}" if why else "")
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import argparse
 
 
+IMPORTING = {__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
+"""The files whose code stands in a traceback before that of a module that is imported."""
+
+
 def load_executors(options: argparse.Namespace, target: str) -> Executors:
     """Return the `Executors` that a module has, or end with 2, or with 1 where importing the module raises.
 
@@ -54,15 +58,18 @@ def _import(options: argparse.Namespace, name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
-            _fail(options, name)
+            _fail(options, name, exc)
         options.parser.error(f"there is no module {exc.name!r} on sys.path, which begins with {show(sys.path[0])}")
-    except Exception:
-        _fail(options, name)
+    except Exception as exc:
+        _fail(options, name, exc)
 
 
-def _fail(options: argparse.Namespace, name: str) -> Any:
-    """End with 1 and the traceback: the module is the user's."""
-    traceback.print_exc()
+def _fail(options: argparse.Namespace, name: str, error: Exception) -> Any:
+    """End with 1 and the traceback from the module on: it is the user's."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename in IMPORTING:
+        frames = frames.tb_next
+    traceback.print_exception(error.with_traceback(frames))
     print(f"jobtrio {options.command}: importing {name} has failed", file=sys.stderr)
     raise SystemExit(1)
 

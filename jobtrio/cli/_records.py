@@ -65,15 +65,16 @@ def moment_text(moment: datetime | None) -> str:
 
 def attempt_text(record: JobRecord) -> str:
     """Return which attempt it is of how many."""
-    return str(record.attempt) if record.max_attempts == 1 else f"{record.attempt}/{record.max_attempts}"
+    is_beyond = record.attempt > record.max_attempts  # lost ones have numbers, but are not counted
+    return str(record.attempt) if record.max_attempts == 1 or is_beyond else f"{record.attempt}/{record.max_attempts}"
 
 
 def note_text(record: JobRecord) -> str:
     """Return in a few words what there is to know of a job besides its state."""
     if record.state is JobState.CANCELLED:
-        return "-" if record.cancel_reason is None else one_line(record.cancel_reason, 60)
+        return one_line(record.cancel_reason, 60) if record.cancel_reason else "-"
     if record.cancel_requested_at is not None and record.state not in FINAL_STATES:
-        return "asked to stop" + ("" if record.cancel_reason is None else f": {one_line(record.cancel_reason, 46)}")
+        return "asked to stop" + (f": {one_line(record.cancel_reason, 46)}" if record.cancel_reason else "")
     if record.error is not None and record.state is not JobState.COMPLETED:
         return one_line(str(record.error), 60)
     if record.state is JobState.SCHEDULED:

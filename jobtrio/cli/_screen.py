@@ -141,8 +141,9 @@ class Screen:
         if error.kind == "lost":  # of these no policy says how many there may be
             follows = "it starts again" if error.type == RELEASED else "the job starts again"
             return f"jobtrio: attempt {restart.attempt} {describe(error)}; {follows}"
-        of = "" if self._attempts is None else f" of {self._attempts}"
-        return f"jobtrio: attempt {restart.attempt}{of} {describe(error)}; the next follows in {delay:g} s"
+        # The policy counts failures alone: where attempts were lost, the number may go beyond it.
+        of = "" if self._attempts is None or restart.attempt >= self._attempts else f" of {self._attempts}"
+        return f"jobtrio: attempt {restart.attempt}{of} {describe(error)}; the next follows in {round(delay, 2):g} s"
 
 
 def progress_text(progress: Progress) -> str:
@@ -182,7 +183,7 @@ def outcome_text(outcome: Outcome) -> str:
         case Failed(error):
             return describe(error)
         case Cancelled(reason):
-            return "cancelled" if reason is None else f"cancelled: {one_line(reason)}"
+            return f"cancelled: {one_line(reason)}" if reason else "cancelled"
         case _:
             assert_never(outcome)
 

@@ -115,7 +115,7 @@ def _text(record: JobRecord, history: Iterable[Transition], messages: list[Messa
                 each.state,
                 str(each.attempt),
                 each.worker,
-                "-" if each.reason is None else one_line(each.reason, 80),
+                one_line(each.reason, 80) if each.reason else "-",
             )
             for each in history
         ],
@@ -145,7 +145,7 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str | None]]:
         yield "ended", moment_text(record.finished_at) + took
     yield "worker", record.worker
     if record.cancel_requested_at is not None:
-        why = "" if record.cancel_reason is None else f": {one_line(record.cancel_reason)}"
+        why = f": {one_line(record.cancel_reason)}" if record.cancel_reason else ""
         yield "cancelled", f"asked for at {moment_text(record.cancel_requested_at)}{why}"
     yield "error", None if record.error is None else f"{one_line(str(record.error))} ({record.error.kind})"
     yield "result", _shown(record.result)

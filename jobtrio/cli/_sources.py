@@ -6,6 +6,7 @@ messages.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 import trio
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from jobtrio._records import JobRecord, Outcome
     from jobtrio._registry import JobRegistry
     from jobtrio.websocket import RemoteJob
+
+
+LOOK_UP = 1.0
+"""Seconds that a server has to tell what is only for the summary: it may have left behind the job's end."""
 
 
 class Source(Protocol):
@@ -117,11 +122,11 @@ class BridgeSource:
         *Cancellation*: nothing has changed.
         """
         outcome = self._outcome if self._outcome is not None else await self._job.wait()
-        try:
+        with trio.move_on_after(LOOK_UP), suppress(JobtrioError):
             record = await self._job.refresh()
-        except JobtrioError:  # it may be watched and not looked up, or is gone already
-            return outcome, None, self._attempt if self._has_begun or _has_run(outcome) else None
-        return outcome, record.duration, record.attempt
+            return outcome, record.duration, record.attempt
+        # It may be watched and not looked up, or is gone already, or the server is.
+        return outcome, None, self._attempt if self._has_begun or _has_run(outcome) else None
 
     def _note(self, batch: list[Message]) -> None:
         for message in batch:

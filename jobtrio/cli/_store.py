@@ -5,6 +5,7 @@ A failure is one line on stderr and the exit code 1. It must not know what is do
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -35,6 +36,9 @@ KEEP_ALL = jobtrio.Retention(finished_jobs=2**31, finished_for=inf)
 
 NOTHING_READ = 128 + 13
 """The exit code where nobody reads the output any more: 128 + SIGPIPE."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a file says that can't take more."""
 
 EXIT_CODES = """\
 exit code:
@@ -109,8 +113,15 @@ def run_with_store(
     except BrokenPipeError:
         return NOTHING_READ
     except (JobtrioError, OSError) as exc:
-        complain(options, one_line(str(exc), 1000))
+        complain(options, reason_of(exc))
         return 1
+
+
+def reason_of(exc: JobtrioError | OSError) -> str:
+    """Return in a line why something could not be done."""
+    if isinstance(exc, OSError) and exc.errno in NO_ROOM:  # a store's own are StoreErrors
+        return f"the output can't be written: {exc.strerror}"
+    return one_line(str(exc), 1000)
 
 
 @asynccontextmanager

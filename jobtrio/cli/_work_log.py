@@ -110,7 +110,7 @@ class WorkLog:
         """Return what happened, and what follows the executor's name; None for what is not worth a line."""
         took = "" if start is None else duration(max((change.at - start.at).total_seconds(), 0.0))
         after = f" after {took}" if took else ""
-        why = "" if change.reason is None else f": {one_line(change.reason)}"
+        why = f": {one_line(change.reason)}" if change.reason else ""
         match change.state:
             case JobState.RUNNING:
                 return ("started", "" if change.attempt == 1 else f", attempt {change.attempt}")

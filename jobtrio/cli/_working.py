@@ -104,7 +104,7 @@ class Worker:
                 with self._opening:
                     await self._work(nursery, signals)
                 if self._opening.cancelled_caught:
-                    await self._say(f"jobtrio: {self._signal(self._number)}: ends before it has begun")
+                    await self._say(f"{self._signal(self._number)}: ends before it has begun")
         return 0
 
     async def _work(self, nursery: trio.Nursery, signals: AsyncIterator[int]) -> None:
@@ -150,13 +150,13 @@ class Worker:
         """Start nothing more, and see what runs to its end or back into its queue."""
         running = registry.stats().running
         has = "" if not running else f"; {plural(running, 'job')} may take {duration(self._plan.grace)} to end"
-        await self._say(f"jobtrio: {self._signal(number)}: starts nothing more{has}")
+        await self._say(f"{self._signal(number)}: starts nothing more{has}")
         await registry.shutdown(self._plan.grace)
 
     async def _hurry(self, registry: jobtrio.JobRegistry, signals: AsyncIterator[int]) -> None:
         """At a second signal, end what runs at once, and the process with whatever does not."""
         number = await anext(signals)
-        await self._say(f"jobtrio: {self._signal(number)}: ends at once")
+        await self._say(f"{self._signal(number)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
             await trio.sleep_forever()  # until the drain has seen the same, and what is beside has ended
@@ -179,7 +179,7 @@ class Worker:
     def _signal(number: int) -> str:
         # A terminal has just shown ^C, and no newline behind it.
         start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
-        return start + STOPPING[signal.Signals(number)]
+        return f"{start}jobtrio: {STOPPING[signal.Signals(number)]}"
 
     async def _say(self, line: str) -> None:
         await self._write([(STDERR, line + "\n")])

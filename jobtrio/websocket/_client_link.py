@@ -168,10 +168,11 @@ async def _connect(address: Address, ssl_context: ssl.SSLContext | None) -> trio
         except trio.BrokenResourceError as exc:  # by the TLS handshake
             cause = exc.__cause__ or exc
             is_final = isinstance(cause, ssl.SSLCertVerificationError)
-            raise LinkLostError(f"no connection to {address}: {cause}", is_final=is_final) from exc
+            whereto = f" to {address}" if is_final else ""  # others are told behind the address
+            raise LinkLostError(f"no connection{whereto}: {cause}", is_final=is_final) from exc
         except OSError as exc:
-            raise LinkLostError(f"no connection to {address}: {exc}") from exc
-    raise LinkLostError(f"no connection to {address} within {OPENING_LIMIT:g} s")
+            raise LinkLostError(f"no connection: {exc}") from exc
+    raise LinkLostError(f"no connection within {OPENING_LIMIT:g} s")
 
 
 async def _shake_hands(
@@ -195,7 +196,7 @@ async def _shake_hands(
     # Where the server has refused, that is raised instead, by the reader.
     await trio.lowlevel.checkpoint()
     why = "the connection was closed" if stream.has_ended else f"there was no answer within {OPENING_LIMIT:g} s"
-    raise LinkLostError(f"no handshake with {address}: {why}")
+    raise LinkLostError(f"no handshake: {why}")
 
 
 class _EndingStream(trio.abc.Stream):

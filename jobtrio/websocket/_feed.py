@@ -80,6 +80,7 @@ class Feed:
         job: The job.
         last: The number of the last message that was sent.
         is_closed: Whether nothing more is sent.
+        left: Set once nothing more is sent.
         tracebacks: Whether the client may see tracebacks, from now on.
     """
 
@@ -96,6 +97,7 @@ class Feed:
         self.job: Job = job
         self.last: int = subscription.position
         self.is_closed: bool = False
+        self.left: trio.Event = trio.Event()
         self._subscription = subscription
         self._sub = sub
         self._stops_at_gaps = plain or on_gap == "raise"
@@ -106,6 +108,7 @@ class Feed:
         """Send nothing more."""
         self.is_closed = True
         self._subscription.close()
+        self.left.set()
 
     def __enter__(self) -> Feed:
         return self

@@ -55,6 +55,10 @@ class MultiplexedSession(Session):
         """How many there are."""
         return len(self._feeds)
 
+    def feeds(self) -> list[Feed]:
+        """Return what it shows of jobs now."""
+        return list(self._feeds.values())
+
     # -- life
 
     async def _speak(self, nursery: trio.Nursery) -> None:

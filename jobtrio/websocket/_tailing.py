@@ -102,6 +102,10 @@ class TailSession(Session):
         """How many jobs it shows now."""
         return 0 if self._feed is None or self._feed.is_closed else 1
 
+    def feeds(self) -> list[Feed]:
+        """Return what it shows of a job now."""
+        return [] if self._feed is None else [self._feed]
+
     async def _speak(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._guarded, self._listen)
         try:

@@ -79,8 +79,9 @@ async def serve(
             missing.
         OSError: The port is not free, or the host has no address.
 
-    Cancellation: no new client is accepted; all are told to come back, by close code 1012 with a reason such as
-    ``{"retry_after": 1.2}``; after at most ``limits.closing`` seconds all are gone.
+    Cancellation: no new client is accepted; all are told of the ends of what they watch, if there are any yet, and then
+    to come back, by close code 1012 with a reason such as ``{"retry_after": 1.2}``; after at most ``limits.closing``
+    seconds all are gone.
     """
     _check(registry, authenticate, authorize, limits, ssl_context)
     check_seconds("flush_interval", flush_interval)
@@ -151,9 +152,16 @@ class Server:
                     task_status.started(visits)
                     await self._closing.wait()
                     for visit in tuple(self._visits):
-                        visit.stop(CloseCode.RESTART, _retry_after(self._limits))
+                        nursery.start_soon(self._see_off, visit)
                     nursery.start_soon(self._cut_off, scope)
                 nursery.cancel_scope.cancel()
+
+    async def _see_off(self, visit: Visit) -> None:
+        """Have a client told of the jobs that have ended, and then to come back; half of the time is for the latter."""
+        if visit.session is not None:
+            with trio.move_on_after(self._limits.closing / 2):
+                await visit.session.tell_ends()
+        visit.stop(CloseCode.RESTART, _retry_after(self._limits))
 
     async def _cut_off(self, scope: trio.CancelScope) -> None:
         """When their time is over, cut off those who are left: closing a socket ends even what is shielded."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._registry import JobRegistry
+    from jobtrio.websocket._feed import Feed
     from jobtrio.websocket._gatekeeper import Gatekeeper, Handshake
     from jobtrio.websocket._limits import Limits
     from jobtrio.websocket._replies import AnyReply
@@ -149,6 +150,10 @@ class Session:
         """How many jobs it shows now."""
         raise NotImplementedError
 
+    def feeds(self) -> list[Feed]:
+        """Return what it shows of jobs now."""
+        raise NotImplementedError
+
     # -- life
 
     async def run(self) -> Farewell:
@@ -168,6 +173,12 @@ class Session:
         if self._farewell is None:
             self._farewell = Farewell(code, reason)
             self._scope.cancel(reason="the session ends")
+
+    async def tell_ends(self) -> None:
+        """Return once the client was told of all ended jobs that it is shown. Cancellation: it is told all the same."""
+        for feed in self.feeds():
+            if feed.job.outcome is not None:
+                await feed.left.wait()
 
     async def _speak(self, nursery: trio.Nursery) -> None:
         """Speak, as long as there is something to say or to hear."""

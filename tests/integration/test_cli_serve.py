@@ -282,6 +282,8 @@ def test_unknown(shell: Shell) -> None:
         (["serve", "store_jobs:nothing"], ["store_jobs:nothing has no executor"]),
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
+        (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
+        (["submit", "HTTPS://host/ws", "a"], ["ws://HOST:PORT/ws", "must be ws or wss, not https"]),
         (["submit", "ws://host/ws"], ["[URL] EXECUTOR [JSON]"]),
         (["submit", "ws://host/ws", "a", "1", "2"], ["[URL] EXECUTOR [JSON]"]),
         (["submit", "ws://host/ws", "a", "one"], ["JSON", "'one'"]),

@@ -129,14 +129,22 @@ BUFFERED = {"PYTHONUNBUFFERED": ""}
 
 class TestLostOutput:
     @pytest.mark.parametrize(
-        "args", [["list"], ["list", "--json"], ["stats"], ["submit", "echo"], ["show", "the-failing-one"]]
+        "args",
+        [
+            ["list"],
+            ["list", "--json"],
+            ["stats"],
+            ["submit", "echo"],
+            ["show", "the-failing-one"],
+            ["watch", "the-failing-one", "--json"],
+        ],
     )
     def test_full_disk(self, shell: Shell, jobs: dict[str, str], args: list[str]) -> None:
         """Output that can't be written is a failure, however little it is."""
         with open("/dev/full", "wb") as full:
             code, _, err = shell.run(*args, stdout=full, variables=BUFFERED)
         assert (code, err.count("\n")) == (1, 1)
-        assert "No space left on device" in err
+        assert err == f"jobtrio {args[0]}: the output can't be written: No space left on device\n"
 
     def test_nobody_reads(self, shell: Shell, jobs: dict[str, str]) -> None:
         """Where nobody reads the output any more, that is told by the exit code alone, however little it is."""

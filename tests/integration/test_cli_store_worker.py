@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -119,6 +121,26 @@ def test_drain(shell: Shell, tmp_path: Path, number: int, name: str) -> None:
     shell.worker()
     assert watcher.line() == "attempt 2"
     assert watcher.end()[0] == 0
+
+
+def test_ctrl_c_on_a_terminal(shell: Shell) -> None:
+    """On a terminal, which shows ^C, what is said of it is a line of its own."""
+    ours, theirs = pty.openpty()
+    worker = shell.start("worker", "store_jobs:executors", stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown, is_told = b"", False
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # how Linux says that all is said
+        while piece := terminal.read(4096):
+            shown += piece
+            if b"at once" in shown and not is_told:
+                is_told = True
+                worker.send(signal.SIGINT)
+    assert worker.end()[0] == 0
+    assert shown.decode().splitlines()[1:] == [
+        "",
+        "jobtrio: Ctrl-C: starts nothing more",
+        "jobtrio: stopped; no job ended",
+    ]
 
 
 def test_drain_lets_jobs_end(shell: Shell, tmp_path: Path) -> None:
@@ -250,14 +272,17 @@ def test_retention(shell: Shell) -> None:
         ("no.such:executors", 2, ["no module 'no'"]),
         ("broken:executors", 1, ["ZeroDivisionError", "jobtrio worker: importing broken has failed"]),
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
+        ("spoilt:executors", 1, ["spoilt.py", "SyntaxError", "importing spoilt has failed"]),
     ],
 )
 def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
-    """A module or executors that aren't there are named; a module's own error is shown whole."""
+    """A module or executors that aren't there are named; a module's own error is shown, from the module on."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import missing_part\n")
+    (tmp_path / "spoilt.py").write_text("def f(:\n")
     got, out, err = shell.run("worker", target)
     assert (got, out) == (code, "")
+    assert "importlib" not in err
     for part in parts:
         assert part in err
     assert not os.path.exists(tmp_path / "jobs.db")

@@ -312,6 +312,32 @@ async def test_shutdown_in_the_middle_of_frames() -> None:
         await registry.shutdown()
 
 
+@pytest.mark.parametrize(("path", "code"), [("/ws", 1012), ("/jobs/it", 1000)])
+async def test_shutdown_tells_of_what_has_ended(path: str, code: int) -> None:
+    """When the bridge ends, clients are told how the jobs that are over have ended, before they are sent away."""
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+
+        async def burst(job: JobContext) -> None:
+            for n in range(3000):
+                job.send_nowait(n)
+
+        await (await registry.submit(burst, job_id="it")).wait()
+        server: Server = await nursery.start(partial(serve, registry, port=0))
+        async with connected(server.port, path) as client:
+            if path == "/ws":
+                await client.say({"type": "subscribe", "job": "it"})
+            while (await client.hear())["type"] != "subscribed":
+                pass
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):  # the server has its own limit
+                types = []
+                while (last := await client.next()) is not None and last.opcode != CLOSE:
+                    types.append(last.message["type"])
+                assert last is not None
+                assert (types[-1], last.code) == ("end", code)
+                await client.send(close_frame(last.code))
+
+
 async def test_shutdown_is_bounded() -> None:
     """Clients that do not read, do not answer, or have not finished their request do not hold up the end."""
     async with open_bridge(limits=Limits(closing=0.5)) as bridge:

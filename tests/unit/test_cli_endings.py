@@ -38,6 +38,7 @@ def test_duration(seconds: float, shown: str) -> None:
     [
         (jobtrio.Completed(3), 0, "completed in 2.0 s, 1 attempt"),
         (jobtrio.Cancelled(None), 125, "cancelled after 2.0 s, 1 attempt"),
+        (jobtrio.Cancelled(""), 125, "cancelled after 2.0 s, 1 attempt"),
         (jobtrio.Cancelled("no\nneed"), 125, "cancelled after 2.0 s (no need), 1 attempt"),
         (failed("timeout", "TimedOut", "too long"), 124, "timed out after 2.0 s, 1 attempt"),
         (failed("exception", "KeyError", "'a'"), 1, "failed after 2.0 s, 1 attempt: KeyError: 'a'"),

@@ -95,6 +95,14 @@ class TestOthers:
         pieces = shown(Screen(attempts=None), jobtrio.Restart(1, 1, ERROR, 1.5))
         assert pieces == [(STDERR, "jobtrio: attempt 1 failed: ValueError: row 2; the next follows in 1.5 s\n")]
 
+    def test_restart_after_more_attempts_than_the_policy_has(self) -> None:
+        """Lost attempts have numbers but don't count: none is told as the last of those that there may be."""
+        pieces = shown(Screen(attempts=2), jobtrio.Restart(4, 2, ERROR, 0.914123), jobtrio.Restart(5, 3, ERROR, 300))
+        assert pieces == [
+            (STDERR, "jobtrio: attempt 2 failed: ValueError: row 2; the next follows in 0.91 s\n"),
+            (STDERR, "jobtrio: attempt 3 failed: ValueError: row 2; the next follows in 300 s\n"),
+        ]
+
     def test_gap(self) -> None:
         """What is no longer kept is named."""
         assert shown(Screen(attempts=1), jobtrio.Gap(3, 7)) == [(STDERR, "jobtrio: messages 3 to 7 are lost\n")]

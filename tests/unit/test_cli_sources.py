@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 import jobtrio
 from jobtrio import (
@@ -24,6 +25,7 @@ from jobtrio import (
     Token,
     UnknownJobError,
 )
+from jobtrio.cli import _sources
 from jobtrio.cli._sources import BridgeSource
 
 if TYPE_CHECKING:
@@ -100,3 +102,20 @@ async def test_attempts(
     await source.follow(show, after)
     assert len(seen) == len(messages) + 1
     assert await source.ending() == (outcome, None, attempts)
+
+
+async def test_server_that_leaves_behind_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    """A server that is gone once it has told the end isn't waited for: what it would tell is only for the summary."""
+
+    class LastJob(SecretJob):
+        async def refresh(self) -> Any:
+            await trio.sleep(1000)
+
+    async def show(batch: list[Message]) -> None:
+        pass
+
+    job: Any = LastJob(Token(1, 1, "a"), End(2, Completed(3)))
+    source = BridgeSource(job, None)
+    await source.follow(show, 0)
+    assert await source.ending() == (Completed(3), None, 1)
+    assert trio.current_time() == _sources.LOOK_UP

@@ -77,9 +77,11 @@ async def test_nobody_there() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
-    with pytest.raises(ServerUnavailableError, match=rf"127.0.0.1:{port}/ws was away for 0.1 s: no connection"):
+    message = rf"127.0.0.1:{port}/ws was away for 0.1 s: no connection"
+    with pytest.raises(ServerUnavailableError, match=message) as caught:
         async with open_client(f"ws://127.0.0.1:{port}", outage_limit=0.1):
             pass
+    assert str(caught.value).count("ws://") == 1
     assert issubclass(ServerUnavailableError, ConnectionError)
 
 
