@@ -16,7 +16,7 @@ from jobtrio._entry import JobEntry, finish
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from jobtrio._records import JobError, Outcome
     from jobtrio.abc import StoreListener
@@ -49,6 +49,16 @@ class Settled:
 
     entry: JobEntry
     is_news: bool
+
+
+def repeats_id(entries: Sequence[JobEntry]) -> list[bool]:
+    """Say of each job of a call whether one before it has its id: it is stood for by that one, whose key it has."""
+    ids: set[str] = set()
+    repeats = []
+    for entry in entries:
+        repeats.append(entry.id in ids)
+        ids.add(entry.id)
+    return repeats
 
 
 class Announcer:
