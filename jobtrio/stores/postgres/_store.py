@@ -153,7 +153,8 @@ class PostgresJobStore(JobStore):
             return [_stands(session, entry, answer, submission, repeats=repeats) for entry, answer, repeats in stored]
 
         lane = session.inserts if all(map(_is_unheard_of, entries)) else session.named_inserts
-        stored: list[JobEntry] = await lane.make(Insertion(entries, rows, submission, inserted))
+        with session.announcer.putting_in(entries, submission):
+            stored: list[JobEntry] = await lane.make(Insertion(entries, rows, submission, inserted))
         return stored
 
     async def submit_in(
