@@ -232,9 +232,6 @@ class PostgresJobStore(JobStore):
         """Return the matching jobs, the oldest first."""
         if query.after is not None and not query.after.isprintable():
             raise UnknownJobError(query.after)
-        names = (query.queue or "", query.executor or "", *(part for tag in (query.tags or {}).items() for part in tag))
-        if not all(map(str.isprintable, names)):
-            return []  # no job has such
         return await self._opened.use(lambda link: finding.find(link, query))
 
     async def history(self, job_id: str) -> list[Transition] | None:
