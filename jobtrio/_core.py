@@ -245,6 +245,7 @@ class RegistryCore(RegistryCalls):
 
     def changed(self, entry: JobEntry) -> None:
         """Tell everybody of a job's newest change."""
+        told = entry  # that by which others know the job may be ahead of it
         if self._waits:
             entry = self._known.entry_of(entry)
         if entry.outcome is not None:
@@ -254,7 +255,7 @@ class RegistryCore(RegistryCalls):
                 entry.log.finish(entry.outcome)
             self._look_again()
         if self.events.log is not None:
-            self.events.publish(entry.last_transition())
+            self.events.publish(told.last_transition())
 
     def _look_again(self) -> None:
         """Let those look again who wait for something to be over."""

@@ -101,11 +101,11 @@ class Claim:
 
 @attrs.frozen
 class JobQuery:
-    """What `JobStore.find` looks for; None and empty stand for anything.
+    """What `JobStore.find` looks for; None stands for anything.
 
     Attributes:
-        states: Any of these states.
-        tags: All of these tags.
+        states: Any of these states; nothing is found in none of them.
+        tags: All of these tags, if there are any.
         queue: This queue.
         executor: This executor's name.
         limit: At most so many, the oldest.

@@ -7,6 +7,7 @@ that `advance` asks the store only when there is something to do. It must not kn
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from jobtrio._entry import JobEntry, finish
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from jobtrio._records import JobError, Outcome
     from jobtrio.abc import StoreListener
@@ -49,6 +50,16 @@ class Settled:
 
     entry: JobEntry
     is_news: bool
+
+
+def repeats_id(entries: Sequence[JobEntry]) -> list[bool]:
+    """Say of each job of a call whether one before it has its id: it is stood for by that one, whose key it has."""
+    ids: set[str] = set()
+    repeats = []
+    for entry in entries:
+        repeats.append(entry.id in ids)
+        ids.add(entry.id)
+    return repeats
 
 
 class Announcer:
@@ -109,15 +120,19 @@ class Announcer:
 
         A repeated call finds what the first one did; the entry shows whether it has heard of that. ``is_news`` says
         that it was done just now: the entry may have heard of that already, by way of somebody who read it, and of
-        what came after it.
+        what came after it. A new job's entry is told of as it began: what has become of it since is told elsewhere.
         """
         ahead = len(stored.steps or ()) - len(entry.steps or ())
-        is_news = is_news or not entry.order or ahead > 0
+        if not entry.order:
+            entry.order, entry.created_at, entry.submission = stored.order, stored.created_at, stored.submission
+            self.listener.changed(entry)
+        else:
+            is_news = is_news or ahead > 0
         if ahead >= 0:
             for name in _LEARNED:
                 setattr(entry, name, getattr(stored, name))
         if is_news:
-            self.listener.changed(entry)
+            self.listener.changed(entry if ahead >= 0 else stored)
 
     def settled(self, entry: JobEntry, settled: Settled | None, on_end: Callable[[], None]) -> bool:
         """Bring a claim's entry to what became of its job, and tell of it, unless that was told; False for None.
@@ -143,6 +158,7 @@ class RowAnnouncer(Announcer):
 
     def __init__(self, listener: StoreListener) -> None:
         super().__init__(listener, time.monotonic)
+        self._coming: dict[str, tuple[JobEntry, str]] = {}  # new jobs and what marks their calls, not answered yet
 
     def heed(self, hints: Hints) -> None:
         """Tell of what a write in this process or in another one has made possible."""
@@ -155,8 +171,28 @@ class RowAnnouncer(Announcer):
         if hints.ready:
             self.listener.work_ready()
 
+    @contextmanager
+    def putting_in(self, entries: Sequence[JobEntry], submission: str) -> Iterator[None]:
+        """Within the block new jobs are told of before what becomes of them, whichever is answered first."""
+        self._coming.update({entry.id: (entry, submission) for entry in entries})
+        try:
+            yield
+        finally:
+            for entry in entries:
+                self._coming.pop(entry.id, None)
+
+    def changed(self, entries: Iterable[JobEntry]) -> None:
+        """Tell of changes of state."""
+        for entry in entries:
+            coming, submission = self._coming.get(entry.id, (None, ""))
+            if coming is not None and not coming.order and entry.submission == submission:
+                self.learned(coming, entry)
+            self.listener.changed(entry)
+
     def placed(self, entry: JobEntry, place: Placed, submission: str) -> None:
-        """Bring a new job's entry to what is stored, and tell of it."""
+        """Bring a new job's entry to what is stored, and tell of it, unless that was told."""
+        if entry.order == place.order:
+            return  # it has learned more by now
         entry.order = entry.ticket = place.order
         entry.submission = submission
         entry.state, entry.due, entry.expires = place.state, place.due, place.expires

@@ -1,4 +1,4 @@
-"""What every store decides alike about jobs that were lost, released, expired or cancelled.
+"""What every store decides alike: about jobs that were lost, released, expired or cancelled, and what none can have.
 
 Pure: it knows entries and outcomes, neither clocks nor where jobs are kept.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
     from jobtrio._records import Outcome
+    from jobtrio.abc import JobQuery
 
 LOSSES = 3
 """Leases lost in a row after which a job fails: whatever kills its workers must stop somewhere."""
@@ -40,6 +41,12 @@ def heeding_cancel(entry: JobEntry, outcome: Outcome, error: JobError | None) ->
     if entry.cancel is None:
         return outcome, error
     return Cancelled(entry.cancel.reason), outcome.error if isinstance(outcome, Failed) else error
+
+
+def can_match(query: JobQuery) -> bool:
+    """Whether a job can be what is looked for: names and tags are printable, and UTF-8 may not hold what is not."""
+    names = [query.queue or "", query.executor or ""]
+    return all(map(str.isprintable, names + [part for tag in (query.tags or {}).items() for part in tag]))
 
 
 def lapse(entry: JobEntry) -> Outcome | None:

@@ -101,6 +101,24 @@ async def check_keys_within_one_call(open_store: OpenStore) -> None:
         assert ids(await worker.store.find(JobQuery())) == [given[0].id, given[1].id, given[3].id]
 
 
+async def check_ids_and_keys_within_one_call(open_store: OpenStore) -> None:
+    """Jobs of one call are stored in order: what one before has taken is in use, and what is still to come is not."""
+    async with open_worker(open_store) as worker:
+        await worker.insert(new_entry(job_id="old", key="taken"))
+        first, again = (
+            new_entry(payload="first", job_id="one", key="k"),
+            new_entry(payload="again", job_id="one", key="k"),
+        )
+        assert [entry.payload for entry in await worker.insert(first, again)] == ["first", "first"]
+        assert len(worker.heard.of("one")) == 1
+        given = [new_entry(job_id="two", key="taken"), new_entry(job_id="two", key="l"), new_entry(key="l")]
+        assert ids(await worker.insert(*given)) == ["old", "two", "two"]
+        with refused(DuplicateJobError) as errors:
+            await worker.insert(new_entry(job_id="old", key="free"), new_entry(key="free"))
+        assert errors[0].job_id == "old"
+        assert ids(await worker.store.find(JobQuery())) == ["old", "one", "two"]
+
+
 async def check_key_is_free_once_its_job_is_gone(open_store: OpenStore) -> None:
     """A key lasts as long as its job is kept."""
     async with open_worker(open_store) as worker:

@@ -60,6 +60,17 @@ def _matches(record: JobRecord, query: JobQuery) -> bool:
     )
 
 
+async def check_find_what_no_job_has(open_store: OpenStore) -> None:
+    """Nothing is found of names and tags that no job can have; behind an unknown job that is an error all the same."""
+    async with open_worker(open_store) as worker:
+        await worker.insert(new_entry(tags={"t": "v"}))
+        for text in ("\0", "\ud800", "line\nbreak"):
+            for query in (JobQuery(queue=text), JobQuery(executor=text), JobQuery(tags={"t": "v", "u": text})):
+                assert await worker.store.find(query) == []
+                with refused(UnknownJobError):
+                    await worker.store.find(attrs.evolve(query, after="unknown"))
+
+
 async def check_found_records(open_store: OpenStore) -> None:
     """What is found are records of the jobs as they are now."""
     async with open_workers(open_store, "a", "b") as (a, b):

@@ -108,6 +108,17 @@ async def check_reports_of_renewals(open_store: OpenStore) -> None:
         assert await a.store.renew([], LEASE) == []
 
 
+async def check_report_of_a_lost_claim_beside_its_successor(open_store: OpenStore) -> None:
+    """Of two claims of one job, in one call, only the one that holds it is renewed."""
+    async with open_worker(open_store) as worker:
+        lost = await worker.start()
+        await worker.store.release(lost, "shutdown")
+        holding = await worker.claim_one()
+        for claims in ([lost, holding], [holding, lost]):
+            reports = await worker.store.renew(claims, LEASE)
+            assert [report.held for report in reports] == [claim is holding for claim in claims]
+
+
 async def check_cancel_while_the_worker_is_dead(open_store: OpenStore) -> None:
     """A request that was accepted while a job's worker was dead ends the job when the lease lapses."""
     async with open_workers(open_store, "dead", "other") as (dead, other):

@@ -55,6 +55,16 @@ async def check_error_of_clean_up(open_store: OpenStore) -> None:
         assert (await worker.record(claim.entry.id)).error == ERROR
 
 
+async def check_result_beside_an_error(open_store: OpenStore) -> None:
+    """An error that comes with a result is kept beside it."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start()
+        assert await worker.store.finish(claim, Completed("result"), error=ERROR)
+        record = await worker.record(claim.entry.id)
+        assert (record.result, record.error) == ("result", ERROR)
+        assert await worker.stream(record.id) == [End(1, Completed("result"))]
+
+
 async def check_retry(open_store: OpenStore) -> None:
     """A failed attempt is followed by a `Restart` and, when its delay is over, by the next number."""
     async with open_workers(open_store, "a", "b") as (a, b):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from store_urls import STORES, new_url
 
-from jobtrio import Cancelled, Completed, Failed, JobState, RetryPolicy
+from jobtrio import Cancelled, Completed, Failed, JobState, RetryPolicy, open_registry
 from jobtrio import _entry as steps
 from jobtrio._known import refresh
-from jobtrio.stores._announcer import Announcer, Settled
+from jobtrio.stores._announcer import Announcer, Placed, RowAnnouncer, Settled
 from jobtrio.stores._url import parse_store_url
 from jobtrio.testing._workers import ERROR, LEASE, Heard, new_entry, open_worker
 
@@ -102,6 +102,59 @@ def test_overtaken_by_the_end() -> None:
     Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
     assert entry.outcome == Completed(1)
     assert [line.state for line in entry.history()] == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "COMPLETED"]
+
+
+def _claimed(entry: JobEntry) -> JobEntry:
+    """Return a new job as a claim finds it."""
+    stored = copy.copy(entry)
+    stored.order = 7
+    steps.start(stored, claim="claim", worker="a", now=time.time())
+    return stored
+
+
+def test_overtaken_by_a_claim() -> None:
+    """A new job is told of before its start, though the claim is answered first."""
+    entry, heard = new_entry(submission="mark"), Heard()
+    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    with announcer.putting_in([entry], "mark"):
+        announcer.changed([stored])
+        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+    assert heard.changes == stored.history() == entry.history()
+    assert (entry.order, entry.state) == (7, JobState.RUNNING)
+
+
+def test_told_of_by_the_second_call() -> None:
+    """A new job whose first call was answered by nobody is told of as it began, whatever was told of it since."""
+    entry, heard = new_entry(submission="mark"), Heard()
+    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    announcer.changed([stored])
+    announcer.learned(entry, stored)
+    assert [line.state for line in heard.changes] == ["RUNNING", "QUEUED"]
+    assert entry.history() == stored.history()
+
+
+def test_overtaken_by_the_next_start() -> None:
+    """An attempt's end is told of though the job's entry knows of the next one by then."""
+    entry, heard = new_entry(), Heard()
+    entry.order = 1
+    steps.start(entry, claim="one", worker="a", now=1.0)
+    steps.become_ready(entry, worker="a", now=2.0, reason="shutdown")
+    stored = copy.copy(entry)
+    stored.steps = list(entry.steps or ())
+    steps.start(entry, claim="two", worker="a", now=3.0)
+    Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
+    assert [line.state for line in heard.changes] == ["QUEUED"]
+
+
+async def test_events_of_what_was_overtaken(make_store: Callable[[], JobStore]) -> None:
+    """An event is of the change that is told, though others in this process know what came after it."""
+    async with open_registry(store=make_store(), queues={}) as registry, registry.subscribe_events() as events:
+        job = await registry.create_job()
+        await job.cancel()
+        told = copy.copy(job._entry)
+        told.steps = None
+        registry._core.changed(told)
+        assert [(await events.receive()).state for _ in range(3)] == ["QUEUED", "CANCELLED", "QUEUED"]
 
 
 @pytest.mark.parametrize("leave", LEAVING)

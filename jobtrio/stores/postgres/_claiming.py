@@ -118,18 +118,23 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
         return []
     rows = sorted((claim.entry.order, claim.entry.id, claim.id, claim.attempt) for claim in claims)
     *_, renewed = await link.fetch_all([link.limit, there, ("renew", *arrays(rows, 4), str(lease), identity.session)])
-    kept = {seq: (until, cancel_of(cancel)) for seq, until, cancel in renewed}
+    kept = {(seq, held_by): (until, cancel_of(cancel)) for seq, held_by, until, cancel in renewed}
     others: Rows = []
-    if lost := [claim.entry.order for claim in claims if claim.entry.order not in kept]:
+    if lost := [claim.entry.order for claim in claims if _name_of(claim) not in kept]:
         others = await link.fetch("by_seqs", array(lost))
     known = {entry.id: entry for entry in map(entry_of, others)}
     return [_renewal(claim, kept, known) for claim in claims]
 
 
+def _name_of(claim: Claim) -> tuple[int, str]:
+    """Return what tells a claim from others, also of the same job."""
+    return claim.entry.order, claim.id
+
+
 def _renewal(
-    claim: Claim, kept: Mapping[int, tuple[float, CancelRequest | None]], known: Mapping[str, JobEntry]
+    claim: Claim, kept: Mapping[tuple[int, str], tuple[float, CancelRequest | None]], known: Mapping[str, JobEntry]
 ) -> Renewal:
-    renewed = kept.get(claim.entry.order)
+    renewed = kept.get(_name_of(claim))
     entry = None if renewed else known.get(claim.entry.id)
     if (
         entry is not None

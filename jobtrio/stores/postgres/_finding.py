@@ -12,6 +12,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
+from jobtrio.stores._rules import can_match
 from jobtrio.stores._texts import state_of
 from jobtrio.stores.postgres._arrays import MOST, array
 from jobtrio.stores.postgres._rows import entry_of
@@ -50,6 +51,8 @@ async def find(link: Link, query: JobQuery) -> list[JobRecord]:
         if not rows:
             raise UnknownJobError(query.after)
         ((after,),) = rows
+    if not can_match(query):
+        return []
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped and not query.tags:
         rows = await link.fetch("find_all", str(after), str(min(query.limit, MOST)))

@@ -23,7 +23,7 @@ from jobtrio.stores.postgres._connections import BEGIN, COMMIT, is_held_up
 from jobtrio.stores.postgres._rows import NEW, entry_of, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio.stores.postgres._calls import Call
@@ -136,7 +136,7 @@ class Inserter:
         placed, hints = await self._connections.use(insert)
         failed = []
         for call in calls:
-            place = placed.pop(call.work.entries[0].id, None)
+            place = placed.get(call.work.entries[0])
             if place is None:
                 failed.append(call)
             else:
@@ -166,12 +166,12 @@ class Inserter:
         statement: str,
         rows: Sequence[Row],
         entries: Sequence[JobEntry],
-    ) -> tuple[dict[str, NewPlace], Hints]:
+    ) -> tuple[dict[JobEntry, NewPlace], Hints]:
         """Put in jobs, and tell of them with the same trip."""
         hints = hints_of(entries, rows)
         step = (*insertion_step(statement, rows, entries), *self._notices.telling(hints))
         found = await how(link, step)
-        placed = {row[0]: place_of(row, entry) for entry, row in _matched(entries, found)}
+        placed = {entry: place_of(row, entry) for entry, row in _matched(entries, found)}
         return placed, hints
 
     async def _at_once(self, link: Link, step: Step) -> Rows:
@@ -221,7 +221,7 @@ class Inserter:
         except psycopg.errors.UniqueViolation:
             await link.fetch_all([("ROLLBACK",)])
             return await self._insert_around(link, work, pieces)
-        return [placed[entry.id] for entry in work.entries], hints
+        return [placed[entry] for entry in work.entries], hints
 
     async def _insert_around(
         self, link: Link, work: Insertion, pieces: Sequence[Sequence[tuple[Row, JobEntry]]]
@@ -230,12 +230,18 @@ class Inserter:
         placed, hints = await self._insert_pieces(link, pieces)
         if len(placed) == len(work.entries):
             await link.fetch_all([COMMIT])
-            return [placed[entry.id] for entry in work.entries], hints
+            return [placed[entry] for entry in work.entries], hints
         answers: list[Answer] = []
         standing = await _find_standing(link, work.entries)
-        mine = dict(placed)
+        after = {entry.id for entry in placed}
+        before: set[str] = set()
         for entry in work.entries:
-            answer = mine.pop(entry.id, None) or standing.for_(entry, work.submission, placed)
+            answer: Answer | None = placed.get(entry)
+            if answer is None:
+                answer = standing.for_(entry, work.submission, before, after)
+            else:
+                before.add(entry.id)
+                after.remove(entry.id)
             if answer is None:
                 await link.fetch_all([("ROLLBACK",)])
                 return None, hints
@@ -245,9 +251,9 @@ class Inserter:
 
     async def _insert_pieces(
         self, link: Link, pieces: Sequence[Sequence[tuple[Row, JobEntry]]]
-    ) -> tuple[dict[str, NewPlace], Hints]:
+    ) -> tuple[dict[JobEntry, NewPlace], Hints]:
         """Begin a transaction, and put in all that stand in nobody's way."""
-        placed: dict[str, NewPlace] = {}
+        placed: dict[JobEntry, NewPlace] = {}
         hints = Hints()
         for n, piece in enumerate(pieces):
             rows, entries = zip(*piece, strict=True)
@@ -264,21 +270,26 @@ class Standing:
         self._ids = {entry.id: entry for entry in map(entry_of, by_ids)}
         self._keys = {entry.key: entry for entry in map(entry_of, by_keys)}
 
-    def for_(self, entry: JobEntry, submission: str, placed: Iterable[str] = ()) -> JobEntry | None:
+    def for_(
+        self, entry: JobEntry, submission: str, before: Collection[str] = (), after: Collection[str] = ()
+    ) -> JobEntry | None:
         """Return the job that a repeated call had stored, or that has the key; None where nothing is in the way.
 
         Args:
             entry: The job that was not put in.
             submission: Marks the call.
-            placed: Ids of jobs that the same call has put in.
+            before: Ids of jobs that the same call has put in before this one's turn.
+            after: Ids of those behind it, whose keys were free when it was this one's turn.
 
         Raises:
             DuplicateJobError: The id is in use.
         """
         kept = self._ids.get(entry.id)
-        if kept is not None and kept.submission == submission and entry.id not in placed:
+        if kept is not None and kept.submission == submission and kept.id not in before and kept.id not in after:
             return kept
         holder = None if entry.key is None else self._keys.get(entry.key)
+        if holder is not None and holder.id in after:
+            holder = None
         if holder is None and kept is not None:
             raise DuplicateJobError(entry.id)
         return holder
@@ -318,13 +329,16 @@ def hints_of(entries: Sequence[JobEntry], rows: Sequence[Row]) -> Hints:
 
 
 def _pieces_of(work: Insertion) -> list[Sequence[tuple[Row, JobEntry]]]:
-    """Return jobs in pieces that one statement can take: none is large, and in none an id stands twice."""
-    firsts: dict[str, tuple[Row, JobEntry]] = {}
-    others = []
+    """Return jobs in pieces that one statement can take, in order: none is large, and in none an id stands twice."""
+    runs: list[list[tuple[Row, JobEntry]]] = [[]]
+    ids: set[str] = set()
     for pair in zip(work.rows, work.entries, strict=True):
-        if firsts.setdefault(pair[1].id, pair) is not pair:
-            others.append((pair,))
-    return [*slices([*firsts.values()], lambda pair: size_of(pair[0])), *others]
+        if pair[1].id in ids:
+            runs.append([])
+            ids.clear()
+        runs[-1].append(pair)
+        ids.add(pair[1].id)
+    return [piece for run in runs for piece in slices(run, lambda pair: size_of(pair[0]))]
 
 
 def _matched(entries: Sequence[JobEntry], rows: Rows) -> list[tuple[JobEntry, Row]]:

@@ -25,6 +25,7 @@ from jobtrio._records import Completed, Outcome
 from jobtrio._submission import DEFAULT_QUEUE
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
+from jobtrio.stores._announcer import repeats_id
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._renewing import report
 from jobtrio.stores._texts import text_of, value_of
@@ -148,10 +149,12 @@ class PostgresJobStore(JobStore):
         def inserted(answers: list[Answer]) -> list[JobEntry]:
             if answers and isinstance(answers[0], NewPlace):
                 session.clock.note(answers[0].created_at, asked)
-            return [_stands(session, entry, answer, submission) for entry, answer in zip(entries, answers, strict=True)]
+            stored = zip(entries, answers, repeats_id(entries), strict=True)
+            return [_stands(session, entry, answer, submission, repeats=repeats) for entry, answer, repeats in stored]
 
         lane = session.inserts if all(map(_is_unheard_of, entries)) else session.named_inserts
-        stored: list[JobEntry] = await lane.make(Insertion(entries, rows, submission, inserted))
+        with session.announcer.putting_in(entries, submission):
+            stored: list[JobEntry] = await lane.make(Insertion(entries, rows, submission, inserted))
         return stored
 
     async def submit_in(
@@ -229,9 +232,6 @@ class PostgresJobStore(JobStore):
         """Return the matching jobs, the oldest first."""
         if query.after is not None and not query.after.isprintable():
             raise UnknownJobError(query.after)
-        names = (query.queue or "", query.executor or "", *(part for tag in (query.tags or {}).items() for part in tag))
-        if not all(map(str.isprintable, names)):
-            return []  # no job has such
         return await self._opened.use(lambda link: finding.find(link, query))
 
     async def history(self, job_id: str) -> list[Transition] | None:
@@ -420,12 +420,12 @@ def _is_unheard_of(entry: JobEntry) -> bool:
     return entry.key is None and entry.submission == entry.id
 
 
-def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str) -> JobEntry:
+def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str, *, repeats: bool) -> JobEntry:
     """Return the entry that stands for a job that was inserted."""
     if isinstance(answer, NewPlace):
         entry.created_at = answer.created_at
         session.announcer.placed(entry, answer.place, submission)
-    elif answer.id == entry.id and answer.submission == submission:
+    elif answer.id == entry.id and answer.submission == submission and not repeats:
         session.announcer.learned(entry, answer)
     else:
         return answer

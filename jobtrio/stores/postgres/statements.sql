@@ -133,7 +133,7 @@ free AS MATERIALIZED (
 )
 UPDATE {schema}.jobs AS job SET lease_until = clock.at + $5::float8, session = $6
 FROM clock CROSS JOIN free WHERE job.seq = free.seq
-RETURNING job.seq, job.lease_until, job.cancel;
+RETURNING job.seq, job.claim, job.lease_until, job.cancel;
 
 -- name: by_seqs
 SELECT {entry} FROM {schema}.jobs AS job WHERE seq = ANY($1::bigint[]);

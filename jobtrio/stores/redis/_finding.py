@@ -12,6 +12,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
+from jobtrio.stores._rules import can_match
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import STATES, run
 from jobtrio.stores.redis._texts import text_of, value_of
@@ -36,6 +37,8 @@ async def find(calls: Calls, query: JobQuery, row_of: Callable[[str], Command]) 
     """Return the matching jobs, the oldest first."""
     after = b"0" if query.after is None else await _number(calls, row_of(query.after), query.after)
     records: list[JobRecord] = []
+    if not can_match(query):
+        return records
     while after and len(records) < query.limit:
         page = _page(query, after, query.limit - len(records))
         ids, after = await calls.make([page], lambda answers: answers[0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._errors import DuplicateJobError
 from jobtrio._state import JobState
+from jobtrio.stores._announcer import repeats_id
 from jobtrio.stores.redis._rows import entry_of, new_job
 from jobtrio.stores.redis._scripts import Run, run
 
@@ -55,10 +56,11 @@ def inserted(
     """Return the entries that stand for the jobs, brought to what is stored, and tell of them."""
     if isinstance(answer, bytes):
         raise DuplicateJobError(answer.decode())
-    return [_stands(entry, row, submission, announcer) for entry, row in zip(entries, answer, strict=True)]
+    rows = zip(entries, answer, repeats_id(entries), strict=True)
+    return [_stands(entry, row, submission, announcer, repeats=repeats) for entry, row, repeats in rows]
 
 
-def _stands(entry: JobEntry, row: list[Any], submission: str, announcer: RedisAnnouncer) -> JobEntry:
+def _stands(entry: JobEntry, row: list[Any], submission: str, announcer: RedisAnnouncer, *, repeats: bool) -> JobEntry:
     if len(row) == PLACED:
         order, created, expires = row
         announcer.placed(entry, int(order), float(created), submission)
@@ -70,7 +72,7 @@ def _stands(entry: JobEntry, row: list[Any], submission: str, announcer: RedisAn
             announcer.listener.work_ready()
         return entry
     stored = entry_of(row)
-    if stored.id != entry.id or stored.submission != submission:
+    if repeats or stored.id != entry.id or stored.submission != submission:
         return stored
     announcer.learned(entry, stored)
     return entry

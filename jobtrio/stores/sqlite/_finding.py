@@ -16,6 +16,7 @@ from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores._chunks import reached
+from jobtrio.stores._rules import can_match
 from jobtrio.stores._texts import HELD, state_of
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._rows import seq_of
@@ -78,6 +79,8 @@ def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
         if last is None:
             raise UnknownJobError(query.after)
         after = seq_of(last)
+    if not can_match(query):
+        return []
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
         rows = connection.execute(SQL["after"], (after, min(query.limit, MOST))).fetchall()
     else:

@@ -121,13 +121,15 @@ end
 -- End a job: its state and, since readers take it from there, its `End`. Texts are JSON, or '' for none.
 local function end_job(id, job, state, worker, reason, error, result)
     leave(id, job)
+    local kept = {}
     if error ~= '' then
-        move(id, job, state, worker, reason, 'error', error)
-    elseif result ~= '' then
-        move(id, job, state, worker, reason, 'result', result)
-    else
-        move(id, job, state, worker, reason)
+        kept = {'error', error}
     end
+    if result ~= '' then
+        kept[#kept + 1] = 'result'
+        kept[#kept + 1] = result
+    end
+    move(id, job, state, worker, reason, unpack(kept))
     add(PREFIX .. 'ended', job.moved, id)
     tell_readers(id)
 end
