@@ -254,7 +254,11 @@ class RegistryCore(RegistryCalls):
             elif entry.log is not None:
                 entry.log.finish(entry.outcome)
             self._look_again()
-        if self.events.log is not None:
+        if self.events.log is None:
+            return
+        if self._waits:
+            self.events.publish_in_order(entry, told, self.settings.worker)
+        else:
             self.events.publish(told.last_transition())
 
     def _look_again(self) -> None:

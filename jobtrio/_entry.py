@@ -166,6 +166,14 @@ class JobEntry:
         """Return the changes of state that are kept, the oldest first."""
         return [self._transition(n) for n in range(1 + len(self.steps or ()) // _STEP)]
 
+    def history_behind(self, progress: tuple[int, int]) -> list[Transition]:
+        """Return the changes of state behind those that an entry of such a `progress` has."""
+        attempt, changes = progress
+        attempts = (self.steps or ())[2::_STEP]
+        first = sum(number < attempt for number in attempts)
+        told = changes if attempt in attempts else 0
+        return [self._transition(n) for n in range(first + told + 1, len(attempts) + 1)]
+
     def last_transition(self) -> Transition:
         """Return the newest change of state."""
         return self._transition(len(self.steps or ()) // _STEP)

@@ -18,6 +18,7 @@ from jobtrio._token_log import TokenLog
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
 
 EVENTS_KEPT = 10_000
@@ -83,6 +84,7 @@ class Events:
 
     def __init__(self) -> None:
         self.log: TokenLog | None = None
+        self._told: weakref.WeakKeyDictionary[JobEntry, tuple[int, int]] = weakref.WeakKeyDictionary()
         self._listeners: weakref.WeakSet[EventSubscription] = weakref.WeakSet()
         self._closed = False
 
@@ -100,8 +102,32 @@ class Events:
         if self.log is not None:
             if not self._listeners:
                 self.log = None
+                self._told.clear()
                 return
             self.log.send(0, transition)
+
+    def publish_in_order(self, known: JobEntry, told: JobEntry, worker: str) -> None:
+        """Tell everybody of a job's newest change, and before it of what else ``worker`` has done since the last.
+
+        Answers of a store may overtake each other: what was told of by then is not told again. What comes first of all
+        is told in any case, as a new job's submission may be answered only when the job has been started.
+
+        Args:
+            known: What stands for the job in this process.
+            told: The job as of that change.
+            worker: This process.
+        """
+        before, now = self._told.get(known), told.progress
+        if before is None or not told.steps:
+            self.publish(told.last_transition())
+        elif now > before:
+            *others, last = told.history_behind(before)
+            for transition in others:
+                if transition.worker == worker:
+                    self.publish(transition)
+            self.publish(last)
+        if before is None or now > before:
+            self._told[known] = now
 
     def close(self) -> None:
         """End all subscriptions, behind what they have not read yet."""

@@ -122,17 +122,17 @@ class Announcer:
         that it was done just now: the entry may have heard of that already, by way of somebody who read it, and of
         what came after it. A new job's entry is told of as it began: what has become of it since is told elsewhere.
         """
-        ahead = len(stored.steps or ()) - len(entry.steps or ())
+        was, now = entry.progress, stored.progress
         if not entry.order:
             entry.order, entry.created_at, entry.submission = stored.order, stored.created_at, stored.submission
             self.listener.changed(entry)
         else:
-            is_news = is_news or ahead > 0
-        if ahead >= 0:
+            is_news = is_news or now > was
+        if now >= was:
             for name in _LEARNED:
                 setattr(entry, name, getattr(stored, name))
         if is_news:
-            self.listener.changed(entry if ahead >= 0 else stored)
+            self.listener.changed(entry if now >= was else stored)
 
     def settled(self, entry: JobEntry, settled: Settled | None, on_end: Callable[[], None]) -> bool:
         """Bring a claim's entry to what became of its job, and tell of it, unless that was told; False for None.

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 from store_urls import STORES, new_url
 
 from jobtrio import Cancelled, Completed, Failed, JobState, RetryPolicy, open_registry
@@ -155,6 +156,53 @@ async def test_events_of_what_was_overtaken(make_store: Callable[[], JobStore]) 
         told.steps = None
         registry._core.changed(told)
         assert [(await events.receive()).state for _ in range(3)] == ["QUEUED", "CANCELLED", "QUEUED"]
+
+
+def _copied(entry: JobEntry) -> JobEntry:
+    twin = copy.copy(entry)
+    twin.steps = list(entry.steps or ())
+    return twin
+
+
+@pytest.mark.parametrize("by", ["this", "another"])
+async def test_events_in_order(make_store: Callable[[], JobStore], by: str) -> None:
+    """What this process has done with a job is told in order and once, whichever answer is the first."""
+    async with open_registry(store=make_store(), queues={}, worker="this") as registry:
+        with registry.subscribe_events() as events:
+            core, running = registry._core, new_entry(retry=RetryPolicy())
+            running.order = 1
+            steps.start(running, claim="one", worker="this", now=1.0)
+            core.changed(running)
+            retrying = _copied(running)
+            steps.retry(retrying, ERROR, worker="this", now=2.0)
+            ready = _copied(retrying)
+            steps.become_ready(ready, worker=by, now=3.0)
+            again = _copied(ready)
+            steps.start(again, claim="two", worker="this", now=4.0)
+            for told in (again, ready, retrying) if by == "this" else (again, retrying):
+                core.changed(told)
+            states = [(await events.receive()).state for _ in range(4 if by == "this" else 3)]
+            assert states == ["RUNNING", "RETRYING", *(["QUEUED"] if by == "this" else []), "RUNNING"]
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
+
+
+def test_repeated_with_a_long_history() -> None:
+    """What is asked for once more is told once also where no more changes are kept than before."""
+    entry, heard = new_entry(), Heard()
+    entry.order = 1
+    steps.start(entry, claim="one", worker="a", now=1.0)
+    for _ in range(steps.HISTORY):
+        steps.become_ready(entry, worker="a", now=2.0)
+        steps.start(entry, claim="one", worker="a", now=2.0)
+    stored = _copied(entry)
+    steps.become_ready(stored, worker="a", now=3.0)
+    steps.start(stored, claim="two", worker="a", now=3.0)
+    assert len(stored.history()) == len(entry.history())
+    announcer = Announcer(heard, time.monotonic)
+    for _ in range(2):
+        announcer.settled(entry, Settled(stored, is_news=False), lambda: None)
+    assert heard.changes == [stored.last_transition()]
 
 
 @pytest.mark.parametrize("leave", LEAVING)

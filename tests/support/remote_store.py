@@ -141,7 +141,7 @@ class RemoteStore(JobStore):
 
         A repeated call finds no change to tell of at the server; the entry shows that it was not told of.
         """
-        is_news = not entry.order or len(stored.steps or ()) > len(entry.steps or ())
+        is_news = not entry.order or stored.progress > entry.progress
         for field in attrs.fields(JobEntry):
             if field.name not in ("plan", "log"):
                 setattr(entry, field.name, getattr(stored, field.name))
