@@ -7,13 +7,14 @@ It is pure: no connection, no clock, no task. Whatever comes in, decoding return
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 from msgspec.structs import replace
 
 from jobtrio._checks import show
 from jobtrio._codec import encode_value, is_deeper
+from jobtrio._state import JobState
 from jobtrio.websocket._codes import FINAL_CODES as FINAL_CODES
 from jobtrio.websocket._codes import OUTCOME_CODES as OUTCOME_CODES
 from jobtrio.websocket._codes import CloseCode as CloseCode
@@ -49,6 +50,7 @@ from jobtrio.websocket._requests import Cursor as Cursor
 from jobtrio.websocket._requests import Find as Find
 from jobtrio.websocket._requests import Get as Get
 from jobtrio.websocket._requests import MessageId as MessageId
+from jobtrio.websocket._requests import OnGap, PriorityName
 from jobtrio.websocket._requests import Ping as Ping
 from jobtrio.websocket._requests import Submit as Submit
 from jobtrio.websocket._requests import Subscribe as Subscribe
@@ -79,6 +81,16 @@ _replies: Final = msgspec.json.Decoder[AnyReply](AnyReply)
 _envelopes: Final = msgspec.json.Decoder(_Envelope)
 _encoder: Final = msgspec.json.Encoder()
 
+
+_WORDS: Final = {
+    "after": ("a whole number", "end"),
+    "on_gap": get_args(OnGap),
+    "priority": get_args(PriorityName),
+    "state": tuple(JobState),
+}
+"""What is allowed in the fields that hold a word of a few."""
+
+_WRONG_WORD: Final = re.compile(r"Invalid enum value .* - at `\$\.(\w+)")
 
 TOO_DEEP: Final = "nested too deeply"
 
@@ -166,11 +178,18 @@ def _decode(decoder: msgspec.json.Decoder[Any], types: Collection[str], data: st
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as exc:
-        raise _wrong(data, types, str(exc)) from None
+        raise _wrong(data, types, _explained(str(exc))) from None
     except RecursionError:
         raise _unreadable(data, TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeError) as exc:
         raise _unreadable(data, _reason(exc)) from None
+
+
+def _explained(why: str) -> str:
+    """Return why a message is wrong, with what is allowed where that does not say so."""
+    found = _WRONG_WORD.match(why)
+    words = None if found is None else _WORDS.get(found[1])
+    return why if words is None else f"{why}; allowed: {', '.join(words)}"
 
 
 def _wrong(data: str | bytes, types: Collection[str], why: str) -> ProtocolError:

@@ -169,6 +169,23 @@ def test_a_value_without_an_end_goes_as_its_repr() -> None:
     assert items == [{"repr": "[[...]]"}, {"repr": "<list whose repr raised RecursionError>"}]
 
 
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [
+        (
+            '"type":"submit","executor":"e","priority":"URGENT"',
+            "'URGENT' - at `$.priority`; allowed: LOW, NORMAL, HIGH, CRITICAL",
+        ),
+        ('"type":"find","state":["DONE"]', "'DONE' - at `$.state[0]`; allowed: SCHEDULED, QUEUED, RUNNING, RETRYING, "),
+        ('"type":"subscribe","job":"j","on_gap":"ignore"', "'ignore' - at `$.on_gap`; allowed: raise, yield"),
+        ('"type":"subscribe","job":"j","after":"start"', "'start' - at `$.after`; allowed: a whole number, end"),
+    ],
+)
+def test_wrong_words_are_told_what_is_allowed(fields: str, allowed: str) -> None:
+    """Where there are only so many words, an error names the field, what was given, and the words."""
+    assert allowed in str(wrong(f"{{{fields}}}"))
+
+
 def nested(levels: int) -> list[Any]:
     """Return lists within each other."""
     value: list[Any] = []
