@@ -104,6 +104,7 @@ class Leases:
 
     async def _renew(self, asked: float) -> bool:
         """Renew once; tell whether that was answered."""
+        self._stop_overdue()  # where this process stood still: to renew what it lets go of would only hold the job up
         claims = [claim for claim in self._until if self._attempt_of(claim)]
         self._until = {claim: self._until[claim] for claim in claims}
         if not claims and not self._shows:

@@ -12,6 +12,7 @@ import trio
 from jobtrio import JobPriority
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._leases import Leases
+from jobtrio._settlement import LOST
 from jobtrio.abc import Claim, LeaseReport
 
 PLAN = Plan("work", None, "default", JobPriority.NORMAL, None, None, "w")
@@ -55,6 +56,27 @@ async def test_a_job_that_was_claimed_again() -> None:
     leases.started(old, now - 9)
     leases._stop_overdue()
     assert not stopped
+
+
+async def test_a_lease_that_is_overdue_is_not_renewed() -> None:
+    """A process that stood still for longer than a lease lets the job go, and has nobody wait for another lease."""
+    claim = Claim(JobEntry("id", PLAN, None, 0.0), "c", 1)
+    stopped: list[str] = []
+    attempt = SimpleNamespace(claim=claim, stop=lambda cause, grace: stopped.append(cause))
+    renewed: list[list[Claim]] = []
+
+    async def renew(claims: list[Claim], lease: float) -> list[LeaseReport]:
+        renewed.append(claims)
+        return [LeaseReport(True, claim.entry) for claim in claims]
+
+    store: Any = SimpleNamespace(renew=renew)
+    runner: Any = SimpleNamespace(running={"id": attempt})
+    leases = Leases(store, runner, 9.0, shows=True)
+    now = trio.current_time()
+    leases.started(claim, now - 9)
+    assert await leases._renew(now)
+    assert renewed == [[]]
+    assert stopped == [LOST]
 
 
 def test_what_has_ended_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
