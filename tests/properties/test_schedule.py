@@ -7,6 +7,7 @@ two are the same. It is run on a virtual clock, and simulated by a list of jobs 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from math import inf
 
 import attrs
@@ -65,6 +66,18 @@ class Plan:
     over: float = inf
     left: float = inf
 
+    @property
+    def shown(self) -> str:
+        """How its record calls its state."""
+        match self.state:
+            case "waiting":
+                return "RETRYING" if self.attempt else "SCHEDULED"
+            case "ready":
+                return "QUEUED"
+            case "running":
+                return "RUNNING"
+        return {"completed": "COMPLETED", "cancelled": "CANCELLED"}.get(self.kind, "FAILED")
+
     def next(self) -> float:
         """Return when something happens to it by itself."""
         match self.state:
@@ -86,6 +99,7 @@ class Rules:
     max_running: int
     queues: dict[str, int] | None
     totals: dict[str, int]
+    max_queued: int
     finished_jobs: int
 
 
@@ -95,7 +109,7 @@ class Told:
 
     starts: list[tuple[float, str, int]] = attrs.Factory(list)
     ends: list[tuple[float, str, str]] = attrs.Factory(list)
-    kept: list[set[str]] = attrs.Factory(list)
+    looks: list[tuple[dict[str, str], dict[str, int]]] = attrs.Factory(list)
     cancels: list[tuple[str, bool]] = attrs.Factory(list)
 
 
@@ -135,7 +149,7 @@ def timetable(rng: random.Random) -> tuple[Rules, list[Plan], list[float]]:
                 *(policy, acts, cancels),
             )
         )
-    rules = Rules(pick([1, 2, 5]), pick(LIMITS), pick([{}, {"b": 1}]), pick([5, 1000]))
+    rules = Rules(pick([1, 2, 5]), pick(LIMITS), pick([{}, {"b": 1}]), pick([8, 1000]), pick([5, 1000]))
     return rules, plans, sorted(seconds(0, 40) for _ in range(10))
 
 
@@ -171,14 +185,20 @@ class Simulation:
             self.start()
 
     def look(self, at: float) -> None:
-        """Note which ended jobs are kept."""
+        """Note which jobs are kept and how they stand, and how many run of each queue."""
         ended = [plan for plan in sorted(self.plans, key=lambda plan: plan.left) if plan.left != inf]
-        kept = ended[-self.rules.finished_jobs :]
-        self.told.kept.append({plan.name for plan in kept if plan.left + KEPT_FOR > at})
+        kept = [plan for plan in ended[-self.rules.finished_jobs :] if plan.left + KEPT_FOR > at]
+        living = [plan for plan in self.plans if plan.state in ("waiting", "ready", "running")]
+        running = Counter(plan.queue for plan in living if plan.state == "running")
+        states = {plan.name: plan.shown for plan in living + kept}
+        self.told.looks.append((states, dict(running)))
 
     def happen(self, plan: Plan) -> None:
         """Let happen to a job what is due."""
         match plan.state:
+            case "new" if self.never_started() >= self.rules.max_queued:
+                plan.state = "refused"
+                self.told.ends.append((self.now, plan.name, plan.state))
             case "new" if plan.delay:
                 plan.state, plan.due = "waiting", self.now + plan.delay
                 plan.expires += self.now
@@ -194,6 +214,10 @@ class Simulation:
                 self.stop(plan)
             case _:
                 self.attempt_over(plan)
+
+    def never_started(self) -> int:
+        """Return how many jobs have been submitted and wait for their first start."""
+        return sum(plan.attempt == 0 and plan.state in ("waiting", "ready") for plan in self.plans)
 
     def become_ready(self, plan: Plan) -> None:
         self.line += 1
@@ -248,7 +272,7 @@ class Simulation:
 
     def cancel(self, grace: float, plan: Plan) -> None:
         """Ask a job to end."""
-        if plan.state == "new":
+        if plan.state in ("new", "refused"):
             return
         # The time of an attempt is up at its limit, whatever its clean-up takes: no request decides its last one.
         decided = plan.kind == "timeout" and plan.attempt >= (plan.policy.max_attempts if plan.policy else 1)
@@ -268,7 +292,7 @@ class Simulation:
             self.stop(plan)
 
     def end(self, plan: Plan, how: str) -> None:
-        plan.state, plan.left = "ended", self.now
+        plan.state, plan.left, plan.kind = "ended", self.now, how
         self.told.ends.append((self.now, plan.name, how))
 
 
@@ -309,6 +333,7 @@ class Play:
                 max_running=rules.max_running,
                 queues=rules.queues,
                 max_running_total=rules.totals,
+                max_queued=rules.max_queued,
                 retention=retention,
             ) as registry,
             trio.open_nursery() as nursery,
@@ -324,23 +349,23 @@ class Play:
 
     async def submit(self, registry: jobtrio.JobRegistry, plan: Plan) -> None:
         await trio.sleep_until(plan.at)
-        job = self.jobs[plan.name] = await registry.submit(
-            self.executor,
-            plan,
-            job_id=plan.name,
-            queue=plan.queue,
-            priority=plan.priority,
-            delay=plan.delay or None,
-            expires_in=None if plan.expires == inf else plan.expires,
-            time_limit=None if plan.limit == inf else plan.limit,
-            retry=plan.policy,
-        )
-        self.told.ends.append((await self.end_of(job), job.id, kind_of(await job.wait())))
-
-    @staticmethod
-    async def end_of(job: jobtrio.Job) -> float:
-        await job.wait()
-        return trio.current_time()
+        try:
+            job = self.jobs[plan.name] = await registry.submit(
+                self.executor,
+                plan,
+                job_id=plan.name,
+                queue=plan.queue,
+                priority=plan.priority,
+                delay=plan.delay or None,
+                expires_in=None if plan.expires == inf else plan.expires,
+                time_limit=None if plan.limit == inf else plan.limit,
+                retry=plan.policy,
+            )
+        except jobtrio.QueueFullError:
+            self.told.ends.append((trio.current_time(), plan.name, "refused"))
+        else:
+            outcome = await job.wait()
+            self.told.ends.append((trio.current_time(), job.id, kind_of(outcome)))
 
     async def cancel(self, plan: Plan, at: float, grace: float) -> None:
         await trio.sleep_until(at)
@@ -353,8 +378,11 @@ class Play:
     async def look(self, registry: jobtrio.JobRegistry, at: float) -> None:
         await trio.sleep_until(at)
         await wait_all_tasks_blocked()
-        kept = [self.jobs[plan.name] for plan in self.plans if plan.name in self.jobs and registry.peek(plan.name)]
-        self.told.kept.append({job.id for job in kept if job.outcome is not None})
+        records = await registry.find(limit=JOBS)
+        stats = registry.stats()
+        states = {record.id: str(record.state) for record in records}
+        assert Counter(states.values()) == Counter({str(state): n for state, n in stats.states.items()})
+        self.told.looks.append((states, stats.running_by_queue))
 
 
 def kind_of(outcome: jobtrio.Outcome) -> str:
@@ -379,4 +407,4 @@ def test_jobs_start_and_end_as_foretold(seed: int) -> None:
     assert told.starts == foretold.starts
     assert told.ends == sorted(foretold.ends)
     assert told.cancels == foretold.cancels
-    assert told.kept == foretold.kept
+    assert told.looks == foretold.looks
