@@ -7,12 +7,14 @@ must not know what the attempts do.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._nursery import open_background_nursery
 from jobtrio._settlement import CANCELLED, LOST
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ ROUNDS = 3
 
 ANSWER_WITHIN = 0.25
 """The share of a lease in which a renewal has to be answered: where one hangs, there is time for two more."""
+
+PARTS = 10
+"""Parts in which that time is counted, each of at least a turn of the event loop: see `Leases._give_up`."""
 
 AGAIN_AFTER = 1.0
 """Seconds from a renewal that fails to the next, at most."""
@@ -104,18 +109,32 @@ class Leases:
 
     async def _renew(self, asked: float) -> bool:
         """Renew once; tell whether that was answered."""
+        self._stop_overdue()  # where this process stood still: to renew what it lets go of would only hold the job up
         claims = [claim for claim in self._until if self._attempt_of(claim)]
         self._until = {claim: self._until[claim] for claim in claims}
         if not claims and not self._shows:
             return True
-        try:
-            with trio.fail_after(self._lease * ANSWER_WITHIN):
-                reports = await self._store.renew(claims, self._lease)
-        except (StoreUnavailableError, trio.TooSlowError):
-            return False
-        for claim, report in zip(claims, reports, strict=True):
-            self._heed(claim, report, asked)
-        return True
+        is_answered = False
+        with trio.CancelScope() as scope:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._give_up, scope)
+                with suppress(StoreUnavailableError):
+                    reports = await self._store.renew(claims, self._lease)
+                    is_answered = True
+                    for claim, report in zip(claims, reports, strict=True):  # here: to leave the nursery takes turns
+                        self._heed(claim, report, asked)
+        return is_answered
+
+    @trio.lowlevel.enable_ki_protection
+    async def _give_up(self, scope: trio.CancelScope) -> None:
+        """Cancel a renewal that is not answered in time.
+
+        Where jobs hold up the event loop, the answer may be there, and takes turns to be come to. So a part of the time
+        counts once, however long its turn has taken.
+        """
+        for _ in range(PARTS):
+            await trio.sleep(self._lease * ANSWER_WITHIN / PARTS)
+        scope.cancel()
 
     def _heed(self, claim: Claim, report: LeaseReport, asked: float) -> None:
         attempt = self._attempt_of(claim)

@@ -79,7 +79,8 @@ class Retention:
     """What is kept of jobs that ended, and of streams.
 
     Attributes:
-        finished_jobs: How many ended jobs are kept, the newest; 0 or more.
+        finished_jobs: How many ended jobs are kept, the newest; 0 or more. Durable stores keep more until it is worth
+            removing them: for each process a tenth of the number, or 100 where that is more.
         finished_for: Seconds that an ended job is kept; 0 or more, inf for no limit.
         tokens_per_job: Messages kept of each job's stream, the newest; 1 or more. `End` is kept beside them.
         held_for: Seconds that a job from `create_job` waits for its execution before it expires; above 0.

@@ -22,7 +22,7 @@ from jobtrio import (
     _tail,
     _token_log,
 )
-from jobtrio.stores import _rules
+from jobtrio.stores import _pruner, _rules
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres import _calls as _postgres_calls
 from jobtrio.stores.postgres import _session as _postgres_session
@@ -193,6 +193,11 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
         ("Answer to a renewal, within", f"{_leases.ANSWER_WITHIN:.0%} of the lease", fixed),
         ("From the stop of an attempt that could not renew to the lease's end", f"{_leases.MARGIN:.0%} of it", fixed),
         ("Leases lost in a row, after which a job fails", _rules.LOSSES, fixed),
+        (
+            "Ended jobs kept beyond `finished_jobs` until they are removed, for each process",
+            f"{1 / _pruner.SHARE:.0%} of it, at least {_pruner.LEAST}",
+            fixed,
+        ),
         (
             "Wait of a call for a store that is away",
             _seconds(_STORE["outage_limit"].default),
