@@ -83,7 +83,7 @@ async def addresses(params: Params) -> list[Params]:
         return [{**params, "hostaddr": name}]
     try:
         found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter for what can't be a name at all
         raise psycopg.OperationalError(f"the host {name!r} is not known: {exc}") from exc
     # The name stays: certificates and passwords are looked up by it.
     return _in_order([{**params, "hostaddr": str(address[0])} for *_, address in found], params)

@@ -125,6 +125,13 @@ async def test_unknown_name() -> None:
         await addresses({"host": "nowhere"})
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 64, "bü cher"])
+async def test_what_is_no_name(name: str) -> None:
+    """What can't be a name is one that is not known."""
+    with pytest.raises(psycopg.OperationalError, match=f"'{name}' is not known"):
+        await addresses({"host": name})
+
+
 async def test_load_balancing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``load_balance_hosts=random`` hosts and addresses are tried in any order, all of them."""
     monkeypatch.setattr(random, "sample", lambda items, count: list(reversed(items))[:count])
