@@ -312,6 +312,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
         Args:
             timeout: Seconds from the first wait on after which the loop ends by itself; a cancel scope does as well.
+                0 for what is there by now.
             stop_after: How many notifications to end after.
         """
         return Notifications(self.pgconn, self._inbox, timeout, stop_after)
