@@ -112,9 +112,12 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
         if unread:
             await trio.lowlevel.checkpoint()  # another loop may read it meanwhile
         if not unread and not await self._wait():
+            await self.aclose()
             raise StopAsyncIteration
         if self._left is not None:
             self._left -= 1
+            if not self._left:
+                await self.aclose()
         return unread.popleft()
 
     async def _wait(self) -> bool:

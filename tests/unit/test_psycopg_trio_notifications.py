@@ -211,10 +211,15 @@ async def test_callbacks(listener: TrioConnection[Any], sender: TrioConnection[A
         await wait_all_tasks_blocked(0.01)
         await send(sender, "b")
     assert called == ["a", "b"]
+    ended = listener.notifies(timeout=0)
+    assert [news async for news in ended] == []
+    await send(sender, "not kept")
+    await check_at_rest(listener)
+    assert called == ["a", "b", "not kept"]
     listener.remove_notify_handler(callback)
     await send(sender, "c")
     assert await payloads(listener, 1) == ["c"]
-    assert called == ["a", "b"]
+    assert called == ["a", "b", "not kept"]
 
 
 async def test_connection_lost(own_postgres: PostgresServer) -> None:
