@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _STREAM = "_stream_send_gen"
 """The generator that begins to stream rows."""
 
+_CLOSE = "_close_gen"
+"""The generator that closes a cursor on the server."""
+
 
 class TrioConnection(psycopg.AsyncConnection[Row]):
     """A connection to PostgreSQL for Trio, with psycopg's interface; made by `connect`.
@@ -147,7 +150,11 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         try:
             if self._finishers and (stop := self._finishers.get(trio.lowlevel.current_task())) is not None:
                 return await self._finish(gen, stop)
-            self._streamed = self._streamed or getattr(gen, "__name__", "") == _STREAM
+            name = getattr(gen, "__name__", "")
+            if name == _CLOSE:
+                # It would stay until the session's end, and its name in use.
+                return await self._finish(gen, stop=False)
+            self._streamed = self._streamed or name == _STREAM
             return await self._drive(gen)
         except BaseException:
             give_up(gen)
