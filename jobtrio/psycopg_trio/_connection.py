@@ -254,6 +254,22 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         with self._finishing():
             await super().rollback()
 
+    async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
+        """Commit a transaction in two phases, or in one where it was not prepared.
+
+        Args:
+            xid: Which prepared one; without it, that of this connection.
+
+        Raises:
+            OutcomeUnknownError: The connection was lost, or time ran out, while it was under way. What was prepared
+                is among `tpc_recover` for as long as it is not committed.
+
+        *Cancellation*: as of `commit`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._finishing(), committing(self.pgconn, is_prepared=True):
+            await super().tpc_commit(xid)
+
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> TransactionBlock:  # type: ignore[override]
         """Return a transaction, or within one a savepoint, in ``async with``.
 

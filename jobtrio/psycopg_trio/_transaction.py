@@ -114,14 +114,20 @@ def refuse_failed(pgconn: PGconn) -> None:
 
 
 @contextlib.contextmanager
-def committing(pgconn: PGconn) -> Iterator[None]:
+def committing(pgconn: PGconn, *, is_prepared: bool = False) -> Iterator[None]:
     """Tell an answer to ``COMMIT`` from none, in the block that sends it.
+
+    Args:
+        pgconn: The connection.
+        is_prepared: Whether what is committed may have been prepared, and so need not be open here.
 
     Raises:
         OutcomeUnknownError: There was no answer.
         psycopg.Error: As of `refuse_failed`.
     """
-    open_before = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status != pq.TransactionStatus.IDLE
+    open_before = pgconn.status == pq.ConnStatus.OK and (
+        is_prepared or pgconn.transaction_status != pq.TransactionStatus.IDLE
+    )
     if open_before:
         refuse_failed(pgconn)
     try:
