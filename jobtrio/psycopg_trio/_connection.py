@@ -129,6 +129,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             trio.lowlevel.notify_closing(self.pgconn.socket)
         self._turns.changed.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end
     async def wait(
         self,
         gen: PQGen[RV],
@@ -233,6 +234,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             else:
                 self._finishers[task] = before
 
+    @trio.lowlevel.enable_ki_protection
     async def commit(self) -> None:
         """Commit what is open.
 
@@ -246,6 +248,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         with self._finishing(), committing(self.pgconn):
             await super().commit()
 
+    @trio.lowlevel.enable_ki_protection
     async def rollback(self) -> None:
         """Roll back what is open.
 

@@ -38,6 +38,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
         self._committing = False
         self._refused: BaseException | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> psycopg.AsyncTransaction:
         """Begin.
 
@@ -61,6 +62,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
                 raise
         return self._transaction
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> bool:
