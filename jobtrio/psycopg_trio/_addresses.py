@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import psycopg
 import trio
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,17 +27,26 @@ _OURS = ("host", "hostaddr", "port", "connect_timeout", "target_session_attrs", 
 def with_environment(params: Mapping[str, object]) -> Params:
     """Return the parameters as text, with those of the environment that say where to connect and for how long.
 
-    A service says that itself, and stands above the environment.
+    A service says that as well, and stands above the environment.
     """
     given = {name: str(value) for name, value in params.items() if value is not None}
-    if "service" in given:
-        return given
-    known = {option.keyword.decode(): option for option in pq.Conninfo.get_defaults()}
+    options = _options_of(given) if "service" in given else pq.Conninfo.get_defaults()
+    known = {option.keyword.decode(): option for option in options}
     for name in _OURS:
         option = known.get(name)
         if option is not None and option.val is not None and option.val != option.compiled:
             given.setdefault(name, option.val.decode())
     return given
+
+
+def _options_of(params: Params) -> list[pq.ConninfoOption]:
+    """Return all options of a connection with these parameters; those of a service that is not known are empty."""
+    # The mode, which there is not, keeps libpq from connecting once it has read the service.
+    wire = pq.PGconn.connect_start(make_conninfo(**{**params, "sslmode": "unconnected"}).encode())
+    try:
+        return wire.info
+    finally:
+        wire.finish()
 
 
 def rounds(params: Params) -> Iterator[Params]:
@@ -83,7 +93,7 @@ async def addresses(params: Params) -> list[Params]:
         return [{**params, "hostaddr": name}]
     try:
         found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter for what can't be a name at all
         raise psycopg.OperationalError(f"the host {name!r} is not known: {exc}") from exc
     # The name stays: certificates and passwords are looked up by it.
     return _in_order([{**params, "hostaddr": str(address[0])} for *_, address in found], params)

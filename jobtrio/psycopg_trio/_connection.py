@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _STREAM = "_stream_send_gen"
 """The generator that begins to stream rows."""
 
+_CLOSE = "_close_gen"
+"""The generator that closes a cursor on the server."""
+
 
 class TrioConnection(psycopg.AsyncConnection[Row]):
     """A connection to PostgreSQL for Trio, with psycopg's interface; made by `connect`.
@@ -126,6 +129,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             trio.lowlevel.notify_closing(self.pgconn.socket)
         self._turns.changed.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end
     async def wait(
         self,
         gen: PQGen[RV],
@@ -147,7 +151,11 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         try:
             if self._finishers and (stop := self._finishers.get(trio.lowlevel.current_task())) is not None:
                 return await self._finish(gen, stop)
-            self._streamed = self._streamed or getattr(gen, "__name__", "") == _STREAM
+            name = getattr(gen, "__name__", "")
+            if name == _CLOSE:
+                # It would stay until the session's end, and its name in use.
+                return await self._finish(gen, stop=False)
+            self._streamed = self._streamed or name == _STREAM
             return await self._drive(gen)
         except BaseException:
             give_up(gen)
@@ -226,6 +234,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             else:
                 self._finishers[task] = before
 
+    @trio.lowlevel.enable_ki_protection
     async def commit(self) -> None:
         """Commit what is open.
 
@@ -239,6 +248,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         with self._finishing(), committing(self.pgconn):
             await super().commit()
 
+    @trio.lowlevel.enable_ki_protection
     async def rollback(self) -> None:
         """Roll back what is open.
 
@@ -246,6 +256,22 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         """
         with self._finishing():
             await super().rollback()
+
+    async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
+        """Commit a transaction in two phases, or in one where it was not prepared.
+
+        Args:
+            xid: Which prepared one; without it, that of this connection.
+
+        Raises:
+            OutcomeUnknownError: The connection was lost, or time ran out, while it was under way. What was prepared
+                is among `tpc_recover` for as long as it is not committed.
+
+        *Cancellation*: as of `commit`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._finishing(), committing(self.pgconn, is_prepared=True):
+            await super().tpc_commit(xid)
 
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> TransactionBlock:  # type: ignore[override]
         """Return a transaction, or within one a savepoint, in ``async with``.
@@ -312,6 +338,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
         Args:
             timeout: Seconds from the first wait on after which the loop ends by itself; a cancel scope does as well.
+                0 for what is there by now.
             stop_after: How many notifications to end after.
         """
         return Notifications(self.pgconn, self._inbox, timeout, stop_after)

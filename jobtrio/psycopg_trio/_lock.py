@@ -1,7 +1,8 @@
 """The lock of a connection: whoever holds it may speak to the server.
 
-Taking a free one is no checkpoint, and any task may release it. psycopg holds it around everything it
-does, so its release is where a connection that is not at rest would be handed on: there it is looked at.
+Taking a free one is no checkpoint, and any task may release it. Ctrl-C does not come between the two halves of either.
+psycopg holds it around everything it does, so its release is where a connection that is not at rest would be handed
+on: there it is looked at.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class ConnectionLock:
         """Whether somebody speaks to the server."""
         return self._held
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> None:
         if self._held:
             await self._wait()
@@ -59,6 +61,7 @@ class ConnectionLock:
                     return
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -69,6 +72,7 @@ class ConnectionLock:
             self._held = False
             self.changed.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     async def idle(self, wait: Callable[[], Awaitable[None]]) -> bool:
         """Run ``wait`` for as long as nobody takes the lock; return whether it came to its end and the lock is free.
 

@@ -15,7 +15,7 @@ import psycopg
 import trio
 from psycopg.waiting import Wait
 
-from ._driving import wait_for_socket
+from ._driving import ready_now, wait_for_socket
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,6 +55,22 @@ class Inbox:
         if await self.lock.idle(readable):
             pgconn.consume_input()
             deliver(pgconn)
+
+    async def look(self, pgconn: PGconn) -> None:
+        """Keep what is there by now; whoever speaks to the server at this moment does so as well.
+
+        *Cancellation*: is no checkpoint.
+        """
+        if not self.lock.held:
+            async with self.lock:  # who waits for the socket finds out what was kept
+                receive(pgconn)
+
+
+def receive(pgconn: PGconn) -> None:
+    """Read what the server has sent by itself, and hand the notifications in it to the connection's handlers."""
+    while ready_now(pgconn.socket, Wait.R):
+        pgconn.consume_input()
+        deliver(pgconn)
 
 
 def deliver(pgconn: PGconn) -> bool:
@@ -96,18 +112,23 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
         if unread:
             await trio.lowlevel.checkpoint()  # another loop may read it meanwhile
         if not unread and not await self._wait():
+            await self.aclose()
             raise StopAsyncIteration
         if self._left is not None:
             self._left -= 1
+            if not self._left:
+                await self.aclose()
         return unread.popleft()
 
     async def _wait(self) -> bool:
         if self._timeout is not None and self._deadline is None:
             self._deadline = trio.current_time() + self._timeout
         deadline = float("inf") if self._deadline is None else self._deadline
-        with trio.CancelScope(deadline=deadline):
+        with trio.CancelScope(deadline=deadline) as scope:
             while not self._inbox.unread:
                 await self._inbox.fill(self._pgconn)
+        if scope.cancelled_caught:
+            await self._inbox.look(self._pgconn)  # a task that does not wait at all has nobody else who reads
         return bool(self._inbox.unread)
 
     async def asend(self, value: None) -> psycopg.Notify:

@@ -15,11 +15,9 @@ import attrs
 import psycopg
 import trio
 from psycopg import generators, pq
-from psycopg.waiting import Wait
 
 from ._connection import TrioConnection
-from ._driving import ready_now
-from ._notifications import deliver
+from ._notifications import receive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -228,9 +226,7 @@ def is_quiet(connection: TrioConnection[Any]) -> bool:
     """Return whether an idle connection has nothing to say but notices; the server's farewell shows here."""
     pgconn = connection.pgconn
     try:
-        while ready_now(pgconn.socket, Wait.R):
-            pgconn.consume_input()
-            deliver(pgconn)
+        receive(pgconn)
     except psycopg.OperationalError:
         return False
     return not connection.closed
@@ -265,8 +261,8 @@ async def leave_transaction(connection: TrioConnection[Any]) -> bool:
     *Cancellation*: does not stop it, but bounds it to the connection's ``cancel_grace``.
     """
     pgconn = connection.pgconn
-    if pgconn.pipeline_status != pq.PipelineStatus.OFF:
-        return False
+    if pgconn.pipeline_status != pq.PipelineStatus.OFF or connection._tpc:
+        return False  # a two-phase transaction that is prepared is not for this connection alone to end
     if pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
         with contextlib.suppress(psycopg.Error):
             await connection.rollback()

@@ -38,6 +38,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
         self._committing = False
         self._refused: BaseException | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> psycopg.AsyncTransaction:
         """Begin.
 
@@ -61,6 +62,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
                 raise
         return self._transaction
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> bool:
@@ -114,14 +116,20 @@ def refuse_failed(pgconn: PGconn) -> None:
 
 
 @contextlib.contextmanager
-def committing(pgconn: PGconn) -> Iterator[None]:
+def committing(pgconn: PGconn, *, is_prepared: bool = False) -> Iterator[None]:
     """Tell an answer to ``COMMIT`` from none, in the block that sends it.
+
+    Args:
+        pgconn: The connection.
+        is_prepared: Whether what is committed may have been prepared, and so need not be open here.
 
     Raises:
         OutcomeUnknownError: There was no answer.
         psycopg.Error: As of `refuse_failed`.
     """
-    open_before = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status != pq.TransactionStatus.IDLE
+    open_before = pgconn.status == pq.ConnStatus.OK and (
+        is_prepared or pgconn.transaction_status != pq.TransactionStatus.IDLE
+    )
     if open_before:
         refuse_failed(pgconn)
     try:

@@ -310,6 +310,22 @@ async def test_a_connection_that_can_not_say_it(
     assert [found.id for found in await registry.find(tags={"mood": "é"})] == [record.id]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_connection_that_converts_nothing(
+    postgres: str, store: PostgresJobStore, registry: jobtrio.JobRegistry, kind: Callable[[str], Any]
+) -> None:
+    """With SQL_ASCII, whose texts psycopg gives as bytes, jobs are put in and found in the way as ever."""
+    job = await registry.submit(double, {"a": "é"}, job_id="id", key="k", tags={"é": "😀"})
+    async with kind(make_conninfo(postgres, client_encoding="SQL_ASCII")) as connection:
+        assert await store.submit_in(connection, double, 1, key="k") == job.record
+        with pytest.raises(jobtrio.DuplicateJobError):
+            await store.submit_in(connection, double, 1, job_id="id")
+        record = await store.submit_in(connection, double, {"b": "😀"}, key="new")
+        assert await store.submit_in(connection, double, 1, key="new") == record
+        await commit(connection)
+    assert (await registry.get(record.id)).record == record
+
+
 # -- without a store
 
 

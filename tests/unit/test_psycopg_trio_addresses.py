@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 import trio
 
 from jobtrio.psycopg_trio._addresses import addresses, hosts, rounds, with_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Names(trio.abc.HostnameResolver):
@@ -54,10 +57,17 @@ def test_nothing_said(environment: pytest.MonkeyPatch) -> None:
     assert with_environment({"dbname": "x"}) == {"dbname": "x"}
 
 
-def test_service(environment: pytest.MonkeyPatch) -> None:
-    """A service says itself where to connect, and the environment does not interfere."""
+def test_service(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A service says where to connect, above the environment and below the parameters."""
+    (tmp_path / "services").write_text("[x]\nhost=a,b\nport=1,2\nconnect_timeout=3\nsslmode=require\n")
+    environment.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     environment.setenv("PGHOST", "there")
-    assert with_environment({"service": "x"}) == {"service": "x"}
+    environment.setenv("PGTARGETSESSIONATTRS", "standby")
+    said = {"host": "a,b", "port": "1,2", "connect_timeout": "3", "target_session_attrs": "standby"}
+    assert with_environment({"service": "x"}) == {"service": "x", **said}
+    assert with_environment({"service": "x", "host": "c,d"}) == {"service": "x", **said, "host": "c,d"}
+    environment.delenv("PGHOST")
+    assert "host" not in with_environment({"service": "unknown"})
 
 
 def test_one_host() -> None:
@@ -123,6 +133,13 @@ async def test_unknown_name() -> None:
     trio.socket.set_custom_hostname_resolver(Names())
     with pytest.raises(psycopg.OperationalError, match="'nowhere' is not known"):
         await addresses({"host": "nowhere"})
+
+
+@pytest.mark.parametrize("name", ["a..b", "a" * 64, "bü cher"])
+async def test_what_is_no_name(name: str) -> None:
+    """What can't be a name is one that is not known."""
+    with pytest.raises(psycopg.OperationalError, match=f"'{name}' is not known"):
+        await addresses({"host": name})
 
 
 async def test_load_balancing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from jobtrio.psycopg_trio import TrioConnection, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from postgres_server import PostgresServer
 
@@ -130,6 +131,20 @@ async def test_next_host(postgres_server: PostgresServer) -> None:
         )
         async with await connect(where) as connection:
             assert connection.info.port == postgres_server.port
+
+
+async def test_service(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hosts of a service are tried one by one, each within the time that it says."""
+    given = conninfo_to_dict(postgres_server.conninfo())
+    with silent_port() as silent:
+        hosts = {"host": "unknown.invalid,127.0.0.1,127.0.0.1", "port": f"1,{silent},{given['port']}"}
+        lines = [f"{name}={value}" for name, value in {**given, **hosts, "connect_timeout": "1"}.items()]
+        (tmp_path / "services").write_text("\n".join(["[here]", *lines, ""]))
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        async with await connect("service=here") as connection:
+            assert connection.info.port == postgres_server.port
+    with pytest.raises(psycopg.OperationalError, match='service "nowhere" not found'):
+        await connect("service=nowhere")
 
 
 async def test_nothing_works() -> None:

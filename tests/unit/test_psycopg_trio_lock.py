@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
+import pytest
 import trio
 from trio.testing import Sequencer, wait_all_tasks_blocked
 
@@ -21,6 +23,24 @@ async def test_free_lock_is_no_checkpoint() -> None:
         async with make_lock():
             pass
     assert not scope.cancelled_caught
+
+
+def test_interrupted_from_the_keyboard() -> None:
+    """Ctrl-C that comes while the lock is released waits until it is."""
+
+    async def main() -> None:
+        lock = ConnectionLock(lambda: signal.raise_signal(signal.SIGINT), lambda: 0.0)
+        async with lock:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            await trio.lowlevel.checkpoint()
+        assert not lock.held
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def test_turns_in_order() -> None:

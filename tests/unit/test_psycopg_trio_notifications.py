@@ -166,6 +166,15 @@ async def test_ends_of_a_loop(listener: TrioConnection[Any], sender: TrioConnect
         await listener.notifies().athrow(ValueError("thrown"))
 
 
+async def test_what_is_there_by_now(listener: TrioConnection[Any], sender: TrioConnection[Any]) -> None:
+    """A loop without any time gets what has arrived, though nobody has read it from the socket."""
+    for payload in ("a", "b"):
+        await send(sender, payload)
+        await trio.lowlevel.wait_readable(listener.pgconn.socket)
+        assert [news.payload async for news in listener.notifies(timeout=0)] == [payload]
+    await check_at_rest(listener)
+
+
 async def test_time_counts_over_the_loop(listener: TrioConnection[Any], sender: TrioConnection[Any]) -> None:
     """The time bound of a loop is for all of it, not for each notification."""
     got = []
@@ -202,10 +211,15 @@ async def test_callbacks(listener: TrioConnection[Any], sender: TrioConnection[A
         await wait_all_tasks_blocked(0.01)
         await send(sender, "b")
     assert called == ["a", "b"]
+    ended = listener.notifies(timeout=0)
+    assert [news async for news in ended] == []
+    await send(sender, "not kept")
+    await check_at_rest(listener)
+    assert called == ["a", "b", "not kept"]
     listener.remove_notify_handler(callback)
     await send(sender, "c")
     assert await payloads(listener, 1) == ["c"]
-    assert called == ["a", "b"]
+    assert called == ["a", "b", "not kept"]
 
 
 async def test_connection_lost(own_postgres: PostgresServer) -> None:

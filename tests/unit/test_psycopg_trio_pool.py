@@ -114,6 +114,22 @@ async def test_left_in_the_middle(postgres: str) -> None:
         assert pool.statistics == PoolStatistics(size=1, idle=0, in_use=0, waiting=0)
 
 
+async def test_left_in_two_phases(postgres: str) -> None:
+    """A connection whose two-phase transaction has not ended is not used again, at whichever phase it is."""
+    async with open_pool(postgres, size=1) as pool:
+        async with pool.connection() as first:
+            await first.tpc_begin("begun")
+        assert first.closed
+        async with pool.connection() as second:
+            await second.tpc_begin("to be prepared")
+            with suppress(psycopg.NotSupportedError):  # as it is by default
+                await second.tpc_prepare()
+        assert second.closed
+        async with pool.connection() as third:
+            await check_at_rest(third)
+            await third.commit()
+
+
 async def test_server_restarted(own_postgres: PostgresServer) -> None:
     """Connections that the server has closed meanwhile are not handed out."""
     async with open_pool(own_postgres.conninfo(), size=3, autocommit=True) as pool:

@@ -250,6 +250,20 @@ async def test_server_cursor(postgres: str) -> None:
         await check_at_rest(connection)
 
 
+async def test_server_cursor_that_outlives_transactions(postgres: str) -> None:
+    """A cursor on the server that a cancelled task leaves is closed there, with or without a transaction."""
+    async with await connect(postgres, autocommit=True) as connection:
+        for _ in range(2):
+            with trio.CancelScope() as scope:
+                async with connection.cursor("c", withhold=True) as cursor:
+                    await cursor.execute("SELECT generate_series(1, 100)")
+                    scope.cancel()
+                    await cursor.fetchone()
+            assert scope.cancelled_caught
+            assert await scalar(connection, "SELECT count(*) FROM pg_cursors") == 0
+        await check_at_rest(connection)
+
+
 async def test_many_at_once(postgres: str) -> None:
     """`executemany` that is cancelled is rolled back, and the connection goes on."""
     async with await connect(postgres, autocommit=True) as connection:

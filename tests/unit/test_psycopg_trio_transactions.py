@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import trio
+from postgres_server import open_postgres
 from psycopg_bridge import SLOW_COMMIT, check_at_rest, scalar, sessions, wait_for_session, wait_for_sessions
 from trio.testing import wait_all_tasks_blocked
 from wire import open_wire
@@ -16,7 +17,7 @@ from wire import open_wire
 from jobtrio.psycopg_trio import OutcomeUnknownError, TrioConnection, connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from postgres_server import PostgresServer
 
@@ -184,6 +185,59 @@ async def test_connection_lost_while_it_commits(own_postgres: PostgresServer, wa
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
         assert not isinstance(caught.value.__cause__, OutcomeUnknownError)
         await connection.close()
+
+
+@pytest.fixture(scope="module")
+def two_phases() -> Iterator[PostgresServer]:
+    """Return a server on which transactions can be prepared."""
+    with open_postgres(max_prepared_transactions="2") as server:
+        yield server
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+async def test_connection_lost_while_it_commits_in_two_phases(two_phases: PostgresServer, is_prepared: bool) -> None:
+    """A connection that is lost under the commit of two phases leaves an outcome that nobody knows as well."""
+    conninfo = two_phases.create_database()
+    async with open_wire(two_phases.port) as wire:
+        connection = await connect(conninfo, port=wire.port)
+        await connection.tpc_begin("lost")
+        await connection.execute("CREATE TABLE t (a int)")
+        if is_prepared:
+            await connection.tpc_prepare()
+        wire.left = 1
+        with pytest.raises(OutcomeUnknownError):
+            await connection.tpc_commit()
+        await connection.close()
+
+
+async def test_commit_in_two_phases(two_phases: PostgresServer) -> None:
+    """A commit of two phases is carried out though the task is cancelled, and begins in none that is cancelled."""
+    async with await connect(two_phases.create_database()) as connection:
+        await connection.execute(SLOW_COMMIT)
+        await connection.commit()
+        for statement in ("INSERT INTO t VALUES (300)", "SELECT 1 / 0"):
+            await connection.tpc_begin("x")
+            with suppress(psycopg.errors.DivisionByZero):
+                await connection.execute(statement.encode())
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await connection.tpc_commit()
+            assert scope.cancelled_caught
+            if "1 / 0" in statement:
+                with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+                    await connection.tpc_commit()
+                await connection.tpc_rollback()
+            else:
+                with trio.move_on_after(0.05):
+                    await connection.tpc_commit()
+            await check_at_rest(connection)
+        assert await count(connection) == 1
+        await connection.rollback()
+        await connection.tpc_begin("x")
+        await connection.execute("INSERT INTO t VALUES (0)")
+        await connection.tpc_prepare()
+        await connection.tpc_commit()
+        assert await count(connection) == 2
 
 
 async def test_commit_that_fails(postgres: str) -> None:

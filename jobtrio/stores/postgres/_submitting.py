@@ -21,7 +21,7 @@ from jobtrio._errors import PayloadError, StoreUnavailableError
 from jobtrio._policies import JobPriority, Retention
 from jobtrio._submission import DEFAULT_QUEUE, Submissions
 from jobtrio.executors import Executors
-from jobtrio.stores.postgres._adapting import AS_THEY_COME
+from jobtrio.stores.postgres._adapting import adapters_for
 from jobtrio.stores.postgres._arrays import array
 from jobtrio.stores.postgres._inserting import NewPlace, Standing, hints_of, insertion_step, place_of
 from jobtrio.stores.postgres._notices import Clock, channel_of, payloads_of
@@ -131,7 +131,7 @@ def put_in(connection: psycopg.Connection[Any], schema: str, entry: JobEntry) ->
     steps = _steps(entry, schema)
     step = next(steps)
     with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
-        cursor._adapters = AS_THEY_COME.adapters
+        cursor._adapters = adapters_for(connection)
         while True:
             with _encodable(connection):
                 cursor.execute(sql[step[0]].encode(), step[1:], binary=True)
@@ -151,7 +151,7 @@ async def put_in_async(connection: psycopg.AsyncConnection[Any], schema: str, en
     steps = _steps(entry, schema)
     step = next(steps)
     async with psycopg.AsyncRawCursor(connection, row_factory=tuple_row) as cursor:
-        cursor._adapters = AS_THEY_COME.adapters
+        cursor._adapters = adapters_for(connection)
         while True:
             with _encodable(connection):
                 await cursor.execute(sql[step[0]].encode(), step[1:], binary=True)
