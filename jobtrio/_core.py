@@ -107,7 +107,7 @@ class RegistryCore(RegistryCalls):
         )
         self._leases = Leases(self.store, self._runner, lease, shows=queues != {})
         if durable:
-            self._runner.on_over = self._leases.ended
+            self._runner.on_over = self._attempt_over
         self._dispatcher = Dispatcher(
             self.store,
             self._runner,
@@ -326,15 +326,24 @@ class RegistryCore(RegistryCalls):
         return attempt is not None and attempt.is_caught_up and attempt.claim.entry.log is log
 
     def _is_written_here(self, entry: JobEntry) -> bool:
-        """Whether the end of a job is being written by an attempt in this process, which knows all that came before."""
+        """Whether the end of a job is being written by an attempt in this process, which knows all that came before.
+
+        One after which the job is to go on does not know: behind what it has written others may have ended the job.
+        """
         attempt = self._runner.running.get(entry.id)
-        return attempt is not None and attempt.over and attempt.is_caught_up
+        return attempt is not None and attempt.decided and attempt.is_caught_up
 
     def _let_go(self, entry: JobEntry) -> None:
         """Part with the local stream of a job that was lost: others go on with other messages of the same numbers."""
         log, entry.log = entry.log, None
         if log is not None:
             log.cut_off("this process lost the job, whose stream goes on elsewhere: subscribe again")
+
+    def _attempt_over(self, claim: Claim) -> None:
+        self._leases.ended(claim)
+        entry = claim.entry
+        if entry.outcome is not None and entry.log is not None and entry.log.end is None:
+            self._tails.look(entry.id)  # others have ended it, and no tail could look while the attempt fed the log
 
     async def _wait_gone(self, attempt: Attempt) -> None:
         while self._runner.running.get(attempt.claim.entry.id) is attempt:

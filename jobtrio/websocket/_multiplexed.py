@@ -111,8 +111,8 @@ class MultiplexedSession(Session):
             self.stop(CloseCode.UNAUTHENTICATED)
         await trio.lowlevel.checkpoint()  # which ends this task: the session is being closed
 
-    async def _show_life(self) -> None:
-        await self.say(Heartbeat(last={str(sub): feed.last for sub, feed in self._feeds.items()}))
+    def _sign_of_life(self) -> Heartbeat:
+        return Heartbeat(last={str(sub): feed.last for sub, feed in self._feeds.items()})
 
     # -- requests
 

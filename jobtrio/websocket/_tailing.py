@@ -169,11 +169,8 @@ class TailSession(Session):
         while True:
             await self._receive()
 
-    async def _show_life(self) -> None:
-        if self._is_plain or self._feed is None:  # there is no way to say it, or nothing to say yet
-            await trio.sleep(self.terms.limits.heartbeat)
-        else:
-            await self.say(Heartbeat(last=self._feed.last))
+    def _sign_of_life(self) -> Heartbeat | None:
+        return None if self._is_plain or self._feed is None else Heartbeat(last=self._feed.last)
 
 
 def code_of(outcome: Outcome) -> CloseCode:

@@ -93,11 +93,11 @@ async def serve(
     server = Server(House(terms, origins, ssl_context, Tally()), place)
     try:
         async with trio.open_nursery() as nursery:
-            visits = await nursery.start(server.keep)
+            nursery.start_soon(server.keep)
             try:
-                await server.listen(visits, task_status)
+                await server.listen(task_status)
             finally:
-                server.shut_down()
+                server.shut_down()  # or `keep` would never end
     finally:
         place.close()
 
@@ -118,6 +118,8 @@ class Server:
         self._place = place
         self._visits: set[Visit] = set()
         self._turned_down = 0  # clients that are being told that there is no room
+        self._nursery: trio.Nursery | None = None  # in which the clients' tasks run
+        self._opened = trio.Event()  # there it is
         self._closing = trio.Event()
 
     def stats(self) -> ServerStats:
@@ -126,21 +128,22 @@ class Server:
         subscriptions = sum(session.subscriptions for session in sessions if session is not None)
         return self._house.tally.stats(len(self._visits), subscriptions)
 
-    async def listen(self, visits: trio.Nursery, task_status: trio.TaskStatus[Server]) -> None:
-        """Accept clients, whose tasks run in ``visits``, until cancelled or shut down."""
+    async def listen(self, task_status: trio.TaskStatus[Server]) -> None:
+        """Accept clients, whose tasks `keep` holds, until cancelled or shut down."""
+        await self._opened.wait()
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._accept, visits)
+                await nursery.start(self._accept)
                 task_status.started(self)
         except* trio.ClosedResourceError:
             if not self._closing.is_set():  # else it was `shut_down` that has closed the listeners
                 raise
 
-    async def _accept(self, visits: trio.Nursery, task_status: trio.TaskStatus[Any]) -> None:
+    async def _accept(self, task_status: trio.TaskStatus[Any]) -> None:
         listeners = self._place.listeners
-        await trio.serve_listeners(self._receive, listeners, handler_nursery=visits, task_status=task_status)
+        await trio.serve_listeners(self._receive, listeners, handler_nursery=self._nursery, task_status=task_status)
 
-    async def keep(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def keep(self) -> None:
         """Hold the clients' tasks until `shut_down`, and then see the last one out.
 
         Cancellation: `serve` calls `shut_down`, and this ends within ``limits.closing`` seconds of it.
@@ -148,8 +151,8 @@ class Server:
         # Bounded by `_cut_off`, once `shut_down` was called.
         with trio.CancelScope(shield=True) as scope:
             async with trio.open_nursery() as nursery:
-                async with trio.open_nursery() as visits:
-                    task_status.started(visits)
+                async with trio.open_nursery() as self._nursery:
+                    self._opened.set()
                     await self._closing.wait()
                     for visit in tuple(self._visits):
                         nursery.start_soon(self._see_off, visit)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jobtrio.websocket._feed import Feed
     from jobtrio.websocket._gatekeeper import Gatekeeper, Handshake
     from jobtrio.websocket._limits import Limits
-    from jobtrio.websocket._replies import AnyReply
+    from jobtrio.websocket._replies import AnyReply, Heartbeat
 
 logger: logging.Logger = logging.getLogger("jobtrio.websocket")
 
@@ -229,11 +229,19 @@ class Session:
         interval = self.terms.limits.heartbeat
         while True:
             await trio.sleep_until(self._sent_at + interval)
-            if trio.current_time() >= self._sent_at + interval:
-                await self._show_life()
+            async with self.outbox:  # what is sent meanwhile is sign enough, and there is more to tell of behind it
+                if trio.current_time() >= self._sent_at + interval:
+                    await self._show_life()
 
     async def _show_life(self) -> None:
-        """Send a heartbeat."""
+        sign = self._sign_of_life()
+        if sign is None:
+            self._sent_at = trio.current_time()  # to look again after as long
+        else:
+            await self.send(encode_reply(sign))
+
+    def _sign_of_life(self) -> Heartbeat | None:
+        """Return a heartbeat, or None where there is no way to say it, or nothing to say yet."""
         raise NotImplementedError
 
     async def next_flush(self) -> None:

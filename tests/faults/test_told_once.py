@@ -10,7 +10,18 @@ import pytest
 import trio
 from store_urls import STORES, new_url
 
-from jobtrio import Cancelled, Completed, Failed, JobState, RetryPolicy, open_registry
+from jobtrio import (
+    Cancelled,
+    Completed,
+    End,
+    Executors,
+    Failed,
+    JobState,
+    Restart,
+    RetryPolicy,
+    Token,
+    open_registry,
+)
 from jobtrio import _entry as steps
 from jobtrio._known import refresh
 from jobtrio.stores._announcer import Announcer, Placed, RowAnnouncer, Settled
@@ -20,6 +31,7 @@ from jobtrio.testing._workers import ERROR, LEASE, Heard, new_entry, open_worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobtrio import JobContext
     from jobtrio._entry import JobEntry
     from jobtrio.abc import Claim, JobStore
     from jobtrio.testing._workers import Worker
@@ -213,3 +225,39 @@ async def test_repeated(make_store: Callable[[], JobStore], leave: Callable[[Wor
         await leave(worker, claim)
         await leave(worker, claim)
         assert worker.heard.of(claim.entry.id) == await worker.history(claim.entry.id)
+
+
+@pytest.mark.parametrize("write", ["retry", "release"])
+async def test_an_end_that_overtakes_a_restart(
+    make_store: Callable[[], JobStore], monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    """Where a job is cancelled before its attempt's writer is answered, consumers get the `Restart` that is stored."""
+    store, stored, answer = make_store(), trio.Event(), trio.Event()
+    original = getattr(store, write)
+
+    async def held_up(*arguments: Any, **options: Any) -> Any:
+        kept = await original(*arguments, **options)
+        stored.set()
+        await answer.wait()
+        return kept
+
+    async def stumble(job: JobContext) -> None:
+        await job.send("a")
+        if write == "release":
+            await trio.sleep_forever()
+        raise ValueError
+
+    monkeypatch.setattr(store, write, held_up)
+    executors = Executors()
+    executors.register("stumble", retry=RetryPolicy(initial=LEASE))(stumble)
+    async with open_registry(executors, store=store) as registry, trio.open_nursery() as nursery:
+        job = await registry.submit("stumble")
+        with job.subscribe() as messages:
+            seen = [await messages.receive()]
+            if write == "release":
+                nursery.start_soon(registry.shutdown)
+            await stored.wait()
+            assert await job.cancel()
+            answer.set()
+            seen += [message async for message in messages]
+    assert [(type(message), getattr(message, "seq", None)) for message in seen] == [(Token, 1), (Restart, 2), (End, 3)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from jobtrio import JobContext, JobRegistry
+    from jobtrio.websocket._replies import Heartbeat
 
 
 @pytest.fixture
@@ -336,23 +337,45 @@ async def test_heartbeats(autojump_clock: MockClock, registry: JobRegistry) -> N
         assert (await texts(plain))[0] == ["a"]
 
 
+async def test_what_is_being_sent_is_sign_enough(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Where a client takes long to read, no sign of life waits behind it that would tell of less than was sent."""
+
+    async def send(job: JobContext) -> None:
+        for _ in range(3):
+            job.send_nowait("x" * 100_000)
+        await trio.sleep(100)
+
+    job = await registry.submit(send)
+    async with open_line(registry, f"/jobs/{job.id}", limits=Limits(heartbeat=2)) as line:
+        assert (await line.hear())["type"] == "subscribed"
+        line.is_stalled = True
+        await trio.sleep(5)
+        line.read_again()
+        heard = [await line.hear() for _ in range(4)]
+        assert [(message["type"], message.get("last")) for message in heard] == [("events", None)] * 3 + [
+            ("heartbeat", 3)
+        ]
+        assert trio.current_time() == 7
+    await job.cancel()
+
+
 async def test_silence_before_the_stream(
     autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tail that has not begun when its first sign of life is due says none, and does not spin until it has."""
-    show_life, calls = TailSession._show_life, 0
+    sign_of_life, calls = TailSession._sign_of_life, 0
 
-    async def counted(self: TailSession) -> None:
+    def counted(self: TailSession) -> Heartbeat | None:
         nonlocal calls
         calls += 1
         assert calls < 100
-        await show_life(self)
+        return sign_of_life(self)
 
     async def thoughtful(handshake: Handshake) -> str:
         await trio.sleep(7)
         return "ann"
 
-    monkeypatch.setattr(TailSession, "_show_life", counted)
+    monkeypatch.setattr(TailSession, "_sign_of_life", counted)
     job = await registry.submit(words, "a", delay=10)
     async with open_line(registry, f"/jobs/{job.id}", limits=Limits(heartbeat=2), authenticate=thoughtful) as line:
         heard, code = await ending(line)

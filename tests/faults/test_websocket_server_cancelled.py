@@ -1,0 +1,85 @@
+"""A server that is cancelled at its first step, its second, its third …: it is gone, whatever that was.
+
+`serve` runs inside a cancel scope, with a client that watches. An instrument cancels that scope at the n-th step that
+any task takes, for every n until the client has seen all.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+from bridge import executors, words
+from raw_client import close_frame, raw_client, request
+
+import jobtrio
+from jobtrio.websocket import Limits, Server, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MOST_STEPS = 3000
+LIMITS = Limits(closing=0.2)
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope at the n-th step of any task."""
+
+    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+        self.left = step
+        self.scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count a step; cancel at the last one."""
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[jobtrio.JobRegistry]:
+    """Open a registry of the tests' executors."""
+    async with jobtrio.open_registry(executors) as registry:
+        yield registry
+
+
+async def served(registry: jobtrio.JobRegistry, job_id: str, seen: list[str]) -> None:
+    """Serve, until a client has watched a job to its end."""
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(partial(serve, registry, port=0, limits=LIMITS))
+        async with raw_client(server.port) as client:
+            await client.send(request(f"/jobs/{job_id}"))
+            assert await client.answer() == 101
+            seen += [message["type"] for message in (await client.hear_all())[:-1]]
+            await client.send(close_frame())
+        nursery.cancel_scope.cancel()
+
+
+def living() -> int:
+    """Return how many tasks there are."""
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+async def test_at_every_step(registry: jobtrio.JobRegistry) -> None:
+    """Cancelled at any step, from the first on, a server ends, and leaves no task behind."""
+    job = await registry.submit(words, "a b")
+    await job.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    before = living()
+    for step in range(1, MOST_STEPS):
+        seen: list[str] = []
+        with trio.CancelScope() as scope:
+            instrument = CancelAtStep(step, scope)
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                await served(registry, job.id, seen)
+            finally:
+                trio.lowlevel.remove_instrument(instrument)
+        assert living() == before
+        if not scope.cancelled_caught:
+            break
+    assert 20 < step < MOST_STEPS - 1
+    assert seen == ["subscribed", "events", "end"]
