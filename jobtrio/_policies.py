@@ -6,6 +6,7 @@ Pure data with the arithmetic that belongs to it. It knows neither jobs nor cloc
 from __future__ import annotations
 
 import random
+import sys
 from enum import IntEnum
 from typing import Any
 
@@ -71,7 +72,7 @@ class RetryPolicy:
         except OverflowError:
             delay = self.max_delay if self.initial else 0.0
         spread = (rng or random).uniform(-self.jitter, self.jitter) if self.jitter else 0.0
-        return delay * (1.0 + spread)
+        return min(delay * (1.0 + spread), sys.float_info.max)
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -32,6 +33,12 @@ def test_delays_double_up_to_the_cap() -> None:
     """The delay grows by the multiplier after each attempt, and not beyond the cap."""
     policy = RetryPolicy(max_attempts=9, initial=1, multiplier=2, max_delay=5, jitter=0)
     assert [policy.delay_after(n) for n in range(1, 6)] == [1, 2, 4, 5, 5]
+
+
+def test_a_delay_is_finite() -> None:
+    """Jitter takes no delay beyond what a number can be."""
+    retry = RetryPolicy(initial=1.7e308, max_delay=1.7e308, jitter=1.0)
+    assert 1.7e308 < retry.delay_after(1, Fixed(1)) < math.inf
 
 
 def test_jitter_is_a_share_of_the_capped_delay() -> None:
