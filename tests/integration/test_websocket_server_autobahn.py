@@ -34,6 +34,10 @@ class EchoSession(Session):
     async def _beat(self) -> None:
         await trio.sleep_forever()
 
+    def feeds(self) -> list[Any]:
+        """Return nothing: it shows no job."""
+        return []
+
 
 async def failures(port: int, cases: Sequence[str]) -> dict[str, str]:
     """Return the verdicts of the cases that were not passed."""
