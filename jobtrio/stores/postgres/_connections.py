@@ -45,10 +45,12 @@ Rows = list[tuple[Any, ...]]
 log: Final = logging.getLogger("jobtrio.stores.postgres")
 
 TRIES: Final = 5
-"""How often the same is tried where the server says that it came between two others."""
+"""How often the same is tried where a pooler has lost a statement, or notices have no room. What came between two
+others is tried as long as there is time: one of those has got on."""
 
 PAUSE: Final = 0.02
-"""Seconds between two such tries, at most; drawn at random, so that two don't meet again."""
+LONGEST_PAUSE: Final = 0.2
+"""Seconds between two such tries, at most, at first and in the end; drawn at random, so that two don't meet again."""
 
 IDLE: Final = "5s"
 """How long a transaction may stand still, as the server's settings say it."""
@@ -236,19 +238,20 @@ class Connections:
         raise error
 
     async def _try(self, work: Callable[[Link], Awaitable[T]]) -> T:
-        tries = TRIES
+        tries, pause = TRIES, PAUSE
         attempt = work
         while True:
-            tries -= 1
             try:
                 return await self._use_once(attempt)
             except psycopg.Error as exc:
                 self.is_direct = self.is_direct and not is_statement_lost(exc)
+                tries -= not is_conflict(exc)
                 if not tries or not (is_conflict(exc) or is_statement_lost(exc) or is_crowded(exc)):
                     raise self._translated(exc) from exc
                 if is_crowded(exc):
                     attempt = partial(_with_room, work)
-            await trio.sleep(random.uniform(0, PAUSE))
+            await trio.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _translated(self, exc: psycopg.Error) -> StoreError:
         error = translate(exc, self.where, is_open=True)
