@@ -34,7 +34,7 @@ from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _pruning as pruning
 from jobtrio.stores.postgres._advancing import LOCKED_FOR
-from jobtrio.stores.postgres._connections import TRIES, Link
+from jobtrio.stores.postgres._connections import CONFLICTS, TRIES, Link
 from jobtrio.stores.postgres._rows import entry_of
 from jobtrio.testing import STORE_CHECKS
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
@@ -650,14 +650,14 @@ async def test_other_isolation_levels(
     await check(lambda: PostgresJobStore(postgres))
 
 
-async def test_as_many_conflicts_as_there_is_time_for(postgres: str) -> None:
-    """What comes between others again and again is tried as long as a call may take, and other failures are not."""
+async def test_many_conflicts(postgres: str) -> None:
+    """What comes between others again and again is tried more often than what fails otherwise."""
     tries = 0
 
     async def work(_: Any) -> str:
         nonlocal tries
         tries += 1
-        if tries % 20:
+        if tries % CONFLICTS:
             raise psycopg.errors.SerializationFailure("could not serialize access")
         return "done"
 
@@ -669,10 +669,10 @@ async def test_as_many_conflicts_as_there_is_time_for(postgres: str) -> None:
     async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
         session: Any = worker.store._opened  # type: ignore[attr-defined]
         assert await session.use(work) == "done"
-        assert tries == 20
+        assert tries == CONFLICTS
         with pytest.raises(StoreUnavailableError):
             await session.use(fail)
-        assert tries == 20 + TRIES
+        assert tries == CONFLICTS + TRIES
 
 
 async def test_one_connection_is_enough(postgres: str) -> None:

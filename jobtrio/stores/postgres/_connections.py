@@ -45,8 +45,10 @@ Rows = list[tuple[Any, ...]]
 log: Final = logging.getLogger("jobtrio.stores.postgres")
 
 TRIES: Final = 5
-"""How often the same is tried where a pooler has lost a statement, or notices have no room. What came between two
-others is tried as long as there is time: one of those has got on."""
+"""How often the same is tried where a pooler has lost a statement, or notices have no room."""
+
+CONFLICTS: Final = 20
+"""How often where the server says that it came between two others: of several in each other's way one gets on."""
 
 PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.2
@@ -238,15 +240,18 @@ class Connections:
         raise error
 
     async def _try(self, work: Callable[[Link], Awaitable[T]]) -> T:
-        tries, pause = TRIES, PAUSE
+        tries, conflicts, pause = TRIES, CONFLICTS, PAUSE
         attempt = work
+        give_up_at = trio.current_time() + self.patience / 2  # while there is time to say why
         while True:
             try:
                 return await self._use_once(attempt)
             except psycopg.Error as exc:
                 self.is_direct = self.is_direct and not is_statement_lost(exc)
-                tries -= not is_conflict(exc)
-                if not tries or not (is_conflict(exc) or is_statement_lost(exc) or is_crowded(exc)):
+                tries -= 1 - is_conflict(exc)
+                conflicts -= is_conflict(exc)
+                is_over = not tries or not conflicts or trio.current_time() >= give_up_at
+                if is_over or not (is_conflict(exc) or is_statement_lost(exc) or is_crowded(exc)):
                     raise self._translated(exc) from exc
                 if is_crowded(exc):
                     attempt = partial(_with_room, work)
