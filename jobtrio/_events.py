@@ -126,7 +126,9 @@ class Events:
                 if transition.worker == worker:
                     self.publish(transition)
             self.publish(last)
-        if before is None or now > before:
+        if self.log is not None and (
+            before is None or now > before
+        ):  # else nobody is left, and it would be out of date
             self._told[known] = now
 
     def close(self) -> None:

@@ -199,6 +199,25 @@ async def test_events_in_order(make_store: Callable[[], JobStore], by: str) -> N
                 events.receive_nowait()
 
 
+async def test_no_events_of_what_nobody_listened_to(make_store: Callable[[], JobStore]) -> None:
+    """A subscription begins with the next change, whatever was told before the last one to listen had left."""
+    async with open_registry(store=make_store(), queues={}, worker="this") as registry:
+        core, entry = registry._core, new_entry(retry=RetryPolicy())
+        entry.order = 1
+        steps.start(entry, claim="one", worker="this", now=1.0)
+        with registry.subscribe_events():
+            pass
+        core.changed(entry)  # nobody is left
+        steps.retry(entry, ERROR, worker="this", now=2.0)
+        core.changed(entry)
+        with registry.subscribe_events() as events:
+            steps.become_ready(entry, worker="this", now=3.0)
+            core.changed(entry)
+            assert (await events.receive()).state == "QUEUED"
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
+
+
 def test_repeated_with_a_long_history() -> None:
     """What is asked for once more is told once also where no more changes are kept than before."""
     entry, heard = new_entry(), Heard()
