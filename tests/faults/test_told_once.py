@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from jobtrio.testing._workers import Worker
 
 
+def _copied(entry: JobEntry) -> JobEntry:
+    twin = copy.copy(entry)
+    twin.steps = list(entry.steps or ())
+    return twin
+
+
 def overtake(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an entry read what is stored just before its writer is answered, as a reader that is quicker would."""
     announcer: Any = worker.store._opened.announcer  # type: ignore[attr-defined]
@@ -46,8 +52,7 @@ def overtake(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _behind_a_reader(quiet: Any, name: str, tell: Callable[..., None]) -> Callable[..., None]:
     def told(entry: JobEntry, *arguments: Any, **options: Any) -> None:
-        read = copy.copy(entry)
-        read.steps = list(entry.steps or ())
+        read = _copied(entry)
         getattr(quiet, name)(read, *arguments, **options)
         refresh(entry, read)
         tell(entry, *arguments, **options)
@@ -108,8 +113,7 @@ def test_overtaken_by_the_end() -> None:
     entry.order = 1
     steps.start(entry, claim="here", worker="a", now=1.0)
     steps.become_ready(entry, worker="a", now=2.0, reason="shutdown")
-    stored = copy.copy(entry)
-    stored.steps = list(entry.steps or ())
+    stored = _copied(entry)
     steps.start(entry, claim="elsewhere", worker="b", now=3.0)
     steps.finish(entry, Completed(1), worker="b", now=4.0)
     Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
@@ -152,8 +156,7 @@ def test_overtaken_by_the_next_start() -> None:
     entry.order = 1
     steps.start(entry, claim="one", worker="a", now=1.0)
     steps.become_ready(entry, worker="a", now=2.0, reason="shutdown")
-    stored = copy.copy(entry)
-    stored.steps = list(entry.steps or ())
+    stored = _copied(entry)
     steps.start(entry, claim="two", worker="a", now=3.0)
     Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
     assert [line.state for line in heard.changes] == ["QUEUED"]
@@ -168,12 +171,6 @@ async def test_events_of_what_was_overtaken(make_store: Callable[[], JobStore]) 
         told.steps = None
         registry._core.changed(told)
         assert [(await events.receive()).state for _ in range(3)] == ["QUEUED", "CANCELLED", "QUEUED"]
-
-
-def _copied(entry: JobEntry) -> JobEntry:
-    twin = copy.copy(entry)
-    twin.steps = list(entry.steps or ())
-    return twin
 
 
 @pytest.mark.parametrize("by", ["this", "another"])
