@@ -194,10 +194,10 @@ async def _carry(
         await gate.opened.wait()
         await target.send_eof()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        if link.vanished:
-            await _swallow(link.client)
-        else:
+        if not link.vanished:
             link.cut()
+        elif source is link.client:  # the other way has nothing to read any more
+            await _swallow(link.client)
 
 
 async def _swallow(client: trio.SocketStream) -> None:
@@ -205,7 +205,7 @@ async def _swallow(client: trio.SocketStream) -> None:
     try:
         while await client.receive_some(PIECE):
             pass
-    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
 
 

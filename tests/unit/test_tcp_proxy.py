@@ -165,6 +165,21 @@ async def test_half_open() -> None:
                 assert await receive(other, 1) == b"z"
 
 
+async def test_half_open_amid_what_is_sent() -> None:
+    """A connection may vanish at any moment of what the client sends; the client goes on sending for nobody."""
+    async with open_echo() as (_, proxy):
+        for steps in list(range(6)) * 10:
+            async with await connect(proxy) as stream:
+                await stream.send_all(b"x")
+                await receive(stream, 1)
+                await stream.send_all(b"y")
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                assert proxy.half_open() == 1
+                await wait_all_tasks_blocked()
+                await stream.send_all(b"z")
+
+
 async def test_refuse() -> None:
     """While it refuses, new connections are refused at once and the port stays taken; those there are go on."""
     async with open_echo() as (_, proxy):
