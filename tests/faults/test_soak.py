@@ -43,6 +43,12 @@ async def hang(job: JobContext) -> None:
     await trio.sleep_forever()
 
 
+def blocks_in_use() -> int:
+    """Return how many blocks of memory are in use, the collector having run."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
 class Flat:
     """Checks that the memory in use does not grow beyond what the first rounds have taken."""
 
@@ -51,9 +57,8 @@ class Flat:
         self.first: int | None = None
 
     def look(self) -> None:
-        """Compare with the first look, the collector having run."""
-        gc.collect()
-        now = sys.getallocatedblocks()
+        """Compare with the first look."""
+        now = blocks_in_use()
         if self.first is None:
             self.first = now
         assert now - self.first <= self.slack, f"{now - self.first} blocks more than at first"
@@ -117,14 +122,15 @@ async def mixed_round(registry: JobRegistry) -> None:
 async def test_all_kinds_of_jobs_leave_nothing(autojump_clock: MockClock) -> None:
     """However jobs end, and whatever they are called, they leave nothing behind, in jobtrio or in Trio."""
     async with jobtrio.open_registry(retention=SMALL) as registry:
-        flat = Flat(8000)  # half a block a job; names that are gone are swept out now and then
-        for turn in range(61):
+        levels = []
+        for _ in range(60):
             await mixed_round(registry)
-            if turn % 15 == 0:
-                flat.look()
+            levels.append(blocks_in_use())
         assert len(registry) <= 100
         tasks = trio.lowlevel.current_statistics().tasks_living
     assert trio.lowlevel.current_statistics().tasks_living < tasks
+    grown = min(levels[-20:]) - min(levels[5:25])  # the lowest, since what is gone is swept out now and then
+    assert grown <= 2000, f"{grown} blocks for {35 * 240} jobs"
 
 
 async def test_a_job_that_never_stops_talking() -> None:
