@@ -18,7 +18,7 @@ class OutageLog:
 
     def __init__(self, log: Logger) -> None:
         self._log = log
-        self._is_away = False
+        self._failed_at: float | None = None  # while it is away: when it was first said to be
         self._answered_at = -inf
 
     def failed(self, why: object, asked: float = inf) -> None:
@@ -29,13 +29,18 @@ class OutageLog:
             asked: When the call began that failed, by the machine's monotonic clock: others that were answered
                 meanwhile say that it is not the store.
         """
-        if not self._is_away and self._answered_at < asked:
-            self._is_away = True
+        if self._failed_at is None and self._answered_at < asked:
+            self._failed_at = time.monotonic()
             self._log.warning("the store is away: %s", why)
 
-    def answered(self) -> None:
-        """Note that the store has answered."""
+    def answered(self, asked: float = inf) -> None:
+        """Note that the store has answered.
+
+        Args:
+            asked: When the call began that was answered, by the same clock: one that began before the store went away
+                does not say that it is back.
+        """
         self._answered_at = time.monotonic()
-        if self._is_away:
-            self._is_away = False
+        if self._failed_at is not None and self._failed_at < asked:
+            self._failed_at = None
             self._log.warning("the store is back")

@@ -37,3 +37,15 @@ def test_one_call_among_others(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == []
     outages.failed("gone", time.monotonic() + 1)
     assert caplog.messages == ["the store is away: gone"]
+
+
+def test_what_was_asked_before_the_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """An answer to a call that began before the outage did does not end it; one to a later call does."""
+    outages = OutageLog(logging.getLogger("test"))
+    asked = time.monotonic()
+    for _ in range(2):
+        outages.failed("gone")
+        outages.answered(asked)
+    assert caplog.messages == ["the store is away: gone"]
+    outages.answered(time.monotonic() + 1)
+    assert caplog.messages[1:] == ["the store is back"]

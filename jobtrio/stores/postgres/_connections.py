@@ -232,9 +232,7 @@ class Connections:
         """
         asked = time.monotonic()
         with trio.move_on_after(self.patience):
-            answer = await self._try(work)
-            self._outages.answered()
-            return answer
+            return await self._try(work)
         error = StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
         self._outages.failed(error, asked)
         raise error
@@ -244,8 +242,11 @@ class Connections:
         attempt = work
         give_up_at = trio.current_time() + self.patience / 2  # while there is time to say why
         while True:
+            asked = time.monotonic()
             try:
-                return await self._use_once(attempt)
+                answer = await self._use_once(attempt)
+                self._outages.answered(asked)
+                return answer
             except psycopg.Error as exc:
                 self.is_direct = self.is_direct and not is_statement_lost(exc)
                 tries -= 1 - is_conflict(exc)
