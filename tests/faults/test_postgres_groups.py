@@ -362,10 +362,10 @@ async def test_a_process_that_stands_still_in_a_transaction(postgres: str, monke
         assert not await a.store.retry(claim, ERROR, 60.0)
 
 
-def stop_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> trio.Event:
-    """Have a process stop for long behind a step of one trip, of which the server has taken all before; tell when."""
+def stop_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[trio.Event, trio.Event]:
+    """Have a process stop behind a step of one trip, of which the server has taken all before; two events tell when."""
     original = Link.fetch_all
-    stopped = trio.Event()
+    stopped, go_on = trio.Event(), trio.Event()
 
     async def stand_still(link: Link, steps: Any) -> Any:
         steps = list(steps)
@@ -379,13 +379,13 @@ def stop_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> trio.Event:
             with suppress(psycopg.ProgrammingError):  # it has no rows
                 await cursor.fetchall()
             stopped.set()
-            with trio.CancelScope(shield=True):  # nobody gives up in a process that stands still
-                await trio.sleep(3.0)
+            with trio.move_on_after(60, shield=True):  # nobody gives up in a process that stands still
+                await go_on.wait()
             await cursor.execute("SELECT")
             raise AssertionError("the server waits for the rest")
 
     monkeypatch.setattr(Link, "fetch_all", stand_still)
-    return stopped
+    return stopped, go_on
 
 
 @pytest.mark.parametrize("name", ["keep_state", "renew", "complete", "append", "lock_names", "insert"])
@@ -399,12 +399,12 @@ async def test_a_process_that_stands_still_in_a_trip(
     totals = {"limited": 1}
     new = partial(new_entry, key="key", queue="limited")
     stopping = open_workers(lambda: PostgresJobStore(postgres, outage_limit=1.0), "a", totals=totals)
-    other = open_workers(lambda: PostgresJobStore(postgres, outage_limit=10.0), "b", totals=totals)
+    other = open_workers(lambda: PostgresJobStore(postgres, outage_limit=30.0), "b", totals=totals)
     async with stopping as (a,), other as (b,), trio.open_nursery() as nursery:
         claims = [await a.start(new_entry()) for _ in range(2)]
         if name == "lock_names":
             await b.insert(new_entry(queue="limited"))
-        stopped = stop_behind(monkeypatch, name)
+        stopped, go_on = stop_behind(monkeypatch, name)
         calls: dict[str, list[Callable[[], Awaitable[object]]]] = {
             "keep_state": [lambda: a.store.save_state(claims[0], "x")],
             "renew": [lambda: a.store.renew(claims, LEASE)],
@@ -418,15 +418,18 @@ async def test_a_process_that_stands_still_in_a_trip(
         nursery.start_soon(gather, *calls.get(name, both))
         with trio.fail_after(60):
             await stopped.wait()
-        with trio.fail_after(2.5):
-            match name:
-                case "lock_names":
-                    assert len(await b.claim()) == 1
-                case "insert":
-                    assert len(await b.insert(new())) == 1
-                case _:
-                    for claim in claims:
-                        assert await b.store.save_state(claim, "x")
+        try:
+            with trio.fail_after(25):
+                match name:
+                    case "lock_names":
+                        assert len(await b.claim()) == 1
+                    case "insert":
+                        assert len(await b.insert(new())) == 1
+                    case _:
+                        for claim in claims:
+                            assert await b.store.save_state(claim, "x")
+        finally:
+            go_on.set()
 
 
 async def test_a_machine_that_is_gone(postgres: str, postgres_server: PostgresServer) -> None:
