@@ -398,7 +398,7 @@ async def test_a_process_that_stands_still_in_a_trip(
     monkeypatch.setattr("jobtrio.stores.postgres._connections.LINGER", 0.1)
     totals = {"limited": 1}
     new = partial(new_entry, key="key", queue="limited")
-    stopping = open_workers(lambda: PostgresJobStore(postgres, outage_limit=1.0), "a", totals=totals)
+    stopping = open_workers(lambda: PostgresJobStore(postgres, outage_limit=3.0), "a", totals=totals)
     other = open_workers(lambda: PostgresJobStore(postgres, outage_limit=30.0), "b", totals=totals)
     async with stopping as (a,), other as (b,), trio.open_nursery() as nursery:
         claims = [await a.start(new_entry()) for _ in range(2)]
@@ -557,7 +557,7 @@ async def test_others_claim_the_last(postgres: str) -> None:
 
 async def test_a_lock_without_end(postgres: str) -> None:
     """A call that waits for a row which is never let go fails in time, and can be made when it is."""
-    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=3.0)) as worker:
         claim = await worker.start()
         with closing(psycopg.connect(postgres)) as other:
             other.execute("SELECT FROM jobtrio.jobs FOR UPDATE")
@@ -569,7 +569,7 @@ async def test_a_lock_without_end(postgres: str) -> None:
 
 async def test_others_while_one_is_locked(postgres: str) -> None:
     """Where somebody has locked a running job, what is written of others is held up but once, whatever it is."""
-    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=4.0)) as worker:
         claims = [await worker.start(new_entry(retry=jobtrio.RetryPolicy())) for _ in range(5)]
         locked, appending, ending, retrying, cancelled = claims
         store = worker.store

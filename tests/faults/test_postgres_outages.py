@@ -473,7 +473,7 @@ async def test_trouble_without_end(own_postgres: PostgresServer) -> None:
     acknowledged: list[jobtrio.Job] = []
     troubled = True
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=2.0) as gate:
+        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=4.0) as gate:
             gate.opened.set()
 
             async def submit() -> None:

@@ -222,7 +222,7 @@ async def test_rights_that_are_taken_away(postgres: str, user: str, caplog: pyte
 
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE SCHEMA jobtrio AUTHORIZATION {}").format(sql.Identifier(name)))
-        store = PostgresJobStore(user, outage_limit=0.5)
+        store = PostgresJobStore(user, outage_limit=2.0)
         async with jobtrio.open_registry(executors, store=store) as registry:
             job = await registry.submit("wait")
             await begun.wait()
