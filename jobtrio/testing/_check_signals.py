@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jobtrio._policies import RetryPolicy
+from jobtrio._policies import Retention, RetryPolicy
 from jobtrio._records import Completed
 from jobtrio.abc import JobQuery
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
@@ -81,8 +82,9 @@ async def check_work_is_announced(open_store: OpenStore) -> None:
 
 async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
     """What falls due earlier than all before is announced, and `advance` knows of it then."""
-    async with open_worker(open_store) as worker:
-        held = new_entry(None, expires_in=LEASE * 9)
+    async with open_worker(open_store, Retention(held_for=inf)) as worker:
+        longest = LEASE * 10  # however slow a machine is, it is nowhere near the next
+        held = new_entry(None, expires_in=longest * 9)
         worker.heard.forget()
         await worker.insert(held)
         await worker.heard.wait_for("due_changed")
@@ -94,18 +96,18 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
             await worker.start(lease=lease)
 
         async def retry(delay: float) -> None:
-            await worker.store.retry(await worker.start(lease=9 * LEASE), ERROR, delay)
+            await worker.store.retry(await worker.start(lease=9 * longest), ERROR, delay)
 
         async def expire(seconds: float) -> None:
             await worker.insert(new_entry(expires_in=seconds, queue="unused"))
 
         for part, begin in enumerate((insert, retry, claim, expire)):
-            seconds = LEASE / (part + 1)
+            seconds = longest / (part + 1)
             assert await worker.store.advance() > seconds
             worker.heard.forget()
             await begin(seconds)
             await worker.heard.wait_for("due_changed")
-            assert LEASE / (part + 2) < await worker.store.advance() <= seconds
+            assert longest / (part + 2) < await worker.store.advance() <= seconds
 
 
 CUTS: tuple[Any, ...] = (0, 1, 2, 5, 0.001, 0.004, 0.015, 0.04)
