@@ -325,7 +325,11 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             yield pipeline
         except BaseException as exc:
             with self._finishing(stop=stop):
-                await block.__aexit__(type(exc), exc, exc.__traceback__)
+                if self.pgconn.status == pq.ConnStatus.OK:
+                    await block.__aexit__(type(exc), exc, exc.__traceback__)
+                else:  # psycopg would log of each pipeline's end what is being raised already
+                    with contextlib.suppress(psycopg.Error):
+                        await block.__aexit__(None, None, None)
             raise
         else:
             with self._finishing(stop=stop):

@@ -54,6 +54,23 @@ async def test_pipeline_behind_a_stream(postgres: str) -> None:
         await check_at_rest(connection)
 
 
+async def test_pipeline_of_a_lost_connection(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where a connection is lost amid a pipeline, that is raised once, and nothing is logged of its end besides."""
+    async with await connect(postgres, autocommit=True) as connection, await connect(postgres) as other:
+        with pytest.raises(psycopg.OperationalError):  # noqa: PT012
+            async with connection.pipeline() as pipeline:
+                await connection.execute("SELECT 1")
+                await pipeline.sync()
+                await other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+                await connection.execute("SELECT 2")
+                await pipeline.sync()
+        assert connection.broken
+        with pytest.raises(psycopg.OperationalError):
+            async with connection.pipeline():
+                raise AssertionError("entered")
+    assert not caplog.messages
+
+
 async def test_pipeline_error(postgres: str) -> None:
     """A statement that fails takes the rest of the pipeline with it, and the connection goes on."""
     async with await connect(postgres, autocommit=True) as connection:
