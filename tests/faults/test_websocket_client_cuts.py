@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from bridge_jobs import Bridge
 
+    from jobtrio import JobContext
+
 STRIDE = int(os.environ.get("JOBTRIO_CUT_STRIDE", "23"))
 """Bytes from one place of a cut to the next; 1 for a long test."""
 
@@ -88,9 +90,28 @@ async def test_at_every_byte(bridge: Bridge, how: str) -> None:
 
 async def test_again_and_again(bridge: Bridge) -> None:
     """Cut behind every second message of its stream, on every connection, a consumer still comes to the end."""
-    job = await bridge.registry.submit("count", [20, 0.002])
+    received = 0
+    news = trio.Event()
+
+    async def count(job: JobContext) -> int:
+        nonlocal news
+        for n in range(1, 21):  # each when the one before is there, so that no two are one message
+            await job.send(n)
+            while received < n:
+                news = trio.Event()
+                await news.wait()
+        return 20
+
+    job = await bridge.registry.submit(count)
     async with open_proxy(bridge.server.port, lambda n: Cut(frames=4)) as proxy:
-        seen = await watch(proxy, job.id)
+        with trio.fail_after(60):
+            async with open_client(url_of(proxy), token=TOKEN) as client:
+                with client.subscribe(job.id) as messages:
+                    seen = []
+                    async for message in messages:
+                        seen.append(message)
+                        received += 1
+                        news.set()
     assert seen == [*(Token(n, 1, n) for n in range(1, 21)), End(21, Completed(20))]
     assert proxy.connections > 3
 
