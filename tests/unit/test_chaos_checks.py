@@ -326,3 +326,15 @@ def test_deaf_workers_may_run_on() -> None:
     run_on_though_lost(facts)
     facts.plan = attrs.evolve(facts.plan, deaf=True)
     assert judge(facts) == []
+
+
+@pytest.mark.parametrize(
+    ("worker", "answered", "waited", "found"),
+    [("w0.1", 0.7, 0.65, False), ("w0.1", 0.7, 0.4, True), ("w0.1", 0.08, 0.65, True), ("w1.1", 0.7, 0.65, True)],
+)
+def test_a_claim_that_is_answered_late(worker: str, answered: float, waited: float, found: bool) -> None:
+    """What was claimed and not begun is excused by how long that claim took, and by nothing else."""
+    facts = good_facts()
+    begin_never(facts)
+    facts.lines.append(Line(START + answered, worker, "waited", "", 0, waited))
+    assert ("claimed_is_begun" in {violation.check for violation in judge(facts)}) == found

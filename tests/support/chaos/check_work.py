@@ -124,15 +124,31 @@ def _stood_still(facts: Facts, line: Line, since: float) -> bool:
 
 @promise
 def claimed_is_begun(facts: Facts) -> Iterator[Finding]:
-    """What is claimed is begun: an attempt is lost unbegun only where something befell its worker or the store."""
+    """What is claimed is begun: an attempt is lost unbegun only where something befell its worker or the store.
+
+    Where the answer to the claim took most of the lease, it may not be begun any more.
+    """
     begun = {(line.job_id, line.attempt) for line in facts.lines if line.what == "started"}
     for job_id, kept in facts.kept.items():
         for claimed, after in pairwise(kept.history):
             if claimed.state is not JobState.RUNNING or after.reason != LAPSED:
                 continue
             span = claimed.at.timestamp() - BEFORE, after.at.timestamp()
-            if (job_id, claimed.attempt) not in begun and not _befallen(facts, claimed.worker, *span):
+            if (job_id, claimed.attempt) in begun or _befallen(facts, claimed.worker, *span):
+                continue
+            if not _waited(facts, claimed.worker, claimed.at.timestamp()):
                 yield job_id, f"attempt {claimed.attempt} was claimed by {claimed.worker}, and never begun"
+
+
+def _waited(facts: Facts, worker: str, claimed: float) -> bool:
+    """Whether a worker had to wait for the answer to a claim of this time, for half of its lease or more."""
+    return any(
+        line.what == "waited"
+        and line.worker == worker
+        and line.value >= facts.plan.form.lease / 2
+        and line.at - line.value - TOLERANCE <= claimed <= line.at
+        for line in facts.lines
+    )
 
 
 @promise

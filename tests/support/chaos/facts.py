@@ -78,13 +78,14 @@ class Watch:
 
 @attrs.frozen
 class Line:
-    """One line that an executor wrote.
+    """One line that an executor wrote, or its worker.
 
     Attributes:
         at: When.
         worker: The worker's name, with the number of its life.
-        what: ``started``, ``token``, ``saved``, ``sent``, ``returned``, ``raised`` or ``cancelled``.
-        job_id: The job.
+        what: ``started``, ``token``, ``saved``, ``sent``, ``returned``, ``raised``, ``cancelled``; or ``waited``, where
+            a claim's answer took long.
+        job_id: The job, or ``""`` where it is about none.
         attempt: The attempt.
         value: What goes with it.
     """

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 import jobtrio
+from chaos.calls import store_at, wrap
 from chaos.tasks import tell_at
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 JOURNAL: Final = "CHAOS_JOURNAL"
@@ -37,6 +39,9 @@ SLOW: Final = 0.01
 
 SAVED: Final = 30
 """Tokens after which no more states are saved."""
+
+LATE: Final = 0.3
+"""Seconds from which on it is written down how long the answer to a claim takes."""
 
 CLINGS: Final = 0.3
 """Seconds that an executor goes on after it was cancelled, where it is told to cling."""
@@ -99,8 +104,22 @@ async def _fail(ending: str) -> None:
 
 def note(job: jobtrio.JobContext, what: str, value: Any = None) -> None:
     """Write down what an attempt does."""
-    line = json.dumps([time.time(), worker(), what, job.id, job.attempt, value])
+    _note(what, job.id, job.attempt, value)
+
+
+def _note(what: str, job_id: str, attempt: int, value: Any) -> None:
+    line = json.dumps([time.time(), worker(), what, job_id, attempt, value])
     os.write(_journal(), line.encode() + b"\n")
+
+
+async def _note_late(call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    """Make a claim, and write down how long its answer takes where that is long."""
+    began = time.monotonic()
+    try:
+        return await call(*args, **options)
+    finally:
+        if time.monotonic() - began > LATE:
+            _note("waited", "", 0, time.monotonic() - began)
 
 
 @cache
@@ -130,6 +149,7 @@ def _end_with_parent() -> None:
 if WORKER in os.environ:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tell_at(signal.SIGUSR1)
+    wrap(store_at(os.environ[STORE]), "claim", _note_late)
     if SABOTAGE in os.environ:
         from chaos.sabotage import sabotage
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from chaos.calls import store_at, wrap
 from chaos.jobs import JOURNAL
 from jobtrio._leases import Leases
 from jobtrio.abc import Claim, LeaseReport
-from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -28,18 +27,7 @@ if TYPE_CHECKING:
 def sabotage(names: Collection[str], url: str) -> None:
     """Have all stores of the URL's kind get these of `SABOTAGES` wrong."""
     for name in names:
-        SABOTAGES[name](type(parse_store_url(url).make_store()))
-
-
-def _wrap(store: type[JobStore], name: str, change: Callable[..., Any]) -> None:
-    """Put ``change(call, self, …)`` in the place of one of the store's calls."""
-    call = getattr(store, name)
-
-    @wraps(call)
-    async def changed(self: JobStore, *args: Any, **options: Any) -> Any:
-        return await change(call, self, *args, **options)
-
-    setattr(store, name, changed)
+        SABOTAGES[name](store_at(url))
 
 
 # -- deafness: who has lost a job does not notice, which the store has to bear
@@ -56,7 +44,7 @@ def _deaf(store: type[JobStore]) -> None:
     def stop_overdue(self: Leases) -> None:
         """Let them run on."""
 
-    _wrap(store, "renew", renew)
+    wrap(store, "renew", renew)
     Leases._watch = watch  # type: ignore[method-assign]
     Leases._stop_overdue = stop_overdue  # type: ignore[method-assign]
 
@@ -66,9 +54,9 @@ def _deaf(store: type[JobStore]) -> None:
 
 def _without_fencing(store: type[JobStore]) -> None:
     _deaf(store)  # else those who lost a job seldom come to write
-    _wrap(store, "claim", _note_claims)
+    wrap(store, "claim", _note_claims)
     for name in ("finish", "retry", "release", "append_messages", "save_state"):
-        _wrap(store, name, _write_anyway)
+        wrap(store, name, _write_anyway)
 
 
 def _holders() -> Path:
@@ -103,7 +91,7 @@ def _without_renewals(store: type[JobStore]) -> None:
     async def renew(call: Any, self: JobStore, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         return [LeaseReport(True, claim.entry) for claim in claims]
 
-    _wrap(store, "renew", renew)
+    wrap(store, "renew", renew)
 
 
 # -- repeated calls: they are not recognised
@@ -116,7 +104,7 @@ def _without_marks(store: type[JobStore]) -> None:
         await call(self, secrets.token_hex(8), **{**options, "limit": 1})
         return await call(self, claim_id, **options)
 
-    _wrap(store, "claim", claim)
+    wrap(store, "claim", claim)
 
 
 # -- streams: a message is lost, or comes twice
@@ -126,7 +114,7 @@ def _with_holes(store: type[JobStore]) -> None:
     async def append(call: Any, self: JobStore, claim: Claim, messages: Sequence[Any]) -> Any:
         return True if messages[0].seq % 7 == 0 else await call(self, claim, messages)
 
-    _wrap(store, "append_messages", append)
+    wrap(store, "append_messages", append)
 
 
 # -- cancellations: they are not heard
@@ -139,7 +127,7 @@ def _without_cancellations(store: type[JobStore]) -> None:
             report.entry.cancel = None
         return list(reports)
 
-    _wrap(store, "renew", renew)
+    wrap(store, "renew", renew)
 
 
 SABOTAGES: Final[dict[str, Callable[[type[JobStore]], None]]] = {
