@@ -101,15 +101,14 @@ class OutputPipe:
 
     def read_nowait(self) -> bytes | None:
         """Return the next bytes, ``b""`` at the end, None where nothing is there yet."""
-        if self._left is None:
-            size = READ_SIZE
-        else:
-            size = min(READ_SIZE, self._left)
-            self._left -= size
+        size = READ_SIZE if self._left is None else min(READ_SIZE, self._left)
         try:
-            return os.read(self._fd, size)
+            data = os.read(self._fd, size)
         except BlockingIOError:
-            return None
+            return None if self._left is None else b""
+        if self._left is not None:
+            self._left -= len(data)  # which may be less than it was asked for: a pipe of packets gives one at a time
+        return data
 
     async def wait_readable(self) -> None:
         """Wait until `read_nowait` has something to say.

@@ -233,6 +233,26 @@ async def test_slow_consumer_gets_all_that_an_ended_program_wrote(monkeypatch: p
     assert "".join(job.stream("stdout")) == "x" * 65535 + "y" * 300_000
 
 
+async def test_slow_consumer_gets_all_of_a_pipe_of_packets() -> None:
+    """A pipe that gives less than it is asked for, such as ``dd oflag=direct`` makes, is read to its end as well."""
+    job = python(
+        "import fcntl, os\nfcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)\nfor n in range(9): os.write(1, b'%d\\n' % n)"
+    )
+    gate, send = trio.Event(), job.send
+
+    async def slow_send(token: dict[str, Any]) -> None:
+        await gate.wait()
+        await send(token)
+
+    job.send = slow_send  # type: ignore[method-assign]
+    async with running(job):
+        while job.processes():
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        gate.set()
+    assert job.stream("stdout") == [str(n) for n in range(9)]
+
+
 async def test_lines_of_a_descendant_that_ends_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a program leaves behind may finish its sentence, as the end of a pipeline does."""
     monkeypatch.setattr("jobtrio._command.LINGER", 60)
