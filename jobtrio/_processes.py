@@ -43,10 +43,10 @@ def open_pidfd(pid: int) -> int | None:
         return None
 
 
-def look_at(child: int) -> Literal["running", "ended", "lost"]:
+def look_at(child: int) -> Literal["running", "ended", "lost", "unknown"]:
     """Say how a child is, without reaping it; it is lost where somebody else has reaped it."""
     if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return "running"
+        return "unknown"
     try:
         seen = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:

@@ -44,7 +44,7 @@ class ProgramSession:
             return living_in_session(self.id)
         except (OSError, subprocess.SubprocessError):
             # Nothing to list with, or no descriptor left for it: the program has to stand for its session.
-            return [self.id] if look_at(self.id) == "running" else []
+            return [self.id] if look_at(self.id) in ("running", "unknown") else []
 
     def send_signal(self, *numbers: int) -> None:
         """Send each signal to all of the session, unless the program's id could be another's by now."""
@@ -111,4 +111,6 @@ class ProgramSession:
     def _signal_and_look(self, number: int | None) -> bool:
         if number is not None:
             self.send_signal(number)
-        return bool(self.living())
+        # While the program itself runs nobody else need be looked for. A list of all processes costs milliseconds of
+        # the interpreter's lock, and many programs may be in their grace at one time.
+        return look_at(self.id) == "running" or bool(self.living())

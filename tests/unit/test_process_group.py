@@ -122,6 +122,27 @@ async def test_first_thread_may_end_before_the_process() -> None:
         assert group.reap() == -signal.SIGTERM
 
 
+async def test_nothing_is_listed_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's grace costs no look at all processes of the machine: many programs end at one time."""
+    seen = []
+    living, send_signal = ProcessGroup.living, ProcessGroup.send_signal
+
+    def look(group: ProcessGroup) -> list[int]:
+        seen.append("look")
+        return living(group)
+
+    def signalled(group: ProcessGroup, *numbers: int) -> None:
+        send_signal(group, *numbers)
+        seen.append("sent")
+
+    with shell(STUBBORN) as group:
+        assert group.stdout.read(3) == b"up\n"
+        monkeypatch.setattr(ProcessGroup, "living", look)
+        monkeypatch.setattr(ProcessGroup, "send_signal", signalled)
+        await group.end(grace=0.05)
+    assert seen[: seen.index("sent") + 3] == ["look", "sent", "look", "sent"]  # each signal goes to what is listed
+
+
 def reap(group: ProcessGroup) -> None:
     """Take the exit code from under the group's nose."""
     os.waitpid(group.id, 0)
