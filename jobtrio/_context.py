@@ -202,7 +202,9 @@ class JobContext:
 
     def close(self) -> None:
         """Make everything that sends raise from now on. Called by the registry when the attempt is over."""
-        self._log = self._open = None
+        log, self._log, self._open = self._log, None, None
+        if log is not None:
+            log.room_made()  # for a send of a task that is not the attempt's: it looks again, and raises
 
     def _open_log(self) -> TokenLog:
         if self._log is None:

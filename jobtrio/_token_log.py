@@ -260,9 +260,9 @@ class TokenLog:
         self.room_made()
 
     def room_made(self) -> None:
-        """Let a waiting `send` look again: a lossless consumer has read on, or has left."""
-        assert self._room is not None  # there was one
-        self._room.unpark_all()
+        """Let a waiting `send` look again: a lossless consumer has read on or left, or the attempt is over."""
+        if self._room is not None:
+            self._room.unpark_all()
 
     @property
     def is_full(self) -> bool:

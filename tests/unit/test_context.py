@@ -229,6 +229,25 @@ async def test_a_send_that_waits_when_the_attempt_ends() -> None:
         assert bench.log.last == 1
 
 
+async def test_a_send_that_waits_for_nobody_when_the_attempt_ends(autojump_clock: trio.testing.MockClock) -> None:
+    """A `send` is told that the attempt is over also while the consumer that it waits for reads nothing."""
+    async with open_bench(limit=1) as bench:
+        job = bench.context
+        with Subscription(bench.log, lossless=True):
+            job.send_nowait(1)
+
+            async def send() -> None:
+                with pytest.raises(JobEndedError):
+                    await job.send(2)
+
+            with trio.move_on_after(1) as limit:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send)
+                    await trio.testing.wait_all_tasks_blocked()
+                    job.close()
+        assert not limit.cancelled_caught
+
+
 async def test_after_the_end() -> None:
     """Once the attempt is over all that sends raises, and what shows goes on showing."""
     async with open_bench() as bench:
