@@ -7,6 +7,7 @@ stores, retries or other jobs: it returns a `Verdict`.
 
 from __future__ import annotations
 
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,7 +45,7 @@ class Attempt:
         "claim",
         "decided",
         "has_room",
-        "has_waited",
+        "has_used_task",
         "is_caught_up",
         "is_last",
         "over",
@@ -60,7 +61,7 @@ class Attempt:
         self.decided = False  # and the job ends with it
         self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
         self.has_room = True  # and counts among those that take up room
-        self.has_waited = False  # the executor let other tasks run, so that it may have got what belongs to its task
+        self.has_used_task = False  # the executor may have got what belongs to its task, such as a lock
         self._limit = plan.time_limit or inf
         self._deadline = inf  # that the limit makes
         self._cause: str | None = None
@@ -149,7 +150,7 @@ class Attempt:
                     scope.deadline = self._deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
-                turns = _turns()
+                traces = _traces()
                 try:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:
@@ -157,7 +158,7 @@ class Attempt:
                     if nursery.child_tasks:
                         self._fail(scope)
                 finally:
-                    self.has_waited = turns is None or turns != _turns()
+                    self.has_used_task = traces is None or traces != _traces()
         except BaseException as exc:
             group = exc
         else:
@@ -242,12 +243,15 @@ async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobC
     return await function(context)
 
 
-def _turns() -> int | None:
-    """Return how often the current task has let others run; None where this Trio does not tell.
+def _traces() -> tuple[int, int] | None:
+    """Return how often the current task has let others run, and how many references to it there are; None if unknown.
 
-    Trio counts it for `trio.testing.assert_checkpoints`.
+    Trio counts the first for `trio.testing.assert_checkpoints`. The second grows where a lock or a limiter notes its
+    holder and lets nobody run meanwhile, as by `acquire_nowait`.
     """
-    return getattr(trio.lowlevel.current_task(), "_schedule_points", None)
+    task = trio.lowlevel.current_task()
+    turns = getattr(task, "_schedule_points", None)
+    return None if turns is None or not hasattr(sys, "getrefcount") else (turns, sys.getrefcount(task))
 
 
 def _let_out(group: BaseException) -> None:

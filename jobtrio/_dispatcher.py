@@ -317,11 +317,11 @@ class Dispatcher:
     def _may_serve(self, attempt: Attempt) -> bool:
         """Whether the current task may run another attempt behind this one.
 
-        It may not where the executor has let other tasks run: locks and limiters know their holders by the task, and
-        what an executor forgot to give back would be the next one's. Nor where the context variables don't hold the
-        very objects that they began with.
+        It may not where the executor has let other tasks run, or somebody has noted the task: locks and limiters know
+        their holders by it, and what an executor forgot to give back would be the next one's. Nor where the context
+        variables don't hold the very objects that they began with.
         """
-        if attempt.has_waited:
+        if attempt.has_used_task:
             return False
         now = contextvars.copy_context()
         if not now and not self._context:

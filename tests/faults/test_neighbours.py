@@ -69,24 +69,28 @@ def a_store(name: str, path: Path) -> jobtrio.abc.JobStore | None:
     return SqliteJobStore(path / "jobs.db") if name == "sqlite" else None
 
 
+@pytest.mark.parametrize("way", ["waiting", "at once"])
 @pytest.mark.parametrize("name", ["memory", "sqlite"])
-async def test_what_belongs_to_a_task_is_not_handed_on(name: str, tmp_path: Path) -> None:
+async def test_what_belongs_to_a_task_is_not_handed_on(name: str, way: str, tmp_path: Path) -> None:
     """What a job got from a limiter and never gave back is its own: no later job is taken for the one who has it."""
     limiter = trio.CapacityLimiter(100)
     executors = jobtrio.Executors()
 
     @executors.register("take")
     async def take(job: JobContext) -> str:
-        await limiter.acquire()
+        if way == "waiting":
+            await limiter.acquire()
+        else:
+            limiter.acquire_nowait()
         if job.payload == "forget":
             return "forgot"
         limiter.release()
         return "gave back"
 
     async with jobtrio.open_registry(executors, store=a_store(name, tmp_path), max_running=2) as registry:
-        assert await (await registry.submit("take", "forget")).result() == "forgot"
-        jobs = await registry.submit_many([jobtrio.JobSpec("take") for _ in range(20)])
-        assert [await job.result() for job in jobs] == ["gave back"] * 20
+        payloads = ["forget"] + [None] * 20
+        jobs = await registry.submit_many([jobtrio.JobSpec("take", payload) for payload in payloads])
+        assert [await job.result() for job in jobs] == ["forgot"] + ["gave back"] * 20
     assert limiter.borrowed_tokens == 1
 
 
