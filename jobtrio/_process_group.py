@@ -148,7 +148,8 @@ class ProcessGroup(ProgramSession):
 
     def _runs_after(self, pause: float) -> bool:
         time.sleep(pause)
-        return self.id in self.living()
+        seen = look_at(self.id)
+        return self.id in self.living() if seen == "unknown" else seen == "running"
 
 
 def _own_limiter() -> trio.CapacityLimiter:

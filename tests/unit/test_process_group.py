@@ -106,6 +106,28 @@ async def test_wait_for_exit_can_be_cancelled() -> None:
         assert group.reap() == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("has_waitid", [True, False])
+@pytest.mark.parametrize("system", ["listing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_waiting_without_descriptors(has_waitid: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes are listed again and again only where the system can't be asked about the one."""
+    seen = []
+    living = ProcessGroup.living
+
+    def look(group: ProcessGroup) -> list[int]:
+        seen.append(group.id)
+        return living(group)
+
+    monkeypatch.setattr(ProcessGroup, "living", look)
+    if not has_waitid:
+        monkeypatch.delattr(os, "waitid")
+    with shell("exit 3") as group:
+        await group.wait_exited()
+        assert bool(seen) is not has_waitid
+        await group.end(grace=10)
+        assert group.reap() == 3
+
+
 async def test_first_thread_may_end_before_the_process() -> None:
     """A process whose first thread has ended looks like a zombie and yet lives."""
     script = (
