@@ -189,6 +189,8 @@ class JobContext:
     async def save_state(self, value: Any) -> None:
         """Keep ``value`` for the job's next attempt, as durably as the job itself.
 
+        In memory the object itself is kept, and what is changed in it afterwards is changed in what was saved.
+
         Raises:
             JobEndedError: The attempt is over, or its worker has lost the job.
             PayloadError: The value can't be stored, where the store is durable.
