@@ -116,7 +116,17 @@ class ProcessGroup(ProgramSession):
         *Cancellation*: shielded, for at most ``linger``, ``grace`` and `KILL_LIMIT` together.
         """
         with trio.CancelScope(shield=True):  # the bound: the thread counts real seconds and returns by itself
-            await trio.to_thread.run_sync(self._end, grace, linger, limiter=_own_limiter())
+            try:
+                await trio.to_thread.run_sync(self._end, grace, linger, limiter=_own_limiter())
+            except RuntimeError as exc:  # no thread can be started, perhaps because of this very program
+                logger.warning("the session of process %d is killed without its grace: %s", self.id, exc)
+                await self._kill()
+
+    async def _kill(self) -> None:
+        """Do without a thread what ends in any case; by real seconds too."""
+        end = time.monotonic() + KILL_LIMIT
+        while self._signal_and_look(signal.SIGKILL) and time.monotonic() < end:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(FIRST_PAUSE)
 
     def _end(self, grace: float, linger: float) -> None:
         if survivors := self.end_by(grace, linger):

@@ -464,6 +464,20 @@ async def test_cancelled_program_says_goodbye() -> None:
     assert job.stream("stderr")[-1] == "bye"
 
 
+async def test_no_thread_to_end_it_in(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where no thread can be started, what a program has left is killed at once, and its exit code is its own."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    job = shell(STUBBORN + "echo out; exit 3")
+    with pytest.raises(CommandFailedError, match="exited with 3"):
+        await job.run()
+    assert not job.processes()
+    assert "killed without its grace: can't start new thread" in caplog.text
+
+
 async def test_stopped_program_is_told_to_end() -> None:
     """A program that was stopped is made to go on, so that it sees SIGTERM."""
     job = shell("trap 'echo bye; exit' TERM; echo up; kill -STOP $$; while :; do sleep 0.01; done")
