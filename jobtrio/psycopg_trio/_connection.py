@@ -386,10 +386,10 @@ async def connect(
     autocommit: bool = False,
     prepare_threshold: int | None = 5,
     context: AdaptContext | None = None,
-    row_factory: AsyncRowFactory[Any] | None = None,
-    cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
+    row_factory: AsyncRowFactory[Row] | None = None,
+    cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
     **kwargs: ConnParam,
-) -> TrioConnection[Any]:
+) -> TrioConnection[Row]:
     """Connect to the first server that answers and is what ``target_session_attrs`` asks for.
 
     Names are looked up without blocking, and every address of every host is tried, each for at most
@@ -410,7 +410,7 @@ async def connect(
 
     *Cancellation*: no connection is left behind.
     """
-    return await TrioConnection[Any].connect(
+    return await TrioConnection[Row].connect(
         conninfo,
         autocommit=autocommit,
         prepare_threshold=prepare_threshold,

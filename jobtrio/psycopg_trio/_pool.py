@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import attrs
 import psycopg
 import trio
 from psycopg import generators, pq
+from psycopg.rows import Row
 
-from ._connection import TrioConnection
+from ._connection import TrioConnection, connect
 from ._notifications import receive
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
+    from psycopg.rows import AsyncRowFactory
 
     Hook: TypeAlias = Callable[[TrioConnection[Any]], Awaitable[object]]
 
@@ -58,23 +60,31 @@ class PoolStatistics:
 
 
 @attrs.define(eq=False)
-class _Member:
-    connection: TrioConnection[Any]
+class _Member(Generic[Row]):
+    connection: TrioConnection[Row]
     opened_at: float
     idle_since: float = 0.0
     suspect: bool = False
 
 
-class Pool:
+class Pool(Generic[Row]):
     """Connections to one database, made by `open_pool`."""
 
-    def __init__(self, conninfo: str, size: int, rules: PoolRules, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        size: int,
+        rules: PoolRules,
+        row_factory: AsyncRowFactory[Row] | None,
+        options: dict[str, Any],
+    ) -> None:
         self._conninfo = conninfo
         self._size = size
         self._rules = rules
+        self._row_factory = row_factory
         self._options = options
         self._places = trio.Semaphore(size, max_value=size)
-        self._idle: deque[_Member] = deque()  # the one used last is at the right end, and is used next
+        self._idle: deque[_Member[Row]] = deque()  # the one used last is at the right end, and is used next
         self._closed = False
 
     @property
@@ -87,7 +97,7 @@ class Pool:
             waiting=self._places.statistics().tasks_waiting,
         )
 
-    def connection(self) -> Lease:
+    def connection(self) -> Lease[Row]:
         """Return the use of a connection, in ``async with``.
 
         It is the block's alone. Behind the block it goes back to the pool, and what it left open in a transaction is
@@ -99,7 +109,7 @@ class Pool:
         """
         return Lease(self)
 
-    async def _take(self) -> _Member:
+    async def _take(self) -> _Member[Row]:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._places.acquire_nowait()  # whoever gets a connection is about to wait for the server anyway
@@ -113,7 +123,7 @@ class Pool:
             self._places.release()
             raise
 
-    async def _idle_member(self) -> _Member | None:
+    async def _idle_member(self) -> _Member[Row] | None:
         while self._idle:
             member = self._idle.pop()
             fit = False
@@ -126,7 +136,7 @@ class Pool:
                 return member
         return None
 
-    async def _is_fit(self, member: _Member) -> bool:
+    async def _is_fit(self, member: _Member[Row]) -> bool:
         now = trio.current_time()
         if now - member.opened_at > self._rules.max_age or not is_quiet(member.connection):
             return False
@@ -145,8 +155,8 @@ class Pool:
         for member in self._idle:
             member.suspect = True
 
-    async def _open(self) -> _Member:
-        connection = await TrioConnection.connect(self._conninfo, **self._options)
+    async def _open(self) -> _Member[Row]:
+        connection = await connect(self._conninfo, row_factory=self._row_factory, **self._options)
         if self._rules.configure is not None:
             try:
                 await self._rules.configure(connection)
@@ -155,7 +165,7 @@ class Pool:
                 raise
         return _Member(connection, trio.current_time())
 
-    async def _give_back(self, member: _Member) -> None:
+    async def _give_back(self, member: _Member[Row]) -> None:
         kept = False
         try:
             kept = await self._is_reusable(member)
@@ -168,7 +178,7 @@ class Pool:
             await self._close_stale()
             self._places.release()
 
-    async def _is_reusable(self, member: _Member) -> bool:
+    async def _is_reusable(self, member: _Member[Row]) -> bool:
         connection = member.connection
         if connection.closed:
             self._suspect_all()
@@ -196,15 +206,15 @@ class Pool:
         await self._close_stale()
 
 
-class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Any], None]):
+class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
     """The use of one of a pool's connections, for one ``async with``; made by `Pool.connection`."""
 
     __slots__ = ("_member", "_pool")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool[Row]) -> None:
         self._pool = pool
 
-    async def __aenter__(self) -> TrioConnection[Any]:
+    async def __aenter__(self) -> TrioConnection[Row]:
         """Wait for a place, and take or open a connection.
 
         *Cancellation*: no place is taken.
@@ -280,8 +290,9 @@ async def open_pool(
     max_age: float = 3600.0,
     configure: Hook | None = None,
     reset: Hook | None = None,
+    row_factory: AsyncRowFactory[Row] | None = None,
     **options: Any,
-) -> AsyncIterator[Pool]:
+) -> AsyncIterator[Pool[Row]]:
     """Open a pool; no connection is opened before one is needed.
 
     Args:
@@ -294,14 +305,15 @@ async def open_pool(
         max_age: Seconds after which a connection is not used again.
         configure: Called with each new connection.
         reset: Called with each connection that comes back; it undoes what the block may have set.
-        options: What `connect` takes.
+        row_factory: How rows are formed; tuples by default.
+        options: What `connect` takes besides.
 
     *Cancellation*: closes the pool.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1; got {size!r}")
     rules = PoolRules(check_after, check_limit, max_idle, max_age, configure, reset)
-    pool = Pool(conninfo, size, rules, options)
+    pool = Pool(conninfo, size, rules, row_factory, options)
     try:
         yield pool
     finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import trio
+from psycopg.rows import dict_row
 from psycopg_bridge import check_at_rest, scalar, sessions, wait_for_sessions
 from trio.testing import wait_all_tasks_blocked
 from wire import open_wire
@@ -38,6 +39,15 @@ async def test_used_again(postgres: str) -> None:
     assert one.closed
     assert other.closed
     await wait_for_sessions(postgres, 0)
+
+
+async def test_rows_are_formed_as_asked(postgres: str) -> None:
+    """All connections of a pool form rows as its `row_factory` says; tuples without one."""
+    for factory, row in ((None, (1,)), (dict_row, {"n": 1})):
+        async with open_pool(postgres, size=2, row_factory=factory) as pool, pool.connection() as one:
+            async with pool.connection() as other:
+                for connection in (one, other):
+                    assert await (await connection.execute("SELECT 1 AS n")).fetchone() == row
 
 
 async def test_bounded(postgres: str) -> None:
