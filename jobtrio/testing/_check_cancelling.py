@@ -64,6 +64,9 @@ async def check_cancel_of_a_running_job(open_store: OpenStore) -> None:
         assert reply.entry.state is JobState.RUNNING
         record = await a.record(claim.entry.id)
         assert (record.state, record.cancel_reason) == (JobState.RUNNING, "why")
+        for entry in (reply.entry, await a.load(claim.entry.id)):
+            assert entry.cancel is not None
+            assert (entry.cancel.reason, entry.cancel.grace) == ("why", 5.0)
         assert await a.store.append_messages(claim, tokens(1, 1))
         assert await a.store.finish(claim, Cancelled("why"))
         assert await b.stream(claim.entry.id) == [*tokens(1, 1), End(2, Cancelled("why"))]

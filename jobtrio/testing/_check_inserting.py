@@ -129,6 +129,24 @@ async def check_key_is_free_once_its_job_is_gone(open_store: OpenStore) -> None:
         assert ids(await worker.insert(entry)) == [entry.id]
 
 
+async def check_order_of_insertions(open_store: OpenStore) -> None:
+    """Each job has a number above those of all before it, also once they are gone, which every entry of it carries."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        last = 0
+        for worker in (a, b, a):
+            entries = [new_entry(), new_entry(job_id="again"), new_entry(priority=JobPriority.HIGH)]
+            await worker.insert(*entries)
+            orders = {entry.id: entry.order for entry in entries}
+            assert [last, *orders.values()] == sorted({last, *orders.values()})
+            last = entries[-1].order
+            assert {job_id: (await b.load(job_id)).order for job_id in orders} == orders
+            claims = await b.claim()
+            assert {claim.entry.id: claim.entry.order for claim in claims} == orders
+            for claim in claims:
+                assert await b.store.finish(claim, Completed())
+                assert await a.store.delete(claim.entry.id)
+
+
 async def check_repeated_insert(open_store: OpenStore) -> None:
     """A repeated call is recognised by its mark and answered alike, also when its jobs have moved on."""
     async with open_worker(open_store) as worker:
@@ -167,7 +185,10 @@ async def check_concurrent_inserts(open_store: OpenStore) -> None:
 
 
 async def check_delay_counts_from_insertion(open_store: OpenStore) -> None:
-    """A delayed job is scheduled, becomes ready when its delay is over, and `advance` says how long that is."""
+    """A delayed job is scheduled, becomes ready when its delay is over, and `advance` says how long that is.
+
+    Neither that nor its expiry depends on the submitter's clock.
+    """
     async with open_worker(open_store) as worker:
         soon, late = new_entry(delay=SHORT), new_entry(delay=LEASE)
         await worker.insert(late)
@@ -178,3 +199,9 @@ async def check_delay_counts_from_insertion(open_store: OpenStore) -> None:
         assert ids(await worker.claim()) == [soon.id]
         assert await worker.states(soon.id) == ["SCHEDULED", "QUEUED", "RUNNING"]
         assert await worker.states(late.id) == ["SCHEDULED"]
+        slow = [new_entry(delay=LEASE), new_entry(expires_in=LEASE)]
+        for entry in slow:
+            entry.created_at -= 2 * LEASE
+        await worker.insert(*slow)
+        await worker.store.advance()
+        assert ids(await worker.claim()) == [slow[1].id]

@@ -41,7 +41,7 @@ async def check_find(open_store: OpenStore) -> None:
                 await a.store.finish(claim, Completed())
         records = await a.store.find(JobQuery())
         assert ids(records) == [f"{n:02}" for n in range(24)]
-        states = [frozenset(map(JobState, names)) for names in (["RUNNING"], ["QUEUED", "COMPLETED"], ["FAILED"])]
+        states = [frozenset(map(JobState, names)) for names in (["RUNNING"], ["QUEUED", "COMPLETED"], ["FAILED"], [])]
         tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}]
         for query in map(JobQuery, *zip(*product([None, *states], tag_sets, QUEUES, EXECUTORS), strict=True)):
             assert await b.store.find(query) == [record for record in records if _matches(record, query)], query
@@ -82,19 +82,24 @@ async def check_found_records(open_store: OpenStore) -> None:
 
 
 async def check_find_in_pages(open_store: OpenStore) -> None:
-    """Pages follow each other without holes or repetitions, the oldest first, whatever the jobs do in between."""
+    """Full pages follow each other without holes or repetitions, the oldest first, whatever the jobs do in between."""
     async with open_worker(open_store) as worker:
-        entries = [new_entry(tags={"of": "page"}) for _ in range(10)]
+        entries = [new_entry(tags={"of": "page", "half": str(n % 2)}, queue="ab"[n % 2]) for n in range(10)]
         await worker.insert(*entries[:4])
         await worker.insert(*entries[4:])
-        for tags in ({}, {"of": "page"}):
-            query, pages = JobQuery(tags=tags, limit=3), []
-            while page := ids(await worker.store.find(query)):
-                assert len(page) <= 3
-                pages += page
-                query = attrs.evolve(query, after=page[-1])
-                await worker.claim(limit=1)
-            assert pages == ids(entries)
+        for query, found in (
+            (JobQuery(limit=3), entries),
+            (JobQuery(limit=3, tags={"of": "page"}), entries),
+            (JobQuery(limit=3, tags={"of": "page", "half": "1"}), entries[1::2]),
+            (JobQuery(limit=3, queue="b"), entries[1::2]),
+        ):
+            expected, after = ids(found), None
+            while page := ids(await worker.store.find(attrs.evolve(query, after=after))):
+                assert page == expected[:3]
+                expected, after = expected[3:], page[-1]
+                for claim in await worker.claim(limit=1):  # which stands behind the others when it is ready again
+                    await worker.store.release(claim, "shutdown")
+            assert not expected, query
         with refused(UnknownJobError) as errors:
             await worker.store.find(JobQuery(after="unknown"))
         assert errors[0].job_id == "unknown"
@@ -256,11 +261,14 @@ async def check_prune_by_count(open_store: OpenStore) -> None:
 
 
 async def check_prune_by_age(open_store: OpenStore) -> None:
-    """Ended jobs are removed when they are too old, beside those that live."""
+    """Ended jobs are removed when their ends are too long ago, beside those that live, however old they are."""
     async with open_worker(open_store, Retention(finished_for=SHORT)) as worker:
         living = await worker.start()
         ended = await worker.start()
+        await worker.pass_time()
         await worker.store.finish(ended, Completed())
+        await worker.store.prune()
+        assert ids(await worker.store.find(JobQuery())) == [living.entry.id, ended.entry.id]
         await worker.pass_time()
         await worker.store.prune()
         await _check_gone(worker, ended.entry.id)
@@ -297,5 +305,6 @@ async def check_kept_over_a_restart(open_store: OpenStore) -> None:
         (report,) = await worker.store.renew([claim], LEASE)
         assert report.held
         assert report.entry.cancel is not None
+        assert report.entry.cancel.grace == 3.0
         assert await worker.store.finish(claim, Completed())
         assert (await worker.load(claim.entry.id)).outcome == Cancelled("why")
