@@ -42,7 +42,13 @@ async def check_age_counts_from_readiness(open_store: OpenStore) -> None:
             await worker.pass_time()
             await worker.pass_time(SHORT)
             await worker.insert(late)
-            assert ids(await worker.claim()) == [early.id, delayed.id, retried.entry.id, late.id]
+            claims = await worker.claim()
+            assert ids(claims) == [early.id, delayed.id, retried.entry.id, late.id]
+            last = new_entry(queue=queues[0])
+            await worker.insert(last)
+            for claim in reversed(claims):
+                await worker.store.release(claim, "shutdown")
+            assert ids(await worker.claim()) == [last.id, *reversed(ids(claims))]
 
 
 async def check_room_of_queues(open_store: OpenStore) -> None:
@@ -223,11 +229,14 @@ async def check_start_held(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         held, plain = new_entry(None, "payload"), new_entry()
         await a.insert(held)
+        await a.insert(new_entry(), new_entry())
         first = new_plan("first", "q", JobPriority.HIGH, 7.0, RetryPolicy(max_attempts=5))
         assert await b.store.start_held(held.id, first)
         assert not await a.store.start_held(held.id, new_plan("second"))
         assert not await a.store.start_held("unknown", first)
-        (claim,) = await a.claim(executors=frozenset({"first"}))
+        (claim,) = await a.claim(limit=1)
+        assert (claim.entry.id, claim.entry.plan.executor) == (held.id, "first")
+        assert len(await b.claim()) == 2
         assert (claim.entry.payload, claim.entry.plan.time_limit) == ("payload", 7.0)
         assert (claim.entry.plan.retry, claim.entry.plan.queue) == (RetryPolicy(max_attempts=5), "q")
         assert not await b.store.start_held(held.id, first)
@@ -261,6 +270,17 @@ async def check_started_in_time(open_store: OpenStore) -> None:
         error = (await worker.record(left.id)).error
         assert error is not None
         assert error.kind == "expired"
+
+
+async def check_held_from_readiness(open_store: OpenStore) -> None:
+    """How long a job may be held counts from the moment when it could start."""
+    async with open_worker(open_store, Retention(held_for=4 * SHORT)) as worker:
+        held = new_entry(None, delay=4 * SHORT)
+        await worker.insert(held)
+        await worker.pass_time(4.5 * SHORT)
+        assert await worker.states(held.id) == ["SCHEDULED", "QUEUED"]
+        assert await worker.store.start_held(held.id, new_plan())
+        assert ids(await worker.claim()) == [held.id]
 
 
 async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:

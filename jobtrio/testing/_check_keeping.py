@@ -43,6 +43,7 @@ async def check_find(open_store: OpenStore) -> None:
         assert ids(records) == [f"{n:02}" for n in range(24)]
         states = [frozenset(map(JobState, names)) for names in (["RUNNING"], ["QUEUED", "COMPLETED"], ["FAILED"], [])]
         tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}]
+        tag_sets += [{"n": "1"}, {"kind": "EVEN"}, {"KIND": "even"}]
         for query in map(JobQuery, *zip(*product([None, *states], tag_sets, QUEUES, EXECUTORS), strict=True)):
             assert await b.store.find(query) == [record for record in records if _matches(record, query)], query
 
@@ -226,6 +227,7 @@ async def check_delete(open_store: OpenStore) -> None:
         assert not await b.store.delete("id")
         await _check_gone(a, "id")
         assert await a.store.find(JobQuery(tags={"t": "v"})) == []
+        assert await a.store.counts() == {}
         (again,) = await b.insert(new_entry(job_id="id", key="k"))
         assert await a.stream(again.id) == []
         assert await a.states(again.id) == ["QUEUED"]

@@ -26,8 +26,9 @@ async def check_renewed_leases_last(open_store: OpenStore) -> None:
         await a.insert(new_entry(), new_entry())
         renewed, left = await a.claim(lease=LONG)
         await trio.sleep(0.3 * LONG)
-        (report,) = await a.store.renew([renewed], 5 * LONG)
-        assert report.held
+        for _ in range(2):
+            (report,) = await a.store.renew([renewed], 5 * LONG)
+            assert report.held
         await b.pass_time(LONG)
         assert (await b.record(renewed.entry.id)).state == JobState.RUNNING
         assert (await b.record(left.entry.id)).state == JobState.QUEUED

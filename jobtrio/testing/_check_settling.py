@@ -126,10 +126,13 @@ async def check_expiry(open_store: OpenStore) -> None:
     async with open_worker(open_store) as worker:
         started = await worker.start(new_entry(expires_in=SHORT))
         late, early = new_entry(expires_in=SHORT), new_entry(expires_in=LEASE)
+        delayed = new_entry(delay=SHORT, expires_in=1.5 * SHORT)
         await worker.store.release(started, "shutdown")
-        await worker.insert(late, early)
+        await worker.insert(late, early, delayed)
         await worker.pass_time()
         assert ids(await worker.claim()) == [started.entry.id, early.id]
+        await worker.store.advance()
+        assert await worker.states(delayed.id) == ["SCHEDULED", "QUEUED", "FAILED"]
         record = await worker.record(late.id)
         assert record.error is not None
         assert (record.state, record.error.kind) == (JobState.FAILED, "expired")

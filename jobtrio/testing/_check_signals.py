@@ -88,15 +88,17 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
         worker.heard.forget()
         await worker.insert(held)
         await worker.heard.wait_for("due_changed")
+        running = await worker.start(new_entry(retry=RetryPolicy()), lease=9 * longest)
+        await worker.insert(new_entry())
 
         async def insert(delay: float) -> None:
             await worker.insert(new_entry(delay=delay))
 
         async def claim(lease: float) -> None:
-            await worker.start(lease=lease)
+            await worker.claim_one(lease)
 
         async def retry(delay: float) -> None:
-            await worker.store.retry(await worker.start(lease=9 * longest), ERROR, delay)
+            await worker.store.retry(running, ERROR, delay)
 
         async def expire(seconds: float) -> None:
             await worker.insert(new_entry(expires_in=seconds, queue="unused"))
