@@ -51,7 +51,13 @@ class Plan:
 
 
 class CancelRequest(NamedTuple):
-    """The first request to cancel a job: when (wall time), why, and with how many seconds of grace."""
+    """The first request to cancel a job.
+
+    Attributes:
+        at: When, wall time in seconds.
+        reason: Why, or None.
+        grace: Seconds between setting the job's ``stopping`` and cancelling it, the shortest that was asked for.
+    """
 
     at: float
     reason: str | None
@@ -78,39 +84,73 @@ class JobEntry:
 
     Times called ``…_at`` are wall time in seconds; ``due``, ``expires`` and ``lease_until`` are by the clock of
     the store that keeps the job.
+
+    Attributes:
+        id: The job's id.
+        plan: How it is to be run.
+        payload: What the executor is given.
+        created_at: When it was submitted, by the submitter's clock.
+        submission: Marks the call that stored it, so that a repetition is recognised.
+        state: Its `JobState`.
+        tags: Text by name.
+        metadata: Anything by name.
+        key: The key that stands for it.
+        run_at: When it is to become ready, or None where it is at once.
+        delay: Seconds from insertion to the first readiness.
+        expires_in: Seconds from insertion to the end of the wait for the first start, or None.
+        order: The store's count of insertions.
+        ticket: Its place among the ready ones.
+        attempt: The current or last attempt, from 1.
+        started_at: When that started.
+        finished_at: When the job ended.
+        worker: The process that runs or last ran it.
+        claim: The id of the claim that holds it while it runs, or last held it; None once lost.
+        lease_until: When the claim lapses.
+        losses: Leases lost in a row.
+        failures: Attempts that failed and were followed by another.
+        due: When it becomes ready, while it is scheduled or retrying.
+        expires: When its wait for the first start is over, or None.
+        cancel: The first request to cancel it, or None.
+        error: What ended the last attempt that failed.
+        outcome: How it ended, or None.
+        saved_state: What an attempt saved last.
+        steps: The history behind its first line, which the entry tells: of each change when, state, attempt, worker
+            and reason, one behind the other in one list. States are members of `JobState`.
+        log: This process's copy of the stream. A store that keeps streams elsewhere leaves it as it is.
+        unreadable: What nobody can read of it in its store, so that it can't be run.
     """
 
     id: str
     plan: Plan
     payload: Any
     created_at: float
-    submission: str = ""  # marks the call that stored it, so that a repetition is recognised
+    submission: str = ""
     state: JobState = JobState.QUEUED
     tags: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
     key: str | None = None
     run_at: float | None = None
-    delay: float = 0.0  # seconds from insertion to the first readiness
-    expires_in: float | None = None  # seconds from insertion to the end of the wait for the first start
-    order: int = 0  # the store's count of insertions
-    ticket: int = 0  # its place among the ready ones
+    delay: float = 0.0
+    expires_in: float | None = None
+    order: int = 0
+    ticket: int = 0
     attempt: int = 0
     started_at: float | None = None
     finished_at: float | None = None
     worker: str | None = None
-    claim: str | None = None  # the id of the claim that holds it while RUNNING, or last held it; None once lost
+    claim: str | None = None
     lease_until: float = 0.0
-    losses: int = 0  # leases lost in a row
-    failures: int = 0  # attempts that failed and were followed by another
+    losses: int = 0
+    failures: int = 0
     due: float = 0.0
     expires: float | None = None
     cancel: CancelRequest | None = None
     error: JobError | None = None
     outcome: Outcome | None = None
     saved_state: Any = None
-    steps: list[Any] | None = None  # the history behind its first line, which the entry tells: a `Step` each, flat
-    log: TokenLog | None = None  # this process's copy of the stream, once somebody sends or reads
-    unreadable: str | None = None  # what nobody can read of it in its store, so that it can't be run
+    steps: list[Any] | None = None
+    log: TokenLog | None = None
+    unreadable: str | None = None
 
     @property
     def is_last_attempt(self) -> bool:

@@ -5,6 +5,9 @@ reply. It must not know how a store does it, nor who calls it.
 
 The rules, for all stores:
 
+* A store keeps every field of a `JobEntry` and its `Plan` but for ``log``, ``unreadable`` and ``function``. The
+  functions `start`, `become_ready`, `retry` and `finish` of this module take an entry through its life, and write its
+  history.
 * A call may be made again after `StoreUnavailableError` or a cancellation, with the same arguments: what the first
   call did is recognised, and the second answers what the first would have answered. (`request_cancel`, `delete` and
   `start_held` carry no mark: a second one finds what the first has left, and callers know what to make of that.)
@@ -18,7 +21,12 @@ The rules, for all stores:
 * An entry that is handed out carries its history (``steps``), the end of which tells the newer of two from the older,
   and its number among all insertions (``order``), which tells a job from a later one of the same id. Of a long history
   the oldest attempts may be left out.
-* `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state.
+* `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state. Behind
+  a release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay.
+* A delay and what limits a wait count from insertion, by the store's clock. A held job may wait for
+  `Retention.held_for` of the process that inserts it, counted from when it could start, and for ``expires_in`` if it
+  has one; `start_held` lifts the former. What has waited too long fails with the kind ``"expired"``, and is never
+  started.
 """
 
 from __future__ import annotations
@@ -28,11 +36,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
+from jobtrio._entry import CancelRequest as CancelRequest
+from jobtrio._entry import JobEntry as JobEntry  # noqa: TC001 - public here
+from jobtrio._entry import Plan as Plan  # noqa: TC001 - public here
+from jobtrio._entry import become_ready as become_ready
+from jobtrio._entry import finish as finish
+from jobtrio._entry import retry as retry
+from jobtrio._entry import start as start
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from jobtrio._entry import JobEntry, Plan
     from jobtrio._messages import Message
     from jobtrio._policies import Retention
     from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
@@ -44,10 +59,13 @@ class StoreListener(Protocol):
     """Whom a store tells that something has happened. The calls return at once, in Trio's thread."""
 
     def changed(self, entry: JobEntry) -> None:
-        """This job's state has changed, and the change is kept. Called for each change, in order."""
+        """This process has changed the job's state, and the change is kept. Called for each change, in order."""
 
     def work_ready(self) -> None:
-        """A job may have become ready. May call `JobStore.ready_nowait` back."""
+        """A job may have become ready, or room for one under `StoreSettings.max_running_total`.
+
+        May call `JobStore.ready_nowait` back.
+        """
 
     def due_changed(self) -> None:
         """Something may fall due earlier than `JobStore.advance` said."""
@@ -70,7 +88,7 @@ class StoreSettings:
         max_running_total: How many jobs of a queue may run over all workers, by queue. What this worker claims keeps to
             it, whatever others claim at the same moment; a queue that is not named has no such limit.
         listener: Whom to tell.
-        new_log: Makes the log of a job, for stores that keep streams in this process.
+        new_log: Makes the log of a job, for stores that keep streams in this process; its methods are not public.
         new_entry: Makes a job of what `JobRegistry.submit` takes, with its checks and the executors' defaults, for
             stores that put jobs in by other ways as well; None where nobody submits.
     """
@@ -225,7 +243,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def counts(self) -> dict[str, dict[JobState, int]]:
-        """Return, for each queue that has jobs, how many are in each state."""
+        """Return, for each queue that has jobs, how many are in each state, 0 where none is."""
 
     @abstractmethod
     async def workers(self) -> list[WorkerReport]:
@@ -324,12 +342,17 @@ class JobStore(ABC):
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job.
 
-        Where the first of them are no longer kept, the answer begins with a `Gap`.
+        A `Gap` stands where messages are missing: no longer kept at the beginning, or never handed over. It counts as
+        one of them.
         """
 
     @abstractmethod
     async def advance(self) -> float:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases.
+        """Do what has fallen due, the earliest first: starts, retries, expiries, lapsed leases.
+
+        A job whose lease has lapsed returns to its queue, or fails with the kind ``"lost"`` at the third time in a row:
+        an attempt that ends by `retry` or `release` begins the count anew. If a request to cancel was accepted before,
+        it ends `Cancelled`.
 
         Returns the seconds until there is more to do; inf for nothing known.
         """

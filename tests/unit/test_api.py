@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -231,6 +232,25 @@ def test_names_beside_the_root() -> None:
     """The ready executor and the store contract are where the docs say."""
     assert callable(jobtrio.executors.run_command)
     assert inspect.isclass(jobtrio.abc.JobStore)
+
+
+def test_names_of_the_contract() -> None:
+    """What the contract for stores speaks of can be imported from there or from the root by who writes a store."""
+    contract = [
+        value for value in vars(jobtrio.abc).values() if inspect.isclass(value) and value.__module__ == "jobtrio.abc"
+    ]
+    functions = [
+        value for cls in contract for name, value in vars(cls).items() if inspect.isfunction(value) and name[0] != "_"
+    ]
+    annotations = [*map(inspect.get_annotations, contract), *map(inspect.get_annotations, functions)]
+    names = {name for each in annotations for text in each.values() for name in re.findall(r"\w+", text)}
+    assert "JobEntry" in names
+    beside = ("builtins", "collections.abc", "contextlib", "typing")
+    modules = [jobtrio, jobtrio.abc, *map(importlib.import_module, beside)]
+    found = {name for name in names if any(hasattr(module, name) for module in modules)}
+    assert names - found - {"TokenLog"} == set()  # which only the store in memory has to do with
+    for step in ("start", "become_ready", "retry", "finish", "CancelRequest"):
+        assert callable(getattr(jobtrio.abc, step))
 
 
 def test_testing_help() -> None:
