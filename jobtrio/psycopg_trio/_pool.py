@@ -279,6 +279,14 @@ async def leave_transaction(connection: TrioConnection[Any]) -> bool:
     return not connection.closed and pgconn.transaction_status == pq.TransactionStatus.IDLE
 
 
+def _check_seconds(**given: float) -> None:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
+        if not value >= 0:
+            raise ValueError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
+
+
 @contextlib.asynccontextmanager
 async def open_pool(
     conninfo: str = "",
@@ -308,10 +316,19 @@ async def open_pool(
         row_factory: How rows are formed; tuples by default.
         options: What `connect` takes besides.
 
+    Raises:
+        TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+
     *Cancellation*: closes the pool.
     """
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"size must be a whole number, 1 or more; got {size!r}")
     if size < 1:
-        raise ValueError(f"size must be at least 1; got {size!r}")
+        raise ValueError(f"size must be a whole number, 1 or more; got {size!r}")
+    _check_seconds(check_after=check_after, check_limit=check_limit, max_idle=max_idle, max_age=max_age)
+    for name, hook in (("configure", configure), ("reset", reset)):
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name} must be None or an async function of a connection; got {hook!r}")
     rules = PoolRules(check_after, check_limit, max_idle, max_age, configure, reset)
     pool = Pool(conninfo, size, rules, row_factory, options)
     try:

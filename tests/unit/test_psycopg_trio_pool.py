@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -318,8 +320,22 @@ async def test_closed(postgres: str) -> None:
         await pool.connection().__aenter__()
 
 
-@pytest.mark.parametrize("size", [0, -1])
-async def test_bad_size(size: int) -> None:
-    """A pool without places is refused."""
-    with pytest.raises(ValueError, match="size must be at least 1"):
-        await open_pool("", size=size).__aenter__()
+SECONDS = ("check_after", "check_limit", "max_idle", "max_age")
+BAD = [("size", value) for value in (0, -1, 1.5, "3", None, True)]
+BAD += [(name, value) for name in SECONDS for value in (-1, math.nan, -math.inf, "1", None, True)]
+BAD += [("configure", 3), ("reset", "reset")]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+async def test_bad_parameters(name: str, value: Any) -> None:
+    """What makes no sense is refused when the pool is opened, by name, value, and what is allowed."""
+    with pytest.raises((TypeError, ValueError), match=rf"{name} must be .*; got {re.escape(repr(value))}$"):
+        await open_pool("", **{name: value}).__aenter__()
+
+
+async def test_parameters_at_their_edges(postgres: str) -> None:
+    """No time at all and no end of it make sense."""
+    for seconds in (0, math.inf):
+        options: dict[str, Any] = dict.fromkeys(SECONDS, seconds)
+        async with open_pool(postgres, **options) as pool, pool.connection() as connection:
+            assert await scalar(connection, "SELECT 1") == 1
