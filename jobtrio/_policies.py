@@ -66,7 +66,11 @@ class RetryPolicy:
         Args:
             attempt: The attempt that failed, from 1.
             rng: Where the jitter comes from; None takes the process's own generator.
+
+        Raises:
+            TypeError, ValueError: ``attempt`` is no whole number, or below 1.
         """
+        check_count("attempt", attempt)
         try:
             delay = min(self.initial * self.multiplier ** (attempt - 1), self.max_delay)
         except OverflowError:

@@ -100,6 +100,13 @@ def test_retention_refuses(option: str, value: Any) -> None:
         Retention(**{option: value})
 
 
+@pytest.mark.parametrize("attempt", [0, -1, 1.5, "1", None, True])
+def test_delay_after_refuses(attempt: Any) -> None:
+    """There is no delay after an attempt that can't have been."""
+    with pytest.raises((TypeError, ValueError), match=f"attempt must be a whole number, 1 or more; got {attempt!r}"):
+        RetryPolicy().delay_after(attempt)
+
+
 def test_policy_at_its_edges() -> None:
     """One attempt, delays that don't grow, no delay at all, and a delay that is all jitter are allowed."""
     policy = RetryPolicy(max_attempts=1, initial=0, multiplier=1, max_delay=0, jitter=1)
