@@ -212,7 +212,8 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
         super().__init__(delay, message)
 
     def __str__(self) -> str:
-        return self.message or f"asked for another attempt in {self.delay:g} s"
+        # `str`, for an exception is often passed on as it is: what went wrong must not get lost over that.
+        return str(self.message or f"asked for another attempt in {self.delay:g} s")
 
 
 class GiveUp(Exception):  # noqa: N818 - a decision, not an error

@@ -120,6 +120,9 @@ def test_retry_later() -> None:
     step = decide(job(TWICE), Raised(RetryLater(3, "busy")))
     assert isinstance(step, Again)
     assert (step.delay, step.error.type, step.error.message) == (3, "RetryLater", "busy")
+    step = decide(job(TWICE), Raised(RetryLater(3, OSError("as it came"))))  # type: ignore[arg-type]
+    assert isinstance(step, Again)
+    assert step.error.message == "as it came"
     assert failure(decide(job(TWICE, attempt=2), Raised(RetryLater(3))))[0] == "exception"
     assert delay(decide(job(attempt=2), Raised(RetryLater()))) == 0
     assert failure(decide(job(attempt=3), Raised(RetryLater(3))))[1] == "RetryLater"
