@@ -208,6 +208,9 @@ class JobContext:
         if log is not None:
             log.room_made()  # for a send of a task that is not the attempt's: it looks again, and raises
 
+    def __repr__(self) -> str:
+        return f"<JobContext {self.id!r} attempt {self.attempt}>"
+
     def _open_log(self) -> TokenLog:
         if self._log is None:
             if self._open is None:

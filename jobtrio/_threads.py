@@ -87,6 +87,9 @@ class ThreadJobContext:
         """Keep ``value`` for the job's next attempt, as `JobContext.save_state` does."""
         trio.from_thread.run(self._context.save_state, value)
 
+    def __repr__(self) -> str:
+        return f"<ThreadJobContext {self.id!r} attempt {self.attempt}>"
+
 
 async def run_in_thread(
     function: Callable[[ThreadJobContext], Any], context: JobContext, limiter: trio.CapacityLimiter

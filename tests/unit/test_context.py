@@ -18,8 +18,10 @@ from jobtrio import (
     JobPriority,
     PayloadError,
     Progress,
+    RetryLater,
     RetryPolicy,
     Subscription,
+    ThreadJobContext,
     Token,
     open_registry,
 )
@@ -414,3 +416,21 @@ async def test_state_goes_from_attempt_to_attempt(autojump_clock: MockClock) -> 
         job = await registry.submit(executor, retry=RetryPolicy())
         await job.wait()
     assert seen == [None, {"attempt": 1}, {"attempt": 2}]
+
+
+async def test_shown_with_job_and_attempt(autojump_clock: MockClock) -> None:
+    """In a log or a debugger a context tells which attempt of which job it is, also when that is over."""
+    seen: list[JobContext | ThreadJobContext] = []
+
+    async def executor(job: JobContext) -> None:
+        seen.append(job)
+        raise RetryLater
+
+    async with open_registry() as registry:
+        await (await registry.submit(executor, job_id="one", retry=RetryPolicy(max_attempts=2))).wait()
+        await (await registry.submit(seen.append, job_id="two")).wait()
+    assert list(map(repr, seen)) == [
+        "<JobContext 'one' attempt 1>",
+        "<JobContext 'one' attempt 2>",
+        "<ThreadJobContext 'two' attempt 1>",
+    ]
