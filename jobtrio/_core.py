@@ -22,6 +22,7 @@ from jobtrio._leases import Leases
 from jobtrio._ringer import Ringer
 from jobtrio._runner import HARD_EXIT, Runner
 from jobtrio._settlement import SHUTDOWN
+from jobtrio._state import JobState
 from jobtrio._submission import Submissions
 from jobtrio._tail import GONE, Tails
 from jobtrio._token_log import TokenLog
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from jobtrio._attempt import Attempt
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
-    from jobtrio._state import JobState
     from jobtrio.executors import Executors
 
 

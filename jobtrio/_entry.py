@@ -7,18 +7,16 @@ must not know stores, clocks or tasks: it is told the time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import attrs
 
-from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Transition, moment
+from jobtrio._policies import JobPriority, RetryPolicy
+from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition, moment
 from jobtrio._state import FINAL_STATES, JobState, check_transition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jobtrio._policies import JobPriority, RetryPolicy
-    from jobtrio._records import Outcome
     from jobtrio._token_log import TokenLog
 
 

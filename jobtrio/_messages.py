@@ -6,12 +6,11 @@ its own type, so that no token can be taken for it. This module knows nothing of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
-if TYPE_CHECKING:
-    from jobtrio._records import JobError, Outcome
+from jobtrio._records import JobError, Outcome
 
 
 @attrs.frozen(slots=True, weakref_slot=False)

@@ -7,13 +7,12 @@ comes by any of it.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
-if TYPE_CHECKING:
-    from jobtrio._policies import JobPriority
-    from jobtrio._state import JobState
+from jobtrio._policies import JobPriority
+from jobtrio._state import JobState
 
 ErrorKind: TypeAlias = Literal["exception", "timeout", "expired", "gave_up", "lost"]
 """Why a job failed."""

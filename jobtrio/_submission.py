@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,8 +23,7 @@ from jobtrio._threads import run_in_thread
 from jobtrio.executors import Executors, Registration, check_executor, executor_name, is_async_executor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
-    from datetime import datetime
+    from collections.abc import Awaitable, Collection
 
     import trio
 

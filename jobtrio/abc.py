@@ -32,26 +32,27 @@ The rules, for all stores:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
 from jobtrio._entry import CancelRequest as CancelRequest
-from jobtrio._entry import JobEntry as JobEntry  # noqa: TC001 - public here
-from jobtrio._entry import Plan as Plan  # noqa: TC001 - public here
+from jobtrio._entry import JobEntry as JobEntry
+from jobtrio._entry import Plan as Plan
 from jobtrio._entry import become_ready as become_ready
 from jobtrio._entry import finish as finish
 from jobtrio._entry import retry as retry
 from jobtrio._entry import start as start
+from jobtrio._policies import Retention
+from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio._messages import Message
-    from jobtrio._policies import Retention
     from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
-    from jobtrio._state import JobState
     from jobtrio._token_log import TokenLog
 
 

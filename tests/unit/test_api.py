@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import attrs
 import pytest
@@ -455,3 +455,18 @@ async def test_handle_attributes() -> None:
             assert isinstance(channel, trio.MemoryReceiveChannel)
         assert job.id in registry
         assert len(registry) == 1
+
+
+PUBLIC_VALUES = [
+    value
+    for module in (jobtrio, jobtrio.abc)
+    for value in vars(module).values()
+    if inspect.isclass(value) and attrs.has(value)
+]
+WITH_PRIVATE = {"JobEntry", "StoreSettings"}  # they hold a stream, whose class is not public
+
+
+@pytest.mark.parametrize("value", [v for v in PUBLIC_VALUES if v.__name__ not in WITH_PRIVATE])
+def test_annotations_can_be_resolved(value: type) -> None:
+    """What converts by annotations, as msgspec and cattrs do, finds what those of public values name."""
+    assert set(get_type_hints(value)) >= {field.name.lstrip("_") for field in attrs.fields(value) if field.init}
