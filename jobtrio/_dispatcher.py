@@ -113,7 +113,10 @@ class Dispatcher:
         if not self._store.claims_at_once:
             self.ring()
             return
-        for _ in range(min(self._free(), self._store.ready_nowait(self._room()) - self._starting)):
+        free = self._free()
+        if free <= 0:
+            return
+        for _ in range(min(free, self._store.ready_nowait(self._room()) - self._starting)):
             self._starting += 1
             self._spawn(self._work, None)
 

@@ -7,7 +7,7 @@ or outnumber the living. It knows of a job only its plan and its state.
 from __future__ import annotations
 
 from collections import Counter, deque
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from jobtrio._policies import JobPriority
@@ -25,11 +25,13 @@ _TOLERATED = 64  # tombstones, or empty lines, below this number are not worth a
 class _Line:
     """One queue's jobs of one priority."""
 
-    __slots__ = ("jobs", "living")
+    __slots__ = ("has_head", "jobs", "living", "name")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.jobs: deque[JobEntry] = deque()
         self.living = 0
+        self.has_head = False
 
     def front(self) -> JobEntry | None:
         """Drop tombstones and return the first living job, or None."""
@@ -46,42 +48,77 @@ class _Line:
             self.jobs = deque(job for job in self.jobs if job.state is JobState.QUEUED)
 
 
+class _Level:
+    """The lines of one priority, and a heap of what stands at their heads.
+
+    Each line with jobs has one head in the heap, with the ticket of its first job or, where that has left, of an
+    earlier one: it is corrected when it comes up, so that a claim costs the same however many lines there are.
+    """
+
+    __slots__ = ("heads", "lines", "sweep_at")
+
+    def __init__(self) -> None:
+        self.lines: dict[str, _Line] = {}
+        self.heads: list[tuple[int, _Line]] = []  # no two have one ticket
+        self.sweep_at = _TOLERATED  # lines
+
+    def open_line(self, queue: str) -> _Line:
+        """Return a new line for a queue."""
+        if len(self.lines) >= self.sweep_at:
+            self._drop_empty()
+        line = self.lines[queue] = _Line(queue)
+        return line
+
+    def _drop_empty(self) -> None:
+        """Forget the queues in which nothing is left, so that names made on the fly leave nothing behind."""
+        self.lines = {name: line for name, line in self.lines.items() if line.living}
+        self.heads = [head for head in self.heads if head[1].living]
+        heapify(self.heads)
+        self.sweep_at = 2 * len(self.lines) + _TOLERATED
+
+
 class ReadyQueue:
     """All ready jobs of a store."""
 
     def __init__(self) -> None:
-        self._levels: dict[JobPriority, dict[str, _Line]] = {level: {} for level in sorted(JobPriority, reverse=True)}
+        self._levels: dict[JobPriority, _Level] = {level: _Level() for level in sorted(JobPriority, reverse=True)}
         self._living = 0
-        self._sweep_at = _TOLERATED  # lines of one priority
 
     def __len__(self) -> int:
         return self._living
 
     def count(self, room: Room) -> int:
         """Return how many jobs `pop` would take with this room."""
-        waiting: Counter[str] = Counter()
-        for lines in self._levels.values():
-            for name in room.among(lines):
-                waiting[name] += lines[name].living
-        return sum(int(min(room.of(name), n)) for name, n in waiting.items())
+        levels = [level for level in self._levels.values() if level.heads]
+        if not room.has_others:
+            waiting: Counter[str] = Counter()
+            for level in levels:
+                for _, line in level.heads:
+                    waiting[line.name] += line.living
+            return sum(int(min(room.of(name), n)) for name, n in waiting.items())
+        count = self._living
+        for name in room.limited():
+            n = sum(level.lines[name].living for level in levels if name in level.lines)
+            count -= max(n - int(room.of(name)), 0)
+        return count
 
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
         plan = entry.plan
-        lines = self._levels[plan.priority]
-        line = lines.get(plan.queue)
+        level = self._levels[plan.priority]
+        line = level.lines.get(plan.queue)
         if line is None:
-            if len(lines) >= self._sweep_at:
-                _drop_empty(lines)
-                self._sweep_at = 2 * len(lines) + _TOLERATED
-            line = lines[plan.queue] = _Line()
+            line = level.open_line(plan.queue)
         line.jobs.append(entry)
         line.living += 1
         self._living += 1
+        if not line.has_head:
+            line.has_head = True
+            heappush(level.heads, (entry.ticket, line))
 
     def gone(self, entry: JobEntry) -> None:
         """Note that a job left its line other than by `pop`."""
-        line = self._levels[entry.plan.priority][entry.plan.queue]
+        line = self._levels[entry.plan.priority].lines[entry.plan.queue]
         line.living -= 1
         self._living -= 1
         line.sweep()
@@ -89,15 +126,16 @@ class ReadyQueue:
     def pop(self, limit: int, left: Room | None, executors: Collection[str] | None) -> list[JobEntry]:
         """Take up to ``limit`` jobs, by priority, then by age, and from each queue what there is room ``left`` for."""
         taken: list[JobEntry] = []
-        for lines in self._levels.values():
+        for level in self._levels.values():
             if len(taken) >= limit or len(taken) >= self._living:
                 break
+            lines = level.lines
             if executors is not None:
                 _take_of(executors, lines, left, limit, taken)
             elif len(lines) == 1 and left is None:
                 _take(next(iter(lines.values())), limit, taken)
             elif lines:
-                _take_oldest(lines, left, limit, taken)
+                _take_oldest(level.heads, left, limit, taken)
         self._living -= len(taken)
         return taken
 
@@ -109,23 +147,27 @@ def _take(line: _Line, limit: int, taken: list[JobEntry]) -> None:
         taken.append(front)
 
 
-def _take_oldest(lines: dict[str, _Line], left: Room | None, limit: int, taken: list[JobEntry]) -> None:
+def _take_oldest(heads: list[tuple[int, _Line]], left: Room | None, limit: int, taken: list[JobEntry]) -> None:
     """Take from several lines, always the job that became ready first."""
-    heads = [
-        (front.ticket, name)
-        for name in (lines if left is None else left.among(lines))
-        if (front := lines[name].front())
-    ]
-    heapify(heads)
+    full: list[tuple[int, _Line]] = []  # what there is no room for
     while heads and len(taken) < limit:
-        _, name = heappop(heads)
-        line = lines[name]
-        taken.append(line.jobs.popleft())
-        line.living -= 1
-        if left is not None:
-            left.take(name)
-        if (left is None or left.of(name) > 0) and (front := line.front()):
-            heappush(heads, (front.ticket, name))
+        ticket, line = heads[0]
+        front = line.front()
+        if front is None:
+            heappop(heads)
+            line.has_head = False
+        elif front.ticket != ticket:
+            heapreplace(heads, (front.ticket, line))
+        elif left is not None and left.of(line.name) <= 0:
+            full.append(heappop(heads))
+        else:
+            line.jobs.popleft()
+            line.living -= 1
+            taken.append(front)
+            if left is not None:
+                left.take(line.name)
+    for head in full:
+        heappush(heads, head)
 
 
 def _take_of(
@@ -152,9 +194,3 @@ def _take_of(
 
 def _ticket(item: tuple[str, JobEntry]) -> int:
     return item[1].ticket
-
-
-def _drop_empty(lines: dict[str, _Line]) -> None:
-    """Forget the queues in which nothing is left, so that names made on the fly leave nothing behind."""
-    for name in [name for name, line in lines.items() if not line.living]:
-        del lines[name]

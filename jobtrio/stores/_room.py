@@ -35,9 +35,14 @@ class Room:
         if queue in self._left:
             self._left[queue] -= 1
 
-    def among(self, queues: Iterable[str]) -> list[str]:
-        """Return those of the queues that jobs may be taken from."""
-        return [queue for queue in queues if self.of(queue) > 0]
+    @property
+    def has_others(self) -> bool:
+        """Whether any number may be taken from queues that are not `limited`."""
+        return self._others > 0
+
+    def limited(self) -> Iterable[str]:
+        """Return the queues that have a limit of their own."""
+        return self._left
 
 
 def room_for(room: Mapping[str, int] | None, totals: Mapping[str, int], running: Callable[[str], int]) -> Room | None:

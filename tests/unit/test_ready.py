@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from jobtrio.stores._ready import ReadyQueue
 from jobtrio.stores._room import Room
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 LOW, NORMAL, HIGH, CRITICAL = JobPriority
 
@@ -147,7 +148,7 @@ def test_those_that_left_are_not_kept() -> None:
     line.push("stays")
     for n in range(10_000):
         line.leave(line.push(str(n)))
-    assert sum(len(each.jobs) for lines in line.ready._levels.values() for each in lines.values()) <= 100
+    assert sum(len(each.jobs) for level in line.ready._levels.values() for each in level.lines.values()) <= 100
     assert line.pop() == ["stays"]
 
 
@@ -158,7 +159,7 @@ def test_names_made_on_the_fly_are_not_kept() -> None:
     for n in range(10_000):
         line.push(str(n), queue=f"queue {n}")
         assert line.pop(1, room={f"queue {n}": 1}) == [str(n)]
-    assert sum(len(lines) for lines in line.ready._levels.values()) <= 200
+    assert sum(len(level.lines) + len(level.heads) for level in line.ready._levels.values()) <= 200
     assert line.pop() == ["stays"]
 
 
@@ -184,6 +185,88 @@ def test_executors_and_those_that_left() -> None:
     entries = [line.push(str(n)) for n in range(3)]
     line.leave(entries[1])
     assert line.pop(executors={"work"}) == ["0", "2"]
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Return how many calls a function makes, those to C included."""
+    calls = 0
+
+    def count_call(_frame: object, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count_call)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def calls_to_take_one_by_one(queues: int) -> float:
+    """Return the calls it takes to take a job, out of so many queues with one each."""
+    line = Line()
+    for n in range(queues):
+        line.push(str(n), queue=f"queue {n}")
+    return calls_of(lambda: [line.pop(1) for _ in range(queues)]) / queues
+
+
+def test_taking_costs_the_same_with_many_queues() -> None:
+    """To take a job costs no look at every queue that has some."""
+    assert calls_to_take_one_by_one(3_200) < 2 * calls_to_take_one_by_one(200)
+
+
+def calls_with_one_limit(queues: int) -> int:
+    """Return the calls it takes to count what may start, where one of so many queues has a limit over all workers."""
+    line = Line()
+    for n in range(queues):
+        line.push(str(n), queue=f"queue {n}")
+    room = Room(None)
+    room.limit("queue 7", 0)
+    return calls_of(lambda: line.ready.count(room))
+
+
+def test_counting_costs_the_same_with_many_queues() -> None:
+    """To count what may start costs no look at the queues without a limit."""
+    assert calls_with_one_limit(3_200) < 2 * calls_with_one_limit(200)
+
+
+def test_taking_costs_the_same_after_many_queues() -> None:
+    """Queues in which nothing is left cost nothing, though their names are remembered for a while."""
+    few, many = Line(), Line()
+    for line, queues in ((few, 10), (many, 3_200)):
+        for n in range(queues):
+            line.push(str(n), queue=f"queue {n}")
+        line.pop(queues)
+
+    def push_and_pop(line: Line) -> None:
+        line.push("next", queue="queue 3")
+        assert line.pop(1) == ["next"]
+
+    assert calls_of(lambda: push_and_pop(many)) < 2 * calls_of(lambda: push_and_pop(few))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_limits_over_all_workers(seed: int) -> None:
+    """Where some queues are limited and others not, no limit is passed and nothing else is held up."""
+    rng = random.Random(seed)
+    line, model = Line(), list[JobEntry]()
+    for n in range(400):
+        if rng.random() < 0.6:
+            model.append(line.push(str(n), rng.choice(list(JobPriority)), rng.choice("abcd")))
+            continue
+        limits = {queue: rng.randrange(3) for queue in rng.sample("abc", 2)}
+        limit = rng.randrange(1, 6)
+        room = Room(None)
+        for queue, most in limits.items():
+            room.limit(queue, most)
+        limits = dict.fromkeys("abcd", 400) | limits
+        assert line.ready.count(room) == len(expected(model[:], 400, limits, None))
+        taken = line.ready.pop(limit, room, None)
+        for entry in taken:
+            entry.state = JobState.RUNNING
+        assert [entry.id for entry in taken] == expected(model, limit, limits, None)
 
 
 @pytest.mark.parametrize("seed", range(20))

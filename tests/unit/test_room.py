@@ -22,9 +22,9 @@ def test_of_the_worker() -> None:
     room = room_for({"a": 1, "b": 0}, {}, running)
     assert room is not None
     assert [room.of(queue) for queue in "abc"] == [1, 0, 0]
-    assert room.among("abc") == ["a"]
     room.take("a")
-    assert room.among("abc") == []
+    assert [room.of(queue) for queue in "abc"] == [0, 0, 0]
+    assert not room.has_others
 
 
 def test_over_all_workers() -> None:
@@ -34,7 +34,9 @@ def test_over_all_workers() -> None:
     assert [room.of(queue) for queue in "abcd"] == [1, 0, 0, inf]
     room.take("a")
     room.take("d")
-    assert room.among("abcd") == ["d"]
+    assert [room.of(queue) for queue in "abcd"] == [0, 0, 0, inf]
+    assert room.has_others
+    assert [*room.limited()] == ["a", "b", "c"]
 
 
 def test_of_both() -> None:
