@@ -60,11 +60,11 @@ def _import(options: argparse.Namespace, name: str) -> Any:
         if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
             _fail(options, name, exc)
         options.parser.error(f"there is no module {exc.name!r} on sys.path, which begins with {show(sys.path[0])}")
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # a script's own exit code, 0 often, must not pass for this command's
         _fail(options, name, exc)
 
 
-def _fail(options: argparse.Namespace, name: str, error: Exception) -> Any:
+def _fail(options: argparse.Namespace, name: str, error: Exception | SystemExit) -> Any:
     """End with 1 and the traceback from the module on: it is the user's."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in IMPORTING:

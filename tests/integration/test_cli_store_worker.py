@@ -273,6 +273,7 @@ def test_retention(shell: Shell) -> None:
         ("broken:executors", 1, ["ZeroDivisionError", "jobtrio worker: importing broken has failed"]),
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
         ("spoilt:executors", 1, ["spoilt.py", "SyntaxError", "importing spoilt has failed"]),
+        ("script:executors", 1, ["script.py", "SystemExit: 0", "importing script has failed"]),
     ],
 )
 def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
@@ -280,6 +281,7 @@ def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str,
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import missing_part\n")
     (tmp_path / "spoilt.py").write_text("def f(:\n")
+    (tmp_path / "script.py").write_text("raise SystemExit(0)\n")
     got, out, err = shell.run("worker", target)
     assert (got, out) == (code, "")
     assert "importlib" not in err
