@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import trio
 
 from jobtrio._errors import JobtrioError
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._store import NOTHING_READ, complain, reason_of
+from jobtrio.cli._store import NOTHING_READ, complain, log_to_stderr, reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +99,7 @@ def run_with_client(
     """
     bridge = need_bridge(options)
     token = token_of(options)
-    logging.basicConfig(format="jobtrio: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    log_to_stderr(logging.WARNING)
     try:
         return trio.run(partial(_run, options, url, token, work))
     except BrokenPipeError:

@@ -246,6 +246,19 @@ def test_log_that_nobody_reads(shell: Shell) -> None:
     assert worker.process.wait(10) == 0
 
 
+def test_log_of_an_executor(shell: Shell, tmp_path: Path) -> None:
+    """What an executor logs is shown under its own logger's name, and not as jobtrio's."""
+    (tmp_path / "shop.py").write_text(
+        "import logging, jobtrio\n"
+        "executors = jobtrio.Executors()\n"
+        "@executors.register('order')\n"
+        "async def order(job): logging.getLogger('shop.orders').warning('order 3 is odd')\n"
+    )
+    worker = shell.start("worker", "shop:executors")
+    assert shell.run("submit", "order", "--watch")[0] == 0
+    assert worker.error_with("order 3 is odd").strip() == "shop.orders: order 3 is odd"
+
+
 def test_retention(shell: Shell) -> None:
     """A worker removes what it is not to keep; commands that look on remove nothing."""
     keeping = shell.worker()
