@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ from sqlite_invariants import check_file
 
 import jobtrio
 from jobtrio import Completed, Executors, JobContext, JobState, StoreUnavailableError
+from jobtrio._outage import try_for
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.testing._workers import new_entry, open_worker, tokens
 
@@ -186,6 +188,36 @@ async def test_disk_full(tmp_path: Path, faults: Faults) -> None:
         (entry,) = await worker.insert(new_entry(payload="x" * 100_000))
         assert await worker.store.finish(claim, Completed())
     assert set(check_file(path, kept)) == {*kept, entry.id}
+
+
+@pytest.fixture
+def limit_files() -> Iterator[Callable[[int], None]]:
+    """Lets no file grow beyond so many bytes, as where a disk or a quota is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_no_room_for_the_log(
+    tmp_path: Path, limit_files: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the log can't grow, though the file has room, it is copied into that, and storing goes on."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+
+        async def store_and_remove(size: int) -> None:
+            (entry,) = await try_for(5, lambda: worker.insert(new_entry(payload="x" * size)))
+            await try_for(5, lambda: worker.store.request_cancel(entry.id, None, 0.0))
+            await try_for(5, lambda: worker.store.delete(entry.id))
+
+        await store_and_remove(2_000_000)
+        await worker.store.counts()  # a reader that has the file open keeps the log there
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        limit_files(path.stat().st_size)
+        for _ in range(20):
+            await store_and_remove(150_000)
+    assert "the store is away" in caplog.text
 
 
 async def test_a_call_that_is_not_taken_is_withdrawn(tmp_path: Path) -> None:

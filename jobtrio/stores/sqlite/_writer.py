@@ -236,6 +236,15 @@ class Writer:
             call.fail(_again(error))
         self.calls.deliver(calls)
         self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
+        if self._connector.connection is None:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Have the log written anew from its beginning: it may be that it can't grow, where the file has room."""
+        try:
+            self._checkpoints.make(self._connector.connected())
+        except (StoreError, sqlite3.Error) as exc:
+            self._connector.failed(exc)
 
     def _ring(self, hints: Hints) -> bool:
         """Tell the others; those who know of an earlier time look then, and find the later ones."""
