@@ -213,11 +213,8 @@ async def test_program_waits_for_a_slow_consumer() -> None:
     assert job.stream("stderr") == ["done"]
 
 
-async def test_slow_consumer_gets_all_that_an_ended_program_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is still in the pipe when the program has ended waits for the consumer without limit."""
-    monkeypatch.setattr(_command, "DRAIN_LIMIT", 0.0)
-    script = "import fcntl, os; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'x' * 65535 + b'\\n' + b'y' * 300_000)"
-    job = python(script)  # 1031 is F_SETPIPE_SZ
+async def run_with_a_late_consumer(job: FakeJob) -> None:
+    """Run a program whose consumer takes nothing before the program has ended."""
     gate, send = trio.Event(), job.send
 
     async def slow_send(token: dict[str, Any]) -> None:
@@ -230,6 +227,14 @@ async def test_slow_consumer_gets_all_that_an_ended_program_wrote(monkeypatch: p
             await trio.testing.wait_all_tasks_blocked(0.01)
         await trio.testing.wait_all_tasks_blocked(0.05)
         gate.set()
+
+
+async def test_slow_consumer_gets_all_that_an_ended_program_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still in the pipe when the program has ended waits for the consumer without limit."""
+    monkeypatch.setattr(_command, "DRAIN_LIMIT", 0.0)
+    script = "import fcntl, os; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'x' * 65535 + b'\\n' + b'y' * 300_000)"
+    job = python(script)  # 1031 is F_SETPIPE_SZ
+    await run_with_a_late_consumer(job)
     assert "".join(job.stream("stdout")) == "x" * 65535 + "y" * 300_000
 
 
@@ -238,18 +243,7 @@ async def test_slow_consumer_gets_all_of_a_pipe_of_packets() -> None:
     job = python(
         "import fcntl, os\nfcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)\nfor n in range(9): os.write(1, b'%d\\n' % n)"
     )
-    gate, send = trio.Event(), job.send
-
-    async def slow_send(token: dict[str, Any]) -> None:
-        await gate.wait()
-        await send(token)
-
-    job.send = slow_send  # type: ignore[method-assign]
-    async with running(job):
-        while job.processes():
-            await trio.testing.wait_all_tasks_blocked(0.01)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        gate.set()
+    await run_with_a_late_consumer(job)
     assert job.stream("stdout") == [str(n) for n in range(9)]
 
 
