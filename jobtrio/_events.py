@@ -126,9 +126,8 @@ class Events:
                 if transition.worker == worker:
                     self.publish(transition)
             self.publish(last)
-        if self.log is not None and (
-            before is None or now > before
-        ):  # else nobody is left, and it would be out of date
+        is_listened_to = self.log is not None  # else what is noted would be out of date when somebody is
+        if is_listened_to and (before is None or now > before):
             self._told[known] = now
 
     def close(self) -> None:
