@@ -6,7 +6,7 @@ or outnumber the living. It knows of a job only its plan and its state.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
@@ -89,18 +89,12 @@ class ReadyQueue:
 
     def count(self, room: Room) -> int:
         """Return how many jobs `pop` would take with this room."""
-        levels = [level for level in self._levels.values() if level.heads]
-        if not room.has_others:
-            waiting: Counter[str] = Counter()
-            for level in levels:
-                for _, line in level.heads:
-                    waiting[line.name] += line.living
-            return sum(int(min(room.of(name), n)) for name, n in waiting.items())
-        count = self._living
+        count = limited = 0
         for name in room.limited():
-            n = sum(level.lines[name].living for level in levels if name in level.lines)
-            count -= max(n - int(room.of(name)), 0)
-        return count
+            waiting = sum(level.lines[name].living for level in self._levels.values() if name in level.lines)
+            limited += waiting
+            count += int(min(room.of(name), waiting))
+        return count + (self._living - limited if room.has_others else 0)
 
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
