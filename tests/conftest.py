@@ -1,7 +1,8 @@
-"""The real servers that several parts of the tests use: started once, when the first test needs one."""
+"""What all parts of the tests use: servers, started once when the first test needs one, and a Ctrl-C that is heeded."""
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C: a shell that runs the tests in the background has it ignored, also by what they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
