@@ -108,9 +108,9 @@ async def test_flushed(server: ValkeyServer, writes: str) -> None:
 
 async def test_loading(server: ValkeyServer) -> None:
     """While a server loads its data it is away, as its answers say."""
-    async with open_gate(server.url, lease=5.0, outage_limit=1.5) as gate:
+    async with open_gate(server.url) as gate:
         job = await gate.start()
-        for _ in range(60):
+        for _ in range(200):
             await gate.registry.create_job(metadata={"large": os.urandom(2000).hex()})
         server.ask("BGREWRITEAOF")
         with trio.fail_after(60):
