@@ -302,13 +302,13 @@ async def test_too_many_connections(own_postgres: PostgresServer) -> None:
         end_sessions(own_postgres, database)
         with pytest.raises(psycopg.OperationalError, match="too many clients"):  # noqa: PT012
             while True:
-                others.append(psycopg.connect(own_postgres.conninfo()))
+                others.append(psycopg.connect(own_postgres.conninfo(), autocommit=True))
         said = ""
         while "too many clients" not in said:
             # The store may have been quicker with some of the places.
             others[0].execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
             with suppress(psycopg.OperationalError):
-                others.append(psycopg.connect(own_postgres.conninfo()))
+                others.append(psycopg.connect(own_postgres.conninfo(), autocommit=True))
             try:
                 with trio.fail_after(ENOUGH):
                     await gate.registry.submit("wait")
