@@ -57,6 +57,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         "_stored",
         "_token",
         "_unyielded",
+        "_waits",
         "position",
     )
 
@@ -72,6 +73,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._stored = check_flag("stored", stored)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
         self._unyielded = 0  # messages taken since the last checkpoint
+        self._waits = 0  # how many of its receivers wait
         self._closed = False
         if lossless:
             self._token = trio.lowlevel.current_trio_token()
@@ -158,7 +160,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._ready.clear()
         if self._lossless:
             self._log.remove_lossless(self)
-        self._log.wake_only(self)
+        if self._waits:  # looking for them takes a look at everybody who waits for this job
+            self._log.wake_only(self)
 
     async def aclose(self) -> None:
         """Leave, as `close` does. Cancellation: it is closed all the same."""
@@ -200,7 +203,11 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def _wait(self) -> None:
         self._unyielded = 0
-        await self._log.wait_beyond(self.position, stored=self._stored, by=self)
+        self._waits += 1
+        try:
+            await self._log.wait_beyond(self.position, stored=self._stored, by=self)
+        finally:
+            self._waits -= 1
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""

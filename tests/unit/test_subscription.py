@@ -434,6 +434,40 @@ async def test_leaving_wakes_nobody_else(stored: bool) -> None:
             assert len(idle) == left
 
 
+async def test_leaving_looks_at_nobody_who_waits_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a subscription in which somebody waits at that moment looks for whom to wake."""
+    log = TokenLog(10)
+    asked: list[object] = []
+    wake_only = TokenLog.wake_only
+
+    def ask(log: TokenLog, by: object) -> None:
+        asked.append(by)
+        wake_only(log, by)
+
+    monkeypatch.setattr(TokenLog, "wake_only", ask)
+    idle, cancelled, served, waiting = (Subscription(log) for _ in range(4))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        log.send(1, "a")
+    cancelled.position = waiting.position = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancelled.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    async def read() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await waiting.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        for subscription in (idle, cancelled, served, waiting):
+            subscription.close()
+    assert asked == [waiting]
+
+
 async def test_cut_off() -> None:
     """A stream that stops without its end is an error, behind what there was, and waits for nothing."""
     log = filled(10, 1)
