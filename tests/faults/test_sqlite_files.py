@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -66,6 +67,35 @@ async def test_no_folder_to_be_in(tmp_path: Path) -> None:
         async with open_worker(lambda: SqliteJobStore(tmp_path / "no" / "jobs.db")):
             pass
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("what", ["device", "pipe", "socket"])
+async def test_no_regular_file(tmp_path: Path, what: str) -> None:
+    """What is there and no file, also behind a link, is refused."""
+    path = tmp_path / "jobs.db"
+    with socket.socket(socket.AF_UNIX) as listener:
+        match what:
+            case "device":
+                path.symlink_to(os.devnull)
+            case "pipe":
+                os.mkfifo(path)
+            case _:
+                listener.bind(str(path))
+        await refused(path, StoreError, "is no regular file")
+
+
+async def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """A link to a file that can never be made, or to itself, is refused; one to a file that can is followed."""
+    path = tmp_path / "jobs.db"
+    path.symlink_to(tmp_path / "no" / "real.db")
+    await refused(path, StoreError, rf"there is no folder {tmp_path / 'no'}$")
+    (tmp_path / "no").mkdir()
+    await make(path)
+    assert (tmp_path / "no" / "real.db").stat().st_size > 0
+    path.unlink()
+    path.symlink_to(path)
+    await refused(path, StoreError, "can't be used")
+    await refused(tmp_path / ("x" * 300), StoreError, "can't be used")
 
 
 @pytest.mark.parametrize("data", [b"x", b"just some text\n" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])

@@ -6,9 +6,11 @@ is read or written.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
+import stat
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -77,14 +79,23 @@ class Location:
             raise translate(exc, self.path) from exc
 
     def _check_place(self) -> None:
-        folder = os.path.dirname(self.path)
-        if os.path.isdir(self.path):
+        """Refuse what no waiting would mend."""
+        try:
+            mode = os.stat(self.path).st_mode
+        except OSError as exc:
+            if exc.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                raise StoreError(f"{self.path} can't be used: {exc.strerror}") from exc
+            mode = None
+        folder = os.path.dirname(os.path.realpath(self.path))
+        if mode is not None and stat.S_ISDIR(mode):
             raise StoreError(f"{self.path} is a folder; it must be a file, or not exist yet")
+        if mode is not None and not stat.S_ISREG(mode):
+            raise StoreError(f"{self.path} is no regular file; it must be one, or not exist yet")
         if not os.path.isdir(folder):
             raise StoreError(f"{self.path} can't be made: there is no folder {folder}")
         if not _may(folder, os.W_OK | os.X_OK):
             raise StoreError(f"{self.path} can't be used: its folder can't be written to")
-        if os.path.exists(self.path) and not _may(self.path, os.R_OK | os.W_OK):
+        if mode is not None and not _may(self.path, os.R_OK | os.W_OK):
             raise StoreError(f"{self.path} can't be read and written by this process")
 
     def _is_there(self) -> bool:
