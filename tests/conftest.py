@@ -1,4 +1,7 @@
-"""What all parts of the tests use: servers, started once when the first test needs one, and a Ctrl-C that is heeded."""
+"""What all parts of the tests use: servers, a Ctrl-C that is heeded, and examples that may take their time.
+
+Servers are started once, when the first test needs one.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from postgres_server import PostgresServer, open_postgres
 from psycopg.conninfo import conninfo_to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# On a busy machine an example may take any time.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -698,9 +698,7 @@ async def run(program: list[Any], max_running: int, how: str, clock: MockClock) 
 
 @settings(
     max_examples=int(os.environ.get("JOBTRIO_EXAMPLES", "400")),
-    deadline=None,
     derandomize=bool(os.environ.get("CI")),
-    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(
     program=st.one_of(st.lists(operations, max_size=15), st.lists(operations, min_size=15, max_size=60)),

@@ -318,7 +318,7 @@ async def _interpret(steps: list[Any]) -> Line:
 
 
 @given(steps)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_sessions(steps: list[Any]) -> None:
     """Whatever a client says, each request with an `id` is answered once; streams have no hole and one ending."""
     line = trio.run(_interpret, steps, clock=trio.testing.MockClock(autojump_threshold=0))
