@@ -99,6 +99,7 @@ class RegistryCore(RegistryCalls):
         self._tails = Tails(self.store, self._feeds, refresh, claims=queues != {})
         self._runner = Runner(
             self.store,
+            queues=queues,
             resolve=self.submissions.function_of,
             retry_on=self.submissions.retry_on,
             open_log=self._log_of,
@@ -112,7 +113,6 @@ class RegistryCore(RegistryCalls):
             self.store,
             self._runner,
             max_running=max_running,
-            queues=queues,
             executors=self.submissions.executors if durable else None,
             lease=lease if durable else inf,
             adopt=self._adopt if durable else None,

@@ -19,7 +19,7 @@ from jobtrio._errors import StoreUnavailableError
 from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from jobtrio._attempt import Attempt
     from jobtrio._runner import Runner
@@ -57,7 +57,6 @@ class Dispatcher:
         runner: Runner,
         *,
         max_running: int,
-        queues: Mapping[str, int] | None,
         executors: Collection[str] | None,
         lease: float,
         adopt: Callable[[Claim, float], Claim] | None,
@@ -73,7 +72,6 @@ class Dispatcher:
         self._max_running = max_running
         self._most_kept = UNWRITTEN * max_running
         self._most_claimed = (max_running + 1) // 2 if store.is_elsewhere else max_running
-        self._queues = queues
         self._executors = executors
         self._lease = lease
         self._adopt = adopt
@@ -116,7 +114,7 @@ class Dispatcher:
         free = self._free()
         if free <= 0:
             return
-        for _ in range(min(free, self._store.ready_nowait(self._room()) - self._starting)):
+        for _ in range(min(free, self._store.ready_nowait(self._runner.room) - self._starting)):
             self._starting += 1
             self._spawn(self._work, None)
 
@@ -145,9 +143,9 @@ class Dispatcher:
         if self._store.claims_at_once:
             self.work_ready()
             return due
-        free, room = self._free(), self._room()
-        if self._unanswered is not None or (free > 0 and (room is None or room)):
-            await self._claim(min(free, self._most_claimed), room)
+        free, room = self._free(), self._runner.room
+        if self._unanswered is not None or (free > 0 and room != {}):
+            await self._claim(min(free, self._most_claimed), None if room is None else dict(room))
         return due
 
     @property
@@ -219,19 +217,13 @@ class Dispatcher:
         room = min(self._max_running - self._runner.occupied, self._most_kept - len(self._runner.running))
         return room - self._starting
 
-    def _room(self) -> dict[str, int] | None:
-        if self._queues is None:
-            return None
-        running = self._runner.by_queue
-        return {name: most - running.get(name, 0) for name, most in self._queues.items() if most > running.get(name, 0)}
-
     def _claim_id(self) -> str:
         self._claims += 1
         return f"{self._prefix}-{self._claims}"
 
     def _claim_one(self) -> Attempt | None:
         """Claim one job at once and return its attempt, if there is one and room for it."""
-        room = self._room()
+        room = self._runner.room
         if self._free() <= 0 or not self._store.ready_nowait(room):
             return None
         claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=room)

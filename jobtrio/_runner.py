@@ -33,7 +33,7 @@ from jobtrio._settlement import (
 from jobtrio._spool import Spool, check_value, write_with
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from jobtrio._context import JobContext
     from jobtrio._entry import JobEntry
@@ -53,6 +53,7 @@ class Runner:
         running: Each job's attempt, from its claim until its end is published.
         occupied: How many of them take up room: those whose executor has not ended.
         by_queue: How many of those there are, by queue.
+        room: How many more there may be in each queue that has room; None for any number in every queue.
         on_room: Called when one of them makes room for another.
         on_over: Called with each claim once its attempt's end is published.
         on_fall: Called when one is torn down, and all others with it, before anything else is done about that.
@@ -63,6 +64,7 @@ class Runner:
         self,
         store: JobStore,
         *,
+        queues: Mapping[str, int] | None = None,
         resolve: Callable[[JobEntry], Callable[[JobContext], Awaitable[Any]]],
         retry_on: Callable[[JobEntry], tuple[type[BaseException], ...]],
         open_log: Callable[[JobEntry], TokenLog],
@@ -72,10 +74,12 @@ class Runner:
         self.running: dict[str, Attempt] = {}
         self.occupied: int = 0
         self.by_queue: dict[str, int] = {}
+        self.room: dict[str, int] | None = None if queues is None else dict(queues)
         self.on_room: Callable[[], None] | None = None
         self.on_over: Callable[[Claim], None] | None = None
         self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
+        self._queues = queues
         self._store = store
         self._durable = store.durable
         self._resolve = resolve
@@ -88,10 +92,22 @@ class Runner:
         """Register a claimed attempt, so that it can be stopped before its task has come to run."""
         attempt = Attempt(claim)
         self.running[claim.entry.id] = attempt
-        self.occupied += 1
-        queue = claim.entry.plan.queue
-        self.by_queue[queue] = self.by_queue.get(queue, 0) + 1
+        self._count(claim.entry.plan.queue, 1)
         return attempt
+
+    def _count(self, queue: str, more: int) -> None:
+        self.occupied += more
+        running = self.by_queue.get(queue, 0) + more
+        if running:
+            self.by_queue[queue] = running
+        else:
+            del self.by_queue[queue]
+        if self._queues is not None and self.room is not None and queue in self._queues:
+            left = self._queues[queue] - running
+            if left > 0:
+                self.room[queue] = left
+            else:
+                self.room.pop(queue, None)
 
     async def run(self, attempt: Attempt) -> None:
         """Run a prepared attempt and do what follows.
@@ -125,13 +141,7 @@ class Runner:
         if not attempt.has_room:
             return
         attempt.has_room = False
-        self.occupied -= 1
-        queue = attempt.claim.entry.plan.queue
-        left = self.by_queue[queue] - 1
-        if left:
-            self.by_queue[queue] = left
-        else:
-            del self.by_queue[queue]
+        self._count(attempt.claim.entry.plan.queue, -1)
         if self.on_room is not None:
             self.on_room()
 

@@ -57,7 +57,7 @@ class MemoryBooks:
         return room_for(room, self.settings.max_running_total, self._running)
 
     def _running(self, queue: str) -> int:
-        return self._index.waiting(JobState.RUNNING, (queue,))
+        return self._index.in_queue(JobState.RUNNING, queue)
 
     def _use(self, settings: StoreSettings) -> None:
         self.settings = settings

@@ -40,6 +40,7 @@ class JobIndex:
     def __init__(self) -> None:
         self._tags: dict[tuple[str, str], dict[str, JobEntry]] = {}
         self._cells: dict[_Cell, _States] = {}
+        self._queues: dict[str, list[_States]] = {}  # the same, by queue alone
         self._by_age: list[JobEntry] = []  # with the removed ones, until they are half of it
         self._removed: set[int] = set()  # their orders
         self._sweep_at = _TOLERATED
@@ -102,6 +103,10 @@ class JobIndex:
             and (executors is None or executor in executors)
         )
 
+    def in_queue(self, state: JobState, queue: str) -> int:
+        """Return how many jobs of one queue are in ``state``."""
+        return sum(len(states[state]) for states in self._queues.get(queue, ()))
+
     def living(self) -> list[JobEntry]:
         """Return the jobs that have not ended, the oldest first."""
         groups = [group for states in self._cells.values() for state, group in states.items() if not state.is_final]
@@ -151,12 +156,16 @@ class JobIndex:
             if len(self._cells) >= self._sweep_at:
                 self._drop_empty()
             states = self._cells[plan.queue, plan.executor] = {state: {} for state in JobState}
+            self._queues.setdefault(plan.queue, []).append(states)
         self._last = (plan, states)
         return states
 
     def _drop_empty(self) -> None:
         """Forget the cells in which nothing is left, so that names made on the fly leave nothing behind."""
         self._cells = {cell: states for cell, states in self._cells.items() if any(states.values())}
+        self._queues = {}
+        for (queue, _), states in self._cells.items():
+            self._queues.setdefault(queue, []).append(states)
         self._last = None
         self._sweep_at = 2 * len(self._cells) + _TOLERATED
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _TOLERATED = 64  # tombstones, or empty lines, below this number are not worth a sweep
 
+_FEW = 8  # queues with room, up to which a look at each is quicker than at the heads of all
+
 
 class _Line:
     """One queue's jobs of one priority."""
@@ -69,6 +71,11 @@ class _Level:
         line = self.lines[queue] = _Line(queue)
         return line
 
+    def lines_of(self, queues: Collection[str]) -> Collection[_Line]:
+        """Return at least the lines of these queues, or all where that is quicker."""
+        lines = self.lines
+        return lines.values() if len(queues) > len(lines) else [lines[name] for name in queues if name in lines]
+
     def _drop_empty(self) -> None:
         """Forget the queues in which nothing is left, so that names made on the fly leave nothing behind."""
         self.lines = {name: line for name, line in self.lines.items() if line.living}
@@ -89,12 +96,20 @@ class ReadyQueue:
 
     def count(self, room: Room) -> int:
         """Return how many jobs `pop` would take with this room."""
-        count = limited = 0
-        for name in room.limited():
-            waiting = sum(level.lines[name].living for level in self._levels.values() if name in level.lines)
-            limited += waiting
-            count += int(min(room.of(name), waiting))
-        return count + (self._living - limited if room.has_others else 0)
+        left: dict[str, float] = {}
+        count = seen = 0
+        for level in self._levels.values() if self._living else ():
+            for line in level.lines_of(room.limited):
+                if not line.living:
+                    continue
+                there = left.get(line.name)
+                if there is None:
+                    there = room.of(line.name)
+                taken = int(min(there, line.living))
+                left[line.name] = there - taken
+                count += taken
+                seen += line.living
+        return count + (self._living - seen if room.has_others else 0)
 
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
@@ -128,6 +143,8 @@ class ReadyQueue:
                 _take_of(executors, lines, left, limit, taken)
             elif len(lines) == 1 and left is None:
                 _take(next(iter(lines.values())), limit, taken)
+            elif left is not None and not left.has_others and len(left.limited) <= _FEW:
+                _take_from(level.lines_of(left.limited), left, limit, taken)
             elif lines:
                 _take_oldest(level.heads, left, limit, taken)
         self._living -= len(taken)
@@ -162,6 +179,18 @@ def _take_oldest(heads: list[tuple[int, _Line]], left: Room | None, limit: int, 
                 left.take(line.name)
     for head in full:
         heappush(heads, head)
+
+
+def _take_from(lines: Collection[_Line], left: Room, limit: int, taken: list[JobEntry]) -> None:
+    """Take from a few lines, always the job that became ready first; the heap's heads are corrected later."""
+    while len(taken) < limit:
+        fronts = [(front.ticket, line) for line in lines if left.of(line.name) > 0 and (front := line.front())]
+        if not fronts:
+            return
+        _, line = min(fronts)  # no two have one ticket
+        taken.append(line.jobs.popleft())
+        line.living -= 1
+        left.take(line.name)
 
 
 def _take_of(

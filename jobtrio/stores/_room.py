@@ -6,57 +6,61 @@ It joins what the claiming worker has room for with what may run over all worker
 from __future__ import annotations
 
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 
 class Room:
-    """The room that is left in queues; it shrinks as jobs are taken."""
+    """The room that is left in queues; it shrinks as jobs are taken.
 
-    __slots__ = ("_left", "_others")
+    Making one costs the same however many queues there are: limits are looked up when they are asked for.
+    """
 
-    def __init__(self, left: Mapping[str, int] | None) -> None:
-        """Begin with what a worker has room for; None for any number from every queue."""
-        self._left = {} if left is None else dict(left)
-        self._others = inf if left is None else 0
+    __slots__ = ("_left", "_running", "_taken", "_totals")
 
-    def limit(self, queue: str, most: int) -> None:
-        """Let no more than ``most`` be taken from a queue."""
-        self._left[queue] = min(self.of(queue), max(most, 0))  # type: ignore[assignment]  # never inf: most is not
+    def __init__(
+        self,
+        left: Mapping[str, int] | None,
+        totals: Mapping[str, int] = MappingProxyType({}),
+        running: Callable[[str], int] = lambda _: 0,
+    ) -> None:
+        """Begin with what there is.
+
+        Args:
+            left: What a worker has room for; None for any number from every queue.
+            totals: How many may run over all workers, by queue.
+            running: Tells how many of a queue run now.
+        """
+        self._left = left
+        self._totals = totals
+        self._running = running
+        self._taken: dict[str, int] = {}
 
     def of(self, queue: str) -> float:
         """Return how many may be taken from a queue."""
-        return self._left.get(queue, self._others)
+        left = inf if self._left is None else self._left.get(queue, 0)
+        if left and queue in self._totals:
+            left = min(left, max(self._totals[queue] - self._running(queue), 0))
+        return left - self._taken.get(queue, 0)
 
-    def take(self, queue: str) -> None:
-        """Note that one was taken."""
-        if queue in self._left:
-            self._left[queue] -= 1
+    def take(self, queue: str, count: int = 1) -> None:
+        """Note that some were taken."""
+        self._taken[queue] = self._taken.get(queue, 0) + count
 
     @property
     def has_others(self) -> bool:
         """Whether any number may be taken from queues that are not `limited`."""
-        return self._others > 0
+        return self._left is None
 
-    def limited(self) -> Iterable[str]:
-        """Return the queues that have a limit of their own."""
-        return self._left
+    @property
+    def limited(self) -> Collection[str]:
+        """The queues that have a limit of their own; with no `has_others`, all from which something may be taken."""
+        return (self._totals if self._left is None else self._left).keys()
 
 
 def room_for(room: Mapping[str, int] | None, totals: Mapping[str, int], running: Callable[[str], int]) -> Room | None:
-    """Return the room for one claim, or None where there is any number in every queue.
-
-    Args:
-        room: What the worker has room for; None for any number from every queue.
-        totals: How many may run over all workers, by queue.
-        running: Tells how many of a queue run now.
-    """
-    if room is None and not totals:
-        return None
-    left = Room(room)
-    for queue, most in totals.items():
-        if left.of(queue) > 0:
-            left.limit(queue, most - running(queue))
-    return left
+    """Return the room for one claim, or None where there is any number in every queue; the arguments are `Room`'s."""
+    return None if room is None and not totals else Room(room, totals, running)

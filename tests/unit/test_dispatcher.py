@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import trio
 import trio.testing
+from call_count import calls_made
 from remote_store import RemoteStore, Server
 
 import jobtrio
@@ -217,6 +218,49 @@ async def test_a_full_queue_spawns_nothing() -> None:
         trio.lowlevel.remove_instrument(spawned)
         assert spawned.count <= 10
         await registry.shutdown()
+
+
+async def calls_with_queues(queues: int, *, full: bool) -> int:
+    """Return the calls that it takes to submit a job, and to start one, where so many queues are served."""
+    gate = Gate()
+    limits = {f"q{n}": 1 for n in range(queues)}
+    async with jobtrio.open_registry(queues=limits, max_running=2 * queues) as registry:
+        for turn in range(2):
+            for n in range(queues) if full else (3, queues - 1):
+                await registry.submit(gate.executor, (n, turn), queue=f"q{n}")
+        await settled()
+        with calls_made() as calls:
+            await registry.submit(gate.executor, "more", queue="q3")
+            await gate.let_through((queues - 1, 0))
+        assert gate.order[-1] == (queues - 1, 1)
+        await registry.shutdown()
+    return calls.count
+
+
+@pytest.mark.parametrize("full", [True, False])
+async def test_other_queues_cost_nothing(full: bool) -> None:
+    """Neither a submission nor an end takes a look at every queue that is served here."""
+    assert await calls_with_queues(600, full=full) < 2 * await calls_with_queues(60, full=full)
+
+
+async def calls_with_totals(queues: int) -> int:
+    """Return the calls that it takes to submit a job where so many queues run as many over all workers as they may."""
+    gate = Gate()
+    limits = {f"q{n}": 1 for n in range(queues)}
+    async with jobtrio.open_registry(max_running_total=limits, max_running=2 * queues) as registry:
+        for n in range(queues):
+            await registry.submit(gate.executor, n, queue=f"q{n}")
+        await settled()
+        with calls_made() as calls:
+            await registry.submit(gate.executor, "more", queue="q3")
+            await settled()
+        await registry.shutdown()
+    return calls.count
+
+
+async def test_full_totals_cost_nothing() -> None:
+    """What runs in a queue is known without a look at the others."""
+    assert await calls_with_totals(600) < 2 * await calls_with_totals(60)
 
 
 async def test_delays(autojump_clock: MockClock) -> None:

@@ -332,3 +332,6 @@ def test_as_a_plain_list(seed: int) -> None:
                 )
         for state in JobState:
             assert shelf.index.count(state) == sum(entry.state is state for entry in shelf.kept)
+            for queue in "qr":
+                there = sum(entry.state is state and entry.plan.queue == queue for entry in shelf.kept)
+                assert shelf.index.in_queue(state, queue) == there

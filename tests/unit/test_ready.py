@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from call_count import calls_made
 
 from jobtrio import JobPriority, JobState
 from jobtrio._entry import JobEntry, Plan
@@ -188,20 +188,10 @@ def test_executors_and_those_that_left() -> None:
 
 
 def calls_of(function: Callable[[], object]) -> int:
-    """Return how many calls a function makes, those to C included."""
-    calls = 0
-
-    def count_call(_frame: object, event: str, _arg: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(count_call)
-    try:
+    """Return how many calls a function makes."""
+    with calls_made() as calls:
         function()
-    finally:
-        sys.setprofile(before)
-    return calls
+    return calls.count
 
 
 def calls_to_take_one_by_one(queues: int) -> float:
@@ -222,14 +212,43 @@ def calls_with_one_limit(queues: int) -> int:
     line = Line()
     for n in range(queues):
         line.push(str(n), queue=f"queue {n}")
-    room = Room(None)
-    room.limit("queue 7", 0)
+    room = Room(None, {"queue 7": 0})
     return calls_of(lambda: line.ready.count(room))
 
 
 def test_counting_costs_the_same_with_many_queues() -> None:
     """To count what may start costs no look at the queues without a limit."""
     assert calls_with_one_limit(3_200) < 2 * calls_with_one_limit(200)
+
+
+def calls_with_few_served(queues: int) -> int:
+    """Return the calls it takes to count and to take what may start, where few of so many queues have room."""
+    line = Line()
+    for n in range(queues):
+        line.push(str(n), queue=f"queue {n}")
+    room = {"queue 5": 1, f"queue {queues - 5}": 1, "none": 1}
+
+    def take() -> None:
+        assert line.ready.count(Room(room)) == 2
+        assert line.pop(2, room) == ["5", str(queues - 5)]
+        assert line.ready.count(Room({})) == 0
+
+    return calls_of(take)
+
+
+def test_taking_from_few_of_many_queues() -> None:
+    """To take from the few queues that have room costs no look at the many that have none."""
+    assert calls_with_few_served(3_200) == calls_with_few_served(200)
+
+
+def test_counting_changes_nothing() -> None:
+    """What was counted can be taken."""
+    line = Line()
+    for priority in (LOW, HIGH):
+        line.push(priority.name, priority)
+    room = Room({"default": 1})
+    assert [line.ready.count(room) for _ in range(2)] == [1, 1]
+    assert room.of("default") == 1
 
 
 def test_taking_costs_the_same_after_many_queues() -> None:
@@ -258,9 +277,7 @@ def test_limits_over_all_workers(seed: int) -> None:
             continue
         limits = {queue: rng.randrange(3) for queue in rng.sample("abc", 2)}
         limit = rng.randrange(1, 6)
-        room = Room(None)
-        for queue, most in limits.items():
-            room.limit(queue, most)
+        room = Room(None, limits)
         limits = dict.fromkeys("abcd", 400) | limits
         assert line.ready.count(room) == len(expected(model[:], 400, limits, None))
         taken = line.ready.pop(limit, room, None)
@@ -274,15 +291,17 @@ def test_as_a_sorted_list(seed: int) -> None:
     """Whatever is pushed, popped and leaves, the queue gives what a sorted list would."""
     rng = random.Random(seed)
     line, model = Line(), list[JobEntry]()
+    queues = "abc" if seed % 2 else "abcdefghijklmnopqrst"
     for n in range(400):
         match rng.randrange(4):
             case 0 | 1:
-                model.append(line.push(str(n), rng.choice(list(JobPriority)), rng.choice("abc"), rng.choice("xy")))
+                model.append(line.push(str(n), rng.choice(list(JobPriority)), rng.choice(queues), rng.choice("xy")))
             case 2 if model:
                 line.leave(model.pop(rng.randrange(len(model))))
             case _:
                 limit = rng.randrange(1, 6)
-                room = None if rng.random() < 0.4 else {queue: rng.randrange(3) for queue in rng.sample("abc", 2)}
+                served = rng.sample(queues, rng.randrange(len(queues)))
+                room = None if rng.random() < 0.4 else {queue: rng.randrange(3) for queue in served}
                 executors = None if rng.random() < 0.6 else {rng.choice("xy")}
                 if room is not None:
                     assert line.ready.count(Room(room)) == len(expected(model[:], 10**6, room, None))

@@ -36,7 +36,7 @@ def test_over_all_workers() -> None:
     room.take("d")
     assert [room.of(queue) for queue in "abcd"] == [0, 0, 0, inf]
     assert room.has_others
-    assert [*room.limited()] == ["a", "b", "c"]
+    assert [*room.limited] == ["a", "b", "c"]
 
 
 def test_of_both() -> None:
