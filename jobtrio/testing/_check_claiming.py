@@ -275,12 +275,18 @@ async def check_started_in_time(open_store: OpenStore) -> None:
 async def check_held_from_readiness(open_store: OpenStore) -> None:
     """How long a job may be held counts from the moment when it could start."""
     async with open_worker(open_store, Retention(held_for=4 * SHORT)) as worker:
-        held = new_entry(None, delay=4 * SHORT)
-        await worker.insert(held)
-        await worker.pass_time(4.5 * SHORT)
-        assert await worker.states(held.id) == ["SCHEDULED", "QUEUED"]
-        assert await worker.store.start_held(held.id, new_plan())
-        assert ids(await worker.claim()) == [held.id]
+        for _ in range(10):
+            begun = trio.current_time()
+            held = new_entry(None, delay=4 * SHORT)
+            await worker.insert(held)
+            await worker.pass_time(4.5 * SHORT)
+            states = await worker.states(held.id)
+            await worker.store.start_held(held.id, new_plan())
+            claimed = ids(await worker.claim())
+            if trio.current_time() - begun < 7 * SHORT:  # else the machine may have stood still for too long
+                break
+        assert states == ["SCHEDULED", "QUEUED"]
+        assert claimed == [held.id]
 
 
 async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:

@@ -206,7 +206,7 @@ async def test_half_open(own_postgres: PostgresServer) -> None:
     """Connections that are lost without a word cost a delay, and are made anew."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=4.0) as gate:
+        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=10.0) as gate:
             job = await gate.start()
             wire.lose()
             with trio.fail_after(ENOUGH):
@@ -223,7 +223,7 @@ async def test_another_address(own_postgres: PostgresServer) -> None:
     for trouble in ("hold", "refuse"):
         async with open_wire(own_postgres.port) as first, open_wire(own_postgres.port) as second:
             where = f"{conninfo} host=127.0.0.1,127.0.0.1 port={first.port},{second.port}"
-            async with open_gate(where, outage_limit=4.0) as gate:
+            async with open_gate(where, outage_limit=10.0) as gate:
                 job = await gate.start()
                 assert first.accepted
                 assert not second.accepted

@@ -87,7 +87,7 @@ def test_drained(shell: Shell, tmp_path: Path) -> None:
 
 def test_killed(shell: Shell, tmp_path: Path) -> None:
     """The jobs of a worker that dies start elsewhere within two leases, by themselves."""
-    lease = 2.0
+    lease = 6.0
     gate = tmp_path / "gate"
     first = shell.worker("--name", "first", "--lease", str(lease))
     jobs = [shell.submit("wait", "--payload", json.dumps(str(gate))) for _ in range(3)]
@@ -113,7 +113,7 @@ def test_killed(shell: Shell, tmp_path: Path) -> None:
 def test_stood_still(shell: Shell, tmp_path: Path) -> None:
     """A worker that stands still past its lease has lost its job; when it goes on it writes nothing, and works on."""
     gate = tmp_path / "gate"
-    first = shell.worker("--name", "first", "--lease", "1")
+    first = shell.worker("--name", "first", "--lease", "4")
     job = shell.submit("wait", "--payload", json.dumps(str(gate)))
     watcher = shell.start("watch", job)
     assert watcher.line() == "attempt 1"
