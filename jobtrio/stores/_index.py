@@ -24,10 +24,8 @@ COMMON = 4
 
 _TOLERATED = 256  # cells below this number are not worth a sweep
 
-_Cell = tuple[str, "str | None"]
-"""A queue and an executor: what jobs that are run alike share."""
-
 _States = dict["JobState", dict[int, "JobEntry"]]
+"""A cell: the jobs of one queue and one executor, by state and order."""
 
 
 def _order(entry: JobEntry) -> int:
@@ -39,8 +37,8 @@ class JobIndex:
 
     def __init__(self) -> None:
         self._tags: dict[tuple[str, str], dict[str, JobEntry]] = {}
-        self._cells: dict[_Cell, _States] = {}
-        self._queues: dict[str, list[_States]] = {}  # the same, by queue alone
+        self._cells: dict[str, dict[str | None, _States]] = {}  # by queue and executor
+        self._cell_count = 0
         self._by_age: list[JobEntry] = []  # with the removed ones, until they are half of it
         self._removed: set[int] = set()  # their orders
         self._sweep_at = _TOLERATED
@@ -81,35 +79,41 @@ class JobIndex:
 
     def count(self, state: JobState) -> int:
         """Return how many jobs are in ``state``."""
-        return sum(len(states[state]) for states in self._cells.values())
+        return sum(len(states[state]) for cells in self._cells.values() for states in cells.values())
 
     def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
         found: dict[str, dict[JobState, int]] = {}
-        for (queue, _), states in self._cells.items():
-            if any(states.values()):
-                counts = found.setdefault(queue, dict.fromkeys(JobState, 0))
-                for state, group in states.items():
-                    counts[state] += len(group)
+        for queue, cells in self._cells.items():
+            for states in cells.values():
+                if any(states.values()):
+                    counts = found.setdefault(queue, dict.fromkeys(JobState, 0))
+                    for state, group in states.items():
+                        counts[state] += len(group)
         return found
 
     def waiting(self, state: JobState, queues: Collection[str] | None, executors: Collection[str] | None = None) -> int:
         """Return how many jobs that have one of these executors are in ``state`` in ``queues``; None for all."""
         return sum(
             len(states[state])
-            for (queue, executor), states in self._cells.items()
-            if executor is not None
-            and (queues is None or queue in queues)
-            and (executors is None or executor in executors)
+            for queue in (self._cells if queues is None else queues)
+            for executor, states in self._cells.get(queue, {}).items()
+            if executor is not None and (executors is None or executor in executors)
         )
 
     def in_queue(self, state: JobState, queue: str) -> int:
         """Return how many jobs of one queue are in ``state``."""
-        return sum(len(states[state]) for states in self._queues.get(queue, ()))
+        return sum(len(states[state]) for states in self._cells.get(queue, {}).values())
 
     def living(self) -> list[JobEntry]:
         """Return the jobs that have not ended, the oldest first."""
-        groups = [group for states in self._cells.values() for state, group in states.items() if not state.is_final]
+        groups = [
+            group
+            for cells in self._cells.values()
+            for states in cells.values()
+            for state, group in states.items()
+            if not state.is_final
+        ]
         return sorted((entry for group in groups for entry in group.values()), key=_order)
 
     def find(self, query: JobQuery, after: int) -> list[JobEntry]:
@@ -127,8 +131,9 @@ class JobIndex:
             )
         groups = [
             group
-            for (queue, executor), states in self._cells.items()
-            if (query.queue is None or queue == query.queue) and (query.executor is None or executor == query.executor)
+            for queue in (self._cells if query.queue is None else (query.queue,))
+            for executor, states in self._cells.get(queue, {}).items()
+            if query.executor is None or executor == query.executor
             for state, group in states.items()
             if query.states is None or state in query.states
         ]
@@ -151,23 +156,25 @@ class JobIndex:
     def _states_of(self, plan: Plan) -> _States:
         if self._last is not None and self._last[0] is plan:
             return self._last[1]
-        states = self._cells.get((plan.queue, plan.executor))
+        states = self._cells.get(plan.queue, {}).get(plan.executor)
         if states is None:
-            if len(self._cells) >= self._sweep_at:
+            if self._cell_count >= self._sweep_at:
                 self._drop_empty()
-            states = self._cells[plan.queue, plan.executor] = {state: {} for state in JobState}
-            self._queues.setdefault(plan.queue, []).append(states)
+            states = self._cells.setdefault(plan.queue, {})[plan.executor] = {state: {} for state in JobState}
+            self._cell_count += 1
         self._last = (plan, states)
         return states
 
     def _drop_empty(self) -> None:
         """Forget the cells in which nothing is left, so that names made on the fly leave nothing behind."""
-        self._cells = {cell: states for cell, states in self._cells.items() if any(states.values())}
-        self._queues = {}
-        for (queue, _), states in self._cells.items():
-            self._queues.setdefault(queue, []).append(states)
+        kept = [
+            (queue, {executor: states for executor, states in cells.items() if any(states.values())})
+            for queue, cells in self._cells.items()
+        ]
+        self._cells = {queue: cells for queue, cells in kept if cells}
+        self._cell_count = sum(map(len, self._cells.values()))
         self._last = None
-        self._sweep_at = 2 * len(self._cells) + _TOLERATED
+        self._sweep_at = 2 * self._cell_count + _TOLERATED
 
 
 def _oldest(candidates: Iterable[JobEntry], query: JobQuery, after: int) -> list[JobEntry]:

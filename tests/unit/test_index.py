@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from call_count import calls_made
 
 from jobtrio import JobPriority, JobState
 from jobtrio._entry import JobEntry, Plan
@@ -256,6 +257,23 @@ def test_a_rare_tag_looks_at_few(monkeypatch: pytest.MonkeyPatch) -> None:
         [found] = shelf.index.find(JobQuery(tags=tags, limit=100), looks.behind(10))
         assert found.id == "7001"
         assert looks.number <= 2
+
+
+def calls_with_queues(queues: int) -> int:
+    """Return the calls that it takes to ask for one of so many queues."""
+    shelf = Shelf()
+    for n in range(queues):
+        shelf.add(queue=f"q{n}")
+    with calls_made() as calls:
+        assert len(shelf.index.find(JobQuery(queue="q7"), 0)) == 1
+        assert shelf.index.waiting(QUEUED, ["q7"]) == 1
+        assert shelf.index.in_queue(QUEUED, "q7") == 1
+    return calls.count
+
+
+def test_one_queue_looks_at_no_other() -> None:
+    """What is asked of one queue costs the same however many there are."""
+    assert calls_with_queues(1000) == calls_with_queues(100)
 
 
 def test_holders_that_come_and_go_are_not_kept() -> None:
