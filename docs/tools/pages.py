@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jobtrio
-from docs.tools import conversations, examples, limits, reference, sessions, wire_schema
+from docs.tools import conversations, examples, limits, reference, sessions, web, wire_schema
 from jobtrio._state import TRANSITIONS, state_diagram
 from jobtrio.cli._output import json_line
 
@@ -130,6 +130,11 @@ def _session(argument: str, _: Path) -> str:
     return f"```text\n{''.join(map(sessions.shown, argument.split()))}```"
 
 
+def _web(argument: str, _: Path) -> str:
+    """Requests to the web application, and its answers, in one terminal."""
+    return f"```text\n{''.join(map(web.shown, argument.split()))}```"
+
+
 def _reference(argument: str, page: Path) -> str:
     return reference.entry(argument, lambda name: _find(name, argument, page))
 
@@ -205,6 +210,7 @@ KINDS: dict[str, Callable[[str, Path], str]] = {
     "example": _example,
     "output": _output,
     "session": _session,
+    "web": _web,
     "reference": _reference,
     "module": _module,
     "names": _names,
