@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -38,6 +40,15 @@ def test_program_of_several_is_shown(name: str) -> None:
         for kind, argument, _ in pages.PART.findall(path.read_text(encoding="utf-8"))
     ]
     assert ("example", name) in shown
+
+
+def test_tests_of_a_registry() -> None:
+    """The tests that the page on testing shows are found and pass, under the settings that stand beside them."""
+    argv = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-Werror", "-v"]
+    folder = examples.FOLDER / "testing"
+    run = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
+    count = examples.source("testing/test_answers.py").count("def test_")
+    assert (run.returncode, run.stdout.count(" PASSED")) == (0, count), run.stdout
 
 
 def test_no_code_but_the_examples() -> None:
