@@ -97,7 +97,9 @@ class JobContext:
 
     @property
     def stopping(self) -> trio.Event:
-        """Set when the attempt should come to an end: it was cancelled with grace, or the registry shuts down.
+        """Set when the attempt should come to an end: its job was cancelled or lost, or the registry shuts down.
+
+        With a grace that is before the attempt is cancelled, else at the same moment. A time limit does not set it.
 
         An attempt that returns after it was told to stop is not taken for a success, unless it was the
         registry that told it so and the executor never looked.
@@ -162,6 +164,7 @@ class JobContext:
             note: A remark.
 
         Raises:
+            TypeError, ValueError: A parameter makes no sense.
             JobEndedError: The attempt is over.
         """
         check_number("done", done, low=0)
@@ -176,7 +179,11 @@ class JobContext:
 
         What was decided stays: an attempt whose time is up, or that was cancelled, gains nothing.
 
+        Args:
+            seconds: How much further; above 0, finite.
+
         Raises:
+            TypeError, ValueError: `seconds` makes no sense.
             JobEndedError: The attempt is over.
         """
         check_seconds("seconds", seconds, zero=False)

@@ -105,8 +105,9 @@ class Job:
                 same in every process and after a crash.
 
         Raises:
-            ValueError: ``after`` is beyond the last message so far, or an option makes no sense. Where another process
-                runs the job, a number that is too high shows only at its end, when receiving raises this.
+            TypeError, ValueError: ``after`` is beyond the last message so far, or a parameter makes no sense. Where
+                another process runs the job, a number that is too high shows only at its end, when receiving raises
+                ``ValueError``.
         """
         return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless, stored=stored)
 
@@ -160,7 +161,7 @@ class Job:
             JobCancelledError: While iterating: the job was cancelled.
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
             trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).
-            ValueError: ``after`` is beyond the last message so far.
+            TypeError, ValueError: ``after`` is beyond the last message so far, or no number; else as `subscribe`.
 
         Cancellation: the job goes on, and no value is lost.
         """

@@ -348,6 +348,7 @@ class JobRegistry:
             ending is decided.
 
         Raises:
+            TypeError, ValueError: A parameter makes no sense.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).

@@ -108,6 +108,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.BrokenResourceError: The stream was cut off before the job's end (durable stores): the registry was
                 closed, the job is no longer kept, or this process lost it and it goes on elsewhere: subscribe again.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+            ValueError: The job has ended, and never reached the number to begin behind (durable stores).
 
         Cancellation: no message is lost; the next call receives it.
         """
@@ -119,7 +120,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 
-        Raises what `receive` raises.
+        Raises what `receive` raises, and ``TypeError`` or ``ValueError`` where ``max`` is no whole number from 1.
 
         Cancellation: no message is lost; the next call receives them.
         """

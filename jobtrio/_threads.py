@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class ThreadJobContext:
     """One attempt of a job, as an executor in a worker thread sees it: `JobContext` with plain methods.
 
-    Its methods may be called only in that thread. All of them but `stopping` raise `trio.Cancelled` once the
-    attempt is cancelled; let it pass through, after cleaning up.
+    Its methods may be called only in that thread. They raise `trio.Cancelled` once the attempt is cancelled; let it
+    pass through, after cleaning up.
 
     Attributes:
         id: The job's id.
