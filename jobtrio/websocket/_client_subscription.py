@@ -100,7 +100,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 
-        Raises what `receive` raises.
+        Raises what `receive` raises, and ``TypeError`` or ``ValueError`` where ``max`` is no whole number from 1.
 
         Cancellation: no message is lost; the next call receives them.
         """

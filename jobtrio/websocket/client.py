@@ -173,6 +173,7 @@ class JobClient:
             the connection was lost meanwhile, that may be this request's doing.
 
         Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it.
             UnknownJobError: The server knows no such job, or this client may not see it.
             StoreUnavailableError: The server's store was away too long.
             ServerUnavailableError: The server was away too long. The request may have been made.
@@ -224,6 +225,7 @@ class JobClient:
             after: The id of the last job of the page before.
 
         Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it.
             UnknownJobError: ``after`` is not kept (any more).
             StoreUnavailableError: The server's store was away too long.
             ServerUnavailableError: The server was away too long.
