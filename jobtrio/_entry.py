@@ -93,7 +93,7 @@ class JobEntry:
         tags: Text by name.
         metadata: Anything by name.
         key: The key that stands for it.
-        run_at: When it is to become ready, or None where it is at once.
+        run_at: The earliest start that was asked for, as a moment or by a delay, or None.
         delay: Seconds from insertion to the first readiness.
         expires_in: Seconds from insertion to the end of the wait for the first start, or None.
         order: The store's count of insertions.

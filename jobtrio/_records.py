@@ -130,9 +130,9 @@ class JobRecord:
         key: The key that stands for it, or None.
         state: Its `JobState`.
         attempt: The current or last attempt, from 1; 0 before the first start.
-        max_attempts: How many attempts its policy allows.
+        max_attempts: How many attempts its policy allows; 1 without one.
         created_at: When it was submitted. Times are aware UTC datetimes by wall time.
-        run_at: When it was or is to become ready, or None where it was ready at once.
+        run_at: The earliest start that was asked for, as a moment or by a delay, or None.
         started_at: When the current or last attempt started, or None.
         finished_at: When it ended, or None.
         worker: The process that runs or last ran it, or None.
