@@ -288,6 +288,15 @@ async def test_page_in_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
         await page.wait_for('state.textContent === \'{"completed":"done"}\'')
         assert await page.text("#out") == "to be or not "
         assert await page.value("stop.hidden")
+        more = trio.Event()
+        await page.value("form.requestSubmit()")
+        await page.wait_for("out.textContent === 'to be or '")
+        first = await page.value("source.url")
+        await page.value("form.requestSubmit()")  # and watches the second job alone
+        await page.wait_for(f"source.url !== '{first}' && out.textContent === 'to be or '")
+        more.set()
+        await page.wait_for('state.textContent === \'{"completed":"done"}\'')
+        assert await page.text("#out") == "to be or not "
 
 
 def is_closed(subscription: jobtrio.Subscription) -> bool:
