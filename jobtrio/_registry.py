@@ -220,6 +220,7 @@ class JobRegistry:
         """Return the handle of a job.
 
         Raises:
+            TypeError: `job_id` is no text.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
@@ -274,6 +275,7 @@ class JobRegistry:
         Of more than 1,000 the first and the newest are kept, whole attempts: a hole in the attempts' numbers tells so.
 
         Raises:
+            TypeError: `job_id` is no text.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
@@ -322,6 +324,9 @@ class JobRegistry:
 
         In memory those are all jobs that are kept. With a durable store they are those that run here and those of which
         somebody here has a handle; `get` finds the others.
+
+        Raises:
+            TypeError: `job_id` is no text.
         """
         check_id("job_id", job_id)
         entry = self._core.peek(job_id)
@@ -361,6 +366,7 @@ class JobRegistry:
         """Forget an ended job.
 
         Raises:
+            TypeError: `job_id` is no text.
             UnknownJobError: No job has this id.
             IllegalTransitionError: It lives.
             StoreUnavailableError: The store was away too long (durable stores).
