@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import jobtrio
     from jobtrio.abc import JobStore
+    from jobtrio.websocket._listening import Place
+    from jobtrio.websocket._origins import Origins
     from jobtrio.websocket.server import Server
 
 DESCRIPTION = f"""\
@@ -50,6 +52,13 @@ examples:
   jobtrio serve app.jobs:executors --host "" --token-file token \\
       --certificate cert.pem
 """
+
+PARAMETERS = {
+    "host must": "--host must",
+    "authenticate is given": f"there is a token (--token-file, or {VARIABLE})",
+    "allowed_origins must be origins": "--allow-origin must be an origin",
+}
+"""What errors say of a parameter, and how that is said of an option."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -112,39 +121,62 @@ async def work(options: argparse.Namespace, store: JobStore) -> int:
 
     *Cancellation*: running jobs return to their queue, and clients are told to come back.
     """
-    bridge = partial(_open_bridge, options)
-    return await Worker(store, worker_plan(options), as_json=options.json, beside=bridge).serve()
+    place, origins = await _listen(options)
+    with closing(place):
+        bridge = partial(_open_bridge, options, place, origins)
+        return await Worker(store, worker_plan(options), as_json=options.json, beside=bridge).serve()
+
+
+async def _listen(options: argparse.Namespace) -> tuple[Place, Origins]:
+    """Listen before anything else is said or done; end with 1 where that can't be, with 2 where it makes no sense.
+
+    Clients that come before the store is there wait for it.
+    """
+    from jobtrio.websocket._listening import open_place
+    from jobtrio.websocket._origins import Origins
+
+    try:
+        origins = Origins(options.allow_origin)
+        return await open_place(options.host, options.port, anywhere=options.token is not None), origins
+    except ValueError as exc:  # of the host or an origin
+        complain(options, one_line(_as_options(str(exc)), 1000))
+        raise SystemExit(2) from None
+    except OSError as exc:
+        where = f"{options.host or 'all addresses'}, port {options.port}"
+        complain(options, f"can't listen on {where}: {one_line(exc.strerror or str(exc))}")
+        raise SystemExit(1) from None
+
+
+def _as_options(text: str) -> str:
+    """Return what is said of a parameter of `jobtrio.websocket.serve` as it is to be said of an option."""
+    for name, option in PARAMETERS.items():
+        text = text.replace(name, option)
+    return text
 
 
 @asynccontextmanager
 async def _open_bridge(
-    options: argparse.Namespace, registry: jobtrio.JobRegistry, say: Callable[[str], Awaitable[None]]
+    options: argparse.Namespace,
+    place: Place,
+    origins: Origins,
+    registry: jobtrio.JobRegistry,
+    say: Callable[[str], Awaitable[None]],
 ) -> AsyncIterator[None]:
     """Serve within the block; at its end, clients are told to come back."""
-    from jobtrio.websocket import serve
+    from jobtrio.websocket.server import serve_at
 
     async with open_background_nursery() as nursery:
         start = partial(
-            serve,
+            serve_at,
+            place,
+            origins,
             registry,
-            host=options.host,
-            port=options.port,
             authenticate=None if options.token is None else partial(_authenticate, options.token),
             authorize=None if options.token is None else _authorize,
-            allowed_origins=options.allow_origin,
             flush_interval=options.flush_interval,
             ssl_context=options.ssl_context,
         )
-        try:
-            server: Server = await nursery.start(start)
-        except ValueError as exc:  # of the host or an origin
-            what = str(exc).replace("authenticate is given", f"there is a token (--token-file, or {VARIABLE})")
-            complain(options, one_line(what, 1000))
-            raise SystemExit(2) from None
-        except OSError as exc:
-            where = f"{options.host or 'all addresses'}, port {options.port}"
-            complain(options, f"can't listen on {where}: {one_line(exc.strerror or str(exc))}")
-            raise SystemExit(1) from None
+        server: Server = await nursery.start(start)
         await say(_greeting(server.url, watch_only=options.token is None))
         yield
 

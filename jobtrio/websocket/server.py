@@ -87,6 +87,35 @@ async def serve(
     check_seconds("flush_interval", flush_interval)
     origins = Origins(() if allowed_origins is None else allowed_origins)
     place = await open_place(_host(host), _port(port), anywhere=authenticate is not None)
+    await serve_at(
+        place,
+        origins,
+        registry,
+        authenticate=authenticate,
+        authorize=authorize,
+        limits=limits,
+        flush_interval=flush_interval,
+        ssl_context=ssl_context,
+        task_status=task_status,
+    )
+
+
+async def serve_at(
+    place: Place,
+    origins: Origins,
+    registry: JobRegistry,
+    *,
+    authenticate: Authenticate | None,
+    authorize: Authorize | None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    flush_interval: float,
+    ssl_context: ssl.SSLContext | None,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    """Do what `serve` does at a place that is open already, and close it in the end.
+
+    Cancellation: as that of `serve`.
+    """
     origins.add_own(place.hosts, place.port)
     gatekeeper = Gatekeeper(authenticate, authorize, limits.handshake)
     terms = Terms(registry, gatekeeper, limits, flush_interval, lambda: _retry_after(limits))

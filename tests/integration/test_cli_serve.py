@@ -273,9 +273,9 @@ def test_unknown(shell: Shell) -> None:
     ("args", "parts"),
     [
         (["serve", "store_jobs:executors", "--port", "65536"], ["--port", "0 to 65535"]),
-        (["serve", "store_jobs:executors", "--host", "0.0.0.0"], ["host must be", "unless", "--token-file", "0.0.0.0"]),
+        (["serve", "store_jobs:executors", "--host", "0.0.0.0"], ["--host must be", "--token-file", "0.0.0.0"]),
         (["submit", "a", "--retry", "3", "1"], ["out of place: 1", "[URL] EXECUTOR [JSON]"]),
-        (["serve", "store_jobs:executors", "--allow-origin", "example"], ["origin", "'example'"]),
+        (["serve", "store_jobs:executors", "--allow-origin", "example"], ["--allow-origin must be", "'example'"]),
         (["serve", "store_jobs:executors", "--private-key", "x"], ["--private-key", "--certificate"]),
         (["serve", "store_jobs:executors", "--certificate", "x"], ["--certificate", "can't use x", "No such file"]),
         (["serve", "store_jobs:executors", "--token-file", "x"], ["--token-file", "can't read 'x'"]),
@@ -309,14 +309,27 @@ def test_bad_token(shell: Shell) -> None:
     assert "sesame" not in err
 
 
-def test_port_in_use(shell: Shell) -> None:
-    """A port that isn't free ends with 1 and one line."""
+def test_port_in_use(shell: Shell, tmp_path: Path) -> None:
+    """A port that isn't free ends with 1 and one line, before anything else is said or done."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         code, out, err = shell.run("serve", "store_jobs:executors", "--port", str(port))
     assert (code, out) == (1, "")
-    found = rf"^jobtrio serve: can't listen on 127\.0\.0\.1, port {port}: address already in use"
-    assert re.search(found, err, re.MULTILINE | re.IGNORECASE)
+    assert err.lower() == f"jobtrio serve: can't listen on 127.0.0.1, port {port}: address already in use\n"
+    assert not (tmp_path / "jobs.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [(["--host", "no-such-host.invalid"], 1), (["--host", "0.0.0.0"], 2), (["--allow-origin", "example"], 2)],
+)
+def test_place_that_makes_no_sense(shell: Shell, tmp_path: Path, args: list[str], code: int) -> None:
+    """Where it can't listen, and what it can't allow, is found before anything else is said or done."""
+    got, out, err = shell.run("serve", "store_jobs:executors", "--port", "0", *args)
+    assert (got, out) == (code, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("jobtrio serve: ")
+    assert not (tmp_path / "jobs.db").exists()
 
 
 @pytest.mark.parametrize(
