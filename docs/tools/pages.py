@@ -13,10 +13,8 @@ from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jobtrio
-from docs.tools import conversations, examples, limits, reference, sessions, web, wire_schema
+from docs.tools import conversations, examples, json_lines, limits, reference, sessions, web, wire_schema
 from jobtrio._state import TRANSITIONS, state_diagram
-from jobtrio.cli._output import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,18 +190,9 @@ def _file(argument: str, _: Path) -> str:
     return f"```{'js' if bounds else name.rpartition('.')[2]}\n{text}```"
 
 
-def _json(_: str, __: Path) -> str:
-    """What ``jobtrio run --json`` writes, of each kind of message one."""
-    error = jobtrio.JobError("exception", "CommandFailedError", "'make' exited with 2")
-    messages = (
-        jobtrio.Token(1, 1, {"stdout": "compiling"}),
-        jobtrio.Restart(2, 1, error, 1.0),
-        jobtrio.Gap(3, 7),
-        jobtrio.End(8, jobtrio.Completed(0)),
-        jobtrio.End(8, jobtrio.Failed(error)),
-        jobtrio.End(8, jobtrio.Cancelled("Ctrl-C")),
-    )
-    return "```json\n" + "".join(json_line(message)[1] for message in messages) + "```"
+def _json(argument: str, _: Path) -> str:
+    """What the command prints with ``--json``, of each kind one line."""
+    return f"```json\n{json_lines.shown(argument)}```"
 
 
 KINDS: dict[str, Callable[[str, Path], str]] = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobtrio.abc import JobStore
+    from jobtrio.cli._output import Piece
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
 
@@ -208,10 +209,13 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _tell(options: argparse.Namespace, job_id: str) -> None:
-    said = (STDERR, f"jobtrio: submitted {job_id}\n")
-    if options.json:
-        said = (STDOUT, to_json({"type": "submitted", "job": job_id}))
+    said = submitted_line(job_id) if options.json else (STDERR, f"jobtrio: submitted {job_id}\n")
     await Output().write([said])
+
+
+def submitted_line(job_id: str) -> Piece:
+    """Return as a line of JSON for stdout which job is watched."""
+    return STDOUT, to_json({"type": "submitted", "job": job_id})
 
 
 async def _watch(options: argparse.Namespace, source: Source) -> int:

@@ -6,7 +6,7 @@ It follows the registry's events. It must not know where the lines go.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -86,8 +86,7 @@ class WorkLog:
     def _pieces(self, change: Transition) -> list[Piece]:
         start = self._note(change)
         if self._as_json:
-            fields: dict[str, Any] = {**transition_fields(change), "executor": start and start.executor}
-            return [(STDOUT, to_json(fields))]
+            return [change_line(change, None if start is None else start.executor)]
         what = self._words(change, start)
         if what is None:
             return []
@@ -124,6 +123,11 @@ class WorkLog:
                 return ("returned", f"{after}{why}")
             case _:
                 return None
+
+
+def change_line(change: Transition, executor: str | None) -> Piece:
+    """Return a change as a line of JSON for stdout."""
+    return STDOUT, to_json({**transition_fields(change), "executor": executor})
 
 
 FINAL_ORDER = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
