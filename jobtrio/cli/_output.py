@@ -7,10 +7,12 @@ the messages came about.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import sys
+import termios
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -66,6 +68,21 @@ def _write_all(fd: int, data: bytes) -> None:
         except BlockingIOError:
             # Another process that shares the terminal or pipe has made it non-blocking.
             select.select([], [fd], [])
+
+
+def forget_dead_terminals() -> None:
+    """Have what is written to stdout and stderr vanish where they are a terminal that is gone.
+
+    Or whatever prints would fail, and a job that does so with it.
+    """
+    for fd in (STDOUT, STDERR):
+        try:
+            termios.tcgetattr(fd)
+        except termios.error as exc:
+            if exc.args[0] == errno.EIO:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, fd)
+                os.close(null)
 
 
 def line_of(token: Token) -> Piece:

@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -158,7 +158,8 @@ async def open_client(
 def complain(options: argparse.Namespace, what: str) -> None:
     """Say in one line what could not be done."""
     if sys.stderr is not None:  # or it would go to stdout
-        print(f"jobtrio {options.command}: {what}", file=sys.stderr)
+        with suppress(OSError):  # there is nobody to tell
+            print(f"jobtrio {options.command}: {what}", file=sys.stderr, flush=True)
 
 
 def print_document(value: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -92,7 +93,7 @@ class Watcher:
                     nursery.start_soon(self._heed, signals, scope)
                     await self._source.follow(self._show, self._after)
         if self._left is not None:
-            with trio.move_on_after(LAST_WORD):
+            with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
                 await self._say_farewell(self._left)
             return 128 + self._left
         return await self._sum_up()

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Run the jobs of a store whose executors a module has, until told to stop. Each
-start and each end is a line on stderr. SIGTERM or Ctrl-C drains: no job is
-started any more, those that run are told to stop and have the grace to end, and
-what then is left returns to its queue. A second signal ends all of it at once.
+start and each end is a line on stderr. SIGTERM or Ctrl-C drains, and so does
+SIGHUP, unless nohup has silenced it: no job is started any more, those that run
+are told to stop and have the grace to end, and what then is left returns to its
+queue. A second SIGTERM or Ctrl-C ends all of it at once.
 
 Only workers and `jobtrio prune` remove ended jobs: see --keep and --keep-for.
 """

@@ -18,7 +18,7 @@ import jobtrio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
-from jobtrio.cli._output import STDERR, Output
+from jobtrio.cli._output import STDERR, Output, forget_dead_terminals
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobtrio.abc import JobStore
     from jobtrio.cli._output import Piece
 
-STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 """The signals that drain, as the log names them."""
 
 LAST_WORD = 1.0
@@ -89,6 +89,8 @@ class Worker:
         self._is_open = False
         self._stopped = trio.Event()
         self._number = 0  # the signal that has told it to stop
+        self._hurried = trio.Event()
+        self._hurrying = 0  # the signal that has told it to hurry
 
     async def serve(self) -> int:
         """Work until told to stop, and return the exit code.
@@ -98,16 +100,16 @@ class Worker:
 
         *Cancellation*: running jobs return to their queue.
         """
-        with trio.open_signal_receiver(*STOPPING) as signals:
+        with trio.open_signal_receiver(*_signals_to_obey()) as signals:
             async with open_background_nursery() as nursery:
-                nursery.start_soon(self._wait_for_signal, signals)
+                nursery.start_soon(self._obey, signals)
                 with self._opening:
-                    await self._work(nursery, signals)
+                    await self._work(nursery)
                 if self._opening.cancelled_caught:
                     await self._say(f"{self._signal(self._number)}: ends before it has begun")
         return 0
 
-    async def _work(self, nursery: trio.Nursery, signals: AsyncIterator[int]) -> None:
+    async def _work(self, nursery: trio.Nursery) -> None:
         async with self._open_registry() as registry:
             self._is_open = True
             log = WorkLog(registry, as_json=self._as_json)
@@ -115,17 +117,25 @@ class Worker:
             nursery.start_soon(self._tell, log)
             async with open_background_nursery() as hurrying, self._beside(registry, self._say):
                 await self._stopped.wait()
-                hurrying.start_soon(self._hurry, registry, signals)
+                hurrying.start_soon(self._hurry, registry)
                 await self._drain(registry, self._number)
         with trio.move_on_after(LAST_WORD):
             await self._told.wait()
             await self._say(log.summary())
 
-    async def _wait_for_signal(self, signals: AsyncIterator[int]) -> None:
-        self._number = await anext(signals)
-        self._stopped.set()
-        if not self._is_open:
-            self._opening.cancel(reason="the worker was told to stop")
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        """Stop at the first signal, and hurry at a later one that is no SIGHUP: shell and system may both send that."""
+        async for number in signals:
+            if number == signal.SIGHUP:
+                forget_dead_terminals()
+            if not self._stopped.is_set():
+                self._number = number
+                self._stopped.set()
+                if not self._is_open:
+                    self._opening.cancel(reason="the worker was told to stop")
+            elif number != signal.SIGHUP and not self._hurried.is_set():
+                self._hurrying = number
+                self._hurried.set()
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
         plan = self._plan
@@ -153,9 +163,10 @@ class Worker:
         await self._say(f"{self._signal(number)}: starts nothing more{has}")
         await registry.shutdown(self._plan.grace)
 
-    async def _hurry(self, registry: jobtrio.JobRegistry, signals: AsyncIterator[int]) -> None:
+    async def _hurry(self, registry: jobtrio.JobRegistry) -> None:
         """At a second signal, end what runs at once, and the process with whatever does not."""
-        number = await anext(signals)
+        await self._hurried.wait()
+        number = self._hurrying
         await self._say(f"{self._signal(number)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
@@ -187,6 +198,12 @@ class Worker:
     async def _write(self, pieces: list[Piece]) -> None:
         with _unless_gone():
             await self._output.write(pieces)
+
+
+def _signals_to_obey() -> list[signal.Signals]:
+    """Return the signals that drain, without SIGHUP where ``nohup`` has silenced that."""
+    is_silenced = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOPPING if not (is_silenced and number is signal.SIGHUP)]
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from store_shell import LAUNCHER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,12 +88,16 @@ def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     assert err == f"jobtrio cancel: job {job!r} has ended already: cancelled\n"
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+STOPPING = [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"), (signal.SIGHUP, "SIGHUP")]
+"""The signals that drain a worker, and how it calls them."""
+
+
+@pytest.mark.parametrize(("number", "name"), STOPPING)
 def test_told_to_stop_before_the_store_is_there(number: signal.Signals, name: str, tmp_path: Path) -> None:
     """A worker that waits for its store when it starts ends at the first signal, and not when that wait is over."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"redis://127.0.0.1:{silent.getsockname()[1]}?outage_limit=3600"
-        command = [sys.executable, "-m", "jobtrio", "worker", "jobtrio.cli:programs", "--store", where]
+        command = [sys.executable, "-c", LAUNCHER, "worker", "jobtrio.cli:programs", "--store", where]
         worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
         connection, _ = silent.accept()
         worker.send_signal(number)
@@ -102,7 +107,7 @@ def test_told_to_stop_before_the_store_is_there(number: signal.Signals, name: st
     assert err.splitlines()[-1] == f"jobtrio: {name}: ends before it has begun"
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+@pytest.mark.parametrize(("number", "name"), STOPPING)
 def test_drain(shell: Shell, tmp_path: Path, number: int, name: str) -> None:
     """A signal drains a worker: what does not end within the grace returns to its queue, for the next."""
     worker = shell.worker("--grace", "0.2")

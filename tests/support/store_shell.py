@@ -16,10 +16,12 @@ LIMIT = 60.0
 """Seconds after which a command that should have ended hangs."""
 
 LAUNCHER = """
-import os, signal, sys
+import fcntl, os, signal, sys, termios
 # A test run in the background of a shell ignores some signals, and so would all that it starts.
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
     signal.signal(number, signal.SIG_DFL)
+if os.isatty(0):
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-m", "jobtrio", *sys.argv[1:]])
 """
 

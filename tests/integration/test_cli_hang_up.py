@@ -1,0 +1,164 @@
+"""Commands whose terminal is closed, as when a window is, or a connection is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import store_shell
+from store_shell import LIMIT
+
+from jobtrio._processes import living_in_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from store_shell import Command, Shell
+
+PRINTING = """\
+import jobtrio, store_jobs
+executors = jobtrio.Executors()
+
+@executors.register("talk")
+async def talk(job):
+    print("begins")
+    await job.send("begins")
+    await store_jobs.appearance(job.payload)
+    print("ends")
+"""
+
+
+class Terminal:
+    """A terminal, and what runs on it."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._ours, self._theirs = pty.openpty()
+
+    def start(self, *args: str) -> Command:
+        """Start a command as the leader of the terminal's session."""
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), self._theirs)
+        command = self._shell.start(*args, start_new_session=True, **streams)
+        os.close(self._theirs)
+        return command
+
+    def read_until(self, part: bytes) -> bytes:
+        """Read what is shown up to some part of it."""
+        shown = b""
+        while part not in shown:
+            shown += os.read(self._ours, 4096)
+        return shown
+
+    def close(self) -> None:
+        """Be gone, with a SIGHUP for the session's leader; what is written from then on fails."""
+        with suppress(OSError):
+            os.close(self._ours)
+
+
+@pytest.fixture
+def terminal(shell: Shell) -> Iterator[Terminal]:
+    """Return a terminal."""
+    terminal = Terminal(shell)
+    yield terminal
+    terminal.close()
+
+
+@pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0")])
+def test_jobs_end(shell: Shell, terminal: Terminal, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A worker whose terminal is closed drains: what ends within the grace has ended, even where it prints."""
+    (tmp_path / "talking.py").write_text(PRINTING)
+    worker = terminal.start(*command, "talking:executors", "--grace", "3600")
+    job = shell.submit("talk", "--payload", json.dumps(str(tmp_path / "gate")))
+    later = shell.submit("talk", "--delay", "3600", "--payload", "null")
+    terminal.read_until(b"begins\r\n")
+    terminal.close()
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.process.wait(0.5)  # it waits for the job
+    (tmp_path / "gate").touch()
+    assert worker.process.wait(LIMIT) == 0
+    assert shell.value("show", job)["job"]["state"] == "COMPLETED"
+    assert shell.value("show", later)["job"]["state"] == "SCHEDULED"
+
+
+def test_programs_end(shell: Shell, terminal: Terminal) -> None:
+    """What does not end within the grace goes back to its queue, and its program is gone, whatever that ignores."""
+    worker = terminal.start("worker", "jobtrio.cli:programs", "--grace", "0.1")
+    script = "trap '' HUP TERM; echo $$; while :; do sleep 1; done"
+    payload = {"argv": ["sh", "-c", script], "grace": 0.1}
+    watcher = shell.start("submit", "run_command", json.dumps(payload), "--watch")
+    program = int(watcher.line())
+    job = watcher.error_with("submitted").split()[-1]
+    terminal.read_until(b"started")
+    terminal.close()
+    assert worker.process.wait(LIMIT) == 0
+    assert living_in_session(program) == []
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+
+
+def test_twice(shell: Shell, tmp_path: Path) -> None:
+    """A SIGHUP besides, as the system sends one and the shell another, does not hurry a worker; SIGTERM does."""
+    worker = shell.worker("--grace", "3600")
+    watcher = shell.start("submit", "wait", json.dumps(str(tmp_path / "gate")), "--watch")
+    assert watcher.line() == "attempt 1"
+    worker.send(signal.SIGHUP)
+    worker.error_with("SIGHUP: starts nothing more")
+    worker.send(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.process.wait(0.5)
+    worker.send(signal.SIGTERM)
+    worker.error_with("SIGTERM: ends at once")
+    worker.error_with("returned")
+    assert worker.end()[0] == 0
+
+
+def test_without_heed(shell: Shell) -> None:
+    """A worker that was started with SIGHUP ignored, as by nohup, goes on ignoring it."""
+    command = ["nohup", sys.executable, "-m", "jobtrio", "worker", "store_jobs:executors", "--store", shell.url]
+    variables = {**os.environ, "PYTHONPATH": os.path.dirname(store_shell.__file__)}
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    worker = subprocess.Popen(command, cwd=shell.folder, env=variables, text=True, stdin=null, stdout=null, stderr=pipe)
+    try:
+        assert worker.stderr is not None
+        while "jobtrio: worker " not in worker.stderr.readline():
+            assert worker.poll() is None
+        worker.send_signal(signal.SIGHUP)
+        assert shell.run("submit", "echo", "--watch")[0] == 0
+        worker.send_signal(signal.SIGTERM)
+        _, err = worker.communicate(timeout=LIMIT)
+        assert worker.returncode == 0
+        assert "SIGHUP" not in err
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+@pytest.mark.parametrize("store", [(), ("--store", "sqlite:///jobs.db")])
+def test_run(terminal: Terminal, store: tuple[str, ...]) -> None:
+    """A program whose terminal is closed is gone with what it started, whatever that ignores."""
+    script = "trap '' HUP; (trap '' TERM HUP; while :; do sleep 1; done) & echo $$ .; while :; do sleep 1; done"
+    command = terminal.start("run", "--grace", "0.1", *store, "--", "sh", "-c", script)
+    words = terminal.read_until(b" .").split()
+    program = int(words[words.index(b".") - 1])
+    terminal.close()
+    assert command.process.wait(LIMIT) in (129, 1)  # 1 where it was quicker to see that it can't write
+    assert living_in_session(program) == []
+
+
+def test_watch(shell: Shell, terminal: Terminal, tmp_path: Path) -> None:
+    """A watcher whose terminal is closed ends by what it was told, and leaves the job alone."""
+    shell.worker()
+    job = shell.submit("wait", json.dumps(str(tmp_path / "gate")))
+    command = terminal.start("watch", job)
+    terminal.read_until(b"attempt 1")
+    terminal.close()
+    assert command.process.wait(LIMIT) == 129
+    (tmp_path / "gate").touch()
+    assert shell.run("watch", job)[0] == 0
