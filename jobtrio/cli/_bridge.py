@@ -16,7 +16,8 @@ import trio
 
 from jobtrio._errors import JobtrioError
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._store import NOTHING_READ, complain, log_to_stderr, reason_of
+from jobtrio.cli._log import log_to_stderr
+from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
 if TYPE_CHECKING:
     import argparse

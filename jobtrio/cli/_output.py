@@ -57,10 +57,15 @@ class Output:
             if (encoding := self._encodings.get(fd)) is not None:
                 data = "".join(text for _, text in group).encode(encoding, "backslashreplace")
                 # Abandoning leaves a daemon thread in os.write, which holds nothing that others need.
-                await trio.to_thread.run_sync(_write_all, fd, data, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(write_now, fd, data, abandon_on_cancel=True)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_now(fd: int, data: bytes) -> None:
+    """Write all of some data, however long that takes.
+
+    Raises:
+        OSError: The descriptor can't be written.
+    """
     rest = memoryview(data)
     while rest:
         try:

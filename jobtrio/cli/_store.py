@@ -20,6 +20,7 @@ import jobtrio
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
+from jobtrio.cli._log import log_to_stderr
 from jobtrio.stores._url import FORMS, parse_store_url
 
 if TYPE_CHECKING:
@@ -115,25 +116,6 @@ def run_with_store(
     except (JobtrioError, OSError) as exc:
         complain(options, reason_of(exc))
         return 1
-
-
-class _SpeakerFormatter(logging.Formatter):
-    """Begins each line with who says it: jobtrio, or another's logger by its name."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
-        is_own = record.name.partition(".")[0] == jobtrio.__name__
-        return f"{jobtrio.__name__ if is_own else record.name}: {record.message}"
-
-
-def log_to_stderr(level: int) -> None:
-    """Show what is logged on stderr, unless the application has configured logging itself.
-
-    Args:
-        level: The lowest level that is shown.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_SpeakerFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
 
 
 def reason_of(exc: JobtrioError | OSError) -> str:

@@ -32,7 +32,7 @@ STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "
 """The signals that drain, as the log names them."""
 
 LAST_WORD = 1.0
-"""Seconds that the last lines may take where the output is stalled."""
+"""Seconds that a line of our own, and the last ones of the log, may hold up the rest where the output is stalled."""
 
 AT_ONCE = 2.0
 """Seconds that running jobs have to be gone after a second signal."""
@@ -121,7 +121,7 @@ class Worker:
                 await self._drain(registry, self._number)
         with trio.move_on_after(LAST_WORD):
             await self._told.wait()
-            await self._say(log.summary())
+        await self._say(log.summary())
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         """Stop at the first signal, and hurry at a later one that is no SIGHUP: shell and system may both send that."""
@@ -193,7 +193,8 @@ class Worker:
         return f"{start}jobtrio: {STOPPING[signal.Signals(number)]}"
 
     async def _say(self, line: str) -> None:
-        await self._write([(STDERR, line + "\n")])
+        with trio.move_on_after(LAST_WORD):
+            await self._write([(STDERR, line + "\n")])
 
     async def _write(self, pieces: list[Piece]) -> None:
         with _unless_gone():

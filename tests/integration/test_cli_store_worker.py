@@ -251,6 +251,22 @@ def test_log_that_nobody_reads(shell: Shell) -> None:
     assert worker.process.wait(10) == 0
 
 
+def test_log_that_stalls(shell: Shell) -> None:
+    """A worker whose log nobody reads, though somebody could, works all the same, and stops when it is told to."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(theirs, b"\n" * 4096)
+    os.set_blocking(theirs, True)
+    worker = shell.start("worker", "store_jobs:executors", stderr=theirs)
+    os.close(theirs)
+    assert shell.run("submit", "echo", "--watch")[0] == 0
+    worker.send(signal.SIGTERM)
+    assert worker.process.wait(60) == 0
+    os.close(ours)
+
+
 def test_log_of_an_executor(shell: Shell, tmp_path: Path) -> None:
     """What an executor logs is shown under its own logger's name, and not as jobtrio's."""
     (tmp_path / "shop.py").write_text(

@@ -1,0 +1,76 @@
+"""What is logged, on stderr: written by a thread, so that a reader that stalls holds up nobody but himself.
+
+It must not know who logs.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+from contextlib import suppress
+
+import jobtrio
+from jobtrio.cli._output import STDERR, write_now
+
+KEPT = 1000
+"""Lines that wait for a stalled reader; further ones are dropped."""
+
+PATIENCE = 1.0
+"""Seconds to wait until a line is written, so that what is said next comes behind it."""
+
+
+class SpeakerFormatter(logging.Formatter):
+    """Begins each line with who says it: jobtrio, or another's logger by its name."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        is_own = record.name.partition(".")[0] == jobtrio.__name__
+        return f"{jobtrio.__name__ if is_own else record.name}: {record.message}"
+
+
+class StderrHandler(logging.Handler):
+    """Writes lines to stderr, and waits for none longer than a moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[tuple[bytes, threading.Event]] = queue.Queue(KEPT)
+        self._is_stalled = False
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or leave that to the thread where it takes too long."""
+        if sys.stderr is None:
+            return
+        try:
+            line = f"{self.format(record)}\n".encode(sys.stderr.encoding, "backslashreplace")
+        except Exception:  # as of arguments that don't fit the message
+            self.handleError(record)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="jobtrio log", daemon=True)
+            self._thread.start()
+        written = threading.Event()
+        with suppress(queue.Full):
+            self._lines.put_nowait((line, written))
+            if not self._is_stalled:
+                self._is_stalled = not written.wait(PATIENCE)
+
+    def _write(self) -> None:
+        while True:
+            line, written = self._lines.get()
+            with suppress(OSError):  # there is nobody to tell
+                write_now(STDERR, line)
+            self._is_stalled = False
+            written.set()
+
+
+def log_to_stderr(level: int) -> None:
+    """Show what is logged on stderr, unless the application has configured logging itself.
+
+    Args:
+        level: The lowest level that is shown.
+    """
+    handler = StderrHandler()
+    handler.setFormatter(SpeakerFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
