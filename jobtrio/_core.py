@@ -79,6 +79,7 @@ class RegistryCore(RegistryCalls):
     ) -> None:
         super().__init__(MemoryJobStore() if store is None else store)
         durable = self.store.durable
+        self._run = trio.lowlevel.current_trio_token()
         self._ringer = Ringer()
         self.submissions: Submissions = Submissions(
             executors,
@@ -295,6 +296,8 @@ class RegistryCore(RegistryCalls):
         """Return a job's log in this process for a reader, brought up to what is stored from now on."""
         log = self._log_of(entry)
         if self._waits and log.end is None:
+            if not self._served.is_set():
+                self.check_run("job.subscribe()", "job.subscribe")
             log.may_lag = not self._feeds(entry.id, log)
             self._tails.follow(entry)
             if self._served.is_set():
@@ -358,6 +361,19 @@ class RegistryCore(RegistryCalls):
         if not self._dispatcher.asked_early.isdisjoint((None, claim.entry.id)):
             self._leases.look()
         return claim
+
+    def check_run(self, call: str, instead: str) -> None:
+        """Raise `RuntimeError` where this is not the run of Trio, and so not the thread, that the registry belongs to.
+
+        Args:
+            call: What is called.
+            instead: What another thread has to give to `trio.from_thread.run_sync`.
+        """
+        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._run:
+            raise RuntimeError(
+                f"{call} must be called in the thread, and within the run, of Trio that opened the registry; in "
+                f"another thread say trio.from_thread.run_sync({instead}), with trio_token= where Trio did not start it"
+            )
 
     def peek(self, job_id: str) -> JobEntry | None:
         """Return a job that this process holds, or None."""

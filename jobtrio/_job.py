@@ -33,6 +33,9 @@ class JobOwner(Protocol):
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return the job's log."""
 
+    def check_run(self, call: str, instead: str) -> None:
+        """Raise `RuntimeError` in another thread than Trio's."""
+
     async def catch_up(self, entry: JobEntry) -> TokenLog:
         """Return the job's log with all that is stored by now."""
 
@@ -108,7 +111,11 @@ class Job:
             TypeError, ValueError: ``after`` is beyond the last message so far, or a parameter makes no sense. Where
                 another process runs the job, a number that is too high shows only at its end, when receiving raises
                 ``ValueError``.
+            RuntimeError: Called from another thread than Trio's, or when its run is over, for a subscription that is
+                ``lossless`` or of a job that has not ended (durable stores).
         """
+        if lossless:
+            self._owner.check_run("job.subscribe(lossless=True)", "partial(job.subscribe, lossless=True)")
         return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless, stored=stored)
 
     async def span(self) -> StreamSpan:

@@ -292,7 +292,12 @@ class JobRegistry:
         return self._core.events.subscribe()
 
     def stats(self) -> RegistryStats:
-        """Return counts of this process's jobs, at once."""
+        """Return counts of this process's jobs, at once.
+
+        Raises:
+            RuntimeError: Called from another thread than Trio's, or when its run is over (in memory).
+        """
+        self._check_run("registry.stats()", "registry.stats")
         return self._core.stats()
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
@@ -327,16 +332,26 @@ class JobRegistry:
 
         Raises:
             TypeError: `job_id` is no text.
+            RuntimeError: Called from another thread than Trio's, or when its run is over (in memory).
         """
         check_id("job_id", job_id)
+        self._check_run("registry.peek()", "registry.peek, job_id")
         entry = self._core.peek(job_id)
         return None if entry is None else Job(entry, self._core)
 
     def __contains__(self, job_id: object) -> bool:
-        return isinstance(job_id, str) and self._core.peek(job_id) is not None
+        if not isinstance(job_id, str):
+            return False
+        self._check_run("job_id in registry", "registry.peek, job_id")
+        return self._core.peek(job_id) is not None
 
     def __len__(self) -> int:
+        self._check_run("len(registry)", "len, registry")
         return len(self._core)
+
+    def _check_run(self, call: str, instead: str) -> None:
+        if not self._core.store.durable:  # else what is asked for is read and nothing is done about it
+            self._core.check_run(call, instead)
 
     # -- ending
 

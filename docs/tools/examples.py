@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parents[1] / "examples"
 REAL_CLOCK = {
     "at_least_once.py",
     "backup.py",
+    "call_from_threads.py",
     "drain_on_sigterm.py",
     "durable_batch.py",
     "idempotent_executor.py",

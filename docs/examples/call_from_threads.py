@@ -1,0 +1,37 @@
+"""A thread that Trio has not started, as a GUI's or a web server's, submits a job and watches how it goes."""
+
+import threading
+from functools import partial
+
+import trio
+
+import jobtrio
+
+
+async def double(job: jobtrio.JobContext) -> int:
+    return 2 * int(job.payload)
+
+
+def foreign(registry: jobtrio.JobRegistry, token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
+    call = partial(trio.from_thread.run, trio_token=token)  # async methods
+    call_plain = partial(trio.from_thread.run_sync, trio_token=token)  # plain ones
+
+    job = call(partial(registry.submit, double, 21, time_limit=30))
+    print("result:", call(job.result))
+    print("state:", job.state)  # readable anywhere
+    print("ended:", call_plain(registry.stats).states[jobtrio.JobState.COMPLETED])
+    call_plain(done.set)
+
+
+async def main() -> None:
+    async with jobtrio.open_registry() as registry:
+        done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        thread = threading.Thread(target=foreign, args=(registry, token, done))
+        thread.start()
+        await done.wait()
+        await trio.to_thread.run_sync(thread.join)
+
+
+if __name__ == "__main__":
+    trio.run(main)

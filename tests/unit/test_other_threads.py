@@ -1,0 +1,140 @@
+"""What a registry and its handles can be asked in another thread than Trio's, and what they say where they can't."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import jobtrio
+from jobtrio.stores.sqlite import SqliteJobStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobtrio import Job, JobContext, JobRegistry
+
+executors = jobtrio.Executors()
+
+STATS, PEEK, LEN = "registry.stats", "registry.peek, job_id", "len, registry"
+LOSSLESS = "partial(job.subscribe, lossless=True)"
+
+IN_MEMORY: list[tuple[str, str, Callable[[JobRegistry, Job], Any]]] = [
+    ("registry.stats()", STATS, lambda registry, _: registry.stats()),
+    ("registry.peek()", PEEK, lambda registry, job: registry.peek(job.id)),
+    ("job_id in registry", PEEK, lambda registry, job: job.id in registry),
+    ("len(registry)", LEN, lambda registry, _: len(registry)),
+    ("job.subscribe(lossless=True)", LOSSLESS, lambda _, job: job.subscribe(lossless=True)),
+]
+"""What belongs to Trio's thread where jobs are in memory: its name, what to say instead, the call."""
+
+DURABLE: list[tuple[str, str, Callable[[JobRegistry, Job], Any]]] = [
+    ("job.subscribe()", "job.subscribe", lambda _, job: job.subscribe()),
+    ("job.subscribe()", "job.subscribe", lambda _, job: job.tokens()),
+    ("job.subscribe(lossless=True)", LOSSLESS, lambda _, job: job.subscribe(lossless=True)),
+]
+"""And where they are in a durable store."""
+
+
+@executors.register("hang")
+async def hang(job: JobContext) -> None:
+    """Send something, and wait for ever."""
+    await job.send("there")
+    await trio.sleep_forever()
+
+
+def anywhere(registry: JobRegistry, job: Job) -> None:
+    """Ask what can be asked in any thread."""
+    assert "hang" in registry.executors
+    assert (job.id, job.state, job.outcome) == (job.record.id, "RUNNING", None)
+    assert job == job
+    assert hash(job) == hash(job)
+    assert repr(job).startswith("<Job ")
+    with registry.subscribe_events() as events, pytest.raises(trio.WouldBlock):
+        events.receive_nowait()
+
+
+def refused(registry: JobRegistry, job: Job, call: str, instead: str, ask: Callable[[JobRegistry, Job], Any]) -> None:
+    """Ask for what belongs to Trio's thread."""
+    with pytest.raises(RuntimeError) as caught:
+        ask(registry, job)
+    text = str(caught.value)
+    assert text.startswith(f"{call} must be called in the thread, and within the run, of Trio that opened")
+    assert f"trio.from_thread.run_sync({instead})" in text
+
+
+async def running(registry: JobRegistry) -> Job:
+    """Return a job that runs."""
+    job = await registry.submit("hang")
+    with job.subscribe() as messages:
+        await messages.receive()
+    return job
+
+
+@pytest.mark.parametrize(("call", "instead", "ask"), IN_MEMORY)
+async def test_in_memory(call: str, instead: str, ask: Callable[[JobRegistry, Job], Any]) -> None:
+    """What may change what is kept is refused by its name, in a thread of Trio's, in another run, and after the run."""
+
+    async def other_run() -> None:
+        refused(registry, job, call, instead, ask)
+
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors) as registry:
+            job = await running(registry)
+            await trio.to_thread.run_sync(refused, registry, job, call, instead, ask)
+            await trio.to_thread.run_sync(trio.run, other_run)
+            await trio.to_thread.run_sync(anywhere, registry, job)
+            await trio.to_thread.run_sync(trio.from_thread.run_sync, ask, registry, job)
+            await registry.shutdown()
+
+
+@pytest.mark.parametrize(("call", "instead", "ask"), DURABLE)
+async def test_durable(call: str, instead: str, ask: Callable[[JobRegistry, Job], Any], tmp_path: Path) -> None:
+    """With a durable store it is what has a job's stream followed; the rest can be asked anywhere."""
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+            job = await running(registry)
+            await trio.to_thread.run_sync(refused, registry, job, call, instead, ask)
+            await trio.to_thread.run_sync(anywhere, registry, job)
+            for _, _, harmless in IN_MEMORY[:4]:
+                await trio.to_thread.run_sync(harmless, registry, job)
+            await trio.to_thread.run_sync(trio.from_thread.run_sync, ask, registry, job)
+            await registry.shutdown()
+
+
+def test_after_the_run() -> None:
+    """When the run is over, what needs it says so; a handle is still readable."""
+
+    async def main() -> tuple[JobRegistry, Job]:
+        async with jobtrio.open_registry(executors) as registry:
+            job = await running(registry)
+            await registry.shutdown()
+        return registry, job
+
+    registry, job = trio.run(main)
+    for call, instead, ask in IN_MEMORY:
+        refused(registry, job, call, instead, ask)
+    assert job.outcome == jobtrio.Cancelled("shutdown")
+    with job.subscribe() as messages:
+        assert messages.receive_nowait() == jobtrio.Token(1, 1, "there")
+
+
+async def test_as_it_says(tmp_path: Path) -> None:
+    """What is said to do instead does it."""
+    with trio.fail_after(60):
+        token = trio.lowlevel.current_trio_token()
+
+        def ask(job: Job) -> None:
+            assert trio.from_thread.run_sync(registry.stats).running == 1
+            assert trio.from_thread.run_sync(registry.peek, job.id, trio_token=token) == job
+            assert trio.from_thread.run_sync(len, registry) == 1
+            trio.from_thread.run_sync(partial(job.subscribe, lossless=True)).close()
+            assert trio.from_thread.run(partial(registry.cancel, job.id, "enough"))
+
+        async with jobtrio.open_registry(executors) as registry:
+            job = await running(registry)
+            await trio.to_thread.run_sync(ask, job)
+            assert await job.wait() == jobtrio.Cancelled("enough")
