@@ -6,6 +6,7 @@ what is said over the connection.
 
 from __future__ import annotations
 
+import os
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -171,8 +172,17 @@ async def _connect(address: Address, ssl_context: ssl.SSLContext | None) -> trio
             whereto = f" to {address}" if is_final else ""  # others are told behind the address
             raise LinkLostError(f"no connection{whereto}: {cause}", is_final=is_final) from exc
         except OSError as exc:
-            raise LinkLostError(f"no connection: {exc}") from exc
+            raise LinkLostError(f"no connection: {exc}{_reasons(exc)}") from exc
     raise LinkLostError(f"no connection within {OPENING_LIMIT:g} s")
+
+
+def _reasons(error: OSError) -> str:
+    """Return why no address could be connected to, each reason once, where Trio keeps that behind its error."""
+    group = error.__cause__
+    if not isinstance(group, BaseExceptionGroup):
+        return ""
+    numbers = {each.errno for each in group.exceptions if isinstance(each, OSError) and each.errno is not None}
+    return "".join(f": {os.strerror(number)}" for number in sorted(numbers))
 
 
 async def _shake_hands(
