@@ -37,8 +37,11 @@ def load_executors(options: argparse.Namespace, target: str) -> Executors:
         )
     module = _import(options, module_name)
     found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part, None)
+    except Exception as exc:  # of the module's own __getattr__
+        _fail(options, f"looking up {name} in {module_name}", exc)
     if not isinstance(found, Executors):
         has = [each for each, value in vars(module).items() if isinstance(value, Executors)]
         known = f"it has {', '.join(has)}" if has else "it has none"
@@ -58,19 +61,21 @@ def _import(options: argparse.Namespace, name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
-            _fail(options, name, exc)
+            _fail(options, f"importing {name}", exc)
         options.parser.error(f"there is no module {exc.name!r} on sys.path, which begins with {show(sys.path[0])}")
-    except (Exception, SystemExit) as exc:  # a script's own exit code, 0 often, must not pass for this command's
-        _fail(options, name, exc)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a script's own exit code, 0 often, must not pass for this command's
+        _fail(options, f"importing {name}", exc)
 
 
-def _fail(options: argparse.Namespace, name: str, error: Exception | SystemExit) -> Any:
+def _fail(options: argparse.Namespace, what: str, error: BaseException) -> Any:
     """End with 1 and the traceback from the module on: it is the user's."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in IMPORTING:
         frames = frames.tb_next
     traceback.print_exception(error.with_traceback(frames))
-    print(f"jobtrio {options.command}: importing {name} has failed", file=sys.stderr)
+    print(f"jobtrio {options.command}: {what} has failed", file=sys.stderr)
     raise SystemExit(1)
 
 

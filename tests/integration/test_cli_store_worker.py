@@ -308,6 +308,8 @@ def test_retention(shell: Shell) -> None:
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
         ("spoilt:executors", 1, ["spoilt.py", "SyntaxError", "importing spoilt has failed"]),
         ("script:executors", 1, ["script.py", "SystemExit: 0", "importing script has failed"]),
+        ("odd:executors", 1, ["odd.py", "GeneratorExit", "importing odd has failed"]),
+        ("lazy:executors", 1, ["lazy.py", "RuntimeError: later", "looking up executors in lazy has failed"]),
     ],
 )
 def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
@@ -316,9 +318,12 @@ def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str,
     (tmp_path / "needy.py").write_text("import missing_part\n")
     (tmp_path / "spoilt.py").write_text("def f(:\n")
     (tmp_path / "script.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "odd.py").write_text("raise GeneratorExit\n")
+    (tmp_path / "lazy.py").write_text("def __getattr__(name):\n    raise RuntimeError('later')\n")
     got, out, err = shell.run("worker", target)
     assert (got, out) == (code, "")
     assert "importlib" not in err
+    assert "jobtrio/cli" not in err
     for part in parts:
         assert part in err
     assert not os.path.exists(tmp_path / "jobs.db")
