@@ -6,6 +6,7 @@ must not know what is done with the server.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from functools import partial
@@ -20,7 +21,6 @@ from jobtrio.cli._log import log_to_stderr
 from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Awaitable, Callable
 
     from jobtrio.websocket import JobClient
@@ -44,6 +44,14 @@ def is_bridge(text: str) -> bool:
     """Whether a text is the URL of a server, or meant to be, rather than a job's id or an executor's name."""
     text = text.lower()
     return text.startswith(SCHEMES) or (text.startswith(MISTAKEN) and ("/jobs/" in text or text.endswith("/ws")))
+
+
+def job_of_store(text: str) -> str:
+    """Return a job's id, or refuse a server's URL where only a store will do."""
+    if is_bridge(text):
+        what = "must be the job's id: only watch and submit take a server's URL"
+        raise argparse.ArgumentTypeError(f"{what}; got {text!r}")
+    return text
 
 
 def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
+from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
@@ -35,7 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("id", metavar="ID", help="the job's id")
+    parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why: all who watch it are told")
     parser.add_argument(
         "--grace",

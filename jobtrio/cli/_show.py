@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobtrio._messages import End
 from jobtrio.cli import _options
+from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._output import message_fields
 from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text, transition_fields
@@ -51,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("id", metavar="ID", help="the job's id")
+    parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     parser.add_argument(
         "--messages",
         metavar="N",

@@ -284,6 +284,8 @@ def test_unknown(shell: Shell) -> None:
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
         (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
+        (["show", "ws://host:8765/jobs/x"], ["ID: must be the job's id", "only watch and submit", "jobs/x'"]),
+        (["cancel", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch and submit"]),
         (["submit", "HTTPS://host/ws", "a"], ["ws://HOST:PORT/ws", "must be ws or wss, not https"]),
         (["submit", "ws://host/ws"], ["[URL] EXECUTOR [JSON]"]),
         (["submit", "ws://host/ws", "a", "1", "2"], ["[URL] EXECUTOR [JSON]"]),
