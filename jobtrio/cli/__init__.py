@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, unknown = parser.parse_known_args(argv)
         if options.command is None:
             known = ", ".join(add_parser.__module__.rpartition("._")[2] for add_parser in COMMANDS)
-            parser.error(f"COMMAND is missing: one of {known}; jobtrio --help says what they do")
+            first = f"unknown: {' '.join(unknown)}; " if unknown else ""
+            parser.error(f"{first}COMMAND is missing: one of {known}; jobtrio --help says what they do")
         if unknown:
             known = f"{options.parser.prog} --help lists what is known"
             options.parser.error(f"unknown, or out of place: {' '.join(unknown)}; {known}")

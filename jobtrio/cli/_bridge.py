@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import JobtrioError
+from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
 from jobtrio.cli._log import log_to_stderr
 from jobtrio.cli._store import NOTHING_READ, complain, reason_of
@@ -75,7 +76,7 @@ def token_of(options: argparse.Namespace) -> str | None:
         try:
             token = Path(options.token_file).read_text("utf-8").partition("\n")[0].strip()
         except (OSError, UnicodeDecodeError) as exc:
-            options.parser.error(f"--token-file: can't read {options.token_file!r}: {one_line(str(exc))}")
+            options.parser.error(f"--token-file: can't read {options.token_file!r}: {one_line(_options.cause(exc))}")
     try:
         return check_token(token)
     except ValueError as exc:

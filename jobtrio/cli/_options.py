@@ -160,11 +160,12 @@ def json_value(text: str) -> Any:
         try:
             source = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
-            raise argparse.ArgumentTypeError(f"can't read {show(text[1:])}: {_cause(exc)}") from None
+            raise argparse.ArgumentTypeError(f"can't read {show(text[1:])}: {cause(exc)}") from None
     try:
         return json.loads(source, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
-        where = f"; text needs quotes of its own: '{json.dumps(text)}'" if source is text else f" in {text[1:]}"
+        file = "the standard input" if text == "@-" else text[1:]
+        where = f"; text needs quotes of its own: '{json.dumps(text)}'" if source is text else f" in {file}"
         raise argparse.ArgumentTypeError(f"must be JSON, or @FILE; got {show(source)} ({exc}){where}") from None
 
 
@@ -181,7 +182,8 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def _cause(exc: OSError | UnicodeDecodeError) -> str:
+def cause(exc: OSError | UnicodeDecodeError) -> str:
+    """Return why a file can't be read, without its name."""
     return (isinstance(exc, OSError) and exc.strerror) or str(exc)
 
 

@@ -92,7 +92,7 @@ class TestUsage:
         ("args", "parts"),
         [
             ([], ["COMMAND is missing", "demo", "worker", "jobtrio --help"]),
-            (["--loud"], ["COMMAND is missing", "jobtrio --help"]),
+            (["--loud"], ["unknown: --loud", "COMMAND is missing", "jobtrio --help"]),
             (["play"], ["'play'", "demo", "run"]),
             (["demo", "--loud"], ["--loud", "jobtrio demo --help"]),
         ],
