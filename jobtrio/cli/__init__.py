@@ -80,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             known = ", ".join(add_parser.__module__.rpartition("._")[2] for add_parser in COMMANDS)
             first = f"unknown: {' '.join(unknown)}; " if unknown else ""
             parser.error(f"{first}COMMAND is missing: one of {known}; jobtrio --help says what they do")
+        if "words" in options and not any(word.startswith("-") for word in unknown):
+            options.words += unknown  # argparse takes but those that stand together
+            unknown = []
         if unknown:
             known = f"{options.parser.prog} --help lists what is known"
             options.parser.error(f"unknown, or out of place: {' '.join(unknown)}; {known}")

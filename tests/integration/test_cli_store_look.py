@@ -321,6 +321,17 @@ class TestSubmit:
         payloads = [shell.value("show", job)["job"]["payload"] for job in (*ids, out.strip())]
         assert payloads == [{"a": [1, "é"]}, [1, None], {"a": [1, "é"]}]
 
+    def test_options_in_between(self, shell: Shell) -> None:
+        """Options may stand before, between and behind the words."""
+        ids = [
+            shell.submit("--queue", "q", "echo", "[1]", "--priority", "low"),
+            shell.submit("echo", "--queue", "q", "[1]"),
+            shell.submit("echo", "[1]", "--queue", "q"),
+        ]
+        jobs = shell.value("list", "--queue", "q")
+        assert [job["id"] for job in jobs] == ids
+        assert {(job["executor"], str(job["payload"])) for job in jobs} == {("echo", "[1]")}
+
     def test_key(self, shell: Shell) -> None:
         """A key stands for the job: the second submission gets the first one's id."""
         assert shell.submit("echo", "--key", "order-17") == shell.submit("echo", "--key", "order-17")
