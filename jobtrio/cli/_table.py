@@ -6,9 +6,13 @@ Pure: cells in, lines out. It must not know what the cells mean.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unicodedata import category, east_asian_width
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+IN_PLACE = {"Mn", "Me", "Cf"}
+"""The categories of characters that are shown on or between others, without a column of their own."""
 
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:
@@ -19,12 +23,23 @@ def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Coll
         rows: The cells, row by row.
         right: The names of columns whose cells stand at the right.
     """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(map(_columns, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in (head, *rows):
         cells = [
-            cell.rjust(width) if name in right else cell.ljust(width)
+            _padded(cell, width - _columns(cell), at_right=name in right)
             for name, cell, width in zip(head, row, widths, strict=True)
         ]
         lines.append("  ".join(cells).rstrip() + "\n")
     return "".join(lines)
+
+
+def _padded(cell: str, spaces: int, *, at_right: bool) -> str:
+    return " " * spaces + cell if at_right else cell + " " * spaces
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes, as far as single characters tell."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(char) in "WF" else category(char) not in IN_PLACE for char in text)

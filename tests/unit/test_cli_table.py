@@ -1,0 +1,31 @@
+"""Tables of plain text."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobtrio.cli._table import render_table
+
+HEAD = ("ID", "N")
+
+
+def test_columns() -> None:
+    """A column is as wide as its widest cell; numbers may stand at the right, and no line ends with spaces."""
+    assert render_table(HEAD, [("a", "1"), ("long", "12")], right=("N",)) == "ID     N\na      1\nlong  12\n"
+    assert render_table(HEAD, [("long", "")]) == "ID    N\nlong\n"
+
+
+def test_nothing() -> None:
+    """Without rows there is the head."""
+    assert render_table(HEAD, []) == "ID  N\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"), [("né", 2), ("ne\u0301", 2), ("日本", 4), ("😀", 2), ("ﾊﾝ", 2), ("👩\u200d", 2)]
+)
+def test_width(text: str, columns: int) -> None:
+    """Characters that a terminal shows two columns wide count so, and those that it puts onto another not at all."""
+    first = render_table(HEAD, [(text, "1"), ("x" * 6, "2")]).splitlines()[1]
+    assert first == f"{text}{' ' * (6 - columns)}  1"
+    last = render_table(("N", "ID"), [("1", text), ("2", "x" * 6)], right=("ID",)).splitlines()[1]
+    assert last == f"1  {' ' * (6 - columns)}{text}"
