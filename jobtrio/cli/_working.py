@@ -104,7 +104,11 @@ class Worker:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
                 with self._opening:
-                    await self._work(nursery)
+                    try:
+                        await self._work(nursery)
+                    except (SystemExit, KeyboardInterrupt) as exc:  # not Ctrl-C, which comes as a signal
+                        await self._say(f"jobtrio: the executor of a job has ended this worker: {exc!r}")
+                        raise
                 if self._opening.cancelled_caught:
                     await self._say(f"{self._signal(self._number)}: ends before it has begun")
         return 0

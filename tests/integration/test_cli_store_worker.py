@@ -251,6 +251,22 @@ def test_log_that_nobody_reads(shell: Shell) -> None:
     assert worker.process.wait(10) == 0
 
 
+@pytest.mark.parametrize(("error", "code"), [("SystemExit(3)", 3), ("KeyboardInterrupt()", 130)])
+def test_executor_that_exits(shell: Shell, tmp_path: Path, error: str, code: int) -> None:
+    """An executor that ends the whole process does so, and the worker says why it is gone."""
+    (tmp_path / "exiting.py").write_text(
+        "import jobtrio\n"
+        "executors = jobtrio.Executors()\n"
+        "@executors.register('exit')\n"
+        f"async def leave(job): raise {error}\n"
+    )
+    shell.submit("exit")
+    for command in (["worker"], ["serve", "--port", "0"]):
+        got, _, err = shell.run(*command, "exiting:executors")
+        assert got == code
+        assert err.splitlines()[-1] == f"jobtrio: the executor of a job has ended this worker: {error}"
+
+
 def test_log_that_stalls(shell: Shell) -> None:
     """A worker whose log nobody reads, though somebody could, works all the same, and stops when it is told to."""
     ours, theirs = os.pipe()
