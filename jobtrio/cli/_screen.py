@@ -154,7 +154,7 @@ def progress_text(progress: Progress) -> str:
         text += f" of {total:.15g}"
         if total > 0:
             text += f" ({done / total:.0%})".replace("%", " %")
-    return text if note is None else f"{text}, {one_line(note)}"
+    return f"{text}, {one_line(note)}" if note else text
 
 
 def message_text(message: Message) -> tuple[str, str, str]:

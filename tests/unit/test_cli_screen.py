@@ -132,6 +132,7 @@ class TestOthers:
             (jobtrio.Progress(1, 1, 1_000_000.0), "1000000"),
             (jobtrio.Progress(1, 1, 0.5, 0), "0.5 of 0"),
             (jobtrio.Progress(1, 1, 1, None, "a\nb"), "1, a b"),
+            (jobtrio.Progress(1, 1, 1, None, ""), "1"),
         ],
     )
     def test_progress(self, progress: jobtrio.Progress, text: str) -> None:
