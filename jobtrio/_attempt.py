@@ -105,7 +105,8 @@ class Attempt:
         """Whether a request to cancel can still decide how the job ends."""
         if self._cause == LOST:
             return True  # it decides nothing any more
-        return not (self.decided or (self.is_last and self.is_timed_out))
+        # A deadline that passes behind the exit decides nothing: the attempt may have asked for another one.
+        return not (self.decided or (self.is_last and not self.over and self.is_timed_out))
 
     def is_stopped(self) -> bool:
         """Whether it was asked to end."""

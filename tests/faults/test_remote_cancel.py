@@ -208,6 +208,26 @@ async def test_acknowledged_wins(autojump_clock: MockClock, here: Here) -> None:
         assert await job.wait() == Cancelled("enough")
 
 
+async def test_behind_the_limit_of_an_attempt_that_has_asked_for_another(autojump_clock: MockClock, here: Here) -> None:
+    """While it is being stored that another attempt follows, the job may be cancelled, also behind its time limit."""
+    later = Executors()
+    worker = RemoteStore(here.server)
+
+    @later.register("work", time_limit=5)
+    async def work(job: JobContext) -> str:
+        if job.attempt == 1:
+            worker.network.away = True
+            raise jobtrio.RetryLater(20)
+        return "ran again"
+
+    async with jobtrio.open_registry(later, store=worker, lease=LEASE) as there:
+        job = await there.submit("work")
+        await trio.sleep(7)
+        worker.network.away = False
+        assert await job.cancel("enough")
+        assert await job.wait() == Cancelled("enough")
+
+
 async def test_while_a_claim_is_under_way(autojump_clock: MockClock, here: Here) -> None:
     """A cancel that comes between a claim and its reply, from this process or another, is heeded."""
     for is_local in (True, False):
