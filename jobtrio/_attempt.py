@@ -49,6 +49,7 @@ class Attempt:
         "is_caught_up",
         "is_last",
         "over",
+        "references",
         "spool",
     )
 
@@ -62,6 +63,7 @@ class Attempt:
         self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
         self.has_room = True  # and counts among those that take up room
         self.has_used_task = False  # the executor may have got what belongs to its task, such as a lock
+        self.references = 0  # to its task, when the executor was entered; 0 where it was not
         self._limit = plan.time_limit or inf
         self._deadline = inf  # that the limit makes
         self._cause: str | None = None
@@ -151,7 +153,7 @@ class Attempt:
                     scope.deadline = self._deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
-                traces = _traces()
+                turns, self.references = _traces()
                 try:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:
@@ -159,7 +161,7 @@ class Attempt:
                     if nursery.child_tasks:
                         self._fail(scope)
                 finally:
-                    self.has_used_task = traces is None or traces != _traces()
+                    self.has_used_task = turns is None or (turns, self.references) != _traces()
         except BaseException as exc:
             group = exc
         else:
@@ -244,15 +246,16 @@ async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobC
     return await function(context)
 
 
-def _traces() -> tuple[int, int] | None:
+def _traces() -> tuple[int | None, int]:
     """Return how often the current task has let others run, and how many references to it there are; None if unknown.
 
     Trio counts the first for `trio.testing.assert_checkpoints`. The second grows where a lock or a limiter notes its
     holder and lets nobody run meanwhile, as by `acquire_nowait`.
     """
     task = trio.lowlevel.current_task()
-    turns = getattr(task, "_schedule_points", None)
-    return None if turns is None or not hasattr(sys, "getrefcount") else (turns, sys.getrefcount(task))
+    if not hasattr(sys, "getrefcount"):
+        return None, 0
+    return getattr(task, "_schedule_points", None), sys.getrefcount(task)
 
 
 def _let_out(group: BaseException) -> None:

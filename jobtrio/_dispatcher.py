@@ -260,6 +260,7 @@ class Dispatcher:
         Without an attempt to begin with, it claims one. A task serves on only if nothing of its attempt can have stayed
         with it: see `_may_serve`.
         """
+        references = 0  # to this task, while it was new
         if attempt is None:
             self._starting -= 1
             attempt = self._claim_one()
@@ -269,15 +270,16 @@ class Dispatcher:
             except BaseException:
                 self.stop()  # all is torn down
                 raise
+            references = references or attempt.references
             self._on_gone()
             if not self._store.claims_at_once:
                 if len(self._runner.running) + 1 >= self._most_kept:
                     self.ring()  # there was room to run, but too much to write
-                if not self._may_serve(attempt):
+                if not self._may_serve(attempt, references):
                     return
                 attempt = None  # it holds its job, and the wait may be long
                 attempt = await self._next()
-            elif self._may_serve(attempt):
+            elif self._may_serve(attempt, references):
                 attempt = self._claim_one()
             else:
                 self.work_ready()
@@ -309,14 +311,16 @@ class Dispatcher:
         while self._spare:
             trio.lowlevel.reschedule(self._spare.pop())
 
-    def _may_serve(self, attempt: Attempt) -> bool:
+    def _may_serve(self, attempt: Attempt, references: int) -> bool:
         """Whether the current task may run another attempt behind this one.
 
         It may not where the executor has let other tasks run, or somebody has noted the task: locks and limiters know
-        their holders by it, and what an executor forgot to give back would be the next one's. Nor where the context
-        variables don't hold the very objects that they began with.
+        their holders by it, and what an executor forgot to give back would be the next one's. Nor where there were more
+        ``references`` to the task already than to a new one, as by an earlier attempt's context that somebody kept: to
+        let go of it may have made up for what was noted. Nor where the context variables don't hold the very objects
+        that they began with.
         """
-        if attempt.has_used_task:
+        if attempt.has_used_task or attempt.references not in (0, references):
             return False
         now = contextvars.copy_context()
         if not now and not self._context:

@@ -95,6 +95,32 @@ async def test_what_belongs_to_a_task_is_not_handed_on(name: str, way: str, tmp_
 
 
 @pytest.mark.parametrize("name", ["memory", "sqlite"])
+async def test_a_job_that_takes_and_lets_go(name: str, tmp_path: Path) -> None:
+    """What a job never gave back is its own also where it dropped the last hold on an earlier job's context."""
+    limiter = trio.CapacityLimiter(100)
+    executors = jobtrio.Executors()
+    kept: list[JobContext] = []
+
+    @executors.register("take")
+    async def take(job: JobContext) -> str:
+        if job.payload == "keep":
+            kept.append(job)
+            return "kept"
+        kept.clear()
+        limiter.acquire_nowait()
+        if job.payload == "forget":
+            return "forgot"
+        limiter.release()
+        return "gave back"
+
+    async with jobtrio.open_registry(executors, store=a_store(name, tmp_path), max_running=1) as registry:
+        payloads = ["keep", "forget"] + [None] * 4
+        jobs = await registry.submit_many([jobtrio.JobSpec("take", payload) for payload in payloads])
+        assert [await job.result() for job in jobs] == ["kept", "forgot"] + ["gave back"] * 4
+    assert limiter.borrowed_tokens == 1
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite"])
 async def test_a_lock_that_is_not_released(name: str, tmp_path: Path) -> None:
     """Who waits for a lock that a job has left held is told at once that nobody will release it."""
     lock = trio.Lock()
