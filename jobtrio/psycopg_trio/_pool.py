@@ -159,7 +159,7 @@ class Pool(Generic[Row]):
         connection = await connect(self._conninfo, row_factory=self._row_factory, **self._options)
         if self._rules.configure is not None:
             try:
-                await self._rules.configure(connection)
+                await _call(self._rules.configure, connection)
             except BaseException:
                 await connection.close()
                 raise
@@ -188,7 +188,7 @@ class Pool(Generic[Row]):
         if self._rules.reset is not None:
             # At most `check_limit`: a cancelled task's connection is as good as any, if it can be reset.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._rules.check_limit) as scope:
-                await self._rules.reset(connection)
+                await _call(self._rules.reset, connection)
             return not (scope.cancelled_caught or connection.closed)
         return True
 
@@ -197,6 +197,7 @@ class Pool(Generic[Row]):
         while self._idle and (self._closed or self._idle[0].idle_since < oldest):
             await self._idle.popleft().connection.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close the idle connections, and those in use when they come back; tasks that wait for one are refused.
 
@@ -214,6 +215,7 @@ class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
     def __init__(self, pool: Pool[Row]) -> None:
         self._pool = pool
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end
     async def __aenter__(self) -> TrioConnection[Row]:
         """Wait for a place, and take or open a connection.
 
@@ -222,6 +224,7 @@ class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
         self._member = await self._pool._take()
         return self._member.connection
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -230,6 +233,12 @@ class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
         *Cancellation*: it is given back or closed all the same; a roll-back is bounded by its ``cancel_grace``.
         """
         await self._pool._give_back(self._member)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _call(hook: Hook, connection: TrioConnection[Any]) -> None:
+    """Call what the application gave, where Ctrl-C may interrupt it."""
+    await hook(connection)
 
 
 def is_quiet(connection: TrioConnection[Any]) -> bool:
@@ -288,6 +297,7 @@ def _check_seconds(**given: float) -> None:
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_pool(
     conninfo: str = "",
     *,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from psycopg_bridge import wait_for_sessions
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream
+from jobtrio.psycopg_trio import TrioConnection, open_pool
 from jobtrio.websocket import RemoteSubscription
 from jobtrio.websocket._client_feed import Feed
 
@@ -35,14 +37,15 @@ def _sigint() -> Iterator[None]:
 
 
 class CtrlC:
-    """Presses Ctrl-C when the n-th line of jobtrio is about to run.
+    """Presses Ctrl-C when the n-th line of jobtrio, or of a module of it, is about to run.
 
     Attributes:
         pressed: Where that was; None as long as it has not been.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, module: str = "") -> None:
         self._left = n
+        self._place = PACKAGE + module
         self._before: Any = None
         self.pressed: str | None = None
 
@@ -55,7 +58,7 @@ class CtrlC:
         sys.settrace(self._before)
 
     def _call(self, frame: FrameType, event: str, arg: object) -> Any:
-        return self._line if frame.f_code.co_filename.startswith(PACKAGE) else None
+        return self._line if frame.f_code.co_filename.startswith(self._place) else None
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:
         if event == "line":
@@ -209,6 +212,35 @@ def test_a_reader_that_goes_on_has_lost_nothing(stream: str, way: str) -> None:
     n = 1
     while trio.run(read_to_the_end, stream, way, n, clock=trio.testing.MockClock(autojump_threshold=0)) is not None:
         n += 1
+    assert n > 10
+
+
+def test_a_pool_at_any_line(postgres: str) -> None:
+    """Wherever in a pool Ctrl-C arrives, its only place is free again afterwards, and no connection is left behind."""
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        async with open_pool(postgres, size=1, configure=checkpoint, reset=checkpoint) as pool:
+            try:
+                with ctrl_c:
+                    async with pool.connection() as connection:
+                        await connection.execute("SELECT 1")
+                    async with pool.connection():
+                        pass
+            finally:
+                in_use.append(pool.statistics.in_use)
+
+    async def checkpoint(connection: TrioConnection[Any]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    n, pressed = 0, "somewhere"
+    while pressed:
+        n += 1
+        in_use: list[int] = []
+        with suppress(KeyboardInterrupt):
+            trio.run(scenario, ctrl_c := CtrlC(n, "psycopg_trio/_pool.py"))
+        pressed = ctrl_c.pressed or ""
+        assert in_use == [0], pressed
+        trio.run(wait_for_sessions, postgres, 0)
     assert n > 10
 
 
