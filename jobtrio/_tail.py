@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._messages import End
+from jobtrio._messages import End, Gap
 from jobtrio._outage import keep_trying
 
 if TYPE_CHECKING:
@@ -200,6 +200,8 @@ class Tails:
             if _ends(messages):
                 messages.pop()  # others have ended it: the record and the stream end in one step, in a look of `_copy`
             log.extend(messages)
+            if messages and isinstance(messages[-1], Gap):
+                log.pass_over(messages[-1].last)
             if log.last == before:
                 return
 

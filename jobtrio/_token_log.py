@@ -143,6 +143,14 @@ class TokenLog:
             self._ended_waiters.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
+    def pass_over(self, last: int) -> None:
+        """Note that the messages up to number ``last`` are there no more, although their numbers are taken."""
+        if last > self.last and self.end is None:
+            self._items.clear()
+            self._base = last
+            self.wake()
+
+    @trio.lowlevel.enable_ki_protection
     def cut_off(self, why: str) -> None:
         """Tell all readers that nothing more comes here although the job has not ended."""
         if self.end is None:

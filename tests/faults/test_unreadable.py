@@ -14,7 +14,7 @@ from store_urls import STORES, new_url
 from valkey_server import shared_server
 
 import jobtrio
-from jobtrio import Completed, End, Failed, Gap, JobState, Retention
+from jobtrio import Completed, End, Failed, Gap, JobState, Retention, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores._url import PostgresAddress, RedisAddress, StoreAddress, parse_store_url
 from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker, tokens
@@ -177,3 +177,26 @@ async def test_messages(place: Place, bad: int) -> None:
             assert piece
             stream += piece
         assert stream == [*(message for chunk in expected for message in chunk), End(7, Completed(1))]
+
+
+async def test_messages_before_another_attempt(place: Place) -> None:
+    """Where nothing of a stream can be read, the next attempt's messages have numbers behind it, and none is lost."""
+    again = jobtrio.Executors()
+
+    @again.register("work")
+    async def work(job: jobtrio.JobContext) -> None:
+        await job.send("again")
+
+    async with open_worker(place.make_store) as worker:
+        claim = await worker.start()
+        assert await worker.store.release(claim, "no more", messages=tokens(1, 2))
+        place.damage_messages(claim.entry.id, 2, 2)
+        place.damage_messages(claim.entry.id, 3, 1)  # the `Restart`
+    stream = [Gap(1, 3), Token(4, 2, "again"), End(5, Completed())]
+    for serves in (True, False):
+        queues = None if serves else dict[str, int]()
+        async with jobtrio.open_registry(again, store=place.make_store(), queues=queues) as registry:
+            job = await registry.get(claim.entry.id)
+            await job.wait()
+            with job.subscribe(on_gap="yield") as messages:
+                assert [message async for message in messages] == stream
