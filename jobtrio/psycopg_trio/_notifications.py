@@ -97,6 +97,7 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
         self._left = stop_after
         self._closed = False
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end
     async def __anext__(self) -> psycopg.Notify:
         """Return the next notification.
 

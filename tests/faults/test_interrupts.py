@@ -9,6 +9,7 @@ import threading
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 import trio
 import trio.testing
@@ -16,7 +17,7 @@ from psycopg_bridge import wait_for_sessions
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream
-from jobtrio.psycopg_trio import TrioConnection, open_pool
+from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
 from jobtrio.websocket import RemoteSubscription
 from jobtrio.websocket._client_feed import Feed
 
@@ -241,6 +242,39 @@ def test_a_pool_at_any_line(postgres: str) -> None:
         pressed = ctrl_c.pressed or ""
         assert in_use == [0], pressed
         trio.run(wait_for_sessions, postgres, 0)
+    assert n > 10
+
+
+def test_notifications_at_any_line(postgres: str) -> None:
+    """Ctrl-C while a loop receives notifications loses none: who catches it and loops on gets the others."""
+
+    async def receive(connection: TrioConnection[Any]) -> None:
+        async for notification in connection.notifies():
+            if notification.payload == "end":
+                break
+            received.append(notification.payload)
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        async with await connect(postgres, autocommit=True) as connection:
+            await connection.execute("LISTEN a")
+            with psycopg.connect(postgres, autocommit=True) as sender:
+                for payload in ("0", "1", "2", "end"):
+                    sender.execute("SELECT pg_notify('a', %s)", [payload])
+                try:
+                    with ctrl_c:
+                        await receive(connection)
+                except KeyboardInterrupt:
+                    sender.execute("NOTIFY a, 'end'")
+                    await receive(connection)
+
+    n, pressed = 0, "somewhere"
+    while pressed:
+        n += 1
+        received: list[str] = []
+        with suppress(KeyboardInterrupt):
+            trio.run(scenario, ctrl_c := CtrlC(n, "psycopg_trio/_notifications.py"))
+        pressed = ctrl_c.pressed or ""
+        assert received == ["0", "1", "2"], pressed
     assert n > 10
 
 
