@@ -80,26 +80,34 @@ class Announcer:
         self._clock = clock
         self.next: float = inf
         self.look_at: float = 0.0
+        self._noted: float = inf  # the earliest time that came up since it was asked what is due
+        self._must_look = False  # whether to look everywhere came up since then
 
     # -- hints
 
     def look_everywhere(self) -> None:
         """Tell that others may have done anything: a hint was lost, or one of them is gone."""
         self.look_at = 0.0
+        self._must_look = True
         self.listener.due_changed()
         self.listener.work_ready()
 
     def falls_due(self, at: float) -> None:
         """Note a time by the clock."""
+        self._noted = min(self._noted, at)
         if at < self.next:
             self.next = at
             self.listener.due_changed()
 
+    def asked(self) -> None:
+        """Note that it is asked what is due: of what comes up from now on, the answer may not know."""
+        self._noted, self._must_look = inf, False
+
     def looked(self, seconds: float, look_after: float) -> None:
-        """Note how long there is nothing to do, as was found just now."""
+        """Note how long there is nothing to do, as the answer says."""
         now = self._clock()
-        self.next = now + seconds
-        self.look_at = now + look_after
+        self.next = min(now + seconds, self._noted)
+        self.look_at = 0.0 if self._must_look else now + look_after
 
     def idle_for(self) -> float:
         """Return for how many seconds there is known to be nothing to do; 0 where one has to look."""

@@ -11,6 +11,7 @@ import trio
 from jobtrio import Cancelled, Completed, Executors, JobContext, open_registry
 from jobtrio._errors import DuplicateJobError
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
+from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres._listening import Listener
 from jobtrio.testing._workers import ids, new_entry, open_workers
 
@@ -161,3 +162,22 @@ async def test_a_deadlock(postgres: str) -> None:
             assert ids(again) == outcomes[0]
         with pytest.raises(DuplicateJobError):
             await a.insert(new_entry(job_id=ids(again)[0]))
+
+
+async def test_told_of_while_it_is_asked_what_is_due(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What falls due later is not forgotten where it was stored between a question what is due and its answer."""
+    later: list[jobtrio.Job] = []
+    advance = advancing.advance
+
+    async def slow(*args: Any) -> advancing.Progress:
+        progress = await advance(*args)
+        if progress.changed and not later:
+            later.append(await here.submit("work", delay=0.1))
+        return progress
+
+    monkeypatch.setattr(advancing, "advance", slow)
+    async with open_registry(executors, store=PostgresJobStore(postgres), lease=600) as here:
+        first = await here.submit("work", delay=0.1)
+        with trio.fail_after(60):
+            await first.wait()
+            assert await later[0].wait() == Completed("done")

@@ -216,17 +216,20 @@ async def test_idle_times(autojump_clock: MockClock) -> None:
     """There is nothing to look for until the next time that is known, but for a look once in a while."""
     announcer = Rig().announcer
     assert announcer.idle_for() == 0
+    announcer.asked()
     announcer.looked(inf, 5.0)
     assert announcer.idle_for() == inf
     announcer.falls_due_in(3.0)
     assert announcer.idle_for() == 3.0
     await trio.sleep(3.0)
     assert announcer.idle_for() == 0
+    announcer.asked()
     announcer.looked(100.0, 5.0)
     await trio.sleep(4.0)
     assert announcer.idle_for() == 96.0
     await trio.sleep(1.0)
     assert announcer.idle_for() == 0
+    announcer.asked()
     announcer.looked(100.0, 5.0)
     announcer.look_everywhere()
     assert announcer.idle_for() == 0

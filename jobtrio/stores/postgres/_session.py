@@ -186,6 +186,7 @@ class Session:
         more = True
         while more:
             asked = time.monotonic()
+            self.announcer.asked()
             more = self._advanced(
                 await self._connections.use(lambda link: advancing.advance(link, self.identity, self.notices)), asked
             )

@@ -160,6 +160,7 @@ class Session:
             await trio.lowlevel.checkpoint_if_cancelled()
             return idle_for
         while True:
+            self.announcer.asked()
             due = await self.call(advancing.look(self.worker), self._found)
             verdicts = advancing.verdicts(due, self.worker, self.settings.retention)
             if verdicts:

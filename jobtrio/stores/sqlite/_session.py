@@ -142,6 +142,7 @@ class Session:
             return idle_for
         more = True
         while more:
+            self.announcer.asked()
             more = await self.write(lambda tx: advancing.advance(tx, self._doorbell.gone()), self._advanced)
         return max(self.announcer.idle_for(), 0.0)
 
