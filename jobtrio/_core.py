@@ -192,10 +192,13 @@ class RegistryCore(RegistryCalls):
             if not self._runner.running:
                 if not others or self._closed:  # once it is shut down, nothing that waits is started here
                     return
+                answers = self._dispatcher.answers
                 try:
                     backlog = await self._ask(self._backlog)
                 except trio.ClosedResourceError:
                     return  # meanwhile all of it was closed
+                if answers != self._dispatcher.answers:
+                    continue  # what was running as it was counted may wait for its next attempt by now
                 waiting = backlog.queued + backlog.retrying + (backlog.scheduled if scheduled else 0)
                 # A claim under way may hold what the backlog counts no more.
                 is_settled = self._dispatcher.has_looked and not self._dispatcher.is_claiming

@@ -47,6 +47,7 @@ class Dispatcher:
     Attributes:
         closing: Set to claim nothing more.
         has_looked: Whether all that was due and ready at the start has been seen to.
+        answers: How often what was claimed, or nothing, came to be known here.
         asked_early: Jobs that others may have asked to cancel while a claim was under way; None for any.
         jobs: The nursery that attempts run in; None while there is none.
     """
@@ -65,6 +66,7 @@ class Dispatcher:
     ) -> None:
         self.closing = False
         self.has_looked: bool = False
+        self.answers: int = 0
         self.asked_early: set[str | None] = set()
         self.jobs: trio.Nursery | None = None
         self._store = store
@@ -167,6 +169,7 @@ class Dispatcher:
             asked = trio.current_time()
             claims = await self._renewed(claims)
         self._unanswered = None
+        self.answers += 1
         if self.closing or not claims:
             self._on_gone()  # whoever closes or drains waits for this answer
         for claim in claims:
@@ -205,6 +208,7 @@ class Dispatcher:
                     asked = now
         finally:
             self._behind -= 1
+            self.answers += 1
             self._on_gone()  # whoever closes or drains waits for this as well
         if self.jobs is not None:
             await self._work(self._prepare(claim, asked))

@@ -23,6 +23,13 @@ async def work(job: JobContext) -> int:
     return job.attempt
 
 
+@executors.register("again")
+async def again(job: JobContext) -> str:
+    if job.attempt == 1:
+        raise jobtrio.RetryLater(10)
+    return "again"
+
+
 async def test_a_claim_under_way(autojump_clock: MockClock) -> None:
     """A job that was claimed is waited for, though the answer to the claim is still on its way."""
     store = RemoteStore(Server())
@@ -33,6 +40,18 @@ async def test_a_claim_under_way(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         await registry.drain()
         assert job.outcome == Completed(1)
+
+
+async def test_a_claim_that_overtakes_the_count(autojump_clock: MockClock) -> None:
+    """A job that ran and waits for its next attempt by the time that a count of before it arrives is waited for too."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        await trio.sleep(1)
+        store.network.slow.update(claim=1, backlog=5)
+        job = await registry.submit("again")
+        await trio.sleep(0.5)
+        await registry.drain()
+        assert job.outcome == Completed("again")
 
 
 async def test_a_claim_that_finds_nothing(autojump_clock: MockClock) -> None:
