@@ -160,6 +160,10 @@ class Runner:
             verdict = await attempt.run(
                 self._resolve, partial(self._open_spooled_log, attempt), self._save_state, check_value
             )
+        except SystemExit:
+            # It would end whoever ran it next, and so on: it counts as lost, like a job that kills its worker.
+            self._give_up(attempt)
+            raise
         except BaseException:
             await self._abandon(attempt)
             raise
@@ -201,6 +205,17 @@ class Runner:
             self.on_fall()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
             await self._follow(attempt, Stopped(SHUTDOWN, None))
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """Leave a job to the end of its lease."""
+        if self.on_fall is not None:
+            self.on_fall()
+        logger.error(
+            "job %s: attempt %d is lost: its executor raised SystemExit", attempt.claim.entry.id, attempt.claim.attempt
+        )
+        if attempt.spool is not None:
+            attempt.spool.stop()
+        self._settled(attempt, kept=False)
 
     async def _save_state(self, entry: JobEntry, value: Any) -> None:
         attempt = self.running[entry.id]

@@ -12,7 +12,7 @@ import trio.testing
 from remote_store import RemoteStore, Server
 
 import jobtrio
-from jobtrio import Cancelled, Completed, End, Failed, JobContext, RetryPolicy, Token
+from jobtrio import Cancelled, Completed, End, Failed, JobContext, JobState, RetryPolicy, Token
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -418,21 +418,23 @@ async def test_neighbours_of_an_exit_are_given_back(tmp_path: Path, round: int) 
     neighbours = Neighbours()
     jobs = await neighbours.run(store, NEIGHBOURS)
     async with jobtrio.open_registry(neighbours.executors, store=store, queues={}) as registry:
-        for job in jobs:
+        for job in jobs[:-1]:
             record = await registry.get(job.id)
             assert (record.state, (await registry.history(job.id))[-1].reason) == ("QUEUED", "shutdown")
+        assert "shutdown" not in [change.reason for change in await registry.history(jobs[-1].id)]
 
 
 @pytest.mark.parametrize("round", range(3))
 async def test_nothing_is_claimed_behind_an_exit(tmp_path: Path, round: int) -> None:
-    """While a job that exits is given back, no other is taken, nor the same once more."""
+    """While a registry is torn down by a job that exits, no other is taken, nor the same once more."""
     store = SqliteJobStore(tmp_path / "jobs.db")
     neighbours = Neighbours()
     jobs = await neighbours.run(store, ["exits", "exits"], max_running=1)
     assert neighbours.started == [jobs[0].id]
     async with jobtrio.open_registry(neighbours.executors, store=store, queues={}) as registry:
         states = [[change.state for change in await registry.history(job.id)] for job in jobs]
-        assert states == [["QUEUED", "RUNNING", "QUEUED"], ["QUEUED"], ["QUEUED"]]
+        assert states[0].count(JobState.RUNNING) == 1
+        assert states[1:] == [["QUEUED"], ["QUEUED"]]
 
 
 class Hesitant(RemoteStore):
@@ -485,7 +487,41 @@ async def test_an_end_is_written_in_spite_of_an_exit(name: str, state: str, auto
             jobs = [await registry.submit("exits"), await registry.submit(name)]
             await trio.sleep(100)
     entries = [server.store.peek(job.id) for job in jobs]
-    assert [entry and entry.state for entry in entries] == ["QUEUED", state]
+    assert [entry and entry.state for entry in entries] == ["RUNNING", state]  # the one that exits is left to its lease
+
+
+async def test_a_job_that_exits_always(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A job that ends each worker that runs it is run three times, and then has failed; others are done meanwhile."""
+    executors = jobtrio.Executors()
+    server = Server()
+    runs: list[int] = []
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        runs.append(job.attempt)
+        await job.send(f"attempt {job.attempt}")
+        raise SystemExit(3)
+
+    @executors.register("works")
+    async def works(job: JobContext) -> None:
+        pass
+
+    async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as registry:
+        job = await registry.submit("exits")
+        for _ in range(3):
+            with trio.fail_after(600), Bare(SystemExit):
+                async with jobtrio.open_registry(executors, store=RemoteStore(server)):
+                    await trio.sleep_forever()
+        async with jobtrio.open_registry(executors, store=RemoteStore(server)) as other:
+            with trio.fail_after(600):
+                outcome = await job.wait()
+                other_outcome = await (await other.submit("works")).wait()
+    assert isinstance(other_outcome, Completed)
+    assert isinstance(outcome, Failed)
+    assert outcome.error.kind == "lost"
+    assert runs == [1, 2, 3]
+    told = [text for text in caplog.messages if "SystemExit" in text]
+    assert told == [f"job {job.id}: attempt {n} is lost: its executor raised SystemExit" for n in runs]
 
 
 async def test_an_exit_with_a_store_elsewhere(autojump_clock: MockClock) -> None:
