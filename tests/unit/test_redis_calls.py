@@ -207,6 +207,31 @@ async def test_scripts_that_can_not_be_loaded(open_rig: OpenRig) -> None:
         assert [type(error) for error in errors] == [StoreUnavailableError]
 
 
+async def test_a_link_that_is_lost_while_scripts_are_loaded(open_rig: OpenRig) -> None:
+    """A call whose script was to be loaded over a link that is lost is made over the next, or refused as all are."""
+    async with open_rig() as (rig, nursery):
+        errors: list[Exception] = []
+        for name in ("first", "second"):
+            nursery.start_soon(_note, errors, rig.run, "delete", name)
+            await trio.testing.wait_all_tasks_blocked()
+            rig.link.sent[0][1].give(NoScriptError("no matching script"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert rig.names(1) == [b"SCRIPT LOAD"] * len(SCRIPTS)
+            rig.link.close()
+            await trio.testing.wait_all_tasks_blocked()
+            rig.link = FakeLink()
+            if name == "first":
+                nursery.start_soon(rig.calls.serve, rig.link)
+                await trio.testing.wait_all_tasks_blocked()
+                rig.link.sent.pop()[1].give([1])
+                await trio.testing.wait_all_tasks_blocked()
+                assert rig.heard == [1]
+        assert errors == []
+        rig.calls.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(error) for error in errors] == [StoreUnavailableError]
+
+
 async def _note(errors: list[Exception], call: Any, *arguments: Any) -> None:
     try:
         await call(*arguments)

@@ -245,9 +245,11 @@ class Calls:
                 except RedisError as exc:
                     for call in forgotten:
                         call.fail(_caused(exc, link))
-                    continue
-                self._waiting.extendleft(reversed(forgotten))
-                self._may_send.set()
+                    forgotten = []
+                finally:
+                    # Also where the link was lost meanwhile: nothing was done, and the next one is asked.
+                    self._waiting.extendleft(reversed(forgotten))
+                    self._may_send.set()
             self._answered.unpark_all()
 
     def _unkept(self, answer: Any) -> str | None:
