@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +29,7 @@ executors = jobtrio.Executors()
 
 @executors.register("talk")
 async def talk(job):
-    print("begins")
+    print("begins\\n", end="")  # in one piece, also where Python does not buffer it
     await job.send("begins")
     await store_jobs.appearance(job.payload)
     print("ends")
@@ -42,6 +42,7 @@ class Terminal:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._ours, self._theirs = pty.openpty()
+        self._is_open = True
 
     def start(self, *args: str) -> Command:
         """Start a command as the leader of the terminal's session."""
@@ -54,12 +55,14 @@ class Terminal:
         """Read what is shown up to some part of it."""
         shown = b""
         while part not in shown:
+            assert select.select([self._ours], [], [], LIMIT)[0], shown
             shown += os.read(self._ours, 4096)
         return shown
 
     def close(self) -> None:
         """Be gone, with a SIGHUP for the session's leader; what is written from then on fails."""
-        with suppress(OSError):
+        if self._is_open:
+            self._is_open = False
             os.close(self._ours)
 
 
