@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -306,7 +307,7 @@ def test_retention(shell: Shell) -> None:
     assert keeping.end()[0] == 0
     shell.worker("--keep", "1")
     while len(shell.value("list")) > 1:
-        pass
+        time.sleep(0.5)
 
 
 @pytest.mark.parametrize(
