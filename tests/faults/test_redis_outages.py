@@ -279,7 +279,7 @@ async def test_replicas_keep_what_is_acknowledged(server: ValkeyServer) -> None:
     with ValkeyServer(*DURABLE, "--replicaof", f"127.0.0.1 {server.port}") as replica:
         await _in_step(server, replica)
         hosts = f"{server.url},127.0.0.1:{replica.port}"
-        async with open_worker(lambda: RedisJobStore(hosts, replicas=1, outage_limit=3.0)) as worker:
+        async with open_worker(lambda: RedisJobStore(hosts, replicas=1, outage_limit=9.0)) as worker:
             replica.pause()
             entry = new_entry()
             with pytest.raises(StoreUnavailableError, match="fewer than 1 replicas"):
@@ -316,7 +316,7 @@ async def test_made_again_over_another_connection(server: ValkeyServer) -> None:
     """A call that finds itself done is answered once a replica has what it did over a connection that was lost."""
     with ValkeyServer(*DURABLE, "--replicaof", f"127.0.0.1 {server.port}") as replica:
         await _in_step(server, replica)
-        async with open_worker(lambda: RedisJobStore(server.url, replicas=1, outage_limit=3.0)) as worker:
+        async with open_worker(lambda: RedisJobStore(server.url, replicas=1, outage_limit=9.0)) as worker:
             claim = await worker.start()
             replica.pause()
             finish = partial(worker.store.finish, claim, Completed())
