@@ -118,8 +118,8 @@ def listen_in(asked: Asked) -> pytest.MonkeyPatch:
     return patch
 
 
-async def ask_all(conninfo: str) -> None:
-    """Have a store ask everything that it may ask."""
+async def ask_all(conninfo: str, asked: Asked) -> None:
+    """Have a store ask everything that it may ask; ``asked`` is what it has asked by then."""
     keep = Retention(finished_jobs=JOBS - 100, finished_for=float("inf"), tokens_per_job=5)
     async with open_worker(lambda: PostgresJobStore(conninfo), retention=keep) as worker:
         await _live(worker)
@@ -130,7 +130,9 @@ async def ask_all(conninfo: str) -> None:
         async with limited as worker:
             await worker.insert(new_entry(queue="few", executor="own"))
             assert await worker.claim(room={"few": 1, "default": 2}, executors={"own"})
-            await trio.sleep(0.7)  # it looks for news by itself
+            with trio.fail_after(60):
+                while "asked_to_stop" not in asked:  # noqa: ASYNC110 - it looks for news by itself
+                    await trio.sleep(0.1)
 
 
 def _limited(patch: pytest.MonkeyPatch) -> Any:
@@ -223,7 +225,7 @@ def database(postgres_server: PostgresServer) -> Iterator[Database]:
         fill(conninfo)
         patch = listen_in(asked)
         try:
-            trio.run(ask_all, conninfo)
+            trio.run(ask_all, conninfo, asked)
         finally:
             patch.undo()
         yield Database(conninfo, asked, old)

@@ -735,7 +735,10 @@ async def test_all_that_is_due_is_locked(postgres: str, listen: bool) -> None:
         with closing(psycopg.connect(postgres)) as other:
             other.execute("SELECT FROM jobtrio.jobs WHERE id <> 'unlocked' FOR UPDATE")
             left = await worker.pass_time()
-            if left < LOCKED_FOR / 2:  # something was done, so that there might have been more
+            for _ in range(20):
+                if left > LOCKED_FOR / 2:
+                    break
+                # Something was done, so that there might have been more; or the machine stood still.
                 left = await worker.store.advance()
             assert LOCKED_FOR / 2 < left <= LOCKED_FOR
             assert (await worker.record("unlocked")).state is JobState.QUEUED

@@ -97,11 +97,13 @@ async def test_killed_while_it_is_watched(tmp_path: Path, postgres: str) -> None
             async with open_worker(postgres, journal, lease=LEASE):
                 seen += [message async for message in messages]
         assert [message.seq for message in seen if not isinstance(message, jobtrio.Gap)] == [*range(1, len(seen) + 1)]
-        (restart,) = (message for message in seen if isinstance(message, Restart))
-        assert (restart.error.kind, restart.attempt) == ("lost", 1)
-        assert [m.value[1] for m in seen[restart.seq :] if isinstance(m, Token)] == [*range(40)]
+        restarts = [message for message in seen if isinstance(message, Restart)]
+        # A busy machine may lose the lease of a further attempt as well.
+        assert [(each.error.kind, each.attempt) for each in restarts] == [("lost", n + 1) for n in range(len(restarts))]
+        assert restarts
+        assert [m.value[1] for m in seen[restarts[-1].seq :] if isinstance(m, Token)] == [*range(40)]
         assert seen[-1] == End(len(seen), Completed(40))
-        assert (await registry.get(job.id)).record.attempt == 2
+        assert (await registry.get(job.id)).record.attempt == 1 + len(restarts)
     check_schema(postgres, [job.id])
 
 
