@@ -291,12 +291,12 @@ async def test_large_message(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def script(peer: Peer) -> None:
         assert peer.number == 0
-        await peer.greet(heartbeat=0.2)
+        await peer.greet(heartbeat=0.8)  # a silence of 2 s is too long; all of the message takes more
         await peer.subscribed()
         text = encode_reply(events(1, 40))
         assert peer.socket is not None
         for at in range(0, len(text), 10):
-            await trio.sleep(0.05)
+            await trio.sleep(0.2)
             part = TextMessage(data=text[at : at + 10], message_finished=at + 10 >= len(text))
             await peer.socket._send(part)
         await peer.say(end(41))
