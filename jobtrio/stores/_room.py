@@ -46,9 +46,9 @@ class Room:
             left = min(left, max(self._totals[queue] - self._running(queue), 0))
         return left - self._taken.get(queue, 0)
 
-    def take(self, queue: str, count: int = 1) -> None:
-        """Note that some were taken."""
-        self._taken[queue] = self._taken.get(queue, 0) + count
+    def take(self, queue: str) -> None:
+        """Note that one was taken."""
+        self._taken[queue] = self._taken.get(queue, 0) + 1
 
     @property
     def has_others(self) -> bool:
