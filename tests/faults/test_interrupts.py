@@ -22,7 +22,7 @@ from jobtrio.websocket import RemoteSubscription
 from jobtrio.websocket._client_feed import Feed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
 STOPPED = Cancelled("shutdown")
@@ -68,6 +68,18 @@ class CtrlC:
                 self.pressed = f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
                 signal.raise_signal(signal.SIGINT)
         return self._line
+
+
+def at_each_line(scenario: Callable[[CtrlC], Awaitable[None]], module: str) -> Iterator[str]:
+    """Run a scenario with Ctrl-C at one line of a module after the other, and at none at last; yield where that was."""
+    n, pressed = 0, "somewhere"
+    while pressed:
+        n += 1
+        with suppress(KeyboardInterrupt):
+            trio.run(scenario, ctrl_c := CtrlC(n, module))
+        pressed = ctrl_c.pressed or ""
+        yield pressed
+    assert n > 10
 
 
 async def speak(job: JobContext) -> int:
@@ -233,16 +245,11 @@ def test_a_pool_at_any_line(postgres: str) -> None:
     async def checkpoint(connection: TrioConnection[Any]) -> None:
         await trio.lowlevel.checkpoint()
 
-    n, pressed = 0, "somewhere"
-    while pressed:
-        n += 1
-        in_use: list[int] = []
-        with suppress(KeyboardInterrupt):
-            trio.run(scenario, ctrl_c := CtrlC(n, "psycopg_trio/_pool.py"))
-        pressed = ctrl_c.pressed or ""
+    in_use: list[int] = []
+    for pressed in at_each_line(scenario, "psycopg_trio/_pool.py"):
         assert in_use == [0], pressed
+        in_use.clear()
         trio.run(wait_for_sessions, postgres, 0)
-    assert n > 10
 
 
 def test_notifications_at_any_line(postgres: str) -> None:
@@ -267,15 +274,10 @@ def test_notifications_at_any_line(postgres: str) -> None:
                     sender.execute("NOTIFY a, 'end'")
                     await receive(connection)
 
-    n, pressed = 0, "somewhere"
-    while pressed:
-        n += 1
-        received: list[str] = []
-        with suppress(KeyboardInterrupt):
-            trio.run(scenario, ctrl_c := CtrlC(n, "psycopg_trio/_notifications.py"))
-        pressed = ctrl_c.pressed or ""
+    received: list[str] = []
+    for pressed in at_each_line(scenario, "psycopg_trio/_notifications.py"):
         assert received == ["0", "1", "2"], pressed
-    assert n > 10
+        received.clear()
 
 
 def leaves(exc: BaseException) -> list[BaseException]:
