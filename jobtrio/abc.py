@@ -355,7 +355,7 @@ class JobStore(ABC):
         an attempt that ends by `retry` or `release` begins the count anew. If a request to cancel was accepted before,
         it ends `Cancelled`.
 
-        Returns the seconds until there is more to do; inf for nothing known.
+        Returns the seconds until there is more to do; inf for nothing known, 0 where there may be more at once.
         """
 
     @abstractmethod

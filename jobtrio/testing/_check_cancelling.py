@@ -49,7 +49,7 @@ async def check_cancel_of_a_retrying_job(open_store: OpenStore) -> None:
         claim = await worker.start(new_entry(retry=RetryPolicy()))
         await worker.store.retry(claim, ERROR, 0.0, messages=tokens(1, 1))
         assert (await _cancel(worker, claim.entry.id, None)).accepted
-        await worker.store.advance()
+        await worker.advance()
         assert await worker.claim() == []
         restart = Restart(2, 1, ERROR, 0.0)
         assert await worker.stream(claim.entry.id) == [*tokens(1, 1), restart, End(3, Cancelled(None))]

@@ -146,7 +146,7 @@ async def check_only_ready_jobs(open_store: OpenStore) -> None:
         cancelled = new_entry()
         await worker.insert(new_entry(delay=LEASE), new_entry(None), cancelled)
         await worker.store.request_cancel(cancelled.id, None, 0.0)
-        await worker.store.advance()
+        await worker.advance()
         assert await worker.claim() == []
 
 
@@ -219,7 +219,7 @@ async def check_expired_jobs_do_not_start(open_store: OpenStore) -> None:
         await trio.sleep(2 * SHORT)
         assert await worker.claim() == []
         assert not await worker.store.start_held(held.id, new_plan())
-        await worker.store.advance()
+        await worker.advance()
         for entry in (late, held):
             assert await worker.states(entry.id) == ["QUEUED", "FAILED"]
 

@@ -192,7 +192,7 @@ async def check_delay_counts_from_insertion(open_store: OpenStore) -> None:
     async with open_worker(open_store) as worker:
         soon, late = new_entry(delay=SHORT), new_entry(delay=LEASE)
         await worker.insert(late)
-        assert LEASE / 2 < await worker.store.advance() <= LEASE
+        assert LEASE / 2 < await worker.advance() <= LEASE
         await worker.insert(soon)
         assert await worker.claim() == []
         await worker.pass_time()
@@ -203,5 +203,5 @@ async def check_delay_counts_from_insertion(open_store: OpenStore) -> None:
         for entry in slow:
             entry.created_at -= 2 * LEASE
         await worker.insert(*slow)
-        await worker.store.advance()
+        await worker.advance()
         assert ids(await worker.claim()) == [slow[1].id]

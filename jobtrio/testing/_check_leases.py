@@ -32,7 +32,7 @@ async def check_renewed_leases_last(open_store: OpenStore) -> None:
         await b.pass_time(LONG)
         assert (await b.record(renewed.entry.id)).state == JobState.RUNNING
         assert (await b.record(left.entry.id)).state == JobState.QUEUED
-        assert LONG < await b.store.advance() <= 5 * LONG
+        assert LONG < await b.advance() <= 5 * LONG
         assert await a.store.finish(renewed, Completed())
 
 

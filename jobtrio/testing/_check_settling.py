@@ -78,7 +78,7 @@ async def check_retry(open_store: OpenStore) -> None:
         second = await b.claim_one()
         assert (second.attempt, second.entry.attempt, second.entry.failures) == (2, 2, 1)
         assert await b.store.retry(second, ERROR, LEASE)
-        await b.store.advance()
+        await b.advance()
         assert await b.claim() == []
         assert await b.states(job_id) == ["QUEUED", "RUNNING", "RETRYING", "QUEUED", "RUNNING", "RETRYING"]
         assert (await b.stream(job_id))[-1] == Restart(4, 2, ERROR, LEASE)
@@ -131,7 +131,7 @@ async def check_expiry(open_store: OpenStore) -> None:
         await worker.insert(late, early, delayed)
         await worker.pass_time()
         assert ids(await worker.claim()) == [started.entry.id, early.id]
-        await worker.store.advance()
+        await worker.advance()
         assert await worker.states(delayed.id) == ["SCHEDULED", "QUEUED", "FAILED"]
         record = await worker.record(late.id)
         assert record.error is not None

@@ -105,11 +105,11 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
 
         for part, begin in enumerate((insert, retry, claim, expire)):
             seconds = longest / (part + 1)
-            assert await worker.store.advance() > seconds
+            assert await worker.advance() > seconds
             worker.heard.forget()
             await begin(seconds)
             await worker.heard.wait_for("due_changed")
-            assert longest / (part + 2) < await worker.store.advance() <= seconds
+            assert longest / (part + 2) < await worker.advance() <= seconds
 
 
 CUTS: tuple[Any, ...] = (0, 1, 2, 5, 0.001, 0.004, 0.015, 0.04)

@@ -131,10 +131,20 @@ class Worker:
         await self.store.request_cancel(claim.entry.id, None, 0.0)
         await self.store.finish(claim, Cancelled())
 
+    async def advance(self) -> float:
+        """Have the store do all that has fallen due; return how long until more does.
+
+        A store says 0 where it may not have seen all: there was much to do, or news came in between.
+        """
+        for _ in range(1000):
+            if seconds := await self.store.advance():
+                return seconds
+        raise AssertionError("advance() has said 1000 times that there is more to do")
+
     async def pass_time(self, seconds: float = 2 * SHORT) -> float:
         """Let time pass and have the store do what has fallen due; return how long until more does."""
         await trio.sleep(seconds)
-        return await self.store.advance()
+        return await self.advance()
 
     async def load(self, job_id: str) -> JobEntry:
         """Return a job that has to be there."""

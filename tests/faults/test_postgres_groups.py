@@ -628,7 +628,7 @@ async def test_setting_a_clock_takes_no_job_away(postgres: str, monkeypatch: pyt
             await worker.pass_time()
             assert (await worker.record(claim.entry.id)).state is JobState.RUNNING
             assert (await worker.record(delayed.id)).state is JobState.SCHEDULED
-            assert LEASE / 2 < await worker.store.advance() <= LEASE
+            assert LEASE / 2 < await worker.advance() <= LEASE
             times = [line.at for line in await worker.history(claim.entry.id)]
             assert times == sorted(times)
             assert abs(times[0].timestamp() - real()) < 3600

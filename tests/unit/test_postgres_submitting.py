@@ -275,7 +275,7 @@ async def test_adapters_for_all(postgres: str, monkeypatch: pytest.MonkeyPatch) 
         claim = await worker.start()
         assert await worker.store.finish(claim, Completed(1))
         assert (await worker.load(claim.entry.id)).outcome == Completed(1)
-        assert await worker.store.advance() > 0
+        assert await worker.advance() > 0
 
 
 async def test_a_transaction_that_has_failed(postgres: str, store: PostgresJobStore, registry: Any) -> None:
