@@ -11,6 +11,8 @@ from chaos.plan import DEAF, SHORT
 from chaos.rig import STORES
 from chaos.trace import tell
 
+pytestmark = pytest.mark.once
+
 LIMIT = 300
 """Seconds a run may take: its own limits add up to less."""
 

@@ -14,6 +14,8 @@ import trio.testing
 import jobtrio
 from jobtrio import Cancelled, JobContext, Retention
 
+pytestmark = pytest.mark.once
+
 KEEP_NONE = Retention(finished_jobs=0)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from jobtrio import JobRegistry
 
+pytestmark = pytest.mark.once
+
 SMALL = Retention(finished_jobs=100, tokens_per_job=10)
 
 

@@ -21,6 +21,8 @@ from jobtrio.stores.sqlite import SqliteJobStore
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 ROUNDS = int(os.environ.get("JOBTRIO_KILL_ROUNDS", "3"))
 """How often to kill; 50 for a long test."""
 

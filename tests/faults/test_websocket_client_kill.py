@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SECRET = "open-sesame"
 LIMIT = 60.0
 
-pytestmark = pytest.mark.timeout(540)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(540)]
 
 
 @pytest.fixture(autouse=True)

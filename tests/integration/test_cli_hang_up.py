@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from store_shell import Command, Shell
 
+pytestmark = pytest.mark.once
+
 PRINTING = """\
 import jobtrio, store_jobs
 executors = jobtrio.Executors()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from store_shell import Command, Shell
 
+pytestmark = pytest.mark.once
+
 TOKEN = {"JOBTRIO_TOKEN": "open-sesame"}
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
+pytestmark = pytest.mark.once
+
 
 def test_three_processes(shell: Shell, tmp_path: Path) -> None:
     """A job that one process submits runs in a second, and a third watches it while it runs."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(540)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(540)]
 
 
 @pytest.fixture(params=STORES)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def prefix(shell: Shell) -> str:

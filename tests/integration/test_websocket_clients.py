@@ -23,6 +23,8 @@ from jobtrio.websocket import Limits, Server, ServerRefusedError, _client_feed, 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.once
+
 NODE_MODULES = os.environ.get("JOBTRIO_NODE_MODULES")
 """A folder with the packages ws and wscat, where the clients for Node are to be tested; .ci/run makes one."""
 
