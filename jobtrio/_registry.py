@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from jobtrio._checks import check_count, check_id, check_name, check_seconds, check_tags, show
+from jobtrio._checks import check_count, check_flag, check_id, check_name, check_seconds, check_tags, show
 from jobtrio._job import Job
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._state import JobState
@@ -238,8 +238,9 @@ class JobRegistry:
         executor: Callable[[Any], Any] | str | None = None,
         limit: int = 100,
         after: str | None = None,
+        newest_first: bool = False,
     ) -> list[JobRecord]:
-        """Return the records of the jobs that match, the oldest first.
+        """Return the records of the jobs that match, in the order of their submission.
 
         Args:
             state: One state or several; None for any.
@@ -248,6 +249,7 @@ class JobRegistry:
             executor: The executor, or its name.
             limit: How many at most, 1 or more.
             after: The id of the last job of the page before.
+            newest_first: Whether the newest come first, rather than the oldest.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
@@ -266,6 +268,7 @@ class JobRegistry:
             executor=None if executor is None else self._core.submissions.name_of(executor),
             limit=check_count("limit", limit),
             after=after,
+            newest_first=check_flag("newest_first", newest_first),
         )
         return await self._core.find(query)
 

@@ -127,8 +127,9 @@ class JobQuery:
         tags: All of these tags, if there are any.
         queue: This queue.
         executor: This executor's name.
-        limit: At most so many, the oldest.
+        limit: At most so many: the first.
         after: The id of the last job of the page before.
+        newest_first: Whether the order is that of the newest first.
     """
 
     states: frozenset[JobState] | None = None
@@ -137,6 +138,7 @@ class JobQuery:
     executor: str | None = None
     limit: int = 100
     after: str | None = None
+    newest_first: bool = False
 
 
 @attrs.define
@@ -232,7 +234,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs, the oldest first.
+        """Return the matching jobs, in the order of their submission, or in the opposite one.
 
         Raises:
             UnknownJobError: The query's ``after`` is not kept.

@@ -23,6 +23,7 @@ EPILOG = f"""\
 examples:
   jobtrio list --store sqlite:///jobs.db
   jobtrio list --state queued,running --tag user=ann
+  jobtrio list --newest-first --limit 10
   jobtrio list --state failed --json | jq -r '.[].id'
 """
 
@@ -58,6 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
     add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
     add("--limit", metavar="N", type=_options.positive_count, default=100, help="how many at most (default: 100)")
+    add("--newest-first", action="store_true", help="begin with the newest, rather than the oldest")
     add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
     add_store_options(parser, json="print a JSON array of the jobs' records")
     parser.set_defaults(run=run, parser=parser)
@@ -81,6 +83,7 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
             executor=options.executor,
             limit=options.limit,
             after=options.after,
+            newest_first=options.newest_first,
         )
     if options.json:
         print_document([record_fields(record) for record in records])

@@ -1,4 +1,4 @@
-"""Finding jobs in memory: by tag, state, queue and executor, the oldest first, page by page.
+"""Finding jobs in memory: by tag, state, queue and executor, in order, page by page.
 
 Tags have an index each; queue, executor and state share one, since the groups that they form are few.
 It knows of a job only what it is found by.
@@ -6,15 +6,15 @@ It knows of a job only what it is found by.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from heapq import nsmallest
+from bisect import bisect_left, bisect_right
+from heapq import nlargest, nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio.abc import JobQuery
@@ -116,19 +116,16 @@ class JobIndex:
         ]
         return sorted((entry for group in groups for entry in group.values()), key=_order)
 
-    def find(self, query: JobQuery, after: int) -> list[JobEntry]:
-        """Return the matching jobs inserted behind number ``after``, the oldest first."""
+    def find(self, query: JobQuery, after: int | None) -> list[JobEntry]:
+        """Return the matching jobs behind number ``after``, in the order that is asked for; None for all."""
         if query.tags:
             holders = [self._tags.get(tag, {}) for tag in query.tags.items()]
             fewest = min(holders, key=len) if len(holders) > 1 else holders[0]
-            if after and COMMON * len(fewest) >= len(self._by_age):
+            if after is not None and COMMON * len(fewest) >= len(self._by_age):
                 return self._walk(query, after)  # without a look at those before
             # They are in order, as they were taken in.
-            return list(
-                islice(
-                    (entry for entry in fewest.values() if entry.order > after and _matches(entry, query)), query.limit
-                )
-            )
+            candidates = reversed(fewest.values()) if query.newest_first else fewest.values()
+            return list(islice(_matching(candidates, query, after), query.limit))
         groups = [
             group
             for queue in (self._cells if query.queue is None else (query.queue,))
@@ -141,17 +138,25 @@ class JobIndex:
         # Walking by age meets a match every total/matching jobs; collecting and sorting costs every match.
         if matching and query.limit * len(self._by_age) < matching * matching:
             return self._walk(query, after)
-        return _oldest((entry for group in groups for entry in group.values()), query, after)
+        found = list(_matching((entry for group in groups for entry in group.values()), query, after))
+        first = nlargest if query.newest_first else nsmallest
+        return first(query.limit, found, key=_order) if len(found) > 1 else found
 
-    def _walk(self, query: JobQuery, after: int) -> list[JobEntry]:
+    def _walk(self, query: JobQuery, after: int | None) -> list[JobEntry]:
         found: list[JobEntry] = []
-        for n in range(bisect_right(self._by_age, after, key=_order), len(self._by_age)):
+        for n in self._places_behind(after, newest_first=query.newest_first):
             entry = self._by_age[n]
             if entry.order not in self._removed and _matches(entry, query):
                 found.append(entry)
                 if len(found) == query.limit:
                     break
         return found
+
+    def _places_behind(self, after: int | None, *, newest_first: bool) -> range:
+        jobs = self._by_age
+        if newest_first:
+            return range((len(jobs) if after is None else bisect_left(jobs, after, key=_order)) - 1, -1, -1)
+        return range(0 if after is None else bisect_right(jobs, after, key=_order), len(jobs))
 
     def _states_of(self, plan: Plan) -> _States:
         if self._last is not None and self._last[0] is plan:
@@ -177,9 +182,12 @@ class JobIndex:
         self._sweep_at = 2 * self._cell_count + _TOLERATED
 
 
-def _oldest(candidates: Iterable[JobEntry], query: JobQuery, after: int) -> list[JobEntry]:
-    matching = [entry for entry in candidates if entry.order > after and _matches(entry, query)]
-    return nsmallest(query.limit, matching, key=_order) if len(matching) > 1 else matching
+def _matching(candidates: Iterable[JobEntry], query: JobQuery, after: int | None) -> Iterator[JobEntry]:
+    if after is None:
+        return (entry for entry in candidates if _matches(entry, query))
+    if query.newest_first:
+        return (entry for entry in candidates if entry.order < after and _matches(entry, query))
+    return (entry for entry in candidates if entry.order > after and _matches(entry, query))
 
 
 def _matches(entry: JobEntry, query: JobQuery) -> bool:

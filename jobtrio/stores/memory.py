@@ -91,9 +91,9 @@ class MemoryJobStore(MemoryBooks, JobStore):
         return len(self._jobs)
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs, the oldest first."""
+        """Return the matching jobs, in the order of their submission."""
         self._shelf.evict()
-        after = 0
+        after = None
         if query.after is not None:
             last = self._jobs.get(query.after)
             if last is None:

@@ -45,7 +45,9 @@ async def check_find(open_store: OpenStore) -> None:
         tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}]
         tag_sets += [{"n": "1"}, {"kind": "EVEN"}, {"KIND": "even"}]
         for query in map(JobQuery, *zip(*product([None, *states], tag_sets, QUEUES, EXECUTORS), strict=True)):
-            assert await b.store.find(query) == [record for record in records if _matches(record, query)], query
+            found = [record for record in records if _matches(record, query)]
+            assert await b.store.find(query) == found, query
+            assert await b.store.find(attrs.evolve(query, newest_first=True)) == found[::-1], query
 
 
 QUEUES = (None, "x", "z")
@@ -83,17 +85,19 @@ async def check_found_records(open_store: OpenStore) -> None:
 
 
 async def check_find_in_pages(open_store: OpenStore) -> None:
-    """Full pages follow each other without holes or repetitions, the oldest first, whatever the jobs do in between."""
+    """Full pages follow each other without holes or repetitions, whatever the jobs do in between, in either order."""
     async with open_worker(open_store) as worker:
         entries = [new_entry(tags={"of": "page", "half": str(n % 2)}, queue="ab"[n % 2]) for n in range(10)]
         await worker.insert(*entries[:4])
         await worker.insert(*entries[4:])
-        for query, found in (
+        queries = [
             (JobQuery(limit=3), entries),
             (JobQuery(limit=3, tags={"of": "page"}), entries),
             (JobQuery(limit=3, tags={"of": "page", "half": "1"}), entries[1::2]),
             (JobQuery(limit=3, queue="b"), entries[1::2]),
-        ):
+        ]
+        queries += [(attrs.evolve(query, newest_first=True), found[::-1]) for query, found in queries]
+        for query, found in queries:
             expected, after = ids(found), None
             while page := ids(await worker.store.find(attrs.evolve(query, after=after))):
                 assert page == expected[:3]

@@ -129,7 +129,7 @@ class Desk:
         return await self._wired((await self.find_job(job_id, "get")).record)
 
     async def find(self, request: Find) -> list[WireRecord]:
-        """Return the records that match and may be seen, the oldest first: fewer than the limit where they are large.
+        """Return the records that match and may be seen, in order: fewer than the limit where they are large.
 
         Only an empty page is the last.
 
@@ -162,7 +162,9 @@ class Desk:
             page, is_last = await self._page_behind(request, page, limit)
 
     async def _page(self, request: Find, after: str | None, limit: int) -> list[JobRecord]:
-        return await self._registry.find(state=request.state, tags=request.tags, limit=limit, after=after)
+        return await self._registry.find(
+            state=request.state, tags=request.tags, limit=limit, after=after, newest_first=request.newest_first
+        )
 
     async def _page_behind(self, request: Find, page: list[JobRecord], limit: int) -> tuple[list[JobRecord], bool]:
         """Return what follows a page, behind the last of its jobs that is still kept, and whether nothing follows that.

@@ -281,7 +281,7 @@ class JobFound(Reply, tag="job", kw_only=True, frozen=True):
 
 
 class JobsFound(Reply, tag="jobs", kw_only=True, frozen=True):
-    """The records of jobs, the oldest first.
+    """The records of jobs, in the order that was asked for.
 
     Attributes:
         id: The request's.

@@ -126,19 +126,21 @@ class Get(Request, tag="get", kw_only=True, frozen=True):
 
 
 class Find(Request, tag="find", kw_only=True, frozen=True):
-    """Ask for the records of the jobs that match, the oldest first. Answer: `JobsFound`.
+    """Ask for the records of the jobs that match, in the order of their submission. Answer: `JobsFound`.
 
     Attributes:
         tags: Tags that must all match.
         state: States, any of which matches; None for all.
         limit: How many at most; no more than 1,000.
         after: The id of the last job of the page before.
+        newest_first: Whether the newest come first, rather than the oldest.
     """
 
     tags: dict[str, str] | None = None
     state: list[JobState] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     after: str | None = None
+    newest_first: bool = False
 
 
 class Ping(Request, tag="ping", kw_only=True, frozen=True):

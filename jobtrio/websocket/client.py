@@ -15,6 +15,7 @@ import trio
 from jobtrio._checks import (
     NAME_LIMIT,
     check_count,
+    check_flag,
     check_id,
     check_metadata,
     check_name,
@@ -213,8 +214,9 @@ class JobClient:
         tags: Mapping[str, str] | None = None,
         limit: int = 100,
         after: str | None = None,
+        newest_first: bool = False,
     ) -> list[JobRecord]:
-        """Return the records of the jobs that match and that this client may see, the oldest first.
+        """Return the records of the jobs that match and that this client may see, in the order of their submission.
 
         Where they are large there are fewer than ``limit``, though more follow: only an empty page is the last.
 
@@ -223,6 +225,7 @@ class JobClient:
             tags: Tags that must all match.
             limit: How many at most, 1 to 1,000.
             after: The id of the last job of the page before.
+            newest_first: Whether the newest come first, rather than the oldest.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it.
@@ -239,7 +242,11 @@ class JobClient:
             check_id("after", after)
         states = check_states(state)
         request = Find(
-            tags=check_tags("tags", tags), state=None if states is None else sorted(states), limit=limit, after=after
+            tags=check_tags("tags", tags),
+            state=None if states is None else sorted(states),
+            limit=limit,
+            after=after,
+            newest_first=check_flag("newest_first", newest_first),
         )
         return [record_of(job) for job in (await self._ask(request, after or "", JobsFound)).jobs]
 

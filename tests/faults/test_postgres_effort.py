@@ -185,6 +185,7 @@ async def _look(worker: Worker) -> None:
         JobQuery(executor="work", states=frozenset({JobState.RETRYING}), tags={"user": "ann"}, limit=10),
     ):
         await store.find(query)
+        await store.find(attrs.evolve(query, newest_first=True))
     await store.load("ready2")
     await store.history("ready2")
     await store.read_messages("ended10", 1, 10)

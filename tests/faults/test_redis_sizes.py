@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 from redis_invariants import check_jobs
@@ -240,13 +241,16 @@ async def test_pages_of_many_groups(open_store: Callable[[], RedisJobStore], mon
         assert ids(await worker.store.find(JobQuery(tags={"all": "y"}, limit=1000))) == every
         found = await worker.store.find(JobQuery(tags={"all": "y", "some": "2"}, queue="q1", limit=1000))
         assert ids(found) == [f"{n:03}" for n in range(150) if n % 4 == 2 and n % 5 == 1]
-        pages: list[str] = []
-        after = None
-        while page := ids(await worker.store.find(JobQuery(executor="e1", limit=7, after=after))):
-            assert len(page) <= 7
-            pages += page
-            after = page[-1]
-        assert pages == every[1::3]
+        for newest_first, expected in ((False, every), (True, every[::-1])):
+            query = JobQuery(states=states, limit=1000, newest_first=newest_first)
+            assert ids(await worker.store.find(query)) == expected
+            pages: list[str] = []
+            query = JobQuery(executor="e1", limit=7, newest_first=newest_first)
+            while page := ids(await worker.store.find(query)):
+                assert len(page) <= 7
+                pages += page
+                query = attrs.evolve(query, after=page[-1])
+            assert pages == [job_id for job_id in expected if int(job_id) % 3 == 1]
 
 
 async def test_what_utf8_can_not_hold(open_store: Callable[[], RedisJobStore]) -> None:

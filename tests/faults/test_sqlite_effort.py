@@ -7,6 +7,7 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from jobtrio import Completed, JobPriority, JobState, Retention, RetryPolicy
@@ -113,12 +114,13 @@ def test_every_statement_is_used() -> None:
         JobQuery(),
     ],
 )
-def test_plans_of_searches(connection: sqlite3.Connection, query: JobQuery) -> None:
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_plans_of_searches(connection: sqlite3.Connection, query: JobQuery, newest_first: bool) -> None:
     """Searches go by an index, whatever is asked for."""
     add_ended(connection, 10)
     executed: list[str] = []
     connection.set_trace_callback(executed.append)
-    finding.find(connection, query)
+    finding.find(connection, attrs.evolve(query, newest_first=newest_first))
     connection.set_trace_callback(None)
     assert executed
     for statement in executed:
@@ -179,6 +181,9 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
         "failed": JobQuery(states=frozenset({JobState.FAILED}), executor="work"),
         "by tag": JobQuery(tags={"user": "bob"}),
         "by tag and state": JobQuery(states=frozenset({JobState.RUNNING}), tags={"user": "bob"}),
+        "newest": JobQuery(newest_first=True, limit=8),
+        "newest failed": JobQuery(states=frozenset({JobState.FAILED}), newest_first=True),
+        "newest by tag": JobQuery(tags={"user": "bob"}, newest_first=True),
     }.items():
         efforts[name] = effort.of(lambda query=query: finding.find(connection, query))  # type: ignore[misc]
     efforts["load"] = effort.of(lambda: finding.load(connection, "job 4"))

@@ -89,6 +89,8 @@ class TestList:
             (["--executor", "echo"], ["later", "gone"]),
             (["--executor", "echo", "--state", "running"], []),
             (["--after", "the-failing-one"], ["later", "gone"]),
+            (["--newest-first"], ["gone", "later", "fail", "words"]),
+            (["--newest-first", "--after", "the-failing-one"], ["words"]),
         ],
     )
     def test_filters(self, shell: Shell, jobs: dict[str, str], options: list[str], found: list[str]) -> None:

@@ -237,6 +237,7 @@ class Run:
             executor=pick([None, None, "none", *EXECUTORS]),
             limit=pick([1, 2, 100, 2**62]),
             after=pick([None, None, self.an_id()]),
+            newest_first=pick([False, True]),
         )
         return [plain(record) for record in await self.worker.store.find(query)]
 

@@ -399,6 +399,7 @@ FIND: dict[str, Iterable[Any]] = {
     "executor": ("", 3, b"x", ["x"]),
     "limit": BAD_COUNTS,
     "after": (3, b"x", ["x"]),
+    "newest_first": (0, 1, None, "yes"),
 }
 
 

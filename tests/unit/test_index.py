@@ -56,13 +56,16 @@ class Shelf:
         self.index.remove(entry)
         self.kept.remove(entry)
 
-    def find(self, after: int = 0, **query: Any) -> list[str]:
-        """Return the ids that are found, having compared them with the plain list's."""
+    def find(self, after: int | None = None, **query: Any) -> list[str]:
+        """Return the ids that are found, the oldest first; in both orders they are what the plain list has."""
         asked = JobQuery(**query)
+        newest = JobQuery(newest_first=True, **query)
+        matching = [entry for entry in self.kept if matches(entry, asked)]
+        behind = [entry.id for entry in matching if after is None or entry.order > after]
+        before = [entry.id for entry in matching if after is None or entry.order < after]
         found = [entry.id for entry in self.index.find(asked, after)]
-        assert (
-            found == [entry.id for entry in self.kept if entry.order > after and matches(entry, asked)][: asked.limit]
-        )
+        assert found == behind[: asked.limit]
+        assert [entry.id for entry in self.index.find(newest, after)] == before[::-1][: asked.limit]
         return found
 
 
@@ -226,6 +229,10 @@ class Number(int):
         self.looks.number += 1
         return int(self) < other
 
+    def __gt__(self, other: int) -> bool:
+        self.looks.number += 1
+        return int(self) > other
+
 
 @pytest.mark.parametrize("after", [0, 3000, 9000])
 @pytest.mark.parametrize("removed", [0, 3])
@@ -240,6 +247,11 @@ def test_a_page_behind_many_looks_at_few(monkeypatch: pytest.MonkeyPatch, after:
     assert [entry.order for entry in page] == sorted(entry.order for entry in page)
     assert len(page) == 7
     assert after < page[0].order <= after + 2
+    assert looks.number <= 50
+    looks.number = 0
+    page = shelf.index.find(JobQuery(tags={"a": "1", "c": "1"}, limit=7, newest_first=True), looks.behind(after + 1000))
+    assert [entry.order for entry in page] == sorted((entry.order for entry in page), reverse=True)
+    assert after + 998 <= page[0].order < after + 1000
     assert looks.number <= 50
     looks.number = 0
     assert len(shelf.index.find(JobQuery(tags={"a": "1", "b": "1"}, limit=7), looks.behind(after))) == 7

@@ -432,7 +432,7 @@ async def test_an_executed_job_is_not_held(autojump_clock: MockClock) -> None:
 
 
 async def test_find() -> None:
-    """Jobs are found by state, tags, queue and executor, alone and together, the oldest first."""
+    """Jobs are found by state, tags, queue and executor, alone and together, in either order."""
     async with jobtrio.open_registry(max_running=1) as registry:
         ran = await registry.submit(work, tags={"a": "1", "b": "1"})
         await ran.wait()
@@ -457,6 +457,9 @@ async def test_find() -> None:
         assert await found(limit=1) == [ran.id]
         assert await found(limit=1, after=ran.id) == [runs.id]
         assert await found(after=held.id) == []
+        assert await found(newest_first=True) == [held.id, runs.id, ran.id]
+        assert await found(newest_first=True, limit=1, after=held.id) == [runs.id]
+        assert await found(newest_first=True, after=ran.id) == []
         with pytest.raises(UnknownJobError):
             await found(after="unknown")
         with pytest.raises(TypeError, match="after must be text"):

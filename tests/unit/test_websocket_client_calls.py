@@ -104,9 +104,11 @@ async def test_cancels_and_finds() -> None:
         await peer.say(Ok(id=cancel.id, cancelled=False))
         find = await peer.hear(Find)
         assert (find.tags, find.state, find.limit, find.after) == ({"a": "b"}, ["COMPLETED", "FAILED"], 7, "j")
+        assert find.newest_first
         await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
         find = await peer.hear(Find)
         assert (find.tags, find.state, find.limit, find.after) == (None, None, 100, None)
+        assert not find.newest_first
         await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
         await peer.gone()
 
@@ -114,7 +116,7 @@ async def test_cancels_and_finds() -> None:
         assert await client.cancel("j", "why", grace=2) is True
         assert await RemoteJob("j", client).cancel() is False
         states = [jobtrio.JobState.FAILED, jobtrio.JobState.COMPLETED]
-        assert await client.find(state=states, tags={"a": "b"}, limit=7, after="j") == []
+        assert await client.find(state=states, tags={"a": "b"}, limit=7, after="j", newest_first=True) == []
         assert await client.find() == []
 
 
@@ -141,6 +143,7 @@ async def test_cancels_and_finds() -> None:
         (lambda c: c.find(limit=1001), ValueError, "limit"),
         (lambda c: c.find(state="running"), ValueError, "state"),
         (lambda c: c.find(after=3), TypeError, "after"),
+        (lambda c: c.find(newest_first=1), TypeError, "newest_first"),
     ],
 )
 async def test_nonsense(

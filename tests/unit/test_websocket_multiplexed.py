@@ -354,6 +354,10 @@ async def test_find(autojump_clock: MockClock, registry: JobRegistry) -> None:
         assert [record["id"] for record in running["jobs"]] == [every[n]["id"] for n in (0, 2, 4)]
         page = await line.ask({"type": "find", "id": 3, "limit": 2, "after": every[1]["id"]})
         assert page["jobs"] == every[2:4]
+        page = await line.ask({"type": "find", "id": 5, "limit": 2, "newest_first": True})
+        assert page["jobs"] == every[:3:-1]
+        page = await line.ask({"type": "find", "id": 6, "newest_first": True, "after": every[1]["id"]})
+        assert page["jobs"] == every[:1]
         assert (await line.ask({"type": "find", "id": 4, "after": "none"}))["code"] == "unknown_job"
     for record in every:
         await registry.cancel(record["id"])

@@ -16,6 +16,7 @@ from jobtrio.stores._rules import can_match
 from jobtrio.stores._texts import state_of
 from jobtrio.stores.postgres._arrays import MOST, array
 from jobtrio.stores.postgres._rows import entry_of
+from jobtrio.stores.postgres._statements import NEWEST_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from jobtrio._records import JobRecord, Transition
     from jobtrio.abc import JobQuery
     from jobtrio.stores.postgres._connections import Link
+
+BIGGEST: Final = 2**63 - 1
+"""The largest number that a job could have."""
 
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
@@ -41,11 +45,11 @@ async def history(link: Link, job_id: str) -> list[Transition] | None:
 
 
 async def find(link: Link, query: JobQuery) -> list[JobRecord]:
-    """Return the matching jobs, the oldest first.
+    """Return the matching jobs, in the order of their submission.
 
     Cancellation: nothing has changed.
     """
-    after = 0
+    after = BIGGEST if query.newest_first else 0
     if query.after is not None:
         rows = await link.fetch("order_of", query.after)
         if not rows:
@@ -55,7 +59,7 @@ async def find(link: Link, query: JobQuery) -> list[JobRecord]:
         return []
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped and not query.tags:
-        rows = await link.fetch("find_all", str(after), str(min(query.limit, MOST)))
+        rows = await link.fetch(_named("find_all", query), str(after), str(min(query.limit, MOST)))
     else:
         rows = await _find_matching(link, query, after, is_grouped=is_grouped)
     return [entry_of(row).record() for row in rows]
@@ -75,14 +79,18 @@ async def _find_matching(link: Link, query: JobQuery, after: int, *, is_grouped:
     limit = str(min(query.limit, MOST))
     rarest = 0
     if tags and (is_grouped or len(tags) > 1):
-        counted = [count for (count,) in await link.fetch("candidates", *filters, str(ENOUGH))]
+        counted = [count for (count,) in await link.fetch(_named("candidates", query), *filters, str(ENOUGH))]
         *by_tag, by_group = counted
         rarest = by_tag.index(min(by_tag))
         if is_grouped and by_group < by_tag[rarest]:
             tags = []
     if not tags:
-        return await link.fetch("find_in_groups", *filters, limit)
-    return await link.fetch("find_by_tag", *filters, limit, *tags[rarest])
+        return await link.fetch(_named("find_in_groups", query), *filters, limit)
+    return await link.fetch(_named("find_by_tag", query), *filters, limit, *tags[rarest])
+
+
+def _named(statement: str, query: JobQuery) -> str:
+    return f"{statement}_{NEWEST_FIRST}" if query.newest_first else statement
 
 
 # -- counting

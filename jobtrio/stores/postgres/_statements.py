@@ -23,6 +23,9 @@ ENTRY: Final = (*FIELDS, "executor", "queue", "priority")
 GIVEN: Final = frozenset({"payload", "metadata", "tags", "saved_state"})
 """What users gave, which may be large."""
 
+NEWEST_FIRST: Final = "newest_first"
+"""What the names of statements end with that find the newest first, beside those that find the oldest."""
+
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 _CLOCK = """clock AS MATERIALIZED (
@@ -126,4 +129,10 @@ def statements(schema: str) -> dict[str, str]:
     )
     text = text.replace("{schema}", schema)
     _, *parts = _HEADING.split(text)
-    return {name: body.partition(";\n")[0].strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    found: dict[str, str] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        statement = body.partition(";\n")[0].strip()
+        found[name] = statement.replace("{behind}", ">").replace(" {way}", "")
+        if "{behind}" in statement:
+            found[f"{name}_{NEWEST_FIRST}"] = statement.replace("{behind}", "<").replace("{way}", "DESC")
+    return found

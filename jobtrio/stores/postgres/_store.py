@@ -229,7 +229,7 @@ class PostgresJobStore(JobStore):
         return entry
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs, the oldest first."""
+        """Return the matching jobs, in the order of their submission."""
         if query.after is not None and not query.after.isprintable():
             raise UnknownJobError(query.after)
         return await self._opened.use(lambda link: finding.find(link, query))

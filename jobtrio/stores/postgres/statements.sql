@@ -356,29 +356,30 @@ CROSS JOIN LATERAL (
 ) AS chunks;
 
 -- Finding. $1 queue, $2 executor, $3 states, $4 and $5 the names and values of tags, $6 behind which number, $7 how many.
+-- Each of the next four is there twice: with the oldest first, and with the newest, by the name behind which that stands.
 -- name: find_all
-SELECT {entry} FROM {schema}.jobs AS job WHERE seq > $1::bigint ORDER BY seq LIMIT $2::integer;
+SELECT {entry} FROM {schema}.jobs AS job WHERE seq {behind} $1::bigint ORDER BY seq {way} LIMIT $2::integer;
 
 -- name: find_in_groups
 WITH RECURSIVE {cells}
 SELECT {entry} FROM (
     SELECT seq FROM groups AS cell CROSS JOIN LATERAL (
         SELECT seq FROM {schema}.jobs AS job
-        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq > $6::bigint
+        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $6::bigint
             AND {has tags}
-        ORDER BY seq LIMIT $7::integer
+        ORDER BY seq {way} LIMIT $7::integer
     ) AS found
-    ORDER BY seq LIMIT $7::integer
+    ORDER BY seq {way} LIMIT $7::integer
 ) AS chosen JOIN {schema}.jobs AS job ON job.seq = chosen.seq
-ORDER BY job.seq;
+ORDER BY job.seq {way};
 
 -- name: find_by_tag
 SELECT {entry} FROM {schema}.tags AS tag JOIN {schema}.jobs AS job ON job.seq = tag.job
-WHERE tag.name = $8 AND tag.value = $9 AND tag.job > $6::bigint
+WHERE tag.name = $8 AND tag.value = $9 AND tag.job {behind} $6::bigint
     AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
     AND ($3::text[] IS NULL OR state = ANY($3::text[]))
     AND {has tags}
-ORDER BY tag.job LIMIT $7::integer;
+ORDER BY tag.job {way} LIMIT $7::integer;
 
 -- How many candidates each way of finding has, counted no further than to $7: the tags, in order, then the groups.
 -- name: candidates
@@ -386,7 +387,7 @@ WITH RECURSIVE {cells}
 SELECT (
     SELECT count(*) FROM (
         SELECT FROM {schema}.tags
-        WHERE name = given.name AND value = given.value AND job > $6::bigint LIMIT $7::integer
+        WHERE name = given.name AND value = given.value AND job {behind} $6::bigint LIMIT $7::integer
     ) AS counted
 )
 FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS given (name, value, place)
@@ -394,7 +395,7 @@ UNION ALL
 SELECT coalesce(sum((
     SELECT count(*) FROM (
         SELECT FROM {schema}.jobs
-        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq > $6::bigint
+        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $6::bigint
         LIMIT $7::integer
     ) AS counted
 )), 0)

@@ -34,8 +34,10 @@ LOOKED_AT: Final = 1000
 
 
 async def find(calls: Calls, query: JobQuery, row_of: Callable[[str], Command]) -> list[JobRecord]:
-    """Return the matching jobs, the oldest first."""
-    after = b"0" if query.after is None else await _number(calls, row_of(query.after), query.after)
+    """Return the matching jobs, in the order of their submission."""
+    after = b"+inf" if query.newest_first else b"0"
+    if query.after is not None:
+        after = await _number(calls, row_of(query.after), query.after)
     records: list[JobRecord] = []
     if not can_match(query):
         return records
@@ -74,7 +76,8 @@ async def _number(calls: Calls, command: Command, job_id: str) -> bytes:
 def _page(query: JobQuery, after: bytes, limit: int) -> Run:
     states = "" if query.states is None else ",".join(query.states) or "-"
     tags = text_of("tags", dict(query.tags)) if query.tags else b""
-    return run("find", after, limit, LOOKED_AT, query.queue or "", query.executor or "", states, tags)
+    order = "newest first" if query.newest_first else ""
+    return run("find", after, limit, LOOKED_AT, query.queue or "", query.executor or "", states, tags, order)
 
 
 def _matches(record: JobRecord, query: JobQuery) -> bool:

@@ -120,7 +120,7 @@ class RedisJobStore(JobStore):
         return await self._opened.call(self._row(job_id), lambda row: _entry(row, job_id))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs, the oldest first."""
+        """Return the matching jobs, in the order of their submission."""
         return await finding.find(self._opened.calls, query, self._row)
 
     async def history(self, job_id: str) -> list[Transition] | None:

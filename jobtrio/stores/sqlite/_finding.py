@@ -7,7 +7,7 @@ against the rest of the query. It must not know how rows are written.
 from __future__ import annotations
 
 import time
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jobtrio._errors import UnknownJobError
@@ -41,6 +41,9 @@ Tag: TypeAlias = tuple[str, str]
 Group: TypeAlias = tuple[str, str, str]
 """A queue, an executor and a state."""
 
+Span: TypeAlias = tuple[int, int]
+"""Two numbers between which the jobs are that a search may find."""
+
 
 def load(connection: sqlite3.Connection, job_id: str) -> JobEntry | None:
     """Return a job, or None."""
@@ -72,37 +75,45 @@ def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit
 
 
 def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
-    """Return the matching jobs, the oldest first."""
-    after = 0
-    if query.after is not None:
-        last = row_of(connection, query.after)
-        if last is None:
-            raise UnknownJobError(query.after)
-        after = seq_of(last)
+    """Return the matching jobs, in the order of their submission."""
+    span = _span(connection, query)
     if not can_match(query):
         return []
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
-        rows = connection.execute(SQL["after"], (after, min(query.limit, MOST))).fetchall()
+        rows = connection.execute(f"{SQL['between']}{_first('seq', query)}", (*span, min(query.limit, MOST))).fetchall()
     else:
-        rows = _matching(connection, query, after)
+        rows = _matching(connection, query, span)
     return [load_row(connection, row).record() for row in rows]
 
 
-def _matching(connection: sqlite3.Connection, query: JobQuery, after: int) -> list[Row]:
+def _span(connection: sqlite3.Connection, query: JobQuery) -> Span:
+    if query.after is None:
+        return 0, MOST
+    last = row_of(connection, query.after)
+    if last is None:
+        raise UnknownJobError(query.after)
+    return (0, seq_of(last)) if query.newest_first else (seq_of(last), MOST)
+
+
+def _first(column: str, query: JobQuery) -> str:
+    return f" ORDER BY {column}{' DESC' if query.newest_first else ''} LIMIT ?"
+
+
+def _matching(connection: sqlite3.Connection, query: JobQuery, span: Span) -> list[Row]:
     """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
-    tags = sorted((query.tags or {}).items(), key=lambda tag: _at_most(connection, SQL["count_tag"], (*tag, after)))
+    tags = sorted((query.tags or {}).items(), key=lambda tag: _at_most(connection, SQL["count_tag"], (*tag, *span)))
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped:
-        return _by_tag(connection, query, after, tags)
+        return _by_tag(connection, query, span, tags)
     groups = list(_groups(connection, query))
     if tags:
-        fewest = _at_most(connection, SQL["count_tag"], (*tags[0], after))
+        fewest = _at_most(connection, SQL["count_tag"], (*tags[0], *span))
         grouped = 0
         for group in groups:
-            grouped += _at_most(connection, SQL["count_group"], (*group, after))
+            grouped += _at_most(connection, SQL["count_group"], (*group, *span))
             if grouped >= fewest:
-                return _by_tag(connection, query, after, tags)
-    return _by_group(connection, query, after, tags, groups)
+                return _by_tag(connection, query, span, tags)
+    return _by_group(connection, query, span, tags, groups)
 
 
 def _at_most(connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...]) -> int:
@@ -111,7 +122,7 @@ def _at_most(connection: sqlite3.Connection, statement: str, parameters: tuple[o
     return count
 
 
-def _by_tag(connection: sqlite3.Connection, query: JobQuery, after: int, tags: list[Tag]) -> list[Row]:
+def _by_tag(connection: sqlite3.Connection, query: JobQuery, span: Span, tags: list[Tag]) -> list[Row]:
     conditions, parameters = _having(tags[1:])
     for column, value in (("queue", query.queue), ("executor", query.executor)):
         if value is not None:
@@ -120,20 +131,20 @@ def _by_tag(connection: sqlite3.Connection, query: JobQuery, after: int, tags: l
     if query.states is not None:
         conditions += f" AND job.state IN ({', '.join('?' * len(query.states))})"
         parameters += map(str, query.states)
-    statement = f"{SQL['tagged']}{conditions} ORDER BY tag.job LIMIT ?"
-    return connection.execute(statement, (*tags[0], after, *parameters, min(query.limit, MOST))).fetchall()
+    statement = f"{SQL['tagged']}{conditions}{_first('tag.job', query)}"
+    return connection.execute(statement, (*tags[0], *span, *parameters, min(query.limit, MOST))).fetchall()
 
 
 def _by_group(
-    connection: sqlite3.Connection, query: JobQuery, after: int, tags: list[Tag], groups: list[Group]
+    connection: sqlite3.Connection, query: JobQuery, span: Span, tags: list[Tag], groups: list[Group]
 ) -> list[Row]:
     conditions, parameters = _having(tags)
-    statement = f"{SQL['grouped']}{conditions} ORDER BY job.seq LIMIT ?"
+    statement = f"{SQL['grouped']}{conditions}{_first('job.seq', query)}"
     found: list[int] = []
     for group in groups:
-        rows = connection.execute(statement, (*group, after, *parameters, min(query.limit, MOST)))
+        rows = connection.execute(statement, (*group, *span, *parameters, min(query.limit, MOST)))
         found += (row[0] for row in rows.fetchall())
-    chosen = nsmallest(query.limit, found)
+    chosen = (nlargest if query.newest_first else nsmallest)(query.limit, found)
     return [connection.execute(SQL["by_seq"], (seq,)).fetchone() for seq in chosen]
 
 

@@ -127,7 +127,7 @@ class SqliteJobStore(JobStore):
         return await self._read(lambda connection: finding.load(connection, job_id))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs, the oldest first."""
+        """Return the matching jobs, in the order of their submission."""
         return await self._read(lambda connection: finding.find(connection, query))
 
     async def history(self, job_id: str) -> list[Transition] | None:

@@ -207,25 +207,26 @@ SELECT name, started_at, seen_at, (
 )
 FROM workers WHERE until > ?;
 
--- name: after
-SELECT {entry} FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?;
-
 -- name: count_tag
-SELECT count(*) FROM (SELECT 1 FROM tags WHERE name = ? AND value = ? AND job > ? LIMIT ?);
+SELECT count(*) FROM (SELECT 1 FROM tags WHERE name = ? AND value = ? AND job > ? AND job < ? LIMIT ?);
 
 -- name: count_group
 SELECT count(*) FROM (
-    SELECT 1 FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ? AND state = ? AND seq > ? LIMIT ?
+    SELECT 1 FROM jobs INDEXED BY jobs_cells
+    WHERE queue = ? AND executor = ? AND state = ? AND seq > ? AND seq < ? LIMIT ?
 );
 
--- The next three are parts that a search is put together from.
+-- The next four are parts that a search is put together from.
+-- name: between
+SELECT {entry} FROM jobs WHERE seq > ? AND seq < ?;
+
 -- name: tagged
 SELECT {job.entry} FROM tags AS tag CROSS JOIN jobs AS job ON job.seq = tag.job
-WHERE tag.name = ? AND tag.value = ? AND tag.job > ?;
+WHERE tag.name = ? AND tag.value = ? AND tag.job > ? AND tag.job < ?;
 
 -- name: grouped
 SELECT job.seq FROM jobs AS job INDEXED BY jobs_cells
-WHERE job.queue = ? AND job.executor = ? AND job.state = ? AND job.seq > ?;
+WHERE job.queue = ? AND job.executor = ? AND job.state = ? AND job.seq > ? AND job.seq < ?;
 
 -- name: has_tag
 EXISTS (SELECT 1 FROM tags AS other WHERE other.name = ? AND other.value = ? AND other.job = job.seq);

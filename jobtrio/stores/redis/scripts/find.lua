@@ -1,6 +1,6 @@
--- Find jobs, the oldest first.
+-- Find jobs, the oldest first or the newest.
 -- Arguments: the number behind which to look, how many at most, how many to look at, queue, executor, states with
--- commas between ('' for any of these), tags as JSON ('' for none).
+-- commas between ('' for any of these), tags as JSON ('' for none), whether the newest come first ('' for no).
 -- Returns the ids, and the number to go on behind, or '' where there are no more.
 -- with: base sets
 local STATES = {$STATES}
@@ -29,13 +29,32 @@ local function filter_of(queue, executor, states)
     return filter
 end
 
+-- What is behind a number, in the order that is asked for.
+local function order_of(number, newest_first)
+    local behind = '(' .. number
+    local order = {sign = newest_first and -1 or 1}
+    function order.count(key)
+        if newest_first then
+            return call('ZCOUNT', key, '-inf', behind)
+        end
+        return call('ZCOUNT', key, behind, '+inf')
+    end
+    function order.first(key, most)
+        if newest_first then
+            return call('ZRANGE', key, behind, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, most, 'WITHSCORES')
+        end
+        return call('ZRANGE', key, behind, '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+    end
+    return order
+end
+
 -- The sets of the tags, the smallest first, and its size.
-local function tag_sets(tags, behind)
+local function tag_sets(tags, order)
     local keys, fewest = {}, math.huge
     if tags ~= '' then
         for name, value in pairs(cjson.decode(tags)) do
             local key = tag_key(name, value)
-            local count = call('ZCOUNT', key, behind, '+inf')
+            local count = order.count(key)
             if count < fewest then
                 fewest = count
                 table.insert(keys, 1, key)
@@ -48,13 +67,13 @@ local function tag_sets(tags, behind)
 end
 
 -- The sets of the cells that a filter takes, and their size together.
-local function cell_sets(filter, behind)
+local function cell_sets(filter, order)
     local keys, size = {}, 0
     for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
         if filter.takes_cell(cell) then
             for _, state in ipairs(filter.states) do
                 local key = cell_key(state, cell)
-                local count = call('ZCOUNT', key, behind, '+inf')
+                local count = order.count(key)
                 if count > 0 then
                     keys[#keys + 1] = key
                     size = size + count
@@ -66,15 +85,15 @@ local function cell_sets(filter, behind)
 end
 
 -- A page of what several sets have, in order: ids and numbers by turns; and whether there are more.
-local function merged(keys, behind, page)
+local function merged(keys, order, page)
     local found, horizon, more = {}, math.huge, false
     for _, key in ipairs(keys) do
-        local part = call('ZRANGE', key, behind, '+inf', 'BYSCORE', 'LIMIT', 0, page, 'WITHSCORES')
+        local part = order.first(key, page)
         for n = 1, #part, 2 do
-            found[#found + 1] = {part[n], tonumber(part[n + 1])}
+            found[#found + 1] = {part[n], order.sign * tonumber(part[n + 1])}
         end
         if #part >= 2 * page then
-            horizon = math.min(horizon, tonumber(part[#part])) -- nothing is known of this set behind it
+            horizon = math.min(horizon, order.sign * tonumber(part[#part])) -- nothing is known of this set behind it
             more = true
         end
     end
@@ -83,19 +102,20 @@ local function merged(keys, behind, page)
     for _, pair in ipairs(found) do
         if pair[2] <= horizon then
             candidates[#candidates + 1] = pair[1]
-            candidates[#candidates + 1] = string.format('%.0f', pair[2])
+            candidates[#candidates + 1] = string.format('%.0f', order.sign * pair[2])
         end
     end
     return candidates, more
 end
 
 local function work(args)
-    local behind, limit, most, tags = '(' .. args[1], tonumber(args[2]), tonumber(args[3]), args[7]
+    local limit, most, tags = tonumber(args[2]), tonumber(args[3]), args[7]
+    local order = order_of(args[1], args[8] ~= '')
     local filter = filter_of(args[4], args[5], args[6])
-    local tag_keys, fewest = tag_sets(tags, behind)
+    local tag_keys, fewest = tag_sets(tags, order)
     local cell_keys, size = {}, math.huge
     if not filter.is_empty then
-        cell_keys, size = cell_sets(filter, behind)
+        cell_keys, size = cell_sets(filter, order)
     end
     local candidates, more
     local by_cells = not filter.is_empty and fewest >= size
@@ -104,14 +124,14 @@ local function work(args)
         if filter.is_empty and #tag_keys < 2 then
             most = math.min(most, limit) -- each candidate is one that is looked for
         end
-        candidates = call('ZRANGE', key, behind, '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+        candidates = order.first(key, most)
         more = #candidates >= 2 * most
     else
         local page = math.max(math.floor(most / math.max(#cell_keys, 1)), 1)
         if #tag_keys == 0 then
             page = math.min(page, limit)
         end
-        candidates, more = merged(cell_keys, behind, page)
+        candidates, more = merged(cell_keys, order, page)
     end
 
     local function matches(id)
