@@ -33,21 +33,28 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
                 body = exc
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        exceptions = [_only(own) for exc in group.exceptions if (own := _without_cancelled(exc)) is not None]
-        if body is not None and (own := _without_cancelled(body)) is not None:
-            exceptions.insert(0, own)
-        match exceptions:
-            case []:
-                raise
-            case [only]:
-                raise only from None
-            case _:
-                raise BaseExceptionGroup(group.message, exceptions) from None
+        body = _told(group, body)
     if body is not None:
+        context = body.__context__
         try:
             raise body
         finally:
-            body = None
+            body.__context__ = context  # what it was raised behind, rather than what is handled here
+            body = context = None
+
+
+def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) -> BaseException:
+    """Return what to raise for the exceptions that came out of a nursery and that of the body, the latter first."""
+    exceptions = [_only(own) for exc in group.exceptions if (own := _without_cancelled(exc)) is not None]
+    if body is not None and (own := _without_cancelled(body)) is not None:
+        exceptions.insert(0, own)
+    match exceptions:
+        case []:
+            return group
+        case [only]:
+            return only
+        case _:
+            return BaseExceptionGroup(group.message, exceptions)
 
 
 def _without_cancelled(exc: BaseException) -> BaseException | None:

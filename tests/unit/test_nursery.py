@@ -157,3 +157,44 @@ async def test_the_bodys_exception_is_bare_in_a_cancelled_program() -> None:
         except ValueError as exc:
             caught = exc
     assert caught is body
+
+
+async def fail_behind(chain: str) -> None:
+    """Raise an exception with another one behind it."""
+    try:
+        raise KeyError("first")
+    except KeyError as exc:
+        if chain == "__cause__":
+            raise ValueError("second") from exc
+        int("second")
+
+
+async def body_fails(chain: str, scope: trio.CancelScope) -> None:
+    """Fail in the body, where everything around it is cancelled at that moment."""
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        await fail_behind(chain)
+
+
+async def task_fails(chain: str, scope: trio.CancelScope) -> None:
+    """Fail in a task."""
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(fail_behind, chain)
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("chain", ["__cause__", "__context__"])
+@pytest.mark.parametrize("where", [body_fails, task_fails])
+async def test_what_is_behind_an_exception_stays(where: Any, chain: str) -> None:
+    """The exception that comes out still tells from which other one it came."""
+    caught: BaseException | None = None
+    with trio.CancelScope() as scope:
+        try:
+            await where(chain, scope)
+        except ValueError as exc:
+            caught = exc
+    assert isinstance(getattr(caught, chain), KeyError)
+    assert caught is not None
+    assert caught.__suppress_context__ is (chain == "__cause__")
