@@ -167,7 +167,12 @@ class JobEntry:
         return self.attempt == 0 and self.state not in FINAL_STATES
 
     def record(self) -> JobRecord:
-        """Return a frozen snapshot."""
+        """Return a frozen snapshot.
+
+        Another thread may ask while the job ends: what an end brings is written before the state, and read behind it.
+        """
+        state = self.state
+        has_ended = state in FINAL_STATES
         plan, outcome, cancel = self.plan, self.outcome, self.cancel
         return JobRecord(
             id=self.id,
@@ -178,18 +183,18 @@ class JobEntry:
             tags=dict(self.tags or ()),
             metadata=dict(self.metadata or ()),
             key=self.key,
-            state=self.state,
+            state=state,
             attempt=self.attempt,
             max_attempts=plan.max_attempts,
             created_at=moment(self.created_at),
             run_at=None if self.run_at is None else moment(self.run_at),
             started_at=None if self.started_at is None else moment(self.started_at),
-            finished_at=None if self.finished_at is None else moment(self.finished_at),
+            finished_at=moment(self.finished_at) if has_ended and self.finished_at is not None else None,
             worker=self.worker,
             cancel_requested_at=None if cancel is None else moment(cancel.at),
             cancel_reason=None if cancel is None else cancel.reason,
             error=self.error,
-            result=outcome.result if type(outcome) is Completed else None,
+            result=outcome.result if has_ended and type(outcome) is Completed else None,
         )
 
     @property

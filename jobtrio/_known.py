@@ -68,5 +68,7 @@ def refresh(known: JobEntry, fresh: JobEntry) -> None:
         known.cancel = cancel
 
 
-_SHARED = tuple(field.name for field in attrs.fields(JobEntry) if field.name != "log")
+_SHARED = (*(field.name for field in attrs.fields(JobEntry) if field.name not in ("log", "state")), "state")
+"""What answers bring, the state last: other threads may look meanwhile, and see no end without its outcome."""
+
 _UNUSED = tuple(name for name in _SHARED if name not in ("payload", "metadata", "tags", "saved_state"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,7 +14,11 @@ from jobtrio import Cancelled, Completed, Failed, IllegalTransitionError, JobErr
 from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._known import refresh
-from jobtrio._records import moment
+from jobtrio._records import JobRecord, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 ERROR = JobError("exception", "ValueError", "no")
 
@@ -258,3 +265,62 @@ def test_long_reason(ends: bool) -> None:
     reason = entry.last_transition().reason
     assert reason == "ValueError: " + "x" * (steps.REASON - 13) + "…"
     assert entry.record().error == error
+
+
+def at_line(
+    number: int, of: Callable[..., Any], act: Callable[[], object], call: Callable[[], Any]
+) -> tuple[Any, bool]:
+    """Call something and act within it, before the given line of a function; return what it returns, and if it acted.
+
+    This is how another thread may come in between.
+    """
+    seen = itertools.count()
+    acted = False
+
+    def look(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal acted
+        if frame.f_code is of.__code__ and event == "line" and next(seen) == number:
+            sys.settrace(None)
+            act()
+            acted = True
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        return call(), acted
+    finally:
+        sys.settrace(before)
+
+
+def is_whole(record: JobRecord) -> bool:
+    """Whether a record tells of an end with all that belongs to it, or of none."""
+    end = (record.result, record.finished_at)
+    return end == ((3, moment(102.0)) if record.state is JobState.COMPLETED else (None, None))
+
+
+@pytest.mark.parametrize("how", ["finish", "refresh"])
+@pytest.mark.parametrize("within", [JobEntry.record, steps.finish, steps._move, refresh])
+def test_a_record_that_another_thread_reads_meanwhile(within: Callable[..., Any], how: str) -> None:
+    """A job that ends while another thread reads its record has ended there with its result, or not at all."""
+    fresh = started()
+    steps.finish(fresh, Completed(3), worker="back", now=102.0)
+    for line in itertools.count():
+        entry = started()
+        end = partial(refresh, entry, fresh)
+        if how == "finish":
+            end = partial(steps.finish, entry, Completed(3), worker="back", now=102.0)
+        records: list[JobRecord] = []
+        if within is JobEntry.record:
+            record, acted = at_line(line, within, end, entry.record)
+            records.append(record)
+        else:
+            _, acted = at_line(line, within, partial(read, entry, records), end)
+        assert all(map(is_whole, records))
+        if not acted:
+            break
+
+
+def read(entry: JobEntry, to: list[JobRecord]) -> None:
+    """Read a record, as another thread."""
+    to.append(entry.record())
