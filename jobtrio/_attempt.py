@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from math import inf
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -243,7 +244,11 @@ class Attempt:
 @trio.lowlevel.disable_ki_protection
 async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobContext) -> Any:
     """Run the executor where Ctrl-C may interrupt it, unlike the task that it is in."""
-    return await function(context)
+    result = await function(context)
+    if isinstance(result, CoroutineType):
+        result.close()
+        raise TypeError(f"{function!r} returned a coroutine, of which nothing has run: await it")
+    return result
 
 
 def _traces() -> tuple[int | None, int]:

@@ -109,4 +109,8 @@ def _call(function: Callable[[ThreadJobContext], Any], context: ThreadJobContext
         raise TypeError(
             f"{function!r} is a plain function that returned a coroutine: make it async, or run the coroutine in it"
         )
+    if inspect.isasyncgen(result):
+        raise TypeError(
+            f"{function!r} is a plain function that returned an async generator: send its values with job.send"
+        )
     return result

@@ -110,6 +110,21 @@ async def test_raised(raised: BaseException) -> None:
     assert verdict.exception is raised
 
 
+async def test_a_coroutine_is_no_result() -> None:
+    """An executor that has forgotten to await what does the work fails, and nothing is left unawaited."""
+
+    async def work() -> None:
+        raise AssertionError("entered")
+
+    async def executor(job: JobContext) -> object:
+        return work()
+
+    verdict = await judge(executor)
+    assert isinstance(verdict, Raised)
+    assert isinstance(verdict.exception, TypeError)
+    assert "returned a coroutine, of which nothing has run: await it" in str(verdict.exception)
+
+
 async def test_not_resolved() -> None:
     """An executor that cannot be found fails the attempt."""
 

@@ -24,6 +24,8 @@ from jobtrio import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from jobtrio import JobError, JobRegistry
 
 
@@ -209,6 +211,18 @@ async def test_a_coroutine_is_no_result() -> None:
         error = await error_of(await registry.submit(lambda job: inner()))
     assert error.type == "TypeError"
     assert "is a plain function that returned a coroutine: make it async" in error.message
+
+
+async def test_an_async_generator_is_no_result() -> None:
+    """A plain function that returns an async generator, as a decorated one does, fails with what to do about it."""
+
+    async def inner() -> AsyncGenerator[str]:
+        yield "to be"
+
+    async with jobtrio.open_registry() as registry:
+        error = await error_of(await registry.submit(lambda job: inner()))
+    assert error.type == "TypeError"
+    assert "returned an async generator: send its values with job.send" in error.message
 
 
 async def test_more_than_trios_own_limit() -> None:
