@@ -449,6 +449,26 @@ async def test_a_lapse_of_many(path: Path) -> None:
         assert (await worker.store.counts())["default"][JobState.QUEUED] == 1200
 
 
+@pytest.mark.parametrize("way", ["late", "gone"])
+async def test_the_order_of_lapses(path: Path, way: str) -> None:
+    """Jobs whose workers are late or gone return to their queue in the order in which their leases end."""
+    async with open_workers(lambda: SqliteJobStore(path), "first", "second") as (first, second):
+        entries = [new_entry() for _ in range(12)]
+        await first.insert(*entries)
+        for n in range(12):
+            await first.claim(limit=1, lease=LEASE + n)
+        with closing(sqlite3.connect(path)) as connection:
+            if way == "late":
+                connection.execute("UPDATE jobs SET lease_until = lease / 1e6")
+            else:
+                connection.execute("UPDATE jobs SET session = 'gone'")
+                (path.parent / "jobs.db-doorbells" / "gone").touch()
+            connection.commit()
+        await second.store.advance()
+        again = await second.claim(limit=12)
+        assert [claim.entry.id for claim in again] == [entry.id for entry in entries]
+
+
 async def test_nothing_else_is_open(path: Path) -> None:
     """A store that is closed leaves no thread and no descriptor behind."""
 

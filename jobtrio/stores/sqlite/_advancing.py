@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from math import inf
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -78,7 +79,7 @@ def _lapse(tx: Transaction, gone: Collection[str]) -> tuple[list[JobEntry], floa
     overdue: list[int] = []
     holding: set[str] = set()
     following = inf
-    for seq, session, lease, until in tx.run(SQL["leases"]).fetchall():
+    for seq, session, lease, until in sorted(tx.run(SQL["leases"]).fetchall(), key=itemgetter(3, 0)):
         left = until - now
         if len(overdue) < SLICE and (session in gone or not 0 < left <= lease):
             overdue.append(seq)
