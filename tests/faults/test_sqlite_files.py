@@ -21,6 +21,7 @@ import jobtrio
 from jobtrio import Completed, JobState, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.stores.sqlite import _finding as finding
 from jobtrio.stores.sqlite import _schema as schema
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
@@ -504,13 +505,33 @@ def test_busy_is_no_damage() -> None:
 
 
 async def test_very_many_tags(tmp_path: Path) -> None:
-    """A job may have thousands of tags, and be found by all of them."""
-    tags = {f"name {n}": str(n) for n in range(5000)}
+    """A job may have any number of tags, and be found by all of them."""
+    tags = {f"name {n}": str(n) for n in range(40_000)}
     async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
         entries = [new_entry(tags=tags), new_entry(tags=tags | {"name 77": "other"})]
         await worker.insert(*entries)
         for states in (None, frozenset({JobState.QUEUED})):
             assert ids(await worker.store.find(JobQuery(tags=tags, states=states))) == [entries[0].id]
+
+
+@pytest.mark.parametrize("limit", [1, 4, 100])
+@pytest.mark.parametrize("states", [None, frozenset({JobState.QUEUED})])
+async def test_more_tags_than_a_statement_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: frozenset[JobState] | None, limit: int
+) -> None:
+    """However many jobs have the tags that a statement looks for, those are found that have the others as well."""
+    monkeypatch.setattr(finding, "FEW", 2)
+    monkeypatch.setattr(finding, "PAGE", 3)
+    tags = {"a": "1", "b": "2", "c": "3", "d": "4"}
+    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
+        entries = [new_entry(tags=tags if n in (7, 8, 11, 15) else tags | {"abcd"[n % 4]: "0"}) for n in range(20)]
+        await worker.insert(*entries)
+        found = await worker.store.find(JobQuery(tags=tags, states=states, limit=limit))
+        assert ids(found) == [entries[n].id for n in (7, 8, 11, 15)][:limit]
+        found = await worker.store.find(JobQuery(tags=tags, states=states, limit=limit, after=entries[8].id))
+        assert ids(found) == [entries[n].id for n in (11, 15)][:limit]
+        found = await worker.store.find(JobQuery(tags=tags, states=states, limit=limit, newest_first=True))
+        assert ids(found) == [entries[n].id for n in (15, 11, 8, 7)][:limit]
 
 
 @pytest.mark.parametrize("job_id", ["\ud800", "", "a\nb", "\0", "x" * 100_000])

@@ -1,7 +1,8 @@
 """Finding and counting jobs: what the readers do.
 
 Candidates come from whichever of the tags and the groups (queue, executor, state) has the fewest, and are then held
-against the rest of the query. It must not know how rows are written.
+against the rest of the query. Of very many tags only the rarest are looked for by statements, which would take time by
+the square of their number; the others are in the jobs that those find, or not. It must not know how rows are written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import time
 from heapq import nlargest, nsmallest
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
 
 from jobtrio._errors import UnknownJobError
 from jobtrio._messages import End
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
+
+FEW: Final = 50
+"""Tags that a statement looks for."""
+
+PAGE: Final = 100
+"""Jobs that are read at once, at least, where more tags than that are wanted."""
 
 Tag: TypeAlias = tuple[str, str]
 Group: TypeAlias = tuple[str, str, str]
@@ -81,9 +90,8 @@ def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
         return []
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
         rows = connection.execute(f"{SQL['between']}{_first('seq', query)}", (*span, min(query.limit, MOST))).fetchall()
-    else:
-        rows = _matching(connection, query, span)
-    return [load_row(connection, row).record() for row in rows]
+        return [load_row(connection, row).record() for row in rows]
+    return [entry.record() for entry in _found(connection, query, span)]
 
 
 def _span(connection: sqlite3.Connection, query: JobQuery) -> Span:
@@ -92,16 +100,34 @@ def _span(connection: sqlite3.Connection, query: JobQuery) -> Span:
     last = row_of(connection, query.after)
     if last is None:
         raise UnknownJobError(query.after)
-    return (0, seq_of(last)) if query.newest_first else (seq_of(last), MOST)
+    return _behind(last, query)
+
+
+def _behind(row: Row, query: JobQuery) -> Span:
+    return (0, seq_of(row)) if query.newest_first else (seq_of(row), MOST)
 
 
 def _first(column: str, query: JobQuery) -> str:
     return f" ORDER BY {column}{' DESC' if query.newest_first else ''} LIMIT ?"
 
 
-def _matching(connection: sqlite3.Connection, query: JobQuery, span: Span) -> list[Row]:
-    """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
+def _found(connection: sqlite3.Connection, query: JobQuery, span: Span) -> list[JobEntry]:
+    """Return the matching jobs: the rows that have the rarest tags, if they have the others as well."""
     tags = sorted((query.tags or {}).items(), key=lambda tag: _at_most(connection, SQL["count_tag"], (*tag, *span)))
+    others = dict(tags[FEW:]).items()
+    page = attrs.evolve(query, limit=max(query.limit, PAGE)) if others else query
+    found: list[JobEntry] = []
+    while True:
+        rows = _matching(connection, page, span, tags[:FEW])
+        entries = [load_row(connection, row) for row in rows]
+        found += [entry for entry in entries if others <= (entry.tags or {}).items()]
+        if len(rows) < page.limit or len(found) >= query.limit:
+            return found[: query.limit]
+        span = _behind(rows[-1], query)
+
+
+def _matching(connection: sqlite3.Connection, query: JobQuery, span: Span, tags: list[Tag]) -> list[Row]:
+    """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped:
         return _by_tag(connection, query, span, tags)
@@ -150,10 +176,7 @@ def _by_group(
 
 def _having(tags: list[Tag]) -> tuple[str, list[object]]:
     """Return the conditions for a job to have tags, and their parameters."""
-    conditions = [SQL["has_tag"]] * len(tags)
-    while len(conditions) > 1:  # in brackets, two by two: SQLite takes no chain of a thousand
-        conditions = [f"({' AND '.join(conditions[n : n + 2])})" for n in range(0, len(conditions), 2)]
-    return "".join(f" AND {condition}" for condition in conditions), [part for tag in tags for part in tag]
+    return f" AND {SQL['has_tag']}" * len(tags), [part for tag in tags for part in tag]
 
 
 def _groups(connection: sqlite3.Connection, query: JobQuery) -> Iterator[Group]:
