@@ -115,6 +115,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         self._unyielded += len(batch)
         return batch
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Leave. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more."""
         self._feed.close()

@@ -16,9 +16,10 @@ import trio.testing
 from psycopg_bridge import wait_for_sessions
 
 import jobtrio
-from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream
+from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
 from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
 from jobtrio.websocket import RemoteSubscription
+from jobtrio.websocket._client_book import Book
 from jobtrio.websocket._client_feed import Feed
 
 if TYPE_CHECKING:
@@ -226,6 +227,28 @@ def test_a_reader_that_goes_on_has_lost_nothing(stream: str, way: str) -> None:
     while trio.run(read_to_the_end, stream, way, n, clock=trio.testing.MockClock(autojump_threshold=0)) is not None:
         n += 1
     assert n > 10
+
+
+def test_leaving_a_server_at_any_line() -> None:
+    """Wherever Ctrl-C arrives while a subscription is closed, its client wants nothing more for it afterwards."""
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        book = Book(lambda: None)
+        feed = Feed("a", 0, None, book.feed_changed)
+        book.add_feed(feed)
+        feed.take([Token(1, 1, "a")], 1)
+        messages = RemoteSubscription(feed, trio.lowlevel.ParkingLot(), "raise")
+        try:
+            with ctrl_c:
+                messages.receive_nowait()
+                messages.close()
+        finally:
+            left.append(feed.is_closed and not book._feeds)
+
+    left: list[bool] = []
+    for pressed in at_each_line(scenario, "websocket/"):
+        assert left == [True], pressed
+        left.clear()
 
 
 def test_a_pool_at_any_line(postgres: str) -> None:
