@@ -7,6 +7,7 @@ nor how anybody waits.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from jobtrio.websocket._client_calls import Call, Calls
@@ -25,7 +26,7 @@ class Book:
     Attributes:
         calls: The calls that were not answered yet.
         exchange: What the current connection knows of it; None without one.
-        failure: Why nothing can be had any more.
+        failure: Why nothing can be had any more. Each is given a copy: an error keeps all that it was raised through.
     """
 
     def __init__(self, on_due: Callable[[], None]) -> None:
@@ -54,7 +55,7 @@ class Book:
         """
         call = self.calls.add(request, subject, on_done, on_put_off)
         if self.failure is not None:
-            self.calls.finish(call, None, self.failure)
+            self.calls.finish(call, None, copy(self.failure))
         else:
             self._look_at(call)
         return call
@@ -62,7 +63,7 @@ class Book:
     def add_feed(self, feed: Feed) -> None:
         """Have a job watched until its feed is over."""
         if self.failure is not None:
-            feed.fail(self.failure)
+            feed.fail(copy(self.failure))
             return
         self._feeds[feed] = None
         if self.exchange is not None:
@@ -89,9 +90,9 @@ class Book:
         """Fail all that is wanted, now and later."""
         self.failure = error
         for call in self.calls:
-            self.calls.finish(call, None, error)
+            self.calls.finish(call, None, copy(error))
         for feed in tuple(self._feeds):
-            feed.fail(error)
+            feed.fail(copy(error))
 
     def _look_at(self, thing: Call | Feed) -> None:
         if self.exchange is not None:

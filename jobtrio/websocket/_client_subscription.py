@@ -149,7 +149,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             raise trio.ClosedResourceError("this subscription is closed")
         if feed.is_empty:
             if feed.error is not None:
-                raise feed.error
+                raise feed.error.with_traceback(None)  # or it would keep all to whom it was raised before
             if feed.is_over:
                 raise trio.EndOfChannel
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -29,6 +29,9 @@ from jobtrio.websocket.protocol import (
     Subscribe,
     encode_reply,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +152,32 @@ async def test_closed_for_good(code: int) -> None:
         with pytest.raises(ServerRefusedError, match="go away"):
             await client.subscribe("a job").receive()
         assert not client.is_connected
+
+
+async def test_errors_that_are_told_again() -> None:
+    """However often a client says why nothing can be had any more, it keeps nothing of those who were told."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear(Subscribe)
+        await peer.hear(Get)
+        await peer.close(4403)
+
+    async def depths(tell: Callable[[], Awaitable[Any]]) -> set[int]:
+        found = set()
+        for _ in range(5):
+            with pytest.raises(ServerRefusedError) as caught:
+                await tell()
+            found.add(len(caught.traceback))
+        return found
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        messages = client.subscribe("a job")
+        with pytest.raises(ServerRefusedError):
+            await client.get("j")
+        assert len(await depths(lambda: client.get("j"))) == 1
+        assert len(await depths(messages.receive)) == 1
+        assert len(await depths(lambda: client.subscribe("a job").receive())) == 1
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 4429, 4503, 4508, 4999])
