@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import attrs
 import trio
 
+from jobtrio._checks import show
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio.websocket._codes import CloseCode, ErrorCode
 from jobtrio.websocket._desk import Desk, refusal_of
@@ -32,6 +33,9 @@ Format: TypeAlias = Literal["json", "text"]
 
 FORMATS: tuple[Format, ...] = ("json", "text")
 ON_GAP: tuple[OnGap, ...] = ("yield", "raise")
+
+MOST_FIELDS = 50
+"""Fields of a query, at most: those that are not known are passed over."""
 
 T = TypeVar("T", bound=str)
 
@@ -68,7 +72,7 @@ def parse_tail(path: str, query: str) -> TailAddress:
     Raises:
         ValueError: It makes no sense.
     """
-    given = dict(parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=50))
+    given = _fields_of(query)
     text = given.get("after", "0")
     after: int | Literal["end"]
     if text == "end":
@@ -76,11 +80,18 @@ def parse_tail(path: str, query: str) -> TailAddress:
     elif re.fullmatch("[0-9]{1,19}", text) and int(text) <= LARGEST:
         after = int(text)
     else:
-        raise ValueError("after must be the number of a message, or end")
+        raise ValueError(f"after must be the number of a message, 0 to {LARGEST}, or end; got {show(text)}")
     format = _one_of(given, "format", "json", FORMATS)
     # Text can't tell of a gap: where there is one, the stream can't be shown.
     on_gap = "raise" if format == "text" else _one_of(given, "on_gap", "yield", ON_GAP)
     return TailAddress(unquote(path[len(PREFIX) :]), Start(after, given.get("epoch"), on_gap), format)
+
+
+def _fields_of(query: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS))
+    except ValueError as exc:
+        raise ValueError(f"the query must be UTF-8, and at most {MOST_FIELDS} fields; got {show(query)}") from exc
 
 
 def _one_of(given: dict[str, str], name: str, default: T, allowed: tuple[T, ...]) -> T:
@@ -88,7 +99,7 @@ def _one_of(given: dict[str, str], name: str, default: T, allowed: tuple[T, ...]
     for value in allowed:
         if value == text:
             return value
-    raise ValueError(f"{name} must be {' or '.join(allowed)}")
+    raise ValueError(f"{name} must be {' or '.join(allowed)}; got {show(text)}")
 
 
 class TailSession(Session):
