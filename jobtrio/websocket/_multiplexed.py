@@ -122,10 +122,13 @@ class MultiplexedSession(Session):
         try:
             request = decode_request(data)
         except ProtocolError as exc:
-            await self._refuse(exc.code if in_time else ErrorCode.RATE, exc.message, exc.id)
+            if in_time:
+                await self._refuse(exc.code, exc.message, exc.id)
+            else:
+                await self._pass_over(exc.id)
             return
         if not in_time:
-            await self._refuse(ErrorCode.RATE, "too many messages: this one was passed over", request.id)
+            await self._pass_over(request.id)
             return
         if isinstance(data, bytes):
             await self._refuse(ErrorCode.INVALID, "messages are text, not binary", request.id)
@@ -244,6 +247,10 @@ class MultiplexedSession(Session):
             raise Refusal(ErrorCode.UNKNOWN_SUB, f"no subscription has the number {request.sub}")
         feed.close()
         await self.say(Ok(id=request.id))  # behind what that feed is sending now, if it is
+
+    async def _pass_over(self, id: MessageId | None) -> None:
+        most = self.terms.limits.messages_per_second
+        await self._refuse(ErrorCode.RATE, f"{most:g} messages a second may come: this one was passed over", id)
 
     async def _refuse(self, code: ErrorCode, message: str, id: MessageId | None = None) -> None:
         await self.say(Refused(id=id, code=code, message=message))

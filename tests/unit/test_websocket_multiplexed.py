@@ -751,6 +751,8 @@ async def test_the_rate(autojump_clock: MockClock, registry: JobRegistry) -> Non
         answers = [await line.hear() for _ in range(16)]
         assert [answer["type"] for answer in answers] == ["pong"] * 10 + ["error"] * 6
         assert [answer["code"] for answer in answers[10:]] == ["rate"] * 6
+        message = "10 messages a second may come: this one was passed over"
+        assert [answer["message"] for answer in answers[10:]] == [message] * 6
         assert [answer["id"] for answer in answers[:15]] == list(range(15))
         await trio.sleep(2)
         line.say(*({"type": "ping", "id": n} for n in range(30)))
