@@ -5,6 +5,7 @@ It owns which request is answered by what. It must not know what carries it, nor
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
 import attrs
@@ -49,6 +50,7 @@ class MultiplexedSession(Session):
         self._last_sub = 0
         self._desk: Desk | None = None  # once the client is known
         self._nursery: trio.Nursery | None = None
+        self._introduction = trio.CancelScope(deadline=self._deadline)
 
     @property
     def subscriptions(self) -> int:
@@ -83,7 +85,7 @@ class MultiplexedSession(Session):
 
     async def _introduce(self) -> None:
         """Find out who the client is: at once, or by the ``auth`` that it sends."""
-        with trio.move_on_at(self._deadline):
+        with self._introduction:
             try:
                 await self._identify(None)
             except Stranger as exc:
@@ -99,6 +101,7 @@ class MultiplexedSession(Session):
     async def _identify(self, token: str | None) -> None:
         handshake = self._handshake if token is None else attrs.evolve(self._handshake, token=token)
         principal = await self.terms.gatekeeper.identify(handshake)
+        self._introduction.deadline = inf  # it was in time: a client that reads its answer late must not miss it
         self._desk = Desk(self.terms.registry, self.terms.gatekeeper, principal)
 
     async def _turn_away(self, stranger: Stranger, id: MessageId | None) -> None:

@@ -480,6 +480,17 @@ async def test_authentication_that_does_not_come(autojump_clock: MockClock, regi
         assert line.farewell.code == CloseCode.AUTH_TIMEOUT
 
 
+async def test_authentication_whose_answer_is_read_late(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A client that says in time who it is gets its answer, also where it reads on only when that time is over."""
+    async with open_line(registry, authenticate=known) as line:
+        assert (await line.hear())["type"] == "hello"
+        line.is_stalled = True
+        line.say({"type": "auth", "id": 1, "token": "ok-ann"}, {"type": "ping", "id": 2})
+        await trio.sleep(11)
+        line.read_again()
+        assert [await line.hear(), await line.hear()] == [{"type": "ok", "id": 1}, {"type": "pong", "id": 2}]
+
+
 async def test_a_token_that_expires(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """When a token expires in mid-stream, the stream goes on and requests are refused until a new token comes."""
     expired = set()
