@@ -48,11 +48,34 @@ class RegistryCalls:
 
     def __init__(self, store: JobStore) -> None:
         self.store: JobStore = store
+        self._run = trio.lowlevel.current_trio_token()
         self._known = KnownEntries()
         self._waits = store.durable  # whether a call to the store may take its time
         self._closed = False  # nothing more is accepted
         self._served: trio.Event = trio.Event()  # all is over, and the store is about to be closed
         self._calls = 0
+
+    def check_run(self, call: str, instead: str, by: str = "run_sync") -> None:
+        """Raise `RuntimeError` where this is not the run of Trio, and so not the thread, that the registry belongs to.
+
+        Args:
+            call: What is called.
+            instead: What another thread has to give to `trio.from_thread`.
+            by: By which of its functions.
+        """
+        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._run:
+            raise RuntimeError(
+                f"{call} must be called in the thread, and within the run, of Trio that opened the registry; in "
+                f"another thread say trio.from_thread.{by}({instead}), with trio_token= where Trio did not start it"
+            )
+
+    def check_awaited(self, call: str, instead: str) -> None:
+        """Raise `RuntimeError` where a call is awaited in another run of Trio: none can wake the tasks of another.
+
+        Once all is over, nothing is waited for.
+        """
+        if not self._served.is_set():
+            self.check_run(call, instead, by="run")
 
     async def _give_way(self) -> None:
         """Heed cancellation, and let other tasks run once in a while.
@@ -60,6 +83,7 @@ class RegistryCalls:
         A full checkpoint at every call would put a turn of the scheduler between a job and its start, and would be most
         of a call's price. Nothing has been done yet when this raises.
         """
+        self.check_awaited("a registry's method", "registry.submit, executor")
         self._calls += 1
         if self._calls % YIELD_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()

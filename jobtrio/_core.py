@@ -79,7 +79,6 @@ class RegistryCore(RegistryCalls):
     ) -> None:
         super().__init__(MemoryJobStore() if store is None else store)
         durable = self.store.durable
-        self._run = trio.lowlevel.current_trio_token()
         self._ringer = Ringer()
         self.submissions: Submissions = Submissions(
             executors,
@@ -177,6 +176,7 @@ class RegistryCore(RegistryCalls):
         """Wait until nothing is queued, waiting to retry, or running here."""
         if self._is_inside_job():
             raise RuntimeError("a job that waits for drain() waits for itself: call it from outside the jobs")
+        self.check_awaited("registry.drain()", "registry.drain")
         await trio.lowlevel.checkpoint()
         await self._wait_idle(scheduled=False, others=True)
 
@@ -214,6 +214,7 @@ class RegistryCore(RegistryCalls):
     @trio.lowlevel.enable_ki_protection
     async def shutdown(self, grace: float) -> None:
         """Stop claiming, stop what runs, and wait until it is gone."""
+        self.check_awaited("registry.shutdown()", "registry.shutdown")
         self._closed = True
         self._dispatcher.stop(grace)
         if self._dispatcher.is_claiming:
@@ -364,19 +365,6 @@ class RegistryCore(RegistryCalls):
         if not self._dispatcher.asked_early.isdisjoint((None, claim.entry.id)):
             self._leases.look()
         return claim
-
-    def check_run(self, call: str, instead: str) -> None:
-        """Raise `RuntimeError` where this is not the run of Trio, and so not the thread, that the registry belongs to.
-
-        Args:
-            call: What is called.
-            instead: What another thread has to give to `trio.from_thread.run_sync`.
-        """
-        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._run:
-            raise RuntimeError(
-                f"{call} must be called in the thread, and within the run, of Trio that opened the registry; in "
-                f"another thread say trio.from_thread.run_sync({instead}), with trio_token= where Trio did not start it"
-            )
 
     def peek(self, job_id: str) -> JobEntry | None:
         """Return a job that this process holds, or None."""

@@ -36,6 +36,9 @@ class JobOwner(Protocol):
     def check_run(self, call: str, instead: str) -> None:
         """Raise `RuntimeError` in another thread than Trio's."""
 
+    def check_awaited(self, call: str, instead: str) -> None:
+        """Raise `RuntimeError` in another run of Trio, unless all is over."""
+
     async def catch_up(self, entry: JobEntry) -> TokenLog:
         """Return the job's log with all that is stored by now."""
 
@@ -186,6 +189,7 @@ class Job:
         if self._entry.outcome is not None:
             await trio.lowlevel.checkpoint()
             return self._entry.outcome
+        self._owner.check_awaited("job.wait()", "job.wait")
         while True:
             log = self._owner.open_log(self._entry)
             try:

@@ -43,6 +43,9 @@ class Owner:
     def check_run(self, call: str, instead: str) -> None:
         """Have no thread of its own."""
 
+    def check_awaited(self, call: str, instead: str) -> None:
+        """Have no run of its own."""
+
     async def catch_up(self, entry: JobEntry) -> TokenLog:
         """Return the log, which is all that there is."""
         return self.open_log(entry)

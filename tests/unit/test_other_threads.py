@@ -12,7 +12,7 @@ import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from jobtrio import Job, JobContext, JobRegistry
@@ -37,6 +37,28 @@ DURABLE: list[tuple[str, str, Callable[[JobRegistry, Job], Any]]] = [
     ("job.subscribe(lossless=True)", LOSSLESS, lambda _, job: job.subscribe(lossless=True)),
 ]
 """And where they are in a durable store."""
+
+SUBMIT = "registry.submit, executor"
+
+AWAITED: list[tuple[str, Callable[[JobRegistry, Job], Awaitable[Any]]]] = [
+    (SUBMIT, lambda registry, _: registry.submit("hang")),
+    (SUBMIT, lambda registry, _: registry.submit_many([])),
+    (SUBMIT, lambda registry, _: registry.create_job()),
+    (SUBMIT, lambda registry, job: registry.execute_and_stream(job.id, "hang").__aenter__()),
+    (SUBMIT, lambda registry, job: registry.get(job.id)),
+    (SUBMIT, lambda registry, _: registry.find()),
+    (SUBMIT, lambda registry, job: registry.history(job.id)),
+    (SUBMIT, lambda registry, _: registry.counts()),
+    (SUBMIT, lambda registry, _: registry.workers()),
+    (SUBMIT, lambda registry, job: registry.cancel(job.id)),
+    (SUBMIT, lambda registry, job: registry.remove(job.id)),
+    (SUBMIT, lambda _, job: job.cancel()),
+    ("registry.drain", lambda registry, _: registry.drain()),
+    ("registry.shutdown", lambda registry, _: registry.shutdown()),
+    ("job.wait", lambda _, job: job.wait()),
+    ("job.wait", lambda _, job: job.result()),
+]
+"""What is awaited, in the registry's own run alone: what to say instead, and the call."""
 
 
 @executors.register("hang")
@@ -103,6 +125,26 @@ async def test_durable(call: str, instead: str, ask: Callable[[JobRegistry, Job]
                 await trio.to_thread.run_sync(harmless, registry, job)
             await trio.to_thread.run_sync(trio.from_thread.run_sync, ask, registry, job)
             await registry.shutdown()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_awaited_in_another_run(durable: bool, tmp_path: Path) -> None:
+    """What is awaited by a `trio.run` in another thread is refused there, and does no harm to the registry."""
+
+    async def other_run(instead: str, call: Callable[[JobRegistry, Job], Awaitable[Any]]) -> None:
+        with pytest.raises(RuntimeError, match="must be called in the thread, and within the run, of Trio") as caught:
+            await call(registry, job)
+        assert f"trio.from_thread.run({instead})" in str(caught.value)
+
+    store = SqliteJobStore(tmp_path / "jobs.db") if durable else None
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            job = await running(registry)
+            for instead, call in AWAITED:
+                await trio.to_thread.run_sync(trio.run, other_run, instead, call)
+            assert await registry.counts() == {"default": dict.fromkeys(jobtrio.JobState, 0) | {job.state: 1}}
+            assert await job.cancel("enough")
+            assert await job.wait() == jobtrio.Cancelled("enough")
 
 
 def test_after_the_run() -> None:
