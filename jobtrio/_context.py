@@ -148,7 +148,7 @@ class JobContext:
             JobEndedError: The attempt is over.
             PayloadError: The token can't be stored, where the store is durable.
         """
-        log = self._open_log()
+        log = self._open_log_here("job.send_nowait, token")
         if self._prepare is not None:
             self._prepare(token)
         if log.is_full:
@@ -172,7 +172,7 @@ class JobContext:
             check_number("total", total, low=0)
         note = check_text("note", note)
         total = None if total is None else plain_number(total)
-        return self._open_log().progress(self.attempt, plain_number(done), total, note)
+        return self._open_log_here("job.progress, done").progress(self.attempt, plain_number(done), total, note)
 
     def extend(self, seconds: float) -> float:
         """Move the attempt's deadline ``seconds`` further away and return it, by Trio's clock.
@@ -188,7 +188,7 @@ class JobContext:
         """
         check_seconds("seconds", seconds, zero=False)
         scope = self.nursery.cancel_scope
-        self._open_log()
+        self._open_log_here("job.extend, seconds")
         if not scope.cancel_called and not (self._stopping is not None and self._stopping.is_set()):
             scope.deadline += seconds
         return scope.deadline
@@ -217,6 +217,15 @@ class JobContext:
 
     def __repr__(self) -> str:
         return f"<JobContext {self.id!r} attempt {self.attempt}>"
+
+    def _open_log_here(self, instead: str) -> TokenLog:
+        """Return the log, for what is no checkpoint; ``instead`` is what another thread than Trio's has to call."""
+        if self._open is not None and not trio.lowlevel.in_trio_run():
+            raise RuntimeError(
+                "a JobContext belongs to Trio's thread; in another one say "
+                f"trio.from_thread.run_sync({instead}), with trio_token= where Trio did not start it"
+            )
+        return self._open_log()
 
     def _open_log(self) -> TokenLog:
         if self._log is None:

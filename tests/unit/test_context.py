@@ -12,6 +12,7 @@ import trio.testing
 
 from jobtrio import (
     End,
+    Executors,
     Failed,
     JobContext,
     JobEndedError,
@@ -27,9 +28,11 @@ from jobtrio import (
 )
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._token_log import TokenLog
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -117,21 +120,26 @@ async def test_sending() -> None:
         assert bench.opened == 1
 
 
-@pytest.mark.parametrize("name", ["send_nowait", "progress"])
-async def test_sending_in_another_thread(name: str) -> None:
-    """Who sends in a thread that is not Trio's is told that it can't be, and nobody waits for ever because of it."""
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("name", ["send_nowait", "progress", "extend"])
+async def test_sending_in_another_thread(name: str, durable: bool, tmp_path: Path) -> None:
+    """Who sends in a thread that is not Trio's is told how it can, whoever waits for it, and nothing is sent."""
+    executors = Executors()
 
+    @executors.register("send there")
     async def send_there(job: JobContext) -> None:
-        await trio.testing.wait_all_tasks_blocked()  # there is somebody to be woken
+        await trio.testing.wait_all_tasks_blocked()  # there may be somebody to be woken
         await trio.to_thread.run_sync(getattr(job, name), 1)
 
-    async with open_registry() as registry:
+    store = SqliteJobStore(tmp_path / "jobs.db") if durable else None
+    async with open_registry(executors, store=store) as registry:
         job = await registry.submit(send_there)
         async with job.subscribe() as messages:
-            *_, end = [message async for message in messages]
+            [end] = [message async for message in messages]
     assert isinstance(end, End)
     assert isinstance(end.outcome, Failed)
-    assert (end.outcome.error.type, end.outcome.error.message) == ("RuntimeError", "must be called from async context")
+    assert end.outcome.error.type == "RuntimeError"
+    assert f"trio.from_thread.run_sync(job.{name}, " in end.outcome.error.message
 
 
 async def test_a_silent_job_has_no_log() -> None:
