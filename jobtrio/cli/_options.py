@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ def json_value(text: str) -> Any:
         return json.loads(source, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         file = "the standard input" if text == "@-" else text[1:]
-        where = f"; text needs quotes of its own: '{json.dumps(text)}'" if source is text else f" in {file}"
+        where = f"; text needs quotes of its own: {shlex.quote(json.dumps(text))}" if source is text else f" in {file}"
         raise argparse.ArgumentTypeError(f"must be JSON, or @FILE; got {show(source)} ({exc}){where}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import jobtrio
@@ -130,7 +131,8 @@ def _read_words(options: argparse.Namespace) -> str | None:
     words = list(options.words)
     url = words.pop(0) if is_bridge(words[0]) else None
     if not 1 <= len(words) <= 2:
-        options.parser.error("what is given must be [URL] EXECUTOR [JSON]")
+        must = "must be [URL] EXECUTOR [JSON], with quotes around the JSON"
+        options.parser.error(f"what is given {must}; got {shlex.join(options.words)}")
     if len(words) == 2 and options.payload is not None:
         options.parser.error("the payload was given twice")
     options.executor = _value(options, "EXECUTOR", _options.name, words[0])

@@ -46,6 +46,7 @@ def test_help(shell: Shell, name: str) -> None:
         (["prune", "--keep-for", "3w"], ["--keep-for", "'3w'", "s, m, h or d"]),
         (["submit"], ["EXECUTOR"]),
         (["submit", "echo", "--payload", "hello"], ["--payload", "must be JSON", "'\"hello\"'"]),
+        (["submit", "echo", "it's"], ["JSON", """: '"it'"'"'s"'"""]),
         (["submit", "echo", "--payload", "NaN"], ["--payload", "NaN is not JSON"]),
         (["submit", "echo", "--payload", "@none.json"], ["--payload", "'none.json'", "No such file"]),
         (["submit", "echo", "--priority", "urgent"], ["--priority", "'urgent'", "low, normal, high, critical"]),
