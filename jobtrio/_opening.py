@@ -70,7 +70,7 @@ async def open_registry(
     if executors is not None and not isinstance(executors, Executors):
         raise TypeError(f"executors must be an Executors or None; got {show(executors)}")
     if store is not None and not isinstance(store, JobStore):
-        raise TypeError(f"store must be a JobStore or None; got {show(store)}")
+        raise TypeError(f'store must be a JobStore, as SqliteJobStore("jobs.db"), or None; got {show(store)}')
     if not isinstance(retention, Retention):
         raise TypeError(f"retention must be a Retention; got {show(retention)}")
     core = RegistryCore(

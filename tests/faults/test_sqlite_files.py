@@ -237,6 +237,7 @@ async def test_nothing_is_left_beside_it(tmp_path: Path) -> None:
         (("",), {}, ValueError),
         ((":memory:",), {}, ValueError),
         (("a\0b",), {}, ValueError),
+        (("sqlite:///jobs.db",), {}, ValueError),
         (("jobs.db",), {"synchronous": "OFF"}, ValueError),
         (("jobs.db",), {"synchronous": None}, ValueError),
         (("jobs.db",), {"outage_limit": 0}, ValueError),

@@ -283,6 +283,8 @@ def _check_path(path: Any) -> str:
         raise TypeError(f"path must be text or a path; got {show(path)}")
     if not given or given == ":memory:" or "\0" in given:
         raise ValueError(f"path must be that of a file; got {show(path)}")
+    if given.startswith("sqlite://"):
+        raise ValueError(f"path must be that of a file, and no URL; got {show(path)}")
     return os.path.abspath(given)
 
 
