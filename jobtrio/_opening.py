@@ -47,7 +47,7 @@ async def open_registry(
     exception comes out bare.
 
     Args:
-        executors: The named executors; needed with a durable store.
+        executors: The named executors; with a durable store they alone can be submitted and run here.
         store: Where jobs are kept; None keeps them in memory.
         max_running: How many jobs run at once in this process.
         queues: Which queues to serve, and how many jobs of each at once; None for every queue.
