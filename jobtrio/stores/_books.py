@@ -166,6 +166,7 @@ class MemoryBooks:
             entry.log.finish(outcome)
         self._changed(entry)
         self._shelf.end(entry)
+        self._timers.trim(self._shelf.living)
         self._made_room(entry)
 
     def _made_room(self, entry: JobEntry) -> None:

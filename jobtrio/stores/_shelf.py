@@ -42,6 +42,11 @@ class Shelf:
         self.evict()
         return self.jobs.get(job_id)
 
+    @property
+    def living(self) -> int:
+        """How many jobs have not ended."""
+        return len(self.jobs) - (len(self._ended) - self._removed)
+
     def put(self, entry: JobEntry) -> None:
         """Take in a new job."""
         self.jobs[entry.id] = entry

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _TOLERATED = 64
 
+_EACH = 2  # times that a job waits for at once, at most: its start, and the end of its wait for that
+
 
 class Timer(Enum):
     """What a time means for a job."""
@@ -42,9 +44,12 @@ class TimerHeap:
             return
         heappush(self._heap, (at, next(self._numbers), timer, entry))
         if len(self._heap) > self._sweep_at:
-            self._heap = [item for item in self._heap if _is_valid(item)]
-            heapify(self._heap)
-            self._sweep_at = 2 * len(self._heap) + _TOLERATED
+            self._sweep()
+
+    def trim(self, living: int) -> None:
+        """Drop what is outdated where it outnumbers all that so many living jobs can wait for."""
+        if len(self._heap) > 2 * _EACH * living + _TOLERATED:
+            self._sweep()
 
     def pop(self, now: float) -> tuple[Timer, JobEntry] | None:
         """Take the first valid time that has come, or None."""
@@ -58,6 +63,11 @@ class TimerHeap:
     def next(self) -> float:
         """Return the first time in the heap, or inf; call it after `pop` gave None."""
         return self._heap[0][0] if self._heap else inf
+
+    def _sweep(self) -> None:
+        self._heap = [item for item in self._heap if _is_valid(item)]
+        heapify(self._heap)
+        self._sweep_at = 2 * len(self._heap) + _TOLERATED
 
 
 def _is_valid(item: tuple[float, int, Timer, JobEntry]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,6 +159,24 @@ async def test_a_job_that_never_stops_talking() -> None:
                     received += 1
                 job.subscribe(on_gap="yield")
         assert missed + received == 300_001
+
+
+class Heavy:
+    """A payload that is to be let go with its job."""
+
+
+async def test_times_of_ended_jobs(autojump_clock: MockClock) -> None:
+    """Ended jobs that are not kept are let go, although what they might have waited for has not come."""
+    async with jobtrio.open_registry(retention=SMALL) as registry:
+        first = await registry.submit(nothing, delay=50)
+        specs = [jobtrio.JobSpec(nothing, Heavy(), expires_in=100) for _ in range(2_000)]
+        payloads = [weakref.ref(spec.payload) for spec in specs]
+        await registry.submit_many(specs)
+        del specs
+        await registry.drain()
+        gc.collect()
+        assert sum(payload() is not None for payload in payloads) < 200  # of those that are kept, and some others
+        assert first.state == "SCHEDULED"
 
 
 async def test_events_without_listeners() -> None:

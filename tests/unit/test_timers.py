@@ -116,6 +116,19 @@ def test_outdated_ones_are_not_kept() -> None:
     assert heap.pop(1.0) == (Timer.DUE, stays)
 
 
+def test_many_that_become_outdated_at_one_time() -> None:
+    """Outdated times are dropped as jobs end, also where no other time is added."""
+    heap = TimerHeap()
+    jobs = [scheduled(str(n), float(n)) for n in range(1, 1001)]
+    for job in jobs:
+        heap.add(job.due, Timer.DUE, job)
+    for living in range(999, 0, -1):
+        jobs[living].state = JobState.CANCELLED  # the first one stays
+        heap.trim(living)
+        assert len(heap._heap) <= 4 * living + 64
+    assert heap.pop(1e9) == (Timer.DUE, jobs[0])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_sweep_keeps_the_order(seed: int) -> None:
     """What is left after sweeps comes in order."""
