@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -49,6 +50,7 @@ class RegistryCalls:
     def __init__(self, store: JobStore) -> None:
         self.store: JobStore = store
         self._run = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()
         self._known = KnownEntries()
         self._waits = store.durable  # whether a call to the store may take its time
         self._closed = False  # nothing more is accepted
@@ -83,7 +85,8 @@ class RegistryCalls:
         A full checkpoint at every call would put a turn of the scheduler between a job and its start, and would be most
         of a call's price. Nothing has been done yet when this raises.
         """
-        self.check_awaited("a registry's method", "registry.submit, executor")
+        if get_ident() != self._thread:  # a run of Trio stays in its thread, and has it alone
+            self.check_awaited("a registry's method", "registry.submit, executor")
         self._calls += 1
         if self._calls % YIELD_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()

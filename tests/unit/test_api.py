@@ -76,7 +76,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
         REGISTRY.find,
         [
             *args(self=REQUIRED),
-            *kwargs(state=None, tags=None, queue=None, executor=None, limit=100, after=None),
+            *kwargs(state=None, tags=None, queue=None, executor=None, limit=100, after=None, newest_first=False),
         ],
     ),
     "cancel": (REGISTRY.cancel, [*args(self=REQUIRED, job_id=REQUIRED, reason=None), *kwargs(grace=0.0)]),
