@@ -195,7 +195,8 @@ async def test_program_that_closes_its_output_lives_on() -> None:
 async def test_program_waits_for_a_slow_consumer() -> None:
     """While a send waits nothing more is read, so that the program waits, and nothing is lost."""
     job = python(
-        "import os; os.write(1, b'x' * 65535 + b'\\n'); os.write(1, b'y' * 999_999 + b'\\n'); os.write(2, b'done')"
+        "import sys; sys.stdout.write('x' * 65535 + '\\n' + 'y' * 999_999 + '\\n'); sys.stdout.flush(); "
+        "sys.stderr.write('done')"
     )
     gate, send = trio.Event(), job.send
 
