@@ -92,6 +92,8 @@ class Watchdog:
 
     def _write(self, process: subprocess.Popen[bytes]) -> bool:
         """Write what the pipe takes; tell whether there is somebody to read it."""
+        if process.poll() is not None:
+            return False  # where SIGPIPE is not ignored, as usual in Python, to write would end this process
         try:
             self._unread = self._unread[os.write(_pipe_of(process).fileno(), self._unread) :]
         except BlockingIOError:

@@ -219,9 +219,11 @@ def test_a_stopped_process_is_not_gone(start: Callable[..., Worker]) -> None:
     wait_gone(session)
 
 
-def test_a_watchdog_that_was_killed(start: Callable[..., Worker]) -> None:
-    """Another one is started with the next program, and knows of those that run."""
+@pytest.mark.parametrize("action", ["SIG_IGN", "SIG_DFL"])
+def test_a_watchdog_that_was_killed(start: Callable[..., Worker], action: str) -> None:
+    """Another one is started with the next program, and knows of those that run; whatever SIGPIPE does here."""
     and_then = (
+        f"signal.signal(signal.SIGPIPE, signal.{action}); "
         "os.kill(watchdog.pid, signal.SIGKILL); os.waitid(os.P_PID, watchdog.pid, os.WEXITED | os.WNOWAIT); "
         "nursery.start_soon(watch, await registry.submit(run_command, {'argv': ['sh', '-c', 'echo $$; sleep 1000']}))"
     )
