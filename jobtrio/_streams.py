@@ -97,6 +97,5 @@ def _ending(outcome: Outcome) -> str:
     if isinstance(outcome, Completed):
         return "[DONE]"
     if isinstance(outcome, Failed):
-        message = outcome.error.message or outcome.error.type
-        return "[ERROR] " + " ".join(message.split())
+        return "[ERROR] " + (" ".join(outcome.error.message.split()) or outcome.error.type)
     return "[CANCELLED]"

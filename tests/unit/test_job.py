@@ -386,6 +386,7 @@ async def test_execute_and_stream() -> None:
     [
         (ValueError("no\n  way"), "[ERROR] no way"),
         (ValueError(), "[ERROR] ValueError"),
+        (ValueError(" \n"), "[ERROR] ValueError"),
         (jobtrio.GiveUp("enough"), "[ERROR] enough"),
     ],
 )
