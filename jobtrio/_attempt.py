@@ -32,14 +32,21 @@ _Kinds: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
 
 
 class Attempt:
-    """A running attempt, and the one who may end it early."""
+    """A running attempt, and the one who may end it early.
+
+    Args:
+        claim: The claim.
+        on_grace: Has a task see to it that a grace ends; None where nobody does but the scope's deadline.
+    """
 
     __slots__ = (
         "_cause",
         "_context",
         "_deadline",
         "_failed",
+        "_grace",
         "_limit",
+        "_on_grace",
         "_scope",
         "_self_cancelled",
         "_stop_by",
@@ -54,7 +61,7 @@ class Attempt:
         "spool",
     )
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, on_grace: Callable[[Callable[[], Awaitable[None]]], None] | None = None) -> None:
         plan = claim.entry.plan
         self.claim = claim
         self.is_last = claim.entry.is_last_attempt
@@ -69,6 +76,8 @@ class Attempt:
         self._deadline = inf  # that the limit makes
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
+        self._grace: trio.CancelScope | None = None  # of the task that waits for that
+        self._on_grace = on_grace
         self._context: JobContext | None = None
         self._scope: trio.CancelScope | None = None
         self._failed = False
@@ -97,7 +106,29 @@ class Attempt:
             self._context.stop_event().set()
         if self._scope is not None:
             self._apply_stop(self._scope)
+        if self._grace is not None:
+            self._grace.deadline = self._stop_by
+        elif grace > 0 and self._on_grace is not None:
+            self._grace = trio.CancelScope(deadline=self._stop_by)
+            self._on_grace(self._end_grace)
         return True
+
+    @trio.lowlevel.enable_ki_protection
+    async def _end_grace(self) -> None:
+        """Cancel the attempt when its grace is over, wherever the executor may have moved its deadline to.
+
+        Cancellation: it is not cancelled.
+        """
+        assert self._grace is not None  # it is made before this is called
+        with self._grace:
+            await trio.sleep_forever()
+        if self._scope is not None and not self.over:
+            self._apply_stop(self._scope)
+
+    def close(self) -> None:
+        """Let go of what was begun for a running attempt; it is gone."""
+        if self._grace is not None:
+            self._grace.cancel()
 
     @property
     def is_timed_out(self) -> bool:

@@ -86,7 +86,8 @@ class JobContext:
     def cancel_scope(self) -> trio.CancelScope:
         """The nursery's scope, which ends the attempt at its deadline or when the job is cancelled.
 
-        An executor that cancels it itself ends the job as `Cancelled` without a reason.
+        An executor that cancels it itself ends the job as `Cancelled` without a reason. It may move its deadline, as an
+        idle limit does with each step; the end of a grace stays where it is.
         """
         return self.nursery.cancel_scope
 

@@ -91,6 +91,7 @@ class Dispatcher:
         self._claims = 0
         if not store.claims_at_once:
             runner.on_room = self.ring
+        runner.on_grace = self._spawn
         runner.on_fall = self.stop
 
     # -- waking

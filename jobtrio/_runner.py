@@ -56,6 +56,7 @@ class Runner:
         room: How many more there may be in each queue that has room; None for any number in every queue.
         on_room: Called when one of them makes room for another.
         on_over: Called with each claim once its attempt's end is published.
+        on_grace: Called with a function that a task is to run beside the attempts: it ends the grace of one.
         on_fall: Called when one is torn down, and all others with it, before anything else is done about that.
         services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
@@ -77,6 +78,7 @@ class Runner:
         self.room: dict[str, int] | None = None if queues is None else dict(queues)
         self.on_room: Callable[[], None] | None = None
         self.on_over: Callable[[Claim], None] | None = None
+        self.on_grace: Callable[[Callable[[], Awaitable[None]]], None] | None = None
         self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
         self._queues = queues
@@ -90,7 +92,7 @@ class Runner:
 
     def prepare(self, claim: Claim) -> Attempt:
         """Register a claimed attempt, so that it can be stopped before its task has come to run."""
-        attempt = Attempt(claim)
+        attempt = Attempt(claim, self.on_grace)
         self.running[claim.entry.id] = attempt
         self._count(claim.entry.plan.queue, 1)
         return attempt
@@ -132,6 +134,7 @@ class Runner:
                     await self._take(attempt, step)
         finally:
             del self.running[attempt.claim.entry.id]
+            attempt.close()
             if self.on_over is not None:
                 self.on_over(attempt.claim)
             self._make_room(attempt)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Cancelled, Completed, End, Failed, JobContext, RetryPolicy, Token
@@ -258,6 +259,54 @@ async def test_grace(autojump_clock: MockClock) -> None:
         assert trio.current_time() - start < 1
         assert await read(jobs[1]) == [End(1, Cancelled("please"))]
         assert trio.current_time() - start == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("way", ["cancel", "sooner", "shutdown"])
+async def test_grace_of_a_job_that_moves_its_deadline(autojump_clock: MockClock, way: str, durable: bool) -> None:
+    """A job that gives itself more time with each step, as an idle limit, ends with its grace all the same."""
+    executors = jobtrio.Executors()
+
+    @executors.register("busy")
+    async def busy(job: JobContext) -> None:
+        while True:
+            job.cancel_scope.deadline = trio.current_time() + 10
+            await trio.sleep(1)
+
+    with trio.fail_after(100):
+        async with jobtrio.open_registry(executors, store=RemoteStore(Server()) if durable else None) as registry:
+            job = await registry.submit("busy")
+            await trio.sleep(3)
+            assert job.state == "RUNNING"
+            start = trio.current_time()
+            if way == "shutdown":
+                await registry.shutdown(grace=5)
+            else:
+                assert await job.cancel("enough", grace=50 if way == "sooner" else 5)
+                await trio.sleep(2)
+                assert await job.cancel("enough", grace=3)
+                assert await job.wait() == Cancelled("enough")
+            assert trio.current_time() - start == pytest.approx(5, abs=0.5)
+
+
+async def test_grace_that_is_not_needed(autojump_clock: MockClock) -> None:
+    """Of a grace that a job ends in nothing stays: neither a task, nor a wait for it at the end."""
+
+    async def polite(job: JobContext) -> None:
+        await job.stopping.wait()
+
+    start = trio.current_time()
+    async with jobtrio.open_registry() as registry:
+        tasks = 0
+        for _ in range(20):
+            job = await registry.submit(polite)
+            await trio.sleep(0.1)
+            assert await job.cancel(grace=1000)
+            assert await job.wait() == Cancelled(None)
+            await trio.sleep(0.1)
+            tasks = tasks or trio.lowlevel.current_statistics().tasks_living
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+    assert trio.current_time() - start < 10
 
 
 async def test_second_request_shortens_the_grace_only(autojump_clock: MockClock) -> None:
