@@ -3,6 +3,11 @@
 The public names, re-exported. It needs the extra ``jobtrio[websocket]``, and nothing of jobtrio needs it.
 """
 
+try:
+    from jobtrio.websocket.client import JobClient as JobClient
+except ModuleNotFoundError as exc:
+    exc.add_note("jobtrio.websocket needs an extra: pip install 'jobtrio[websocket]'")
+    raise
 from jobtrio.websocket._client_errors import ServerRefusedError as ServerRefusedError
 from jobtrio.websocket._client_errors import ServerUnavailableError as ServerUnavailableError
 from jobtrio.websocket._client_errors import WrongEpochError as WrongEpochError
@@ -16,7 +21,6 @@ from jobtrio.websocket._gatekeeper import Authorize as Authorize
 from jobtrio.websocket._gatekeeper import Handshake as Handshake
 from jobtrio.websocket._limits import Limits as Limits
 from jobtrio.websocket._tally import ServerStats as ServerStats
-from jobtrio.websocket.client import JobClient as JobClient
 from jobtrio.websocket.client import open_client as open_client
 from jobtrio.websocket.server import Server as Server
 from jobtrio.websocket.server import serve as serve

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 import types
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -470,3 +472,19 @@ WITH_PRIVATE = {"JobEntry", "StoreSettings"}  # they hold a stream, whose class 
 def test_annotations_can_be_resolved(value: type) -> None:
     """What converts by annotations, as msgspec and cattrs do, finds what those of public values name."""
     assert set(get_type_hints(value)) >= {field.name.lstrip("_") for field in attrs.fields(value) if field.init}
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("jobtrio.stores.postgres", "psycopg", "postgres"),
+        ("jobtrio.stores.redis", "coredis", "redis"),
+        ("jobtrio.websocket", "trio_websocket", "websocket"),
+    ],
+)
+def test_without_its_extra(module: str, missing: str, extra: str) -> None:
+    """A module whose extra is not installed says which it is."""
+    program = f"import sys; sys.modules[{missing!r}] = None; import {module}"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.endswith(f"{module} needs an extra: pip install 'jobtrio[{extra}]'\n")

@@ -1,9 +1,13 @@
 """`PostgresJobStore`: jobs in a PostgreSQL database, shared by workers on many machines.
 
-The public names, re-exported, and nothing else.
+The public names, re-exported, and what is said where psycopg is missing.
 """
 
-from jobtrio.stores.postgres._store import PostgresJobStore as PostgresJobStore
+try:
+    from jobtrio.stores.postgres._store import PostgresJobStore as PostgresJobStore
+except ModuleNotFoundError as exc:
+    exc.add_note("jobtrio.stores.postgres needs an extra: pip install 'jobtrio[postgres]'")
+    raise
 from jobtrio.stores.postgres._submitting import Submitter as Submitter
 
 __all__ = ["PostgresJobStore", "Submitter"]

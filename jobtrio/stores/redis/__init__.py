@@ -1,8 +1,12 @@
 """`RedisJobStore`: jobs in Redis or Valkey, shared by the processes of many machines.
 
-The public name, re-exported, and nothing else.
+The public name, re-exported, and what is said where coredis is missing.
 """
 
-from jobtrio.stores.redis._store import RedisJobStore as RedisJobStore
+try:
+    from jobtrio.stores.redis._store import RedisJobStore as RedisJobStore
+except ModuleNotFoundError as exc:
+    exc.add_note("jobtrio.stores.redis needs an extra: pip install 'jobtrio[redis]'")
+    raise
 
 __all__ = ["RedisJobStore"]
