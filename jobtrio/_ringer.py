@@ -25,6 +25,7 @@ class Ringer:
     def __init__(self) -> None:
         self._pending: list[Wakeable] = []
         self._waiting: trio.lowlevel.Task | None = None
+        self._run: trio.lowlevel.TrioToken | None = None  # that of the task
         self.is_running: bool = False
 
     @trio.lowlevel.enable_ki_protection
@@ -35,9 +36,18 @@ class Ringer:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
+    def check_run(self) -> None:
+        """Raise `RuntimeError` where whoever is about to wait does so in another run of Trio, and couldn't be woken."""
+        if self.is_running and trio.lowlevel.current_trio_token() is not self._run:
+            raise RuntimeError(
+                "a subscription must be received from within the run of Trio that opened the registry; in another "
+                "thread say trio.from_thread.run(messages.receive), with trio_token= where Trio did not start it"
+            )
+
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Wake until cancelled. Cancellation: everybody who is waited for has been woken."""
+        self._run = trio.lowlevel.current_trio_token()
         self.is_running = True
         try:
             while True:

@@ -191,6 +191,8 @@ class TokenLog:
         if self.reach(stored=stored) > after:
             await trio.lowlevel.checkpoint()
             return
+        if self._ringer is not None:
+            self._ringer.check_run()
         idle = self._idle if not stored or self.stored is None else self._idle_stored
         task = trio.lowlevel.current_task()
         idle[task] = by

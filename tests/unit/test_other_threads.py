@@ -147,6 +147,25 @@ async def test_awaited_in_another_run(durable: bool, tmp_path: Path) -> None:
             assert await job.wait() == jobtrio.Cancelled("enough")
 
 
+@pytest.mark.parametrize("durable", [False, True])
+async def test_received_in_another_run(durable: bool, tmp_path: Path) -> None:
+    """Who would wait for a message by a `trio.run` in another thread is refused; others still receive it."""
+
+    async def other_run() -> None:
+        for receive in (messages.receive, messages.receive_batch):
+            with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run\(messages\.receive\)"):
+                await receive()
+
+    store = SqliteJobStore(tmp_path / "jobs.db") if durable else None
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            job = await running(registry)
+            with job.subscribe(after=1) as messages:
+                await trio.to_thread.run_sync(trio.run, other_run)
+                assert await job.cancel("enough")
+                assert await messages.receive() == jobtrio.End(2, jobtrio.Cancelled("enough"))
+
+
 def test_after_the_run() -> None:
     """When the run is over, what needs it says so; a handle is still readable."""
 
