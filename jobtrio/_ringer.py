@@ -7,6 +7,7 @@ must not know what a log holds.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any, Protocol
 
 import trio
@@ -25,7 +26,7 @@ class Ringer:
     def __init__(self) -> None:
         self._pending: list[Wakeable] = []
         self._waiting: trio.lowlevel.Task | None = None
-        self._run: trio.lowlevel.TrioToken | None = None  # that of the task
+        self._thread = 0  # that of the task
         self.is_running: bool = False
 
     @trio.lowlevel.enable_ki_protection
@@ -38,7 +39,7 @@ class Ringer:
 
     def check_run(self) -> None:
         """Raise `RuntimeError` where whoever is about to wait does so in another run of Trio, and couldn't be woken."""
-        if self.is_running and trio.lowlevel.current_trio_token() is not self._run:
+        if get_ident() != self._thread and self.is_running:  # a run stays in its thread, and has it alone
             raise RuntimeError(
                 "a subscription must be received from within the run of Trio that opened the registry; in another "
                 "thread say trio.from_thread.run(messages.receive), with trio_token= where Trio did not start it"
@@ -47,7 +48,7 @@ class Ringer:
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Wake until cancelled. Cancellation: everybody who is waited for has been woken."""
-        self._run = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()
         self.is_running = True
         try:
             while True:
