@@ -103,10 +103,12 @@ class Feed:
         self._stops_at_gaps = plain or on_gap == "raise"
         self.tracebacks: bool = tracebacks
         self._plain = plain
+        self._pause = trio.CancelScope()  # in which it waits for its next batch
 
     def close(self) -> None:
         """Send nothing more."""
         self.is_closed = True
+        self._pause.cancel()
         self._subscription.close()
         self.left.set()
 
@@ -138,7 +140,13 @@ class Feed:
                     return outcome
                 case Gap() as gap if self._stops_at_gaps:
                     return await self._give_up_at(session, gap)
-            await session.next_flush()
+            await self._wait_flush(session)
+
+    async def _wait_flush(self, session: Session) -> None:
+        """Wait until the next batch may go out: at the same moments for all sessions, which then share a wake-up."""
+        if interval := session.flush_interval:
+            with trio.CancelScope() as self._pause:
+                await session.terms.beats.wait(interval)
 
     async def _pass_on(self, session: Session, batch: list[Message]) -> None:
         """Send a batch with all that has come since; a gap is the last of it."""

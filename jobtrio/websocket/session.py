@@ -244,13 +244,12 @@ class Session:
         """Return a heartbeat, or None where there is no way to say it, or nothing to say yet."""
         raise NotImplementedError
 
-    async def next_flush(self) -> None:
-        """Wait until the next batch may go out: at the same moments for all sessions, which then share a wake-up.
+    @property
+    def flush_interval(self) -> float:
+        """Seconds in which messages are collected for the next batch; 0 where it may go out at once.
 
         Where a turn of the scheduler takes long, sending is what takes it: then less is sent, in larger batches.
         """
-        interval = self.terms.flush_interval
-        if self._turn > LONG_TURN:
-            interval = max(interval, 2.0 ** ceil(log2(min(2 * self._turn, LONGEST_PAUSE))))
-        if interval:
-            await self.terms.beats.wait(interval)
+        if self._turn <= LONG_TURN:
+            return self.terms.flush_interval
+        return float(max(self.terms.flush_interval, 2.0 ** ceil(log2(min(2 * self._turn, LONGEST_PAUSE)))))

@@ -14,6 +14,7 @@ from line import anybody, known, open_line, owners
 import jobtrio
 from jobtrio import Retention, RetryPolicy
 from jobtrio.websocket import CloseCode, Handshake, Limits
+from jobtrio.websocket._multiplexed import MultiplexedSession
 from jobtrio.websocket.session import Farewell
 
 if TYPE_CHECKING:
@@ -222,6 +223,26 @@ async def test_unsubscribe(autojump_clock: MockClock, registry: JobRegistry) -> 
         gone = await line.ask({"type": "unsubscribe", "id": 999, "sub": 3})
         assert gone["code"] == "unknown_sub"
     await job.cancel()
+
+
+async def test_unsubscribe_while_messages_are_collected(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """What was given up keeps no task until its next batch would have gone out, however often that is done."""
+    job = await registry.submit(_say_and_hang)
+    async with open_line(registry, limits=Limits(subscriptions=1), flush_interval=1000) as line:
+        for sub in range(1, 20):
+            await line.ask({"type": "subscribe", "id": sub, "job": job.id})
+            assert (await line.hear())["items"] == ["here"]
+            await line.ask({"type": "unsubscribe", "id": 100 + sub, "sub": sub})
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(line.session, MultiplexedSession)
+        assert line.session._nursery is not None
+        assert len(line.session._nursery.child_tasks) == 1  # it gives signs of life
+    await job.cancel()
+
+
+async def _say_and_hang(job: JobContext) -> None:
+    await job.send("here")
+    await trio.sleep_forever()
 
 
 async def test_unsubscribe_while_much_is_being_sent(autojump_clock: MockClock, registry: JobRegistry) -> None:
