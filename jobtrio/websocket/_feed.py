@@ -103,6 +103,7 @@ class Feed:
         self._stops_at_gaps = plain or on_gap == "raise"
         self.tracebacks: bool = tracebacks
         self._plain = plain
+        self._is_hurried = False
         self._pause = trio.CancelScope()  # in which it waits for its next batch
 
     def close(self) -> None:
@@ -111,6 +112,11 @@ class Feed:
         self._pause.cancel()
         self._subscription.close()
         self.left.set()
+
+    def hurry(self) -> None:
+        """Collect no more messages for a batch: there is little time left to send what there is."""
+        self._is_hurried = True
+        self._pause.cancel()
 
     def __enter__(self) -> Feed:
         return self
@@ -144,7 +150,7 @@ class Feed:
 
     async def _wait_flush(self, session: Session) -> None:
         """Wait until the next batch may go out: at the same moments for all sessions, which then share a wake-up."""
-        if interval := session.flush_interval:
+        if not self._is_hurried and (interval := session.flush_interval):
             with trio.CancelScope() as self._pause:
                 await session.terms.beats.wait(interval)
 

@@ -176,9 +176,11 @@ class Session:
 
     async def tell_ends(self) -> None:
         """Return once the client was told of all ended jobs that it is shown. Cancellation: it is told all the same."""
-        for feed in self.feeds():
-            if feed.job.outcome is not None:
-                await feed.left.wait()
+        ended = [feed for feed in self.feeds() if feed.job.outcome is not None]
+        for feed in ended:
+            feed.hurry()
+        for feed in ended:
+            await feed.left.wait()
 
     async def _speak(self, nursery: trio.Nursery) -> None:
         """Speak, as long as there is something to say or to hear."""

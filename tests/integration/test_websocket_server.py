@@ -312,8 +312,9 @@ async def test_shutdown_in_the_middle_of_frames() -> None:
         await registry.shutdown()
 
 
+@pytest.mark.parametrize("flush_interval", [0.0, 1000.0])
 @pytest.mark.parametrize(("path", "code"), [("/ws", 1012), ("/jobs/it", 1000)])
-async def test_shutdown_tells_of_what_has_ended(path: str, code: int) -> None:
+async def test_shutdown_tells_of_what_has_ended(path: str, code: int, flush_interval: float) -> None:
     """When the bridge ends, clients are told how the jobs that are over have ended, before they are sent away."""
     async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
 
@@ -322,7 +323,7 @@ async def test_shutdown_tells_of_what_has_ended(path: str, code: int) -> None:
                 job.send_nowait(n)
 
         await (await registry.submit(burst, job_id="it")).wait()
-        server: Server = await nursery.start(partial(serve, registry, port=0))
+        server: Server = await nursery.start(partial(serve, registry, port=0, flush_interval=flush_interval))
         async with connected(server.port, path) as client:
             if path == "/ws":
                 await client.say({"type": "subscribe", "job": "it"})
