@@ -18,18 +18,23 @@ class Beats:
         self._waiting: dict[float, trio.lowlevel.ParkingLot] = {}
 
     async def wait(self, interval: float) -> None:
-        """Wait for the next moment that is a multiple of ``interval`` seconds of Trio's clock, or not quite as long.
+        """Wait for the next moment that is a multiple of ``interval`` seconds of Trio's clock.
 
-        Cancellation: those who wait for the same moment wake up early.
+        Cancellation: where it had the timer for others, one of them takes it over.
         """
         at = ceil(trio.current_time() / interval + 0.001) * interval
         others = self._waiting.get(at)
-        if others is not None:
+        if others is None:
+            others = self._waiting[at] = trio.lowlevel.ParkingLot()
+        else:
             await others.park()
-            return
-        others = self._waiting[at] = trio.lowlevel.ParkingLot()
+            if self._waiting.get(at) is not others:
+                return  # it is that moment
         try:
             await trio.sleep_until(at)
         finally:
-            del self._waiting[at]
-            others.unpark_all()
+            if others and trio.current_time() < at:
+                others.unpark()
+            else:
+                del self._waiting[at]
+                others.unpark_all()

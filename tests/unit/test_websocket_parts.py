@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from jobtrio import End, Gap, JobPriority, JobRecord, JobState, Progress, Token
 from jobtrio._records import Completed
@@ -244,18 +245,21 @@ async def test_beats(autojump_clock: MockClock) -> None:
     assert not beats._waiting
 
 
-async def test_beats_when_the_first_leaves(autojump_clock: MockClock) -> None:
-    """When the one with the timer is cancelled, the others are not forgotten."""
+async def test_beats_when_some_leave(autojump_clock: MockClock) -> None:
+    """When those with the timer are cancelled, one after the other, the rest wait on for the same moment."""
     beats = Beats()
     woken: list[float] = []
 
-    async def wait() -> None:
-        await beats.wait(1.0)
-        woken.append(trio.current_time())
-
-    async with trio.open_nursery() as nursery:
-        with trio.move_on_after(0.3):
-            nursery.start_soon(wait)
-            nursery.start_soon(wait)
+    async def wait(seconds: float) -> None:
+        with trio.move_on_after(seconds):
             await beats.wait(1.0)
-    assert len(woken) == 2
+            woken.append(trio.current_time() - start)
+
+    start = trio.current_time()
+    assert start % 1.0 == 0
+    async with trio.open_nursery() as nursery:
+        for seconds in (0.3, 0.3, 0.5, 5, 5, 5):
+            nursery.start_soon(wait, seconds)
+            await trio.testing.wait_all_tasks_blocked()
+    assert woken == [1.0] * 3
+    assert not beats._waiting
