@@ -205,6 +205,19 @@ def test_depth_of_values() -> None:
     assert json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=many)))["items"] == many
 
 
+def test_digits_of_whole_numbers() -> None:
+    """Whole numbers of 4,300 digits go both ways; a message with longer ones is refused, and they go as their repr."""
+    largest = 10**4300 - 1
+    text = f'{{"type":"submit","id":3,"executor":"e","payload":{largest}}}'
+    request = protocol.decode_request(text)
+    assert isinstance(request, protocol.Submit)
+    assert request.payload == largest
+    error = wrong(text.replace(":9", ":99"))
+    assert (error.code, error.id) == ("invalid", 3)
+    items = json.loads(encode_reply(protocol.Events(seq=1, attempt=1, items=[largest, largest + 1])))["items"]
+    assert items == [largest, {"repr": "<int whose repr raised ValueError>"}]
+
+
 def test_depth_of_requests() -> None:
     """So is how deep a client's message may be."""
     limit = _values.DEPTH_LIMIT
