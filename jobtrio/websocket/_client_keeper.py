@@ -83,6 +83,7 @@ class Keeper:
         if not self._opened.is_set():
             raise ServerUnavailableError(self._away())
 
+    @trio.lowlevel.enable_ki_protection
     async def ask(self, request: AnyRequest, subject: str) -> AnyReply:
         """Make a request and return the answer; it is made again when the connection is lost or the server can't serve.
 

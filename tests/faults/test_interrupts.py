@@ -18,9 +18,12 @@ from psycopg_bridge import wait_for_sessions
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
 from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
-from jobtrio.websocket import RemoteSubscription
+from jobtrio.websocket import RemoteSubscription, ServerUnavailableError
+from jobtrio.websocket._client_address import parse_url
 from jobtrio.websocket._client_book import Book
 from jobtrio.websocket._client_feed import Feed
+from jobtrio.websocket._client_keeper import Keeper
+from jobtrio.websocket.protocol import Get
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -248,6 +251,23 @@ def test_leaving_a_server_at_any_line() -> None:
     left: list[bool] = []
     for pressed in at_each_line(scenario, "websocket/"):
         assert left == [True], pressed
+        left.clear()
+
+
+def test_asking_a_server_at_any_line() -> None:
+    """Wherever Ctrl-C arrives while a server is asked, its client goes on asking for nobody afterwards."""
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        keeper = Keeper(parse_url("ws://127.0.0.1"), None, None, 0.001)
+        try:
+            with ctrl_c, suppress(ServerUnavailableError):
+                await keeper.ask(Get(job="a"), "a")
+        finally:
+            left.append((list(keeper.book.calls), keeper._waiting))
+
+    left: list[Any] = []
+    for pressed in at_each_line(scenario, "websocket/_client_"):
+        assert left == [([], set())], pressed
         left.clear()
 
 
