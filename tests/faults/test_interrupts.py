@@ -18,6 +18,7 @@ from psycopg_bridge import wait_for_sessions
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
 from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
+from jobtrio.stores.sqlite._calls import Calls
 from jobtrio.websocket import RemoteSubscription, ServerUnavailableError
 from jobtrio.websocket._client_address import parse_url
 from jobtrio.websocket._client_book import Book
@@ -393,3 +394,30 @@ def test_a_job_that_never_gives_way() -> None:
         trio.run(main)
     assert pressed.is_set()
     assert jobs[0].outcome == STOPPED
+
+
+def test_calls_to_a_thread_at_any_line() -> None:
+    """Wherever Ctrl-C comes while a thread is asked for something, only the caller is interrupted."""
+
+    def serve(calls: Calls) -> None:
+        while call := calls.next():
+            if call.take():
+                call.succeed(call.work(None))
+                calls.deliver((call,))
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        calls = Calls(60.0)
+        thread = threading.Thread(target=serve, args=(calls,), daemon=True)
+        thread.start()
+        try:
+            with ctrl_c:
+                assert await calls.make(lambda _: "answer") == "answer"
+            await trio.lowlevel.checkpoint()  # where it comes that could not before
+        finally:
+            assert await calls.make(lambda _: "another") == "another"
+            calls.stop()
+            thread.join()
+            assert not calls._open
+
+    for pressed in at_each_line(scenario, "stores/sqlite/_calls.py"):
+        assert "_calls" in pressed or not pressed

@@ -126,6 +126,7 @@ class Calls:
         self._room = trio.lowlevel.ParkingLot()
         self._closed = False
 
+    @trio.lowlevel.enable_ki_protection
     async def make(self, work: Callable[[Any], Any], after: Callable[[Any], T] | None = None) -> T:
         """Have a thread do ``work``; return what it returns, as ``after`` makes it of that in Trio's thread.
 
