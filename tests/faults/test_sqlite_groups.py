@@ -484,3 +484,27 @@ async def test_nothing_else_is_open(path: Path) -> None:
             await worker.insert(new_entry())
             await worker.store.find(JobQuery())
     assert left() == before
+
+
+@pytest.mark.parametrize("count", range(3))
+async def test_no_thread_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Where the machine has only so many threads left, those that were started end, and nothing else is left."""
+    started: list[threading.Thread] = []
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            if len(started) == count:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobtrio.stores.sqlite._writer.threading.Thread", Thread)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            async with open_worker(lambda: SqliteJobStore(path)):
+                pass
+    assert len(started) == count
+    assert not any(thread.is_alive() for thread in started)
+    assert not (path.parent / "jobs.db-doorbells").exists()
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(new_entry())

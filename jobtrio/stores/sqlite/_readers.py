@@ -31,16 +31,17 @@ class Readers:
     def __init__(self, location: Location, *, patience: float) -> None:
         self.calls: Final = Calls(patience)
         self._location = location
-        self._running = THREADS
+        self._running = 0
         self._stopped = trio.Event()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"jobtrio-sqlite-reader-{n}", daemon=True) for n in range(THREADS)
-        ]
+        self._threads: list[threading.Thread] = []  # those that were started
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
+        for n in range(THREADS):
+            thread = threading.Thread(target=self._run, name=f"jobtrio-sqlite-reader-{n}", daemon=True)
             thread.start()
+            self._threads.append(thread)
+            self._running += 1
 
     async def aclose(self) -> None:
         """End the threads, behind the calls so far.
@@ -49,8 +50,9 @@ class Readers:
         """
         for _ in self._threads:
             self.calls.stop()
-        with trio.CancelScope(shield=True):
-            await self._stopped.wait()
+        if self._threads:
+            with trio.CancelScope(shield=True):
+                await self._stopped.wait()
         for thread in self._threads:
             thread.join()
         self.calls.close()

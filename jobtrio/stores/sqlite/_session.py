@@ -89,22 +89,29 @@ class Session:
         self._doorbell.open()
         if self._doorbell.has_others():
             warn_of_reset_error()
-        self._writer.start()
-        self._readers.start()
+        has_threads = False
         try:
+            self._writer.start()
+            self._readers.start()
+            has_threads = True
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._listen)
                 nursery.start_soon(self._give_up_overdue)
                 nursery.start_soon(self.pruner.run)
                 yield
         finally:
-            # Bounded by the calls that wait: the writer's fail at once where the file is away.
-            with trio.CancelScope(shield=True):
+            await self._close(has_threads)
+
+    async def _close(self, has_threads: bool) -> None:
+        """End the threads, or those of them that could be started."""
+        # Bounded by the calls that wait: the writer's fail at once where the file is away.
+        with trio.CancelScope(shield=True):
+            if has_threads:
                 await self._leave()
-                await self._writer.aclose()
-                holds_jobs = await self._holds_jobs()
-                await self._readers.aclose()
-            self._doorbell.close(keep_name=holds_jobs)
+            await self._writer.aclose()
+            holds_jobs = has_threads and await self._holds_jobs()
+            await self._readers.aclose()
+        self._doorbell.close(keep_name=holds_jobs)
 
     async def _leave(self) -> None:
         """Take this worker from those that are there; where the file is away, its time runs out."""

@@ -107,9 +107,10 @@ class Writer:
         """
         self._stopping = True
         self.calls.stop()
-        with trio.CancelScope(shield=True):
-            await self._stopped.wait()
-        self._thread.join()
+        if self._thread.ident is not None:  # else it could not be started
+            with trio.CancelScope(shield=True):
+                await self._stopped.wait()
+            self._thread.join()
         self.calls.close()
 
     # -- in the writer's thread
