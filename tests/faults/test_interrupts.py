@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,8 +18,12 @@ from psycopg_bridge import wait_for_sessions
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
+from jobtrio._token_log import TokenLog
+from jobtrio.abc import StoreSettings
 from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
+from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite._calls import Calls
+from jobtrio.testing._workers import Heard
 from jobtrio.websocket import RemoteSubscription, ServerUnavailableError
 from jobtrio.websocket._client_address import parse_url
 from jobtrio.websocket._client_book import Book
@@ -28,9 +33,11 @@ from jobtrio.websocket.protocol import Get
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
     from types import FrameType
 
 STOPPED = Cancelled("shutdown")
+SETTINGS = StoreSettings("worker", Retention(), 100, Heard(), partial(TokenLog, 100))
 PACKAGE = jobtrio.__file__.removesuffix("__init__.py")
 
 
@@ -421,3 +428,18 @@ def test_calls_to_a_thread_at_any_line() -> None:
 
     for pressed in at_each_line(scenario, "stores/sqlite/_calls.py"):
         assert "_calls" in pressed or not pressed
+
+
+@pytest.mark.parametrize("module", ["_store.py", "_session.py"])
+def test_an_sqlite_store_at_any_line(tmp_path: Path, module: str) -> None:
+    """Wherever Ctrl-C comes as a file is opened and closed, no thread and no doorbell is left, and it can be opened."""
+    store = SqliteJobStore(tmp_path / "jobs.db")
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        with ctrl_c:
+            async with store.open(SETTINGS):
+                await store.counts()
+
+    for pressed in at_each_line(scenario, f"stores/sqlite/{module}"):
+        assert not [thread for thread in threading.enumerate() if "jobtrio-sqlite" in thread.name], pressed
+        assert not (tmp_path / "jobs.db-doorbells").exists(), pressed

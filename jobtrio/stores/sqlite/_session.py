@@ -84,6 +84,7 @@ class Session:
         await trio.to_thread.run_sync(self._location.prepare)
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def running(self) -> AsyncIterator[None]:
         """Run the threads and what happens in the background, within the block."""
         self._doorbell.open()
@@ -100,8 +101,10 @@ class Session:
                 nursery.start_soon(self.pruner.run)
                 yield
         finally:
-            await self._close(has_threads)
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._close, has_threads)  # in a task of its own, which Ctrl-C does not end
 
+    @trio.lowlevel.enable_ki_protection
     async def _close(self, has_threads: bool) -> None:
         """End the threads, or those of them that could be started."""
         # Bounded by the calls that wait: the writer's fail at once where the file is away.

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import trio
+
 from jobtrio._checks import check_seconds, show
 from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome
@@ -82,6 +84,7 @@ class SqliteJobStore(JobStore):
         return self._location.path
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block.
 
