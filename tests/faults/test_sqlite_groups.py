@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -484,6 +484,33 @@ async def test_nothing_else_is_open(path: Path) -> None:
             await worker.insert(new_entry())
             await worker.store.find(JobQuery())
     assert left() == before
+
+
+async def test_readers_close_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last connection takes the log away, and has to see that it is the last: no two are closed at one moment."""
+    both_read, both_close = threading.Barrier(2), threading.Barrier(2)
+    met: list[str] = []
+
+    class Connection(sqlite3.Connection):
+        def close(self) -> None:
+            name = threading.current_thread().name
+            with suppress(threading.BrokenBarrierError):
+                if name.startswith("jobtrio-sqlite-reader") and not both_close.broken:
+                    both_close.wait(0.5)
+                    met.append(name)
+            super().close()
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        return sqlite3.connect(*args, factory=Connection, **options)
+
+    monkeypatch.setattr("jobtrio.stores.sqlite._connection.connect", connect)
+    store = SqliteJobStore(path)
+    async with open_worker(lambda: store):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(store._opened.read, lambda _: both_read.wait(60))
+    assert not met
+    assert os.listdir(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("count", range(3))

@@ -33,6 +33,7 @@ class Readers:
         self._location = location
         self._running = 0
         self._stopped = trio.Event()
+        self._closing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
         self._threads: list[threading.Thread] = []  # those that were started
 
     def start(self) -> None:
@@ -65,7 +66,8 @@ class Readers:
                     _read(connector, call)
                     self.calls.deliver((call,))
         finally:
-            connector.close()
+            with self._closing:
+                connector.close()
             self.calls.run_in_trio(self._one_stopped)
 
     def _one_stopped(self) -> None:
