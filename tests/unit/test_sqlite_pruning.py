@@ -46,3 +46,22 @@ def test_a_job_has_its_last_messages_or_is_gone(tmp_path: Path, monkeypatch: pyt
             for (job,) in connection.execute("SELECT seq FROM jobs").fetchall():
                 assert chunks.last_number(connection, job) == 2
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+def test_a_slice_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large jobs are, no slice holds others up for much longer than it is to: it ends behind a job."""
+    monkeypatch.setattr(pruning, "LONGEST", -1.0)
+    location = Location(str(tmp_path / "jobs.db"), "NORMAL")
+    location.prepare()
+    with closing(location.connect()) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        tx = Transaction(connection, Identity("w", "session", Retention()), "path")
+        inserting.insert(
+            tx, [new_job(new_entry(tags={f"name {n}": "x" * 200 for n in range(20)})) for _ in range(3)], "mark"
+        )
+        connection.execute("UPDATE jobs SET state = 'CANCELLED', finished_at = 1.0")
+        for left in (2, 1, 0):
+            assert pruning.prune(tx, (inf, inf)) == (True, 0.0)
+            assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (left,)
+        assert pruning.prune(tx, (inf, inf)) == (False, inf)
+        assert connection.execute("SELECT count(*) FROM tags").fetchone() == (0,)

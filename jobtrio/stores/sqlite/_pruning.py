@@ -25,6 +25,9 @@ SLICE: Final = 200
 CHUNKS: Final = 2000
 """Chunks of messages removed in one go, beyond which the job that they are of has to wait."""
 
+LONGEST: Final = 0.1
+"""Seconds after which the rest of a slice has to wait, while others write: jobs may be of many megabytes each."""
+
 
 Limit: TypeAlias = tuple[float, float]
 """When the newest job ended that is not kept any more, and its number."""
@@ -40,12 +43,14 @@ def limit(connection: sqlite3.Connection, retention: Retention) -> Limit:
 def prune(tx: Transaction, until: Limit) -> tuple[bool, float]:
     """Remove a slice; return whether there may be more, and in how many seconds the oldest job left is too old."""
     rows = tx.run(SQL["ended_until"], (*until, SLICE)).fetchall()
-    left = CHUNKS
+    left, over_at = CHUNKS, time.monotonic() + LONGEST
     for job, tags in rows:
         left -= tx.run(SQL["drop_chunks"], (job, job, left)).rowcount
         if left <= 0 and chunks.last_number(tx.connection, job):  # without any, it would seem to have sent nothing
             return True, 0.0
         tx.remove_rows(job, _tags(tx, job, tags))
+        if time.monotonic() > over_at:
+            return True, 0.0
     oldest = tx.run(SQL["oldest_end"]).fetchone()[0]
     finished_for = tx.identity.retention.finished_for
     pause = inf if oldest is None else max(oldest + finished_for - time.time(), 0.0)
@@ -54,5 +59,6 @@ def prune(tx: Transaction, until: Limit) -> tuple[bool, float]:
 
 def _tags(tx: Transaction, job: int, tags: str | None) -> dict[str, str]:
     if tags is None:
-        tags = dict(tx.run(SQL["asides"], (job,)).fetchall()).get("tags")
+        kept = tx.run(SQL["aside"], (job, "tags")).fetchone()
+        tags = None if kept is None else kept[0]
     return readable_tags(tags)

@@ -21,6 +21,9 @@ SELECT name, value FROM asides WHERE job = ?;
 -- name: light_asides
 SELECT name, value FROM asides WHERE job = ? AND name IN ('error', 'result');
 
+-- name: aside
+SELECT value FROM asides WHERE job = ? AND name = ?;
+
 -- name: put_aside
 INSERT OR REPLACE INTO asides (job, name, value) VALUES (?, ?, ?);
 
