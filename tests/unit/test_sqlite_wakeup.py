@@ -18,6 +18,7 @@ from jobtrio.stores.sqlite._wakeup import REMEMBERED, Doorbell
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
 
 DEEP = b'{"deep": ' + b"[" * 4_000 + b"]" * 4_000 + b"}"
@@ -151,6 +152,15 @@ def test_nothing_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def _refuse(*_: object) -> None:
     raise OSError(errno.EMFILE, "too many open files")
+
+
+@pytest.mark.parametrize(("module", "what"), [(socket, "socket"), (os, "rename")])
+def test_no_folder_is_left(path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, what: str) -> None:
+    """Where no socket can be had, or none gets its name, the folder that was made for it goes all the same."""
+    monkeypatch.setattr(module, what, _refuse)
+    with opened(path) as bell:
+        assert bell.socket is None
+    assert os.listdir(path.parent) == []
 
 
 def test_one_that_is_just_opening_is_not_gone(path: Path) -> None:

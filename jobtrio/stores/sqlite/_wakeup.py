@@ -71,13 +71,14 @@ class Doorbell:
         if len(os.fsencode(self._folder)) + 32 > LONGEST:
             self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        unborn = _UNBORN + self.name
         try:
             bell.setblocking(False)
-            unborn = _UNBORN + self.name
             bell.bind(self._address(unborn))
             os.rename(self._path(unborn), self._path(self.name))
         except BaseException:
             bell.close()
+            self.forget(unborn)
             raise
         self.socket = bell
 
@@ -86,9 +87,9 @@ class Doorbell:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+        if not keep_name:
+            self.forget(self.name)
         with suppress(OSError):
-            if not keep_name:
-                os.unlink(self._path(self.name))
             os.rmdir(self._folder)
         self._let_go_of_folder()
 
