@@ -11,7 +11,7 @@ from jobtrio._messages import End, Restart
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import JobState
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, new_entry, open_worker, open_workers, tokens
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from jobtrio.testing._workers import OpenStore, Worker
@@ -34,6 +34,17 @@ async def check_renewed_leases_last(open_store: OpenStore) -> None:
         assert (await b.record(left.entry.id)).state == JobState.QUEUED
         assert LONG < await b.advance() <= 5 * LONG
         assert await a.store.finish(renewed, Completed())
+
+
+async def check_order_of_lapses(open_store: OpenStore) -> None:
+    """Jobs whose leases have lapsed return to their queue in the order in which those ended."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        entries = [new_entry(job_id=f"{n * 7 % 12:02}") for n in range(12)]
+        await a.insert(*entries)
+        for n in range(12):
+            await a.claim(limit=1, lease=SHORT + n / 1000)
+        await b.pass_time()
+        assert ids(await b.claim()) == ids(entries)
 
 
 async def check_lapse(open_store: OpenStore) -> None:

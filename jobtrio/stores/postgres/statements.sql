@@ -216,6 +216,7 @@ ORDER BY expires LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
 -- name: lock_lapsed
 SELECT {entry}, {now} FROM {schema}.jobs AS job
 WHERE state = 'RUNNING' AND lease_until <= {asked}
+ORDER BY lease_until, seq
 LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: next
