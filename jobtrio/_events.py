@@ -6,6 +6,7 @@ A log like a job's, kept only while somebody listens. It must not know what the 
 from __future__ import annotations
 
 import weakref
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,9 +32,10 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
     Falling more than 10,000 behind raises `LaggedError`; reading goes on behind the gap.
     """
 
-    __slots__ = ("__weakref__", "_inner", "_listeners")
+    __slots__ = ("__weakref__", "_inner", "_listeners", "_thread")
 
-    def __init__(self, log: TokenLog, listeners: weakref.WeakSet[EventSubscription]) -> None:
+    def __init__(self, log: TokenLog, listeners: weakref.WeakSet[EventSubscription], thread: int) -> None:
+        self._thread = thread
         self._inner = Subscription(log, log.last)
         self._listeners = listeners
         listeners.add(self)
@@ -46,9 +48,15 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
             trio.EndOfChannel: The registry was closed.
             trio.ClosedResourceError: This subscription was closed.
             LaggedError: It fell too far behind; reading goes on behind the gap.
+            RuntimeError: It was awaited in another run of Trio than the registry's, which could not wake it.
 
         Cancellation: no change is lost; the next call receives it.
         """
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "events must be received from within the run of Trio that opened the registry; in another "
+                "thread say trio.from_thread.run(events.receive), with trio_token= where Trio did not start it"
+            )
         return _transition(await self._inner.receive())
 
     @trio.lowlevel.enable_ki_protection
@@ -87,6 +95,7 @@ class Events:
         self._told: weakref.WeakKeyDictionary[JobEntry, tuple[int, int]] = weakref.WeakKeyDictionary()
         self._listeners: weakref.WeakSet[EventSubscription] = weakref.WeakSet()
         self._closed = False
+        self._thread = get_ident()  # that of the registry's run, which has it alone
 
     def subscribe(self) -> EventSubscription:
         """Return a new subscription."""
@@ -94,7 +103,7 @@ class Events:
             self.log = TokenLog(EVENTS_KEPT)
             if self._closed:
                 self.log.finish(Completed())
-        return EventSubscription(self.log, self._listeners)
+        return EventSubscription(self.log, self._listeners, self._thread)
 
     @trio.lowlevel.enable_ki_protection
     def publish(self, transition: Transition) -> None:

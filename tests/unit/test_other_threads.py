@@ -166,6 +166,22 @@ async def test_received_in_another_run(durable: bool, tmp_path: Path) -> None:
                 assert await messages.receive() == jobtrio.End(2, jobtrio.Cancelled("enough"))
 
 
+async def test_events_in_another_run() -> None:
+    """Who would wait for an event by a `trio.run` in another thread is refused; others still receive it."""
+
+    async def other_run() -> None:
+        with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run\(events\.receive\)"):
+            await events.receive()
+
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors) as registry:
+            with registry.subscribe_events() as events:
+                await trio.to_thread.run_sync(trio.run, other_run)
+                job = await running(registry)
+                assert (await events.receive()).job_id == job.id
+                assert await job.cancel()
+
+
 def test_after_the_run() -> None:
     """When the run is over, what needs it says so; a handle is still readable."""
 
