@@ -44,7 +44,6 @@ class Attempt:
         "_context",
         "_deadline",
         "_failed",
-        "_grace",
         "_limit",
         "_on_grace",
         "_scope",
@@ -52,6 +51,7 @@ class Attempt:
         "_stop_by",
         "claim",
         "decided",
+        "grace",
         "has_room",
         "has_used_task",
         "is_caught_up",
@@ -68,6 +68,7 @@ class Attempt:
         self.is_caught_up = claim.attempt == 1  # with what earlier attempts sent elsewhere (durable stores)
         self.over = False  # the nursery has exited
         self.decided = False  # and the job ends with it
+        self.grace: trio.CancelScope | None = None  # of the task that sees to its end, once there is one
         self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
         self.has_room = True  # and counts among those that take up room
         self.has_used_task = False  # the executor may have got what belongs to its task, such as a lock
@@ -76,7 +77,6 @@ class Attempt:
         self._deadline = inf  # that the limit makes
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
-        self._grace: trio.CancelScope | None = None  # of the task that waits for that
         self._on_grace = on_grace
         self._context: JobContext | None = None
         self._scope: trio.CancelScope | None = None
@@ -106,10 +106,10 @@ class Attempt:
             self._context.stop_event().set()
         if self._scope is not None:
             self._apply_stop(self._scope)
-        if self._grace is not None:
-            self._grace.deadline = self._stop_by
+        if self.grace is not None:
+            self.grace.deadline = self._stop_by
         elif grace > 0 and self._on_grace is not None:
-            self._grace = trio.CancelScope(deadline=self._stop_by)
+            self.grace = trio.CancelScope(deadline=self._stop_by)
             self._on_grace(self._end_grace)
         return True
 
@@ -119,16 +119,11 @@ class Attempt:
 
         Cancellation: it is not cancelled.
         """
-        assert self._grace is not None  # it is made before this is called
-        with self._grace:
+        assert self.grace is not None  # it is made before this is called
+        with self.grace:
             await trio.sleep_forever()
         if self._scope is not None and not self.over:
             self._apply_stop(self._scope)
-
-    def close(self) -> None:
-        """Let go of what was begun for a running attempt; it is gone."""
-        if self._grace is not None:
-            self._grace.cancel()
 
     @property
     def is_timed_out(self) -> bool:

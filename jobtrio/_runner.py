@@ -134,7 +134,8 @@ class Runner:
                     await self._take(attempt, step)
         finally:
             del self.running[attempt.claim.entry.id]
-            attempt.close()
+            if attempt.grace is not None:
+                attempt.grace.cancel()
             if self.on_over is not None:
                 self.on_over(attempt.claim)
             self._make_room(attempt)

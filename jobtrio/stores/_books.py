@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from itertools import count
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jobtrio.abc import Claim, StoreSettings
     from jobtrio.stores._room import Room
 
+TRIM_EVERY: Final = 64
+"""Ends after which times are dropped that nobody waits for any more."""
+
 
 class MemoryBooks:
     """All that a memory store keeps.
@@ -49,6 +52,7 @@ class MemoryBooks:
         self._presence = Presence()
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
+        self._ends = 0
         self._is_open = False
         self._left: tuple[trio.lowlevel.TrioToken, float] | None = None  # when it was closed last, and in which run
         self.settings: StoreSettings
@@ -166,7 +170,9 @@ class MemoryBooks:
             entry.log.finish(outcome)
         self._changed(entry)
         self._shelf.end(entry)
-        self._timers.trim(self._shelf.living)
+        self._ends += 1
+        if not self._ends % TRIM_EVERY:
+            self._timers.trim(self._shelf.living)
         self._made_room(entry)
 
     def _made_room(self, entry: JobEntry) -> None:
