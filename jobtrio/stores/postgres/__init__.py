@@ -5,8 +5,8 @@ The public names, re-exported, and what is said where psycopg is missing.
 
 try:
     from jobtrio.stores.postgres._store import PostgresJobStore as PostgresJobStore
-except ModuleNotFoundError as exc:
-    exc.add_note("jobtrio.stores.postgres needs an extra: pip install 'jobtrio[postgres]'")
+except ModuleNotFoundError as _exc:
+    _exc.add_note("jobtrio.stores.postgres needs an extra: pip install 'jobtrio[postgres]'")
     raise
 from jobtrio.stores.postgres._submitting import Submitter as Submitter
 

@@ -5,8 +5,8 @@ The public name, re-exported, and what is said where coredis is missing.
 
 try:
     from jobtrio.stores.redis._store import RedisJobStore as RedisJobStore
-except ModuleNotFoundError as exc:
-    exc.add_note("jobtrio.stores.redis needs an extra: pip install 'jobtrio[redis]'")
+except ModuleNotFoundError as _exc:
+    _exc.add_note("jobtrio.stores.redis needs an extra: pip install 'jobtrio[redis]'")
     raise
 
 __all__ = ["RedisJobStore"]
