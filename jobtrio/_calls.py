@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from jobtrio._checks import check_id, check_seconds, check_text
+from jobtrio._checks import check_id, check_seconds, check_text, from_thread
 from jobtrio._errors import UnknownJobError
 from jobtrio._known import KnownEntries
 from jobtrio._outage import try_for
@@ -68,7 +68,7 @@ class RegistryCalls:
         if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._run:
             raise RuntimeError(
                 f"{call} must be called in the thread, and within the run, of Trio that opened the registry; in "
-                f"another thread say trio.from_thread.{by}({instead}), with trio_token= where Trio did not start it"
+                f"another thread say {from_thread(instead, by)}"
             )
 
     def check_awaited(self, call: str, instead: str) -> None:

@@ -92,6 +92,11 @@ def check_id(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be text; got {show(value)}")
 
 
+def from_thread(call: str, by: str = "run_sync") -> str:
+    """Return how another thread than Trio's makes a call: what errors say to those that made it by themselves."""
+    return f"trio.from_thread.{by}({call}), with trio_token= where Trio did not start it"
+
+
 def check_flag(name: str, value: Any) -> bool:
     """Return ``value``, True or False."""
     if not isinstance(value, bool):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jobtrio._checks import check_number, check_seconds, check_text, plain_number
+from jobtrio._checks import check_number, check_seconds, check_text, from_thread, plain_number
 from jobtrio._errors import JobEndedError
 
 if TYPE_CHECKING:
@@ -222,10 +222,7 @@ class JobContext:
     def _open_log_here(self, instead: str) -> TokenLog:
         """Return the log, for what is no checkpoint; ``instead`` is what another thread than Trio's has to call."""
         if self._open is not None and not trio.lowlevel.in_trio_run():
-            raise RuntimeError(
-                "a JobContext belongs to Trio's thread; in another one say "
-                f"trio.from_thread.run_sync({instead}), with trio_token= where Trio did not start it"
-            )
+            raise RuntimeError(f"a JobContext belongs to Trio's thread; in another one say {from_thread(instead)}")
         return self._open_log()
 
     def _open_log(self) -> TokenLog:

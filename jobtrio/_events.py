@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from jobtrio._checks import from_thread
 from jobtrio._messages import Token
 from jobtrio._records import Completed, Transition
 from jobtrio._subscription import Subscription
@@ -54,8 +55,8 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         """
         if get_ident() != self._thread:
             raise RuntimeError(
-                "events must be received from within the run of Trio that opened the registry; in another "
-                "thread say trio.from_thread.run(events.receive), with trio_token= where Trio did not start it"
+                "events must be received from within the run of Trio that opened the registry; in another thread say "
+                + from_thread("events.receive", by="run")
             )
         return _transition(await self._inner.receive())
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import trio
 
+from jobtrio._checks import from_thread
+
 
 class Wakeable(Protocol):
     """What can be woken."""
@@ -42,7 +44,7 @@ class Ringer:
         if get_ident() != self._thread and self.is_running:  # a run stays in its thread, and has it alone
             raise RuntimeError(
                 "a subscription must be received from within the run of Trio that opened the registry; in another "
-                "thread say trio.from_thread.run(messages.receive), with trio_token= where Trio did not start it"
+                "thread say " + from_thread("messages.receive", by="run")
             )
 
     @trio.lowlevel.enable_ki_protection
