@@ -10,25 +10,25 @@ from __future__ import annotations
 import sys
 from math import inf
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from jobtrio._context import JobContext
+from jobtrio._exceptions import holds
 from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._entry import JobEntry
+    from jobtrio._exceptions import Kinds
     from jobtrio._spool import Spool
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim
 
 EXITS = (KeyboardInterrupt, SystemExit)
 """What ends the program rather than a job."""
-
-_Kinds: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
 
 
 class Attempt:
@@ -229,9 +229,9 @@ class Attempt:
                 cancelled = exc
             case KeyboardInterrupt() | SystemExit():
                 raise exc
-            case BaseExceptionGroup() if exc.subgroup(EXITS) is not None:
+            case BaseExceptionGroup() if holds(exc, EXITS):
                 raise exc
-            case BaseExceptionGroup():
+            case BaseExceptionGroup() if holds(exc, trio.Cancelled):
                 cancelled, rest = exc.split(trio.Cancelled)
         if cancelled is None:
             return exc
@@ -313,11 +313,11 @@ def _merge(raised: BaseException | None, group: BaseException | None) -> BaseExc
     return BaseExceptionGroup("the executor and its child tasks raised", leaves)
 
 
-def _part(exc: BaseException, kinds: _Kinds) -> BaseException | None:
+def _part(exc: BaseException, kinds: Kinds) -> BaseException | None:
     """Return ``exc`` or the part of the group that is of ``kinds``, or None."""
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.subgroup(kinds)
-    return exc if isinstance(exc, kinds) else None
+    if not holds(exc, kinds):
+        return None
+    return exc.subgroup(kinds) if isinstance(exc, BaseExceptionGroup) else exc
 
 
 def _first_leaf(exc: BaseException) -> BaseException:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from jobtrio._exceptions import holds
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -61,7 +63,7 @@ def _without_cancelled(exc: BaseException) -> BaseException | None:
     """Return what an exception says besides that its task was cancelled, or None."""
     if isinstance(exc, trio.Cancelled):
         return None
-    if isinstance(exc, BaseExceptionGroup) and exc.subgroup(trio.Cancelled) is not None:
+    if isinstance(exc, BaseExceptionGroup) and holds(exc, trio.Cancelled):
         return exc.split(trio.Cancelled)[1]
     return exc
 

@@ -13,6 +13,7 @@ import attrs
 
 from jobtrio._checks import check_seconds
 from jobtrio._errors import GiveUp, RetryLater
+from jobtrio._exceptions import holds, is_all, is_more_than, leaves
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 TEXT_LIMIT = 64 * 1024
 """Characters kept of a traceback or an exception's text, the last ones."""
+
+TOLD = 500
+"""Exceptions that a traceback tells of: behind some 200 the text is cut anyway, and each takes time."""
 
 CANCELLED = "cancelled"  # by a request
 SELF = "self"  # the executor cancelled its own scope
@@ -131,12 +135,22 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     except BaseException as exc:
         message = f"<its text raised {type(exc).__name__}>"
     try:
-        trace = "".join(traceback.format_exception(exception))
+        trace = _trace(exception, message)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as exc:
         trace = f"<its traceback raised {type(exc).__name__}>"
     return JobError(kind, *(_plain(text) for text in (type(exception).__name__, message, trace)))
+
+
+def _trace(exception: BaseException, message: str) -> str:
+    """Return the traceback, with those of all that it came from unless they are too many."""
+    if not is_more_than(TOLD, exception):
+        return "".join(traceback.format_exception(exception))
+    frames = "".join(traceback.format_tb(exception.__traceback__))
+    name = type(exception).__qualname__
+    left_out = f"(more than {TOLD} exceptions that it came from, or is made of, are left out)"
+    return f"Traceback (most recent call last):\n{frames}{name}: {message}\n{left_out}\n"
 
 
 def _plain(text: str) -> str:
@@ -148,12 +162,12 @@ def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryO
     lone = _lone_leaf(exception)
     if isinstance(lone, GiveUp):
         return Finish(Failed(describe(lone, "gave_up")))
-    if isinstance(lone, BaseExceptionGroup) and lone.subgroup(GiveUp) is not None:
+    if holds(lone, GiveUp):
         return Finish(Failed(describe(exception, "gave_up")))
     if (asked := _asked_delay(lone)) is not None:
         policy = entry.plan.retry or RetryPolicy()
         return _again_or_finish(describe(lone), asked if entry.failures + 1 < policy.max_attempts else None)
-    delay = _policy_delay(entry) if _is_retried(exception, retry_on(entry)) else None
+    delay = _policy_delay(entry) if is_all(exception, retry_on(entry)) else None
     return _again_or_finish(describe(exception), delay)
 
 
@@ -166,13 +180,12 @@ def _lone_leaf(exception: BaseException) -> BaseException:
 
 def _asked_delay(exception: BaseException) -> float | None:
     """Return the longest delay asked for, where an exception stands for nothing but `RetryLater`s, else None."""
-    if isinstance(exception, RetryLater):
-        return exception.delay
-    if not isinstance(exception, BaseExceptionGroup):
-        return None
-    delays = [_asked_delay(each) for each in exception.exceptions]
-    asked = [each for each in delays if each is not None]
-    return max(asked) if len(asked) == len(delays) else None
+    delays = []
+    for leaf in leaves(exception):
+        if not isinstance(leaf, RetryLater):
+            return None
+        delays.append(leaf.delay)
+    return max(delays)
 
 
 def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *, outlives: bool) -> NextStep:
@@ -198,13 +211,6 @@ def _policy_delay(entry: JobEntry) -> float | None:
     if policy is None or entry.is_last_attempt:
         return None
     return policy.delay_after(entry.failures + 1)
-
-
-def _is_retried(exception: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
-    """Whether all that an exception stands for is of the classes to retry."""
-    if isinstance(exception, classes):
-        return True
-    return isinstance(exception, BaseExceptionGroup) and exception.split(classes)[1] is None
 
 
 def _timed_out(limit: float, exception: BaseException | None) -> JobError:

@@ -301,3 +301,49 @@ def test_long_texts_are_cut() -> None:
     assert len(error.message) == len(error.traceback) == 64 * 1024
     assert error.message.endswith("xend")
     assert error.traceback.endswith("xend\n")
+
+
+def chained(count: int, how: str) -> BaseException:
+    """Return an exception that stands for so many: it came from them by ``how``, or they are nested in it."""
+    exc: BaseException = ValueError("first")
+    for _ in range(count - 1):
+        before = exc
+        if how == "nested":
+            exc = BaseExceptionGroup("deeper", [before])
+            continue
+        exc = RuntimeError("next")
+        setattr(exc, how, before)
+    return exc
+
+
+@pytest.mark.parametrize("how", ["__cause__", "__context__", "nested"])
+def test_a_long_chain(how: str) -> None:
+    """A traceback tells of 500 exceptions; of the last one alone where there are more, be there ever so many."""
+    assert "left out" not in settlement.describe(chained(500, how)).traceback
+    for count in (501, 200_000):
+        told = settlement.describe(chained(count, how))
+        assert told.traceback.startswith(f"Traceback (most recent call last):\n{told.type}: {told.message}\n")
+        assert told.traceback.endswith("(more than 500 exceptions that it came from, or is made of, are left out)\n")
+
+
+def test_a_chain_that_is_not_told() -> None:
+    """What an exception was raised behind does not count where it is not told of; neither does a circle."""
+    exc = chained(501, "__context__")
+    exc.__suppress_context__ = True
+    assert settlement.describe(exc).traceback == "RuntimeError: next\n"
+    circle = chained(3, "__cause__")
+    assert circle.__cause__ is not None
+    circle.__cause__.__cause__ = circle
+    assert "left out" not in settlement.describe(circle).traceback
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"), [(GiveUp("no"), "gave_up"), (KeyError("no"), "exception"), (ValueError("no"), None)]
+)
+def test_groups_too_deep_to_recurse(leaf: Exception, kind: str | None) -> None:
+    """What is deep within nested groups counts as it would further out."""
+    exc: Exception = leaf
+    for _ in range(100_000):
+        exc = ExceptionGroup("deeper", [exc, ValueError("beside")])
+    step = decide(job(TWICE), Raised(exc), (ValueError,))
+    assert (None if isinstance(step, Again) else failure(step)[0]) == kind
