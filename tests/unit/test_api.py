@@ -484,7 +484,17 @@ def test_annotations_can_be_resolved(value: type) -> None:
 )
 def test_without_its_extra(module: str, missing: str, extra: str) -> None:
     """A module whose extra is not installed says which it is."""
-    program = f"import sys; sys.modules[{missing!r}] = None; import {module}"
+    program = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import {module}
+"""
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr.endswith(f"{module} needs an extra: pip install 'jobtrio[{extra}]'\n")
