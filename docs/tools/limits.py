@@ -114,6 +114,7 @@ def _rows() -> list[tuple[str, Any, str]]:
         ("Characters of an id, key, tag, or name of a queue or executor", _checks.NAME_LIMIT, fixed),
         ("Characters of a reason or a note", _checks.TEXT_LIMIT, fixed),
         ("Characters kept of an error's message, and of its traceback", _settlement.TEXT_LIMIT, fixed),
+        ("Exceptions that a traceback tells of; more, and it tells of the last alone", _settlement.TOLD, fixed),
         ("Random bits in an id that jobtrio makes", 128, "`submit(job_id=…)`"),
         ("Bytes of a program's line in one token", _kib(_lines.PART_LIMIT), fixed),
         ("From SIGTERM to SIGKILL", _seconds(_command.DEFAULT_GRACE), 'the payload\'s `"grace"`'),
