@@ -19,6 +19,7 @@ gone; `jobtrio watch ID` tells when.
 """
 
 EPILOG = f"""\
+{_options.DURATIONS}
 {EXIT_CODES}
 examples:
   jobtrio cancel 4f0c…
@@ -40,10 +41,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why: all who watch it are told")
     parser.add_argument(
         "--grace",
-        metavar="S",
-        type=_options.seconds,
+        metavar="DURATION",
+        type=_options.duration,
         default=0.0,
-        help="seconds that it has to end by itself (default: 0)",
+        help="how long it has to end by itself (default: 0)",
     )
     add_store_options(parser, json="print one JSON object: cancelled, and the job's record")
     parser.set_defaults(run=run, parser=parser)

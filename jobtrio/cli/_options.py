@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -19,7 +20,14 @@ from jobtrio._policies import JobPriority
 from jobtrio._state import JobState
 from jobtrio.stores._url import parse_store_url
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+DURATION = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([smhd]?)")
+
+DURATIONS = """\
+DURATION is seconds, or a number with s, m, h or d behind it: 90, 90s, 1.5h, 7d
+"""
+"""What the help of a command that takes durations says of them."""
 
 
 class OnceEach(argparse.Action):
@@ -35,20 +43,24 @@ class OnceEach(argparse.Action):
         setattr(namespace, self.dest, [*pairs, values])
 
 
-def seconds(text: str) -> float:
-    """Return a finite number of seconds, 0 or more."""
-    value = _number(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise _refusal("a finite number of seconds, 0 or more", text)
-    return value
+def duration(text: str) -> float:
+    """Return the seconds of a duration of 0 or more."""
+    return _duration(text, "of 0 or more", 0.0)
 
 
-def positive_seconds(text: str) -> float:
-    """Return a finite number of seconds above 0."""
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise _refusal("a finite number of seconds above 0", text)
-    return value
+def positive_duration(text: str) -> float:
+    """Return the seconds of a duration above 0."""
+    return _duration(text, "above 0", math.ulp(0.0))
+
+
+def lease(text: str) -> float:
+    """Return the seconds of a duration of a second or more."""
+    return _duration(text, "of 1 s or more", 1.0)
+
+
+def age(text: str) -> float:
+    """Return the seconds of a duration of 0 or more, or inf for ever."""
+    return math.inf if text == "inf" else _duration(text, "of 0 or more, or inf", 0.0)
 
 
 def count(text: str) -> int:
@@ -64,23 +76,6 @@ def positive_count(text: str) -> int:
 def port(text: str) -> int:
     """Return a port's number, or 0."""
     return _whole(text, "a port", 0, 65535)
-
-
-def lease(text: str) -> float:
-    """Return a finite number of seconds, 1 or more."""
-    value = _number(text)
-    if not (math.isfinite(value) and value >= 1):
-        raise _refusal("a finite number of seconds, 1 or more", text)
-    return value
-
-
-def age(text: str) -> float:
-    """Return a number of seconds, 0 or more, or with a unit behind it: ``30m``, ``12h``, ``7d``; inf for ever."""
-    factor = UNITS.get(text[-1:], 0)
-    value = _number(text[:-1]) * factor if factor else _number(text)
-    if not value >= 0:
-        raise _refusal("seconds, 0 or more, or a number with s, m, h or d behind it, or inf", text)
-    return value
 
 
 def name(text: str) -> str:
@@ -200,11 +195,12 @@ def _whole(text: str, what: str, low: int, high: int) -> int:
     return int(text)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _duration(text: str, allowed: str, low: float) -> float:
+    found = DURATION.fullmatch(text)
+    value = float(found[1]) * UNITS[found[2]] if found else math.nan
+    if not low <= value < math.inf:
+        raise _refusal(f"a duration {allowed}: seconds, or a number with s, m, h or d behind it", text)
+    return value
 
 
 def _refusal(allowed: str, text: str) -> argparse.ArgumentTypeError:

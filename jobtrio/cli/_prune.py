@@ -29,6 +29,7 @@ stay.
 """
 
 EPILOG = f"""\
+{_options.DURATIONS}
 {EXIT_CODES}
 examples:
   jobtrio prune --keep-for 7d
@@ -50,9 +51,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--keep-for",
-        metavar="AGE",
+        metavar="DURATION",
         type=_options.age,
-        help="keep what ended within this time: seconds, or 30m, 12h, 7d",
+        help="keep what ended within this time; inf for all",
     )
     parser.add_argument("--keep", metavar="N", type=_options.count, help="keep at most so many")
     add_store_options(parser, json="print one JSON object: removed, kept")
@@ -62,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Remove the jobs and return the exit code."""
     if options.keep_for is None and options.keep is None:
-        options.parser.error("say what to keep: --keep-for AGE, --keep N, or both")
+        options.parser.error("say what to keep: --keep-for DURATION, --keep N, or both")
     return run_with_store(options, prune)
 
 

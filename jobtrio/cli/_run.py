@@ -34,7 +34,8 @@ Many programs keep back what they write when it goes to no terminal; for those
 use their own switch (python -u) or stdbuf -oL.
 """
 
-EPILOG = """\
+EPILOG = f"""\
+{_options.DURATIONS}
 exit code:
   the program's own, or 128 + n when signal n killed it
   124 its time was up      126 it can't be executed      127 it isn't found
@@ -45,7 +46,7 @@ exit code:
 
 examples:
   jobtrio run -- make test
-  jobtrio run --time-limit 60 --retry 2 -- ./import.sh orders.csv
+  jobtrio run --time-limit 10m --retry 2 -- ./import.sh orders.csv
   jobtrio run --cwd /srv/app --env DEBUG=1 -- sh -c 'make && ./check'
   jobtrio run --json -- make test >messages.jsonl
   jobtrio run --store sqlite:///jobs.db -- ./import.sh orders.csv
@@ -66,9 +67,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = parser.add_argument
     add(
         "--time-limit",
-        metavar="S",
-        type=_options.positive_seconds,
-        help="seconds that each attempt may take (default: no limit)",
+        metavar="DURATION",
+        type=_options.positive_duration,
+        help="how long each attempt may take (default: no limit)",
     )
     add(
         "--retry",
@@ -79,10 +80,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add(
         "--grace",
-        metavar="S",
-        type=_options.seconds,
+        metavar="DURATION",
+        type=_options.duration,
         default=5.0,
-        help="seconds between SIGTERM and SIGKILL (default: 5)",
+        help="the time between SIGTERM and SIGKILL (default: 5s)",
     )
     add("--cwd", metavar="DIR", type=_options.directory, help="the directory to run it in")
     add(

@@ -41,7 +41,8 @@ has to be registered with expose=True. Web pages of other origins are refused bu
 for those that --allow-origin names.
 """
 
-EPILOG = """\
+EPILOG = f"""\
+{_options.DURATIONS}
 exit code:
   0 drained      1 it could not work; stderr says why      2 bad usage
   130, 143 a second Ctrl-C or SIGTERM found jobs or clients that did not end
@@ -97,10 +98,10 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--flush-interval",
-        metavar="S",
-        type=_options.seconds,
+        metavar="DURATION",
+        type=_options.duration,
         default=0.0,
-        help="seconds in which a client's messages are collected, for fewer and larger ones (default: 0)",
+        help="how long a client's messages are collected, for fewer and larger ones (default: 0)",
     )
     add("--certificate", metavar="FILE", help="a certificate chain (PEM), for wss://")
     add("--private-key", metavar="FILE", help="its private key, if not in the same file")

@@ -36,6 +36,7 @@ which knows what its executors are registered with.
 """
 
 EPILOG = f"""\
+{_options.DURATIONS}
 {EXIT_CODES}
 examples:
   jobtrio submit generate --payload '{{"text": "to be or not"}}' --watch
@@ -104,15 +105,20 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=jobtrio.JobPriority.NORMAL,
         help="low, normal, high or critical (default: normal)",
     )
-    add("--time-limit", metavar="S", type=_options.positive_seconds, help="seconds that each attempt may take")
+    add("--time-limit", metavar="DURATION", type=_options.positive_duration, help="how long each attempt may take")
     add(
         "--retry",
         metavar="N",
         type=_options.count,
         help="how many more times it is tried, after about 1, 2, 4 … seconds",
     )
-    add("--delay", metavar="S", type=_options.seconds, help="seconds until it may start")
-    add("--expires-in", metavar="S", type=_options.positive_seconds, help="seconds within which it has to start")
+    add("--delay", metavar="DURATION", type=_options.duration, help="how long it has to wait before it may start")
+    add(
+        "--expires-in",
+        metavar="DURATION",
+        type=_options.positive_duration,
+        help="the time within which it has to start",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -27,7 +27,8 @@ queue. A second SIGTERM or Ctrl-C ends all of it at once.
 Only workers and `jobtrio prune` remove ended jobs: see --keep and --keep-for.
 """
 
-EPILOG = """\
+EPILOG = f"""\
+{_options.DURATIONS}
 exit code:
   0 drained      1 it could not work; stderr says why      2 bad usage
   130, 143 a second Ctrl-C or SIGTERM found jobs that did not end
@@ -78,17 +79,17 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", type=_options.name, help="this worker's name in the history (default: host, process)")
     add(
         "--grace",
-        metavar="S",
-        type=_options.seconds,
+        metavar="DURATION",
+        type=_options.duration,
         default=10.0,
-        help="seconds that running jobs have to end at the first signal (default: 10)",
+        help="how long running jobs have to end at the first signal (default: 10s)",
     )
     add(
         "--lease",
-        metavar="S",
+        metavar="DURATION",
         type=_options.lease,
         default=30.0,
-        help="seconds after which a job whose worker has vanished starts again elsewhere (default: 30)",
+        help="the time after which a job whose worker has vanished starts again elsewhere (default: 30s)",
     )
     _add_retention(parser)
 
@@ -97,10 +98,10 @@ def _add_retention(parser: argparse.ArgumentParser) -> None:
     kept = Retention()
     parser.add_argument(
         "--keep-for",
-        metavar="AGE",
+        metavar="DURATION",
         type=_options.age,
         default=kept.finished_for,
-        help="how long ended jobs are kept: seconds, or 30m, 12h, 7d, inf (default: 1h)",
+        help="how long ended jobs are kept; inf for ever (default: 1h)",
     )
     parser.add_argument(
         "--keep",

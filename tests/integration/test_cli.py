@@ -72,9 +72,9 @@ class TestUsage:
         """``run --help`` names each option, each special exit code, and shows examples."""
         text = command("run", "--help").stdout
         options = (
-            "--time-limit S",
+            "--time-limit DURATION",
             "--retry N",
-            "--grace S",
+            "--grace DURATION",
             "--cwd DIR",
             "--env NAME=VALUE",
             "--json",

@@ -62,7 +62,7 @@ def test_help(shell: Shell, name: str) -> None:
         (["worker", "store_jobs:executors", "--total", "g=1", "--total", "g=2"], ["--total", "'g' was given twice"]),
         (["worker", "store_jobs:executors", "--total", "gpu"], ["--total", "NAME=N", "'gpu'"]),
         (["worker", "store_jobs:executors", "--total", "gpu=0"], ["--total", "from 1"]),
-        (["worker", "store_jobs:executors", "--lease", "0.5"], ["--lease", "1 or more"]),
+        (["worker", "store_jobs:executors", "--lease", "0.5"], ["--lease", "1 s or more"]),
         (["worker", "store_jobs:executors", "--max-running", "0"], ["--max-running", "from 1"]),
     ],
 )

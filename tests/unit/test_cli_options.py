@@ -1,0 +1,95 @@
+"""The values of the command's options: what is understood, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobtrio.cli import _options, build_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DURATIONS = [
+    ("run", ["--time-limit", "--grace"]),
+    ("worker", ["--grace", "--lease", "--keep-for"]),
+    ("serve", ["--grace", "--lease", "--keep-for", "--flush-interval"]),
+    ("submit", ["--time-limit", "--delay", "--expires-in"]),
+    ("cancel", ["--grace"]),
+    ("prune", ["--keep-for"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("1.5", 1.5),
+        ("30m", 1800),
+        ("1.5h", 5400),
+        ("7d", 604_800),
+        (".5m", 30),
+        ("1e3", 1000),
+    ],
+)
+@pytest.mark.parametrize("read", [_options.duration, _options.positive_duration, _options.lease, _options.age])
+def test_duration(read: Callable[[str], float], text: str, seconds: float) -> None:
+    """A duration is seconds, or a number with its unit behind it."""
+    assert read(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "allowed"),
+    [
+        *[
+            (_options.duration, text, "of 0 or more: seconds, or a number with s, m, h or d behind it")
+            for text in (
+                "",
+                "m",
+                "-1",
+                "-1m",
+                "nan",
+                "inf",
+                "infm",
+                "3w",
+                "3M",
+                "1_0",
+                "٣",
+                " 3",
+                "3 m",
+                "3mm",
+                "1e999",
+            )
+        ],
+        (_options.positive_duration, "0", "above 0"),
+        (_options.positive_duration, "0h", "above 0"),
+        (_options.lease, "0.01m", "of 1 s or more"),
+        (_options.age, "infinity", "of 0 or more, or inf"),
+    ],
+)
+def test_no_duration(read: Callable[[str], float], text: str, allowed: str) -> None:
+    """What is none is refused, with the text and what is allowed."""
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a duration {allowed}.*; got '{text}'"):
+        read(text)
+
+
+def test_for_ever() -> None:
+    """Only ended jobs can be kept for ever."""
+    assert _options.age("inf") == math.inf
+
+
+@pytest.mark.parametrize(("command", "names"), DURATIONS)
+def test_every_duration_is_one(command: str, names: list[str]) -> None:
+    """Each option that is a duration takes both forms, and the help says once which these are."""
+    [commands] = [each for each in build_parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    parser = commands.choices[command]
+    found = [each for each in parser._actions if each.metavar == "DURATION"]
+    assert [each.option_strings for each in found] == [[name] for name in names]
+    for each in found:
+        assert callable(each.type)
+        assert each.type("2m") == each.type("120") == 120
+    assert parser.format_help().count(_options.DURATIONS) == 1
