@@ -17,11 +17,9 @@ from jobtrio._checks import show
 from jobtrio._errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from jobtrio.abc import JobStore
-
-SYNCHRONOUS = ("FULL", "NORMAL")
 
 FORMS = (
     "sqlite:///jobs.db (beside you), sqlite:////var/lib/jobs.db (from the root), "
@@ -142,8 +140,20 @@ def parse_store_url(url: str) -> Address:
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
     if scheme not in _PARSERS:
-        raise ValueError(f"a store must be {FORMS}; got {show(re.sub('//.*@', '//…@', url))}")  # without a password
+        raise ValueError(f"a store must be {FORMS}; got {_shown(url)}")
     return _PARSERS[scheme](rest, url)
+
+
+def _shown(url: str) -> str:
+    """Return a URL as an error may show it: a password may be in front of an @, or behind a ?."""
+    before = re.sub(r":(//)?.*@", r":\1…@", url, flags=re.DOTALL)
+    return show(re.sub(r"\?.+", "?…", before, flags=re.DOTALL))
+
+
+def _refusal(allowed: str, name: str, value: str, known: Collection[str]) -> ValueError:
+    """Return the error of what is behind the ?, of which what is not known may be a password."""
+    got = f"{name}={show(value)}" if name in known else f"{show(name)}, which is none of them"
+    return ValueError(f"behind ? in a store's URL there must be {allowed}; got {got}")
 
 
 # -- SQLite
@@ -151,23 +161,17 @@ def parse_store_url(url: str) -> Address:
 
 def _sqlite(rest: str, url: str) -> Address:
     if not rest.startswith("///"):
-        raise ValueError(f"a store must be {FORMS}, with three slashes before the path; got {show(url)}")
+        raise ValueError(f"a store must be {FORMS}, with three slashes before the path; got {_shown(url)}")
     path, _, query = rest.removeprefix("///").partition("?")
     if not path or "\0" in unquote(path) or path == ":memory:":
-        raise ValueError(f"a store must be {FORMS}, and name a file; got {show(url)}")
-    return StoreAddress(unquote(path), _sqlite_options(query, url))
-
-
-def _sqlite_options(query: str, url: str) -> dict[str, Any]:
+        raise ValueError(f"a store must be {FORMS}, and name a file; got {_shown(url)}")
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name == "synchronous" and value.upper() in SYNCHRONOUS:
-            options[name] = value.upper()
-        elif name == "outage_limit" and (seconds := _seconds(value)) > 0:
-            options[name] = seconds
-        else:
-            raise ValueError(f"behind ? in a store's URL there must be {SQLITE_QUERY}; got {show(url)}")
-    return options
+        option = _SQLITE_OPTIONS[name](value) if name in _SQLITE_OPTIONS else None
+        if not option:
+            raise _refusal(SQLITE_QUERY, name, value, _SQLITE_OPTIONS)
+        options[name] = option
+    return StoreAddress(unquote(path), options)
 
 
 # -- Redis
@@ -181,7 +185,7 @@ def _redis(rest: str, url: str) -> Address:
         if "@" in name:
             raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; in a password it is %3F")
         if not option:
-            raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; got {name}={show(value)}")
+            raise _refusal(REDIS_QUERY, name, value, _REDIS_OPTIONS)
         options[name] = option
     return RedisAddress(f"{url.partition(':')[0].lower()}:{place}", options)
 
@@ -201,9 +205,13 @@ def _postgres(rest: str, url: str) -> Address:
             continue
         option = _POSTGRES_OPTIONS[name](value)
         if not option and option is not False:
-            raise ValueError(f"behind ? in a store's URL there must be {POSTGRES_QUERY}; got {name}={show(value)}")
+            raise _refusal(POSTGRES_QUERY, name, value, _POSTGRES_OPTIONS)
         options[name] = option
     return PostgresAddress(f"postgresql:{place}{'?' if others else ''}{urlencode(others, quote_via=quote)}", options)
+
+
+def _synchronous(text: str) -> str | None:
+    return text.upper() if text.upper() in ("FULL", "NORMAL") else None
 
 
 def _flag(text: str) -> bool | None:
@@ -222,6 +230,11 @@ def _seconds(text: str) -> float:
         return 0.0
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
 
+
+_SQLITE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "synchronous": _synchronous,
+    "outage_limit": _seconds,
+}
 
 _REDIS_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "prefix": str,

@@ -63,8 +63,8 @@ def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("sqlite:///", ["name a file"]),
         ("sqlite:///:memory:", ["name a file"]),
         ("sqlite:///a%00b", ["name a file"]),
-        ("sqlite:///jobs.db?synchronous=OFF", ["synchronous=NORMAL", "synchronous=OFF"]),
-        ("sqlite:///jobs.db?mode=ro", ["synchronous=NORMAL", "mode=ro"]),
+        ("sqlite:///jobs.db?synchronous=OFF", ["synchronous=NORMAL", "synchronous='OFF'"]),
+        ("sqlite:///jobs.db?mode=ro", ["synchronous=NORMAL", "'mode'"]),
         ("sqlite:///jobs.db?outage_limit=0", ["outage_limit=SECONDS"]),
         ("sqlite:///jobs.db?outage_limit=inf", ["outage_limit=SECONDS"]),
         ("sqlite:///jobs.db?outage_limit=soon", ["outage_limit=SECONDS"]),
@@ -76,6 +76,27 @@ def test_refused(url: str, parts: list[str]) -> None:
         parse_store_url(url)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://ann:secret@host/jobs",
+        "mysql:ann:secret@host/jobs",
+        "mysql://ann:a\nsecret@host/jobs",
+        "mysql://host/jobs?password=secret",
+        "sqlite://ann:secret@host/jobs",
+        "sqlite:///jobs.db?key=secret",
+        "redis://host?password=secret",
+        "postgresql:ann:secret@host",
+        "postgresql://ann:secret@host?pool_size=0",
+    ],
+)
+def test_no_password_is_shown(url: str) -> None:
+    """Whatever is wrong with a URL, the error has no password that stands in it."""
+    with pytest.raises(ValueError, match="a store") as caught:
+        parse_store_url(url)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
