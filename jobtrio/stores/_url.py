@@ -135,8 +135,11 @@ def parse_store_url(url: str) -> Address:
     ``listen`` and ``outage_limit`` besides in its query.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It is no such URL; the message says what is allowed.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"a store must be {FORMS}; got {show(type(url))}")
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
     if scheme not in _PARSERS:

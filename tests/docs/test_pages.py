@@ -9,6 +9,7 @@ import pytest
 
 import jobtrio
 import jobtrio.executors
+import jobtrio.stores
 import jobtrio.testing
 import jobtrio.websocket
 from docs.tools import pages, reference
@@ -94,7 +95,9 @@ def test_diagram_is_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [jobtrio, jobtrio.testing, jobtrio.abc, jobtrio.websocket], ids=lambda module: str(module.__name__)
+    "module",
+    [jobtrio, jobtrio.testing, jobtrio.abc, jobtrio.stores, jobtrio.websocket],
+    ids=lambda module: str(module.__name__),
 )
 def test_public_names_are_in_the_reference(module: Any) -> None:
     """Each public name has an entry in the reference; of the contract for stores, each class."""

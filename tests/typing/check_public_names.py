@@ -11,6 +11,7 @@ import trio
 import jobtrio
 import jobtrio.abc
 from jobtrio.executors import run_command
+from jobtrio.stores import store_from_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -218,6 +219,7 @@ def jobtrio_context() -> jobtrio.JobContext:
 
 def stored(store: jobtrio.abc.JobStore) -> None:
     jobtrio.open_registry(store=store)
+    assert_type(store_from_url("sqlite:///jobs.db"), jobtrio.abc.JobStore)
 
 
 def errors(failed: jobtrio.JobFailedError, lagged: jobtrio.LaggedError) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import jobtrio
 from jobtrio._errors import StoreError
+from jobtrio.stores import store_from_url
 from jobtrio.stores._url import PostgresAddress, RedisAddress, StoreAddress, parse_store_url
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.sqlite import SqliteJobStore
+
+if TYPE_CHECKING:
+    from jobtrio.abc import JobStore
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,66 @@ def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(store, SqliteJobStore)
     assert store.outage_limit == 3
     assert store.path == str(Path.cwd() / "jobs.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("sqlite:////tmp/jobs.db?outage_limit=3", SqliteJobStore),
+        ("postgresql://ann:secret@host/db?outage_limit=3", PostgresJobStore),
+        ("rediss://:secret@host?outage_limit=3", RedisJobStore),
+    ],
+)
+def test_public_way(url: str, kind: type[JobStore]) -> None:
+    """One function makes the store that a URL names, of whatever kind, and opens nothing."""
+    store = store_from_url(url)
+    assert type(store) is kind
+    assert store.outage_limit == 3
+    assert "secret" not in repr(store)
+
+
+async def test_store_of_a_url_is_used(tmp_path: Path) -> None:
+    """A registry takes what it returns, and what is stored there is found under the same URL."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    executors = jobtrio.Executors()
+    executors.register("echo")(echo)
+    async with jobtrio.open_registry(executors, store=store_from_url(url)) as registry:
+        job = await registry.submit("echo", "hello")
+        assert await job.result() == "hello"
+    async with jobtrio.open_registry(store=store_from_url(url), queues={}) as registry:
+        assert await (await registry.get(job.id)).result() == "hello"
+
+
+async def echo(job: jobtrio.JobContext) -> str:
+    text: str = job.payload
+    return text
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "what"),
+    [
+        ("jobs.db", ValueError, r"sqlite:///jobs\.db .* got 'jobs\.db'"),
+        ("mysql://ann:secret@host/jobs", ValueError, "got 'mysql://…@host/jobs'"),
+        ("postgresql://ann:secret@host/db?schema=a b", ValueError, "schema must be"),
+        ("redis://ann:secret@host:x", ValueError, "redis://HOST:6379"),
+        (None, TypeError, "got <class 'NoneType'>"),
+        (Path("jobs.db"), TypeError, "must be sqlite:///"),
+    ],
+)
+def test_public_way_refuses(url: Any, error: type[Exception], what: str) -> None:
+    """What names no store is refused with what is allowed, and without a password."""
+    with pytest.raises(error, match=what) as caught:
+        store_from_url(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_public_way_imports_one_store_alone() -> None:
+    """Who names a file in a URL needs no extra, and who names none at all imports no store of a URL."""
+    program = (
+        "import sys; sys.modules.update(psycopg=None, coredis=None); import jobtrio; from jobtrio.stores import *;"
+        "assert 'jobtrio.stores._url' not in sys.modules; store_from_url('sqlite:///jobs.db')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +231,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreError, match=r"pip install 'jobtrio\[postgres\]'"):
-        parse_store_url("postgresql://host/db").make_store()
+        store_from_url("postgresql://host/db")
 
 
 @pytest.mark.parametrize(
@@ -225,4 +292,4 @@ def test_without_the_redis_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "coredis"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(StoreError, match=r"pip install 'jobtrio\[redis\]'"):
-        parse_store_url("redis://host").make_store()
+        store_from_url("redis://host")
