@@ -66,7 +66,7 @@ class Executors:
         time_limit: float | None = None,
         retry: RetryPolicy | None = None,
         queue: str | None = None,
-        retry_on: tuple[type[BaseException], ...] = (Exception,),
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (Exception,),
         expose: bool = False,
     ) -> Callable[[F], F]:
         """Return a decorator that registers an executor and leaves it as it is.
@@ -76,7 +76,7 @@ class Executors:
             time_limit: Seconds an attempt may take, where the job does not say.
             retry: The retry policy, where the job does not say.
             queue: The queue, where the job does not say.
-            retry_on: Exception classes to retry under a policy. A time-out is always retried.
+            retry_on: Exception classes to retry under a policy, or a single one. A time-out is always retried.
             expose: Whether clients outside the process may submit it.
 
         Raises:
@@ -186,5 +186,5 @@ def _check_retry_on(value: Any) -> tuple[type[BaseException], ...]:
         or not classes
         or not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes)
     ):
-        raise TypeError(f"retry_on must be a tuple of exception classes, at least one; got {show(value)}")
+        raise TypeError(f"retry_on must be an exception class, or a tuple of one or several; got {show(value)}")
     return classes

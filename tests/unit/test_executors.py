@@ -277,7 +277,7 @@ def test_refused_options(options: dict[str, Any], error: type[Exception]) -> Non
 def test_one_class_to_retry() -> None:
     """One exception class may stand without a tuple, as in an `except` clause."""
     executors = Executors()
-    executors.register("work", retry_on=OSError)(work)  # type: ignore[arg-type]
+    executors.register("work", retry_on=OSError)(work)
     assert executors.get("work").retry_on == (OSError,)
 
 
