@@ -11,7 +11,7 @@ import argparse
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jobtrio
 from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _serve, _show, _stats, _submit, _watch, _worker
@@ -45,9 +45,25 @@ examples:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says so where its help can't be written, which argparse keeps to itself."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is None or file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        try:
+            file.write(message)
+            file.flush()
+        except BrokenPipeError:  # whoever asked has read enough
+            pass
+        except OSError as exc:
+            self.exit(1, f"{self.prog}: the output can't be written: {exc.strerror}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jobtrio",
         description="Run jobs whose output people watch.",
         epilog=EXAMPLES,
@@ -68,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments behind the command's name; None takes those of the process.
 
     Raises:
-        SystemExit: With 0 for ``--help`` and ``--version``, with 2 for bad usage.
+        SystemExit: With 0 for ``--help`` and ``--version``, or 1 where they can't be written; with 2 for bad usage.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what the locale lacks is shown all the same

@@ -113,6 +113,18 @@ class TestUsage:
         os.close(writer)
         assert (done.returncode, done.stderr) == (0, b"")
 
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"]])
+    def test_help_on_a_full_disk(self, args: list[str], unbuffered: str) -> None:
+        """Help that can't be written ends with 1 and one line that says why."""
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        with open("/dev/full", "wb") as full:
+            argv = [sys.executable, "-m", "jobtrio", *args]
+            done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env)
+        who = " ".join(["jobtrio", *args[:-1]])
+        assert done.stderr == f"{who}: the output can't be written: No space left on device\n"
+        assert done.returncode == 1
+
 
 class TestDemo:
     def test_every_line_says_job_consumer_and_event(self, shown: str) -> None:
