@@ -32,6 +32,9 @@ SENDING_LIMIT = 15.0
 CLOSING_LIMIT = 1.0
 """Seconds that a polite farewell may take."""
 
+NOT_TLS = "WRONG_VERSION_NUMBER"
+"""What OpenSSL says of an answer that is not one of TLS."""
+
 MESSAGE_LIMIT = 64 * 1024 * 1024
 """Bytes of one message of the server: its largest hold a record whose payload and result are as large as a store
 allows."""
@@ -168,6 +171,9 @@ async def _connect(address: Address, ssl_context: ssl.SSLContext | None) -> trio
             return stream
         except trio.BrokenResourceError as exc:  # by the TLS handshake
             cause = exc.__cause__ or exc
+            if getattr(cause, "reason", None) == NOT_TLS:
+                why = f"{address} does not speak TLS: without it, URLs begin with ws://"
+                raise LinkLostError(why, is_final=True) from exc
             is_final = isinstance(cause, ssl.SSLCertVerificationError)
             whereto = f" to {address}" if is_final else ""  # others are told behind the address
             raise LinkLostError(f"no connection{whereto}: {cause}", is_final=is_final) from exc

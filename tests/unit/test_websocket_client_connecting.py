@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -262,6 +263,23 @@ async def test_no_websocket_at_all(data: bytes) -> None:
         with pytest.raises((ServerUnavailableError, ServerRefusedError)):
             async with open_client(f"ws://127.0.0.1:{port}", outage_limit=0.2):
                 pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_tls() -> None:
+    """A server that speaks without TLS where the URL asks for it will go on so: that is said at once."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
+        with pytest.raises(ServerRefusedError, match=rf"{url} does not speak TLS: .* ws://"):
+            async with open_client(url):
+                raise AssertionError
         nursery.cancel_scope.cancel()
 
 
