@@ -22,7 +22,7 @@ async def main() -> None:
         outcome = await job.wait()
         assert isinstance(outcome, jobtrio.Failed)
         print(f"{outcome.error.kind}: {outcome.error.message}")
-        print(f"{job.record.attempt} attempts, {trio.current_time() - start:g} s")
+        print(f"{job.record.attempt} attempts, {trio.current_time() - start:.0f} s")
 
 
 if __name__ == "__main__":
