@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobtrio.cli._endings import one_line
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from jobtrio._messages import Progress
     from jobtrio.cli._screen import ProgressBar
 
@@ -38,19 +40,29 @@ class RichBar:
         """Return the line, without its end: shorter than the terminal is wide."""
         from rich.console import Console
         from rich.progress_bar import ProgressBar as Bar
-        from rich.text import Text
 
         # Made anew each time: the terminal's width may have changed.
         console = Console(stderr=True, force_terminal=True, highlight=False)
-        width = min(BAR_WIDTH, console.width // 3)
-        numbers = Text(_numbers(progress))
-        note = Text("" if progress.note is None else f"{one_line(progress.note)} ")
-        # One column is left free, or some terminals would go on to the next line.
-        note.truncate(max(console.width - 1 - width - 1 - numbers.cell_len, 0), overflow="ellipsis")
-        bar = Bar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
+        room = console.width - 1  # or some terminals would go on to the next line
+        numbers = _fitted(_numbers(progress), room)
+        room -= numbers.cell_len + 1
+        width = min(BAR_WIDTH, console.width // 3, room)
+        shown: list[Any] = [numbers]
+        if width > 0:
+            note = _fitted("" if progress.note is None else f"{one_line(progress.note)} ", room - width)
+            bar = Bar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
+            shown = [note, bar, " ", numbers]
         with console.capture() as captured:
-            console.print(note, bar, Text(" "), numbers, sep="", end="", soft_wrap=True)
+            console.print(*shown, sep="", end="", soft_wrap=True)
         return captured.get().replace("\n", "")
+
+
+def _fitted(text: str, columns: int) -> Text:
+    from rich.text import Text
+
+    fitted = Text(text)
+    fitted.truncate(max(columns, 0), overflow="ellipsis" if columns > 0 else "crop")
+    return fitted
 
 
 def _numbers(progress: Progress) -> str:

@@ -10,7 +10,7 @@ import pytest
 import jobtrio
 from jobtrio.cli import _bar
 
-pytest.importorskip("rich")
+cell_len = pytest.importorskip("rich.cells").cell_len
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,16 @@ def test_one_line_whatever_the_note() -> None:
     line = drawn(jobtrio.Progress(1, 1, 3, 12, "a\nb" * 100))
     assert "\n" not in line
     assert len(line) < 60
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10, 20, 30, 40])
+@pytest.mark.parametrize("note", [None, "読み込み中", "reading"])
+def test_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, note: str | None) -> None:
+    """Large numbers keep the line narrower than the terminal, at the cost of the note, the bar, and their own end."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    line = drawn(jobtrio.Progress(1, 1, 1234567890123, 2469135780246, note))
+    assert cell_len(line) < max(columns, 2)
+    assert columns < 20 or " 50% " in line
 
 
 @pytest.mark.parametrize(("done", "total"), [(5, None), (5, 0), (20, 10), (-1, 10)])
