@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
@@ -91,7 +92,7 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
     table = render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK"))
     print(table, end="", flush=True)
     if len(records) == options.limit:
-        complain(options, f"there may be more: --after {records[-1].id}")
+        complain(options, f"there may be more: --after {shlex.quote(records[-1].id)}")
     return 0
 
 

@@ -6,6 +6,7 @@ messages.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -56,7 +57,7 @@ class StoreSource:
         self._registry = registry
         self._job = job
         self.attempts: int | None = job.record.max_attempts
-        self.hint: str = f"; to end it: jobtrio cancel {job.id}"
+        self.hint: str = f"; to end it: jobtrio cancel {shlex.quote(job.id)}"
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, whichever process the job runs in.

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -102,6 +103,12 @@ class TestList:
         code, out, err = shell.run("list", "--limit", "2")
         assert (code, len(out.splitlines())) == (0, 3)
         assert err == f"jobtrio list: there may be more: --after {jobs['fail']}\n"
+
+    def test_next_page_can_be_pasted(self, shell: Shell) -> None:
+        """What is to be given for the next page is quoted where a shell would take it for more than a word."""
+        shell.submit("echo", "--id", "the first, isn't it?")
+        *_, option, name = shlex.split(shell.run("list", "--limit", "1")[2])
+        assert shell.run("list", option, name, "--json") == (0, "[]\n", "")
 
     def test_reader_that_leaves(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A reader that leaves early is no error."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
 import sqlite3
 from typing import TYPE_CHECKING
@@ -100,15 +101,17 @@ class TestEndedJob:
 class TestLeaving:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_signal(self, shell: Shell, tmp_path: Path, number: int) -> None:
-        """A signal ends the watching, not the job, and says how to end that."""
+        """A signal ends the watching, not the job, and says how to end that: by a line that a shell takes as it is."""
         shell.worker()
         gate = tmp_path / "gate"
-        job = shell.submit("wait", "--payload", json.dumps(str(gate)))
+        job = shell.submit("wait", "--id", "it's me", "--payload", json.dumps(str(gate)))
         watcher = shell.start("watch", job)
         assert watcher.line() == "attempt 1"
         watcher.send(number)
         code, _, err = watcher.end()
-        assert (code, err) == (128 + number, f"jobtrio: the job goes on; to end it: jobtrio cancel {job}\n")
+        told, _, line = err.partition("; to end it: ")
+        assert (code, told) == (128 + number, "jobtrio: the job goes on")
+        assert shlex.split(line) == ["jobtrio", "cancel", job]
         gate.touch()
         assert shell.run("watch", job)[0] == 0
 
