@@ -74,17 +74,18 @@ def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
     url: str = options.store or os.environ.get(VARIABLE, "")
     if not url:
         options.parser.error(f"--store is missing: give it, or set {VARIABLE}; it must be {FORMS}")
+    source = "--store" if options.store else VARIABLE
     try:
         address = parse_store_url(url)
     except ValueError as exc:
-        options.parser.error(f"{VARIABLE}: {exc}")
+        options.parser.error(f"{source}: {exc}")
     if not make and (what := address.missing()):
         complain(options, f"{what}, hence no job")
         raise SystemExit(1)
     try:
         store = address.make_store(make=make)
     except ValueError as exc:
-        options.parser.error(f"--store: {exc}")
+        options.parser.error(f"{source}: {exc}")
     except JobtrioError as exc:
         complain(options, one_line(str(exc), 1000))
         raise SystemExit(1) from None

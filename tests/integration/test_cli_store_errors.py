@@ -77,7 +77,12 @@ def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "parts"), [("", ["--store is missing", "JOBTRIO_STORE"]), ("jobs.db", ["JOBTRIO_STORE: ", "'jobs.db'"])]
+    ("url", "parts"),
+    [
+        ("", ["--store is missing", "JOBTRIO_STORE"]),
+        ("jobs.db", ["error: JOBTRIO_STORE: ", "'jobs.db'"]),
+        ("redis://host:x", ["error: JOBTRIO_STORE: ", "its port is no number"]),
+    ],
 )
 def test_store_in_the_environment(shell: Shell, url: str, parts: list[str]) -> None:
     """A store that is named nowhere, or wrongly in the environment, ends with 2."""
