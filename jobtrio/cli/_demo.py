@@ -71,7 +71,8 @@ class Play:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._colours = stream.isatty() and not os.environ.get("NO_COLOR")
+        is_simple = os.environ.get("TERM") in {None, "", "dumb"}
+        self._colours = stream.isatty() and not is_simple and not os.environ.get("NO_COLOR")
         self._seen: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._stage = trio.CancelScope()
         self.problems: list[str] = []

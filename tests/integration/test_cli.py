@@ -174,15 +174,26 @@ class TestDemo:
         """Into a pipe there are no escapes."""
         assert "\033" not in shown
 
-    @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("", True), ("1", False)])
+    @pytest.mark.parametrize(
+        ("no_color", "term", "coloured"),
+        [
+            (None, "xterm", True),
+            ("", "xterm", True),
+            ("1", "xterm", False),
+            (None, "dumb", False),
+            (None, "", False),
+        ],
+    )
     async def test_colour_on_a_terminal(
         self,
         no_color: str | None,
+        term: str,
         coloured: bool,
         autojump_clock: trio.testing.MockClock,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """On a terminal the endings are coloured, unless NO_COLOR is set to something."""
+        """On a terminal that knows colours the endings are coloured, unless NO_COLOR is set to something."""
+        monkeypatch.setenv("TERM", term)
         monkeypatch.delenv("NO_COLOR", raising=False)
         if no_color is not None:
             monkeypatch.setenv("NO_COLOR", no_color)
