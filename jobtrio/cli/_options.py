@@ -150,18 +150,19 @@ def states(text: str) -> list[JobState]:
 def json_value(text: str) -> Any:
     """Return the value of JSON, given as such, or as ``@FILE``, where ``@-`` is the standard input."""
     source = text
+    name = "the standard input" if text == "@-" else show(text[1:])
     if text == "@-" and sys.stdin is None:
-        raise argparse.ArgumentTypeError("can't read the standard input: it is closed")
+        raise argparse.ArgumentTypeError(f"can't read {name}: it is closed")
     if text.startswith("@"):
         try:
-            source = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text("utf-8")
+            data = sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
+            source = data.decode("utf-8")  # as JSON is, whatever the locale is
         except (OSError, UnicodeDecodeError) as exc:
-            raise argparse.ArgumentTypeError(f"can't read {show(text[1:])}: {cause(exc)}") from None
+            raise argparse.ArgumentTypeError(f"can't read {name}: {cause(exc)}") from None
     try:
         return json.loads(source, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
-        file = "the standard input" if text == "@-" else text[1:]
-        where = f"; text needs quotes of its own: {shlex.quote(json.dumps(text))}" if source is text else f" in {file}"
+        where = f"; text needs quotes of its own: {shlex.quote(json.dumps(text))}" if source is text else f" in {name}"
         raise argparse.ArgumentTypeError(f"must be JSON, or @FILE; got {show(source)} ({exc}){where}") from None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +82,20 @@ def test_no_duration(read: Callable[[str], float], text: str, allowed: str) -> N
 def test_for_ever() -> None:
     """Only ended jobs can be kept for ever."""
     assert _options.age("inf") == math.inf
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_of_the_standard_input(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """JSON is UTF-8, whatever the locale is: from the standard input as from a file."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO('"日本 é"'.encode()), encoding))
+    assert _options.json_value("@-") == "日本 é"
+
+
+def test_no_utf8_of_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no UTF-8 can't be read."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"\xff"'), "latin-1"))
+    with pytest.raises(argparse.ArgumentTypeError, match="can't read the standard input: 'utf-8' codec"):
+        _options.json_value("@-")
 
 
 @pytest.mark.parametrize(("command", "names"), DURATIONS)
