@@ -138,17 +138,20 @@ class RegistryCore(RegistryCalls):
                         services.start_soon(self._tails.run)
                     else:
                         await self.store.renew((), inf)  # this worker is there
-                    async with trio.open_nursery() as jobs:
-                        self._dispatcher.jobs = jobs
-                        jobs.start_soon(self._dispatch)
-                        self.serving.set()
+                    try:
+                        async with trio.open_nursery() as jobs:
+                            self._dispatcher.jobs = jobs
+                            jobs.start_soon(self._dispatch)
+                            self.serving.set()
+                    finally:
+                        self._tails.nursery = None  # what is followed from here on is cut off in the end
                     services.cancel_scope.cancel()
         finally:
             await self._end()
 
     async def _end(self) -> None:
         """End what is left: here rather than in `close`, which a second Ctrl-C may interrupt."""
-        self._tails.nursery = self._dispatcher.jobs = None
+        self._dispatcher.jobs = None
         self._closed = self._dispatcher.closing = True
         try:
             await self.store.abandon(SHUTDOWN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING
@@ -247,6 +248,41 @@ async def test_calls_on_a_registry_in_memory_that_is_closed() -> None:
     assert await registry.get(job.id) == job
     assert not await job.cancel()
     await registry.remove(job.id)
+
+
+class OneCall(trio.abc.Instrument):
+    """Makes a call ahead of the nth step that any task takes from now on."""
+
+    def __init__(self, nth: int, call: Callable[[], jobtrio.Subscription]) -> None:
+        self.steps = 0
+        self.returned: jobtrio.Subscription | None = None
+        self._nth = nth
+        self._call = call
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Call, if it is time."""
+        self.steps += 1
+        if self.steps == self._nth:
+            self.returned = self._call()
+
+
+async def test_subscribing_in_the_midst_of_leaving(autojump_clock: MockClock) -> None:
+    """At each step that is taken while a registry is left, a job that goes on elsewhere can be subscribed to."""
+    executors = jobtrio.Executors()
+    executors.register("rest")(rest)
+    for nth in itertools.count(1):
+        async with jobtrio.open_registry(executors, store=RemoteStore(Server()), queues={}) as registry:
+            job = await registry.submit("rest", 0)
+            await trio.testing.wait_all_tasks_blocked()
+            call = OneCall(nth, job.subscribe)
+            trio.lowlevel.add_instrument(call)
+        trio.lowlevel.remove_instrument(call)
+        if call.steps < nth:
+            break
+        assert call.returned is not None
+        with pytest.raises(trio.BrokenResourceError, match="the registry was closed"):
+            await call.returned.receive()
+    assert nth > 5
 
 
 async def test_drain_that_is_overtaken_by_the_end(autojump_clock: MockClock) -> None:
