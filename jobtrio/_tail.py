@@ -178,9 +178,12 @@ class Tails:
 
         Raises:
             StoreUnavailableError: The store is away.
+            trio.ClosedResourceError: Nothing is followed any more.
 
         Cancellation: what was copied stays.
         """
+        if self.nursery is None:
+            raise trio.ClosedResourceError("the registry is closed")
         for tail in self._tails.get(entry.id, ()):
             if tail.log() is entry.log:
                 while tail.is_wanted and await self._copy(tail):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -253,9 +254,9 @@ async def test_calls_on_a_registry_in_memory_that_is_closed() -> None:
 class OneCall(trio.abc.Instrument):
     """Makes a call ahead of the nth step that any task takes from now on."""
 
-    def __init__(self, nth: int, call: Callable[[], jobtrio.Subscription]) -> None:
+    def __init__(self, nth: int, call: Callable[[], object]) -> None:
         self.steps = 0
-        self.returned: jobtrio.Subscription | None = None
+        self.returned: object = None
         self._nth = nth
         self._call = call
 
@@ -276,13 +277,42 @@ async def test_subscribing_in_the_midst_of_leaving(autojump_clock: MockClock) ->
             await trio.testing.wait_all_tasks_blocked()
             call = OneCall(nth, job.subscribe)
             trio.lowlevel.add_instrument(call)
-        trio.lowlevel.remove_instrument(call)
         if call.steps < nth:
             break
-        assert call.returned is not None
+        assert isinstance(call.returned, jobtrio.Subscription)
         with pytest.raises(trio.BrokenResourceError, match="the registry was closed"):
             await call.returned.receive()
     assert nth > 5
+
+
+async def test_span_in_the_midst_of_leaving(autojump_clock: MockClock) -> None:
+    """At each step that is taken while a registry is left, a job's span is told rightly or not at all."""
+
+    async def send(job: JobContext) -> None:
+        await job.send("a")
+        raise jobtrio.RetryLater(1000)
+
+    executors = jobtrio.Executors()
+    executors.register("send")(send)
+    server = Server()
+    async with jobtrio.open_registry(executors, store=RemoteStore(server)) as registry:
+        job_id = (await registry.submit("send")).id
+        await trio.sleep(1)
+
+    async def ask(job: jobtrio.Job) -> None:
+        with suppress(trio.ClosedResourceError):
+            told.append((await job.span()).last)
+
+    told: list[int] = []
+    for nth in itertools.count(1):
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as registry:
+            job = await registry.get(job_id)
+            await trio.testing.wait_all_tasks_blocked()
+            call = OneCall(nth, partial(trio.lowlevel.spawn_system_task, ask, job))
+            trio.lowlevel.add_instrument(call)
+        if call.steps < nth:
+            break
+    assert set(told) == {2}
 
 
 async def test_drain_that_is_overtaken_by_the_end(autojump_clock: MockClock) -> None:
