@@ -17,7 +17,7 @@ import trio
 from jobtrio._checks import check_id, check_seconds, check_text, from_thread
 from jobtrio._errors import UnknownJobError
 from jobtrio._known import KnownEntries
-from jobtrio._outage import try_for
+from jobtrio._outage import keep_trying, try_for
 from jobtrio._settlement import CANCELLED
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jobtrio._records import JobRecord, Transition, WorkerReport
     from jobtrio._runner import Runner
     from jobtrio._state import JobState
-    from jobtrio.abc import JobQuery, JobStore
+    from jobtrio.abc import CancelReply, JobQuery, JobStore
 
 T = TypeVar("T")
 
@@ -166,6 +166,8 @@ class RegistryCalls:
             return False
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
+            if self._waits and running.if_lost is None:
+                running.if_lost = partial(self._cancel_lost, job_id, reason, grace)
             return False
         if self._waits:
             asked_at = time.time()
@@ -176,12 +178,26 @@ class RegistryCalls:
             reply = await self.store.request_cancel(job_id, reason, grace)
         if reply is None:
             raise UnknownJobError(job_id)
+        self._heed(reply, grace)
+        return reply.accepted
+
+    def _heed(self, reply: CancelReply, grace: float) -> None:
+        """Stop what runs here of a job that its store has asked to end."""
         if reply.accepted:
             asked = self._known.entry_of(reply.entry) if self._waits else reply.entry
-            running = self._runner.running.get(job_id)  # another attempt may have begun meanwhile
+            running = self._runner.running.get(asked.id)  # another attempt may have begun meanwhile
             if running is not None and asked.outcome is None:
                 running.stop(CANCELLED, grace)
-        return reply.accepted
+
+    @trio.lowlevel.enable_ki_protection
+    async def _cancel_lost(self, job_id: str, reason: str | None, grace: float) -> None:
+        """Ask again to cancel a job whose ending was decided when it was asked to, and was not written in time.
+
+        Cancellation: the request may have been made.
+        """
+        reply = await keep_trying(partial(self.store.request_cancel, job_id, reason, grace), self._served.is_set)
+        if reply is not None:
+            self._heed(reply, grace)
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""

@@ -368,7 +368,8 @@ class JobRegistry:
 
         Returns:
             True if the job was alive: it will end `Cancelled`, with no further attempt. False if it has ended, or its
-            ending is decided.
+            ending is decided; if that can't be stored before the lease is over, the job is cancelled after all, as soon
+            as the store can be asked to (durable stores).
 
         Raises:
             TypeError, ValueError: A parameter makes no sense.

@@ -429,6 +429,30 @@ async def test_cancelled_behind_an_end_that_is_lost(autojump_clock: MockClock) -
         assert runs == [1]
 
 
+@pytest.mark.parametrize("queues", [None, {}])
+async def test_cancelled_ahead_of_an_end_that_is_lost(queues: dict[str, int] | None, autojump_clock: MockClock) -> None:
+    """A request for which a job's ending was decided is made again where that is not written: the job would run on."""
+    server = Server()
+    store = RemoteStore(server)
+    leaving = Executors()
+
+    @leaving.register("work")
+    async def work(job: JobContext) -> None:
+        if job.attempt > 1:
+            await trio.sleep(10 * LEASE)
+        store.network.away = job.attempt == 1
+
+    async with jobtrio.open_registry(leaving, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(0.5 * LEASE)
+        assert not await job.cancel("why")
+        async with jobtrio.open_registry(leaving, store=RemoteStore(server), lease=LEASE, queues=queues) as other:
+            await trio.sleep(2 * LEASE)
+            assert (await other.get(job.id)).record.attempt == (2 if queues is None else 1)
+            store.network.away = False
+            assert await job.wait() == Cancelled("why")
+
+
 async def test_an_outage_longer_than_a_lease_in_a_claim(autojump_clock: MockClock) -> None:
     """A claim that is repeated for longer than a lease, until the store is back, loses no lease that has just begun."""
     store = RemoteStore(Server())
