@@ -237,8 +237,12 @@ class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
 
 @trio.lowlevel.disable_ki_protection
 async def _call(hook: Hook, connection: TrioConnection[Any]) -> None:
-    """Call what the application gave, where Ctrl-C may interrupt it."""
+    """Call what the application gave, where Ctrl-C may interrupt it, and commit what it has begun.
+
+    Left open, it would make a savepoint of the next block's transaction, which is rolled back with it.
+    """
     await hook(connection)
+    await connection.commit()
 
 
 def is_quiet(connection: TrioConnection[Any]) -> bool:
@@ -321,8 +325,8 @@ async def open_pool(
         check_limit: Seconds for the answer.
         max_idle: Seconds of idleness after which a connection is closed, at the next return of another one.
         max_age: Seconds after which a connection is not used again.
-        configure: Called with each new connection.
-        reset: Called with each connection that comes back; it undoes what the block may have set.
+        configure: Called with each new connection; what it begins is committed.
+        reset: Called with each connection that comes back, likewise; it undoes what the block may have set.
         row_factory: How rows are formed; tuples by default.
         options: What `connect` takes besides.
 

@@ -287,6 +287,26 @@ async def test_hooks(postgres: str) -> None:
         assert pool.statistics == PoolStatistics(size=1, idle=0, in_use=0, waiting=0)
 
 
+@pytest.mark.parametrize("hook", ["configure", "reset"])
+async def test_hooks_begin_transactions(postgres: str, hook: str) -> None:
+    """What a hook sets lasts without autocommit, too, and the block's transaction behind it is one of its own."""
+
+    async def settle(connection: TrioConnection[Any]) -> None:
+        await connection.execute("SET work_mem = '1MB'")
+
+    hooks: dict[str, Any] = {hook: settle}
+    async with open_pool(postgres, size=1, **hooks) as pool:
+        async with pool.connection():
+            pass
+        async with pool.connection() as connection, connection.transaction():
+            assert await scalar(connection, "SHOW work_mem") == "1MB"
+            await connection.execute("CREATE TABLE t (a int)")
+        async with pool.connection() as connection:
+            assert await scalar(connection, "SELECT count(*) FROM t") == 0
+            await connection.rollback()
+            assert await scalar(connection, "SHOW work_mem") == "1MB"
+
+
 async def test_configure_fails(postgres: str) -> None:
     """A connection that can't be configured is closed, and takes no place."""
 
