@@ -123,6 +123,9 @@ async def test_left_in_the_middle(postgres: str) -> None:
         assert second.closed
         async with pool.connection() as third:
             await third.close()
+        async with pool.connection() as fourth:
+            await fourth.lock.__aenter__()  # as in the midst of a COPY whose rows are read
+        assert fourth.closed
         assert pool.statistics == PoolStatistics(size=1, idle=0, in_use=0, waiting=0)
 
 
