@@ -22,10 +22,11 @@ from ._connecting import open_wire
 from ._driving import Driver, give_up
 from ._lock import ConnectionLock
 from ._notifications import Inbox, Notifications
+from ._pipeline import PipelineBlock
 from ._transaction import TransactionBlock, committing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -67,6 +68,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         super().add_notify_handler(self._inbox.keep)
 
     @classmethod
+    @trio.lowlevel.enable_ki_protection
     async def connect(
         cls,
         conninfo: str = "",
@@ -93,6 +95,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             connection._adapters = AdaptersMap(context.adapters)
         return connection
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
@@ -111,6 +114,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         finally:
             await self.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self) -> None:
         """Close the connection; what other tasks are doing with it fails.
 
@@ -257,6 +261,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         with self._finishing():
             await super().rollback()
 
+    @trio.lowlevel.enable_ki_protection
     async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
         """Commit a transaction in two phases, or in one where it was not prepared.
 
@@ -290,50 +295,19 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         """
         return TransactionBlock(self, savepoint_name, force_rollback)
 
-    @contextlib.asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
+    def pipeline(self) -> PipelineBlock:  # type: ignore[override]
         """Send statements without waiting for the answers of those before, within the block.
 
         *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
         """
-        async with self._whole(super().pipeline(), stop=True) as pipeline:
-            yield pipeline
+        return PipelineBlock(self, super().pipeline(), stop=True)
 
-    @contextlib.asynccontextmanager
-    async def _pipeline_nolock(self) -> AsyncIterator[psycopg.AsyncPipeline]:
-        async with self._whole(super()._pipeline_nolock(), stop=True) as pipeline:
-            yield pipeline
+    def _pipeline_nolock(self) -> PipelineBlock:  # type: ignore[override]
+        return PipelineBlock(self, super()._pipeline_nolock(), stop=True)
 
-    def _commit_pipeline(self) -> contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline]:
+    def _commit_pipeline(self) -> PipelineBlock:
         """Return a pipeline around a transaction, whose end sends the commit and is not to be stopped."""
-        return self._whole(super().pipeline(), stop=False)
-
-    @contextlib.asynccontextmanager
-    async def _whole(
-        self, block: contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline], *, stop: bool
-    ) -> AsyncIterator[psycopg.AsyncPipeline]:
-        """Open a pipeline whose two ends are gone through in any case: in between, the connection is of no use."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        with self._finishing():
-            pipeline = await block.__aenter__()
-        if self._streamed:
-            # libpq would take the first statement of a pipeline for one whose rows are to be streamed, too.
-            pipeline.command_queue.append(pipeline.pgconn.pipeline_sync)
-            pipeline.result_queue.append(None)
-            self._streamed = False
-        try:
-            yield pipeline
-        except BaseException as exc:
-            with self._finishing(stop=stop):
-                if self.pgconn.status == pq.ConnStatus.OK:
-                    await block.__aexit__(type(exc), exc, exc.__traceback__)
-                else:  # psycopg would log of each pipeline's end what is being raised already
-                    with contextlib.suppress(psycopg.Error):
-                        await block.__aexit__(None, None, None)
-            raise
-        else:
-            with self._finishing(stop=stop):
-                await block.__aexit__(None, None, None)
+        return PipelineBlock(self, super().pipeline(), stop=False)
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Notifications:
         """Return what arrives by ``NOTIFY``, in ``async for``, on the channels that were given to ``LISTEN``.
@@ -380,6 +354,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             raise psycopg.errors.CancellationTimeout(f"the server could not be told within {limit:g} s")
 
 
+@trio.lowlevel.enable_ki_protection
 async def connect(
     conninfo: str = "",
     *,

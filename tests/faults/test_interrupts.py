@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import trio
 import trio.testing
-from psycopg_bridge import wait_for_sessions
+from psycopg_bridge import check_at_rest, wait_for_sessions
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
@@ -300,6 +300,30 @@ def test_a_pool_at_any_line(postgres: str) -> None:
     for pressed in at_each_line(scenario, "psycopg_trio/_pool.py"):
         assert in_use == [0], pressed
         in_use.clear()
+        trio.run(wait_for_sessions, postgres, 0)
+
+
+@pytest.mark.parametrize("module", ["_connection.py", "_pipeline.py"])
+def test_a_connection_at_any_line(postgres: str, module: str) -> None:
+    """Wherever in a connection Ctrl-C comes, it is usable behind it, or closed; and it is closed behind its block."""
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        with ctrl_c:
+            async with await connect(postgres, autocommit=True) as connection:
+                seen.append(connection)
+                try:
+                    async with connection.pipeline():
+                        await connection.execute("SELECT 1")
+                finally:
+                    if ctrl_c.pressed is not None and not connection.closed:
+                        with trio.fail_after(5):
+                            await check_at_rest(connection)
+                        assert not connection._finishers
+
+    seen: list[TrioConnection[Any]] = []
+    for pressed in at_each_line(scenario, f"psycopg_trio/{module}"):
+        assert all(connection.closed for connection in seen), pressed
+        seen.clear()
         trio.run(wait_for_sessions, postgres, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from psycopg import AsyncCursor, Notify
+from psycopg import AsyncCursor, AsyncPipeline, Notify
 from psycopg.rows import class_row, dict_row
 
 from jobtrio import psycopg_trio
@@ -23,6 +23,8 @@ async def connecting() -> None:
         assert_type(cursor, AsyncCursor[tuple[Any, ...]])
         assert_type(await cursor.fetchone(), tuple[Any, ...] | None)
         assert_type(await entered.cursor(row_factory=dict_row).fetchall(), list[dict[str, Any]])
+        async with entered.pipeline() as pipeline:
+            assert_type(pipeline, AsyncPipeline)
         async for news in entered.notifies():
             assert_type(news, Notify)
 
