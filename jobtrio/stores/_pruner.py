@@ -52,6 +52,7 @@ class Pruner:
         if self._ends >= self._enough:
             self._many_ended.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Prune when it is time, until cancelled."""
         while True:

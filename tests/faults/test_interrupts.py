@@ -18,9 +18,13 @@ from psycopg_bridge import check_at_rest, wait_for_sessions
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
+from jobtrio._nursery import open_background_nursery
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import StoreSettings
 from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.postgres._calls import Call as GroupedCall
+from jobtrio.stores.postgres._calls import Lane
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite._calls import Calls
 from jobtrio.testing._workers import Heard
@@ -467,3 +471,44 @@ def test_an_sqlite_store_at_any_line(tmp_path: Path, module: str) -> None:
     for pressed in at_each_line(scenario, f"stores/sqlite/{module}"):
         assert not [thread for thread in threading.enumerate() if "jobtrio-sqlite" in thread.name], pressed
         assert not (tmp_path / "jobs.db-doorbells").exists(), pressed
+
+
+def test_calls_in_groups_at_any_line() -> None:
+    """Wherever Ctrl-C comes while a call goes to PostgreSQL together with others, only the caller is interrupted."""
+
+    async def carry_out(calls: list[GroupedCall[None]]) -> None:
+        await trio.lowlevel.checkpoint()
+        for call in calls:
+            call.succeed("answer")
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        lane: Lane[None] = Lane(carry_out, 60.0)
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(lane.run)
+            try:
+                with ctrl_c:
+                    assert await lane.make(None) == "answer"
+                await trio.lowlevel.checkpoint()  # where it comes that could not before
+            finally:
+                assert await lane.make(None) == "answer"
+                await lane.drain()
+
+    for pressed in at_each_line(scenario, "stores/postgres/_calls.py"):
+        assert "_calls" in pressed or not pressed
+
+
+@pytest.mark.parametrize("module", ["_session.py", "_listening.py"])
+def test_a_postgres_store_at_any_line(postgres: str, module: str) -> None:
+    """Wherever Ctrl-C comes as a schema is opened and closed, it comes out alone, and nothing is left on the server."""
+    store = PostgresJobStore(postgres)
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        with ctrl_c:
+            async with store.open(SETTINGS):
+                await store.counts()
+
+    trio.run(scenario, CtrlC(0))  # makes the schema
+    for pressed in at_each_line(scenario, f"stores/postgres/{module}"):
+        trio.run(wait_for_sessions, postgres, 0)
+        with psycopg.connect(postgres) as observer:
+            assert observer.execute("SELECT FROM jobtrio.workers").fetchall() == [], pressed

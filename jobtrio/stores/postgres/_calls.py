@@ -175,6 +175,7 @@ class Lane(Generic[W]):
         self._idle = trio.lowlevel.ParkingLot()
         self._closed = False
 
+    @trio.lowlevel.enable_ki_protection
     async def make(self, work: W) -> Any:
         """Have something done; return the answer.
 
@@ -205,6 +206,7 @@ class Lane(Generic[W]):
             return
         raise StoreUnavailableError(f"no room for another call within {self._patience:g} s")
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Carry out calls as they come, until cancelled.
 

@@ -70,6 +70,7 @@ class Listener:
         self._heard = trio.Event()
         self._has_warned = False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Listen until cancelled.
 
@@ -107,6 +108,7 @@ class Listener:
                 "and so learns of them later (listen=False says so from the start)"
             )
 
+    @trio.lowlevel.enable_ki_protection
     async def _hear(self, connection: TrioConnection[Any]) -> None:
         while True:
             async for notice in connection.notifies(timeout=ALIVE_AFTER):

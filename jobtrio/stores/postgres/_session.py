@@ -112,11 +112,12 @@ class Session:
         self._on_pace = on_pace
         self._look_after = LOOK_OFTEN
         self.missed = trio.Event()
-        self._ready, self._stop, self._served = trio.Event(), trio.Event(), trio.Event()
+        self._ready, self._stop = trio.Event(), trio.Event()
 
     # -- life
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def running(self) -> AsyncIterator[None]:
         """Run what happens in the background, within the block."""
         self._on_pace(self._look_after)
@@ -129,32 +130,28 @@ class Session:
                         await self._listener.settled.wait()
                 yield
             finally:
-                # Bounded by the calls that wait, which fail after their patience, and by the farewell's limit.
-                with trio.CancelScope(shield=True):
-                    await self.inserts.drain()
-                    await self.named_inserts.drain()
-                    await self.writes.drain()
-                    await self._leave()
-                    self._stop.set()
-                    await self._served.wait()
+                self._stop.set()  # the rest is done by the task that serves, which Ctrl-C does not end
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve(self) -> None:
         """Carry out calls until told to stop: whoever cleans up behind a cancellation needs the store."""
-        try:
-            # Ends with the block of `running`, which is not left without saying so.
-            with trio.CancelScope(shield=True):
-                async with self._connections.opened(), trio.open_nursery() as nursery:
-                    for lane in self._lanes:
-                        nursery.start_soon(lane.run)
-                    for service in (self._give_up_overdue, self.pruner.run, self._look_for_news, self._look_again):
-                        nursery.start_soon(service)
-                    if self._listener is not None:
-                        nursery.start_soon(self._listener.run)
-                    self._ready.set()
-                    await self._stop.wait()
-                    nursery.cancel_scope.cancel()
-        finally:
-            self._served.set()
+        # Ends with the block of `running`, which is not left without saying so.
+        with trio.CancelScope(shield=True):
+            async with self._connections.opened(), trio.open_nursery() as nursery:
+                for lane in self._lanes:
+                    nursery.start_soon(lane.run)
+                for service in (self._give_up_overdue, self.pruner.run, self._look_for_news, self._look_again):
+                    nursery.start_soon(service)
+                if self._listener is not None:
+                    nursery.start_soon(self._listener.run)
+                self._ready.set()
+                await self._stop.wait()
+                # Bounded by the calls that wait, which fail after their patience, and by the farewell's limit.
+                await self.inserts.drain()
+                await self.named_inserts.drain()
+                await self.writes.drain()
+                await self._leave()
+                nursery.cancel_scope.cancel()
 
     async def _leave(self) -> None:
         """Take this worker from those that are there; where the server is away, its time runs out."""
@@ -232,6 +229,7 @@ class Session:
         if hears:
             self.settings.listener.cancel_requested(None)
 
+    @trio.lowlevel.enable_ki_protection
     async def _look_for_news(self) -> None:
         """Where no notices arrive, look for what they would tell of."""
         while True:
@@ -246,6 +244,7 @@ class Session:
                 self.settings.listener.cancel_requested(job_id)
             self.announcer.look_everywhere()
 
+    @trio.lowlevel.enable_ki_protection
     async def _look_again(self) -> None:
         """Have work looked for again where others were in the way: those who claim at once choose the same."""
         while True:
@@ -256,6 +255,7 @@ class Session:
 
     # -- in the background
 
+    @trio.lowlevel.enable_ki_protection
     async def _give_up_overdue(self) -> None:
         while True:
             await trio.sleep(self._connections.patience / 4)

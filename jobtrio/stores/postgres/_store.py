@@ -112,6 +112,7 @@ class PostgresJobStore(JobStore):
         self._asked: OrderedDict[str, bool] = OrderedDict()  # the last calls to claim, and which have their answer
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block.
 
