@@ -65,7 +65,8 @@ class PipelineBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline
         """
         connection = self._connection
         with connection._finishing(stop=self._stop):
-            if exc is None or connection.pgconn.status == pq.ConnStatus.OK:
+            is_told = isinstance(exc, psycopg.Error) or connection.pgconn.status != pq.ConnStatus.OK
+            if exc is None or not is_told:
                 await self._block.__aexit__(kind, exc, trace)
             else:  # psycopg would log of each pipeline's end what is being raised already
                 with contextlib.suppress(psycopg.Error):
