@@ -210,17 +210,24 @@ class Pool(Generic[Row]):
 class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
     """The use of one of a pool's connections, for one ``async with``; made by `Pool.connection`."""
 
-    __slots__ = ("_member", "_pool")
+    __slots__ = ("_is_used", "_member", "_pool")
 
     def __init__(self, pool: Pool[Row]) -> None:
         self._pool = pool
+        self._is_used = False
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end
     async def __aenter__(self) -> TrioConnection[Row]:
         """Wait for a place, and take or open a connection.
 
+        Raises:
+            RuntimeError: It was used before; the connection would be given back for two.
+
         *Cancellation*: no place is taken.
         """
+        if self._is_used:
+            raise RuntimeError("what Pool.connection() returns is for one block: call it for each")
+        self._is_used = True
         self._member = await self._pool._take()
         return self._member.connection
 

@@ -43,6 +43,18 @@ async def test_used_again(postgres: str) -> None:
     await wait_for_sessions(postgres, 0)
 
 
+async def test_one_block_each(postgres: str) -> None:
+    """What gives a connection to one block is refused to another, which would be given the same one by and by."""
+    async with open_pool(postgres, size=2, autocommit=True) as pool:
+        lease = pool.connection()
+        async with lease as connection:
+            with pytest.raises(RuntimeError, match="for one block"):
+                async with lease:
+                    raise AssertionError("entered")
+            await check_at_rest(connection)
+        assert pool.statistics == PoolStatistics(size=2, idle=1, in_use=0, waiting=0)
+
+
 async def test_rows_are_formed_as_asked(postgres: str) -> None:
     """All connections of a pool form rows as its `row_factory` says; tuples without one."""
     for factory, row in ((None, (1,)), (dict_row, {"n": 1})):
