@@ -7,7 +7,6 @@ from being cancelled half-way, which would leave it open, and from passing over 
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -50,14 +49,15 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
         depth = connection._num_transactions
         with connection._finishing():
             try:
-                if connection._pipeline is not None:
-                    await self._stack.enter_async_context(connection._commit_pipeline())
-                await self._stack.enter_async_context(self._transaction)
-                self._stack.push_async_exit(self._before_end)
-                if connection._pipeline is not None:
-                    await self._stack.enter_async_context(connection.pipeline())
+                async with contextlib.AsyncExitStack() as stack:
+                    if connection._pipeline is not None:
+                        await stack.enter_async_context(connection._commit_pipeline())
+                    await stack.enter_async_context(self._transaction)
+                    stack.push_async_exit(self._before_end)
+                    if connection._pipeline is not None:
+                        await stack.enter_async_context(connection.pipeline())
+                    self._stack = stack.pop_all()
             except BaseException:
-                await self._stack.__aexit__(*sys.exc_info())
                 connection._num_transactions = depth  # psycopg before 3.3 leaves it one too high
                 raise
         return self._transaction

@@ -397,6 +397,20 @@ async def test_used_once(postgres: str) -> None:
         await check_at_rest(connection)
 
 
+async def test_entered_within_itself(postgres: str) -> None:
+    """A transaction that is entered within its own block refuses that, and goes on."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+        block = connection.transaction()
+        async with block:
+            with pytest.raises(TypeError, match="only once"):
+                await block.__aenter__()
+            await connection.execute("INSERT INTO t VALUES (1)")
+            assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        await check_at_rest(connection)
+        assert await count(connection) == 1
+
+
 async def test_without_autocommit(postgres: str) -> None:
     """Where statements open transactions by themselves, a block within is a savepoint, and the commit comes later."""
     async with await connect(postgres) as connection:
