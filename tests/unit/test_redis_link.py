@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -94,6 +95,29 @@ async def test_cancelled_while_it_connects() -> None:
             await stream.receive_some(1)
             nursery.cancel_scope.cancel()
     assert errors == []
+
+
+def test_interrupted_while_it_connects() -> None:
+    """Ctrl-C in the middle of the login is nothing else, and no error of the server's besides."""
+
+    @trio.lowlevel.enable_ki_protection
+    async def interrupt(listener: trio.SocketListener) -> None:
+        async with await listener.accept() as stream:
+            await stream.receive_some(1)
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+
+    async def connect() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        place = ("127.0.0.1", listener.socket.getsockname()[1])
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt, listener)
+            with pytest.raises(KeyboardInterrupt):
+                async with open_link(Address((place,)), place, 60.0):
+                    raise AssertionError("nobody has answered")
+            nursery.cancel_scope.cancel()
+
+    trio.run(connect)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,9 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
         _is_ours.set(True)
         try:
             await connection.run(task_status=task_status)
+        except RedisError:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the driver makes an error of a cancellation
+            raise
         finally:
             link.closed.set()
             # The driver does so only for a connection that came about, and Python warns of the others.
@@ -191,11 +194,7 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
 
     async with open_background_nursery() as nursery:
         with trio.move_on_after(patience) as connecting:
-            try:
-                await nursery.start(run)
-            except RedisError:
-                await trio.lowlevel.checkpoint_if_cancelled()  # the driver makes an error of a cancellation
-                raise
+            await nursery.start(run)
         if connecting.cancelled_caught:
             raise TimeoutError(f"no connection within {patience:g} s")
         yield link
