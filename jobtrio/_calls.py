@@ -65,7 +65,8 @@ class RegistryCalls:
             instead: What another thread has to give to `trio.from_thread`.
             by: By which of its functions.
         """
-        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._run:
+        is_there = trio.lowlevel.in_trio_run() if by == "run_sync" else trio.lowlevel.in_trio_task()
+        if not is_there or trio.lowlevel.current_trio_token() is not self._run:
             raise RuntimeError(
                 f"{call} must be called in the thread, and within the run, of Trio that opened the registry; in "
                 f"another thread say {from_thread(instead, by)}"
@@ -74,7 +75,7 @@ class RegistryCalls:
     def check_awaited(self, call: str, instead: str) -> None:
         """Raise `RuntimeError` where a call is awaited in another run of Trio: none can wake the tasks of another.
 
-        Once all is over, nothing is waited for.
+        Or in no task of Trio's at all, as by the host of a guest run. Once all is over, nothing is waited for.
         """
         if not self._served.is_set():
             self.check_run(call, instead, by="run")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -14,6 +16,8 @@ from jobtrio.stores.sqlite import SqliteJobStore
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    import outcome
 
     from jobtrio import Job, JobContext, JobRegistry
 
@@ -164,6 +168,41 @@ async def test_received_in_another_run(durable: bool, tmp_path: Path) -> None:
                 await trio.to_thread.run_sync(trio.run, other_run)
                 assert await job.cancel("enough")
                 assert await messages.receive() == jobtrio.End(2, jobtrio.Cancelled("enough"))
+
+
+def test_awaited_by_the_host() -> None:
+    """What a coroutine of asyncio awaits, where that hosts Trio's run, is refused and does no harm either."""
+
+    async def guest(opened: asyncio.Future[tuple[JobRegistry, Job]], asked: trio.Event) -> Job:
+        async with jobtrio.open_registry(executors) as registry:
+            job = await running(registry)
+            opened.set_result((registry, job))
+            await asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert await job.cancel("enough")
+        return job
+
+    async def host() -> Job:
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[tuple[JobRegistry, Job]] = loop.create_future()
+        over: asyncio.Future[outcome.Outcome[Job]] = loop.create_future()
+        asked = trio.Event()
+        trio.lowlevel.start_guest_run(
+            guest,
+            opened,
+            asked,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=over.set_result,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        registry, job = await opened
+        for _, call in AWAITED:
+            with pytest.raises(RuntimeError):
+                await call(registry, job)
+        asked.set()
+        return (await over).unwrap()
+
+    assert asyncio.run(host()).outcome == jobtrio.Cancelled("enough")
 
 
 async def test_events_in_another_run() -> None:
