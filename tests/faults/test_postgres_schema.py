@@ -261,8 +261,13 @@ async def test_an_empty_schema(postgres: str) -> None:
     await make(postgres)
 
 
-async def test_made_by_many_at_once(postgres: str) -> None:
-    """Many processes that open an empty database at the same time make one schema."""
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+async def test_made_by_many_at_once(postgres_server: PostgresServer, postgres: str, level: str) -> None:
+    """Many processes that open an empty database at the same time make one schema, whatever it isolates by default."""
+    name = sql.Identifier(str(conninfo_to_dict(postgres)["dbname"]))
+    with psycopg.connect(postgres_server.conninfo(), autocommit=True) as connection:
+        statement = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = {}")
+        connection.execute(statement.format(name, sql.Literal(level)))
 
     async def open_and_insert(n: int) -> None:
         async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

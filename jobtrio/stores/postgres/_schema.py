@@ -128,6 +128,8 @@ class Schema:
             return
         if not version and not create:
             raise StoreError(f"there is no schema {self._name!r} with jobs in this database")
+        # Whatever the database has by default: what is looked at behind the lock is what others have left.
+        await self._connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
         async with self._connection.transaction():
             # Until its end others wait here, then find that there is nothing to do.
             key = f"jobtrio: migrations of {self._name}"
