@@ -70,7 +70,7 @@ class Attempt:
         self.over = False  # the nursery has exited
         self.decided = False  # and the job ends with it
         self.grace: trio.CancelScope | None = None  # of the task that sees to its end, once there is one
-        self.if_lost: Callable[[], Awaitable[None]] | None = None  # what to do if its end is decided and not written
+        self.if_lost: Callable[[], None] | None = None  # what to do if its end is decided and not written
         self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
         self.has_room = True  # and counts among those that take up room
         self.has_used_task = False  # the executor may have got what belongs to its task, such as a lock

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from jobtrio._checks import check_id, check_seconds, check_text, from_thread
+from jobtrio._entry import CancelRequest
 from jobtrio._errors import UnknownJobError
 from jobtrio._known import KnownEntries
 from jobtrio._outage import keep_trying, try_for
@@ -168,7 +169,8 @@ class RegistryCalls:
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
             if self._waits and running.if_lost is None:
-                running.if_lost = partial(self._cancel_lost, job_id, reason, grace)
+                request = CancelRequest(time.time(), reason, grace)
+                running.if_lost = partial(self._cancel_lost, running.claim.entry, request)
             return False
         if self._waits:
             asked_at = time.time()
@@ -190,15 +192,19 @@ class RegistryCalls:
             if running is not None and asked.outcome is None:
                 running.stop(CANCELLED, grace)
 
-    @trio.lowlevel.enable_ki_protection
-    async def _cancel_lost(self, job_id: str, reason: str | None, grace: float) -> None:
-        """Ask again to cancel a job whose ending was decided when it was asked to, and was not written in time.
+    def _cancel_lost(self, entry: JobEntry, request: CancelRequest) -> None:
+        """Cancel a job that was asked to when its ending was decided, and goes on: that was not written in time."""
+        entry.cancel = entry.cancel or request  # should it come to run here before the store has answered
+        if self._runner.services is not None:
+            self._runner.services.start_soon(self._ask_again, entry, request)
 
-        Cancellation: the request may have been made.
-        """
-        reply = await keep_trying(partial(self.store.request_cancel, job_id, reason, grace), self._served.is_set)
+    @trio.lowlevel.enable_ki_protection
+    async def _ask_again(self, entry: JobEntry, request: CancelRequest) -> None:
+        """Make a request to cancel, however long that takes. Cancellation: it may have been made."""
+        ask = partial(self.store.request_cancel, entry.id, request.reason, request.grace)
+        reply = await keep_trying(ask, self._served.is_set)
         if reply is not None:
-            self._heed(reply, grace)
+            self._heed(reply, request.grace)
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""

@@ -180,8 +180,8 @@ class Runner:
             raise
         finally:
             del verdict  # the traceback in it may hold this frame
-            if attempt.if_lost is not None and claim.entry.outcome is None and self.services is not None:
-                self.services.start_soon(attempt.if_lost)
+            if attempt.if_lost is not None and claim.entry.outcome is None:
+                attempt.if_lost()
 
     async def _conclude(self, attempt: Attempt, verdict: Verdict) -> None:
         """Have the store end the job, or let it go on, as its attempt has ended."""
