@@ -296,7 +296,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         return TransactionBlock(self, savepoint_name, force_rollback)
 
     def pipeline(self) -> PipelineBlock:  # type: ignore[override]
-        """Send statements without waiting for the answers of those before, within the block.
+        """Return a pipeline, in ``async with``: statements are sent without waiting for the answers of those before.
 
         *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
         """
