@@ -217,6 +217,16 @@ async def test_half_open(own_postgres: PostgresServer) -> None:
     check_schema(conninfo, [job.id, other.id])
 
 
+@pytest.mark.parametrize("conninfo", ["host=a,b,c", "hostaddr=::1,::2,::3", ""])
+def test_silent_addresses_leave_time_for_others(conninfo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the hosts are named, all of them together get half of the time that one try may take."""
+    monkeypatch.setenv("PGHOST", "d,e,f")
+    monkeypatch.delenv("PGHOSTADDR", raising=False)
+    monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
+    given = conninfo_to_dict(Connections(conninfo, "jobtrio", 4, 6.0)._conninfo)
+    assert float(str(given["connect_timeout"])) == 1.0
+
+
 async def test_another_address(own_postgres: PostgresServer) -> None:
     """Where the connection string names several hosts, the store goes on at the next, be the first silent or shut."""
     conninfo = own_postgres.create_database()

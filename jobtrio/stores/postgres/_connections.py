@@ -306,6 +306,7 @@ def _with_defaults(conninfo: str, patience: float) -> str:
     whatever encoding the environment, the role or the database has for its clients.
     """
     given = conninfo_to_dict(conninfo)
-    hosts = max(len(str(given.get(name, "")).split(",")) for name in ("host", "hostaddr"))
+    named = (given.get(name) or os.environ.get(f"PG{name.upper()}", "") for name in ("host", "hostaddr"))
+    hosts = max(len(str(names).split(",")) for names in named)
     limit = {} if "PGCONNECT_TIMEOUT" in os.environ else {"connect_timeout": str(patience / (2 * hosts))}
     return make_conninfo("", **{**DEFAULTS, **limit, **given, "client_encoding": "UTF8"})
