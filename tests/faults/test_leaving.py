@@ -323,3 +323,41 @@ async def test_drain_that_is_overtaken_by_the_end(autojump_clock: MockClock) -> 
             store.network.failing = {"backlog"}
             nursery.start_soon(registry.drain)
             await trio.testing.wait_all_tasks_blocked()
+
+
+class LateHint(trio.abc.Instrument):
+    """Hints at a job's messages when a registry's services have ended."""
+
+    def __init__(self, registry: jobtrio.JobRegistry, job: jobtrio.Job) -> None:
+        self.hints = 0
+        self.raised: Exception | None = None
+        self._core = registry._core
+        self._services = self._core._runner.services
+        self._id = job.id
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Hint, if it is time."""
+        assert self._services is not None
+        if self._services._closed:
+            self.hints += 1
+            try:
+                self._core.messages_added(self._id)
+            except Exception as exc:
+                self.raised = exc
+
+
+async def test_a_hint_that_comes_late(tmp_path: Path) -> None:
+    """A store may hear of new messages to the last, also when nobody looks at them any more."""
+    store = SqliteJobStore(tmp_path / "jobs.db")
+    async with jobtrio.open_registry(jobtrio.Executors(), store=store, queues={}) as registry:
+        job = await registry.create_job()
+        messages = job.subscribe()
+        (tail,) = registry._core._tails._tails[job.id]
+        while tail.is_looking:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
+        hint = LateHint(registry, job)
+        trio.lowlevel.add_instrument(hint)
+    trio.lowlevel.remove_instrument(hint)
+    messages.close()
+    assert hint.hints
+    assert hint.raised is None
