@@ -10,11 +10,13 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import coredis
 import psycopg
 import pytest
 import trio
 import trio.testing
 from psycopg_bridge import check_at_rest, wait_for_sessions
+from valkey_server import new_prefix, shared_server
 
 import jobtrio
 from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
@@ -25,6 +27,7 @@ from jobtrio.psycopg_trio import TrioConnection, connect, open_pool
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres._calls import Call as GroupedCall
 from jobtrio.stores.postgres._calls import Lane
+from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite._calls import Calls
 from jobtrio.testing._workers import Heard
@@ -54,15 +57,15 @@ def _sigint() -> Iterator[None]:
 
 
 class CtrlC:
-    """Presses Ctrl-C when the n-th line of jobtrio, or of a module of it, is about to run.
+    """Presses Ctrl-C when the n-th line of jobtrio, or of a module of it, or of another package, is about to run.
 
     Attributes:
         pressed: Where that was; None as long as it has not been.
     """
 
-    def __init__(self, n: int, module: str = "") -> None:
+    def __init__(self, n: int, module: str = "", package: str = PACKAGE) -> None:
         self._left = n
-        self._place = PACKAGE + module
+        self._place = package + module
         self._before: Any = None
         self.pressed: str | None = None
 
@@ -86,16 +89,18 @@ class CtrlC:
         return self._line
 
 
-def at_each_line(scenario: Callable[[CtrlC], Awaitable[None]], module: str) -> Iterator[str]:
+def at_each_line(
+    scenario: Callable[[CtrlC], Awaitable[None]], module: str, package: str = PACKAGE, step: int = 1
+) -> Iterator[str]:
     """Run a scenario with Ctrl-C at one line of a module after the other, and at none at last; yield where that was."""
-    n, pressed = 0, "somewhere"
+    n, pressed = 1, "somewhere"
     while pressed:
-        n += 1
         with suppress(KeyboardInterrupt):
-            trio.run(scenario, ctrl_c := CtrlC(n, module))
+            trio.run(scenario, ctrl_c := CtrlC(n, module, package))
         pressed = ctrl_c.pressed or ""
+        n += step
         yield pressed
-    assert n > 10
+    assert n > 10 * step
 
 
 async def speak(job: JobContext) -> int:
@@ -512,3 +517,37 @@ def test_a_postgres_store_at_any_line(postgres: str, module: str) -> None:
         trio.run(wait_for_sessions, postgres, 0)
         with psycopg.connect(postgres) as observer:
             assert observer.execute("SELECT FROM jobtrio.workers").fetchall() == [], pressed
+
+
+@pytest.mark.parametrize("package", [PACKAGE + "stores/redis/", coredis.__file__.removesuffix("__init__.py")])
+def test_a_redis_at_any_line(package: str) -> None:
+    """Wherever Ctrl-C comes as a Redis is used, it alone gets out, jobs go back, no connection is left."""
+    server = shared_server()
+    prefixes: list[str] = []
+    executors = jobtrio.Executors()
+
+    @executors.register("say")
+    async def say(job: JobContext) -> None:
+        await job.send("a")
+        await trio.sleep_forever()
+
+    async def scenario(ctrl_c: CtrlC) -> None:
+        prefixes.append(new_prefix())
+        with ctrl_c, trio.fail_after(10):
+            store = RedisJobStore(server.url, prefix=prefixes[-1])
+            async with jobtrio.open_registry(executors, store=store) as registry:
+                job = await registry.submit("say")
+                with job.subscribe() as messages:
+                    await messages.receive()
+                    await job.cancel()
+                    await job.wait()
+
+    async def check_left() -> None:
+        with trio.fail_after(10):
+            while str(server.ask("CLIENT", "LIST", "TYPE", "normal")).count("id=") > 1:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+
+    for pressed in at_each_line(scenario, "", package, 4 * STEP):
+        trio.run(check_left)
+        root = f"{{{prefixes[-1]}}}:"
+        assert not server.ask("EXISTS", f"{root}leases", f"{root}sessions"), pressed

@@ -132,6 +132,7 @@ class Calls:
 
     # -- making
 
+    @trio.lowlevel.enable_ki_protection
     async def make(self, parts: Sequence[Part], after: Callable[[list[Any]], T]) -> T:
         """Have the server carry out commands and scripts; return what ``after`` makes of the answers.
 
@@ -198,6 +199,7 @@ class Calls:
                 call.fail(lost)
             self._answered.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     async def _send(self, link: Link) -> None:
         while True:
             while not self._waiting or len(self._sent) >= UNDER_WAY:
@@ -229,6 +231,7 @@ class Calls:
                 size += call.size
         return calls
 
+    @trio.lowlevel.enable_ki_protection
     async def _receive(self, link: Link) -> None:
         while True:
             while not self._sent:

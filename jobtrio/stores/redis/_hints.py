@@ -67,6 +67,7 @@ class Hints:
         if self._link is not None:
             self._link.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Listen until cancelled, over one link after another."""
         while True:
@@ -90,6 +91,7 @@ class Hints:
             await link.closed.wait()
             nursery.cancel_scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _ping(self, link: Link) -> None:
         while True:
             await trio.sleep(PING_EVERY)
@@ -98,6 +100,7 @@ class Hints:
             for job_id in [job_id for job_id, until in self._watched.items() if until < now]:
                 self.forget(job_id)
 
+    @trio.lowlevel.enable_ki_protection
     async def _hear(self, link: Link) -> None:
         async for channel, text in link.published():
             if channel != self._all:

@@ -160,6 +160,18 @@ class Link:
         self._connection.invalidate("closed")
 
 
+class _Connection(TCPConnection):
+    """A connection whose tasks Ctrl-C does not end: it is for the program's own."""
+
+    @trio.lowlevel.enable_ki_protection
+    async def _reader_task(self) -> None:
+        await super()._reader_task()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _writer_task(self) -> None:
+        await super()._writer_task()
+
+
 @asynccontextmanager
 async def open_link(address: Address, place: tuple[str, int], patience: float) -> AsyncIterator[Link]:
     """Connect to one of an address's places for the duration of the block.
@@ -167,7 +179,7 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
     Raises:
         RedisError, OSError, TimeoutError: It could not be reached within ``patience`` seconds, or has refused.
     """
-    connection = TCPConnection(
+    connection = _Connection(
         TCPLocation(*place),
         connect_timeout=patience,
         username=address.user,
@@ -178,6 +190,7 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
     )
     link = Link(connection, place, patience)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         _is_ours.set(True)
         try:

@@ -95,7 +95,7 @@ class Session:
         self._connected = trio.Event()
         self.hints: Final = Hints(self._connector, prefix, self.announcer, lambda: self._connected)
         self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
-        self._stop, self._served = trio.Event(), trio.Event()
+        self._stop = trio.Event()
 
     # -- life
 
@@ -109,6 +109,7 @@ class Session:
             await opening.warn_of_losses(link)
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def running(self) -> AsyncIterator[None]:
         """Run what happens in the background, within the block."""
         async with open_background_nursery() as nursery:
@@ -116,13 +117,9 @@ class Session:
             try:
                 yield
             finally:
-                with trio.CancelScope(shield=True):
-                    with trio.move_on_after(self._patience):
-                        await self._leave()
-                        await self.calls.wait_idle()  # answers under way are heeded
-                    self._stop.set()
-                    await self._served.wait()
+                self._stop.set()  # and it is waited for, whatever comes meanwhile
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve(self) -> None:
         """Run all of it until told to stop: whoever cleans up behind a cancellation needs the store."""
         try:
@@ -132,10 +129,12 @@ class Session:
                     for service in (self._keep_connected, self.hints.run, self._fail_overdue, self.pruner.run):
                         nursery.start_soon(service)
                     await self._stop.wait()
+                    with trio.move_on_after(self._patience):
+                        await self._leave()
+                        await self.calls.wait_idle()  # answers under way are heeded
                     nursery.cancel_scope.cancel()
         finally:
             self.calls.close()
-            self._served.set()
 
     async def _leave(self) -> None:
         """Say that this worker is gone, if the server is there to be told."""
@@ -193,6 +192,7 @@ class Session:
 
     # -- in the background
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep_connected(self) -> None:
         pause = FIRST_PAUSE
         outages = OutageLog(log)
@@ -215,6 +215,7 @@ class Session:
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    @trio.lowlevel.enable_ki_protection
     async def _fail_overdue(self) -> None:
         while True:
             await trio.sleep(self._patience / 4)

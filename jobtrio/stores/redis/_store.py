@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import trio
+
 from jobtrio._checks import check_count, check_flag, check_name, check_seconds, show
 from jobtrio._errors import IllegalTransitionError, StoreUnavailableError
 from jobtrio._outage import try_for
@@ -76,6 +78,7 @@ class RedisJobStore(JobStore):
         self._session: Session | None = None
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
         """Make the store usable within the block.
 
