@@ -33,6 +33,8 @@ def expired(entry: JobEntry, retention: Retention) -> JobError:
     """Return what is said of a job that was not started in time."""
     if entry.is_held and (entry.expires_in is None or entry.expires_in > entry.delay + retention.held_for):
         return JobError("expired", "Expired", "nobody executed it within the time that it is held (held_for)")
+    if entry.expires_in is None:
+        return JobError("expired", "Expired", "not started in time")  # somebody else has written when it expires
     return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")
 
 

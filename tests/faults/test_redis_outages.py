@@ -463,6 +463,30 @@ async def test_a_permission_that_is_taken_away(
     assert len(warnings) == 1
 
 
+@pytest.mark.parametrize("rule", ["-hmget", "-xadd"])
+async def test_a_permission_that_only_some_calls_need(server: ValkeyServer, rule: str) -> None:
+    """What the user may not do is not taken for what somebody else has put in the place of a job or its stream."""
+    allowed = ("~*", "&*", "+@all", "on")
+    server.ask("ACL", "SETUSER", "jobs", ">secret", *allowed)
+    url = server.url.replace("//", "//jobs:secret@")
+    async with open_worker(lambda: RedisJobStore(url)) as worker:
+        claim = await worker.start()
+        assert await worker.store.append_messages(claim, tokens(1, 2))
+        waiting = new_entry()
+        await worker.insert(waiting)
+        server.ask("ACL", "SETUSER", "jobs", rule)
+        with pytest.raises(StoreUnavailableError, match="check the user"):
+            await worker.store.append_messages(claim, tokens(3, 4))
+        if rule == "-hmget":
+            with pytest.raises(StoreUnavailableError, match="check the user"):
+                await worker.claim()
+        server.ask("ACL", "SETUSER", "jobs", *allowed)
+        assert await worker.store.append_messages(claim, tokens(3, 4))
+        assert await worker.stream(claim.entry.id) == tokens(1, 4)
+        assert (await worker.claim_one()).entry.id == waiting.id
+    check_jobs(server, "jobtrio")
+
+
 # -- hints
 
 

@@ -133,12 +133,12 @@ class ValkeyServer:
         lines = str(self.ask("INFO", "replication")).splitlines()
         return next(line for line in lines if line.startswith("master_repl_offset:"))
 
-    def ask(self, *command: str | int | float) -> object:
+    def ask(self, *command: str | bytes | int | float) -> object:
         """Return the answer to one command: text, numbers, None, lists of these."""
         (answer,) = self.ask_all([command])
         return answer
 
-    def ask_all(self, commands: Sequence[Sequence[str | int | float]]) -> list[object]:
+    def ask_all(self, commands: Sequence[Sequence[str | bytes | int | float]]) -> list[object]:
         """Return the answers to commands that are sent in one go."""
         answers: list[object] = []
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
@@ -160,8 +160,8 @@ class ValkeyError(Exception):
     """What the server refused."""
 
 
-def _packed(command: Sequence[str | int | float]) -> bytes:
-    parts = [str(part).encode() for part in command]
+def _packed(command: Sequence[str | bytes | int | float]) -> bytes:
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 

@@ -75,11 +75,16 @@ def verdicts(due: Due, worker: bytes, retention: Retention) -> list[Run]:
         error = rules.lost(entry)
         calls.append(
             run(
-                *("lapse", entry.id, entry.claim or b"", entry.attempt, worker, retention.tokens_per_job),
+                *("lapse", entry.id, _claim_of(entry), entry.attempt, worker, retention.tokens_per_job),
                 *(rules.LOSSES, error_text(error), plain_text(str(error)), restart_text(entry.attempt, error, 0.0)),
             )
         )
     return calls
+
+
+def _claim_of(entry: JobEntry) -> bytes:
+    """Return a claim as it is stored, whoever has written it."""
+    return (entry.claim or "").encode(errors="surrogateescape")
 
 
 def prune(retention: Retention) -> Run:

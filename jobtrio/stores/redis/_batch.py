@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from jobtrio.stores.redis._link import Command
+from jobtrio.stores.redis._link import Command, WrongTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,8 @@ def pick(answers: list[Any], places: list[tuple[int, int | None]]) -> list[Any]:
     for at, number in places:
         answer = answers[at]
         is_whole = number is None or isinstance(answer, BaseException)
+        if number is None and isinstance(answer, WrongTypeError):
+            answer = [None]  # what is read without a script is hashes: somebody has put something else in one's place
         picked.append(answer if is_whole else answer[number])
     return picked
 

@@ -128,7 +128,7 @@ class Calls:
         self._room = trio.lowlevel.ParkingLot()
         self._answered = trio.lowlevel.ParkingLot()
         self._is_closed = False
-        self._refusing: Link | None = None  # the last one over which something was forbidden
+        self._refusing: Link | None = None  # the last one over which something was forbidden, or damaged
 
     # -- making
 
@@ -282,8 +282,8 @@ class Calls:
     def _heed(self, error: BaseException, link: Link) -> None:
         if errors.is_wrong_server(error):
             link.leads_astray(error)
-        elif errors.is_forbidden(error) and link is not self._refusing:
-            self._refusing = link  # said once: the same comes again and again, until it is allowed
+        elif (errors.is_forbidden(error) or errors.is_damaged(error)) and link is not self._refusing:
+            self._refusing = link  # said once: the same comes again and again, until it is mended
             log.warning("%s", _caused(error, link))
 
 

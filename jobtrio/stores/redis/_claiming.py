@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio.abc import Claim, LeaseReport
 from jobtrio.stores._renewing import Renewal, report
+from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import MOST, Run, run
 from jobtrio.stores.redis._texts import cancel_of
@@ -68,7 +69,7 @@ def renewed(claims: Sequence[Claim], answer: list[Any]) -> list[LeaseReport]:
 def _renewal(held: int, rest: Any, until: float) -> Renewal:
     """Return what became of one: ``rest`` is the request to cancel its job, or the job that it does not hold."""
     if held:
-        return Renewal((until, None if rest is None else cancel_of(rest)))
+        return Renewal((until, None if rest is None else Salvage().part("request", cancel_of, rest, None)))
     return Renewal(None, None if rest is None else entry_of(rest))
 
 

@@ -32,6 +32,13 @@ _PASSING: Final = (
 _KILLED: Final = "Script killed by user"
 """What is said of a script that somebody has stopped; it had not written anything."""
 
+_DAMAGED: Final = (
+    "against a key holding the wrong kind of value",
+    "value is not an integer",
+    "value is not a valid float",
+)
+"""What commands say of a key that has something else than it had."""
+
 _PASSING_CLASSES: Final = (
     *(AskError, BusyLoadingError, ClusterDownError, ConnectionError, MovedError, ReadOnlyError, TryAgainError),
     *(TimeoutError, OSError),
@@ -75,15 +82,21 @@ def is_forbidden(exc: BaseException) -> bool:
     return isinstance(exc, (AuthenticationError, AuthorizationError)) or "ACL failure in script" in str(exc)
 
 
+def is_damaged(exc: BaseException) -> bool:
+    """Whether somebody has put something else in the place of what all jobs share, as the set of those that run."""
+    return any(text in str(exc) for text in _DAMAGED)
+
+
 def translate(exc: BaseException, place: str, *, is_open: bool = False) -> StoreError:
     """Return an error as the store's own; raise it ``from`` the original.
 
-    What a user may do, may be changed: in the way of a store that ``is_open`` that is an outage, which may pass.
+    What a user may do, may be changed, and what is damaged may be mended: in the way of a store that ``is_open`` that
+    is an outage, which may pass.
     """
     text = f"{place}: {_describe(exc)}"
     if is_forbidden(exc):
         text = f"{text} (check the user, the password and what it is allowed)"
-    if is_passing(exc) or (is_open and is_forbidden(exc)):
+    if is_passing(exc) or (is_open and (is_forbidden(exc) or is_damaged(exc))):
         return StoreUnavailableError(text)
     return StoreError(text)
 

@@ -6,6 +6,7 @@ and held against the query once more, since they may have changed meanwhile.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._errors import UnknownJobError
@@ -15,7 +16,7 @@ from jobtrio.abc import Backlog
 from jobtrio.stores._rules import can_match
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import STATES, run
-from jobtrio.stores.redis._texts import text_of, value_of
+from jobtrio.stores.redis._texts import name_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -53,7 +54,7 @@ async def _records(calls: Calls, ids: list[bytes], row_of: Callable[[str], Comma
     records = []
     for first in range(0, len(ids), READ_TOGETHER):
         some = ids[first : first + READ_TOGETHER]
-        rows = await calls.make([row_of(job_id.decode()) for job_id in some], _all)
+        rows = await calls.make([row_of(job_id.decode(errors="backslashreplace")) for job_id in some], _all)
         for row, job_id in zip(rows, some, strict=True):
             if row[0] is not None:
                 records.append(entry_of([*row, job_id]).record())
@@ -67,7 +68,8 @@ def _all(answers: list[Any]) -> list[Any]:
 async def _number(calls: Calls, command: Command, job_id: str) -> bytes:
     order: bytes | None = None
     if job_id.isprintable():
-        order = await calls.make([command], lambda answers: answers[0][0])
+        state, *rest = await calls.make([command], lambda answers: answers[0])
+        order = None if state is None else rest[0]
     if order is None:
         raise UnknownJobError(job_id)
     return order
@@ -89,7 +91,7 @@ def counts(rows: list[list[Any]]) -> dict[str, dict[JobState, int]]:
     found: dict[str, dict[JobState, int]] = {}
     for queue, _, *numbers in rows:
         if any(numbers):
-            its = found.setdefault(queue.decode(), dict.fromkeys(JobState, 0))
+            its = found.setdefault(queue.decode(errors="backslashreplace"), dict.fromkeys(JobState, 0))
             for state, number in zip(STATES, numbers, strict=True):
                 its[state] += number
     return found
@@ -99,8 +101,9 @@ def workers(rows: list[list[Any]]) -> list[WorkerReport]:
     """Return the workers that are there, by name."""
     reports = []
     for text, running in rows:
-        first, last, name = text.split(b",", 2)
-        reports.append(WorkerReport(value_of(name), moment(float(first)), moment(float(last)), running))
+        with suppress(Exception):  # somebody else has written it
+            first, last, name = text.split(b",", 2)
+            reports.append(WorkerReport(name_of(name), moment(float(first)), moment(float(last)), running))
     return sorted(reports, key=lambda report: (report.name, report.started_at))
 
 
@@ -120,4 +123,4 @@ def backlog(rows: list[list[Any]], queues: Collection[str] | None, executors: Co
 
 
 def _is_in(name: bytes, names: Collection[str] | None) -> bool:
-    return names is None or name.decode() in names
+    return names is None or name.decode(errors="backslashreplace") in names

@@ -19,7 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from coredis.commands.request import CommandRequest
 from coredis.connection import TCPConnection, TCPLocation
 from coredis.exceptions import ConnectionError as LinkError
-from coredis.exceptions import RedisError
+from coredis.exceptions import RedisError, WrongTypeError
 
 from jobtrio._nursery import open_background_nursery
 
@@ -213,4 +213,4 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
         yield link
 
 
-__all__ = ["Answers", "Command", "Link", "LinkError", "RedisError", "open_link"]
+__all__ = ["Answers", "Command", "Link", "LinkError", "RedisError", "WrongTypeError", "open_link"]

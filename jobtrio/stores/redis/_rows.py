@@ -7,17 +7,20 @@ read or written.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from jobtrio._checks import show
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._policies import JobPriority
-from jobtrio._records import Cancelled, Completed, Failed
+from jobtrio._records import Cancelled, Completed, Failed, moment
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._texts import (
     NULL,
     array_text,
     cancel_of,
+    count_of,
     error_of,
     parts_of,
     plain_text,
@@ -25,6 +28,7 @@ from jobtrio.stores.redis._texts import (
     plan_text,
     tags_of,
     text_of,
+    time_of,
     value_of,
 )
 
@@ -82,28 +86,28 @@ def _decode(_: str, decode: Callable[[Any], T], stored: Any, instead: T) -> T:
 
 
 def _entry(row: Row, part: Callable[..., Any]) -> JobEntry:
-    order, created, submission, key, plan, body, tags, state, attempt, claim, losses = row[:11]
+    state, order, created, submission, key, plan, body, tags, attempt, claim, losses = row[:11]
     failures, cancel, error, result, saved, history, job_id = row[11:]
     payload, metadata, run_at, delay, expires_in = part("body", _body_of, body, _NO_BODY)
     entry = JobEntry(
-        job_id.decode(),
+        job_id.decode(errors="backslashreplace"),
         part("plan", plan_of, plan, _NO_PLAN),
         payload,
-        float(created),
-        submission.decode(),
+        part("creation", time_of, created, 0.0),
+        part("submission", bytes.decode, submission, ""),
         part("state", _STATES.__getitem__, state, JobState.FAILED),
         None if tags is None else part("tags", tags_of, tags, None),
         metadata,
-        None if key is None else key.decode(),
+        None if key is None else part("key", bytes.decode, key, None),
         run_at,
         delay,
         expires_in,
-        int(order),
+        part("order", count_of, order, 0),
     )
-    entry.attempt = int(attempt)
-    entry.claim = None if claim is None else claim.decode()
-    entry.losses = int(losses or 0)
-    entry.failures = int(failures or 0)
+    entry.attempt = part("attempt", count_of, attempt, 0)
+    entry.claim = None if claim is None else claim.decode(errors="surrogateescape")
+    entry.losses = 0 if losses is None else part("losses", count_of, losses, 0)
+    entry.failures = 0 if failures is None else part("failures", count_of, failures, 0)
     entry.cancel = None if cancel is None else part("request to cancel", cancel_of, cancel, None)
     entry.error = None if error is None else part("error", error_of, error, None)
     entry.saved_state = part("saved state", value_of, saved, None)
@@ -124,7 +128,9 @@ def outcome_of(state: bytes, error: bytes | None, result: bytes | None, history:
         if state == b"FAILED":
             assert error is not None  # it is stored with the state
             return Failed(error_of(error))
-        return Cancelled(_steps(history)[-1])
+        if state == b"CANCELLED":
+            return Cancelled(_steps(history)[-1])
+        raise ValueError(f"its state is {show(state)}")
 
     return salvage.part("outcome", decode, result, None) or Failed(salvage.error())
 
@@ -141,10 +147,14 @@ def _outcome(entry: JobEntry, result: bytes | None) -> Outcome:
 def _body_of(text: bytes) -> list[Any]:
     """Return payload, metadata, start time, delay and expiry."""
     parts = parts_of(text)
-    _, metadata, _, _, _ = parts
-    if metadata is None or isinstance(metadata, dict):
-        return parts
-    raise TypeError("its metadata are no mapping")
+    _, metadata, run_at, delay, expires_in = parts
+    if metadata is not None and not isinstance(metadata, dict):
+        raise TypeError("its metadata are no mapping")
+    if run_at is not None:
+        moment(run_at)
+    if not (0 <= delay < inf and 0 <= (expires_in or 0) < inf):
+        raise ValueError("its times are no numbers of seconds")
+    return parts
 
 
 def _steps(history: bytes) -> list[Any]:
@@ -155,6 +165,10 @@ def _steps(history: bytes) -> list[Any]:
 def _recount(entry: JobEntry, history: bytes) -> None:
     """Give an entry its history, and what that tells."""
     steps = _steps(history)
+    for at in (min(steps[::_STEP]), max(steps[::_STEP])):
+        moment(at)
+    if len(steps) % _STEP or not all(type(attempt) is int for attempt in steps[2::_STEP]):
+        raise ValueError("it is no history")
     steps[1::_STEP] = [_BY_NAME[state] for state in steps[1::_STEP]]
     entry.steps = steps
     for at in range(len(steps) - _STEP, -1, -_STEP):

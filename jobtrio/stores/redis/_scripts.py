@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from jobtrio.stores.redis._link import Argument
 
 FIELDS: Final = (
-    *("order", "created", "submission", "key", "plan", "body", "tags", "state", "attempt", "claim", "losses"),
+    *("state", "order", "created", "submission", "key", "plan", "body", "tags", "attempt", "claim", "losses"),
     *("failures", "cancel", "error", "result", "saved", "history"),
 )
-"""The fields of a job's hash that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
+"""The fields of a job's hash that make a `JobEntry`, in the order in which `_rows.entry_of` takes them.
+
+A hash without the first is no job.
+"""
 
 VERSION: Final = 1
 """The format of what is stored."""

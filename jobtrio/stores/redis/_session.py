@@ -42,6 +42,9 @@ FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 """Seconds between two tries to connect: doubled from the first to the longest."""
 
+AGAIN_AFTER: Final = 1.0
+"""Seconds until what is due is looked at again where nothing came of that: others were quicker, or a job is damaged."""
+
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
 
@@ -163,7 +166,8 @@ class Session:
             due = await self.call(advancing.look(self.worker), self._found)
             verdicts = advancing.verdicts(due, self.worker, self.settings.retention)
             if verdicts:
-                await self.calls.make(verdicts, self._carried_out)
+                if not await self.calls.make(verdicts, self._carried_out):
+                    return AGAIN_AFTER
             elif due.next > 0:
                 return max(self.announcer.idle_for(), 0.0)
 
@@ -175,12 +179,13 @@ class Session:
         self.announcer.looked(due.next, self._look_after)
         return due
 
-    def _carried_out(self, rows: list[Any]) -> None:
+    def _carried_out(self, rows: list[Any]) -> bool:
         entries = [entry_of(row) for row in rows if row is not None]
         self.announcer.changed(entries)
         self.pruner.ended(sum(entry.outcome is not None for entry in entries))
         if any(entry.outcome is None for entry in entries):
             self.announcer.listener.work_ready()
+        return bool(entries)
 
     async def _prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more."""

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
+from jobtrio._checks import check_seconds, show
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
-from jobtrio._records import JobError
+from jobtrio._records import JobError, moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NULL: Final = b"null"
+
+DIGITS: Final = 15
+"""Digits of a number of things at most: the server's scripts count no further."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -36,6 +40,8 @@ class _Plan:
     worker: str
 
 
+_name_decoder = msgspec.json.Decoder(str)
+_reason_decoder = msgspec.json.Decoder(str | None)
 _tags_decoder = msgspec.json.Decoder(dict[str, str])
 _plan_decoder = msgspec.json.Decoder(_Plan)
 
@@ -85,6 +91,11 @@ def array_text(parts: Sequence[bytes]) -> bytes:
 # -- decoding
 
 
+def name_of(text: bytes) -> str:
+    """Return a name."""
+    return _name_decoder.decode(text)
+
+
 def value_of(text: bytes | None) -> Any:
     """Return a user's value."""
     return None if text is None or text == NULL else decode_value(text)
@@ -106,10 +117,26 @@ def error_of(text: bytes) -> JobError:
     return _error_decoder.decode(text)
 
 
+def count_of(text: bytes) -> int:
+    """Return a number of things; what is one, the scripts decide alike."""
+    if text.isdigit() and len(text) <= DIGITS:
+        return int(text)
+    raise ValueError(f"it is {show(text)}")
+
+
+def time_of(text: bytes) -> float:
+    """Return a time."""
+    at = float(text)
+    moment(at)
+    return at
+
+
 def cancel_of(text: bytes) -> CancelRequest:
     """Return a request to cancel: its time, its grace, its reason, with commas between."""
     at, grace, reason = text.split(b",", 2)
-    return CancelRequest(float(at), _decode(reason), float(grace))
+    return CancelRequest(
+        time_of(at), _reason_decoder.decode(reason), check_seconds("grace", float(grace), infinite=True)
+    )
 
 
 @lru_cache(maxsize=256)

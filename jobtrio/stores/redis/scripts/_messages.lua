@@ -1,7 +1,11 @@
 -- Appending messages. They come in runs, each behind the number of its first and how many it has; what is stored of
 -- a run is one entry of the stream, whose id is the number of its last message and how many there are.
 local function add_messages(id, last, count, body)
-    call('XADD', stream_key(id), string.format('%.0f-%d', last, count), 'm', '[' .. body .. ']')
+    local key, name, text = stream_key(id), string.format('%.0f-%d', last, count), '[' .. body .. ']'
+    if is_foreign(redis.pcall('XADD', key, name, 'm', text)) then
+        call('UNLINK', key) -- it is in the way
+        call('XADD', key, name, 'm', text)
+    end
 end
 
 local function noted(id, last, keep)
@@ -24,7 +28,7 @@ local function append(id, job, keep, args, index)
         local known = math.max(last + 1 - first, 0)
         if known < count then
             if first > last + 1 and last > 0 then
-                call('XTRIM', stream_key(id), 'MAXLEN', 0) -- what can be read has no hole in it
+                call('UNLINK', stream_key(id)) -- what can be read has no hole in it
             end
             last = first + count - 1
             add_messages(id, last, count - known, table.concat(args, ',', start + known, index - 1))

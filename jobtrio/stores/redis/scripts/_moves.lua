@@ -1,17 +1,17 @@
--- Changing a job's state. A job that has been got is a table of what the scripts look at, all of it text.
+-- Changing a job's state. A job that has been got is a table of what the scripts look at.
 local LEVEL = 1125899906842624 -- 2^50: places in line within one priority
 local FINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
 
 local function get(id)
-    local found = call('HMGET', job_key(id), 'state', 'claim', 'attempt', 'cell', 'order', 'priority', 'cancel',
+    local found = fields_of(id, 'state', 'claim', 'attempt', 'cell', 'order', 'priority', 'cancel',
         'moved', 'last', 'expires', 'history')
     if not found[1] then
         return nil
     end
     return {
-        state = found[1], claim = found[2], attempt = found[3], cell = found[4], order = found[5],
-        priority = found[6], cancel = found[7], moved = found[8], last = tonumber(found[9]), expires = found[10],
-        history = found[11],
+        state = found[1], claim = found[2], attempt = string.format('%.0f', count(found[3], 0)),
+        cell = cell_in(id, found[4]), order = count(found[5], 0), priority = number(found[6], 1), cancel = found[7],
+        moved = found[8], last = last_of(id, found[9]), expires = number(found[10]), history = found[11] or '',
     }
 end
 
@@ -25,10 +25,10 @@ local standing = {}
 local function line_up(id, job)
     add(PREFIX .. 'line:' .. job.cell, string.format('%.0f', (3 - job.priority) * LEVEL + job.ticket), id)
     if not standing[job.cell] then
-        standing[job.cell] = true
         if call('SADD', PREFIX .. 'lines', job.cell) == 1 then
             hint('work')
         end
+        standing[job.cell] = true
     end
 end
 
@@ -49,6 +49,16 @@ local function made_room(cell)
             hint('work')
         end
     end
+end
+
+-- Count something more in a job's hash.
+local function increment(id, name)
+    local found = redis.pcall('HINCRBY', job_key(id), name, 1)
+    if is_foreign(found) then
+        call('HSET', job_key(id), name, 1)
+        return 1
+    end
+    return found
 end
 
 -- Take a job out of what it waits or runs in.
@@ -92,9 +102,9 @@ end
 
 -- Bring a job into a state, with a line of its history; what else changes follows as names and values.
 local function move(id, job, state, worker, reason, ...)
-    local moved = NOW_TEXT
-    if tonumber(job.moved) > NOW then
-        moved = job.moved -- the clock has stepped back; a history does not
+    local moved, before = NOW_TEXT, number(job.moved, 0)
+    if before > NOW then
+        moved = string.format('%.6f', before) -- the clock has stepped back; a history does not
     end
     drop(cell_key(job.state, job.cell), id)
     add(cell_key(state, job.cell), job.order, id)
@@ -136,5 +146,5 @@ end
 
 -- A request to cancel is kept as its time, its grace and its reason (JSON), with commas between.
 local function reason_of(cancel)
-    return string.match(cancel, '^[^,]*,[^,]*,(.*)$')
+    return string.match(cancel, '^[^,]*,[^,]*,(.*)$') or 'null'
 end

@@ -3,12 +3,16 @@ local STATES = {'SCHEDULED', 'QUEUED', 'RUNNING', 'RETRYING', 'COMPLETED', 'FAIL
 local left = {}
 
 local function remove(id)
-    local found = call('HMGET', job_key(id), 'cell', 'state', 'key', 'tags')
-    local cell = found[1]
+    local found = fields_of(id, 'cell', 'state', 'key', 'tags')
+    if LIVING[found[2]] then
+        drop(PREFIX .. 'ended', id) -- somebody else has put it there
+        return
+    end
+    local cell = cell_in(id, found[1])
     call('UNLINK', job_key(id), stream_key(id))
     drop(PREFIX .. 'all', id)
     drop(PREFIX .. 'ended', id)
-    if not cell then
+    if not found[2] then
         return
     end
     drop(cell_key(found[2], cell), id)

@@ -1,6 +1,7 @@
 -- Changes of sorted sets are gathered, and made together at the end: what is to be added, by key, and what removed.
 -- A job changes once in a script. Whoever reads a set that may have changed, settles first.
 local adding, removing, watching = {}, {}, {}
+local making = {} -- new jobs, which are none unless all of that was possible
 
 local function add(key, score, id)
     local list = adding[key]
@@ -29,18 +30,30 @@ end
 
 local SOME = 1000 -- arguments of one command
 
+-- Returns the error, if there was one.
 local function in_parts(command, key, list)
+    local failed
     for first = 1, #list, SOME do
-        call(command, key, unpack(list, first, math.min(first + SOME - 1, #list)))
+        local reply = redis.pcall(command, key, unpack(list, first, math.min(first + SOME - 1, #list)))
+        failed = type(reply) == 'table' and reply or failed
     end
+    return failed
 end
 
 local function settle()
+    local failed
     for key, list in pairs(removing) do
-        in_parts('ZREM', key, list)
+        failed = in_parts('ZREM', key, list) or failed
     end
     for key, list in pairs(adding) do
-        in_parts('ZADD', key, list)
+        failed = in_parts('ZADD', key, list) or failed
+    end
+    if failed then -- somebody has put something else in a set's place; all others are what they have to be
+        for _, key in ipairs(making) do
+            call('UNLINK', key)
+        end
+        adding, removing, watching, making = {}, {}, {}, {}
+        error(failed)
     end
     for key in pairs(watching) do
         local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -52,5 +65,5 @@ local function settle()
             end
         end
     end
-    adding, removing, watching = {}, {}, {}
+    adding, removing, watching, making = {}, {}, {}, {}
 end

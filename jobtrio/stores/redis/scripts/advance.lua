@@ -29,7 +29,7 @@ local function work(args)
     local function note(rows, id)
         local row = row_of(id)
         rows[#rows + 1] = row
-        size = size + #row[$body] + #(row[$saved] or '')
+        size = size + #(row[$body] or '') + #(row[$saved] or '')
     end
     for _, id in ipairs(first_until_now('due', most)) do
         if is_full() then
@@ -37,14 +37,14 @@ local function work(args)
         end
         drop(PREFIX .. 'due', id)
         local job = get(id)
-        if job then
+        if job and job.state ~= 'RUNNING' and not FINAL[job.state] then
             become_ready(id, job, worker, 'null')
             note(ready, id)
         end
     end
     -- A job that is not there, though it should be, has been taken from outside: it is not to be met for ever.
     for _, id in ipairs(first_until_now('expiry', most)) do
-        local state = call('HGET', job_key(id), 'state')
+        local state = fields_of(id, 'state')[1]
         if is_full() then
             break
         elseif state == 'QUEUED' then
@@ -56,7 +56,7 @@ local function work(args)
     for _, id in ipairs(first_until_now('leases', most)) do
         if is_full() then
             break
-        elseif call('HGET', job_key(id), 'state') == 'RUNNING' then
+        elseif fields_of(id, 'state')[1] == 'RUNNING' then
             note(lapsed, id)
         else
             drop(PREFIX .. 'leases', id)

@@ -12,8 +12,8 @@ local function work(args)
         return {0, 0, row_of(id)}
     end
     local cancel = NOW_TEXT .. ',' .. grace .. ',' .. reason
-    if job.cancel then
-        local asked, before, first = string.match(job.cancel, '^([^,]*),([^,]*),(.*)$')
+    local asked, before, first = string.match(job.cancel or '', '^([^,]*),([^,]*),(.*)$')
+    if number(before) then
         cancel = job.cancel
         if tonumber(grace) < tonumber(before) then
             cancel = asked .. ',' .. grace .. ',' .. first

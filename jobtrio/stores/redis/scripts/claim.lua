@@ -7,7 +7,7 @@
 local function claimed_before(claim)
     local rows = {}
     for _, id in ipairs(call('LRANGE', PREFIX .. 'claim:' .. claim, 0, -1)) do
-        local found = call('HMGET', job_key(id), 'state', 'claim')
+        local found = fields_of(id, 'state', 'claim')
         if found[1] == 'RUNNING' and found[2] == claim then
             rows[#rows + 1] = row_of(id)
         end
@@ -85,24 +85,29 @@ end
 -- same: one that has expired stays queued until `advance` has made it fail.
 local function start(line, claim, lease_until, worker, session)
     local id = line.id
-    local row = call('HMGET', job_key(id), $FIELDS, 'moved', 'expires', 'cell')
-    local moved, expires, cell = row[$COUNT + 1], row[$COUNT + 2], row[$COUNT + 3]
+    local row = fields_of(id, $FIELDS, 'moved', 'expires', 'cell')
+    local moved, expires, cell = row[$COUNT + 1], row[$COUNT + 2], cell_in(id, row[$COUNT + 3])
     drop(line.key, id)
     if row[$state] ~= 'QUEUED' or cell ~= line.cell then
         return nil
     end
-    local attempt = tonumber(row[$attempt])
-    if expires and attempt == 0 then
-        if tonumber(expires) <= NOW then
+    local attempt = count(row[$attempt])
+    if number(expires) and (attempt or 0) == 0 then
+        if number(expires) <= NOW then
+            add_time(PREFIX .. 'expiry', number(expires), id)
             return nil
         end
         drop(PREFIX .. 'expiry', id)
     end
-    local job = {state = 'QUEUED', cell = cell, order = row[$order], moved = moved, history = row[$history]}
-    job.attempt = string.format('%d', attempt + 1)
-    move(id, job, 'RUNNING', worker, 'null', 'attempt', job.attempt, 'claim', claim, 'session', session)
+    local job = {
+        state = 'QUEUED', cell = cell, order = count(row[$order], 0), moved = moved, history = row[$history] or '',
+        attempt = string.format('%.0f', attempt and attempt + 1 or 0),
+    }
+    -- A number that can't be read stays what it is: who is given the job can't read it either, and has it fail.
+    local written = attempt and job.attempt or row[$attempt] or ''
+    move(id, job, 'RUNNING', worker, 'null', 'attempt', written, 'claim', claim, 'session', session)
     add_time(PREFIX .. 'leases', lease_until, id)
-    row[$state], row[$attempt], row[$claim], row[$history] = 'RUNNING', job.attempt, claim, job.history
+    row[$state], row[$attempt], row[$claim], row[$history] = 'RUNNING', written, claim, job.history
     row[$COUNT + 1], row[$COUNT + 2], row[$COUNT + 3] = id, nil, nil
     return row
 end
@@ -124,6 +129,7 @@ local function work(args)
     for answered in pairs(read_list(args, index, 1)) do
         call('UNLINK', PREFIX .. 'claim:' .. answered)
     end
+    call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place
     local left = room_left(room, totals)
     local lines = open_lines(room, executors, left, limit)
 
@@ -137,7 +143,7 @@ local function work(args)
             if row then
                 rows[#rows + 1] = row
                 ids[#ids + 1] = line.id
-                size = size + #row[$body] + #(row[$saved] or '')
+                size = size + #(row[$body] or '') + #(row[$saved] or '')
                 if left[line.queue] then
                     left[line.queue] = left[line.queue] - 1
                 end
@@ -155,16 +161,16 @@ local function work(args)
             end
         end
     end
+    if #ids > 0 then
+        local key = PREFIX .. 'claim:' .. claim
+        in_parts('RPUSH', key, ids)
+        call('PEXPIRE', key, string.format('%.0f', math.min(lease + 60, 1e12) * 1000)) -- it counts no further than that
+    end
     settle() -- also for another call in this script: what runs is counted by the sets
     for _, line in ipairs(lines) do
         if call('EXISTS', line.key) == 0 then
             call('SREM', PREFIX .. 'lines', line.cell)
         end
-    end
-    if #ids > 0 then
-        local key = PREFIX .. 'claim:' .. claim
-        in_parts('RPUSH', key, ids)
-        call('PEXPIRE', key, string.format('%.0f', math.min(lease + 60, 1e12) * 1000)) -- it counts no further than that
     end
     return {1, (size >= most or passed >= PASSED) and 1 or 0, rows}
 end

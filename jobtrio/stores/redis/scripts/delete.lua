@@ -2,11 +2,11 @@
 -- Arguments: id. Returns 1, or 0 for an unknown job, or the state of one that lives.
 -- with: base clock sets moves removing
 local function work(args)
-    local state = call('HGET', job_key(args[1]), 'state')
+    local state = fields_of(args[1], 'state')[1]
     if not state then
         return 0
     end
-    if not FINAL[state] then
+    if LIVING[state] then
         return state
     end
     remove(args[1])

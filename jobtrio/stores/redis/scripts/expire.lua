@@ -12,7 +12,7 @@ local function work(args)
     if not expires then
         drop(PREFIX .. 'expiry', id)
         return false
-    elseif tonumber(expires) > NOW then
+    elseif expires > NOW then
         add_time(PREFIX .. 'expiry', expires, id)
         return false
     end

@@ -23,8 +23,8 @@ local function filter_of(queue, executor, states)
         return (queue == '' or queue == its_queue) and (executor == '' or executor == its_executor)
     end
     function filter.takes(id)
-        local found = call('HMGET', job_key(id), 'state', 'cell')
-        return found[1] and is_wanted[found[1]] and filter.takes_cell(found[2])
+        local found = fields_of(id, 'state', 'cell')
+        return found[1] and is_wanted[found[1]] and filter.takes_cell(found[2] or '')
     end
     return filter
 end

@@ -79,7 +79,6 @@ local function place(args, index, submission, held_for, order)
     note('tags', tags)
     note('expires', expires)
     note('later', later)
-    call('HSET', job_key(id), unpack(fields))
     if key ~= '' then
         call('HSET', PREFIX .. 'keys', key, id)
     end
@@ -91,8 +90,8 @@ local function place(args, index, submission, held_for, order)
     add(PREFIX .. 'all', order, id)
     add(cell_key(job.state, job.cell), order, id)
     if not known_cells[job.cell] then
-        known_cells[job.cell] = true
         call('SADD', PREFIX .. 'cells', job.cell)
+        known_cells[job.cell] = true
     end
     if expires ~= '' then
         add_time(PREFIX .. 'expiry', in_seconds(math.max(tonumber(expires) - NOW, delay)), id)
@@ -102,6 +101,9 @@ local function place(args, index, submission, held_for, order)
     elseif executor ~= '' then
         line_up(id, job)
     end
+    -- Last: a job that is there is taken for one that is stored, when this is called again.
+    call('HSET', job_key(id), unpack(fields))
+    making[#making + 1] = job_key(id)
     return {order, NOW_TEXT, expires}
 end
 

@@ -14,7 +14,7 @@ local function work(args)
         return false
     end
     call('HDEL', job_key(id), 'claim')
-    local losses = call('HINCRBY', job_key(id), 'losses', 1)
+    local losses = increment(id, 'losses')
     if job.cancel then
         end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), '', '')
     elseif losses >= tonumber(most) then

@@ -3,19 +3,20 @@
 -- Returns nothing for an unknown job; else what entries of its stream have, id and body each, and, where the last is
 -- among them and the job has ended, what tells the outcome (state, error, result, history) and the `End`'s number.
 -- with: base sets
-local FINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
-
 local function work(args)
     local id, after, limit, most = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-    local found = call('HMGET', job_key(id), 'state', 'last')
+    local found = fields_of(id, 'state', 'last')
     if not found[1] then
         return false
     end
-    local last = tonumber(found[2])
+    local last = last_of(id, found[2])
     local entries, read, size = {}, after, 0
-    local start = string.format('%.0f-0', after + 1)
+    local start, stop = string.format('%.0f-0', after + 1), string.format('%.0f', last)
     while read < last and read - after < limit and size < most do
-        local part = call('XRANGE', stream_key(id), start, '+', 'COUNT', 8)
+        local part = redis.pcall('XRANGE', stream_key(id), start, stop, 'COUNT', 8)
+        if is_foreign(part) then
+            part = {}
+        end
         for _, entry in ipairs(part) do
             entries[#entries + 1] = {entry[1], entry[2][2]}
             size = size + #entry[2][2]
@@ -28,7 +29,7 @@ local function work(args)
         end
     end
     local ending = false
-    if after <= last and read >= last and FINAL[found[1]] then
+    if after <= last and read >= last and not LIVING[found[1]] then
         ending = call('HMGET', job_key(id), 'state', 'error', 'result', 'history')
         ending[5] = string.format('%.0f', last + 1)
     end

@@ -4,7 +4,7 @@
 -- job, if there is one.
 -- with: base clock sets workers
 local function renew(id, claim, attempt, session, lease_until)
-    local found = call('HMGET', job_key(id), 'state', 'claim', 'attempt', 'cancel', 'session')
+    local found = fields_of(id, 'state', 'claim', 'attempt', 'cancel', 'session')
     if found[1] ~= 'RUNNING' or found[2] ~= claim or found[3] ~= attempt then
         return {0, found[1] and row_of(id)}
     end

@@ -18,7 +18,7 @@ local function work(args)
     end
     restart(id, job, keep, restarting)
     leave(id, job)
-    call('HINCRBY', job_key(id), 'failures', 1)
+    increment(id, 'failures')
     move(id, job, 'RETRYING', worker, reason, 'error', error, 'losses', '0')
     add_time(PREFIX .. 'due', in_seconds(tonumber(delay)), id)
     return {1, row_of(id)}

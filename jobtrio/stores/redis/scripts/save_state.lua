@@ -5,7 +5,7 @@
 -- with: base sets
 local function work(args)
     local id, session, number = args[1], args[4], args[5]
-    local found = call('HMGET', job_key(id), 'state', 'claim', 'attempt', 'saver')
+    local found = fields_of(id, 'state', 'claim', 'attempt', 'saver')
     if found[1] ~= 'RUNNING' or found[2] ~= args[2] or found[3] ~= args[3] then
         return 0
     end

@@ -3,9 +3,9 @@
 -- this very plan.
 -- with: base clock sets moves
 local function set_expiry(id)
-    local later = call('HGET', job_key(id), 'later')
+    local later = number(call('HGET', job_key(id), 'later'))
     if later then
-        call('HSET', job_key(id), 'expires', later)
+        call('HSET', job_key(id), 'expires', string.format('%.6f', later))
         add_time(PREFIX .. 'expiry', later, id)
     else
         call('HDEL', job_key(id), 'expires')
@@ -22,7 +22,7 @@ local function work(args)
     if not job or not is_held(job) or (job.state ~= 'QUEUED' and job.state ~= 'SCHEDULED') then
         return 0
     end
-    if job.expires and tonumber(job.expires) <= NOW then
+    if job.expires and job.expires <= NOW then
         return 0 -- it has expired, though nobody has made it fail yet
     end
     drop(cell_key(job.state, job.cell), id)

@@ -4,7 +4,7 @@
 local function work()
     local running = {}
     for _, id in ipairs(call('ZRANGE', PREFIX .. 'leases', 0, -1)) do
-        local session = call('HGET', job_key(id), 'session')
+        local session = fields_of(id, 'session')[1]
         if session then
             running[session] = (running[session] or 0) + 1
         end

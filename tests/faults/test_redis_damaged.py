@@ -1,0 +1,244 @@
+"""A Redis in which somebody has written by hand: what can't be read harms the one job that it belongs to."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from redis_invariants import check_jobs
+from valkey_server import new_prefix, shared_server
+
+import jobtrio
+from jobtrio import Completed, Failed, JobError, JobState, StoreUnavailableError
+from jobtrio.abc import JobQuery
+from jobtrio.stores.redis import RedisJobStore
+from jobtrio.testing._workers import LEASE, SHORT, new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobtrio.abc import Claim
+    from jobtrio.testing._workers import Worker
+
+FIELDS = (
+    *("state", "order", "created", "moved", "submission", "key", "plan", "body", "tags", "cell", "priority", "attempt"),
+    *("claim", "session", "losses", "failures", "cancel", "error", "result", "saved", "saver", "history", "last"),
+    *("expires", "later"),
+)
+
+VALUES = (None, b"", b"junk", b"-1", b"1e300", b"1e999", b"nan", b"7" * 20, b"x" * 100_000, b"\xff\xfe", b',1,"QUEUED"')
+"""What somebody writes into a field; None takes it out."""
+
+KINDS = ("queued", "scheduled", "expiring", "held", "retrying", "running", "asked", "ended")
+
+executors = jobtrio.Executors()
+
+
+@executors.register("work")
+async def work(job: jobtrio.JobContext) -> Any:
+    """Use all that a store keeps."""
+    await job.send("a")
+    await job.save_state(job.attempt)
+    return job.payload
+
+
+class Place:
+    """A prefix of the test's own.
+
+    Attributes:
+        root: What its keys begin with.
+    """
+
+    def __init__(self) -> None:
+        prefix = new_prefix()
+        self.root = f"{{{prefix}}}:"
+        self.prefix = prefix
+
+    def make_store(self) -> RedisJobStore:
+        """Return a store."""
+        return RedisJobStore(shared_server().url, prefix=self.prefix)
+
+    def ask(self, command: str, key: str, *rest: str | bytes | int) -> Any:
+        """Return the answer to a command."""
+        return shared_server().ask(command, self.root + key, *rest)
+
+
+@pytest.fixture
+def place() -> Place:
+    """Give an empty prefix."""
+    return Place()
+
+
+async def populate(worker: Worker, names: Iterable[str]) -> None:
+    """Bring a job of each kind and name into its state; its id is both."""
+
+    def entries(kind: str, **fields: Any) -> list[Any]:
+        return [
+            new_entry(
+                fields.pop("executor", "work"),
+                n,
+                job_id=f"{kind}-{name}",
+                key=f"{kind}-{name}",
+                tags={"a": "b"},
+                **fields,
+            )
+            for n, name in enumerate(names)
+        ]
+
+    async def bring(kind: str, claim: Claim) -> None:
+        await worker.store.append_messages(claim, tokens(1, 3))
+        await worker.store.save_state(claim, "saved")
+        match kind:
+            case "ended":
+                await worker.store.finish(claim, Completed(1))
+            case "retrying":
+                await worker.store.retry(claim, JobError("exception", "E", "why"), SHORT)
+            case "asked":
+                await worker.store.request_cancel(claim.entry.id, "why", 0.0)
+
+    names = list(names)
+    for kind in ("ended", "retrying", "running", "asked"):
+        await worker.insert(*entries(kind))
+        lease = SHORT if kind in ("running", "asked") else LEASE
+        async with trio.open_nursery() as nursery:
+            for claim in await worker.claim(1000, lease):
+                nursery.start_soon(bring, kind, claim)
+    await worker.insert(*entries("queued"))
+    await worker.insert(*entries("scheduled", delay=SHORT))
+    await worker.insert(*entries("expiring", expires_in=SHORT, queue="nobody's"))
+    await worker.insert(*(new_entry(None, job_id=f"held-{name}", expires_in=LEASE) for name in names))
+    await worker.insert(
+        new_entry(payload="good", job_id="good"), new_entry(payload="good", job_id="later", delay=SHORT)
+    )
+    await trio.sleep(2 * SHORT)
+
+
+async def use(place: Place, jobs: Iterable[str]) -> dict[str, Any]:
+    """Do all that can be done in a registry, and take the jobs out in the end; return how they ended."""
+    outcomes: dict[str, Any] = {}
+    async with jobtrio.open_registry(executors, store=place.make_store(), queues={"default": 100}) as registry:
+        with trio.fail_after(60):
+            fresh = await registry.submit("work", "good")
+            for job in (fresh, await registry.get("good"), await registry.get("later")):
+                assert await job.wait() == Completed("good")
+            async with trio.open_nursery() as nursery:
+                for job_id in jobs:
+                    nursery.start_soon(use_one, registry, job_id, outcomes)
+            await registry.find(limit=1000)
+            await registry.find(state=list(JobState), tags={"a": "b"}, limit=1000)
+            await registry.counts()
+            await registry.workers()
+            async with trio.open_nursery() as nursery:
+                for job_id in (fresh.id, "good", "later", *outcomes):
+                    nursery.start_soon(registry.remove, job_id)
+    return outcomes
+
+
+async def use_one(registry: jobtrio.JobRegistry, job_id: str, outcomes: dict[str, Any]) -> None:
+    """Look at a job that somebody has written to, and note how it ends."""
+    with suppress(jobtrio.UnknownJobError):
+        job = await registry.get(job_id)
+        await registry.history(job_id)
+        if job_id.startswith(("expiring", "held")):
+            await job.cancel("enough")
+        outcomes[job_id] = await job.wait()
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: "none" if value is None else repr(value[:10]))
+async def test_a_field(place: Place, value: bytes | None) -> None:
+    """Whatever somebody writes into a field of a job, the job ends and can be removed, and all others go on."""
+    async with open_worker(place.make_store) as worker:
+        await populate(worker, FIELDS)
+        for kind in KINDS:
+            for field in FIELDS:
+                key = f"job:{kind}-{field}"
+                place.ask(*(("HDEL", key, field) if value is None else ("HSET", key, field, value)))
+    jobs = [f"{kind}-{field}" for kind in KINDS for field in FIELDS]
+    outcomes = await use(place, jobs)
+    unknown = {f"{kind}-state" for kind in KINDS} if value is None else set()
+    assert set(jobs) - set(outcomes) == unknown
+    for field in ("plan", "body", "attempt", "order"):
+        assert isinstance(outcomes[f"queued-{field}"], Failed), field
+    async with open_worker(place.make_store) as worker:
+        assert await worker.store.find(JobQuery(limit=1000)) == []
+
+
+@pytest.mark.parametrize("key", ["job", "messages"])
+@pytest.mark.parametrize("how", ["another type", "gone", "others' entries"])
+async def test_a_key(place: Place, key: str, how: str) -> None:
+    """A job whose hash is gone is unknown; one whose stream is gone, or is something else, ends; all others go on."""
+    async with open_worker(place.make_store) as worker:
+        await populate(worker, ["it"])
+    for kind in KINDS:
+        place.ask("DEL", f"{key}:{kind}-it")
+        match how:
+            case "another type":
+                place.ask("SET", f"{key}:{kind}-it", "junk")
+            case "others' entries" if key == "job":
+                place.ask("HSET", f"{key}:{kind}-it", "junk", "junk")
+            case "others' entries":
+                place.ask("XADD", f"{key}:{kind}-it", f"{2**64 - 1}-5", "junk", "junk")
+    outcomes = await use(place, [f"{kind}-it" for kind in KINDS])
+    assert len(outcomes) == (0 if key == "job" else len(KINDS))
+
+
+@pytest.mark.parametrize("member", ["junk", "", b"\xff\xfe", "0:", "held-it", "ended-it", "queued-it"])
+async def test_a_member(place: Place, member: str | bytes) -> None:
+    """What somebody has put into the sets that all jobs share is not met for ever, and no job ends twice."""
+    async with open_worker(place.make_store) as worker:
+        await populate(worker, ["it"])
+    for name in ("all", "due", "expiry", "leases", "line:7:defaultwork"):
+        place.ask("ZADD", name, 5, member)
+    if member != "ended-it":
+        place.ask("ZADD", "ended", 5, member)
+    place.ask("ZADD", "workers", 2**50, member)
+    for name in ("cells", "lines", "limited"):
+        place.ask("SADD", name, member)
+    for name in ("keys", "sessions"):
+        place.ask("HSET", name, member, member)
+    outcomes = await use(place, [f"{kind}-it" for kind in KINDS])
+    assert outcomes["ended-it"] == Completed(1)
+    assert len(outcomes) == len(KINDS)
+    for name in ("due", "expiry", "leases", "line:7:defaultwork"):
+        assert place.ask("ZSCORE", name, member) is None, name
+
+
+SHARED = ("number", "all", "cells", "lines", "leases", "workers", "sessions", "cell:QUEUED:7:defaultwork")
+
+
+@pytest.mark.parametrize("key", SHARED)
+async def test_a_key_of_all(place: Place, key: str, caplog: pytest.LogCaptureFixture) -> None:
+    """While something else is in the place of what all jobs share, the store is away, and says why; then it goes on."""
+    async with jobtrio.open_registry(executors, store=place.make_store(), lease=1.0) as registry:
+        first = await registry.submit("work", 1)
+        assert await first.wait() == Completed(1)
+        if had := place.ask("EXISTS", key):
+            shared_server().ask("RENAME", place.root + key, f"{place.root}aside")
+        place.ask("SET", key, "junk")
+        outcomes: list[Any] = []
+
+        async def submit() -> None:
+            outcomes.append(await (await registry.submit("work", 2)).wait())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit)
+            while not any("wrong kind" in text or "not an integer" in text for text in caplog.messages):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            place.ask("DEL", key)
+            if had:
+                shared_server().ask("RENAME", f"{place.root}aside", place.root + key)
+        assert outcomes == [Completed(2)]
+
+
+async def test_leases_that_are_none(place: Place) -> None:
+    """No job is started while its lease could not be put among the others."""
+    async with open_worker(place.make_store) as worker:
+        await worker.insert(new_entry())
+        place.ask("SET", "leases", "junk")
+        with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+            await worker.claim()
+        place.ask("DEL", "leases")
+        await worker.claim_one()
+    check_jobs(shared_server(), place.prefix)
