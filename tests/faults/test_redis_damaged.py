@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,13 +12,13 @@ from redis_invariants import check_jobs
 from valkey_server import new_prefix, shared_server
 
 import jobtrio
-from jobtrio import Completed, Failed, JobError, JobState, StoreUnavailableError
+from jobtrio import Completed, Failed, JobError, JobState, Restart, StoreUnavailableError, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
-from jobtrio.testing._workers import LEASE, SHORT, new_entry, open_worker, tokens
+from jobtrio.testing._workers import LEASE, SHORT, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from jobtrio.abc import Claim
     from jobtrio.testing._workers import Worker
@@ -63,6 +64,18 @@ class Place:
     def ask(self, command: str, key: str, *rest: str | bytes | int) -> Any:
         """Return the answer to a command."""
         return shared_server().ask(command, self.root + key, *rest)
+
+    @contextmanager
+    def displaced(self, key: str) -> Iterator[None]:
+        """Have something else in the place of a key within the block."""
+        had = self.ask("EXISTS", key)
+        if had:
+            self.ask("RENAME", key, f"{self.root}aside")
+        self.ask("SET", key, "junk")
+        yield
+        self.ask("DEL", key)
+        if had:
+            self.ask("RENAME", "aside", self.root + key)
 
 
 @pytest.fixture
@@ -214,21 +227,16 @@ async def test_a_key_of_all(place: Place, key: str, caplog: pytest.LogCaptureFix
     async with jobtrio.open_registry(executors, store=place.make_store(), lease=1.0) as registry:
         first = await registry.submit("work", 1)
         assert await first.wait() == Completed(1)
-        if had := place.ask("EXISTS", key):
-            shared_server().ask("RENAME", place.root + key, f"{place.root}aside")
-        place.ask("SET", key, "junk")
         outcomes: list[Any] = []
 
         async def submit() -> None:
             outcomes.append(await (await registry.submit("work", 2)).wait())
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(submit)
-            while not any("wrong kind" in text or "not an integer" in text for text in caplog.messages):  # noqa: ASYNC110
-                await trio.sleep(0.01)
-            place.ask("DEL", key)
-            if had:
-                shared_server().ask("RENAME", f"{place.root}aside", place.root + key)
+            with place.displaced(key):
+                nursery.start_soon(submit)
+                while not any("wrong kind" in text or "not an integer" in text for text in caplog.messages):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
         assert outcomes == [Completed(2)]
 
 
@@ -236,9 +244,77 @@ async def test_leases_that_are_none(place: Place) -> None:
     """No job is started while its lease could not be put among the others."""
     async with open_worker(place.make_store) as worker:
         await worker.insert(new_entry())
-        place.ask("SET", "leases", "junk")
-        with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+        with place.displaced("leases"), pytest.raises(StoreUnavailableError, match="wrong kind of value"):
             await worker.claim()
-        place.ask("DEL", "leases")
         await worker.claim_one()
+    check_jobs(shared_server(), place.prefix)
+
+
+@pytest.mark.parametrize("key", ["number", "lines", "limited"])
+async def test_nothing_is_half_done(place: Place, key: str) -> None:
+    """What can't be done, since something else is in the place of what all jobs share, is done once, when it can be."""
+    async with open_workers(place.make_store, "worker", totals={"default": 9}) as (worker,):
+        claims = [await worker.start(lease=lease) for lease in (SHORT, LEASE, LEASE)]
+        for claim in claims:
+            assert await worker.store.append_messages(claim, tokens(1, 2))
+        lapsed, released, failed = claims
+        (due,) = await worker.insert(new_entry(delay=SHORT))
+        calls = (
+            worker.store.advance,
+            partial(worker.store.release, released, "why"),
+            partial(worker.store.retry, failed, JobError("exception", "E", "why"), LEASE),
+        )
+        await trio.sleep(2 * SHORT)
+        refused = 0
+        with place.displaced(key):
+            for call in 4 * calls:
+                try:
+                    await call()
+                except StoreUnavailableError:
+                    refused += 1
+        assert refused >= 4
+        await worker.advance()
+        for call in calls[1:]:
+            assert await call()
+        for claim in claims:
+            assert [type(message) for message in await worker.stream(claim.entry.id)] == [Token, Token, Restart]
+        assert (await worker.load(lapsed.entry.id)).losses == 1
+        assert {each.entry.id for each in await worker.claim()} == {due.id, lapsed.entry.id, released.entry.id}
+    check_jobs(shared_server(), place.prefix)
+
+
+async def test_a_limit_that_is_none(place: Place) -> None:
+    """No job is started while it could not be noted that its queue has a limit over all workers."""
+    async with open_workers(place.make_store, "worker", totals={"default": 9}) as (worker,):
+        await worker.insert(new_entry())
+        with place.displaced("limited"), pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+            await worker.claim()
+        await worker.claim_one()
+    check_jobs(shared_server(), place.prefix)
+
+
+async def test_all_or_none(place: Place) -> None:
+    """Of jobs that are put in together none is there where one could not be put into its line."""
+    async with open_worker(place.make_store) as worker:
+        entries = [new_entry(delay=SHORT), new_entry()]
+        await worker.store.counts()  # it is connected now
+        with place.displaced("lines"), pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+            await worker.store.insert(entries, "mark")
+        check_jobs(shared_server(), place.prefix)
+        assert await worker.store.find(JobQuery()) == []
+        assert await worker.store.insert(entries, "mark") == entries
+        check_jobs(shared_server(), place.prefix, [entry.id for entry in entries])
+
+
+@pytest.mark.parametrize("key", ["number", "lines"])
+async def test_a_held_job_that_has_no_line(place: Place, key: str) -> None:
+    """A held job is held on where it could not be put into its line."""
+    async with open_worker(place.make_store) as worker:
+        (held,) = await worker.insert(new_entry(None))
+        for _ in range(2):
+            with place.displaced(key), pytest.raises(StoreUnavailableError):
+                await worker.store.start_held(held.id, new_plan())
+            assert (await worker.load(held.id)).is_held
+        assert await worker.store.start_held(held.id, new_plan())
+        assert (await worker.claim_one()).entry.id == held.id
     check_jobs(shared_server(), place.prefix)

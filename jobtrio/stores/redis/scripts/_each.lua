@@ -7,7 +7,12 @@ while index <= #ARGV do
         args[n] = ARGV[index + n]
     end
     index = index + count + 1
+    gathered = {}
+    local made = #making
     local done, reply = pcall(work, args)
+    if not done then
+        take_back(made)
+    end
     if not done and type(reply) ~= 'table' then
         reply = {err = 'ERR ' .. tostring(reply)}
     end

@@ -23,13 +23,13 @@ end
 -- Put a job into its line. A hint is worth it where the line was empty: whoever is idle has found it so.
 local standing = {}
 local function line_up(id, job)
-    add(PREFIX .. 'line:' .. job.cell, string.format('%.0f', (3 - job.priority) * LEVEL + job.ticket), id)
     if not standing[job.cell] then
         if call('SADD', PREFIX .. 'lines', job.cell) == 1 then
             hint('work')
         end
         standing[job.cell] = true
     end
+    add(PREFIX .. 'line:' .. job.cell, string.format('%.0f', (3 - job.priority) * LEVEL + job.ticket), id)
 end
 
 local function leave_line(id, job)
@@ -118,10 +118,10 @@ end
 
 local function become_ready(id, job, worker, reason, ...)
     job.ticket = call('INCR', PREFIX .. 'number')
-    move(id, job, 'QUEUED', worker, reason, ...)
     if not is_held(job) then
         line_up(id, job)
     end
+    move(id, job, 'QUEUED', worker, reason, ...) -- last: what comes before may fail
 end
 
 local function tell_readers(id)

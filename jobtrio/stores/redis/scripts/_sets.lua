@@ -2,6 +2,7 @@
 -- A job changes once in a script. Whoever reads a set that may have changed, settles first.
 local adding, removing, watching = {}, {}, {}
 local making = {} -- new jobs, which are none unless all of that was possible
+local gathered = {} -- the lists to which one call has added
 
 local function add(key, score, id)
     local list = adding[key]
@@ -11,6 +12,8 @@ local function add(key, score, id)
     end
     list[#list + 1] = score
     list[#list + 1] = id
+    gathered[#gathered + 1] = list
+    gathered[#gathered + 1] = list
 end
 
 local function drop(key, id)
@@ -20,12 +23,24 @@ local function drop(key, id)
         removing[key] = list
     end
     list[#list + 1] = id
+    gathered[#gathered + 1] = list
 end
 
 -- Add to a set of times; others are told if it comes first now.
 local function add_time(key, time, id)
     add(key, time, id)
     watching[key] = true
+end
+
+-- Take back what a call has gathered that has failed, and the new jobs behind so many.
+local function take_back(made)
+    for _, list in ipairs(gathered) do
+        list[#list] = nil
+    end
+    for n = #making, made + 1, -1 do
+        call('UNLINK', making[n])
+        making[n] = nil
+    end
 end
 
 local SOME = 1000 -- arguments of one command
@@ -49,10 +64,9 @@ local function settle()
         failed = in_parts('ZADD', key, list) or failed
     end
     if failed then -- somebody has put something else in a set's place; all others are what they have to be
-        for _, key in ipairs(making) do
-            call('UNLINK', key)
-        end
-        adding, removing, watching, making = {}, {}, {}, {}
+        gathered = {}
+        take_back(0)
+        adding, removing, watching = {}, {}, {}
         error(failed)
     end
     for key in pairs(watching) do
@@ -65,5 +79,5 @@ local function settle()
             end
         end
     end
-    adding, removing, watching, making = {}, {}, {}, {}
+    adding, removing, watching, making, gathered = {}, {}, {}, {}, {}
 end

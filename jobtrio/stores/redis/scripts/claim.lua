@@ -139,6 +139,9 @@ local function work(args)
         if (left[line.queue] or 1) <= 0 then
             drop_first()
         else
+            if totals and totals[line.queue] then
+                call('SADD', PREFIX .. 'limited', line.queue)
+            end
             local row = start(line, claim, lease_until, worker, session)
             if row then
                 rows[#rows + 1] = row
@@ -146,9 +149,6 @@ local function work(args)
                 size = size + #(row[$body] or '') + #(row[$saved] or '')
                 if left[line.queue] then
                     left[line.queue] = left[line.queue] - 1
-                end
-                if totals and totals[line.queue] then
-                    call('SADD', PREFIX .. 'limited', line.queue)
                 end
             else
                 passed = passed + 1

@@ -13,16 +13,17 @@ local function work(args)
     if lease_until and tonumber(lease_until) > NOW then
         return false
     end
-    call('HDEL', job_key(id), 'claim')
-    local losses = increment(id, 'losses')
+    local losses = count(fields_of(id, 'losses')[1], 0) + 1
     if job.cancel then
         end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), '', '')
     elseif losses >= tonumber(most) then
         end_job(id, job, 'FAILED', worker, reason, error, '')
     else
-        restart(id, job, keep, restarting)
         leave(id, job)
         become_ready(id, job, worker, '"lost lease"', 'error', error)
+        restart(id, job, keep, restarting)
     end
+    call('HDEL', job_key(id), 'claim')
+    call('HSET', job_key(id), 'losses', losses)
     return row_of(id)
 end

@@ -16,8 +16,8 @@ local function work(args)
         end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), '', '')
         return {1, row_of(id)}
     end
-    restart(id, job, keep, restarting)
     leave(id, job)
     become_ready(id, job, worker, reason, 'losses', '0')
+    restart(id, job, keep, restarting)
     return {1, row_of(id)}
 end

@@ -16,8 +16,8 @@ local function work(args)
         end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), error, '')
         return {1, row_of(id)}
     end
-    restart(id, job, keep, restarting)
     leave(id, job)
+    restart(id, job, keep, restarting)
     increment(id, 'failures')
     move(id, job, 'RETRYING', worker, reason, 'error', error, 'losses', '0')
     add_time(PREFIX .. 'due', in_seconds(tonumber(delay)), id)

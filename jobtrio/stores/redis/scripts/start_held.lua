@@ -29,12 +29,12 @@ local function work(args)
     job.cell, job.priority = cell_of(queue, executor), priority
     add(cell_key(job.state, job.cell), job.order, id)
     call('SADD', PREFIX .. 'cells', job.cell)
-    call('HSET', job_key(id), 'cell', job.cell, 'priority', priority, 'plan', plan)
-    set_expiry(id)
     if job.state == 'QUEUED' then
         job.ticket = call('INCR', PREFIX .. 'number')
         line_up(id, job)
     end
+    call('HSET', job_key(id), 'cell', job.cell, 'priority', priority, 'plan', plan) -- what comes before may fail
+    set_expiry(id)
     settle() -- the same job may be asked for again
     return 1
 end
