@@ -318,3 +318,12 @@ async def test_a_held_job_that_has_no_line(place: Place, key: str) -> None:
         assert await worker.store.start_held(held.id, new_plan())
         assert (await worker.claim_one()).entry.id == held.id
     check_jobs(shared_server(), place.prefix)
+
+
+async def test_an_id_that_is_no_text(place: Place) -> None:
+    """A running job whose id is no text is no reason to look again and again."""
+    async with open_worker(place.make_store) as worker:
+        shared_server().ask("HSET", place.root.encode() + b"job:\xff", "state", "RUNNING")
+        place.ask("ZADD", "leases", 5, b"\xff")
+        with trio.fail_after(5):
+            assert await worker.store.advance() > 0
