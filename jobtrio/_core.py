@@ -95,6 +95,7 @@ class RegistryCore(RegistryCalls):
         self._queues = queues
         self._changes = trio.lowlevel.ParkingLot()
         self._stop = trio.Event()
+        self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
         self._tails = Tails(self.store, self._feeds, refresh, claims=queues != {})
         self._runner = Runner(
@@ -168,8 +169,15 @@ class RegistryCore(RegistryCalls):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._dispatcher.run)
             await self._stop.wait()
+            await self._wait_claimed()  # again, since a second Ctrl-C may have ended that of `shutdown`
             nursery.cancel_scope.cancel()
         self._dispatcher.dismiss()
+
+    async def _wait_claimed(self) -> None:
+        """Wait, within limits, for a claim under way: what it brings is given back rather than left to lapse."""
+        with trio.move_on_at(self._claimed_by):
+            while self._dispatcher.is_claiming:
+                await self._changes.park()
 
     async def wait_done(self) -> None:
         """Wait for what this process runs and, where nothing outlives it, for all that will run."""
@@ -220,10 +228,8 @@ class RegistryCore(RegistryCalls):
         self.check_awaited("registry.shutdown()", "registry.shutdown")
         self._closed = True
         self._dispatcher.stop(grace)
-        if self._dispatcher.is_claiming:
-            with trio.move_on_after(HARD_EXIT):  # what is claimed meanwhile is given back rather than left to lapse
-                while self._dispatcher.is_claiming:
-                    await self._changes.park()
+        self._claimed_by = min(self._claimed_by, trio.current_time() + HARD_EXIT)
+        await self._wait_claimed()
         while self._runner.running:
             await self._changes.park()
         await self.store.abandon(SHUTDOWN)

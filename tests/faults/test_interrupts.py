@@ -16,10 +16,11 @@ import pytest
 import trio
 import trio.testing
 from psycopg_bridge import check_at_rest, wait_for_sessions
+from remote_store import RemoteStore, Server
 from valkey_server import new_prefix, shared_server
 
 import jobtrio
-from jobtrio import Cancelled, End, JobContext, Retention, RetryPolicy, TextStream, Token
+from jobtrio import Cancelled, End, JobContext, JobState, Retention, RetryPolicy, TextStream, Token
 from jobtrio._nursery import open_background_nursery
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import StoreSettings
@@ -412,6 +413,35 @@ def test_twice() -> None:
     assert raised == {KeyboardInterrupt}
     assert ends == [11]
     assert [job.outcome for job in jobs] == [STOPPED, STOPPED]
+
+
+def test_twice_while_claiming() -> None:
+    """What a claim brings that was under way at a second Ctrl-C goes back to the queue at once."""
+    executors = jobtrio.Executors()
+    executors.register("hang")(hang)
+    states: list[JobState] = []
+
+    @trio.lowlevel.enable_ki_protection
+    async def press() -> None:
+        for _ in range(2):
+            await trio.sleep(0.1)
+            signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        server = Server()
+        slow = RemoteStore(server)
+        slow.network.slow["claim"] = 1
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as here:
+            job = await here.submit("hang")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(press)
+                with pytest.raises(KeyboardInterrupt):
+                    async with jobtrio.open_registry(executors, store=slow):
+                        await trio.sleep_forever()
+            states.append((await here.get(job.id)).state)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert states == [JobState.QUEUED]
 
 
 def test_a_job_that_never_gives_way() -> None:
