@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobtrio._records import Failed, JobError
+from jobtrio._records import Failed, JobError, moment
 from jobtrio._state import FINAL_STATES, JobState
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
 
 T = TypeVar("T")
+
+_STEP = 5
 
 
 class Salvage:
@@ -50,3 +52,19 @@ class Salvage:
             entry.error = entry.error or self.error()
             entry.outcome = Failed(entry.error)
         return entry
+
+
+def check_time(at: float) -> float:
+    """Return a time that a calendar has; raise where it is none."""
+    moment(at)
+    return at
+
+
+def check_steps(steps: list[Any]) -> None:
+    """Raise where a flat history, but for its states, is none: when, state, attempt, worker, reason of each change."""
+    ats, attempts, workers, reasons = (steps[n::_STEP] for n in (0, 2, 3, 4))
+    check_time(min(ats))
+    check_time(max(ats))
+    is_sound = all(type(attempt) is int for attempt in attempts) and all(type(worker) is str for worker in workers)
+    if len(steps) % _STEP or not is_sound or not all(reason is None or type(reason) is str for reason in reasons):
+        raise ValueError("it is no history")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
+from jobtrio._checks import check_seconds
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.stores._salvage import Salvage
+from jobtrio.stores._salvage import Salvage, check_steps, check_time
 
 if TYPE_CHECKING:
     from jobtrio._records import Outcome
@@ -39,6 +40,7 @@ _metadata_decoder = msgspec.json.Decoder(dict[str, Any] | None)
 _tags_decoder = msgspec.json.Decoder(dict[str, str] | None)
 _plan_decoder = msgspec.json.Decoder(_PlanRest)
 _error_decoder = msgspec.json.Decoder(JobError)
+_cancel_decoder = msgspec.json.Decoder(CancelRequest)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -105,7 +107,12 @@ def scrub(text: str) -> str:
 
 def cancel_of(text: str | None) -> CancelRequest | None:
     """Return a request to cancel."""
-    return None if text is None else CancelRequest(*_decode(text))
+    if text is None:
+        return None
+    request = _cancel_decoder.decode(text)
+    check_time(request.at)
+    check_seconds("grace", request.grace)
+    return request
 
 
 def value_of(text: str | None) -> Any:
@@ -149,6 +156,7 @@ def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, l
     try:
         plan, state = _plan_of(executor, queue, priority, raw.plan), _STATES[raw.state]
         steps, cancel = _steps(raw.steps), cancel_of(raw.cancel)
+        _check_times(entry)
         error = None if raw.error is None else _error_decoder.decode(raw.error)
         outcome = _outcome(state, error, steps, raw.outcome) if state in FINAL_STATES else None
         given = (value_of(raw.payload), _metadata_of(raw.metadata), _tags_of(raw.tags), value_of(raw.saved_state))
@@ -160,10 +168,20 @@ def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, l
     return entry
 
 
+def _check_times(entry: JobEntry) -> None:
+    for at in (entry.created_at, entry.run_at, entry.started_at, entry.finished_at):
+        if at is not None:
+            check_time(at)
+
+
 def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobEntry:
     """Return an entry that `decode_entry` can't decode, with what can be read of it."""
     raw: Any = entry
     salvage = Salvage()
+    entry.created_at = salvage.part("creation", check_time, raw.created_at, 0.0)
+    for name in ("run_at", "started_at", "finished_at"):
+        if getattr(raw, name) is not None:
+            setattr(entry, name, salvage.part(name, check_time, getattr(raw, name), None))
     rest = salvage.part("plan", _plan_decoder.decode, raw.plan, _PlanRest(None, None, ""))
     level = salvage.part("priority", JobPriority, priority, JobPriority.NORMAL)
     entry.plan = Plan(executor or None, None, queue, level, rest.time_limit, rest.retry, rest.worker)
@@ -186,6 +204,7 @@ def _steps(history: str) -> list[Any] | None:
     if history == "[]":
         return None
     steps: list[Any] = _decode(history)
+    check_steps(steps)
     steps[1::_STEP] = [_STATES[state] for state in steps[1::_STEP]]
     return steps
 

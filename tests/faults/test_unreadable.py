@@ -127,6 +127,43 @@ async def test_running(place: Place) -> None:
         assert [claim.entry.unreadable is None for claim in await worker.claim()] == [False]
 
 
+TIMES = ("1e300", "-1e300", "nan", "inf")
+HISTORIES = (
+    *("1e300,'QUEUED',1,'w',null", "'x','QUEUED',1,'w',null", "1,'QUEUED','x','w',null", "1,'QUEUED',1.5,'w',null"),
+    *("1,'QUEUED',1", "1,[],1,'w',null", "1,'QUEUED',1,7,null", "1,'QUEUED',1,'w',7"),
+)
+REQUESTS = ("[1e300,null,0]", '["x",null,0]', "[1,7,0]", '[1,null,"x"]', "[1,null,-1]", "[1]", "7")
+WRONG = (
+    *((column, value) for column in ("created_at", "run_at") for value in TIMES),
+    *(("history", value.replace("'", '"')) for value in HISTORIES),
+    *(("cancel", value) for value in REQUESTS),
+)
+
+
+@pytest.mark.parametrize("name", [name for name in STORES if name != "redis"])
+@pytest.mark.parametrize(("column", "value"), WRONG)
+async def test_no_time(name: str, column: str, value: str, request: pytest.FixtureRequest) -> None:
+    """A time that no calendar has, a history or a request that is none, harm one job; all others are found, and run."""
+    place = Place(parse_store_url(new_url(name, request)))
+    if column == "history":
+        value = f"[{value}]" if name == "sqlite" else f",{value}"
+    async with jobtrio.open_registry(executors, store=place.make_store(), queues={}) as registry:
+        jobs = [await registry.submit("echo", n) for n in range(3)]
+        if name == "sqlite" and column.endswith("_at"):
+            with pytest.raises(sqlite3.IntegrityError):
+                place.damage(jobs[1].id, column, value)
+            return
+        place.damage(jobs[1].id, column, value)
+        assert [record.id for record in await registry.find()] == [job.id for job in jobs]
+        assert (await registry.history(jobs[1].id))[0].job_id == jobs[1].id
+    async with jobtrio.open_registry(executors, store=place.make_store()) as registry:
+        with trio.fail_after(60):
+            outcomes = [await (await registry.get(job.id)).wait() for job in jobs]
+        assert [outcomes[0], outcomes[2]] == [Completed(0), Completed(2)]
+        assert isinstance(outcomes[1], Failed)
+        assert "can't be read" in outcomes[1].error.message
+
+
 ENDED = (("result", "{", JobState.FAILED), ("history", ",[", JobState.COMPLETED), ("state", "PAUSED", JobState.FAILED))
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from jobtrio._checks import show
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._policies import JobPriority
-from jobtrio._records import Cancelled, Completed, Failed, moment
+from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.stores._salvage import Salvage
+from jobtrio.stores._salvage import Salvage, check_steps, check_time
 from jobtrio.stores.redis._texts import (
     NULL,
     array_text,
@@ -151,7 +151,7 @@ def _body_of(text: bytes) -> list[Any]:
     if metadata is not None and not isinstance(metadata, dict):
         raise TypeError("its metadata are no mapping")
     if run_at is not None:
-        moment(run_at)
+        check_time(run_at)
     if not (0 <= delay < inf and 0 <= (expires_in or 0) < inf):
         raise ValueError("its times are no numbers of seconds")
     return parts
@@ -165,10 +165,7 @@ def _steps(history: bytes) -> list[Any]:
 def _recount(entry: JobEntry, history: bytes) -> None:
     """Give an entry its history, and what that tells."""
     steps = _steps(history)
-    for at in (min(steps[::_STEP]), max(steps[::_STEP])):
-        moment(at)
-    if len(steps) % _STEP or not all(type(attempt) is int for attempt in steps[2::_STEP]):
-        raise ValueError("it is no history")
+    check_steps(steps)
     steps[1::_STEP] = [_BY_NAME[state] for state in steps[1::_STEP]]
     entry.steps = steps
     for at in range(len(steps) - _STEP, -1, -_STEP):

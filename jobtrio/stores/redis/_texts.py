@@ -15,7 +15,8 @@ from jobtrio._checks import check_seconds, show
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
-from jobtrio._records import JobError, moment
+from jobtrio._records import JobError
+from jobtrio.stores._salvage import check_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +127,7 @@ def count_of(text: bytes) -> int:
 
 def time_of(text: bytes) -> float:
     """Return a time."""
-    at = float(text)
-    moment(at)
-    return at
+    return check_time(float(text))
 
 
 def cancel_of(text: bytes) -> CancelRequest:
