@@ -6,6 +6,7 @@ an answer that has other jobs in it is given all the same. It must not know how 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobtrio._records import Failed, JobError, moment
@@ -58,6 +59,13 @@ def check_time(at: float) -> float:
     """Return a time that a calendar has; raise where it is none."""
     moment(at)
     return at
+
+
+def check_finite(number: float) -> float:
+    """Return a number of seconds that can be counted with; raise where it is none."""
+    if not isfinite(number):
+        raise ValueError(f"{number} is no number of seconds")
+    return number
 
 
 def check_steps(steps: list[Any]) -> None:

@@ -17,7 +17,7 @@ from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.stores._salvage import Salvage, check_steps, check_time
+from jobtrio.stores._salvage import Salvage, check_finite, check_steps, check_time
 
 if TYPE_CHECKING:
     from jobtrio._records import Outcome
@@ -172,16 +172,26 @@ def _check_times(entry: JobEntry) -> None:
     for at in (entry.created_at, entry.run_at, entry.started_at, entry.finished_at):
         if at is not None:
             check_time(at)
+    check_finite(entry.due + entry.delay + (entry.expires or 0.0) + (entry.expires_in or 0.0))
+
+
+_OPTIONAL: Final = (
+    *(("run_at", check_time), ("started_at", check_time), ("finished_at", check_time)),
+    *(("expires", check_finite), ("expires_in", check_finite)),
+)
+"""Times that a job may have, and how each is checked."""
 
 
 def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobEntry:
     """Return an entry that `decode_entry` can't decode, with what can be read of it."""
     raw: Any = entry
     salvage = Salvage()
-    entry.created_at = salvage.part("creation", check_time, raw.created_at, 0.0)
-    for name in ("run_at", "started_at", "finished_at"):
+    entry.created_at = salvage.part("created_at", check_time, raw.created_at, 0.0)
+    entry.due = salvage.part("due", check_finite, raw.due, 0.0)
+    entry.delay = salvage.part("delay", check_finite, raw.delay, 0.0)
+    for name, check in _OPTIONAL:
         if getattr(raw, name) is not None:
-            setattr(entry, name, salvage.part(name, check_time, getattr(raw, name), None))
+            setattr(entry, name, salvage.part(name, check, getattr(raw, name), None))
     rest = salvage.part("plan", _plan_decoder.decode, raw.plan, _PlanRest(None, None, ""))
     level = salvage.part("priority", JobPriority, priority, JobPriority.NORMAL)
     entry.plan = Plan(executor or None, None, queue, level, rest.time_limit, rest.retry, rest.worker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -162,6 +162,23 @@ async def test_no_time(name: str, column: str, value: str, request: pytest.Fixtu
         assert [outcomes[0], outcomes[2]] == [Completed(0), Completed(2)]
         assert isinstance(outcomes[1], Failed)
         assert "can't be read" in outcomes[1].error.message
+
+
+@pytest.mark.parametrize("column", ["due", "expires", "delay", "expires_in", "finished_at"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+async def test_never_due(column: str, value: str, request: pytest.FixtureRequest) -> None:
+    """What PostgreSQL takes for a time, and nobody can wait for, holds up no other job; its own can be cancelled."""
+    place = Place(parse_store_url(new_url("postgresql", request)))
+    async with jobtrio.open_registry(executors, store=place.make_store(), queues={}) as registry:
+        jobs = [await registry.submit("echo", n, delay=0.1, expires_in=60) for n in range(3)]
+        place.damage(jobs[1].id, column, value)
+    async with jobtrio.open_registry(executors, store=place.make_store()) as registry:
+        with trio.fail_after(60):
+            for n in (0, 2):
+                assert await (await registry.get(jobs[n].id)).wait() == Completed(n)
+            with suppress(jobtrio.UnknownJobError):  # one that has ended for ever so long is not kept
+                await registry.cancel(jobs[1].id)
+                await (await registry.get(jobs[1].id)).wait()
 
 
 ENDED = (("result", "{", JobState.FAILED), ("history", ",[", JobState.COMPLETED), ("state", "PAUSED", JobState.FAILED))

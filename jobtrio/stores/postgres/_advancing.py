@@ -92,4 +92,4 @@ def _change(tx: Transaction, due: int, expired: int) -> None:
 def _times(rows: Rows) -> tuple[float, float]:
     """Return the server's time, and the seconds until something is due."""
     ((now, *times),) = rows
-    return now, max(min((at - now for at in times if at is not None), default=inf), 0.0)
+    return now, max(min((at - now for at in times if at is not None and at < inf), default=inf), 0.0)  # nor is it NaN

@@ -66,4 +66,5 @@ async def left(link: Link, retention: Retention) -> float:
     Cancellation: nothing has changed.
     """
     _, ((oldest,),) = await link.fetch_all([("forget_workers",), ("oldest_end",)])
-    return inf if oldest is None else max(oldest + retention.finished_for, 0.0)
+    is_known = oldest is not None and oldest < inf  # nor is it NaN
+    return max(oldest + retention.finished_for, 0.0) if is_known else inf
