@@ -7,9 +7,9 @@ an answer that has other jobs in it is given all the same. It must not know how 
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from jobtrio._records import Failed, JobError, moment
+from jobtrio._records import Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STEP = 5
+FIRST: Final = -62135596800.0
+LAST: Final = 253402300799.0
+"""The first and the last second that a `datetime` can tell: of the years 1 and 9999."""
+
+_STEP: Final = 5
 
 
 class Salvage:
@@ -57,7 +61,8 @@ class Salvage:
 
 def check_time(at: float) -> float:
     """Return a time that a calendar has; raise where it is none."""
-    moment(at)
+    if not FIRST <= at <= LAST:
+        raise ValueError(f"{at} is no time")
     return at
 
 

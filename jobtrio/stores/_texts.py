@@ -169,7 +169,8 @@ def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, l
 
 
 def _check_times(entry: JobEntry) -> None:
-    for at in (entry.created_at, entry.run_at, entry.started_at, entry.finished_at):
+    check_time(entry.created_at)
+    for at in (entry.run_at, entry.started_at, entry.finished_at):
         if at is not None:
             check_time(at)
     check_finite(entry.due + entry.delay + (entry.expires or 0.0) + (entry.expires_in or 0.0))
