@@ -125,6 +125,11 @@ def readable_tags(text: str | None) -> dict[str, str]:
     return Salvage().part("tags", _tags_of, text, None) or {}
 
 
+def readable_cancel(text: str | None) -> CancelRequest | None:
+    """Return a request to cancel; none where it can't be read."""
+    return Salvage().part("request", cancel_of, text, None)
+
+
 def state_of(text: str) -> JobState:
     """Return a state; for one that nobody knows, what jobs are said to be that can't be read."""
     return _STATES.get(text, JobState.FAILED)

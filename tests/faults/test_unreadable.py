@@ -164,6 +164,22 @@ async def test_no_time(name: str, column: str, value: str, request: pytest.Fixtu
         assert "can't be read" in outcomes[1].error.message
 
 
+@pytest.mark.parametrize("value", [*REQUESTS, "{"])
+async def test_no_request(place: Place, value: str) -> None:
+    """What is no request to cancel leaves a running job its lease, and lets it end; others are told of theirs."""
+    async with open_worker(place.make_store) as worker:
+        claims = [await worker.start() for _ in range(2)]
+        bad, good = ids(claims)
+        await worker.store.request_cancel(good, "why", 0.0)
+        place.damage(bad, "cancel", value)
+        reports = await worker.store.renew(claims, SHORT)
+        assert [report.held for report in reports] == [True, True]
+        told = [report.entry.cancel for report in reports]
+        assert [cancel and cancel.reason for cancel in told] == [None, "why"]
+        assert await worker.store.finish(claims[0], Completed(1))
+        assert (await worker.load(bad)).outcome is not None
+
+
 @pytest.mark.parametrize("column", ["due", "expires", "delay", "expires_in", "finished_at"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 async def test_never_due(column: str, value: str, request: pytest.FixtureRequest) -> None:

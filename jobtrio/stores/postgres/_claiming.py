@@ -13,7 +13,7 @@ import attrs
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._renewing import Renewal
-from jobtrio.stores._texts import cancel_of
+from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, rank_of
@@ -118,7 +118,7 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
         return []
     rows = sorted((claim.entry.order, claim.entry.id, claim.id, claim.attempt) for claim in claims)
     *_, renewed = await link.fetch_all([link.limit, there, ("renew", *arrays(rows, 4), str(lease), identity.session)])
-    kept = {(seq, held_by): (until, cancel_of(cancel)) for seq, held_by, until, cancel in renewed}
+    kept = {(seq, held_by): (until, readable_cancel(cancel)) for seq, held_by, until, cancel in renewed}
     others: Rows = []
     if lost := [claim.entry.order for claim in claims if _name_of(claim) not in kept]:
         others = await link.fetch("by_seqs", array(lost))

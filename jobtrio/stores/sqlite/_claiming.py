@@ -17,7 +17,7 @@ from jobtrio import _entry as steps
 from jobtrio._state import JobState
 from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._room import room_for
-from jobtrio.stores._texts import cancel_of, history_text
+from jobtrio.stores._texts import history_text, readable_cancel
 from jobtrio.stores.sqlite._rows import rank_of
 from jobtrio.stores.sqlite._statements import MOST, SQL
 from jobtrio.stores.sqlite._transaction import load
@@ -166,7 +166,7 @@ def _renew(tx: Transaction, claim: Claim, lease: float) -> Renewal:
     tx.run(SQL["renew"], (lease, until, entry.order))
     if session != tx.identity.session:
         tx.run(SQL["take_over"], (tx.identity.session, entry.order))
-    return Renewal((until, cancel_of(cancel)))
+    return Renewal((until, readable_cancel(cancel)))
 
 
 def leave(tx: Transaction) -> None:
