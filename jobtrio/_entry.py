@@ -65,12 +65,13 @@ class CancelRequest(NamedTuple):
 Step: TypeAlias = tuple[float, JobState, int, str, "str | None"]
 """One line of a job's history, in its compact form: when, state, attempt, worker, reason."""
 
-_STEP = 5  # the length of a step
+STEP: Final = 5
+"""The length of such a line, where lines stand in one list."""
 
 HISTORY: Final = 1_000
 """Changes of state kept of a job: the first one and the newest."""
 
-_MOST = (HISTORY - 1) * _STEP
+_MOST = (HISTORY - 1) * STEP
 
 REASON: Final = 1_000
 """Characters of an error that are kept as the reason of a change; the record has all of the newest error."""
@@ -201,30 +202,30 @@ class JobEntry:
     def progress(self) -> tuple[int, int]:
         """Tells the newer of two entries of a job from the older: the attempt, and how often it changed its state."""
         steps, changes = self.steps or (), 0
-        while len(steps) > changes * _STEP and steps[2 - (changes + 1) * _STEP] == self.attempt:
+        while len(steps) > changes * STEP and steps[2 - (changes + 1) * STEP] == self.attempt:
             changes += 1
         return self.attempt, changes
 
     def history(self) -> list[Transition]:
         """Return the changes of state that are kept, the oldest first."""
-        return [self._transition(n) for n in range(1 + len(self.steps or ()) // _STEP)]
+        return [self._transition(n) for n in range(1 + len(self.steps or ()) // STEP)]
 
     def history_behind(self, progress: tuple[int, int]) -> list[Transition]:
         """Return the changes of state behind those that an entry of such a `progress` has."""
         attempt, changes = progress
-        attempts = (self.steps or ())[2::_STEP]
+        attempts = (self.steps or ())[2::STEP]
         first = sum(number < attempt for number in attempts)
         told = changes if attempt in attempts else 0
         return [self._transition(n) for n in range(first + told + 1, len(attempts) + 1)]
 
     def last_transition(self) -> Transition:
         """Return the newest change of state."""
-        return self._transition(len(self.steps or ()) // _STEP)
+        return self._transition(len(self.steps or ()) // STEP)
 
     def _step(self, n: int) -> Step:
         if n > 0:
             assert self.steps is not None  # n counts them
-            at, state, attempt, worker, reason = self.steps[(n - 1) * _STEP : n * _STEP]
+            at, state, attempt, worker, reason = self.steps[(n - 1) * STEP : n * STEP]
             return (at, state, attempt, worker, reason)
         first = JobState.SCHEDULED if self.delay > 0 else JobState.QUEUED
         return (self.created_at, first, 0, self.plan.worker, None)
@@ -313,5 +314,5 @@ def _trim(steps: list[Any]) -> None:
     """Drop the oldest attempts, whole ones, so that what is kept begins with a start out of the queue."""
     cut = len(steps) - _MOST
     while cut < len(steps) and steps[cut + 1] is not JobState.RUNNING:
-        cut += _STEP
+        cut += STEP
     del steps[:cut]

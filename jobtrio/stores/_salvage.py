@@ -1,4 +1,4 @@
-"""`Salvage`: what can be read of a job that was written by somebody else, or damaged.
+"""`Salvage`, and the checks of what is read: what there is of a job that was written by somebody else, or damaged.
 
 A job that can't be read whole is told from others by its entry's ``unreadable``. It is not run, but made to fail, and
 an answer that has other jobs in it is given all the same. It must not know how a store keeps jobs.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from jobtrio._entry import STEP
 from jobtrio._records import Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
 
@@ -22,8 +23,6 @@ T = TypeVar("T")
 FIRST: Final = -62135596800.0
 LAST: Final = 253402300799.0
 """The first and the last second that a `datetime` can tell: of the years 1 and 9999."""
-
-_STEP: Final = 5
 
 
 class Salvage:
@@ -75,9 +74,9 @@ def check_finite(number: float) -> float:
 
 def check_steps(steps: list[Any]) -> None:
     """Raise where a flat history, but for its states, is none: when, state, attempt, worker, reason of each change."""
-    ats, attempts, workers, reasons = (steps[n::_STEP] for n in (0, 2, 3, 4))
+    ats, attempts, workers, reasons = (steps[n::STEP] for n in (0, 2, 3, 4))
     check_time(min(ats))
     check_time(max(ats))
     is_sound = all(type(attempt) is int for attempt in attempts) and all(type(worker) is str for worker in workers)
-    if len(steps) % _STEP or not is_sound or not all(reason is None or type(reason) is str for reason in reasons):
+    if len(steps) % STEP or not is_sound or not all(reason is None or type(reason) is str for reason in reasons):
         raise ValueError("it is no history")

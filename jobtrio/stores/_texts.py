@@ -13,7 +13,7 @@ import msgspec
 
 from jobtrio._checks import check_seconds
 from jobtrio._codec import decode_value, encode_value
-from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._entry import STEP, CancelRequest, JobEntry, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
@@ -26,7 +26,6 @@ HELD: Final = ""
 """The executor of a job that has none yet: a text, since NULL can't be compared."""
 
 _STATES: Final[dict[str, JobState]] = {str(state): state for state in JobState}
-_STEP = 5
 
 
 @attrs.frozen
@@ -221,7 +220,7 @@ def _steps(history: str) -> list[Any] | None:
         return None
     steps: list[Any] = _decode(history)
     check_steps(steps)
-    steps[1::_STEP] = [_STATES[state] for state in steps[1::_STEP]]
+    steps[1::STEP] = [_STATES[state] for state in steps[1::STEP]]
     return steps
 
 

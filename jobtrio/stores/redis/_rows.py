@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from jobtrio._checks import show
-from jobtrio._entry import JobEntry, Plan
+from jobtrio._entry import STEP, JobEntry, Plan
 from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import FINAL_STATES, JobState
@@ -43,7 +43,6 @@ Row: TypeAlias = "list[Any]"
 
 _STATES: Final[dict[bytes, JobState]] = {str(state).encode(): state for state in JobState}
 _BY_NAME: Final[dict[str, JobState]] = {str(state): state for state in JobState}
-_STEP: Final = 5
 _NO_BODY: Final = [None, None, None, 0.0, 0.0]
 _NO_PLAN: Final = Plan("", None, "", JobPriority.NORMAL, None, None, "")
 """What stands for parts of a job that can't be read."""
@@ -166,11 +165,11 @@ def _recount(entry: JobEntry, history: bytes) -> None:
     """Give an entry its history, and what that tells."""
     steps = _steps(history)
     check_steps(steps)
-    steps[1::_STEP] = [_BY_NAME[state] for state in steps[1::_STEP]]
+    steps[1::STEP] = [_BY_NAME[state] for state in steps[1::STEP]]
     entry.steps = steps
-    for at in range(len(steps) - _STEP, -1, -_STEP):
+    for at in range(len(steps) - STEP, -1, -STEP):
         if steps[at + 1] is JobState.RUNNING:
             entry.started_at, entry.worker = steps[at], steps[at + 3]
             break
     if entry.state in FINAL_STATES:
-        entry.finished_at = steps[-_STEP]
+        entry.finished_at = steps[-STEP]
