@@ -6,11 +6,11 @@ know whose progress it is.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from jobtrio.cli._endings import one_line
+from jobtrio.cli._output import can_draw
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,7 +24,7 @@ BAR_WIDTH = 30
 
 def open_bar() -> ProgressBar | None:
     """Return a bar for stderr, or None where that is no terminal that could show one or rich isn't installed."""
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") in {None, "", "dumb"}:
+    if not can_draw(sys.stderr):
         return None
     try:
         import rich  # noqa: F401

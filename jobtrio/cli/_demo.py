@@ -17,6 +17,7 @@ import trio
 
 import jobtrio
 from jobtrio.cli._demo_jobs import ACTS, PAUSE, Act, Part, describe, describe_outcome
+from jobtrio.cli._output import can_draw
 from jobtrio.cli._store import complain
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class Play:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        is_simple = os.environ.get("TERM") in {None, "", "dumb"}
-        self._colours = stream.isatty() and not is_simple and not os.environ.get("NO_COLOR")
+        self._colours = can_draw(stream) and not os.environ.get("NO_COLOR")
         self._seen: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._stage = trio.CancelScope()
         self.problems: list[str] = []

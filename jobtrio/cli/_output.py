@@ -14,7 +14,7 @@ import select
 import sys
 import termios
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import attrs
 import trio
@@ -31,6 +31,11 @@ STDERR = 2
 
 Piece: TypeAlias = tuple[int, str]
 """A descriptor, and text for it."""
+
+
+def can_draw(stream: TextIO | None) -> bool:
+    """Whether a stream goes to a terminal that can show more than lines of plain text."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
 
 
 class Output:
