@@ -40,8 +40,8 @@ REPR_LIMIT = 10_000
 """Characters of a `repr` that stands for a value."""
 
 FIRST = 0.001
-"""Seconds after which a message is handed over that comes after a pause: those who watch elsewhere wait for it. A job that
-sends a little and ends needs no write besides its end's."""
+"""Seconds after which a message is handed over that comes after a pause: those who watch elsewhere wait for it. A job
+that sends a little and ends needs no write besides its end's."""
 
 
 class Spool:

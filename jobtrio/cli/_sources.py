@@ -53,11 +53,18 @@ class Source(Protocol):
 class StoreSource:
     """A job in a store."""
 
-    def __init__(self, registry: JobRegistry, job: Job) -> None:
+    def __init__(self, registry: JobRegistry, job: Job, url: str | None) -> None:
+        """Prepare to read.
+
+        Args:
+            registry: The registry that reads the store.
+            job: The job.
+            url: The store as the command was told it; None where the environment says so, to every command.
+        """
         self._registry = registry
         self._job = job
         self.attempts: int | None = job.record.max_attempts
-        self.hint: str = f"; to end it: jobtrio cancel {shlex.quote(job.id)}"
+        self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{shlex.quote(job.id)}"
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, whichever process the job runs in.
@@ -163,3 +170,10 @@ async def open_bridge_source(job: RemoteJob) -> BridgeSource:
 def _has_run(outcome: Outcome) -> bool:
     """Whether only an attempt can end so: jobs can be cancelled and expire before one and between two."""
     return isinstance(outcome, Completed) or (isinstance(outcome, Failed) and outcome.error.kind != "expired")
+
+
+def _store_option(url: str | None) -> str:
+    """Return the option to name this store in another command, without what may be a password."""
+    if url is None:
+        return ""
+    return f"--store {'…' if '@' in url or 'password=' in url else shlex.quote(url)} "

@@ -87,7 +87,7 @@ async def watch(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         job = await registry.get(options.id)
-        return await _watcher(options, StoreSource(registry, job)).watch()
+        return await _watcher(options, StoreSource(registry, job, options.store)).watch()
 
 
 async def watch_at_server(options: argparse.Namespace, client: JobClient) -> int:

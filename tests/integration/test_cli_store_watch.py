@@ -115,6 +115,19 @@ class TestLeaving:
         gate.touch()
         assert shell.run("watch", job)[0] == 0
 
+    def test_signal_with_the_store_as_an_option(self, shell: Shell, tmp_path: Path) -> None:
+        """Where the store was given as an option, the line to end the job gives it as well."""
+        shell.worker()
+        job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")))
+        watcher = shell.start("watch", "--store", shell.url, job)
+        assert watcher.line() == "attempt 1"
+        watcher.send(signal.SIGTERM)
+        code, _, err = watcher.end()
+        assert code == 128 + signal.SIGTERM
+        command = shlex.split(err.partition("; to end it: ")[2])
+        assert command == ["jobtrio", "cancel", "--store", shell.url, job]
+        assert shell.run(*command[1:])[:2] == (0, "asked to stop\n")
+
     def test_before_it_started(self, shell: Shell) -> None:
         """A job that never starts can be watched, left, and cancelled."""
         job = shell.submit("echo")

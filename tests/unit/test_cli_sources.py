@@ -1,4 +1,4 @@
-"""What is known of how a server's job ended."""
+"""What is known of how a server's job ended, and how a job is ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jobtrio import (
     UnknownJobError,
 )
 from jobtrio.cli import _sources
-from jobtrio.cli._sources import BridgeSource
+from jobtrio.cli._sources import BridgeSource, StoreSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,3 +119,19 @@ async def test_server_that_leaves_behind_the_end(autojump_clock: trio.testing.Mo
     await source.follow(show, 0)
     assert await source.ending() == (Completed(3), None, 1)
     assert trio.current_time() == _sources.LOOK_UP
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        (None, ""),
+        ("sqlite:///my jobs.db", "--store 'sqlite:///my jobs.db' "),
+        ("postgresql://ann:secret@db/jobs", "--store … "),
+        ("postgresql://db/jobs?password=secret", "--store … "),
+    ],
+)
+async def test_how_to_end_a_job(url: str | None, option: str) -> None:
+    """The command names the store as this one was told it, but for what may be a password."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job(job_id="monday")
+        assert StoreSource(registry, job, url).hint == f"; to end it: jobtrio cancel {option}monday"
