@@ -135,6 +135,7 @@ class JobRecord:
         run_at: The earliest start that was asked for, as a moment or by a delay, or None.
         started_at: When the current or last attempt started, or None.
         finished_at: When it ended, or None.
+        duration: Seconds from ``started_at`` to ``finished_at``, or None while either is missing.
         worker: The process that runs or last ran it, or None.
         cancel_requested_at: When it was first asked to stop, or None.
         cancel_reason: The reason then given, or None.
@@ -157,18 +158,16 @@ class JobRecord:
     run_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    duration: float | None = attrs.field(init=False, default=None)
     worker: str | None = None
     cancel_requested_at: datetime | None = None
     cancel_reason: str | None = None
     error: JobError | None = None
     result: Any = None
 
-    @property
-    def duration(self) -> float | None:
-        """Seconds from ``started_at`` to ``finished_at``, or None while either is missing."""
-        if self.started_at is None or self.finished_at is None:
-            return None
-        return (self.finished_at - self.started_at).total_seconds()
+    def __attrs_post_init__(self) -> None:
+        if self.started_at is not None and self.finished_at is not None:
+            object.__setattr__(self, "duration", (self.finished_at - self.started_at).total_seconds())
 
 
 def moment(timestamp: float) -> datetime:

@@ -125,7 +125,7 @@ def _inherited(struct: type, field: str) -> str:
     for each in (*struct.__mro__[1:], jobtrio.JobRecord):
         if meaning := _doc(each)[1].get(field):
             return meaning
-    return _named(inspect.getdoc(getattr(jobtrio.JobRecord, field)) or "")
+    raise LookupError(f"{struct.__name__}.{field} has no description")
 
 
 def _plain(text: str) -> str:

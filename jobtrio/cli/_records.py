@@ -27,8 +27,7 @@ def record_fields(record: JobRecord, *, traceback: bool = False) -> dict[str, An
         traceback: Whether the error's traceback is part of it.
     """
     fields = {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
-    plain = {name: _plain(value, traceback=traceback) for name, value in fields.items()}
-    return {**plain, "duration": record.duration}
+    return {name: _plain(value, traceback=traceback) for name, value in fields.items()}
 
 
 def transition_fields(transition: Transition) -> dict[str, Any]:
