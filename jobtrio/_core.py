@@ -255,6 +255,14 @@ class RegistryCore(RegistryCalls):
             else:
                 await trio.sleep(pause)
 
+    async def remove(self, job_id: str) -> None:
+        """Forget an ended job, here as well: whoever holds its handle keeps what that says."""
+        known = self._known.get(job_id)
+        await super().remove(job_id)
+        if known is not None and job_id not in self._runner.running:
+            self._log_of(known).cut_off(GONE)  # for readers that have not seen its end
+            self._known.forget(known)
+
     # -- what the store tells
 
     def changed(self, entry: JobEntry) -> None:

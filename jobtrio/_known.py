@@ -43,6 +43,11 @@ class KnownEntries:
         """Return a job's entry, or None where nobody holds it."""
         return self._entries.get(job_id)
 
+    def forget(self, entry: JobEntry) -> None:
+        """Let an entry stand for its id no more; who holds it keeps it."""
+        if self._entries.get(entry.id) is entry:
+            del self._entries[entry.id]
+
     def __iter__(self) -> Iterator[JobEntry]:
         return iter(list(self._entries.values()))
 

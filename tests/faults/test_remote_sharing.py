@@ -26,6 +26,7 @@ from jobtrio import (
     Retention,
     RetryPolicy,
     Token,
+    UnknownJobError,
 )
 
 if TYPE_CHECKING:
@@ -263,6 +264,39 @@ async def test_removed_while_watched(autojump_clock: MockClock) -> None:
         with pytest.raises(trio.BrokenResourceError, match="no longer kept"):
             await lost.wait()
         assert await seen.wait() == Completed({"sent": 2})
+
+
+async def test_removed_here(autojump_clock: MockClock) -> None:
+    """What a registry has removed is not in it, though there are handles that still tell of it; its id is free."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as there,
+    ):
+        for registry in (here, there):
+            waited, read, unseen = [await registry.submit("count", 2) for _ in range(3)]
+            assert await waited.wait() == Completed({"sent": 2})
+            assert [message async for message in read.subscribe()] == counted(2)
+            await trio.sleep(10)
+            assert len(registry) == 3
+            for job in (waited, read, unseen):
+                await registry.remove(job.id)
+                assert job.id not in registry
+                assert registry.peek(job.id) is None
+            assert len(registry) == 0
+            assert await waited.wait() == read.outcome == Completed({"sent": 2})
+            assert [message async for message in read.subscribe()] == counted(2)
+            with pytest.raises(UnknownJobError):
+                await read.cancel()
+            again = await registry.submit("count", 1, job_id=unseen.id)
+            assert again.id in registry
+            assert await again.wait() == Completed({"sent": 1})
+            if registry is here:
+                with pytest.raises(trio.BrokenResourceError, match="no longer kept"):
+                    await unseen.wait()
+            else:
+                assert await unseen.wait() == Completed({"sent": 2})
+            await registry.remove(again.id)
 
 
 async def test_record_and_stream_end_together(autojump_clock: MockClock) -> None:
