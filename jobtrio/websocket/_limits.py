@@ -17,7 +17,7 @@ def _seconds(_: Any, attribute: attrs.Attribute[float], value: float) -> None:
     check_seconds(attribute.name, value, zero=False)
 
 
-def _rate(_: Any, attribute: attrs.Attribute[float], value: float) -> None:
+def _rate(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
     check_number(attribute.name, value, low=1)
 
 
@@ -51,7 +51,7 @@ class Limits:
     header_bytes: int = attrs.field(default=16 * 1024, validator=_count)
     message_bytes: int = attrs.field(default=64 * 1024, validator=_count)
     message_frames: int = attrs.field(default=1024, validator=_count)
-    messages_per_second: float = attrs.field(default=50.0, validator=_rate)
+    messages_per_second: float = attrs.field(default=50, validator=_rate)
     subscriptions: int = attrs.field(default=32, validator=_count)
     batch_items: int = attrs.field(default=256, validator=_count)
     batch_bytes: int = attrs.field(default=64 * 1024, validator=_count)

@@ -50,8 +50,18 @@ async def test_hello(autojump_clock: MockClock, registry: JobRegistry) -> None:
             "type": "hello",
             "proto": "jobtrio.v1",
             "heartbeat": 5.0,
-            "limits": {"message_bytes": 65536, "subscriptions": 3, "messages_per_second": 50.0},
+            "limits": {"message_bytes": 65536, "subscriptions": 3, "messages_per_second": 50},
         }
+
+
+async def test_hello_to_the_letter(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """The limits are whole numbers also in their writing, for clients that read them into integers."""
+    async with open_line(registry) as line:
+        await line.hear()
+        assert line.texts[0] == (
+            '{"type":"hello","proto":"jobtrio.v1","heartbeat":15.0,'
+            '"limits":{"message_bytes":65536,"subscriptions":32,"messages_per_second":50}}'
+        )
 
 
 async def test_submit_and_watch(autojump_clock: MockClock, registry: JobRegistry) -> None:
