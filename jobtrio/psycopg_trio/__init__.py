@@ -5,7 +5,11 @@ cancelled on the server as well, and a connection whose caller was interrupted i
 stands alone: it knows psycopg and Trio, and nothing of what uses it.
 """
 
-from ._connection import TrioConnection as TrioConnection
+try:
+    from ._connection import TrioConnection as TrioConnection
+except ModuleNotFoundError as _exc:
+    _exc.add_note("jobtrio.psycopg_trio needs an extra: pip install 'jobtrio[postgres]'")
+    raise
 from ._connection import connect as connect
 from ._errors import OutcomeUnknownError as OutcomeUnknownError
 from ._notifications import Notifications as Notifications

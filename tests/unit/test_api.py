@@ -495,6 +495,7 @@ def test_annotations_can_be_resolved(value: type) -> None:
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
     [
+        ("jobtrio.psycopg_trio", "psycopg", "postgres"),
         ("jobtrio.stores.postgres", "psycopg", "postgres"),
         ("jobtrio.stores.redis", "coredis", "redis"),
         ("jobtrio.websocket", "trio_websocket", "websocket"),
