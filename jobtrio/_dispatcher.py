@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._outage import keep_trying
 from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from jobtrio._attempt import Attempt
     from jobtrio._runner import Runner
     from jobtrio.abc import Claim, JobStore
-
-RETRY_AFTER = 1.0
-"""Seconds until the next try when the store was away."""
 
 LATE = 0.75
 """The share of a lease behind which a claim that is answered only then is renewed before its job starts."""
@@ -129,14 +127,12 @@ class Dispatcher:
         """
         while True:
             self._rung = False
-            try:
-                due = await self._turn()
-            except StoreUnavailableError:
-                due = RETRY_AFTER
-            else:
-                if not self.has_looked:
-                    self.has_looked = True
-                    self._on_gone()
+            # Whoever rings while the store is away is not heeded: it may be that the failure did.
+            due = await keep_trying(self._turn, lambda: False)
+            assert due is not None  # it is never pointless
+            if not self.has_looked:
+                self.has_looked = True
+                self._on_gone()
             if not self._rung:
                 await self._wait(min(due, self._store.poll_interval))
 

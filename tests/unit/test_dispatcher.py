@@ -14,7 +14,7 @@ from call_count import calls_made
 from remote_store import RemoteStore, Server
 
 import jobtrio
-from jobtrio import Cancelled, Completed, Failed, JobContext, JobPriority, RetryPolicy
+from jobtrio import Cancelled, Completed, Failed, JobContext, JobPriority, RetryPolicy, StoreUnavailableError
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -539,6 +539,32 @@ async def test_jobs_run_while_the_next_are_claimed(autojump_clock: MockClock) ->
             await registry.drain()
             assert max(asked) == 3
             assert len(started) == 9
+
+
+async def test_a_store_that_rings_as_it_fails(autojump_clock: MockClock) -> None:
+    """A store that is away is asked now and then, though each failure wants to be looked into; then jobs start."""
+    store, executors = RemoteStore(Server()), jobtrio.Executors()
+    claim = store.claim
+
+    async def ringing(claim_id: str, **options: Any) -> Any:
+        try:
+            return await claim(claim_id, **options)
+        except StoreUnavailableError:
+            store.settings.listener.work_ready()  # it may have been carried out all the same
+            raise
+
+    @executors.register("work")
+    async def executor(job: JobContext) -> None:
+        """Do nothing."""
+
+    with patch.object(store, "claim", ringing):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            store.network.failing = {"claim"}
+            job = await registry.submit("work")
+            await trio.sleep(60)
+            assert 30 < store.network.calls.count("claim") < 90
+            store.network.failing = set()
+            assert await job.wait() == Completed(None)
 
 
 async def test_a_store_elsewhere_and_variables(autojump_clock: MockClock) -> None:
