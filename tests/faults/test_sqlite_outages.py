@@ -190,6 +190,30 @@ async def test_disk_full(tmp_path: Path, faults: Faults) -> None:
     assert set(check_file(path, kept)) == {*kept, entry.id}
 
 
+async def test_a_full_disk_is_told_once(tmp_path: Path, faults: Faults, caplog: pytest.LogCaptureFixture) -> None:
+    """That what writes nothing succeeds on a full disk does not say that the store is back."""
+    faults.code = "SQLITE_FULL"
+    path = tmp_path / "jobs.db"
+
+    def fill(statement: str) -> None:
+        if statement.startswith(("INSERT", "UPDATE")):
+            raise faults.error()
+
+    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+        faults.slow = fill
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError, match="SQLITE_FULL"):
+                await worker.insert(new_entry())
+            await worker.store.advance()
+            await worker.store.delete("unknown")
+        faults.slow = None
+        await worker.insert(new_entry())
+    assert caplog.messages == [
+        f"the store is away: {path}: on purpose: SQLITE_FULL (SQLITE_FULL)",
+        "the store is back",
+    ]
+
+
 @pytest.fixture
 def limit_files() -> Iterator[Callable[[int], None]]:
     """Lets no file grow beyond so many bytes, as where a disk or a quota is full."""

@@ -213,16 +213,18 @@ class Writer:
         self, connection: sqlite3.Connection, calls: Iterable[Call], perform: Callable[[Transaction, Call], None]
     ) -> Hints:
         tx = Transaction(connection, self._identity, self._connector.path)
+        changes = connection.total_changes
         for call in calls:
             perform(tx, call)
         tx.flush()
         began = time.perf_counter()
         connection.execute("COMMIT")
         self._linger = min(LINGER * (time.perf_counter() - began), MOST)
+        if connection.total_changes != changes:  # to write nothing succeeds on a full disk as well
+            self._outages.answered()
         return tx.hints
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
-        self._outages.answered()
         is_one_gone = self._ring(hints)
         self.calls.deliver(calls, partial(self._on_hints, hints))
         if is_one_gone:
