@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 import stat
+import threading
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -50,6 +51,10 @@ class Location:
         self.path: Final = path
         self.synchronous: Final = synchronous
         self._identity: tuple[int, int] | None = None
+        self._log_path = f"{os.path.realpath(path)}-wal"
+        self._log: tuple[int, int] | None = None  # what tells the log that the connections have from another one
+        self._connections = 0
+        self._changing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
 
     def prepare(self) -> None:
         """Check the file, or make it, and bring it to the newest format.
@@ -119,20 +124,30 @@ class Location:
     def connect(self, busy: float = BUSY) -> sqlite3.Connection:
         """Return a new connection to the file, which has to be there and of the newest format.
 
-        From then on each of its statements waits ``busy`` seconds for the locks of others.
+        From then on each of its statements waits ``busy`` seconds for the locks of others. `disconnect` closes it.
         """
-        connection = self._connect("rw")
-        try:
-            if schema.check(connection, self.path) != len(schema.MIGRATIONS):
-                raise StoreUnavailableError(f"{self.path} was replaced by a file of another format")
-            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-            set_busy_timeout(connection, busy)
-        except BaseException:
-            close(connection)
-            raise
+        with self._changing:
+            connection = self._connect("rw")
+            try:
+                if schema.check(connection, self.path) != len(schema.MIGRATIONS):
+                    raise StoreUnavailableError(f"{self.path} was replaced by a file of another format")
+                connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+                connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
+                connection.execute("PRAGMA journal_size_limit = 67108864")
+                set_busy_timeout(connection, busy)
+            except BaseException:
+                close(connection)
+                raise
+            if not self._connections:
+                self._log = _identity(self._log_path)
+            self._connections += 1
         return connection
+
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close a connection that `connect` has made."""
+        with self._changing:
+            close(connection)
+            self._connections -= 1
 
     def check_identity(self) -> None:
         """Raise `StoreUnavailableError` unless the file is still there, and the same: then what was stored is away.
@@ -140,10 +155,26 @@ class Location:
         Another file at its path is left alone. What has been acknowledged is in the first one, and the log beside it
         belongs to that one.
         """
-        if _identity(self.path) != self._identity:
+        found = _identity(self.path)
+        if found is None:
+            raise StoreUnavailableError(f"{self.path} is not there")
+        if found != self._identity:
             raise StoreUnavailableError(
                 f"{self.path} was replaced by another file while it was open: put the first one back, or close all "
                 "processes that use it"
+            )
+
+    def check_log(self) -> None:
+        """Raise `StoreError` where the log beside the file is not that of the connections: nobody else sees theirs.
+
+        Somebody has removed it. Or SQLite has, in another process that took itself for the last, as this one had lost
+        its locks: the system drops them when a process closes the file that it has opened by other means than SQLite.
+        """
+        if _identity(self._log_path) != self._log:
+            self.check_identity()  # where the file is away, so is its log
+            raise StoreError(
+                f"{self._log_path} was removed or replaced while it was in use, and what was written last may be lost: "
+                "end all processes that use the file, and start them again"
             )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -174,12 +205,12 @@ def close(connection: sqlite3.Connection) -> None:
             log.debug("a connection failed as it was closed: %s", exc)
 
 
-def _identity(path: str) -> tuple[int, int]:
-    """Return what tells a file from another one at the same path."""
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one at the same path, or None where none can be seen."""
     try:
         found = os.stat(path)
-    except OSError as exc:
-        raise StoreUnavailableError(f"{path} is not there: {exc}") from exc
+    except OSError:
+        return None
     return found.st_dev, found.st_ino
 
 
@@ -207,6 +238,7 @@ class Connector:
         self._location.check_identity()
         if self.connection is None:
             self.connection = self._location.connect(self._busy)
+        self._location.check_log()
         return self.connection
 
     def check_version(self, connection: sqlite3.Connection) -> None:
@@ -243,4 +275,4 @@ class Connector:
         """Close the connection; what it had begun is rolled back."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            close(connection)
+            self._location.disconnect(connection)

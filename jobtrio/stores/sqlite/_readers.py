@@ -33,7 +33,6 @@ class Readers:
         self._location = location
         self._running = 0
         self._stopped = trio.Event()
-        self._closing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
         self._threads: list[threading.Thread] = []  # those that were started
 
     def start(self) -> None:
@@ -66,8 +65,7 @@ class Readers:
                     _read(connector, call)
                     self.calls.deliver((call,))
         finally:
-            with self._closing:
-                connector.close()
+            connector.close()
             self.calls.run_in_trio(self._one_stopped)
 
     def _one_stopped(self) -> None:

@@ -82,6 +82,7 @@ class Writer:
         self._doorbell = doorbell
         self._on_hints = on_hints
         self._on_news = on_news
+        self._location = location
         self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
         self._outages = OutageLog(log)
@@ -220,6 +221,7 @@ class Writer:
         began = time.perf_counter()
         connection.execute("COMMIT")
         self._linger = min(LINGER * (time.perf_counter() - began), MOST)
+        self._location.check_log()  # only then others see what was committed
         if connection.total_changes != changes:  # to write nothing succeeds on a full disk as well
             self._outages.answered()
         return tx.hints
