@@ -99,6 +99,32 @@ async def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     await refused(tmp_path / ("x" * 300), StoreError, "can't be used")
 
 
+def test_no_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder has been removed that a path begins in, that is said."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(StoreError, match=r"'jobs\.db' can't be used: the current folder is gone"):
+        SqliteJobStore("jobs.db")
+    assert SqliteJobStore(tmp_path / "jobs.db").path == str(tmp_path / "jobs.db")
+
+
+async def test_no_room_for_what_sqlite_puts_behind(tmp_path: Path) -> None:
+    """A name or path that SQLite can't make others of is refused at once; a shorter one is not."""
+    await refused(tmp_path / ("x" * 248), StoreError, "can't be used: File name too long")
+    await make(tmp_path / ("x" * 247))
+    folder = tmp_path
+    while len(os.fsencode(folder)) < 300:
+        folder /= "y" * 100
+    folder.mkdir(parents=True)
+    room = 504 - len(os.fsencode(folder)) - 1
+    await make(folder / ("x" * room))
+    (tmp_path / "link").symlink_to(folder / ("x" * (room + 1)))
+    for path in (folder / ("x" * (room + 1)), tmp_path / "link"):
+        await refused(path, StoreError, "at most 504 bytes")
+
+
 @pytest.mark.parametrize("data", [b"x", b"just some text\n" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
 async def test_not_sqlite(tmp_path: Path, data: bytes) -> None:
     """A file of something else is refused."""
@@ -237,6 +263,7 @@ async def test_nothing_is_left_beside_it(tmp_path: Path) -> None:
         (("",), {}, ValueError),
         ((":memory:",), {}, ValueError),
         (("a\0b",), {}, ValueError),
+        (("a\ud800b",), {}, ValueError),
         (("sqlite:///jobs.db",), {}, ValueError),
         (("jobs.db",), {"synchronous": "OFF"}, ValueError),
         (("jobs.db",), {"synchronous": None}, ValueError),

@@ -33,6 +33,9 @@ OLDEST: Final = (3, 35, 0)
 CACHED: Final = 128
 """Statements that a connection keeps prepared: more than there are."""
 
+LONGEST: Final = 504
+"""Bytes of the longest path that SQLite takes: it has room for 512, and puts something behind it."""
+
 log: Final = logging.getLogger("jobtrio.stores.sqlite")
 
 connect: Callable[..., sqlite3.Connection] = sqlite3.connect
@@ -85,13 +88,11 @@ class Location:
 
     def _check_place(self) -> None:
         """Refuse what no waiting would mend."""
-        try:
-            mode = os.stat(self.path).st_mode
-        except OSError as exc:
-            if exc.errno in (errno.ELOOP, errno.ENAMETOOLONG):
-                raise StoreError(f"{self.path} can't be used: {exc.strerror}") from exc
-            mode = None
-        folder = os.path.dirname(os.path.realpath(self.path))
+        place = os.path.realpath(self.path)
+        if len(os.fsencode(place)) > LONGEST:
+            raise StoreError(f"{self.path} can't be used: SQLite takes paths of at most {LONGEST} bytes")
+        mode, _ = self._mode(self.path), self._mode(f"{place}-journal")  # which SQLite has to be able to make
+        folder = os.path.dirname(place)
         if mode is not None and stat.S_ISDIR(mode):
             raise StoreError(f"{self.path} is a folder; it must be a file, or not exist yet")
         if mode is not None and not stat.S_ISREG(mode):
@@ -102,6 +103,15 @@ class Location:
             raise StoreError(f"{self.path} can't be used: its folder can't be written to")
         if mode is not None and not _may(self.path, os.R_OK | os.W_OK):
             raise StoreError(f"{self.path} can't be read and written by this process")
+
+    def _mode(self, path: str) -> int | None:
+        """Return what is at a path; None where nothing is yet."""
+        try:
+            return os.stat(path).st_mode
+        except OSError as exc:
+            if exc.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                raise StoreError(f"{self.path} can't be used: {exc.strerror}") from exc
+            return None
 
     def _is_there(self) -> bool:
         return os.path.exists(self.path) and os.path.getsize(self.path) > 0

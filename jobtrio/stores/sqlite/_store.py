@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from jobtrio._checks import check_seconds, show
+from jobtrio._errors import StoreError
 from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
@@ -71,6 +72,7 @@ class SqliteJobStore(JobStore):
 
         Raises:
             TypeError, ValueError: A parameter makes no sense.
+            StoreError: The path begins in the current folder, and that is gone.
         """
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f"synchronous must be 'FULL' or 'NORMAL'; got {show(synchronous)}")
@@ -284,11 +286,22 @@ def _check_path(path: Any) -> str:
         raise TypeError(f"path must be text or a path; got {show(path)}") from None
     if not isinstance(given, str):
         raise TypeError(f"path must be text or a path; got {show(path)}")
-    if not given or given == ":memory:" or "\0" in given:
+    if not given or given == ":memory:" or "\0" in given or not _can_be_encoded(given):
         raise ValueError(f"path must be that of a file; got {show(path)}")
     if given.startswith("sqlite://"):
         raise ValueError(f"path must be that of a file, and no URL; got {show(path)}")
-    return os.path.abspath(given)
+    try:
+        return os.path.abspath(given)
+    except FileNotFoundError:
+        raise StoreError(f"{given!r} can't be used: the current folder is gone") from None
+
+
+def _can_be_encoded(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
