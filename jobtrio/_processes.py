@@ -11,10 +11,23 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-HAS_PROC = os.path.exists("/proc/self/stat")
+
+def _finds_us() -> bool:
+    """Whether ``/proc`` lists processes by the numbers that they have here."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return int(file.read().split()[0]) == os.getpid()
+    except (OSError, ValueError):
+        return False
+
+
+HAS_PROC = _finds_us()
 """Whether processes can be seen in ``/proc``."""
+
+IS_FOREIGN = not HAS_PROC and os.path.exists("/proc/stat")
+"""Whether those are another PID namespace's, by other numbers: then `ps`, which looks there, can't list ours either."""
 
 LISTING = ("ps", "-A", "-o", "pid=", "-o", "stat=")
 """What lists them where there is no ``/proc``: id and state."""
@@ -85,8 +98,7 @@ def parents_of_all() -> dict[int, int]:
                 if fields := _stat(pid):
                     parents[pid] = int(fields[1])
         return parents
-    listing = subprocess.run(PARENTS, capture_output=True, check=True)
-    rows = (line.split() for line in listing.stdout.splitlines())
+    rows = (line.split() for line in _lines_of(PARENTS))
     return {int(pid): int(parent) for pid, parent in rows}
 
 
@@ -95,11 +107,16 @@ def _listed() -> Iterator[int]:
     if HAS_PROC:
         yield from (int(name) for name in os.listdir("/proc") if name.isdecimal())
         return
-    listing = subprocess.run(LISTING, capture_output=True, check=True)
-    for line in listing.stdout.splitlines():
+    for line in _lines_of(LISTING):
         pid, state = line.split(maxsplit=1)
         if not state.startswith(b"Z"):
             yield int(pid)
+
+
+def _lines_of(command: Sequence[str]) -> list[bytes]:
+    if IS_FOREIGN:
+        raise OSError("/proc is another PID namespace's: nothing tells the processes of this one")
+    return subprocess.run(command, capture_output=True, check=True).stdout.splitlines()
 
 
 def _is_dead(pid: int) -> bool:

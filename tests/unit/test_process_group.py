@@ -259,6 +259,26 @@ def test_failed_start_leaves_nothing_open() -> None:
         ProcessGroup(["jobtrio-no-such-program"], env={})
 
 
+async def test_listing_of_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc is another PID namespace's, no process in it is taken for one of the program's."""
+    monkeypatch.setattr(_processes, "HAS_PROC", False)
+    monkeypatch.setattr(_processes, "IS_FOREIGN", True, raising=False)
+    with shell("exit 3") as group:
+        await group.wait_exited()
+        monkeypatch.setattr(_processes, "LISTING", ("echo", f"{group.id} S"))
+        assert group.living() == []
+        await group.end(grace=10)
+        assert group.reap() == 3
+
+
+def test_proc_of_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers in /proc count only where this process has its own there."""
+    assert _processes._finds_us()
+    number = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: number)
+    assert not _processes._finds_us()
+
+
 def test_parents() -> None:
     """Each process is listed with its parent."""
     assert _processes.parents_of_all()[os.getpid()] == os.getppid()
