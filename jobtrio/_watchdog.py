@@ -53,6 +53,11 @@ class Watchdog:
         """The id of its process, or None while there is none."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def sessions(self) -> list[int]:
+        """The ids of the programs that run."""
+        return list(self._programs)
+
     @contextlib.contextmanager
     def guarding(self, session: int, grace: float) -> Iterator[None]:
         """See to it that a session ends with this process, ``grace`` seconds from SIGTERM to SIGKILL."""

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import signal
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._errors import CommandFailedError, GiveUp
@@ -109,7 +110,10 @@ def exit_code(error: JobError) -> int | None:
 
 def kill() -> None:
     """Send SIGKILL to the programs of this process and all of their sessions, whatever grace is left."""
-    parents = parents_of_all()
+    try:
+        parents = parents_of_all()
+    except (OSError, subprocess.SubprocessError):
+        parents = dict.fromkeys(watchdog.sessions, os.getpid())  # nobody lists processes: these are known all the same
     leaders = {pid for pid, parent in parents.items() if parent == os.getpid()} - {watchdog.pid}
     for leader in leaders:
         # The group in one call: it can't miss a process that is just being born.

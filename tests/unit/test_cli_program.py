@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 
 import pytest
 
 import jobtrio
+from jobtrio import _processes
+from jobtrio._process_group import ProcessGroup
+from jobtrio._watchdog import watchdog
 from jobtrio.cli import _endings, _program
 
 
@@ -79,3 +83,13 @@ async def test_error_that_only_looks_like_a_programs(monkeypatch: pytest.MonkeyP
     """An exception that says what a failed program's would is not taken for one."""
     exc = RuntimeError("'make' exited with 7")
     assert (await fate_of(exc, monkeypatch))[0] == 1
+
+
+async def test_kill_where_nothing_lists_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C kills the programs that run here also where no process can be listed."""
+    monkeypatch.setattr(_processes, "HAS_PROC", False)
+    monkeypatch.setattr(_processes, "PARENTS", ("jobtrio-no-such-program",))
+    with ProcessGroup(["sleep", "1000"], env=dict(os.environ)) as group, watchdog.guarding(group.id, 5.0):
+        _program.kill()
+        await group.wait_exited()
+        assert group.reap() == -signal.SIGKILL
