@@ -16,7 +16,7 @@ from jobtrio._processes import HAS_PROC, began_at, session_of
 from jobtrio._program_session import ProgramSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 READ_SIZE = 64 * 1024
 LOOK_AFTER = 1.0
@@ -53,8 +53,15 @@ def main(parent: int) -> None:
             programs[int(session)] = _Program(int(session), float(rest[0]))
         else:
             programs.pop(int(session), None)
-    for program in programs.values():
-        threading.Thread(target=program.end_by, args=(program.grace,)).start()
+    _end(programs.values())
+
+
+def _end(programs: Iterable[_Program]) -> None:
+    for program in programs:
+        try:
+            threading.Thread(target=program.end_by, args=(program.grace,)).start()
+        except RuntimeError:  # no thread can be started, perhaps because of these very programs
+            program.end_by(0.0)
 
 
 def _lines(parent: int) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -336,3 +337,15 @@ def test_the_interpreters_start_is_small() -> None:
     run = subprocess.run([sys.executable, "-I", "-S", "-c", code, folder], capture_output=True, text=True, check=True)
     names = set(eval(run.stdout))
     assert names - sys.stdlib_module_names - {"__main__", "__mp_main__"} <= {"jobtrio"}
+
+
+def test_no_thread_to_end_a_program_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows no thread, as a program that starts too many processes sees to, it is killed at once."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with sleeping() as first, sleeping() as second:
+        _watchdog_process._end([_watchdog_process._Program(session, 1000.0) for session in (first, second)])
+        assert [*living_in_session(first), *living_in_session(second)] == []
