@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._checks import show
@@ -55,8 +56,9 @@ def load_executors(options: argparse.Namespace, target: str) -> Executors:
 
 def _import(options: argparse.Namespace, name: str) -> Any:
     # The installed command's path begins with its own folder, unlike that of `python -m`.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    with suppress(FileNotFoundError):  # it may be gone, and all modules in it
+        if (here := os.getcwd()) not in sys.path and "" not in sys.path:
+            sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:

@@ -111,7 +111,10 @@ def run(options: argparse.Namespace) -> int:
     options.argv = argv
     if options.store or os.environ.get(VARIABLE):
         # A worker that takes over may have been started elsewhere.
-        options.cwd = os.path.abspath(options.cwd or ".")
+        try:
+            options.cwd = os.path.abspath(options.cwd or ".")
+        except FileNotFoundError:
+            options.parser.error("--cwd must be given, from the root: the current directory is gone")
         return run_with_store(options, perform, make=True)
     return trio.run(perform, options, None)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from store_shell import Shell
 
 COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "stats", "prune")
@@ -99,6 +103,27 @@ def test_no_file(shell: Shell, name: str) -> None:
     code, out, err = shell.run(name, *args)
     assert (code, out, err) == (1, "", f"jobtrio {name}: there is no file 'jobs.db', hence no job\n")
     assert list(shell.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "part"),
+    [
+        (["run", "--store", "sqlite:///{}/jobs.db", "--", "true"], 2, "--cwd must be given, from the root"),
+        (["run", "--store", "sqlite:///{}/jobs.db", "--cwd", "/", "--", "true"], 0, "completed"),
+        (["submit", "--store", "sqlite:///jobs.db", "echo"], 2, "--store: the file must be given from the root"),
+        (["worker", "--store", "sqlite:///{}/jobs.db", "no_such:executors"], 2, "there is no module 'no_such'"),
+    ],
+)
+def test_current_directory_that_is_gone(tmp_path: Path, args: list[str], code: int, part: str) -> None:
+    """Commands that need the directory which they were started in say so where it is gone; the others go on."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-m", "jobtrio", *(arg.format(tmp_path) for arg in args)]
+    remove_and_run = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *command]
+    done = subprocess.run(remove_and_run, cwd=gone, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ONE_JOB)
