@@ -69,7 +69,9 @@ async def run_program(job: JobContext) -> Any:
     try:
         return await run_command(job)
     except OSError as exc:
-        text = f"can't run {job.payload['argv'][0]!r}: {exc.strerror or exc}"
+        program = job.payload["argv"][0]
+        where = "" if exc.filename in (None, program) else f" in {exc.filename!r}"  # it is the folder that is at fault
+        text = f"can't run {program!r}{where}: {exc.strerror or exc}"
         if exc.errno in {errno.ENOENT, errno.ENOTDIR}:
             raise ProgramMissingError(text) from None
         if exc.errno in SCARCITY:

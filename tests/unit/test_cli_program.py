@@ -72,6 +72,12 @@ async def test_program_that_does_not_start(
     assert await fate_of(exc, monkeypatch) == (code, "jobtrio: can't run 'make': no luck", attempts)
 
 
+async def test_folder_that_cannot_be_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is the folder that keeps a program from starting, the folder is named."""
+    exc = PermissionError(errno.EACCES, "Permission denied", "/closed")
+    assert await fate_of(exc, monkeypatch) == (126, "jobtrio: can't run 'make' in '/closed': Permission denied", 1)
+
+
 async def test_fault_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is neither the program's failure nor its start is shown as it is, with 1."""
     exc = RuntimeError("the exit code is lost")
