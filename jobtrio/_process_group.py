@@ -63,7 +63,9 @@ class ProcessGroup(ProgramSession):
             start_new_session=True,
         )
         super().__init__(self._popen.pid)
-        self._pidfd = open_pidfd(self.id)
+        self._pidfd: int | None = None
+        with contextlib.suppress(ProcessLookupError):  # something else may have waited for it already
+            self._pidfd = open_pidfd(self.id)
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +156,10 @@ class ProcessGroup(ProgramSession):
         return self._popen.returncode
 
     def _holds_id(self) -> bool:
-        return self._popen.returncode is None and look_at(self.id) != "lost"
+        if self._popen.returncode is not None:
+            return False
+        # Where something else has waited for the program, its number may be another's once its session is empty.
+        return look_at(self.id) != "lost" or (bool(self.living()) and super()._holds_id())
 
     def _runs_after(self, pause: float) -> bool:
         time.sleep(pause)

@@ -80,7 +80,10 @@ def began_at(pid: int) -> str | None:
 
     With its id it is a name that no other process ever has.
     """
-    fields = _stat(pid)
+    try:
+        fields = _stat(pid)
+    except OSError:  # there may be no descriptor left
+        return None
     return fields[19].decode() if fields else None
 
 

@@ -13,7 +13,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from jobtrio._processes import living_in_session, look_at, open_pidfd, session_of
+from jobtrio._processes import HAS_PROC, began_at, living_in_session, look_at, open_pidfd, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,7 @@ class ProgramSession:
 
     def __init__(self, session: int) -> None:
         self.id = session
+        self._began_at = began_at(session)
 
     def living(self) -> list[int]:
         """Return the ids of the session's processes. Zombies don't count: they only wait for their parent."""
@@ -77,7 +78,11 @@ class ProgramSession:
 
     def _holds_id(self) -> bool:
         """Whether the id is still the program's, rather than a stranger's who was given the same number."""
-        raise NotImplementedError
+        # While anybody lives in the session its number is given to no other process. So whoever has it now is its
+        # leader, or the session was empty by then.
+        if HAS_PROC:
+            return began_at(self.id) in (self._began_at, None)
+        return session_of(self.id) in (self.id, None)
 
     def end_by(self, grace: float, linger: float = 0.0) -> list[int]:
         """End all of the session, blocking; return the ids of what has outlived SIGKILL by `KILL_LIMIT`.

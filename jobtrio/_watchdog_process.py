@@ -12,7 +12,6 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from jobtrio._processes import HAS_PROC, began_at, session_of
 from jobtrio._program_session import ProgramSession
 
 if TYPE_CHECKING:
@@ -32,14 +31,6 @@ class _Program(ProgramSession):
     def __init__(self, session: int, grace: float) -> None:
         super().__init__(session)
         self.grace = grace
-        self._began_at = began_at(session)
-
-    def _holds_id(self) -> bool:
-        # While anybody lives in the session its number is given to no other process. So whoever has it now is its
-        # leader, or the session was empty by then.
-        if HAS_PROC:
-            return began_at(self.id) in (self._began_at, None)
-        return session_of(self.id) in (self.id, None)
 
 
 def main(parent: int) -> None:

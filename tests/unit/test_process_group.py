@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from jobtrio import _processes, _program_session
+from jobtrio import _process_group, _processes, _program_session
 from jobtrio._process_group import ProcessGroup
+from jobtrio._processes import living_in_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +201,36 @@ async def test_no_signal_after_somebody_else_reaped_it(monkeypatch: pytest.Monke
             await group.end(grace=0)
         with pytest.raises(RuntimeError, match=r"exit code of process .* is lost"):
             group.reap()
+
+
+async def test_what_a_program_that_somebody_else_reaped_has_left() -> None:
+    """Something that waits for all children, or ignores them, costs the exit code alone: nothing is left running."""
+    with shell(f"({STUBBORN}) & exit 0") as group:
+        await group.wait_exited()
+        assert group.stdout.read(3) == b"up\n"
+        reap(group)
+        assert group.living()
+        await group.end(grace=0.05)
+        assert group.living() == []
+        with pytest.raises(RuntimeError, match="is lost"):
+            group.reap()
+
+
+async def test_program_that_somebody_else_reaped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left running either where a program was waited for before its start came back."""
+
+    def reap_first(pid: int) -> int | None:
+        os.waitpid(pid, 0)
+        return _processes.open_pidfd(pid)
+
+    monkeypatch.setattr(_process_group, "open_pidfd", reap_first)
+    with shell(f"({STUBBORN}) & exit 0") as group:
+        await group.wait_exited()
+        await group.end(grace=0.05)
+        assert group.living() == []
+        with pytest.raises(RuntimeError, match="is lost"):
+            group.reap()
+    assert living_in_session(group.id) == []
 
 
 async def test_running_program_is_not_reaped() -> None:
