@@ -97,7 +97,7 @@ class RegistryCore(RegistryCalls):
         self._stop = trio.Event()
         self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
-        self._tails = Tails(self.store, self._feeds, refresh, claims=queues != {})
+        self._tails = Tails(self.store, self._feeds, refresh, self._give_up, claims=queues != {})
         self._runner = Runner(
             self.store,
             queues=queues,
@@ -362,6 +362,14 @@ class RegistryCore(RegistryCalls):
         log, entry.log = entry.log, None
         if log is not None:
             log.cut_off("this process lost the job, whose stream goes on elsewhere: subscribe again")
+
+    def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str) -> None:
+        """Part with a stream whose store is away, unless an attempt here is about to feed it."""
+        if entry is not None and entry.log is log:
+            if entry.id in self._runner.running:
+                return
+            entry.log = None  # the next to watch tries again
+        log.cut_off(why, StoreUnavailableError)
 
     def _attempt_over(self, claim: Claim) -> None:
         self._leases.ended(claim)

@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from jobtrio._checks import check_count
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import Message
 from jobtrio._nursery import open_background_nursery
 from jobtrio._streams import TokenStream, unwrap
@@ -148,7 +149,8 @@ class Job:
 
         Raises:
             TypeError, ValueError: A parameter makes no sense, or ``after`` is beyond the last message so far.
-            trio.BrokenResourceError: Out of the block: as `Subscription.receive` (durable stores).
+            trio.BrokenResourceError, StoreUnavailableError: Out of the block: as `Subscription.receive` (durable
+                stores).
 
         Cancellation: the channel is closed; the job goes on.
         """
@@ -170,7 +172,8 @@ class Job:
             JobFailedError: While iterating: the job failed.
             JobCancelledError: While iterating: the job was cancelled.
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
-            trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).
+            trio.BrokenResourceError, StoreUnavailableError: While iterating: as `Subscription.receive` (durable
+                stores).
             TypeError, ValueError: ``after`` is beyond the last message so far, or no number; else as `subscribe`.
 
         Cancellation: the job goes on, and no value is lost.
@@ -194,7 +197,7 @@ class Job:
             log = self._owner.open_log(self._entry)
             try:
                 return await log.wait_end()
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, StoreUnavailableError):
                 if self._entry.log is log:
                     raise
 

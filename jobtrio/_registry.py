@@ -189,7 +189,8 @@ class JobRegistry:
             TypeError, ValueError: A parameter makes no sense.
             UnknownJobError: No job has this id.
             UnknownExecutorError: Nothing was started yet, and no executor has this name.
-            StoreUnavailableError: The store was away too long (durable stores). The job may have been started.
+            StoreUnavailableError: The store was away too long (durable stores). The job may have been started. While
+                iterating: as `Subscription.receive`.
             trio.ClosedResourceError: The registry is closed (durable stores).
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
             trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).

@@ -87,7 +87,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.WouldBlock: None is there yet.
             trio.EndOfChannel: The `End` was received.
             trio.ClosedResourceError: This subscription was closed.
-            trio.BrokenResourceError: As `receive` (durable stores).
+            trio.BrokenResourceError, StoreUnavailableError: As `receive` (durable stores).
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
         """
         if not self._ready:
@@ -107,6 +107,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed.
             trio.BrokenResourceError: The stream was cut off before the job's end (durable stores): the registry was
                 closed, the job is no longer kept, or this process lost it and it goes on elsewhere: subscribe again.
+            StoreUnavailableError: The store was away too long as the job was about to be watched (durable stores). One
+                that goes away later is waited for.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
             ValueError: The job has ended, and never reached the number to begin behind (durable stores).
 
@@ -232,7 +234,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             if log.end is not None and self.position == log.end.seq:
                 raise trio.EndOfChannel
             if log.cut is not None:
-                raise trio.BrokenResourceError(log.cut)
+                raise log.cut_by(log.cut)
             return batch
         self.position += len(batch)
         self._unyielded += len(batch)

@@ -19,7 +19,7 @@ import trio
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import End, Gap
-from jobtrio._outage import keep_trying
+from jobtrio._outage import keep_trying, try_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,7 @@ class _Tail:
     listed_at: float = inf  # where it stands among those to be looked at: no later than that
     is_looking: bool = False  # a task does so
     is_hinted: bool = False  # and there may be more than it finds
+    was_read: bool = False  # the store has answered
 
     @property
     def is_wanted(self) -> bool:
@@ -79,6 +80,7 @@ class Tails:
         store: Where they are.
         is_fed_here: Whether an attempt in this process writes to this log of this job.
         refresh: Brings an entry to what a newer one says.
+        give_up: Is told of a log that could not be begun to be read, since the store was away too long.
         claims: Whether jobs come to run in this process at all.
     """
 
@@ -87,6 +89,7 @@ class Tails:
         store: JobStore,
         is_fed_here: Callable[[str, TokenLog], bool],
         refresh: Callable[[JobEntry, JobEntry], None],
+        give_up: Callable[[JobEntry | None, TokenLog, str], None],
         *,
         claims: bool,
     ) -> None:
@@ -94,6 +97,7 @@ class Tails:
         self._store = store
         self._is_fed_here = is_fed_here
         self._refresh = refresh
+        self._give_up = give_up
         self._tails: dict[str, list[_Tail]] = {}  # by job: an old log may be followed beside a new one
         self._listed: list[tuple[float, int, _Tail]] = []  # a heap: when to look, as of when they were listed
         self._count = count()
@@ -218,9 +222,11 @@ class Tails:
         while is_news and tail.is_wanted:
             tail.is_hinted = False
             try:
-                is_news = await self._copy(tail) or tail.is_hinted
-            except StoreUnavailableError:
+                is_news = await (self._copy(tail) if tail.was_read else self._begin(tail)) or tail.is_hinted
+            except StoreUnavailableError as exc:
                 is_news = False
+                if not tail.was_read and (log := tail.log()) is not None and log.last == 0:
+                    self._give_up(tail.entry(), log, str(exc))
             looks += 1
         tail.is_looking = False
         tail.pause = LOOK_AFTER if looks > 1 else min(2 * tail.pause, LOOK_AT_LEAST)
@@ -228,6 +234,10 @@ class Tails:
             self._look_in(tail.pause, tail)
         else:
             self._drop(tail)
+
+    async def _begin(self, tail: _Tail) -> bool:
+        """Copy the first piece, or raise `StoreUnavailableError`: who begins to watch waits as long as callers do."""
+        return await try_for(self._store.outage_limit, partial(self._copy, tail), in_time=self._store.in_time)
 
     async def _copy(self, tail: _Tail) -> bool:
         """Copy a piece of what there is; tell whether there was anything."""
@@ -237,6 +247,7 @@ class Tails:
         before = log.last
         messages = await self._store.read_messages(tail.job_id, before, PIECE)
         fresh = await self._store.load(tail.job_id)  # no older than the messages
+        tail.was_read = True
         if messages is None or (fresh is not None and fresh.order != tail.order):
             log.cut_off(GONE)
             return False

@@ -49,6 +49,7 @@ class TokenLog:
         "_room",
         "_trim_at",
         "cut",
+        "cut_by",
         "end",
         "may_lag",
         "stored",
@@ -70,6 +71,7 @@ class TokenLog:
         self.end: End | None = None
         self.may_lag: bool = False  # whether it is a copy that may be behind the store's
         self.cut: str | None = None  # why nothing more comes although there is no End
+        self.cut_by: type[Exception] = trio.BrokenResourceError  # as what that is told
         self.stored: int | None = None  # the last message that is stored, while an attempt here is ahead of its store
 
     # -- where things are
@@ -151,10 +153,10 @@ class TokenLog:
             self.wake()
 
     @trio.lowlevel.enable_ki_protection
-    def cut_off(self, why: str) -> None:
+    def cut_off(self, why: str, by: type[Exception] = trio.BrokenResourceError) -> None:
         """Tell all readers that nothing more comes here although the job has not ended."""
         if self.end is None:
-            self.cut = why
+            self.cut, self.cut_by = why, by
             self.wake()
             if self._ended_waiters is not None:
                 self._ended_waiters.unpark_all()
@@ -208,6 +210,7 @@ class TokenLog:
 
         Raises:
             trio.BrokenResourceError: The log was cut off before its `End`.
+            StoreUnavailableError: So it was, since its store was away.
 
         Cancellation: nothing has changed.
         """
@@ -216,7 +219,7 @@ class TokenLog:
                 self._ended_waiters = trio.lowlevel.ParkingLot()
             while self.end is None:
                 if self.cut is not None:
-                    raise trio.BrokenResourceError(self.cut)
+                    raise self.cut_by(self.cut)
                 await self._ended_waiters.park()
         else:
             await trio.lowlevel.checkpoint()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import End, Gap
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import ErrorCode
@@ -134,7 +135,7 @@ class Feed:
                 batch = await self._subscription.receive_batch()
             except trio.ClosedResourceError:
                 return None
-            except trio.BrokenResourceError as exc:
+            except (trio.BrokenResourceError, StoreUnavailableError) as exc:
                 return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
             except ValueError as exc:
                 return await self._give_up(session, ErrorCode.FUTURE_CURSOR, str(exc))
@@ -172,8 +173,10 @@ class Feed:
         try:
             while len(batch) < most and not isinstance(batch[-1], Gap | End):
                 batch.append(self._subscription.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             pass  # the next receive says it again
+        except (trio.BrokenResourceError, StoreUnavailableError):
+            pass  # likewise
 
     def _texts(self, messages: list[Message], limits: Limits) -> Iterator[str]:
         if self._plain:

@@ -49,6 +49,14 @@ async def fail(job: JobContext) -> None:
     raise ValueError("no")
 
 
+@executors.register("twice", retry=RetryPolicy(max_attempts=2, initial=10, jitter=0))
+async def twice(job: JobContext) -> None:
+    """Send, and fail at first."""
+    await job.send(job.attempt)
+    if job.attempt == 1:
+        raise ValueError("no")
+
+
 @executors.register("rest")
 async def rest(job: JobContext) -> int:
     """Send nothing, and return the attempt's number after a second."""
@@ -73,6 +81,25 @@ def set_back(store: RemoteStore) -> None:
     """End an outage."""
     store.network.away = False
     store.network.hanging = set()
+
+
+async def watch_all(job: jobtrio.Job) -> None:
+    """Receive all messages."""
+    async for _ in job.subscribe():
+        pass
+
+
+async def watch_tokens(job: jobtrio.Job) -> None:
+    """Receive all values."""
+    async for _ in job.tokens():
+        pass
+
+
+async def watch_channel(job: jobtrio.Job) -> None:
+    """Receive all messages by a channel."""
+    async with job.open_channel() as channel:
+        async for _ in channel:
+            pass
 
 
 KINDS = ("away", "hanging")
@@ -188,6 +215,58 @@ async def test_callers_wait_no_longer_than_the_limit(autojump_clock: MockClock, 
         set_back(store)
         for call in calls:
             await call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_begins_to_watch_waits_no_longer_than_the_limit(autojump_clock: MockClock, kind: str) -> None:
+    """A stream that can't be begun to be read fails as calls do, and can be read afterwards; who waits waits on."""
+    server = Server()
+    store = RemoteStore(server, outage_limit=4)
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE, queues={}) as registry:
+        unread, read, waited = [await registry.submit("count", 3) for _ in range(3)]
+        before = read.subscribe()
+        await trio.sleep(1)
+        outcomes: list[jobtrio.Outcome] = []
+
+        async def wait() -> None:
+            outcomes.append(await waited.wait())
+
+        async with trio.open_nursery() as nursery:
+            set_away(store, kind)
+            nursery.start_soon(wait)
+            for watch in (watch_all, watch_tokens, watch_channel):
+                began = trio.current_time()
+                with pytest.raises(StoreUnavailableError, match="the store was away for 4 s"):
+                    await watch(unread)
+                assert 3.9 < trio.current_time() - began < 4.5
+            with pytest.raises(trio.WouldBlock):
+                before.receive_nowait()
+            set_back(store)
+            async with jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE):
+                whole = [message async for message in before]
+                assert whole[-1] == End(4, Completed(3))
+                assert [message async for message in unread.subscribe()] == whole
+                await unread.wait()
+        assert outcomes == [Completed(3)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_watches_a_job_of_this_process_rides_out(autojump_clock: MockClock, kind: str) -> None:
+    """Whose messages are here is watched on, also between two attempts, and by who comes in an outage."""
+    store = RemoteStore(Server(), outage_limit=4)
+    async with jobtrio.open_registry(executors, store=store, lease=1000) as registry:
+        job, other = await registry.submit("twice"), await registry.submit("twice")
+        early = job.subscribe()
+        await trio.sleep(5)
+        assert job.state == other.state == JobState.RETRYING
+        set_away(store, kind)
+        late = job.subscribe(), other.subscribe()
+        await trio.sleep(20)
+        set_back(store)
+        whole = [message async for message in early]
+        assert [type(message) for message in whole] == [Token, Restart, Token, End]
+        assert [message async for message in late[0]] == whole
+        assert len([message async for message in late[1]]) == len(whole)
 
 
 async def test_a_short_outage_goes_unnoticed(autojump_clock: MockClock) -> None:

@@ -31,8 +31,10 @@ class Bench:
         self.away = False
         self.fed: set[str] = set()
         self.known = KnownEntries()
+        self.outage_limit, self.in_time = 10.0, False
+        self.given_up: list[str] = []
         store: Any = self
-        self.tails = Tails(store, lambda job_id, log: job_id in self.fed, refresh, claims=claims)
+        self.tails = Tails(store, lambda job_id, log: job_id in self.fed, refresh, self._give_up, claims=claims)
         self._began = trio.current_time()
 
     @asynccontextmanager
@@ -52,6 +54,10 @@ class Bench:
         if self.away:
             raise StoreUnavailableError("away")
         return self.messages[after:]
+
+    def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str) -> None:
+        log.cut_off(why)
+        self.given_up.append(why)
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return nothing new."""
@@ -244,6 +250,25 @@ async def test_away(autojump_clock: MockClock) -> None:
         bench.away = False
         await trio.sleep(1.1 * LOOK_AT_LEAST)
         assert last(entry) == 1
+
+
+async def test_away_too_long(autojump_clock: MockClock) -> None:
+    """Of a stream that was never read, that is told after the time that callers wait; others are looked at again."""
+    bench = Bench()
+    async with bench.running():
+        begun, never = bench.entry(), bench.entry("never")
+        bench.tails.follow(begun)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.away = True
+        bench.tails.follow(never)
+        await trio.sleep(9.9)
+        assert bench.given_up == []
+        await trio.sleep(100)
+        assert bench.given_up == ["the store was away for 10 s: away"]
+        bench.away = False
+        bench.say("a")
+        await trio.sleep(1.1 * LOOK_AT_LEAST)
+        assert (last(begun), last(never)) == (1, 0)
 
 
 async def test_an_end_that_is_found(autojump_clock: MockClock) -> None:

@@ -114,9 +114,13 @@ class Clients:
                 job = await self.watcher.get(plan.job_id)
             except jobtrio.StoreUnavailableError:
                 await trio.sleep(AGAIN_AFTER)
-        with job.subscribe() as messages:
-            while len(watch.messages) < plan.leaves_after and not watch.ended:
-                await _receive(watch, messages)
+        while not watch.messages:
+            try:
+                with job.subscribe() as messages:
+                    while len(watch.messages) < plan.leaves_after and not watch.ended:
+                        await _receive(watch, messages)
+            except jobtrio.StoreUnavailableError:
+                pass  # nothing was read yet
         if not watch.ended:
             with job.subscribe(after=number(watch.messages[-1])) as messages:
                 while not watch.ended:
