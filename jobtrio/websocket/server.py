@@ -208,8 +208,11 @@ class Server:
         self._closing.set()
 
     async def _receive(self, stream: trio.SocketStream) -> None:
-        if self._closing.is_set() or not self._has_room():
-            await self._turn_down(stream)
+        if self._closing.is_set():
+            await self._turn_down(stream, "the server is shutting down")
+            return
+        if not self._has_room():
+            await self._turn_down(stream, "as many clients are connected as may be")
             return
         visit = Visit(self._house, stream)
         self._visits.add(visit)
@@ -223,17 +226,16 @@ class Server:
             return False
         return sum(visit.session is None for visit in self._visits) < self._limits.handshakes
 
-    async def _turn_down(self, stream: trio.SocketStream) -> None:
-        """Say that there is no room; to a flood, nothing is said."""
+    async def _turn_down(self, stream: trio.SocketStream, why: str) -> None:
+        """Say why it can't come in now; to a flood, nothing is said."""
         self._house.tally.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             if self._house.ssl_context is None and self._turned_down < self._limits.handshakes:
                 self._turned_down += 1
                 try:
                     seconds = max(1, round(self._limits.retry_after))
-                    message = "as many clients are connected as may be"
                     headers = (("Retry-After", str(seconds)),)
-                    await turn_down(stream, HttpRefusal(HTTPStatus.SERVICE_UNAVAILABLE, message, headers))
+                    await turn_down(stream, HttpRefusal(HTTPStatus.SERVICE_UNAVAILABLE, why, headers))
                 finally:
                     self._turned_down -= 1
         finally:

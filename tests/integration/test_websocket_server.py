@@ -395,6 +395,27 @@ async def test_shut_down_by_the_application() -> None:
         await job.cancel()
 
 
+class ShutDown(trio.abc.Instrument):
+    """Shuts a server down when it has accepted a connection, and has not looked at it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        if task.name.endswith("_run_handler"):
+            self.server.shut_down()
+
+
+async def test_comes_as_it_is_shut_down(bridge: Bridge) -> None:
+    """A client that comes at the moment of the shutdown is told of that, not that the server is full."""
+    trio.lowlevel.add_instrument(ShutDown(bridge.server))
+    async with raw_client(bridge.port) as client:
+        await client.send(request("/ws"))
+        assert await client.answer() == 503
+        assert "Retry-After: 1\r\n" in client.head
+        assert await client.rest() == b"the server is shutting down\n"
+
+
 async def test_stats(bridge: Bridge) -> None:
     """The server counts its connections, what it refused and how it closed."""
     stats = bridge.server.stats
