@@ -55,7 +55,9 @@ def table(argument: str) -> str:
     for field in (each.encode_name for each in msgspec.structs.fields(struct)):
         kind = _kind(schema["properties"][field])
         if field not in schema.get("required", ()):
-            kind = kind.removesuffix(" or null") + "; may be left out"
+            default = schema["properties"][field]["default"]
+            left_out = "may be left out" if default is None else f"if left out `{json.dumps(default)}`"
+            kind = f"{kind.removesuffix(' or null')}; {left_out}"
         rows.append(f"| `{field}` | {kind} | {meanings.get(field) or _inherited(struct, field)} |")
     return "\n\n".join([about, "\n".join(rows)])
 
@@ -117,7 +119,7 @@ def _named(text: str) -> str:
         each.__name__: f"`{each.__struct_config__.tag}`" for each in _all_structs() if each.__struct_config__.tag
     }
     text = re.sub(r"(?<!`)`(\w+)`(?!`)", lambda found: by_name.get(found[1], found[0]), text)
-    return text.replace("``", "`").replace("None for", "null for").replace(", or None", ", or null")
+    return re.sub(r"\bNone\b", "null", text.replace("``", "`"))
 
 
 def _inherited(struct: type, field: str) -> str:
@@ -146,7 +148,7 @@ def _kind(schema: dict[str, Any]) -> str:
         case {"type": "integer"}:
             return "whole number"
         case {"type": "string", "format": "date-time"}:
-            return "time, as RFC 3339 text"
+            return "RFC 3339 time"
         case {"type": "array", "items": items} if items:
             return f"list of {_kind(items)}"
         case {"type": "object", "additionalProperties": values} if values:

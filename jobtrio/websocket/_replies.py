@@ -5,7 +5,7 @@ subscription; on a tail neither appears. It must not know when each is sent.
 """
 
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,9 @@ from jobtrio.websocket._requests import MessageId, PriorityName
 
 PROTOCOL: str = "jobtrio.v1"
 """The protocol's name, and the subprotocol's."""
+
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time, with its zone."""
 
 
 class Reply(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, frozen=True):
@@ -256,13 +259,13 @@ class WireRecord(msgspec.Struct, kw_only=True, frozen=True):
     state: JobState
     attempt: int
     max_attempts: int
-    created_at: datetime
-    run_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
+    created_at: Moment
+    run_at: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None
     duration: float | None
     worker: str | None
-    cancel_requested_at: datetime | None
+    cancel_requested_at: Moment | None
     cancel_reason: str | None
     error: WireError | None
     result: Any

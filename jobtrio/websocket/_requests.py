@@ -82,7 +82,8 @@ class Subscribe(Request, tag="subscribe", kw_only=True, frozen=True):
         job: The job's id.
         after: The number of the last message that is not wanted, or ``"end"``.
         epoch: The epoch in which ``after`` was seen; None for any.
-        on_gap: What to do about messages no longer kept: ``"raise"`` for an `Error`, ``"yield"`` for a `Gap`.
+        on_gap: What to do about messages no longer kept: ``"raise"`` to end with `Refused`, ``"yield"`` to be told by
+            `GapFound`.
     """
 
     job: str

@@ -31,6 +31,18 @@ def test_schema_holds_together() -> None:
         assert all("description" in each for field, each in properties.items() if field not in ("type", "id", "sub"))
 
 
+def test_a_client_can_be_written_by_the_tables() -> None:
+    """The page says what a field that is left out stands for, and how times are written, in the words of the wire."""
+    table = wire_schema.table("client subscribe")
+    assert '| `after` | whole number, 0 or more or `"end"`; if left out `0` |' in table
+    assert '| `on_gap` | `"raise"`, `"yield"`; if left out `"raise"` |' in table
+    assert "| `epoch` | text; may be left out |" in table
+    assert "`newest_first` | boolean; if left out `false` |" in wire_schema.table("client find")
+    assert "| `created_at` | RFC 3339 time |" in wire_schema.table("record")
+    names = re.findall(r"<!-- wire: (.*) -->", PAGE)
+    assert not [each for each in names if re.search(r"\bNone\b|`(Error|Gap)`", wire_schema.table(each))]
+
+
 @pytest.mark.parametrize("root", wire_schema.ROOTS)
 def test_every_message_is_on_the_page(root: str) -> None:
     """Each type of message has a heading and its fields on the page."""

@@ -297,9 +297,12 @@ def test_records_survive_the_way_to_a_client() -> None:
         error=ERROR,
         result=None,
     )
-    reply = decode_reply(encode_reply(protocol.JobFound(id=1, job=protocol.wire_record(record, True))))
+    text = encode_reply(protocol.JobFound(id=1, job=protocol.wire_record(record, True)))
+    reply = decode_reply(text)
     assert isinstance(reply, protocol.JobFound)
     assert protocol.record_of(reply.job) == record
+    with pytest.raises(ProtocolError, match="timezone"):  # a record's times can be compared with each other
+        decode_reply(text.replace('Z","run_at"', '","run_at"'))
     many = decode_reply(encode_reply(protocol.JobsFound(id=1, jobs=[protocol.wire_record(record, False)])))
     assert isinstance(many, protocol.JobsFound)
     assert many.jobs[0].error is not None
