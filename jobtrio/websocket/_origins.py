@@ -6,6 +6,7 @@ has no say in it: a page that has its own name point to this machine controls bo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ TOLD = 100
 """Refused origins that are remembered, and told of: no more, so that a flood of them fills no log."""
 
 _PORTS = {"http": 80, "https": 443}
+
+_HOST = re.compile(r"[0-9a-z._:-]+")
+"""A host as browsers send it: other letters are written in these, as in ``xn--bcher-kva.example``."""
 
 
 class Origins:
@@ -39,7 +43,8 @@ class Origins:
             known = origin if origin in (ANY, "null") else _parsed(origin)
             if known is None:
                 raise ValueError(
-                    'allowed_origins must be origins such as "https://example.org:8000", "null", or "*"; '
+                    "allowed_origins must be origins as browsers send them, such as "
+                    '"https://example.org:8000" or "https://xn--bcher-kva.example", "null", or "*" for all; '
                     f"got {show(origin)}"
                 )
             self._admitted.add(known)
@@ -71,6 +76,8 @@ def _parsed(origin: object) -> tuple[str, str, int] | None:
         port = _PORTS.get(parts.scheme) if parts.port is None else parts.port
     except ValueError:
         return None
-    if not parts.hostname or port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+    if port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        return None
+    if parts.hostname is None or _HOST.fullmatch(parts.hostname) is None:
         return None
     return parts.scheme, parts.hostname, port

@@ -89,10 +89,14 @@ def test_origins() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["", "example.org", "https://example.org/path", 5, None, "https://", "//example.org"]
+    "origin",
+    [
+        *("", "example.org", "https://example.org/path", 5, None, "https://", "//example.org"),
+        *("https://*.example.org", "https://bücher.example", "https://example.org https", "https://a%2e.example"),
+    ],
 )
 def test_allowed_origins_that_are_none(origin: Any) -> None:
-    """What is allowed has to be origins."""
+    """What is allowed has to be origins as browsers send them: what none of them sends would allow nothing."""
     with pytest.raises(ValueError, match=r"^allowed_origins must be"):
         Origins([origin])
 
