@@ -63,7 +63,8 @@ async def serve(
             and an exception refuse the client; a `PermissionError` says that it is known and may do nothing here.
         authorize: An async function from a principal, an action and a `JobRecord` (for ``"submit"`` a `JobSpec`) to a
             bool. The actions are ``"submit"``, ``"subscribe"``, ``"get"``, ``"find"``, ``"cancel"`` and
-            ``"traceback"``; a job that may not be seen is unknown to the client. Without it everything is allowed
+            ``"traceback"``; a job that may not be seen is unknown to the client. A subscription is judged as it begins,
+            and again when its client sends another ``auth``, not with each message. Without it everything is allowed
             but tracebacks. A hook that raises, takes longer than ``limits.handshake``, or returns something still to be
             awaited refuses.
         allowed_origins: Origins of web pages that may connect, besides those of the address listened on; ``"null"`` for
