@@ -289,6 +289,9 @@ async def open_client(
         raise TypeError(f"ssl_context must be an ssl.SSLContext or None; got {show(ssl_context)}")
     if ssl_context is not None and not address.secure:
         raise ValueError(f"ssl_context is for wss:// alone; got {show(url)}")
+    if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:  # no handshake would succeed
+        made = "as ssl.create_default_context() makes it"
+        raise ValueError(f"ssl_context must be one for clients, {made}; got one for servers")
     keeper = Keeper(address, check_token(token), ssl_context, limit)
     async with open_background_nursery() as nursery:
         nursery.start_soon(keeper.run)

@@ -72,7 +72,7 @@ async def serve(
         limits: What clients may do, and how long they may take.
         flush_interval: Seconds in which a client's messages are collected, so that fewer and larger ones are sent. With
             0 they go out at once, unless sending to all takes so long that the jobs would notice.
-        ssl_context: For TLS.
+        ssl_context: For TLS: one for servers, with a certificate.
         task_status: Given the `Server`.
 
     Raises:
@@ -269,3 +269,6 @@ def _check(registry: Any, authenticate: Any, authorize: Any, limits: Any, ssl_co
         raise TypeError(f"limits must be a Limits; got {show(limits)}")
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
         raise TypeError(f"ssl_context must be an ssl.SSLContext or None; got {show(ssl_context)}")
+    if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:  # no handshake would succeed
+        made = "as ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) makes it"
+        raise ValueError(f"ssl_context must be one for servers, {made}; got one for clients")

@@ -189,6 +189,7 @@ async def test_a_port_in_use() -> None:
         ({"flush_interval": -1}, ValueError),
         ({"flush_interval": float("nan")}, ValueError),
         ({"ssl_context": True}, TypeError),
+        ({"ssl_context": ssl.create_default_context()}, ValueError),
     ],
 )
 async def test_options_that_make_no_sense(options: Any, error: type[Exception]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ async def test_handshake() -> None:
         ({"outage_limit": 0}, "outage_limit"),
         ({"ssl_context": 1}, "ssl_context"),
         ({"url": "wss://127.0.0.1:1/ws", "ssl_context": 1}, "ssl_context"),
+        ({"url": "wss://127.0.0.1:1/ws", "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, "ssl_context"),
     ],
 )
 async def test_nonsense_client(options: dict[str, Any], name: str) -> None:
