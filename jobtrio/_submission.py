@@ -23,13 +23,30 @@ from jobtrio._threads import run_in_thread
 from jobtrio.executors import Executors, Registration, check_executor, executor_name, is_async_executor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable, Collection, Iterable
 
     import trio
 
     from jobtrio._context import JobContext
 
 logger = logging.getLogger("jobtrio")
+
+
+class UnservedQueueError(ValueError):
+    """A queue whose jobs the registry would never run.
+
+    Attributes:
+        queue: The queue's name.
+    """
+
+    def __init__(self, queue: str, served: Iterable[str]) -> None:
+        self.queue = queue
+        self._served = tuple(served)
+        super().__init__(queue, self._served)
+
+    def __str__(self) -> str:
+        served = ", ".join(map(repr, self._served)) or "none"
+        return f"queue must be one that this registry serves ({served}); got {self.queue!r}: it would wait for ever"
 
 
 class _DefaultQueue(str):
@@ -260,10 +277,7 @@ class Submissions:
 
     def _check_served(self, queue: str) -> None:
         if not self._durable and self._queues is not None and queue not in self._queues:
-            served = ", ".join(map(repr, self._queues)) or "none"
-            raise ValueError(
-                f"queue must be one that this registry serves ({served}); got {queue!r}: it would wait for ever"
-            )
+            raise UnservedQueueError(queue, self._queues)
 
     @staticmethod
     def _schedule(entry: JobEntry, delay: float | None, run_at: datetime | None) -> None:

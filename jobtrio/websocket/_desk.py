@@ -18,7 +18,7 @@ from jobtrio._errors import (
     UnknownJobError,
 )
 from jobtrio._policies import JobPriority
-from jobtrio._submission import DEFAULT_QUEUE, JobSpec
+from jobtrio._submission import DEFAULT_QUEUE, JobSpec, UnservedQueueError
 from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._replies import Refused
 from jobtrio.websocket._translation import wire_record
@@ -82,6 +82,8 @@ def refusal_of(exc: Exception) -> Refusal | None:
             return Refusal(ErrorCode.UNAVAILABLE, "the store is away; try again")
         case trio.ClosedResourceError():
             return Refusal(ErrorCode.UNAVAILABLE, "the server is shutting down")
+        case UnservedQueueError():  # without the queues that are served
+            return Refusal(ErrorCode.INVALID, f"queue must be one that this server serves; got {exc.queue!r}")
         case ValueError() | TypeError():
             return Refusal(ErrorCode.INVALID, str(exc))
     return None

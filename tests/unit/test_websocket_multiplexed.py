@@ -452,6 +452,17 @@ async def test_a_full_queue(autojump_clock: MockClock) -> None:
         await registry.shutdown()
 
 
+async def test_a_queue_that_is_not_served(autojump_clock: MockClock) -> None:
+    """A submission into a queue that nobody serves is told so, and not which queues there are."""
+    async with jobtrio.open_registry(executors, queues={"secret": 1}) as registry:
+        async with open_line(registry, authenticate=anybody) as line:
+            await line.hear()
+            for more in ({}, {"queue": "other"}):
+                answer = await line.ask({"type": "submit", "id": 1, "executor": "words", **more})
+                message = f"queue must be one that this server serves; got {more.get('queue', 'default')!r}"
+                assert answer == {"type": "error", "id": 1, "code": "invalid", "message": message}
+
+
 async def test_without_authentication(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """Where nobody is asked who they are, everybody may watch, and nobody submit or cancel."""
     job = await registry.submit(hang)
