@@ -1,6 +1,6 @@
 """Tests of jobs in a registry, which each test has for itself, on a clock that jumps."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import jobtrio
+from jobtrio.abc import JobEntry
 from jobtrio.stores.sqlite import SqliteJobStore
 
 
@@ -36,6 +37,17 @@ class Model:
 
     async def __aexit__(self, *_: object) -> None:
         self.connections -= 1
+
+
+class FailingStore(SqliteJobStore):
+    """Stands for a store that is away whenever the test says so: it then takes no new jobs."""
+
+    is_away = False
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        if self.is_away:
+            raise jobtrio.StoreUnavailableError("the test says so")
+        return await super().insert(entries, submission)
 
 
 @pytest.fixture
@@ -94,3 +106,16 @@ async def test_survives_a_restart(tmp_path: Path) -> None:
         async with jobtrio.open_registry(executors, store=store()) as registry:
             job = await registry.get(job_id)
             assert await job.wait() == jobtrio.Completed(0)
+
+
+async def test_tells_of_an_outage(tmp_path: Path) -> None:
+    executors = jobtrio.Executors()
+    executors.register("answer")(partial(answer, Model()))
+    store = FailingStore(tmp_path / "jobs.db", outage_limit=0.1)
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors, store=store, queues={}) as registry:
+            store.is_away = True
+            with pytest.raises(jobtrio.StoreUnavailableError):
+                await registry.submit("answer")
+            store.is_away = False
+            await registry.submit("answer")
