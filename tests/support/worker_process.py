@@ -147,6 +147,8 @@ class WorkerProcess:
         """Let it shut down."""
         assert self.process.stdin is not None  # a pipe
         await self.process.stdin.aclose()
+        while await self._listen():  # it may have more to say than the pipe has room for
+            pass
         assert await self.process.wait() == 0
 
 
