@@ -174,7 +174,7 @@ def _sqlite(rest: str, url: str) -> Address:
         if not option:
             raise _refusal(SQLITE_QUERY, name, value, _SQLITE_OPTIONS)
         options[name] = option
-    return StoreAddress(unquote(path), options)
+    return StoreAddress(unquote(path, errors="surrogateescape"), options)
 
 
 # -- Redis

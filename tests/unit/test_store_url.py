@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         ("sqlite:////var/lib/jobs.db", "/var/lib/jobs.db"),
         ("SQLite:///jobs.db", "jobs.db"),
         ("sqlite:///my%20jobs%3F.db", "my jobs?.db"),
+        ("sqlite:///%C3%A9.db", "é.db"),
+        ("sqlite:///%E9.db", "\udce9.db"),  # as Python has a name that is not UTF-8
     ],
 )
 def test_path(url: str, path: str) -> None:
