@@ -19,6 +19,7 @@ from jobtrio._entry import JobEntry, Plan
 from jobtrio._messages import Message, Token
 from jobtrio._policies import JobPriority, Retention, RetryPolicy
 from jobtrio._records import Cancelled, JobError
+from jobtrio._state import JobState
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import Claim, JobStore, StoreSettings
 
@@ -226,6 +227,7 @@ def new_entry(
     entry = JobEntry(secrets.token_hex(8) if job_id is None else job_id, plan, payload, time.time(), **fields)
     if entry.delay:
         entry.run_at = entry.created_at + entry.delay
+        entry.state = JobState.SCHEDULED
     return entry
 
 

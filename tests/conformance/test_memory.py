@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobtrio import JobState
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio.testing import MockClock
 
+    from jobtrio.abc import JobEntry
     from jobtrio.testing import StoreCheck
 
 
@@ -37,4 +41,21 @@ class _LooksTwice(MemoryJobStore):
 async def test_a_store_may_say_that_there_may_be_more(autojump_clock: MockClock, check: StoreCheck) -> None:
     """A store whose `advance` says 0, since news came in meanwhile, passes the checks all the same."""
     store = _LooksTwice()
+    await check(lambda: store)
+
+
+class _TakesItAsItIs(MemoryJobStore):
+    """A store that leaves a job's state at what it is given."""
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        for entry in entries:
+            # Its state is what `JobRegistry.submit` would have said, unless this is a call that is made again.
+            assert entry.order or entry.state is (JobState.SCHEDULED if entry.delay else JobState.QUEUED)
+        return await super().insert(entries, submission)
+
+
+@pytest.mark.parametrize("check", STORE_CHECKS, ids=lambda check: check.__name__)
+async def test_the_checks_give_jobs_as_a_registry_does(autojump_clock: MockClock, check: StoreCheck) -> None:
+    """What the checks put in is what a store gets otherwise: a job with a delay is scheduled already."""
+    store = _TakesItAsItIs()
     await check(lambda: store)
