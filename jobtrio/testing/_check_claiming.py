@@ -245,6 +245,17 @@ async def check_start_held(open_store: OpenStore) -> None:
         assert (await a.claim_one()).entry.plan.executor == "work"
 
 
+async def check_started_jobs_stand_behind(open_store: OpenStore) -> None:
+    """A held job is ready from its start on: it stands behind all that was ready before, however old it is."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        held, plain, last = new_entry(None), new_entry(), new_entry()
+        await a.insert(held)
+        await a.insert(plain)
+        assert await b.store.start_held(held.id, new_plan())
+        await a.insert(last)
+        assert ids(await b.claim()) == [plain.id, held.id, last.id]
+
+
 async def check_start_held_when_scheduled(open_store: OpenStore) -> None:
     """A held job that is started before it is due becomes ready when it is; one that is started later, at once."""
     async with open_worker(open_store) as worker:

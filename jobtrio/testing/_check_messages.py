@@ -90,7 +90,8 @@ async def check_dropped_messages_leave_a_gap(open_store: OpenStore) -> None:
         assert kept == [*tokens(gap.last + 1, 203), End(204, Completed())]
         assert 5 <= len(kept) - 1 <= 50
         assert await b.stream(claim.entry.id, 100) == [Gap(101, gap.last), *kept]
-        assert await b.stream(claim.entry.id, 100, 3) == [Gap(101, gap.last), *kept[:2]]
+        for limit in (1, 2, 3):  # it counts as one of them
+            assert await b.stream(claim.entry.id, 100, limit) == [Gap(101, gap.last), *kept][:limit]
         assert await b.stream(claim.entry.id, 201) == [*tokens(202, 203), End(204, Completed())]
 
 
