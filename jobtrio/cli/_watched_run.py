@@ -111,8 +111,9 @@ class WatchedRun:
             return await self._end_early(signals.receive_nowait())
         if self._stopped != 128 + signal.SIGPIPE:
             seconds = trio.current_time() - started
+            start = _new_line("Ctrl-C") if self._killing else ""
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
-                await self._say(self._last_word(job, outcome, seconds))
+                await self._say(start + self._last_word(job, outcome, seconds))
         return self._exit_code(outcome)
 
     async def _run(self, signals: AsyncIterator[int]) -> tuple[jobtrio.Job, jobtrio.Outcome]:

@@ -600,6 +600,24 @@ class TestTerminal:
         assert command.wait() == 130
         assert living(session) == []
 
+    @pytest.mark.parametrize(("keys", "shown_as"), [([b"\x03", b"\x03"], b"^C"), ([b"\x1c"], b"^\\")])
+    def test_keys_that_kill(
+        self, start: Callable[..., Command], terminal: tuple[int, int], keys: list[bytes], shown_as: bytes
+    ) -> None:
+        """What is said at last of a program that was killed by a key is a line of its own."""
+        ours, theirs = terminal
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        command = start("--", "sh", "-c", STUBBORN, start_new_session=True, **streams)
+        os.close(theirs)
+        session = int(self.read_until(ours, b"ready\r\n").split()[1])
+        for key in keys[:-1]:
+            os.write(ours, key)
+            self.read_until(ours, b"Ctrl-C kills it\r\n")
+        os.write(ours, keys[-1])
+        assert shown_as + b"\r\njobtrio: cancelled after" in self.read_until(ours, None)
+        assert command.wait() in {130, 131}
+        assert living(session) == []
+
     def test_hang_up(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
         """A terminal that is closed takes the program with it."""
         ours, theirs = terminal
