@@ -86,8 +86,6 @@ def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
         store = address.make_store(make=make)
     except ValueError as exc:
         options.parser.error(f"{source}: {exc}")
-    except FileNotFoundError:
-        options.parser.error(f"{source}: the file must be given from the root: the current directory is gone")
     except JobtrioError as exc:
         complain(options, one_line(str(exc), 1000))
         raise SystemExit(1) from None

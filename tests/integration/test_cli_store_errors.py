@@ -110,7 +110,7 @@ def test_no_file(shell: Shell, name: str) -> None:
     [
         (["run", "--store", "sqlite:///{}/jobs.db", "--", "true"], 2, "--cwd must be given, from the root"),
         (["run", "--store", "sqlite:///{}/jobs.db", "--cwd", "/", "--", "true"], 0, "completed"),
-        (["submit", "--store", "sqlite:///jobs.db", "echo"], 2, "--store: the file must be given from the root"),
+        (["submit", "--store", "sqlite:///jobs.db", "echo"], 1, "'jobs.db' can't be used: the current folder is gone"),
         (["worker", "--store", "sqlite:///{}/jobs.db", "no_such:executors"], 2, "there is no module 'no_such'"),
     ],
 )

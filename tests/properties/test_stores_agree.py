@@ -53,7 +53,7 @@ ERRORS = [
     JobError("lost", "L", "x" * 3000, "y" * 5000),
 ]
 POLICIES = [None, RetryPolicy(), RetryPolicy(max_attempts=2**62, multiplier=1e308, max_delay=1e308)]
-TIMES = ("created_at", "run_at", "started_at", "finished_at", "cancel_requested_at")
+TIMES = ("created_at", "run_at", "started_at", "finished_at", "duration", "cancel_requested_at")
 
 LOOKING = {"find": 8, "count": 2, "load": 4, "read": 6}
 ENDING = {"finish": 7, "retry": 5, "release": 5, "settle_again": 4, "cancel": 6, "delete": 4}
