@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._outage import keep_trying
+from jobtrio._outage import keep_trying, never
 from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class Dispatcher:
         while True:
             self._rung = False
             # Whoever rings while the store is away is not heeded: it may be that the failure did.
-            due = await keep_trying(self._turn, lambda: False)
-            assert due is not None  # it is never pointless
+            due = await keep_trying(self._turn, never)
+            assert due is not None
             if not self.has_looked:
                 self.has_looked = True
                 self._on_gone()

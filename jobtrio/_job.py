@@ -13,11 +13,11 @@ import attrs
 import trio
 
 from jobtrio._checks import check_count
-from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import Message
 from jobtrio._nursery import open_background_nursery
 from jobtrio._streams import TokenStream, unwrap
 from jobtrio._subscription import OnGap, Subscription
+from jobtrio._token_log import CUT_OFF
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -197,7 +197,7 @@ class Job:
             log = self._owner.open_log(self._entry)
             try:
                 return await log.wait_end()
-            except (trio.BrokenResourceError, StoreUnavailableError):
+            except CUT_OFF:
                 if self._entry.log is log:
                     raise
 

@@ -34,6 +34,11 @@ def limit_of_calls() -> float:
     return _limit.get()
 
 
+def never() -> bool:
+    """Say of a call that it never becomes pointless."""
+    return False
+
+
 async def keep_trying(call: Callable[[], Awaitable[T]], is_pointless: Callable[[], bool]) -> T | None:
     """Return what ``call`` returns, making it again while the store is away.
 

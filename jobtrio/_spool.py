@@ -18,7 +18,7 @@ from jobtrio._checks import show
 from jobtrio._codec import encode_value
 from jobtrio._errors import PayloadError
 from jobtrio._messages import Token
-from jobtrio._outage import keep_trying
+from jobtrio._outage import keep_trying, never
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,7 +79,7 @@ class Spool:
             await trio.sleep_until(max(trio.current_time() + FIRST, last + WINDOW))
             last = trio.current_time()
             while batch := self._next(log, BATCH):
-                if not await write_with(batch, partial(self._store.append_messages, self._claim), _never):
+                if not await write_with(batch, partial(self._store.append_messages, self._claim), never):
                     return False
                 if scope.cancel_called:
                     return True  # an answer may come although it was stopped; the rest goes with the end
@@ -137,7 +137,3 @@ def _storable(message: Message) -> Message:
             text = show(message.value, REPR_LIMIT).encode(errors="backslashreplace").decode()
             return Token(message.seq, message.attempt, {"repr": text})
     return message
-
-
-def _never() -> bool:
-    return False

@@ -8,16 +8,20 @@ It must not know about jobs, stores or attempts: all of it is synchronous and ru
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 
 if TYPE_CHECKING:
     from jobtrio._records import JobError, Outcome
     from jobtrio._ringer import Ringer
     from jobtrio._subscription import Subscription
+
+CUT_OFF: Final = (trio.BrokenResourceError, StoreUnavailableError)
+"""As what readers are told that a log was cut off."""
 
 OVERHANG = 2
 """How many times its limit a log may grow for the sake of a lossless consumer that does not read."""

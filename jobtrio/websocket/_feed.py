@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
-from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import End, Gap
+from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._replies import Refused, Subscribed
@@ -135,7 +135,7 @@ class Feed:
                 batch = await self._subscription.receive_batch()
             except trio.ClosedResourceError:
                 return None
-            except (trio.BrokenResourceError, StoreUnavailableError) as exc:
+            except CUT_OFF as exc:
                 return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
             except ValueError as exc:
                 return await self._give_up(session, ErrorCode.FUTURE_CURSOR, str(exc))
@@ -173,10 +173,8 @@ class Feed:
         try:
             while len(batch) < most and not isinstance(batch[-1], Gap | End):
                 batch.append(self._subscription.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, *CUT_OFF):
             pass  # the next receive says it again
-        except (trio.BrokenResourceError, StoreUnavailableError):
-            pass  # likewise
 
     def _texts(self, messages: list[Message], limits: Limits) -> Iterator[str]:
         if self._plain:
