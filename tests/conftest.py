@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["standstill"]
 
 # On a busy machine an example may take any time.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=lambda check: check.__name__)
 async def test_postgres_store(postgres: str, check: StoreCheck) -> None:
     """Each instance is a process of its own, as far as the server can tell."""
-    await check(lambda: PostgresJobStore(postgres))
+    await check(lambda: PostgresJobStore(postgres, outage_limit=60.0))

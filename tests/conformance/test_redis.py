@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def test_redis_store(check: StoreCheck) -> None:
     """Each instance is a process of its own, as far as the server can tell."""
     prefix = new_prefix()
-    await check(lambda: RedisJobStore(shared_server().url, prefix=prefix))
+    await check(lambda: RedisJobStore(shared_server().url, prefix=prefix, outage_limit=60.0))
     check_jobs(shared_server(), prefix)
 
 
@@ -27,5 +27,5 @@ async def test_redis_store(check: StoreCheck) -> None:
 async def test_redis_store_in_a_cluster(check: StoreCheck) -> None:
     """All keys of a store are in one slot, and the scripts may touch no other."""
     prefix = new_prefix()
-    await check(lambda: RedisJobStore(shared_cluster().url, prefix=prefix))
+    await check(lambda: RedisJobStore(shared_cluster().url, prefix=prefix, outage_limit=60.0))
     check_jobs(shared_cluster(), prefix)

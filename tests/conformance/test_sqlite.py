@@ -18,4 +18,4 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=lambda check: check.__name__)
 async def test_sqlite_store(tmp_path: Path, check: StoreCheck) -> None:
     """Each instance is a process of its own, as far as the file can tell."""
-    await check(lambda: SqliteJobStore(tmp_path / "jobs.db"))
+    await check(lambda: SqliteJobStore(tmp_path / "jobs.db", outage_limit=60.0))

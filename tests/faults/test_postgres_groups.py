@@ -398,7 +398,7 @@ async def test_a_process_that_stands_still_in_a_trip(
     monkeypatch.setattr("jobtrio.stores.postgres._connections.LINGER", 0.1)
     totals = {"limited": 1}
     new = partial(new_entry, key="key", queue="limited")
-    stopping = open_workers(lambda: PostgresJobStore(postgres, outage_limit=3.0), "a", totals=totals)
+    stopping = open_workers(lambda: PostgresJobStore(postgres, outage_limit=5.0), "a", totals=totals)
     other = open_workers(lambda: PostgresJobStore(postgres, outage_limit=30.0), "b", totals=totals)
     async with stopping as (a,), other as (b,), trio.open_nursery() as nursery:
         claims = [await a.start(new_entry()) for _ in range(2)]
