@@ -53,10 +53,14 @@ async def cancel_on_server(pgconn: PGconn) -> None:
 
     Raises:
         psycopg.OperationalError: The server could not be told.
+        psycopg.NotSupportedError: It can't be told without holding up all of this process until it has heard.
 
     *Cancellation*: the server may have been told.
     """
-    if pq.version() < SAFE_CANCEL_VERSION:
+    if (version := pq.version()) < SAFE_CANCEL_VERSION:
+        if pq.__impl__ != "python":  # a thread would not help: psycopg's C keeps all others waiting meanwhile
+            this = f"{version // 10_000}.{version % 10_000}"
+            raise psycopg.NotSupportedError(f"cancelling takes libpq 17, and this is {this}")
         await trio.to_thread.run_sync(pgconn.get_cancel().cancel, abandon_on_cancel=True)
         return
     wire = pgconn.cancel_conn()

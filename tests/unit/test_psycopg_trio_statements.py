@@ -120,8 +120,9 @@ async def test_cancel_is_refused(own_postgres: PostgresServer) -> None:
 
 
 async def test_old_libpq(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a libpq whose cancel requests block they are made in a thread."""
+    """With a libpq whose cancel requests block they are made in a thread, where psycopg lets others run meanwhile."""
     monkeypatch.setattr(_cancelling, "SAFE_CANCEL_VERSION", pq.version() + 1)
+    monkeypatch.setattr(pq, "__impl__", "python")
     called = []
     run_sync = trio.to_thread.run_sync
 
@@ -136,6 +137,20 @@ async def test_old_libpq(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert scope.cancelled_caught
         await check_at_rest(connection)
     assert called == ["cancel"]
+
+
+async def test_old_libpq_from_c(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where such a request would hold the whole process the server is not told, and the connection is closed."""
+    monkeypatch.setattr(_cancelling, "SAFE_CANCEL_VERSION", pq.version() + 1)
+    monkeypatch.setattr(pq, "__impl__", "c")
+    async with await connect(postgres, autocommit=True) as connection:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.execute, "SELECT pg_sleep(100)")
+            await wait_all_tasks_blocked(0.01)
+            with pytest.raises(psycopg.NotSupportedError, match=r"takes libpq 17, and this is \d+\.\d+"):
+                await connection.cancel_safe()
+            nursery.cancel_scope.cancel()
+        assert connection.closed
 
 
 async def test_time_bound_of_wait(postgres: str) -> None:
