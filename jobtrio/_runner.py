@@ -156,11 +156,11 @@ class Runner:
 
     async def _run_durable(self, attempt: Attempt) -> None:
         claim = attempt.claim
-        if claim.attempt > 1:
-            entry = claim.entry  # its numbers go on where those of others ended
-            await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
-            attempt.is_caught_up = not attempt.is_stopped()
         try:
+            if claim.attempt > 1:
+                entry = claim.entry  # its numbers go on where those of others ended
+                await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
+                attempt.is_caught_up = not attempt.is_stopped()
             verdict = await attempt.run(
                 self._resolve, partial(self._open_spooled_log, attempt), self._save_state, check_value
             )

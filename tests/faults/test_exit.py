@@ -490,6 +490,33 @@ async def test_an_end_is_written_in_spite_of_an_exit(name: str, state: str, auto
     assert [entry and entry.state for entry in entries] == ["RUNNING", state]  # the one that exits is left to its lease
 
 
+async def test_an_exit_while_a_neighbour_catches_up(autojump_clock: MockClock) -> None:
+    """A job is given back though its attempt was only about to begin: it read what the ones before it had sent."""
+    server = Server()
+    store = RemoteStore(server)
+    executors = jobtrio.Executors()
+
+    @executors.register("fails", retry=RetryPolicy(initial=1, jitter=0))
+    async def fails(job: JobContext) -> None:
+        raise ValueError("no")
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        await trio.sleep(2)
+        raise SystemExit(3)
+
+    store.network.slow = {"read_messages": 10}
+    with Bare(SystemExit):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            job = await registry.submit("fails")
+            await registry.submit("exits")
+            await trio.sleep_forever()
+    entry = server.store.peek(job.id)
+    assert entry is not None
+    assert [(change.state, change.attempt) for change in entry.history()[-2:]] == [("RUNNING", 2), ("QUEUED", 2)]
+    assert entry.history()[-1].reason == "shutdown"
+
+
 async def test_a_job_that_exits_always(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """A job that ends each worker that runs it is run three times, and then has failed; others are done meanwhile."""
     executors = jobtrio.Executors()
