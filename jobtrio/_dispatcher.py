@@ -176,6 +176,7 @@ class Dispatcher:
             else:
                 before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
                 self._behind += 1
+                self._runner.keep_room(before)
                 self._spawn(self._start_after, claim, asked)
         self.asked_early.clear()
         if len(claims) == limit and self._free() > 0:
@@ -205,6 +206,7 @@ class Dispatcher:
                     asked = now
         finally:
             self._behind -= 1
+            self._runner.free_room(claim.entry.plan.queue)
             self.answers += 1
             self._on_gone()  # whoever closes or drains waits for this as well
         if self.jobs is not None:

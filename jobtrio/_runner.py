@@ -51,7 +51,8 @@ class Runner:
 
     Attributes:
         running: Each job's attempt, from its claim until its end is published.
-        occupied: How many of them take up room: those whose executor has not ended.
+        occupied: How many of them take up room: those whose executor has not ended. A job whose next attempt waits for
+            an earlier one to go counts once.
         by_queue: How many of those there are, by queue.
         room: How many more there may be in each queue that has room; None for any number in every queue.
         on_room: Called when one of them makes room for another.
@@ -142,10 +143,20 @@ class Runner:
 
     def _make_room(self, attempt: Attempt) -> None:
         """Count an attempt no more among those that take up room; its executor has ended."""
-        if not attempt.has_room:
-            return
-        attempt.has_room = False
-        self._count(attempt.claim.entry.plan.queue, -1)
+        if attempt.has_room:
+            attempt.has_room = False
+            self.free_room(attempt.claim.entry.plan.queue)
+
+    def keep_room(self, attempt: Attempt) -> None:
+        """Keep an attempt's room, once it is gone, for the next one of its job, until `free_room` is called."""
+        if attempt.has_room:
+            attempt.has_room = False
+        else:
+            self._count(attempt.claim.entry.plan.queue, 1)
+
+    def free_room(self, queue: str) -> None:
+        """Count one less in a queue."""
+        self._count(queue, -1)
         if self.on_room is not None:
             self.on_room()
 

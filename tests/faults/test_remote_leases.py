@@ -363,6 +363,36 @@ async def test_claimed_again_by_its_own_worker(autojump_clock: MockClock, leases
         assert stubborn.runs == [1, 2]
 
 
+@pytest.mark.parametrize("limits", [{"max_running": 2}, {"queues": {"default": 2}}])
+async def test_no_more_than_may_run(autojump_clock: MockClock, limits: Any) -> None:
+    """A claim that waits for an earlier run to go keeps that one's place, which nobody else gets meanwhile."""
+    store, counted = RemoteStore(Server()), Executors()
+    inside: set[str] = set()
+    most = 0
+
+    @counted.register("work")
+    async def work(job: JobContext) -> None:
+        nonlocal most
+        inside.add(f"{job.id} {job.attempt}")
+        most = max(most, len(inside))
+        with trio.CancelScope(shield=job.id == "stubborn"):
+            await trio.sleep(3 * LEASE)
+        inside.remove(f"{job.id} {job.attempt}")
+
+    async with jobtrio.open_registry(counted, store=store, lease=LEASE, **limits) as registry:
+        job = await registry.submit("work", job_id="stubborn")
+        await lose(store)
+        await trio.sleep(0.2 * LEASE)
+        assert job.record.attempt == 2  # which waits for the first to go
+        store.network.slow = {"renew": 0.1 * LEASE}  # as that claim is, once more, before its job starts
+        for _ in range(4):
+            await registry.submit("work")
+        await registry.drain()
+        assert job.outcome == Completed()
+        assert registry.stats().running == 0
+    assert most == 2
+
+
 async def test_lost_again_and_again(autojump_clock: MockClock) -> None:
     """A claim that waits for an earlier run of its job to go may be lost as well, and harms nobody."""
     stubborn, store = Stubborn(2.8 * LEASE), RemoteStore(Server())
