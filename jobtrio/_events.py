@@ -53,11 +53,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
 
         Cancellation: no change is lost; the next call receives it.
         """
-        if get_ident() != self._thread:
-            raise RuntimeError(
-                "events must be received from within the run of Trio that opened the registry; in another thread say "
-                + from_thread("events.receive", by="run")
-            )
+        self._check_run("received from", "events.receive", "run")
         return _transition(await self._inner.receive())
 
     @trio.lowlevel.enable_ki_protection
@@ -66,7 +62,13 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         return _transition(self._inner.receive_nowait())
 
     def close(self) -> None:
-        """Leave."""
+        """Leave.
+
+        Raises:
+            RuntimeError: Called from another thread than Trio's while a receiver waits.
+        """
+        if self._inner._waits:
+            self._check_run("closed", "events.close", "run_sync")
         self._listeners.discard(self)
         self._inner.close()
 
@@ -82,6 +84,13 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_run(self, done: str, instead: str, by: str) -> None:
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                f"events must be {done} within the run of Trio that opened the registry; in another thread say "
+                + from_thread(instead, by)
+            )
 
 
 class Events:

@@ -39,12 +39,18 @@ class Ringer:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
-    def check_run(self) -> None:
-        """Raise `RuntimeError` where whoever is about to wait does so in another run of Trio, and couldn't be woken."""
+    def check_run(self, done: str, instead: str, by: str) -> None:
+        """Raise `RuntimeError` in another run of Trio, or none, where one could not be woken, nor wake anybody.
+
+        Args:
+            done: What is done with a subscription.
+            instead: What another thread has to give to `trio.from_thread`.
+            by: By which of its functions.
+        """
         if get_ident() != self._thread and self.is_running:  # a run stays in its thread, and has it alone
             raise RuntimeError(
-                "a subscription must be received from within the run of Trio that opened the registry; in another "
-                "thread say " + from_thread("messages.receive", by="run")
+                f"a subscription must be {done} within the run of Trio that opened the registry; in another thread "
+                "say " + from_thread(instead, by)
             )
 
     @trio.lowlevel.enable_ki_protection

@@ -89,6 +89,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed.
             trio.BrokenResourceError, StoreUnavailableError: As `receive` (durable stores).
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+            RuntimeError: Called from another thread than Trio's, of a subscription that is ``lossless``.
         """
         if not self._ready:
             batch = self._take(BATCH)
@@ -111,6 +112,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
                 that goes away later is waited for.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
             ValueError: The job has ended, and never reached the number to begin behind (durable stores).
+            RuntimeError: It was awaited in another run of Trio than the registry's, which could not wake it.
 
         Cancellation: no message is lost; the next call receives it.
         """
@@ -156,9 +158,15 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
-        """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one."""
+        """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one.
+
+        Raises:
+            RuntimeError: Called from another thread than Trio's, where a receiver waits or it is ``lossless``.
+        """
         if self._closed:
             return
+        if self._lossless or self._waits:
+            self._log.check_closing()
         self._closed = True
         self._ready.clear()
         if self._lossless:
@@ -217,6 +225,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         if self._closed:
             raise trio.ClosedResourceError("this subscription is closed")
         log = self._log
+        if self._lossless:
+            log.check_receiving()
         missed = log.lost_before(self.position, lossless=self._lossless)
         if self._stored:
             reach = log.reach(stored=True)

@@ -197,8 +197,7 @@ class TokenLog:
         if self.reach(stored=stored) > after:
             await trio.lowlevel.checkpoint()
             return
-        if self._ringer is not None:
-            self._ringer.check_run()
+        self.check_receiving()
         idle = self._idle if not stored or self.stored is None else self._idle_stored
         task = trio.lowlevel.current_task()
         idle[task] = by
@@ -258,6 +257,18 @@ class TokenLog:
         elif not self._is_ringing:
             self._is_ringing = True
             self._ringer.ring(self)
+
+    # -- who may wait, and wake others
+
+    def check_receiving(self) -> None:
+        """Raise `RuntimeError` where whoever receives can't be woken, nor wake a job that waits for it."""
+        if self._ringer is not None:
+            self._ringer.check_run("received from", "messages.receive", "run")
+
+    def check_closing(self) -> None:
+        """Raise `RuntimeError` where a subscription can't wake those who wait, as it has to when it is closed."""
+        if self._ringer is not None:
+            self._ringer.check_run("closed", "messages.close", "run_sync")
 
     # -- lossless consumers
 

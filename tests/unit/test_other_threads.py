@@ -221,6 +221,70 @@ async def test_events_in_another_run() -> None:
                 assert await job.cancel()
 
 
+RECEIVE, CLOSE = r"trio\.from_thread\.run\(messages\.receive\)", r"trio\.from_thread\.run_sync\(messages\.close\)"
+
+WAKING: list[tuple[str, Callable[[jobtrio.Subscription], Any]]] = [
+    (RECEIVE, lambda messages: messages.receive_nowait()),
+    (RECEIVE, lambda messages: trio.run(messages.receive)),
+    (RECEIVE, lambda messages: trio.run(messages.receive_batch)),
+    (CLOSE, lambda messages: messages.close()),
+    (CLOSE, lambda messages: messages.__exit__(None, None, None)),
+    (CLOSE, lambda messages: trio.run(messages.aclose)),
+]
+"""What may wake a job that waits for a lossless consumer: what to say instead, and the call."""
+
+
+@pytest.mark.parametrize(("instead", "ask"), WAKING)
+async def test_what_would_wake_a_job(instead: str, ask: Callable[[jobtrio.Subscription], Any]) -> None:
+    """A lossless consumer is refused what would have its job go on; it has lost nothing, and the job waits for it."""
+
+    async def count(job: JobContext) -> None:
+        for number in range(4):
+            await job.send(number)
+
+    def in_thread() -> None:
+        with pytest.raises(RuntimeError, match=instead):
+            ask(messages)
+
+    retention = jobtrio.Retention(tokens_per_job=1)
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(retention=retention) as registry:
+            job = await registry.submit(count)
+            messages = job.subscribe(lossless=True)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(in_thread)
+            seen = [message async for message in messages]
+    assert [message.value for message in seen[:-1] if isinstance(message, jobtrio.Token)] == [0, 1, 2, 3]
+    assert seen[-1] == jobtrio.End(5, jobtrio.Completed())
+    await trio.to_thread.run_sync(messages.close)  # nobody is left to be woken
+
+
+@pytest.mark.parametrize("of", ["messages", "events"])
+async def test_closed_while_it_waits(of: str) -> None:
+    """Whoever waits goes on to do so, and hears of what comes."""
+
+    def in_thread() -> None:
+        with pytest.raises(RuntimeError, match=rf"trio\.from_thread\.run_sync\({of}\.close\)"):
+            channel.close()
+
+    async def receive() -> None:
+        heard.append(await channel.receive())
+
+    heard: list[Any] = []
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors) as registry:
+            job = await running(registry)
+            channel: Any = job.subscribe(after=1) if of == "messages" else registry.subscribe_events()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.to_thread.run_sync(in_thread)
+                assert not heard
+                assert await job.cancel()
+            await trio.to_thread.run_sync(channel.close)  # nobody waits now
+    assert len(heard) == 1
+
+
 def test_after_the_run() -> None:
     """When the run is over, what needs it says so; a handle is still readable."""
 
@@ -247,7 +311,9 @@ async def test_as_it_says(tmp_path: Path) -> None:
             assert trio.from_thread.run_sync(registry.stats).running == 1
             assert trio.from_thread.run_sync(registry.peek, job.id, trio_token=token) == job
             assert trio.from_thread.run_sync(len, registry) == 1
-            trio.from_thread.run_sync(partial(job.subscribe, lossless=True)).close()
+            messages = trio.from_thread.run_sync(partial(job.subscribe, lossless=True))
+            assert trio.from_thread.run(messages.receive) == jobtrio.Token(1, 1, "there")
+            trio.from_thread.run_sync(messages.close)
             assert trio.from_thread.run(partial(registry.cancel, job.id, "enough"))
 
         async with jobtrio.open_registry(executors) as registry:
