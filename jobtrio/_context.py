@@ -6,6 +6,7 @@ attempts are started or judged.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,7 +33,18 @@ class JobContext:
         attempt: The attempt's number, from 1.
     """
 
-    __slots__ = ("_entry", "_log", "_open", "_prepare", "_save", "_stopping", "attempt", "nursery", "watches_stopping")
+    __slots__ = (
+        "_entry",
+        "_log",
+        "_open",
+        "_prepare",
+        "_save",
+        "_stopping",
+        "_thread",
+        "attempt",
+        "nursery",
+        "watches_stopping",
+    )
 
     def __init__(
         self,
@@ -48,6 +60,7 @@ class JobContext:
         self._save = save
         self._prepare = prepare  # checks a token that has to be stored
         self._stopping: trio.Event | None = None
+        self._thread = get_ident()  # that of the registry's run, which has it alone
         self.attempt: int = entry.attempt
         self.nursery: trio.Nursery = nursery
         self.watches_stopping: bool = False
@@ -130,6 +143,8 @@ class JobContext:
 
         Cancellation: nothing was sent.
         """
+        if get_ident() != self._thread:
+            self._refuse_thread("job.send, token", "run")
         await trio.lowlevel.checkpoint_if_cancelled()
         log = self._open_log()
         if self._prepare is not None:
@@ -205,6 +220,8 @@ class JobContext:
 
         Cancellation: the value may or may not have been kept; the one before is intact otherwise.
         """
+        if get_ident() != self._thread:
+            self._refuse_thread("job.save_state, value", "run")
         await trio.lowlevel.checkpoint()
         if self._open is None:  # asked behind the checkpoint: it may be another attempt's turn since
             raise JobEndedError(self._entry.id)
@@ -221,9 +238,14 @@ class JobContext:
 
     def _open_log_here(self, instead: str) -> TokenLog:
         """Return the log, for what is no checkpoint; ``instead`` is what another thread than Trio's has to call."""
-        if self._open is not None and not trio.lowlevel.in_trio_run():
-            raise RuntimeError(f"a JobContext belongs to Trio's thread; in another one say {from_thread(instead)}")
+        if get_ident() != self._thread:
+            self._refuse_thread(instead, "run_sync")
         return self._open_log()
+
+    def _refuse_thread(self, instead: str, by: str) -> None:
+        """Raise `RuntimeError` for another thread than the run's, where nobody could be woken; not behind the end."""
+        if self._open is not None:
+            raise RuntimeError(f"a JobContext belongs to Trio's thread; in another one say {from_thread(instead, by)}")
 
     def _open_log(self) -> TokenLog:
         if self._log is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 from jobtrio import (
+    Completed,
     End,
     Executors,
     Failed,
@@ -140,6 +142,33 @@ async def test_sending_in_another_thread(name: str, durable: bool, tmp_path: Pat
     assert isinstance(end.outcome, Failed)
     assert end.outcome.error.type == "RuntimeError"
     assert f"trio.from_thread.run_sync(job.{name}, " in end.outcome.error.message
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("name", ["send", "save_state", "send_nowait", "progress", "extend"])
+async def test_sending_in_another_run(name: str, durable: bool, tmp_path: Path) -> None:
+    """Who sends by a `trio.run` in another thread is told how it can, nothing is sent, and the time limit stays."""
+    executors = Executors()
+
+    @executors.register("send there", time_limit=60)
+    async def send_there(job: JobContext) -> None:
+        async def other_run() -> None:
+            sent = send(1)
+            if inspect.isawaitable(sent):
+                await sent
+
+        await trio.testing.wait_all_tasks_blocked()  # there may be somebody to be woken
+        send, before = getattr(job, name), job.deadline
+        by = "run" if inspect.iscoroutinefunction(send) else "run_sync"
+        with pytest.raises(RuntimeError, match=rf"trio\.from_thread\.{by}\(job\.{name}, "):
+            await trio.to_thread.run_sync(trio.run, other_run)
+        assert job.deadline == before
+
+    store = SqliteJobStore(tmp_path / "jobs.db") if durable else None
+    async with open_registry(executors, store=store) as registry:
+        job = await registry.submit(send_there)
+        async with job.subscribe() as messages:
+            assert [message async for message in messages] == [End(1, Completed())]
 
 
 async def test_a_silent_job_has_no_log() -> None:
