@@ -201,6 +201,9 @@ class RegistryCalls:
     @trio.lowlevel.enable_ki_protection
     async def _ask_again(self, entry: JobEntry, request: CancelRequest) -> None:
         """Make a request to cancel, however long that takes. Cancellation: it may have been made."""
+        stored = await keep_trying(partial(self.store.load, entry.id), self._served.is_set)
+        if stored is None or stored.order != entry.order:
+            return  # its end was written all the same, and another job may have its id by now
         ask = partial(self.store.request_cancel, entry.id, request.reason, request.grace)
         reply = await keep_trying(ask, self._served.is_set)
         if reply is not None:

@@ -93,3 +93,24 @@ async def test_a_stream_is_not_continued_by_another(holds: bool, autojump_clock:
             with pytest.raises(UnknownJobError):
                 await follow(here, job, show)
             assert shown == [Token(1, 1, "old")]
+
+
+async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
+    """A request to cancel whose job had come to its end is not made again of the job that has its id by then."""
+    server = Server()
+    store = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=store, lease=9, max_running=2) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+    ):
+        old = await here.submit("echo", "old", job_id=ID)
+        store.network.slow = {"finish": 8}
+        while (await there.get(ID)).outcome is None:
+            await trio.sleep(1)
+        assert not await old.cancel("too late")
+        store.network.failing = {"finish"}  # the reply is lost
+        await there.remove(ID)
+        new = await there.submit("echo", "new", job_id=ID)
+        await trio.sleep(20)
+        store.network.failing, store.network.slow = set(), {}
+        assert await new.wait() == Completed("new 1")
