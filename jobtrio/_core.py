@@ -166,12 +166,29 @@ class RegistryCore(RegistryCalls):
 
     @trio.lowlevel.enable_ki_protection
     async def _dispatch(self) -> None:
+        claiming = trio.CancelScope(shield=True)  # where all is torn down as well, a claim under way is waited for
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._dispatcher.run)
-            await self._stop.wait()
-            await self._wait_claimed()  # again, since a second Ctrl-C may have ended that of `shutdown`
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(self._claim, claiming)
+            try:
+                await self._stop.wait()
+            finally:
+                self._dispatcher.closing = True
+                self._bound_claiming()
+                with trio.CancelScope(shield=True):
+                    await self._wait_claimed()  # again, since a second Ctrl-C may have ended that of `shutdown`
+                claiming.cancel()
         self._dispatcher.dismiss()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _claim(self, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._dispatcher.run()
+        finally:
+            self._claimed_by = -inf  # no answer comes any more
+
+    def _bound_claiming(self) -> None:
+        self._claimed_by = min(self._claimed_by, trio.current_time() + HARD_EXIT)
 
     async def _wait_claimed(self) -> None:
         """Wait, within limits, for a claim under way: what it brings is given back rather than left to lapse."""
@@ -228,7 +245,7 @@ class RegistryCore(RegistryCalls):
         self.check_awaited("registry.shutdown()", "registry.shutdown")
         self._closed = True
         self._dispatcher.stop(grace)
-        self._claimed_by = min(self._claimed_by, trio.current_time() + HARD_EXIT)
+        self._bound_claiming()
         await self._wait_claimed()
         while self._runner.running:
             await self._changes.park()

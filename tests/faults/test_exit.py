@@ -517,6 +517,33 @@ async def test_an_exit_while_a_neighbour_catches_up(autojump_clock: MockClock) -
     assert entry.history()[-1].reason == "shutdown"
 
 
+async def test_an_exit_while_others_are_claimed(autojump_clock: MockClock) -> None:
+    """What is claimed just when all is torn down is given back, and not left to a lease."""
+    server = Server()
+    store = RemoteStore(server)
+    executors = jobtrio.Executors()
+
+    @executors.register("waits")
+    async def waits(job: JobContext) -> None:
+        raise AssertionError
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        store.network.slow = {"claim": 3}
+        await registry.submit("waits", job_id="claimed")
+        await trio.sleep(1)
+        raise SystemExit(3)
+
+    with Bare(SystemExit):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            await registry.submit("exits")
+            await trio.sleep_forever()
+    entry = server.store.peek("claimed")
+    assert entry is not None
+    assert [change.state for change in entry.history()] == ["QUEUED", "RUNNING", "QUEUED"]
+    assert entry.history()[-1].reason == "shutdown"
+
+
 async def test_a_job_that_exits_always(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """A job that ends each worker that runs it is run three times, and then has failed; others are done meanwhile."""
     executors = jobtrio.Executors()
