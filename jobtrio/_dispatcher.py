@@ -17,6 +17,7 @@ import trio
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._outage import keep_trying, never
+from jobtrio._runner import HARD_EXIT
 from jobtrio._settlement import CANCELLED, LOST, SHUTDOWN
 
 if TYPE_CHECKING:
@@ -204,6 +205,11 @@ class Dispatcher:
                     if not await self._renewed((claim,)):
                         return
                     asked = now
+        except trio.Cancelled:  # all is torn down before it has begun
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
+                with suppress(StoreUnavailableError):
+                    await self._store.release(claim, SHUTDOWN)
+            raise
         finally:
             self._behind -= 1
             self._runner.free_room(claim.entry.plan.queue)

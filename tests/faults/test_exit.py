@@ -544,6 +544,33 @@ async def test_an_exit_while_others_are_claimed(autojump_clock: MockClock) -> No
     assert entry.history()[-1].reason == "shutdown"
 
 
+async def test_an_exit_while_a_claim_waits_for_an_earlier_run(autojump_clock: MockClock) -> None:
+    """A job that was claimed again before its last attempt had gone is given back as well."""
+    server = Server()
+    store = RemoteStore(server)
+    executors = jobtrio.Executors()
+
+    @executors.register("fails", retry=RetryPolicy(initial=0, jitter=0))
+    async def fails(job: JobContext) -> None:
+        raise ValueError("no")
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        await trio.sleep(5)
+        raise SystemExit(3)
+
+    store.network.slow = {"retry": 9}
+    with Bare(SystemExit):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            await registry.submit("exits")
+            job = await registry.submit("fails")
+            await trio.sleep_forever()
+    entry = server.store.peek(job.id)
+    assert entry is not None
+    assert [(change.state, change.attempt) for change in entry.history()[-2:]] == [("RUNNING", 2), ("QUEUED", 2)]
+    assert entry.history()[-1].reason == "shutdown"
+
+
 async def test_a_job_that_exits_always(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """A job that ends each worker that runs it is run three times, and then has failed; others are done meanwhile."""
     executors = jobtrio.Executors()
