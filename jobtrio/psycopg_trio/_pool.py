@@ -84,6 +84,7 @@ class Pool(Generic[Row]):
         self._row_factory = row_factory
         self._options = options
         self._places = trio.Semaphore(size, max_value=size)
+        self._waits: set[trio.CancelScope] = set()
         self._idle: deque[_Member[Row]] = deque()  # the one used last is at the right end, and is used next
         self._closed = False
 
@@ -114,7 +115,7 @@ class Pool(Generic[Row]):
         try:
             self._places.acquire_nowait()  # whoever gets a connection is about to wait for the server anyway
         except trio.WouldBlock:
-            await self._places.acquire()
+            await self._wait_for_place()
         try:
             if self._closed:
                 raise trio.ClosedResourceError("the pool is closed")
@@ -122,6 +123,16 @@ class Pool(Generic[Row]):
         except BaseException:
             self._places.release()
             raise
+
+    async def _wait_for_place(self) -> None:
+        with trio.CancelScope() as wait:
+            self._waits.add(wait)
+            try:
+                await self._places.acquire()
+            finally:
+                self._waits.remove(wait)
+        if wait.cancelled_caught:
+            raise trio.ClosedResourceError("the pool was closed")
 
     async def _idle_member(self) -> _Member[Row] | None:
         while self._idle:
@@ -204,6 +215,8 @@ class Pool(Generic[Row]):
         *Cancellation*: is no checkpoint.
         """
         self._closed = True
+        for wait in self._waits:
+            wait.cancel("the pool was closed")
         await self._close_stale()
 
 

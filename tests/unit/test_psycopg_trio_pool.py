@@ -348,6 +348,8 @@ async def test_closed(postgres: str) -> None:
 
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks  # it has not waited for what is in use to come back
         await check_at_rest(connection)
         await lease.__aexit__(None, None, None)
         assert connection.closed
