@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import postgres_faults
 import psycopg
 import pytest
 import trio
@@ -16,8 +17,10 @@ from wire import Wire, open_wire
 
 import jobtrio
 from jobtrio import Completed, Executors, JobContext, StoreUnavailableError
+from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres._connections import Connections
+from jobtrio.testing._workers import new_entry, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -246,6 +249,53 @@ async def test_another_address(own_postgres: PostgresServer) -> None:
                     assert await job.wait() == Completed(job.id)
                     assert await other.wait() == Completed(other.id)
                 assert second.accepted
+
+
+async def test_commits_that_take_long(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits but a moment for locks waits for his turn to commit, however long it takes, and does nothing twice."""
+    conninfo = own_postgres.create_database()
+    own_postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    own_postgres.execute("ALTER SYSTEM SET synchronous_commit = 'local'")
+    own_postgres.execute("SELECT pg_reload_conf()")
+    try:
+        async with open_worker(lambda: PostgresJobStore(conninfo, outage_limit=4.0)) as worker:
+            claims = [await worker.start(), await worker.start()]
+            with psycopg.connect(conninfo) as other:  # behind this each write is made alone
+                other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [claims[0].entry.id])
+                with pytest.raises(StoreUnavailableError):
+                    await worker.store.finish(claims[0], Completed())
+            faults = postgres_faults.install(monkeypatch)
+            with trio.fail_after(ENOUGH):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(commit_for_long, conninfo)
+                    await seen(own_postgres, 1, "SyncRep")
+                    nursery.start_soon(worker.insert, new_entry(key="one"))
+                    nursery.start_soon(worker.store.finish, claims[1], Completed())
+                    await seen(own_postgres, 2, "object")
+                    await trio.sleep(0.3)
+                    own_postgres.execute(
+                        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                    )
+            assert sum("COMMIT" in names for names in faults.asked) == 2
+    finally:
+        own_postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        own_postgres.execute("ALTER SYSTEM RESET synchronous_commit")
+        own_postgres.restart()
+
+
+async def commit_for_long(conninfo: str) -> None:
+    """Commit a notice, which waits for a standby that is not there, and keeps others from committing theirs."""
+    async with await connect(conninfo, options="-c synchronous_commit=on") as connection:
+        await connection.execute("SELECT pg_notify('long', ''), pg_logical_emit_message(true, '', 'is waited for')")
+
+
+async def seen(server: PostgresServer, sessions: int, event: str) -> None:
+    """Return when so many sessions wait for something."""
+    while True:
+        waits = server.execute("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'client backend'")
+        if waits.count((event,)) == sessions:
+            return
+        await trio.sleep(0.01)
 
 
 async def test_failover(own_postgres: PostgresServer) -> None:

@@ -152,6 +152,8 @@ Step = tuple[Any, ...]
 
 BEGIN: Final[Step] = ("BEGIN ISOLATION LEVEL READ COMMITTED",)
 COMMIT: Final[Step] = ("COMMIT",)
+PATIENTLY: Final[Step] = ("SET LOCAL lock_timeout TO DEFAULT",)
+"""Goes before the commit where waits were limited: those that send notices commit in turn, however long each takes."""
 
 
 class Connections:

@@ -19,7 +19,7 @@ from jobtrio.stores._announcer import Placed
 from jobtrio.stores._hints import Hints
 from jobtrio.stores.postgres._arrays import array, arrays, slices
 from jobtrio.stores.postgres._calls import singly
-from jobtrio.stores.postgres._connections import BEGIN, COMMIT, is_held_up
+from jobtrio.stores.postgres._connections import BEGIN, COMMIT, PATIENTLY, is_held_up
 from jobtrio.stores.postgres._rows import NEW, entry_of, size_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class Inserter:
         self._notices = notices
         self._heed = heed
         self._first: tuple[Step, ...] = () if limit is None else (("limit_waits", limit),)
+        self._last: tuple[Step, ...] = (COMMIT,) if limit is None else (PATIENTLY, COMMIT)
 
     async def carry_out(self, calls: list[Call[Insertion]]) -> list[Call[Insertion]]:
         """Carry out a group of insertions, and answer them; return those that others hold up.
@@ -178,7 +179,7 @@ class Inserter:
         """Run a statement as a transaction."""
         if not self._first:
             return await link.fetch(*step)
-        *_, found, _ = await link.fetch_all([BEGIN, link.limit, *self._first, step, COMMIT])
+        *_, found, _, _ = await link.fetch_all([BEGIN, link.limit, *self._first, step, *self._last])
         return found
 
     async def _begin(self, link: Link, step: Step) -> Rows:
@@ -229,7 +230,7 @@ class Inserter:
         """Put in those that stand in nobody's way; None where what stood in the way of others is gone."""
         placed, hints = await self._insert_pieces(link, pieces)
         if len(placed) == len(work.entries):
-            await link.fetch_all([COMMIT])
+            await link.fetch_all(self._last)
             return [placed[entry] for entry in work.entries], hints
         answers: list[Answer] = []
         standing = await _find_standing(link, work.entries)
@@ -246,7 +247,7 @@ class Inserter:
                 await link.fetch_all([("ROLLBACK",)])
                 return None, hints
             answers.append(answer)
-        await link.fetch_all([COMMIT])
+        await link.fetch_all(self._last)
         return answers, hints
 
     async def _insert_pieces(

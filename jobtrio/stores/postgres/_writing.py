@@ -22,7 +22,7 @@ from jobtrio.stores._texts import value_of
 from jobtrio.stores.postgres import _changing as changing
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
 from jobtrio.stores.postgres._calls import singly
-from jobtrio.stores.postgres._connections import COMMIT, WAIT, is_held_up
+from jobtrio.stores.postgres._connections import COMMIT, PATIENTLY, WAIT, is_held_up
 from jobtrio.stores.postgres._transaction import Transaction
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Writer:
     async def _is_carried_out(self, calls: list[Call[Write]]) -> bool:
         """Carry out writes; False where others hold up one of them."""
         try:
-            await self._slowly(calls, ("limit_waits", WAIT))
+            await self._slowly(calls, first=[("limit_waits", WAIT)], last=[PATIENTLY, COMMIT])
         except StoreUnavailableError as exc:
             if is_held_up(exc):
                 return False
@@ -244,7 +244,9 @@ class Writer:
 
     # -- the slow way
 
-    async def _slowly(self, calls: list[Call[Write]], *first: Step) -> None:
+    async def _slowly(
+        self, calls: list[Call[Write]], first: Sequence[Step] = (), last: Sequence[Step] = (COMMIT,)
+    ) -> None:
         changes = [(call, _change_of(call.work)) for call in calls]
 
         async def write(link: Link) -> tuple[Transaction, dict[Call[Write], Any], dict[Call[Write], Exception]]:
@@ -253,7 +255,7 @@ class Writer:
             *_, locked, lasts = await link.begin(*first, ("lock", orders, ids), ("lasts_of", orders, ids))
             tx, values, failures = self._perform(changes, locked, lasts)
             plan = tx.steps()
-            answers = await link.fetch_all([*plan, *self._notices.steps(tx.hints), COMMIT])
+            answers = await link.fetch_all([*plan, *self._notices.steps(tx.hints), *last])
             tx.took(answers)
             return tx, values, failures
 
