@@ -29,14 +29,21 @@ def with_environment(params: Mapping[str, object]) -> Params:
 
     A service says that as well, and stands above the environment.
     """
+    said = said_of(params)
+    given = {name: str(value) for name, value in params.items() if value is not None}
+    return {**{name: said[name] for name in _OURS if name in said}, **given}
+
+
+def said_of(params: Mapping[str, object]) -> Params:
+    """Return all that the parameters say, or a service or the environment, where libpq has no such value by itself."""
     given = {name: str(value) for name, value in params.items() if value is not None}
     options = _options_of(given) if "service" in given else pq.Conninfo.get_defaults()
-    known = {option.keyword.decode(): option for option in options}
-    for name in _OURS:
-        option = known.get(name)
-        if option is not None and option.val is not None and option.val != option.compiled:
-            given.setdefault(name, option.val.decode())
-    return given
+    others = {
+        option.keyword.decode(): option.val.decode()
+        for option in options
+        if option.val is not None and option.val != option.compiled
+    }
+    return {**others, **given}
 
 
 def _options_of(params: Params) -> list[pq.ConninfoOption]:

@@ -24,6 +24,7 @@ from jobtrio.testing._workers import new_entry, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     Act: TypeAlias = Callable[[PostgresServer, Wire], Awaitable[None]]
 
@@ -220,14 +221,18 @@ async def test_half_open(own_postgres: PostgresServer) -> None:
     check_schema(conninfo, [job.id, other.id])
 
 
-@pytest.mark.parametrize("conninfo", ["host=a,b,c", "hostaddr=::1,::2,::3", ""])
-def test_silent_addresses_leave_time_for_others(conninfo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("conninfo", ["host=a,b,c", "hostaddr=::1,::2,::3", "service=shop", ""])
+def test_silent_addresses_leave_time_for_others(conninfo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """However the hosts are named, all of them together get half of the time that one try may take."""
+    (tmp_path / "services").write_text("[shop]\nhost=g,h,i\n[patient]\nconnect_timeout=7\nkeepalives_idle=8\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGHOST", "d,e,f")
-    monkeypatch.delenv("PGHOSTADDR", raising=False)
-    monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
+    for name in ("PGHOSTADDR", "PGCONNECT_TIMEOUT", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
     given = conninfo_to_dict(Connections(conninfo, "jobtrio", 4, 6.0)._conninfo)
     assert float(str(given["connect_timeout"])) == 1.0
+    patient = conninfo_to_dict(Connections("service=patient", "jobtrio", 4, 6.0)._conninfo)
+    assert {"connect_timeout", "keepalives_idle"}.isdisjoint(patient)  # the service says more than we do
 
 
 async def test_another_address(own_postgres: PostgresServer) -> None:

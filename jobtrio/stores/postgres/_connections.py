@@ -7,7 +7,6 @@ asked.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.psycopg_trio import TrioConnection, open_pool
+from jobtrio.psycopg_trio._addresses import said_of
 from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.postgres import _schema as schema
 from jobtrio.stores.postgres._adapting import AS_THEY_COME
@@ -87,7 +87,7 @@ DEFAULTS: Final[dict[str, str]] = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
-"""What connections are given where the connection string does not say: a dead server is noticed within a minute."""
+"""What connections are given where nothing says otherwise: a dead server is noticed within a minute."""
 
 
 class Link:
@@ -308,7 +308,8 @@ def _with_defaults(conninfo: str, patience: float) -> str:
     whatever encoding the environment, the role or the database has for its clients.
     """
     given = conninfo_to_dict(conninfo)
-    named = (given.get(name) or os.environ.get(f"PG{name.upper()}", "") for name in ("host", "hostaddr"))
-    hosts = max(len(str(names).split(",")) for names in named)
-    limit = {} if "PGCONNECT_TIMEOUT" in os.environ else {"connect_timeout": str(patience / (2 * hosts))}
-    return make_conninfo("", **{**DEFAULTS, **limit, **given, "client_encoding": "UTF8"})
+    said = said_of(given)
+    hosts = max(len(said.get(name, "").split(",")) for name in ("host", "hostaddr"))
+    defaults = {**DEFAULTS, "connect_timeout": str(patience / (2 * hosts))}
+    unsaid = {name: value for name, value in defaults.items() if name not in said}
+    return make_conninfo("", **{**unsaid, **given, "client_encoding": "UTF8"})
