@@ -22,7 +22,7 @@ from ._connecting import open_wire
 from ._driving import Driver, give_up
 from ._lock import ConnectionLock
 from ._notifications import Inbox, Notifications
-from ._pipeline import PipelineBlock
+from ._pipeline import PipelineBlock, open_pipeline
 from ._transaction import TransactionBlock, committing
 
 if TYPE_CHECKING:
@@ -300,14 +300,20 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
         *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
         """
-        return PipelineBlock(self, super().pipeline(), stop=True)
+        return PipelineBlock(self, open_pipeline(self, is_locked=False), stop=True)
 
     def _pipeline_nolock(self) -> PipelineBlock:  # type: ignore[override]
-        return PipelineBlock(self, super()._pipeline_nolock(), stop=True)
+        return PipelineBlock(self, open_pipeline(self, is_locked=True), stop=True)
 
     def _commit_pipeline(self) -> PipelineBlock:
         """Return a pipeline around a transaction, whose end sends the commit and is not to be stopped."""
-        return PipelineBlock(self, super().pipeline(), stop=False)
+        return PipelineBlock(self, open_pipeline(self, is_locked=False), stop=False)
+
+    async def _forget_prepared(self) -> None:
+        """Have no statement taken for prepared: behind one that failed in a pipeline, none of the others was."""
+        if self._prepared.clear() and self.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            with self._finishing(), contextlib.suppress(psycopg.Error):  # in a transaction the roll-back sees to it
+                await self.wait(self._prepared.maintain_gen(self))
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Notifications:
         """Return what arrives by ``NOTIFY``, in ``async for``, on the channels that were given to ``LISTEN``.

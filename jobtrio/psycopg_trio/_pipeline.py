@@ -1,21 +1,73 @@
 """Pipelines whose two ends are gone through in any case: in between, the connection is of no use for anything else.
 
-It owns what is done at the ends. psycopg's pipeline does the work.
+It owns what is done at the ends, and which answer belongs to what. psycopg's pipeline does the work.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import trio
 from psycopg import pq
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
+    from psycopg.pq.abc import PGresult
+
     from ._connection import TrioConnection
+
+_SYNC: Any = object()
+"""Stands for a synchronisation among what is to be answered."""
+
+_FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
+
+
+class SyncedPipeline(psycopg.AsyncPipeline):
+    """psycopg's pipeline, which takes an error of the commit at a synchronisation for the answer to that.
+
+    Without a transaction, what goes together is committed there. psycopg then takes the true answer for one to nothing.
+    """
+
+    has_failed: bool = False
+
+    def _enqueue_sync(self) -> None:
+        self.command_queue.append(self.pgconn.pipeline_sync)
+        self.result_queue.append(_SYNC)
+
+    def _process_results(self, queued: Any, results: list[PGresult]) -> None:
+        self.has_failed = self.has_failed or results[0].status in _FAILED
+        if queued is _SYNC:
+            queued = None
+            if results[0].status != pq.ExecStatus.PIPELINE_SYNC:
+                self.result_queue.appendleft(_SYNC)
+        super()._process_results(queued, results)
+
+
+@contextlib.asynccontextmanager
+async def open_pipeline(connection: TrioConnection[Any], *, is_locked: bool) -> AsyncIterator[SyncedPipeline]:
+    """Open a pipeline as psycopg does, or go on with the one that is open.
+
+    *Cancellation*: as `PipelineBlock` has it.
+    """
+    lock: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext() if is_locked else connection.lock
+    async with lock:
+        connection._check_connection_ok()
+        pipeline = cast("SyncedPipeline | None", connection._pipeline)  # nobody else makes one
+        if pipeline is None:
+            pipeline = connection._pipeline = SyncedPipeline(connection, is_locked)
+    try:
+        async with pipeline:
+            yield pipeline
+    finally:
+        if pipeline.level == 0:
+            async with lock:
+                connection._pipeline = None
+                if pipeline.has_failed:
+                    await connection._forget_prepared()
 
 
 class PipelineBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline, None]):
@@ -50,8 +102,7 @@ class PipelineBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline
             pipeline = await self._block.__aenter__()
         if connection._streamed:
             # libpq would take the first statement of a pipeline for one whose rows are to be streamed, too.
-            pipeline.command_queue.append(pipeline.pgconn.pipeline_sync)
-            pipeline.result_queue.append(None)
+            pipeline._enqueue_sync()
             connection._streamed = False
         return pipeline
 

@@ -90,6 +90,49 @@ async def test_pipeline_error(postgres: str, caplog: pytest.LogCaptureFixture) -
     assert not caplog.messages
 
 
+async def test_a_commit_that_fails(postgres: str) -> None:
+    """What the server refuses only as it commits, behind a pipeline or within, is told, and the connection goes on."""
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        with pytest.raises(psycopg.errors.UniqueViolation):  # noqa: PT012
+            async with connection.pipeline():
+                await connection.execute("INSERT INTO t VALUES (1)")
+                await connection.execute("INSERT INTO t VALUES (1)")
+        await check_at_rest(connection)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await connection.cursor().executemany("INSERT INTO t VALUES (%s)", [(1,), (1,)])
+        await check_at_rest(connection)
+        async with connection.pipeline() as pipeline:
+            await connection.execute("INSERT INTO t VALUES (1), (1)")
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await pipeline.sync()
+            await connection.execute("INSERT INTO t VALUES (2)")
+        await check_at_rest(connection)
+        assert await scalar(connection, "SELECT array_agg(a) FROM t") == [2]
+
+
+@pytest.mark.parametrize("threshold", [0, 1])
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_what_was_to_be_prepared_behind_a_failure(postgres: str, threshold: int, is_open: bool) -> None:
+    """A statement whose turn to be prepared came behind one that failed can be run all the same."""
+    async with await connect(postgres, autocommit=True, prepare_threshold=threshold) as connection:
+        for _ in range(3):
+            async with connection.pipeline():
+                await connection.execute("SELECT 1")
+                await connection.execute("SELECT 2")
+            with pytest.raises(psycopg.errors.DivisionByZero):  # noqa: PT012
+                async with connection.pipeline():
+                    if is_open:
+                        await connection.execute("BEGIN")
+                    await connection.execute("SELECT 1 / 0")
+                    for n in (2, 3, 4):
+                        await connection.execute(f"SELECT {n}".encode())
+            await connection.rollback()
+            for n in (2, 3, 4, 3):
+                assert await scalar(connection, f"SELECT {n}") == n
+        await check_at_rest(connection)
+
+
 @pytest.mark.parametrize("where", ["fetch", "body", "end", "sync"])
 async def test_cancelled_pipeline(postgres: str, where: str) -> None:
     """A pipeline that is cancelled, wherever, stops on the server, and nothing of it is committed."""
