@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -17,10 +18,14 @@ from jobtrio._records import Completed
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres import _schema as schema
+from jobtrio.stores.postgres._statements import statements
+from jobtrio.testing import STORE_CHECKS
 from jobtrio.testing._workers import ERROR, Worker, ids, new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
+
+    from jobtrio.testing import StoreCheck
 
 ADDITION = """-- oldest: 1
 ALTER TABLE {schema}.jobs ADD COLUMN shape text, ADD COLUMN size integer NOT NULL DEFAULT 0;
@@ -161,7 +166,7 @@ async def test_an_old_server(postgres: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_a_standby(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes no writes is one that is away: another may take its place, or it may be promoted."""
-    monkeypatch.setattr(schema, "_LOOK", schema._LOOK.replace("pg_is_in_recovery()", "true"))
+    monkeypatch.setattr(schema, "_LOOK", schema._LOOK.replace("pg_catalog.pg_is_in_recovery()", "true"))
     with pytest.raises(StoreUnavailableError, match="is a standby"):
         async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=0.3)):
             pass
@@ -206,6 +211,50 @@ async def test_least_rights(postgres: str, user: str) -> None:
         claim = await worker.claim_one()
         assert await worker.store.finish(claim, Completed())
         assert await worker.store.delete("kept")
+
+
+TRAPS = """
+CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
+CREATE FUNCTION public.unnest(bigint[]) RETURNS SETOF bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
+CREATE FUNCTION public.nextval(text) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
+CREATE FUNCTION public.hashtextextended(text, integer) RETURNS bigint LANGUAGE plpgsql
+    AS $$BEGIN RAISE 'trapped'; END$$;
+DO $do$
+DECLARE
+    kinds text[] := ARRAY['text', 'name', 'numeric', 'int2', 'int4', 'int8', 'float8']
+        || ARRAY['oid', 'regclass', 'regnamespace'];
+    operator text; a text; b text;
+BEGIN
+    FOREACH a IN ARRAY kinds LOOP
+        FOREACH b IN ARRAY kinds LOOP
+            EXECUTE format('CREATE FUNCTION public.trap(%s, %s) RETURNS boolean', a, b)
+                || ' LANGUAGE plpgsql AS $$BEGIN RAISE ''trapped''; END$$';
+            FOREACH operator IN ARRAY ARRAY['||', '=', '<', '>', '<=', '>=', '+', '-'] LOOP
+                EXECUTE format(
+                    'CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = public.trap)', operator, a, b
+                );
+            END LOOP;
+        END LOOP;
+    END LOOP;
+END $do$;
+"""
+"""What one may make who may make anything in a schema that others search: it takes their values just as they are."""
+
+TRAPPED = ["check_cancel_wins", "check_counts", "check_dropped_messages_leave_a_gap", "check_find", "check_lapse"]
+TRAPPED += ["check_limits_hold_at_once", "check_prune_by_count", "check_repeated_insert", "check_start_held"]
+
+
+@pytest.mark.parametrize("check", [check for check in STORE_CHECKS if check.__name__ in TRAPPED])
+async def test_traps_in_the_search_path(postgres: str, check: StoreCheck) -> None:
+    """Functions and operators that others have made are not run with a worker's rights."""
+    run(postgres, TRAPS)
+    await check(lambda: PostgresJobStore(postgres))
+
+
+def test_functions_are_the_servers() -> None:
+    """Functions that statements call are called by their full names, but for what is none or has no other."""
+    called = re.findall(r"(?<![\w.])([a-z_]+)\(", "".join(statements('"jobtrio"').values()))
+    assert set(called) <= {"coalesce", "extract", "greatest", "least", "unnest"}
 
 
 async def test_rights_that_are_taken_away(postgres: str, user: str, caplog: pytest.LogCaptureFixture) -> None:

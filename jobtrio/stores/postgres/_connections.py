@@ -71,10 +71,13 @@ PREPARED_AFTER: Final = 2
 
 _TUNING: Final = """
 SELECT
-    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
-    set_config('plan_cache_mode', 'force_generic_plan', false),
-    set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '5', false),
-    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '45s', false)
+    pg_catalog.set_config('enable_seqscan', 'off', false),
+    pg_catalog.set_config('jit', 'off', false),
+    pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', false),
+    pg_catalog.set_config('tcp_keepalives_idle', '30', false),
+    pg_catalog.set_config('tcp_keepalives_interval', '5', false),
+    pg_catalog.set_config('tcp_keepalives_count', '3', false),
+    pg_catalog.set_config('tcp_user_timeout', '45s', false)
 """
 """A plan is kept while its table grows from nothing to a million rows, so it has to be made with those in mind.
 
@@ -288,7 +291,7 @@ class Connections:
 
 async def _with_room(work: Callable[[Link], Awaitable[T]], link: Link) -> T:
     """Do ``work`` behind a question that has the server forget the notices that all have taken; else it may not."""
-    await link.connection.execute("SELECT pg_notification_queue_usage()")
+    await link.connection.execute("SELECT pg_catalog.pg_notification_queue_usage()")
     return await work(link)
 
 

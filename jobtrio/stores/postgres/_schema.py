@@ -31,27 +31,28 @@ _OLDEST: Final = re.compile(r"-- oldest: (\d+)\n")
 
 _LOOK: Final = """
 SELECT
-    current_setting('server_version_num')::integer, current_setting('server_encoding'), pg_is_in_recovery(),
-    to_regnamespace(%(schema)s) IS NOT NULL,
-    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s)),
+    pg_catalog.current_setting('server_version_num')::integer, pg_catalog.current_setting('server_encoding'),
+    pg_catalog.pg_is_in_recovery(),
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = pg_catalog.to_regnamespace(%(schema)s::text)::oid),
     EXISTS (
         SELECT FROM pg_attribute
-        WHERE attrelid = to_regclass(%(schema)s || '.meta') AND attname IN ('key', 'value') AND NOT attisdropped
-        HAVING count(*) = 2
+        WHERE attrelid = pg_catalog.to_regclass(%(schema)s::text || '.meta')::oid AND attname IN ('key', 'value')
+            AND NOT attisdropped
+        HAVING pg_catalog.count(*) = 2
     )
 """
 
 _PARTS: Final = """
 SELECT
-    relname || CASE relkind::text
-        WHEN 'r' THEN '.' || attname || ' ' || format_type(atttypid, atttypmod)
+    relname::text || CASE relkind::text
+        WHEN 'r' THEN '.' || attname::text || ' ' || pg_catalog.format_type(atttypid, atttypmod)
         ELSE ' ' || relkind::text
     END
 FROM pg_class
 LEFT JOIN pg_index ON pg_index.indexrelid = pg_class.oid
 LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
-WHERE relnamespace = to_regnamespace(%(schema)s) AND relkind IN ('r', 'i', 'S') AND indisvalid IS NOT FALSE
-    AND (relkind <> 'r' OR attname IS NOT NULL)
+WHERE relnamespace = pg_catalog.to_regnamespace(%(schema)s::text)::oid AND relkind IN ('r', 'i', 'S')
+    AND indisvalid IS NOT FALSE AND (relkind <> 'r' OR attname IS NOT NULL)
 """
 
 
@@ -133,14 +134,15 @@ class Schema:
         async with self._connection.transaction():
             # Until its end others wait here, then find that there is nothing to do.
             key = f"jobtrio: migrations of {self._name}"
-            await self._connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
+            lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s::text, 0::bigint))"
+            await self._connection.execute(lock, [key])
             version = await self._check()
             if version < len(self._migrations):
                 await self._migrate(version)
 
     async def _migrate(self, version: int) -> None:
         connection = self._connection
-        if not await self._value("SELECT to_regnamespace(%s) IS NOT NULL", self._quoted):
+        if not await self._value("SELECT pg_catalog.to_regnamespace(%s::text) IS NOT NULL", self._quoted):
             await connection.execute(f"CREATE SCHEMA {self._quoted}".encode())
         meta = f"INSERT INTO {self._quoted}.meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
         for number, migration in enumerate(self._migrations[version:], version + 1):
@@ -158,7 +160,7 @@ class Schema:
         """Return the version; 0 where there is nothing yet. Reads only."""
         row = await (await self._connection.execute(_LOOK, {"schema": self._quoted})).fetchone()
         assert row is not None  # it is a statement of one row
-        server, encoding, is_standby, _, has_parts, has_meta = row
+        server, encoding, is_standby, has_parts, has_meta = row
         if server < OLDEST_SERVER:
             raise StoreError(f"PostgreSQL {OLDEST_SERVER // 10000} or newer is needed; the server is {server // 10000}")
         if encoding != "UTF8":

@@ -94,7 +94,7 @@ started AS (
     UPDATE {schema}.jobs AS job SET
         state = 'RUNNING', attempt = attempt + 1, claim = $1, session = $2, worker = $3, started_at = clock.at,
         lease_until = clock.at + $5::float8,
-        history = history || ',' || clock.n || ',"RUNNING",' || (attempt + 1) || $4
+        history = history || ',' || clock.n::text || ',"RUNNING",' || (attempt + 1)::text || $4
     -- As an array: of a limit that is a parameter the planner thinks that it may be a tenth of all, and would read all.
     FROM clock WHERE job.seq = ANY(ARRAY(SELECT seq FROM picked))
     RETURNING {entry}, clock.at
@@ -104,8 +104,8 @@ UNION ALL
 SELECT {entry}, clock.at, 0 FROM kept CROSS JOIN clock JOIN {schema}.jobs AS job ON job.seq = kept.seq
 UNION ALL
 SELECT {nothing}, NULL, 0
-FROM (SELECT sum(many) AS many, min(room) AS room FROM shares GROUP BY queue) AS chosen
-HAVING sum(many) > (SELECT count(*) FROM picked) AND (sum(many) >= $6::integer OR bool_or(many >= room));
+FROM (SELECT sum(many)::bigint AS many, min(room) AS room FROM shares GROUP BY queue) AS chosen
+HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint >= $6::integer OR bool_or(many >= room));
 
 -- How long a transaction may stand still, $1, and how long it may last in all, $2, where the server knows of that (17).
 -- name: limit_transaction
@@ -118,7 +118,7 @@ SELECT
 SELECT set_config('lock_timeout', $1, true);
 
 -- name: lock_names
-SELECT pg_advisory_xact_lock(hashtextextended('{schema}:' || name, 0))
+SELECT pg_advisory_xact_lock(hashtextextended('{schema}:' || name, 0::bigint))
 FROM (SELECT name FROM unnest($1::text[]) AS name ORDER BY name) AS sorted;
 
 -- Renewing. A job that somebody else has locked is passed over: it is not to hold up the leases of all others.
@@ -146,7 +146,7 @@ ended AS (
     UPDATE {schema}.jobs AS job SET
         state = 'COMPLETED', finished_at = greatest(clock.at, job.started_at), result = given.result,
         history = job.history || ',' || CASE WHEN clock.at < job.started_at THEN job.started_at::text ELSE clock.n::text END
-            || ',"COMPLETED",' || job.attempt || $9
+            || ',"COMPLETED",' || job.attempt::text || $9
     FROM clock CROSS JOIN unnest(
         $1::bigint[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::bigint[], $7::bigint[], $8::text[]
     ) AS given (seq, id, claim, attempt, result, first, last, body)
@@ -434,7 +434,7 @@ ON CONFLICT (session) DO UPDATE SET seen_at = excluded.seen_at, until = excluded
 DELETE FROM {schema}.workers WHERE session = $1;
 
 -- name: forget_workers
-DELETE FROM {schema}.workers WHERE until < {asked} - 60;
+DELETE FROM {schema}.workers WHERE until < {asked} - 60::float8;
 
 -- name: workers
 SELECT name, started_at, seen_at, (
