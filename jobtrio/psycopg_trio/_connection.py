@@ -310,9 +310,10 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         return PipelineBlock(self, open_pipeline(self, is_locked=False), stop=False)
 
     async def _forget_prepared(self) -> None:
-        """Have no statement taken for prepared: behind one that failed in a pipeline, none of the others was."""
-        if self._prepared.clear() and self.pgconn.transaction_status == pq.TransactionStatus.IDLE:
-            with self._finishing(), contextlib.suppress(psycopg.Error):  # in a transaction the roll-back sees to it
+        """Have the server forget what it has prepared, too, behind a failure; in a transaction a roll-back does so."""
+        self._prepared.clear()
+        if self.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            with self._finishing(), contextlib.suppress(psycopg.Error):
                 await self.wait(self._prepared.maintain_gen(self))
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Notifications:

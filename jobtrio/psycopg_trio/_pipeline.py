@@ -39,7 +39,9 @@ class SyncedPipeline(psycopg.AsyncPipeline):
         self.result_queue.append(_SYNC)
 
     def _process_results(self, queued: Any, results: list[PGresult]) -> None:
-        self.has_failed = self.has_failed or results[0].status in _FAILED
+        if results[0].status in _FAILED:
+            self.has_failed = True
+            self._conn._prepared.clear()  # what is taken for prepared behind a failure is not
         if queued is _SYNC:
             queued = None
             if results[0].status != pq.ExecStatus.PIPELINE_SYNC:

@@ -133,6 +133,24 @@ async def test_what_was_to_be_prepared_behind_a_failure(postgres: str, threshold
         await check_at_rest(connection)
 
 
+async def test_a_pipeline_that_goes_on_behind_a_failure(postgres: str) -> None:
+    """A statement whose turn to be prepared came behind one that failed can be run in the same pipeline, too."""
+    async with await connect(postgres, autocommit=True, prepare_threshold=1) as connection:
+        async with connection.pipeline() as pipeline:
+            for _ in range(3):
+                await connection.execute("SELECT 1")
+                await pipeline.sync()
+                failing = await connection.execute("SELECT 1 / 0")
+                with suppress(psycopg.errors.DivisionByZero):
+                    await connection.execute("SELECT 1")
+                with suppress(psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted):
+                    await pipeline.sync()
+                assert failing.pgresult is None
+                assert await scalar(connection, "SELECT 1") == 1
+                assert await scalar(connection, "SELECT 1") == 1
+        await check_at_rest(connection)
+
+
 @pytest.mark.parametrize("where", ["fetch", "body", "end", "sync"])
 async def test_cancelled_pipeline(postgres: str, where: str) -> None:
     """A pipeline that is cancelled, wherever, stops on the server, and nothing of it is committed."""
