@@ -434,6 +434,8 @@ async def test_a_mixed_fleet(postgres: str, monkeypatch: pytest.MonkeyPatch, add
         ({"conninfo": 3}, TypeError, "conninfo must be"),
         ({"conninfo": "nonsense"}, ValueError, "conninfo must be"),
         ({"conninfo": "hots=localhost password=secret"}, ValueError, "conninfo must be"),
+        ({"conninfo": "host=localhost password=secret\udcff"}, ValueError, "conninfo must be"),
+        ({"conninfo": "host=localhost password=secret\0 dbname=jobs"}, ValueError, "conninfo must be"),
     ],
 )
 def test_parameters_that_make_no_sense(options: dict[str, Any], kind: type[Exception], match: str) -> None:

@@ -409,8 +409,10 @@ def _check_conninfo(conninfo: Any) -> str:
         raise TypeError(f"conninfo must be text; got {show(type(conninfo))}")
     try:
         port = str(conninfo_to_dict(conninfo).get("port", ""))
-    except psycopg.Error:
-        raise ValueError("conninfo must be a connection string or URL that libpq understands") from None
+    except (psycopg.Error, UnicodeEncodeError):
+        port = None
+    if port is None or "\0" in conninfo:  # libpq would read no further than to that
+        raise ValueError("conninfo must be a connection string or URL that libpq understands")
     if not all(part == "" or part.isdecimal() for part in port.split(",")):
         raise ValueError("conninfo must be a connection string or URL whose port is a number")
     return conninfo
