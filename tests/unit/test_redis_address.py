@@ -19,6 +19,8 @@ from jobtrio.stores.redis._address import Address, parse_address
         ("rediss://host", Address((("host", 6379),), 0, True)),
         ("redis://[::1]:7000", Address((("::1", 7000),))),
         ("redis://one,two:7000/1", Address((("one", 6379), ("two", 7000)), 1)),
+        ("redis://one:7000,[::1],[::2]:7000/1", Address((("one", 7000), ("::1", 6379), ("::2", 7000)), 1)),
+        ("rediss://ann:a,b@[::1]:7000,two", Address((("::1", 7000), ("two", 6379)), 0, True, "ann", "a,b")),
         ("redis://ann:a%40b@host", Address((("host", 6379),), 0, False, "ann", "a@b")),
         ("redis://:secret@host", Address((("host", 6379),), 0, False, None, "secret")),
         ("redis://ann:p@ss@host", Address((("host", 6379),), 0, False, "ann", "p@ss")),
@@ -34,7 +36,7 @@ def test_understood(url: str, address: Address) -> None:
     [
         *("", "host", "host:6379", "http://host", "redis:host", "redis://", "redis:///0", "redis://host:port"),
         *("redis://host:99999", "redis://host/x", "redis://host/-1", "redis://host/0?a=b", "redis://host/0#f"),
-        *("redis://one,,two", "redis://host/١"),
+        *("redis://one,,two", "redis://host/١", "redis://host/0,1", "redis://host:0", "redis://one,[two"),
     ],
 )
 def test_refused(url: str) -> None:
@@ -53,6 +55,8 @@ def test_refused(url: str) -> None:
             "redis://ann:a[secret@host",
             "redis://ann:a?secret@host",
             "redis://ann:a#secret@host",
+            "redis://ann:a,secret/@host",
+            "redis://ann:a,secret[@host,two",
         ),
     ],
 )

@@ -6,6 +6,7 @@ number of a database. It must not know how a connection is made.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -20,6 +21,9 @@ FORMS: Final = (
 """The URLs that are understood, as errors name them."""
 
 PORT: Final = 6379
+
+_OTHERS: Final = re.compile(r"(//[^/?#]*?),([^@/?#]*)(?=[/?#]|$)")
+"""The hosts behind the first: Python's parser of URLs knows but one, and only that may be in brackets."""
 
 
 @attrs.frozen
@@ -56,7 +60,8 @@ def parse_address(url: Any) -> Address:
     if not isinstance(url, str):
         raise TypeError(f"url must be text, {FORMS}; got {show(type(url))}")
     try:
-        return _address(_split(url))
+        others = _OTHERS.search(url)
+        return _address(_split(_OTHERS.sub(r"\1", url, 1)), others[2].split(",") if others else [])
     except ValueError as exc:
         raise ValueError(f"url must be {FORMS}; {exc}") from None
 
@@ -74,18 +79,18 @@ def _split(text: str) -> SplitResult:
         raise ValueError("its host can't be read") from None
 
 
-def _address(parts: SplitResult) -> Address:
+def _address(parts: SplitResult, others: list[str]) -> Address:
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError(f"its scheme is {parts.scheme!r}")
     if parts.query or parts.fragment:
         raise ValueError("it has something behind the database")
-    login, _, hosts = parts.netloc.rpartition("@")
+    login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
         raise ValueError("its database is no number")  # it may be a password with a slash
     return Address(
-        tuple(_host(text) for text in hosts.split(",")),
+        tuple(map(_host, [host, *others])),
         int(database or 0),
         parts.scheme == "rediss",
         unquote(user) or None,
@@ -98,6 +103,9 @@ def _host(text: str) -> tuple[str, int]:
     if not one.hostname:
         raise ValueError("it has no host")
     try:
-        return one.hostname, one.port or PORT
-    except ValueError:  # likewise
-        raise ValueError("its port is no number up to 65535") from None
+        port = PORT if one.port is None else one.port
+    except ValueError:  # likewise: its message is not to be shown
+        port = 0
+    if port == 0:
+        raise ValueError("its port is no number from 1 to 65535")
+    return one.hostname, port
