@@ -43,8 +43,8 @@ async def run_command(job: JobContext) -> int:
 
     The payload is a mapping: ``argv``, the program and its arguments; optional ``cwd``, the folder to run in;
     ``env``, text by name that is added to this process's own environment, where None takes a name away;
-    ``grace``, the seconds from SIGTERM to SIGKILL, by default 5. The program has no standard input and no
-    terminal.
+    ``grace``, the seconds from SIGTERM to SIGKILL, by default 5. Where jobs are in memory, a `pathlib.Path` may stand
+    for text. The program has no standard input and no terminal.
 
     A line is a token ``{"stdout": "…"}`` or ``{"stderr": "…"}``, without its end, undecodable bytes as
     backslash escapes. With ``"partial": True`` more of the same line follows: lines over 64 KiB come in such
@@ -170,7 +170,7 @@ class Command:
 
 
 def _check_argv(value: Any) -> tuple[str, ...]:
-    allowed = "a list of the program and its arguments as text, with at least the program"
+    allowed = "a list of the program and its arguments as text or paths, with at least the program"
     if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
         raise TypeError(f"payload['argv'] must be {allowed}; got {show(value)}")
     if not value or not value[0]:
@@ -192,22 +192,24 @@ def _check_env(value: Any) -> dict[str, str | None]:
         return {}
     if not isinstance(value, Mapping):
         raise TypeError(f"payload['env'] must be a mapping of text to text or None; got {show(value)}")
-    for name, item in value.items():
-        if not _check_native("a name in payload['env']", name) or "=" in name:
-            raise ValueError(f"a name in payload['env'] must be text without '='; got {show(name)}")
-        if item is not None:
-            _check_native(f"payload['env'][{name!r}]", item)
-    return dict(value)
+    env: dict[str, str | None] = {}
+    for key, item in value.items():
+        name = _check_native("a name in payload['env']", key)
+        if not name or "=" in name:
+            raise ValueError(f"a name in payload['env'] must be text without '='; got {show(key)}")
+        env[name] = None if item is None else _check_native(f"payload['env'][{name!r}]", item)
+    return env
 
 
 def _check_native(name: str, value: Any) -> str:
-    """Return ``value``, text that can be handed to the operating system."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text; got {show(value)}")
+    """Return ``value``, text or a path, as text that can be handed to the operating system."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be text or a path; got {show(value)}")
     try:
-        fit = b"\0" not in os.fsencode(value)
+        fit = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         fit = False
     if not fit:
         raise ValueError(f"{name} must be text without NUL and lone surrogates; got {show(value)}")
-    return value
+    return text

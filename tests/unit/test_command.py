@@ -276,6 +276,17 @@ async def test_folder(tmp_path: Path) -> None:
     assert job.stream("stdout") == [str(tmp_path)]
 
 
+async def test_paths(tmp_path: Path) -> None:
+    """The program, its arguments, the folder and variables may be paths, as for `subprocess`."""
+    script = tmp_path / "script"
+    script.write_text('#!/bin/sh\npwd; echo "$1 $HOME"\n')
+    script.chmod(0o755)
+    job = FakeJob()
+    job.payload = {"argv": [script, Path("a b")], "cwd": tmp_path, "env": {"HOME": tmp_path / "home"}}
+    assert await job.run() == 0
+    assert job.stream("stdout") == [str(tmp_path), f"a b {tmp_path / 'home'}"]
+
+
 async def test_no_standard_input() -> None:
     """A program that reads its input finds it empty."""
     assert await FakeJob("cat").run() == 0
@@ -370,19 +381,20 @@ async def test_failed_send_ends_the_program() -> None:
         ({"argv": {"true"}}, TypeError, r"payload\['argv'\] must be a list"),
         ({"argv": []}, ValueError, "at least the program"),
         ({"argv": [""]}, ValueError, "at least the program"),
-        ({"argv": ["true", 1]}, TypeError, r"payload\['argv'\]\[1\] must be text; got 1"),
+        ({"argv": ["true", 1]}, TypeError, r"payload\['argv'\]\[1\] must be text or a path; got 1"),
         ({"argv": ["true", None]}, TypeError, r"payload\['argv'\]\[1\] must be text"),
         ({"argv": ["true", b"x"]}, TypeError, r"payload\['argv'\]\[1\] must be text"),
         ({"argv": ["tr\0ue"]}, ValueError, r"payload\['argv'\]\[0\] must be text without NUL"),
         ({"argv": ["true", "\ud800"]}, ValueError, r"payload\['argv'\]\[1\] must be text without.*surrogates"),
-        ({"argv": ["true"], "cwd": 1}, TypeError, r"payload\['cwd'\] must be text; got 1"),
+        ({"argv": ["true"], "cwd": 1}, TypeError, r"payload\['cwd'\] must be text or a path; got 1"),
         ({"argv": ["true"], "cwd": ""}, ValueError, r"payload\['cwd'\] must be a folder"),
         ({"argv": ["true"], "cwd": "/no such"}, ValueError, r"payload\['cwd'\] must be a folder.*'/no such'"),
         ({"argv": ["true"], "cwd": "/etc/passwd"}, ValueError, r"payload\['cwd'\] must be a folder"),
         ({"argv": ["true"], "cwd": "/\0"}, ValueError, r"payload\['cwd'\] must be text without NUL"),
+        ({"argv": ["true"], "cwd": Path("/no such")}, ValueError, r"payload\['cwd'\] must be a folder.*/no such"),
         ({"argv": ["true"], "env": []}, TypeError, r"payload\['env'\] must be a mapping"),
         ({"argv": ["true"], "env": {"A": 1}}, TypeError, r"payload\['env'\]\['A'\] must be text.*got 1"),
-        ({"argv": ["true"], "env": {1: "a"}}, TypeError, r"a name in payload\['env'\] must be text; got 1"),
+        ({"argv": ["true"], "env": {1: "a"}}, TypeError, r"a name in payload\['env'\] must be text or a path; got 1"),
         ({"argv": ["true"], "env": {"": "a"}}, ValueError, r"a name in payload\['env'\].*got ''"),
         ({"argv": ["true"], "env": {"A=B": "a"}}, ValueError, r"a name in payload\['env'\].*got 'A=B'"),
         ({"argv": ["true"], "env": {"A\0": "a"}}, ValueError, r"a name in payload\['env'\].*NUL"),
