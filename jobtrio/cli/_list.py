@@ -92,7 +92,9 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
     table = render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK"))
     print(table, end="", flush=True)
     if len(records) == options.limit:
-        complain(options, f"there may be more: --after {shlex.quote(records[-1].id)}")
+        last = records[-1].id
+        after = [f"--after={last}"] if last.startswith("-") else ["--after", last]
+        complain(options, f"there may be more: {shlex.join(after)}")
     return 0
 
 

@@ -64,7 +64,8 @@ class StoreSource:
         self._registry = registry
         self._job = job
         self.attempts: int | None = job.record.max_attempts
-        self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{shlex.quote(job.id)}"
+        dashes = "-- " if job.id.startswith("-") else ""
+        self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{dashes}{shlex.quote(job.id)}"
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, whichever process the job runs in.

@@ -104,11 +104,12 @@ class TestList:
         assert (code, len(out.splitlines())) == (0, 3)
         assert err == f"jobtrio list: there may be more: --after {jobs['fail']}\n"
 
-    def test_next_page_can_be_pasted(self, shell: Shell) -> None:
-        """What is to be given for the next page is quoted where a shell would take it for more than a word."""
-        shell.submit("echo", "--id", "the first, isn't it?")
-        *_, option, name = shlex.split(shell.run("list", "--limit", "1")[2])
-        assert shell.run("list", option, name, "--json") == (0, "[]\n", "")
+    @pytest.mark.parametrize("name", ["the first, isn't it?", "--json"])
+    def test_next_page_can_be_pasted(self, shell: Shell, name: str) -> None:
+        """What is to be given for the next page is what a shell takes for a word, and the command for an id."""
+        shell.submit("echo", f"--id={name}")
+        options = shlex.split(shell.run("list", "--limit", "1")[2].partition("there may be more: ")[2])
+        assert shell.run("list", *options, "--json") == (0, "[]\n", "")
 
     def test_reader_that_leaves(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A reader that leaves early is no error."""

@@ -135,3 +135,10 @@ async def test_how_to_end_a_job(url: str | None, option: str) -> None:
     async with jobtrio.open_registry() as registry:
         job = await registry.create_job(job_id="monday")
         assert StoreSource(registry, job, url).hint == f"; to end it: jobtrio cancel {option}monday"
+
+
+async def test_how_to_end_a_job_whose_id_could_be_an_option() -> None:
+    """The command takes what stands behind its dashes for an id."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job(job_id="-x")
+        assert StoreSource(registry, job, None).hint == "; to end it: jobtrio cancel -- -x"
