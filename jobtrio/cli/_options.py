@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -94,7 +95,7 @@ def reason(text: str) -> str:
 
 def directory(text: str) -> str:
     """Return the path of a directory that exists."""
-    if not Path(text).is_dir():
+    if not os.path.isdir(text):  # unlike pathlib, it does not take '' for the current one
         raise _refusal("a directory that exists", text)
     return text
 

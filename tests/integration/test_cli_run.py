@@ -316,6 +316,7 @@ class TestExitCodes:
             (["--retry", "-1", "--", "true"], ["--retry", "'-1'", "whole number"]),
             (["--retry", "9" * 5000, "--", "true"], ["--retry", "99…", "whole number"]),
             (["--cwd", "/no/such", "--", "true"], ["--cwd", "'/no/such'", "a directory that exists"]),
+            (["--cwd", "", "--", "true"], ["--cwd", "''", "a directory that exists"]),
             (["--env", "DEBUG", "--", "true"], ["--env", "'DEBUG'", "NAME=VALUE"]),
             (["--env", "=1", "--", "true"], ["--env", "'=1'", "NAME=VALUE"]),
             (["--queue", "", "--", "true"], ["--queue", "''", "1 to 200 printable characters"]),
