@@ -42,9 +42,14 @@ NOT_KNOWN = ("unauthenticated", "4401")
 
 
 def is_bridge(text: str) -> bool:
-    """Whether a text is the URL of a server, or meant to be, rather than a job's id or an executor's name."""
+    """Whether a text is the URL of a server, or meant to be, rather than a job's id."""
     text = text.lower()
     return text.startswith(SCHEMES) or (text.startswith(MISTAKEN) and ("/jobs/" in text or text.endswith("/ws")))
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is the URL of a server, or of something that may be meant for one."""
+    return text.lower().startswith(SCHEMES + MISTAKEN)
 
 
 def job_of_store(text: str) -> str:

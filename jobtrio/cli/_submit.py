@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jobtrio
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import add_token_option, is_bridge, run_with_client
+from jobtrio.cli._bridge import add_token_option, is_url, run_with_client
 from jobtrio.cli._endings import one_line
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._output import STDERR, STDOUT, Output, to_json
@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
 def _read_words(options: argparse.Namespace) -> str | None:
     """Take executor and payload from the words, and return the server's URL if that is the first; end with 2 else."""
     words = list(options.words)
-    url = words.pop(0) if is_bridge(words[0]) else None
+    url = words.pop(0) if is_url(words[0]) else None
     if not 1 <= len(words) <= 2:
         must = "must be [URL] EXECUTOR [JSON], with quotes around the JSON"
         options.parser.error(f"what is given {must}; got {shlex.join(options.words)}")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
+from jobtrio._errors import UnknownJobError
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import add_token_option, is_bridge, need_bridge, run_with_client
+from jobtrio.cli._bridge import add_token_option, is_bridge, is_url, need_bridge, run_with_client
 from jobtrio.cli._sources import StoreSource, open_bridge_source
-from jobtrio.cli._store import add_store_options, open_client, run_with_store
+from jobtrio.cli._store import VARIABLE, add_store_options, complain, open_client, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
     from jobtrio.abc import JobStore
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
+
+JOB_URL = "ws://HOST:PORT/jobs/ID or wss://…"
+"""What a job's URL is, as errors say it."""
 
 DESCRIPTION = """\
 Show a job's messages from the first that is kept, and then as they come, until
@@ -62,7 +67,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Watch the job and return the exit code."""
-    return _run_at_server(options) if is_bridge(options.id) else run_with_store(options, watch)
+    has_store = options.store or os.environ.get(VARIABLE)
+    if is_bridge(options.id) or (is_url(options.id) and not has_store):
+        return _run_at_server(options)
+    return run_with_store(options, watch)
 
 
 def _run_at_server(options: argparse.Namespace) -> int:
@@ -74,7 +82,7 @@ def _run_at_server(options: argparse.Namespace) -> int:
     except ValueError as exc:
         options.parser.error(str(exc))
     if found is None:
-        options.parser.error(f"a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got {options.id!r}")
+        options.parser.error(f"a job's URL must be {JOB_URL}; got {options.id!r}")
         raise AssertionError  # error() has ended the program
     url, options.id = found
     return run_with_client(options, url, watch_at_server)
@@ -86,7 +94,13 @@ async def watch(options: argparse.Namespace, store: JobStore) -> int:
     *Cancellation*: the job goes on.
     """
     async with open_client(store) as registry:
-        job = await registry.get(options.id)
+        try:
+            job = await registry.get(options.id)
+        except UnknownJobError as exc:
+            if not is_url(options.id):
+                raise
+            complain(options, f"{exc}; at a server a job's URL is {JOB_URL}")
+            return 1
         return await _watcher(options, StoreSource(registry, job, options.store)).watch()
 
 

@@ -290,6 +290,7 @@ def test_unknown(shell: Shell) -> None:
         (["show", "ws://host:8765/jobs/x"], ["ID: must be the job's id", "only watch and submit", "jobs/x'"]),
         (["cancel", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch and submit"]),
         (["submit", "HTTPS://host/ws", "a"], ["ws://HOST:PORT/ws", "must be ws or wss, not https"]),
+        (["submit", "http://host:8765", "a", "1"], ["ws://HOST:PORT/ws", "must be ws or wss, not http"]),
         (["submit", "ws://host/ws"], ["[URL] EXECUTOR [JSON]"]),
         (["submit", "ws://host/ws", "a", "1", "2"], ["[URL] EXECUTOR [JSON]", "got ws://host/ws a 1 2"]),
         (["submit", "a", '{"steps":', "5}"], ["with quotes around the JSON; got a '{\"steps\":' '5}'"]),

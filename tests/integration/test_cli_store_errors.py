@@ -135,6 +135,20 @@ def test_unknown_job(shell: Shell, name: str) -> None:
     assert err == f"jobtrio {name}: no job has the id 'no\\nsuch': it never existed or is no longer kept\n"
 
 
+def test_address_of_a_browser(shell: Shell) -> None:
+    """What may be a server's address is a job's id where there is one, and else a reason to say what is."""
+    job = shell.submit("echo", "--id", "https://example.org/")
+    shell.run("cancel", job)
+    assert shell.run("watch", job)[0] == 125
+    code, out, err = shell.run("watch", "HTTP://host:8765")
+    assert (code, out) == (1, "")
+    assert err.startswith("jobtrio watch: no job has the id 'HTTP://host:8765': ")
+    assert err.endswith("; at a server a job's URL is ws://HOST:PORT/jobs/ID or wss://…\n")
+    code, out, err = shell.run("watch", "https://host", variables={"JOBTRIO_STORE": ""})
+    assert (code, out) == (2, "")
+    assert "a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got 'https://host'" in err
+
+
 @pytest.mark.parametrize("args", [["list"], ["submit", "echo"], ["worker", "store_jobs:executors"], ["run", "true"]])
 @pytest.mark.parametrize("kind", ["text", "foreign", "newer", "folder"])
 def test_file_that_is_no_store(shell: Shell, args: list[str], kind: str) -> None:
