@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             known = ", ".join(add_parser.__module__.rpartition("._")[2] for add_parser in COMMANDS)
             first = f"unknown: {' '.join(unknown)}; " if unknown else ""
             parser.error(f"{first}COMMAND is missing: one of {known}; jobtrio --help says what they do")
-        if "words" in options and not any(word.startswith("-") for word in unknown):
-            options.words += unknown  # argparse takes but those that stand together
+        if "words" in options and (words := _left_words(unknown)):
+            options.words += words
             unknown = []
         if unknown:
             known = f"{options.parser.prog} --help lists what is known"
@@ -113,6 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NOTHING_READ
     complain(options, f"the output can't be written: {unwritten.strerror}")
     return 1
+
+
+def _left_words(unknown: list[str]) -> list[str]:
+    """Return what argparse has left if all of it is words, of which it takes but those that stand together."""
+    cut = unknown.index("--") if "--" in unknown else len(unknown)
+    words, behind = unknown[:cut], unknown[cut + 1 :]
+    has_option = any(word.startswith("-") and not word[1:2].isdigit() for word in words)  # rather than a number
+    return [] if has_option else words + behind
 
 
 def _flush() -> OSError | None:

@@ -342,6 +342,13 @@ class TestSubmit:
         assert [job["id"] for job in jobs] == ids
         assert {(job["executor"], str(job["payload"])) for job in jobs} == {("echo", "[1]")}
 
+    @pytest.mark.parametrize("words", [["-7"], ["-1e5"], ["--", "-7"]])
+    def test_negative_numbers(self, shell: Shell, words: list[str]) -> None:
+        """A number below 0 is a payload, wherever it stands."""
+        number = float(words[-1])
+        jobs = [shell.submit("echo", "--queue", "q", *words), shell.submit("--queue", "q", "echo", *words)]
+        assert [shell.value("show", job)["job"]["payload"] for job in jobs] == [number, number]
+
     def test_key(self, shell: Shell) -> None:
         """A key stands for the job: the second submission gets the first one's id."""
         assert shell.submit("echo", "--key", "order-17") == shell.submit("echo", "--key", "order-17")
