@@ -300,6 +300,31 @@ async def test_a_lease_without_end(open_store: Callable[[], RedisJobStore], pref
     check_jobs(shared_server(), prefix)
 
 
+@pytest.mark.parametrize("seconds", [2.0**53, 1e300])
+async def test_an_expiry_without_end(open_store: Callable[[], RedisJobStore], prefix: str, seconds: float) -> None:
+    """A job that expires later than the server can count leaves nothing of that behind, however it ends."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(expires_in=seconds))
+        assert await worker.store.finish(claim, Completed())
+        waiting, held = await worker.insert(new_entry(expires_in=seconds), new_entry(None, expires_in=seconds))
+        check_jobs(shared_server(), prefix)
+        assert await worker.store.start_held(held.id, new_entry().plan)
+        for job_id in (waiting.id, held.id):
+            await worker.store.request_cancel(job_id, None, 0.0)
+    check_jobs(shared_server(), prefix)
+
+
+async def test_a_grace_without_end(open_store: Callable[[], RedisJobStore]) -> None:
+    """Of two requests the first one's reason stays and the shorter grace counts, however long either is."""
+    async with open_worker(open_store) as worker:
+        claim = await worker.start()
+        for reason, grace in (("first", 1e300), ("second", 1e301), ("third", 2.0**60)):
+            await worker.store.request_cancel(claim.entry.id, reason, grace)
+        (report,) = await worker.store.renew([claim], LEASE)
+        assert report.entry.cancel is not None
+        assert (report.entry.cancel.reason, report.entry.cancel.grace) == ("first", 2.0**60)
+
+
 async def test_the_clock_steps_back(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
     """A history does not go back in time, and no duration is negative, though the server's clock does."""
     async with open_worker(open_store) as worker:

@@ -3,8 +3,9 @@ local clock = call('TIME')
 local NOW = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local NOW_TEXT = clock[1] .. '.' .. string.format('%06d', clock[2])
 
+-- A time from now; what is further away than numbers are counted with, never comes in any case.
 local function in_seconds(seconds)
-    return string.format('%.6f', NOW + seconds)
+    return string.format('%.6f', NOW + math.min(seconds, 2 ^ 52))
 end
 
 local function hint(text)

@@ -13,9 +13,10 @@ local function work(args)
     end
     local cancel = NOW_TEXT .. ',' .. grace .. ',' .. reason
     local asked, before, first = string.match(job.cancel or '', '^([^,]*),([^,]*),(.*)$')
-    if number(before) then
+    local left = tonumber(before)
+    if left and left >= 0 then -- else somebody else has written it
         cancel = job.cancel
-        if tonumber(grace) < tonumber(before) then
+        if tonumber(grace) < left then
             cancel = asked .. ',' .. grace .. ',' .. first
         end
     end
