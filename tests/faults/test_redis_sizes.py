@@ -228,7 +228,7 @@ def _slowest(server: ValkeyServer) -> int:
 
 async def test_pages_of_many_groups(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of many queues, executors and states come in order, however few are looked at in one call."""
-    monkeypatch.setattr(finding, "LOOKED_AT", 20)
+    monkeypatch.setattr(finding, "LOOKED_AT", 60)
     async with open_worker(open_store) as worker:
         entries = [
             new_entry(f"e{n % 3}", queue=f"q{n % 5}", tags={"all": "y", "some": str(n % 4)}, job_id=f"{n:03}")
@@ -253,6 +253,29 @@ async def test_pages_of_many_groups(open_store: Callable[[], RedisJobStore], mon
                 pages += page
                 query = attrs.evolve(query, after=page[-1])
             assert pages == [job_id for job_id in expected if int(job_id) % 3 == 1]
+
+
+async def test_more_groups_than_are_looked_at(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are too many queues to look into each of them for the next job, jobs are looked at one by one."""
+    pages = []
+    page_of = finding._page
+
+    def page(*args: Any) -> Any:
+        pages.append(args)
+        return page_of(*args)
+
+    monkeypatch.setattr(finding, "LOOKED_AT", 10)
+    monkeypatch.setattr(finding, "_page", page)
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(queue=f"q{n}", tags={"all": "y"}) for n in range(20)]
+        await worker.insert(*entries)
+        for tags in ({}, {"all": "y"}):
+            pages.clear()
+            query = JobQuery(states=frozenset({JobState.QUEUED}), tags=tags, limit=20)
+            assert ids(await worker.store.find(query)) == ids(entries)
+            assert len(pages) <= 3
 
 
 async def test_what_utf8_can_not_hold(open_store: Callable[[], RedisJobStore]) -> None:

@@ -66,8 +66,9 @@ local function tag_sets(tags, order)
     return keys, fewest
 end
 
--- The sets of the cells that a filter takes, and their size together.
-local function cell_sets(filter, order)
+-- The sets of the cells that a filter takes, and their size together; nothing where they are more than so many: of
+-- each the next job would have to be looked at.
+local function cell_sets(filter, order, most)
     local keys, size = {}, 0
     for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
         if filter.takes_cell(cell) then
@@ -75,6 +76,9 @@ local function cell_sets(filter, order)
                 local key = cell_key(state, cell)
                 local count = order.count(key)
                 if count > 0 then
+                    if #keys >= most then
+                        return nil
+                    end
                     keys[#keys + 1] = key
                     size = size + count
                 end
@@ -113,12 +117,12 @@ local function work(args)
     local order = order_of(args[1], args[8] ~= '')
     local filter = filter_of(args[4], args[5], args[6])
     local tag_keys, fewest = tag_sets(tags, order)
-    local cell_keys, size = {}, math.huge
+    local cell_keys, size
     if not filter.is_empty then
-        cell_keys, size = cell_sets(filter, order)
+        cell_keys, size = cell_sets(filter, order, most / 2)
     end
     local candidates, more
-    local by_cells = not filter.is_empty and fewest >= size
+    local by_cells = cell_keys and fewest >= size
     if not by_cells then
         local key = tag_keys[1] or PREFIX .. 'all'
         if filter.is_empty and #tag_keys < 2 then
