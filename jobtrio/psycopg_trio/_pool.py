@@ -102,7 +102,8 @@ class Pool(Generic[Row]):
         """Return the use of a connection, in ``async with``.
 
         It is the block's alone. Behind the block it goes back to the pool, and what it left open in a transaction is
-        rolled back; if it was lost, or is in the middle of anything, it is closed instead.
+        rolled back; if it was lost, or is in the middle of anything, it is closed instead. Notifications that were
+        not read are dropped.
 
         Raises:
             psycopg.OperationalError: No idle connection works any more, and opening another failed.
@@ -144,6 +145,7 @@ class Pool(Generic[Row]):
                 if not fit:
                     await member.connection.close()
             if fit:
+                member.connection._inbox.unread.clear()  # they were for the block before
                 return member
         return None
 

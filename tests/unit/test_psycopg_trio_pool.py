@@ -15,7 +15,7 @@ from psycopg_bridge import check_at_rest, scalar, sessions, wait_for_sessions
 from trio.testing import wait_all_tasks_blocked
 from wire import open_wire
 
-from jobtrio.psycopg_trio import PoolStatistics, TrioConnection, open_pool
+from jobtrio.psycopg_trio import PoolStatistics, TrioConnection, connect, open_pool
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -333,6 +333,19 @@ async def test_configure_fails(postgres: str) -> None:
             with pytest.raises(psycopg.errors.DivisionByZero):
                 await pool.connection().__aenter__()
     await wait_for_sessions(postgres, 0)
+
+
+async def test_notifications_of_the_block_before(postgres: str) -> None:
+    """What a block was notified of and has not read is not given to the next one that has its connection."""
+    async with open_pool(postgres, size=1, autocommit=True) as pool, await connect(postgres, autocommit=True) as other:
+        async with pool.connection() as connection:
+            await connection.execute("LISTEN news")
+            await other.execute("SELECT pg_notify('news', n::text) FROM generate_series(1, 2) AS n")
+            assert [notice.payload async for notice in connection.notifies(stop_after=1)] == ["1"]
+            await connection.execute("UNLISTEN news")
+        async with pool.connection() as again:
+            assert again is connection
+            assert [notice.payload async for notice in again.notifies(timeout=0)] == []
 
 
 async def test_closed(postgres: str) -> None:
