@@ -105,8 +105,7 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
     ):
         old = await here.submit("echo", "old", job_id=ID)
         store.network.slow = {"finish": 8}
-        while (await there.get(ID)).outcome is None:
-            await trio.sleep(1)
+        await (await there.get(ID)).wait()
         assert not await old.cancel("too late")
         store.network.failing = {"finish"}  # the reply is lost
         await there.remove(ID)
