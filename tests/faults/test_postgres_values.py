@@ -151,6 +151,21 @@ async def test_another_encoding_for_clients(postgres: str, monkeypatch: pytest.M
         assert (await worker.load(claim.entry.id)).outcome == Completed(NASTY)
 
 
+async def test_another_reading_of_arrays(postgres: str) -> None:
+    """What is not given stays so, also where the database reads NULL in an array as a text."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET array_nulls = off").format(name))
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        given, bare = new_entry(key="NULL", payload="NULL"), new_entry()
+        await worker.insert(given, bare)
+        assert ids(await worker.store.find(JobQuery())) == [given.id, bare.id]
+        assert [entry.key for entry in (await worker.load(given.id), await worker.load(bare.id))] == ["NULL", None]
+        for claim in await worker.claim():
+            assert await worker.store.finish(claim, Completed("NULL" if claim.entry.id == given.id else None))
+        assert (await worker.load(bare.id)).outcome == Completed(None)
+
+
 async def test_values_that_fail_reach_no_server(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be encoded is refused before anything is asked of the server."""
     async with open_worker(lambda: PostgresJobStore(shared)) as worker:

@@ -74,6 +74,7 @@ SELECT
     pg_catalog.set_config('enable_seqscan', 'off', false),
     pg_catalog.set_config('jit', 'off', false),
     pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', false),
+    pg_catalog.set_config('array_nulls', 'on', false),
     pg_catalog.set_config('tcp_keepalives_idle', '30', false),
     pg_catalog.set_config('tcp_keepalives_interval', '5', false),
     pg_catalog.set_config('tcp_keepalives_count', '3', false),
@@ -81,7 +82,8 @@ SELECT
 """
 """A plan is kept while its table grows from nothing to a million rows, so it has to be made with those in mind.
 
-And the server is to notice within a minute that this machine is gone, for it keeps the locks until then.
+A role or a database may have it that NULL in an array is a text. And the server is to notice within a minute that this
+machine is gone, for it keeps the locks until then.
 """
 
 DEFAULTS: Final[dict[str, str]] = {
