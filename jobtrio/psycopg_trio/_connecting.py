@@ -32,35 +32,60 @@ CONNECT_TIMEOUT = 10.0
 logger = logging.getLogger("psycopg")
 
 
-async def open_wire(conninfo: str, params: dict[str, ConnParam]) -> PGconn:
+async def open_wire(conninfo: str, params: dict[str, ConnParam], within: float = math.inf) -> PGconn:
     """Connect to the first address that answers and is what ``target_session_attrs`` asks for.
+
+    Args:
+        conninfo: What is known of the server.
+        params: What wins over that.
+        within: Seconds for all attempts together, so that the last has no less time than the first. Each has
+            ``connect_timeout`` besides.
 
     Raises:
         psycopg.OperationalError: None did; says what each attempt ended with.
 
     *Cancellation*: no connection is left behind.
     """
+    check_seconds(within=within)
     given = with_environment(conninfo_to_dict(conninfo, **params))
     limit = _limit(given.pop("connect_timeout", None))
+    give_up_at = trio.current_time() + within
+
+    def share(left: int) -> float:
+        return min(limit, max(give_up_at - trio.current_time(), 0.0) / (1 + left))
+
     failures: list[tuple[str, psycopg.OperationalError]] = []
-    for wanted in rounds(given):
-        for host in hosts(wanted):
+    places = [host for wanted in rounds(given) for host in hosts(wanted)]
+    for later, host in zip(range(len(places))[::-1], places, strict=True):
+        try:
+            found = await _addresses(host, share(later))
+        except psycopg.OperationalError as exc:
+            failures.append((_place(host), exc))
+            continue
+        for left, attempt in zip(range(len(found))[::-1], found, strict=True):
             try:
-                with trio.fail_after(limit):
-                    found = await addresses(host)
-            except trio.TooSlowError:
-                failures.append((_place(host), psycopg.errors.ConnectionTimeout(f"no address within {limit:g} s")))
-                continue
+                return await _connect(attempt, share(left + later))
             except psycopg.OperationalError as exc:
-                failures.append((_place(host), exc))
-                continue
-            for attempt in found:
-                try:
-                    return await _connect(attempt, limit)
-                except psycopg.OperationalError as exc:
-                    logger.debug("connection attempt failed: %s: %s", _place(attempt), exc)
-                    failures.append((_place(attempt), exc))
+                logger.debug("connection attempt failed: %s: %s", _place(attempt), exc)
+                failures.append((_place(attempt), exc))
     raise _summary(failures)
+
+
+async def _addresses(host: Params, limit: float) -> list[Params]:
+    try:
+        with trio.fail_after(limit):
+            return await addresses(host)
+    except trio.TooSlowError:
+        raise psycopg.errors.ConnectionTimeout(f"no address within {limit:g} s") from None
+
+
+def check_seconds(**given: float) -> None:
+    """Raise `TypeError` or `ValueError` where one that was given is no number of seconds."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
+        if not value >= 0:
+            raise ValueError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
 
 
 def _limit(value: str | None) -> float:

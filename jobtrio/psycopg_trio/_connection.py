@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
     @classmethod
     @trio.lowlevel.enable_ki_protection
-    async def connect(
+    async def connect(  # type: ignore[override]  # psycopg passes its own numbers as whole ones
         cls,
         conninfo: str = "",
         *,
@@ -78,13 +79,14 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         context: AdaptContext | None = None,
         row_factory: AsyncRowFactory[Row] | None = None,
         cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
+        within: float = math.inf,
         **kwargs: ConnParam,
     ) -> Self:
         """Connect as `jobtrio.psycopg_trio.connect` does, whose parameters these are; for subclasses.
 
         *Cancellation*: no connection is left behind.
         """
-        connection = cls(await open_wire(conninfo, kwargs))
+        connection = cls(await open_wire(conninfo, kwargs, within))
         connection._autocommit = autocommit
         connection.prepare_threshold = prepare_threshold
         if row_factory is not None:
@@ -370,6 +372,7 @@ async def connect(
     context: AdaptContext | None = None,
     row_factory: AsyncRowFactory[Row] | None = None,
     cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
+    within: float = math.inf,
     **kwargs: ConnParam,
 ) -> TrioConnection[Row]:
     """Connect to the first server that answers and is what ``target_session_attrs`` asks for.
@@ -384,6 +387,8 @@ async def connect(
         context: Where the adapters are taken from, another connection for instance.
         row_factory: How rows are formed; tuples by default.
         cursor_factory: The class of the cursors.
+        within: Seconds for all attempts together: each address that is still to be tried has an equal part of what is
+            left, and no more than ``connect_timeout``.
         kwargs: Parameters of the connection, such as ``host``, ``sslmode`` or ``application_name``.
 
     Raises:
@@ -399,6 +404,7 @@ async def connect(
         context=context,
         row_factory=row_factory,
         cursor_factory=cursor_factory,
+        within=within,
         **kwargs,
     )
 

@@ -17,6 +17,7 @@ import trio
 from psycopg import generators, pq
 from psycopg.rows import Row
 
+from ._connecting import check_seconds
 from ._connection import TrioConnection, connect
 from ._notifications import receive
 
@@ -314,14 +315,6 @@ async def leave_transaction(connection: TrioConnection[Any]) -> bool:
     return not connection.closed and pgconn.transaction_status == pq.TransactionStatus.IDLE
 
 
-def _check_seconds(**given: float) -> None:
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
-        if not value >= 0:
-            raise ValueError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
-
-
 @contextlib.asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
@@ -361,7 +354,7 @@ async def open_pool(
         raise TypeError(f"size must be a whole number, 1 or more; got {size!r}")
     if size < 1:
         raise ValueError(f"size must be a whole number, 1 or more; got {size!r}")
-    _check_seconds(check_after=check_after, check_limit=check_limit, max_idle=max_idle, max_age=max_age)
+    check_seconds(check_after=check_after, check_limit=check_limit, max_idle=max_idle, max_age=max_age)
     for name, hook in (("configure", configure), ("reset", reset)):
         if hook is not None and not callable(hook):
             raise TypeError(f"{name} must be None or an async function of a connection; got {hook!r}")

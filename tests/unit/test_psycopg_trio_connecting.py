@@ -201,8 +201,30 @@ async def test_no_time_bound(autojump_clock: trio.testing.MockClock) -> None:
         assert trio.current_time() - begun == pytest.approx(10)
 
 
+async def test_time_for_all(autojump_clock: trio.testing.MockClock) -> None:
+    """Time for all attempts together is shared: what one leaves is for those behind it; none has more than its own."""
+
+    async def taken(ports: tuple[int, ...], within: float, **options: Any) -> float:
+        begun = trio.current_time()
+        where = f"host={','.join(['127.0.0.1'] * len(ports))} port={','.join(map(str, ports))}"
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            await connect(where, within=within, **options)
+        return trio.current_time() - begun
+
+    with silent_port() as silent, closed_port() as closed:
+        assert await taken((silent, silent), 8) == pytest.approx(8)
+        assert await taken((closed, silent, silent), 8) == pytest.approx(8)
+        assert await taken((silent, silent), 8, connect_timeout=3) == pytest.approx(6)
+        assert await taken((silent, silent), 8, target_session_attrs="prefer-standby") == pytest.approx(8)
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            await connect(f"host=127.0.0.1 port={silent}", within=0)
+
+
 async def test_bad_timeout() -> None:
     """A time bound that is no number is refused by name."""
+    for wrong, kind in (("1", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)):
+        with pytest.raises(kind, match="within must be a number of seconds, 0 or more"):
+            await connect("host=127.0.0.1", within=wrong)  # type: ignore[arg-type]
     with pytest.raises(psycopg.ProgrammingError, match="connect_timeout must be a number of seconds; got 'soon'"):
         await connect("host=127.0.0.1 connect_timeout=soon")
 

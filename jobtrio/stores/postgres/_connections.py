@@ -88,6 +88,7 @@ machine is gone, for it keeps the locks until then.
 
 DEFAULTS: Final[dict[str, str]] = {
     "fallback_application_name": "jobtrio",
+    "connect_timeout": "0",  # no bound of its own: all addresses share what time there is
     "keepalives_idle": "30",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -176,7 +177,13 @@ class Connections:
         self.where: Final = f"the schema {schema_name!r}"
         self.sql: Final = statements(f'"{schema_name}"')
         self.patience: Final = patience
-        self._conninfo = _with_defaults(conninfo, patience)
+        given = conninfo_to_dict(conninfo)
+        said = said_of(given)
+        unsaid = {name: value for name, value in DEFAULTS.items() if name not in said}
+        # Texts are any, whatever encoding the environment, the role or the database has for its clients.
+        self._conninfo: Final = make_conninfo("", **{**unsaid, **given, "client_encoding": "UTF8"})
+        # There may be several addresses, of which the silent ones have to leave time for the others.
+        self._within: Final = patience if "connect_timeout" in said else patience / 2
         self._schema = schema_name
         self._size = size
         self._pool: Pool | None = None
@@ -204,7 +211,7 @@ class Connections:
         Cancellation: no connection is left behind.
         """
         connection = await TrioConnection.connect(
-            self._conninfo, autocommit=True, prepare_threshold=None, context=AS_THEY_COME
+            self._conninfo, autocommit=True, prepare_threshold=None, context=AS_THEY_COME, within=self._within
         )
         connection.cancel_grace = self.patience / 4
         return connection
@@ -220,6 +227,7 @@ class Connections:
             autocommit=True,
             prepare_threshold=None,
             context=AS_THEY_COME,
+            within=self._within,
         ) as self._pool:
             yield
 
@@ -304,17 +312,3 @@ def is_held_up(error: StoreUnavailableError) -> bool:
 
 def _ignore(_: psycopg.Notify) -> None:
     pass
-
-
-def _with_defaults(conninfo: str, patience: float) -> str:
-    """Return a connection string that says all that matters here.
-
-    A host that is silent must leave time for the others: all of them together get half of ``patience``. Texts are any,
-    whatever encoding the environment, the role or the database has for its clients.
-    """
-    given = conninfo_to_dict(conninfo)
-    said = said_of(given)
-    hosts = max(len(said.get(name, "").split(",")) for name in ("host", "hostaddr"))
-    defaults = {**DEFAULTS, "connect_timeout": str(patience / (2 * hosts))}
-    unsaid = {name: value for name, value in defaults.items() if name not in said}
-    return make_conninfo("", **{**unsaid, **given, "client_encoding": "UTF8"})
