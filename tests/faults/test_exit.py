@@ -490,26 +490,33 @@ async def test_an_end_is_written_in_spite_of_an_exit(name: str, state: str, auto
     assert [entry and entry.state for entry in entries] == ["RUNNING", state]  # the one that exits is left to its lease
 
 
-async def test_an_exit_while_a_neighbour_catches_up(autojump_clock: MockClock) -> None:
-    """A job is given back though its attempt was only about to begin: it read what the ones before it had sent."""
+@pytest.mark.parametrize(
+    ("slow", "pause", "seconds"),
+    [({"read_messages": 10}, 1, 2), ({"retry": 9}, 0, 5)],
+    ids=["it reads what came before", "it waits for the last to go"],
+)
+async def test_an_exit_before_a_neighbour_begins_again(
+    slow: dict[str, float], pause: float, seconds: float, autojump_clock: MockClock
+) -> None:
+    """A job is given back though its next attempt was only about to begin."""
     server = Server()
     store = RemoteStore(server)
     executors = jobtrio.Executors()
 
-    @executors.register("fails", retry=RetryPolicy(initial=1, jitter=0))
+    @executors.register("fails", retry=RetryPolicy(initial=pause, jitter=0))
     async def fails(job: JobContext) -> None:
         raise ValueError("no")
 
     @executors.register("exits")
     async def exits(job: JobContext) -> None:
-        await trio.sleep(2)
+        await trio.sleep(seconds)
         raise SystemExit(3)
 
-    store.network.slow = {"read_messages": 10}
+    store.network.slow = slow
     with Bare(SystemExit):
         async with jobtrio.open_registry(executors, store=store) as registry:
-            job = await registry.submit("fails")
             await registry.submit("exits")
+            job = await registry.submit("fails")
             await trio.sleep_forever()
     entry = server.store.peek(job.id)
     assert entry is not None
@@ -541,33 +548,6 @@ async def test_an_exit_while_others_are_claimed(autojump_clock: MockClock) -> No
     entry = server.store.peek("claimed")
     assert entry is not None
     assert [change.state for change in entry.history()] == ["QUEUED", "RUNNING", "QUEUED"]
-    assert entry.history()[-1].reason == "shutdown"
-
-
-async def test_an_exit_while_a_claim_waits_for_an_earlier_run(autojump_clock: MockClock) -> None:
-    """A job that was claimed again before its last attempt had gone is given back as well."""
-    server = Server()
-    store = RemoteStore(server)
-    executors = jobtrio.Executors()
-
-    @executors.register("fails", retry=RetryPolicy(initial=0, jitter=0))
-    async def fails(job: JobContext) -> None:
-        raise ValueError("no")
-
-    @executors.register("exits")
-    async def exits(job: JobContext) -> None:
-        await trio.sleep(5)
-        raise SystemExit(3)
-
-    store.network.slow = {"retry": 9}
-    with Bare(SystemExit):
-        async with jobtrio.open_registry(executors, store=store) as registry:
-            await registry.submit("exits")
-            job = await registry.submit("fails")
-            await trio.sleep_forever()
-    entry = server.store.peek(job.id)
-    assert entry is not None
-    assert [(change.state, change.attempt) for change in entry.history()[-2:]] == [("RUNNING", 2), ("QUEUED", 2)]
     assert entry.history()[-1].reason == "shutdown"
 
 
