@@ -97,6 +97,13 @@ def from_thread(call: str, by: str = "run_sync") -> str:
     return f"trio.from_thread.{by}({call}), with trio_token= where Trio did not start it"
 
 
+def other_run(what: str, instead: str, by: str) -> RuntimeError:
+    """Return the error of who does in another run of Trio, or none, ``what`` must be done in the registry's."""
+    return RuntimeError(
+        f"{what} within the run of Trio that opened the registry; in another thread say {from_thread(instead, by)}"
+    )
+
+
 def check_flag(name: str, value: Any) -> bool:
     """Return ``value``, True or False."""
     if not isinstance(value, bool):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio._checks import from_thread
+from jobtrio._checks import other_run
 from jobtrio._messages import Token
 from jobtrio._records import Completed, Transition
 from jobtrio._subscription import Subscription
@@ -87,10 +87,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
 
     def _check_run(self, done: str, instead: str, by: str) -> None:
         if get_ident() != self._thread:
-            raise RuntimeError(
-                f"events must be {done} within the run of Trio that opened the registry; in another thread say "
-                + from_thread(instead, by)
-            )
+            raise other_run(f"events must be {done}", instead, by)
 
 
 class Events:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
-from jobtrio._checks import from_thread
+from jobtrio._checks import other_run
 
 
 class Wakeable(Protocol):
@@ -48,10 +48,7 @@ class Ringer:
             by: By which of its functions.
         """
         if get_ident() != self._thread and self.is_running:  # a run stays in its thread, and has it alone
-            raise RuntimeError(
-                f"a subscription must be {done} within the run of Trio that opened the registry; in another thread "
-                "say " + from_thread(instead, by)
-            )
+            raise other_run(f"a subscription must be {done}", instead, by)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
