@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from jobtrio.cli import _options, _program
-from jobtrio.cli._store import VARIABLE, add_store_options, run_with_store
+from jobtrio.cli._store import add_store_options, run_with_store, url_of
 from jobtrio.cli._watched_run import RunPlan, WatchedRun
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         options.parser.error("PROGRAM must be a program's name or path; got ''")
     _program.heed_children()
     options.argv = argv
-    if options.store or os.environ.get(VARIABLE):
+    if url_of(options):
         # A worker that takes over may have been started elsewhere.
         try:
             options.cwd = os.path.abspath(options.cwd or ".")

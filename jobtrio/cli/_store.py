@@ -64,6 +64,12 @@ def add_store_options(parser: argparse.ArgumentParser, *, json: str) -> None:
     parser.add_argument("--json", action="store_true", help=json)
 
 
+def url_of(options: argparse.Namespace) -> str:
+    """Return the URL of the store that the options or the environment name; '' where neither does."""
+    url: str = options.store or os.environ.get(VARIABLE, "")
+    return url
+
+
 def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
     """Return the store that the options name; end with 2 where they name none, with 1 where it isn't there.
 
@@ -71,7 +77,7 @@ def store_of(options: argparse.Namespace, *, make: bool = False) -> JobStore:
         options: The parsed options.
         make: Whether a store that isn't there is made, rather than taken for a slip of the pen.
     """
-    url: str = options.store or os.environ.get(VARIABLE, "")
+    url = url_of(options)
     if not url:
         options.parser.error(f"--store is missing: give it, or set {VARIABLE}; it must be {FORMS}")
     source = "--store" if options.store else VARIABLE

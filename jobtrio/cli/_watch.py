@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import UnknownJobError
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, is_url, need_bridge, run_with_client
 from jobtrio.cli._sources import StoreSource, open_bridge_source
-from jobtrio.cli._store import VARIABLE, add_store_options, complain, open_client, run_with_store
+from jobtrio.cli._store import add_store_options, complain, open_client, run_with_store, url_of
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Watch the job and return the exit code."""
-    has_store = options.store or os.environ.get(VARIABLE)
-    if is_bridge(options.id) or (is_url(options.id) and not has_store):
+    if is_bridge(options.id) or (is_url(options.id) and not url_of(options)):
         return _run_at_server(options)
     return run_with_store(options, watch)
 
