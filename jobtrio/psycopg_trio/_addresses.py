@@ -29,9 +29,7 @@ def with_environment(params: Mapping[str, object]) -> Params:
 
     A service says that as well, and stands above the environment.
     """
-    said = said_of(params)
-    given = {name: str(value) for name, value in params.items() if value is not None}
-    return {**{name: said[name] for name in _OURS if name in said}, **given}
+    return {name: value for name, value in said_of(params).items() if name in _OURS or params.get(name) is not None}
 
 
 def said_of(params: Mapping[str, object]) -> Params:

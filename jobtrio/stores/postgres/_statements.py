@@ -84,31 +84,13 @@ _HAS_TAGS = """NOT EXISTS (
 )"""
 
 _FUNCTIONS: Final = (
-    *(
-        "array_agg",
-        "bool_or",
-        "clock_timestamp",
-        "count",
-        "current_setting",
-        "hashtextextended",
-        "max",
-        "min",
-        "nextval",
-    ),
-    *(
-        "octet_length",
-        "pg_advisory_xact_lock",
-        "pg_notify",
-        "row_number",
-        "set_config",
-        "statement_timestamp",
-        "substr",
-    ),
-    *("sum", r"unnest(?=\([^,()]+\))"),  # that of several lists is the server's own in any case, and has no full name
+    "array_agg|bool_or|clock_timestamp|count|current_setting|hashtextextended|max|min|nextval|octet_length"
+    "|pg_advisory_xact_lock|pg_notify|row_number|set_config|statement_timestamp|substr|sum"
+    r"|unnest(?=\([^,()]+\))"  # that of several lists is the server's own in any case, and has no full name
 )
 """The functions that the statements call: not those of somebody in the search path that take what is given as it is."""
 
-_CALL = re.compile(rf"(?<![\w.])(?=(?:{'|'.join(_FUNCTIONS)})\()")
+_CALL = re.compile(rf"(?<![\w.])(?=(?:{_FUNCTIONS})\()")
 _TELLING = re.compile(r"\{told (\d+) (\d+)\}")
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
