@@ -202,12 +202,12 @@ async def test_a_member(place: Place, member: str | bytes) -> None:
     """What somebody has put into the sets that all jobs share is not met for ever, and no job ends twice."""
     async with open_worker(place.make_store) as worker:
         await populate(worker, ["it"])
-    for name in ("all", "due", "expiry", "leases", "line:7:defaultwork"):
+    for name in ("all", "due", "expiry", "leases", "lines", "line:7:defaultwork"):
         place.ask("ZADD", name, 5, member)
     if member != "ended-it":
         place.ask("ZADD", "ended", 5, member)
     place.ask("ZADD", "workers", 2**50, member)
-    for name in ("cells", "lines", "limited"):
+    for name in ("cells", "limited"):
         place.ask("SADD", name, member)
     for name in ("keys", "sessions"):
         place.ask("HSET", name, member, member)

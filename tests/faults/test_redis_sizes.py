@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,7 +14,7 @@ import trio
 from redis_invariants import check_jobs
 from valkey_server import ValkeyServer, new_prefix, shared_server
 
-from jobtrio import Completed, End, Failed, Gap, JobState, PayloadError, Restart, RetryPolicy, Token
+from jobtrio import Completed, End, Failed, Gap, JobPriority, JobState, PayloadError, Restart, RetryPolicy, Token
 from jobtrio._codec import SIZE_LIMIT
 from jobtrio._policies import Retention
 from jobtrio._records import JobError
@@ -26,7 +27,7 @@ from jobtrio.stores.redis import _inserting as inserting
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from jobtrio.abc import Claim
 
@@ -276,6 +277,45 @@ async def test_more_groups_than_are_looked_at(
             query = JobQuery(states=frozenset({JobState.QUEUED}), tags=tags, limit=20)
             assert ids(await worker.store.find(query)) == ids(entries)
             assert len(pages) <= 3
+
+
+async def test_a_claim_among_many_lines(open_store: Callable[[], RedisJobStore]) -> None:
+    """A claim looks at the lines that it takes jobs from, however many others have jobs that are ready."""
+    levels = (JobPriority.HIGH, JobPriority.LOW, JobPriority.NORMAL)
+    async with open_worker(open_store) as worker:
+        entries = [
+            new_entry(("even", "odd")[n % 2], queue=f"q{n}", priority=levels[n % 3], job_id=f"{n}") for n in range(3000)
+        ]
+        await worker.insert(*entries)
+        left = sorted(entries, key=lambda entry: (-entry.plan.priority, entry.order))
+
+        async def claim(limit: int, **wanted: Any) -> list[str]:
+            with looks_at_most(20):
+                claimed = ids(await worker.claim(limit, **wanted))
+            left[:] = [entry for entry in left if entry.id not in claimed]
+            return claimed
+
+        assert await claim(3) == ["0", "3", "6"]
+        assert await claim(3, room={"q2998": 2, "none": 1}, executors=["odd", "even"]) == ["2998"]
+        assert await claim(2, executors=["odd"]) == ["9", "15"]
+        await worker.insert(*(new_entry(priority=JobPriority.CRITICAL, job_id=f"more-{n}") for n in range(100)))
+        assert await claim(100) == [f"more-{n}" for n in range(100)]
+        assert await worker.claim(3, executors=["neither"]) == []
+        assert ids(await worker.claim(3000)) == ids(left)
+
+
+@contextmanager
+def looks_at_most(most: int) -> Iterator[None]:
+    """Check that the server looks into sorted sets no more than so often within the block."""
+    before = looks()
+    yield
+    assert looks() - before <= most
+
+
+def looks() -> int:
+    """Return how often the server was asked so far for a part of a sorted set, or whether something is there."""
+    stats = str(shared_server().ask("INFO", "commandstats"))
+    return sum(int(calls) for calls in re.findall(r"cmdstat_(?:zrange|exists|zcard|zscore):calls=(\d+)", stats))
 
 
 async def test_what_utf8_can_not_hold(open_store: Callable[[], RedisJobStore]) -> None:

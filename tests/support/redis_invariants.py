@@ -126,7 +126,9 @@ def _check_cells_and_lines(found: _Found) -> None:
     assert {name: found.members(f"cell:{name}") for name in found.having("cell:")} == cells
     assert set(found.ask("SMEMBERS", "cells")) >= {job["cell"] for job in found.jobs.values()}
     lines = {cell: found.members(f"line:{cell}") for cell in found.having("line:")}
-    assert set(found.ask("SMEMBERS", "lines")) == set(lines)
+    index = found.ask("ZRANGE", "lines", 0, -1, "WITHSCORES")
+    firsts = {cell: found.ask("ZRANGE", f"line:{cell}", 0, 0, "WITHSCORES")[1] for cell in lines}
+    assert dict(zip(index[::2], index[1::2], strict=True)) == firsts
     for cell, members in lines.items():
         assert members <= cells.get(f"QUEUED:{cell}", set()), f"in line and not queued: {cell}"
         left_out = cells[f"QUEUED:{cell}"] - members

@@ -20,10 +20,17 @@ local function sift_down(n)
     heap[n] = moving
 end
 
-local function heapify()
-    for n = math.floor(#heap / 2), 1, -1 do
-        sift_down(n)
+local function put_in(entry)
+    local n = #heap + 1
+    while n > 1 do
+        local parent = math.floor(n / 2)
+        if heap[parent].rank <= entry.rank then
+            break
+        end
+        heap[n] = heap[parent]
+        n = parent
     end
+    heap[n] = entry
 end
 
 local function drop_first()

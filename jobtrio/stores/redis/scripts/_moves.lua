@@ -21,22 +21,17 @@ local function is_held(job)
 end
 
 -- Put a job into its line. A hint is worth it where the line was empty: whoever is idle has found it so.
-local standing = {}
 local function line_up(id, job)
-    if not standing[job.cell] then
-        if call('SADD', PREFIX .. 'lines', job.cell) == 1 then
-            hint('work')
-        end
-        standing[job.cell] = true
+    if not change_line(job.cell) then
+        hint('work')
+        moving[job.cell] = true
     end
     add(PREFIX .. 'line:' .. job.cell, string.format('%.0f', (3 - job.priority) * LEVEL + job.ticket), id)
 end
 
 local function leave_line(id, job)
-    local line = PREFIX .. 'line:' .. job.cell
-    if call('ZREM', line, id) == 1 and call('EXISTS', line) == 0 then
-        call('SREM', PREFIX .. 'lines', job.cell)
-    end
+    change_line(job.cell)
+    drop(PREFIX .. 'line:' .. job.cell, id)
 end
 
 -- Where all workers share a limit, the others may start a job when one runs no more.

@@ -3,6 +3,7 @@
 local adding, removing, watching = {}, {}, {}
 local making = {} -- new jobs, which are none unless all of that was possible
 local gathered = {} -- the lists to which one call has added
+local moving = {} -- the cells whose lines change
 
 local function add(key, score, id)
     local list = adding[key]
@@ -55,6 +56,24 @@ local function in_parts(command, key, list)
     return failed
 end
 
+-- The index of lines, which are cells with ready jobs: each has the rank of its first job. Others may have put
+-- something else in its place, and then nothing is begun that changes a line. Returns whether there was a line.
+local function change_line(cell)
+    if moving[cell] == nil then
+        moving[cell] = call('ZSCORE', PREFIX .. 'lines', cell) and true
+    end
+    return moving[cell]
+end
+
+local function index_line(cell)
+    local first = call('ZRANGE', PREFIX .. 'line:' .. cell, 0, 0, 'WITHSCORES')
+    if first[1] then
+        call('ZADD', PREFIX .. 'lines', first[2], cell)
+    else
+        call('ZREM', PREFIX .. 'lines', cell)
+    end
+end
+
 local function settle()
     local failed
     for key, list in pairs(removing) do
@@ -66,8 +85,11 @@ local function settle()
     if failed then -- somebody has put something else in a set's place; all others are what they have to be
         gathered = {}
         take_back(0)
-        adding, removing, watching = {}, {}, {}
+        adding, removing, watching, moving = {}, {}, {}, {}
         error(failed)
+    end
+    for cell in pairs(moving) do
+        index_line(cell)
     end
     for key in pairs(watching) do
         local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -79,5 +101,5 @@ local function settle()
             end
         end
     end
-    adding, removing, watching, making, gathered = {}, {}, {}, {}, {}
+    adding, removing, watching, making, gathered, moving = {}, {}, {}, {}, {}, {}
 end

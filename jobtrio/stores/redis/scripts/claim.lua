@@ -48,37 +48,72 @@ local function room_left(room, totals)
     return left
 end
 
--- Look at the first job that is left in a line, which is read page by page.
-local page = 1
+-- Look at the first job that is left in a line, which is read by pages that grow.
 local function look(line)
     if line.at > #line.jobs then
-        line.jobs = call('ZRANGE', line.key, line.read, line.read + page - 1, 'WITHSCORES')
-        line.read = line.read + page
+        line.jobs = call('ZRANGE', line.key, line.read, line.read + line.page - 1, 'WITHSCORES')
+        line.read = line.read + line.page
+        line.page = math.min(2 * line.page, 1000)
         line.at = 1
     end
     line.id, line.rank = line.jobs[line.at], tonumber(line.jobs[line.at + 1])
     return line.id
 end
 
-local function open_lines(room, executors, left, limit)
-    local lines = {}
-    for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'lines')) do
-        local queue, executor = parts_of(cell)
-        local is_wanted = (not room or room[queue]) and (not executors or executors[executor])
-        if is_wanted and (left[queue] or 1) > 0 then
-            lines[#lines + 1] = {cell = cell, queue = queue, key = PREFIX .. 'line:' .. cell, jobs = {}, at = 1, read = 0}
-        end
+local LINES = 100 -- so many are read of the index in one go
+
+-- Open a line. One that is in the index and has no job leaves that.
+local function open_line(cell, page)
+    local queue = parts_of(cell)
+    local line = {cell = cell, queue = queue, key = PREFIX .. 'line:' .. cell, jobs = {}, at = 1, read = 0, page = page}
+    if look(line) then
+        put_in(line)
+    else
+        change_line(cell)
     end
+end
+
+local function size_of(set)
+    local size = 0
+    for _ in pairs(set) do
+        size = size + 1
+    end
+    return size
+end
+
+-- Open the lines in which the next job may be: those that are wanted, where they are named and fewer than there are;
+-- else one by one, in the order of their first jobs. Returns what opens more, as long as they come before the first job.
+local function open_lines(room, executors, limit)
+    local most = call('ZCARD', PREFIX .. 'lines')
+    local named = room and executors and size_of(room) * size_of(executors) or math.huge
     -- More are read as they are needed; the largest numbers would be written with an exponent.
-    page = math.max(1, math.min(1000, math.ceil(limit / math.max(1, #lines))))
+    local page = math.max(1, math.min(1000, math.ceil(limit / math.max(1, math.min(most, named)))))
     heap = {}
-    for _, line in ipairs(lines) do
-        if look(line) then
-            heap[#heap + 1] = line
+    if named < most then
+        for queue in pairs(room) do
+            for executor in pairs(executors) do
+                open_line(cell_of(queue, executor), page)
+            end
+        end
+        return function() end
+    end
+    local index, at, read = {}, 1, 0
+    return function()
+        while read < most or at < #index do
+            if at > #index then
+                index, at = call('ZRANGE', PREFIX .. 'lines', read, read + LINES - 1, 'WITHSCORES'), 1
+                read = read + LINES
+            end
+            if #heap > 0 and heap[1].rank < tonumber(index[at + 1]) then
+                return
+            end
+            local queue, executor = parts_of(index[at])
+            if (not room or room[queue]) and (not executors or executors[executor]) then
+                open_line(index[at], page)
+            end
+            at = at + 2
         end
     end
-    heapify()
-    return lines
 end
 
 -- Start one job, if it is there to be started; return its row, as that has left it. Else it leaves the line all the
@@ -87,6 +122,7 @@ local function start(line, claim, lease_until, worker, session)
     local id = line.id
     local row = fields_of(id, $FIELDS, 'moved', 'expires', 'cell')
     local moved, expires, cell = row[$COUNT + 1], row[$COUNT + 2], cell_in(id, row[$COUNT + 3])
+    change_line(line.cell)
     drop(line.key, id)
     if row[$state] ~= 'QUEUED' or cell ~= line.cell then
         return nil
@@ -131,11 +167,15 @@ local function work(args)
     end
     call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place
     local left = room_left(room, totals)
-    local lines = open_lines(room, executors, left, limit)
+    local open_more = open_lines(room, executors, limit)
 
     local rows, ids, size, passed, lease_until = {}, {}, 0, 0, in_seconds(tonumber(lease))
-    while #heap > 0 and #rows < limit and size < most and passed < PASSED do
+    while #rows < limit and size < most and passed < PASSED do
+        open_more()
         local line = heap[1]
+        if not line then
+            break
+        end
         if (left[line.queue] or 1) <= 0 then
             drop_first()
         else
@@ -167,10 +207,5 @@ local function work(args)
         call('PEXPIRE', key, string.format('%.0f', math.min(lease + 60, 1e12) * 1000)) -- it counts no further than that
     end
     settle() -- also for another call in this script: what runs is counted by the sets
-    for _, line in ipairs(lines) do
-        if call('EXISTS', line.key) == 0 then
-            call('SREM', PREFIX .. 'lines', line.cell)
-        end
-    end
     return {1, (size >= most or passed >= PASSED) and 1 or 0, rows}
 end

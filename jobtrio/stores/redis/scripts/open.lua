@@ -3,7 +3,7 @@
 -- there, or 0 where nothing is and it is not to be made.
 -- with: base clock sets
 local KINDS = {
-    version = 'string', number = 'string', keys = 'hash', all = 'zset', cells = 'set', lines = 'set', due = 'zset',
+    version = 'string', number = 'string', keys = 'hash', all = 'zset', cells = 'set', lines = 'zset', due = 'zset',
     expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', workers = 'zset', sessions = 'hash',
 }
 
