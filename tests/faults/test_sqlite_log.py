@@ -15,6 +15,7 @@ from sqlite_invariants import check_file
 from jobtrio import StoreError
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite._connection import Connector, Location
+from jobtrio.stores.sqlite._writer import Writer
 from jobtrio.testing._workers import new_entry, open_worker
 
 if TYPE_CHECKING:
@@ -44,6 +45,41 @@ async def test_locks_that_are_lost(path: Path) -> None:
             with pytest.raises(StoreError, match="was removed or replaced"):
                 await worker.load(entry.id)
     assert check_file(path, [entry.id]) == {entry.id: "QUEUED"}
+
+
+@pytest.mark.parametrize("part", ["wal", "shm"])
+async def test_a_part_that_is_removed(path: Path, part: str) -> None:
+    """Who has a log, or an index of it, that others don't have, writes no more: that would destroy the file."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        (entry,) = await worker.insert(new_entry())
+        os.unlink(f"{path}-{part}")
+        with pytest.raises(StoreError, match=f"{path}-{part} was removed or replaced"):
+            await worker.insert(new_entry())
+        with pytest.raises(StoreError, match=f"{path}-{part} was removed or replaced"):
+            await worker.load(entry.id)
+    assert check_file(path, [entry.id]) == {entry.id: "QUEUED"}
+
+
+async def test_a_log_that_is_lost_in_a_pause(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that others don't have is not copied into the file, which may have changed since."""
+    faults = sqlite_faults.install(monkeypatch)
+    run = trio.lowlevel.current_trio_token()
+    copied: list[bool] = []
+    idle, look = trio.Event(), Writer._idle
+
+    def look_without_a_log(self: Writer) -> None:
+        os.unlink(f"{path}-wal")
+        faults.slow = lambda statement: copied.append("checkpoint" in statement)
+        look(self)
+        monkeypatch.undo()
+        run.run_sync_soon(idle.set)
+
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(new_entry())
+        monkeypatch.setattr(Writer, "_idle", look_without_a_log)
+        await idle.wait()
+        faults.slow = None
+    assert not any(copied)
 
 
 async def test_a_log_that_is_lost_in_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
+Identity: TypeAlias = tuple[int, int]
+"""What tells a file from another one at the same path."""
+
 BUSY: Final = 1.0
 """Seconds that one statement waits for another process's lock."""
 
@@ -53,9 +56,9 @@ class Location:
     def __init__(self, path: str, synchronous: Synchronous) -> None:
         self.path: Final = path
         self.synchronous: Final = synchronous
-        self._identity: tuple[int, int] | None = None
-        self._log_path = f"{os.path.realpath(path)}-wal"
-        self._log: tuple[int, int] | None = None  # what tells the log that the connections have from another one
+        self._identity: Identity | None = None
+        self._log_paths: Final = tuple(f"{os.path.realpath(path)}-{part}" for part in ("wal", "shm"))
+        self._log: list[Identity | None] = []  # what tells the log and its index that the connections have from others
         self._connections = 0
         self._changing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
 
@@ -137,6 +140,8 @@ class Location:
         From then on each of its statements waits ``busy`` seconds for the locks of others. `disconnect` closes it.
         """
         with self._changing:
+            if self._connections:
+                self.check_log()  # else this one would have another than the rest, and might be the last to be closed
             connection = self._connect("rw")
             try:
                 if schema.check(connection, self.path) != len(schema.MIGRATIONS):
@@ -149,7 +154,7 @@ class Location:
                 close(connection)
                 raise
             if not self._connections:
-                self._log = _identity(self._log_path)
+                self._log = [*map(_identity, self._log_paths)]
             self._connections += 1
         return connection
 
@@ -175,17 +180,19 @@ class Location:
             )
 
     def check_log(self) -> None:
-        """Raise `StoreError` where the log beside the file is not that of the connections: nobody else sees theirs.
+        """Raise `StoreError` where the log beside the file, or its index, is not that of the connections.
 
-        Somebody has removed it. Or SQLite has, in another process that took itself for the last, as this one had lost
-        its locks: the system drops them when a process closes the file that it has opened by other means than SQLite.
+        Nobody else sees what is in theirs, nor heeds its locks. Somebody has removed it. Or SQLite has, in another
+        process that took itself for the last, as this one had lost its locks: the system drops them when a process
+        closes the file that it has opened by other means than SQLite.
         """
-        if _identity(self._log_path) != self._log:
-            self.check_identity()  # where the file is away, so is its log
-            raise StoreError(
-                f"{self._log_path} was removed or replaced while it was in use, and what was written last may be lost: "
-                "end all processes that use the file, and start them again"
-            )
+        for path, opened in zip(self._log_paths, self._log, strict=True):
+            if _identity(path) != opened:
+                self.check_identity()  # where the file is away, so is its log
+                raise StoreError(
+                    f"{path} was removed or replaced while it was in use, and what was written last may be lost: "
+                    "end all processes that use the file, and start them again"
+                )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
@@ -215,7 +222,7 @@ def close(connection: sqlite3.Connection) -> None:
             log.debug("a connection failed as it was closed: %s", exc)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: str) -> Identity | None:
     """Return what tells a file from another one at the same path, or None where none can be seen."""
     try:
         found = os.stat(path)

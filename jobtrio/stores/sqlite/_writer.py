@@ -263,12 +263,12 @@ class Writer:
 
     def _idle(self) -> None:
         """Use a pause: look for what others have written, ring again, and copy the log into the file."""
-        connection = self._connector.connection
-        if connection is None:
+        if self._connector.connection is None:
             return
         try:
+            connection = self._connector.connected()  # unless the log is gone: it is not to be copied then
             version = connection.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error as exc:
+        except (StoreError, sqlite3.Error) as exc:
             self._connector.failed(exc)
             return
         is_news = self._data_version != version
