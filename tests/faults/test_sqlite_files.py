@@ -18,7 +18,7 @@ import trio
 from sqlite_invariants import check_file
 
 import jobtrio
-from jobtrio import Completed, JobState, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
+from jobtrio import Completed, Failed, Gap, JobState, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _finding as finding
@@ -435,6 +435,48 @@ async def test_wrong_values_of_others(tmp_path: Path, column: str, value: object
         with pytest.raises(sqlite3.IntegrityError, match=r"must be (a number|numbers)"):
             connection.execute(f"UPDATE jobs SET {column} = ?", (value,))
         connection.execute(f"UPDATE jobs SET {column} = ?", (1,))
+
+
+NO_UTF8 = "CAST(x'22ff22' AS TEXT)"
+VALUES = ("payload", "metadata", "tags", "plan", "history", "error", "saved_state")
+NAMES = ("id", "key", "queue", "executor", "submission", "worker")
+
+
+@pytest.mark.parametrize("column", [*VALUES, *NAMES])
+async def test_texts_that_are_no_utf8(tmp_path: Path, column: str) -> None:
+    """SQLite takes any bytes for text. They harm the one job that they are of: all others are found, and run."""
+    path = tmp_path / "jobs.db"
+    executors = jobtrio.Executors()
+    executors.register("echo")(lambda job: job.payload)
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(path), queues={}) as registry:
+        jobs = [await registry.submit("echo", n) for n in range(3)]
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE jobs SET {column} = {NO_UTF8} WHERE id = ?", (jobs[1].id,))
+        assert len(await registry.find()) == 3
+        assert sum((await registry.counts())["default"].values()) == (2 if column == "queue" else 3)
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(path)) as registry:
+        with trio.fail_after(60):
+            outcomes = [await (await registry.get(jobs[n].id)).wait() for n in (0, 2)]
+            assert outcomes == [Completed(0), Completed(2)]
+            if column in VALUES:
+                outcome = await (await registry.get(jobs[1].id)).wait()
+                assert isinstance(outcome, Failed)
+                assert "can't be read" in outcome.error.message
+
+
+async def test_large_texts_that_are_no_utf8(tmp_path: Path) -> None:
+    """A value that is kept aside can't be read then, and of messages there is a gap."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        claim = await worker.start(new_entry(payload="x" * 3000))
+        assert await worker.store.append_messages(claim, tokens(1, 2))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE asides SET value = {NO_UTF8}")
+            connection.execute(f"UPDATE messages SET body = {NO_UTF8}")
+        assert await worker.stream(claim.entry.id) == [Gap(1, 2)]
+        assert "payload can't be read" in str((await worker.load(claim.entry.id)).unreadable)
+        assert await worker.store.release(claim, "why")
+        assert [again.entry.unreadable is None for again in await worker.claim()] == [False]
 
 
 # -- formats

@@ -210,6 +210,15 @@ def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
 
+def read_all(connection: sqlite3.Connection) -> None:
+    """Have what is no UTF-8 be read as well, with escapes: it is one job's trouble then. All texts take longer."""
+    connection.text_factory = _decoded
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="backslashreplace")
+
+
 def close(connection: sqlite3.Connection) -> None:
     """Close a connection, having rolled back what it had begun.
 

@@ -47,6 +47,11 @@ def is_locked(exc: sqlite3.Error) -> bool:
     return primary_code(exc) == sqlite3.SQLITE_BUSY
 
 
+def is_undecodable(exc: Exception) -> bool:
+    """Whether a text in the file is no UTF-8, as somebody else may have written it: Python says so, not SQLite."""
+    return isinstance(exc, sqlite3.OperationalError) and not primary_code(exc)
+
+
 def translate(exc: sqlite3.Error, path: str) -> StoreError:
     """Return an SQLite error as the store's own; raise it ``from`` the original."""
     name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__

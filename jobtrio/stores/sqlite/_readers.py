@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from jobtrio._errors import StoreError
 from jobtrio.stores.sqlite._calls import Call, Calls
-from jobtrio.stores.sqlite._connection import Connector
+from jobtrio.stores.sqlite._connection import Connector, read_all
+from jobtrio.stores.sqlite._errors import is_undecodable
 
 if TYPE_CHECKING:
     from jobtrio.stores.sqlite._connection import Location
@@ -77,10 +78,14 @@ class Readers:
 def _read(connector: Connector, call: Call) -> None:
     try:
         connection = connector.connected()
-        connection.execute("BEGIN")
-        connector.check_version(connection)
-        value = call.work(connection)
-        connection.execute("COMMIT")
+        try:
+            value = _carry_out(connector, connection, call)
+        except sqlite3.OperationalError as exc:
+            if not is_undecodable(exc):
+                raise
+            connection.rollback()
+            read_all(connection)
+            value = _carry_out(connector, connection, call)
     except (sqlite3.Error, StoreError) as exc:
         call.fail(connector.failed(exc))
     except Exception as exc:
@@ -88,3 +93,11 @@ def _read(connector: Connector, call: Call) -> None:
         call.fail(exc)
     else:
         call.succeed(value)
+
+
+def _carry_out(connector: Connector, connection: sqlite3.Connection, call: Call) -> Any:
+    connection.execute("BEGIN")
+    connector.check_version(connection)
+    value = call.work(connection)
+    connection.execute("COMMIT")
+    return value

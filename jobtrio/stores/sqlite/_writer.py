@@ -22,8 +22,8 @@ from jobtrio.stores._hints import Hints
 from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
-from jobtrio.stores.sqlite._connection import Connector, log
-from jobtrio.stores.sqlite._errors import is_locked
+from jobtrio.stores.sqlite._connection import Connector, log, read_all
+from jobtrio.stores.sqlite._errors import is_locked, is_undecodable
 from jobtrio.stores.sqlite._transaction import Transaction
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ class Writer:
         try:
             self._connector.roll_back()
             connection = self._begin()
+            read_all(connection)
             hints = self._commit(connection, calls, _perform_guarded)
         except Exception as exc:
             self._fail(calls, exc)
@@ -292,7 +293,7 @@ def _has_begun(connection: sqlite3.Connection) -> bool:
 
 
 class _HalfDone(Exception):  # noqa: N818 - no error, but a way back
-    """An operation has failed after it had changed something."""
+    """An operation has failed after it had changed something, or at a text that can be read another way."""
 
 
 def _perform(tx: Transaction, call: Call) -> None:
@@ -303,7 +304,7 @@ def _perform(tx: Transaction, call: Call) -> None:
     except Exception as exc:
         if not tx.connection.in_transaction:
             raise  # SQLite has rolled back the whole group
-        if tx.connection.total_changes != before:
+        if tx.connection.total_changes != before or is_undecodable(exc):
             raise _HalfDone from exc
         call.fail(tx.translated(exc))
 
