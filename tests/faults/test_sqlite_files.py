@@ -188,6 +188,16 @@ async def test_without_a_table(tmp_path: Path) -> None:
     await refused(path, StoreError, "damaged")
 
 
+async def test_damage_that_sqlite_tells_in_no_utf8(tmp_path: Path) -> None:
+    """SQLite names the part that it can't read, and Python can't read that name."""
+    path = tmp_path / "jobs.db"
+    await make(path)
+    data = path.read_bytes()
+    assert b"(last INTEGER NOT NULL)" in data
+    path.write_bytes(data.replace(b"(last INTEGER NOT NULL)", b"(last INTEGER NOT N\x8aLL)"))
+    await refused(path, StoreError, "damaged")
+
+
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_not_permitted(what: str) -> None:
     """A file or folder that this user, or another one if this is root, can't write is refused."""

@@ -44,7 +44,11 @@ def check(connection: sqlite3.Connection, path: str, migrations: tuple[str, ...]
     if application_id != APPLICATION_ID:
         raise StoreError(f"{path} is an SQLite file of another program (application_id {application_id:#x})")
     check_version(path, version, migrations)
-    missing = _parts_of(migrations[:version]) - _parts(connection)
+    try:
+        found = _parts(connection)
+    except UnicodeDecodeError as exc:  # SQLite's error tells what it can't read, and Python can't read that either
+        raise StoreError(f"{path} is damaged: what it consists of can't be read") from exc
+    missing = _parts_of(migrations[:version]) - found
     if missing:
         raise StoreError(f"{path} is damaged: {', '.join(sorted(name for name, _ in missing))} is not as it was made")
     return version
