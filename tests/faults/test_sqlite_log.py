@@ -60,6 +60,26 @@ async def test_a_part_that_is_removed(path: Path, part: str) -> None:
     assert check_file(path, [entry.id]) == {entry.id: "QUEUED"}
 
 
+async def test_a_link_that_leads_elsewhere_by_then(tmp_path: Path) -> None:
+    """The log is beside the file that is opened, not where that would have been when the store was made."""
+    folders, link = [tmp_path / "old", tmp_path / "new"], tmp_path / "current"
+    for folder in folders:
+        folder.mkdir()
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder)
+        if folder is folders[0]:
+            store = SqliteJobStore(link / "jobs.db")
+    left = folders[0] / "jobs.db-wal"
+    left.touch()
+    async with open_worker(lambda: store) as worker:
+        await worker.insert(new_entry())
+        left.unlink()  # which another process has closed
+        await worker.insert(new_entry())
+        (folders[1] / "jobs.db-wal").unlink()
+        with pytest.raises(StoreError, match="was removed or replaced"):
+            await worker.insert(new_entry())
+
+
 async def test_a_log_that_is_lost_in_a_pause(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that others don't have is not copied into the file, which may have changed since."""
     faults = sqlite_faults.install(monkeypatch)

@@ -57,8 +57,7 @@ class Location:
         self.path: Final = path
         self.synchronous: Final = synchronous
         self._identity: Identity | None = None
-        self._log_paths: Final = tuple(f"{os.path.realpath(path)}-{part}" for part in ("wal", "shm"))
-        self._log: list[Identity | None] = []  # what tells the log and its index that the connections have from others
+        self._log: dict[str, Identity | None] = {}  # what tells the log and its index in use from others, by path
         self._connections = 0
         self._changing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
 
@@ -154,7 +153,8 @@ class Location:
                 close(connection)
                 raise
             if not self._connections:
-                self._log = [*map(_identity, self._log_paths)]
+                place = os.path.realpath(self.path)  # which links may have made another since this was made
+                self._log = {path: _identity(path) for path in (f"{place}-wal", f"{place}-shm")}
             self._connections += 1
         return connection
 
@@ -186,7 +186,7 @@ class Location:
         process that took itself for the last, as this one had lost its locks: the system drops them when a process
         closes the file that it has opened by other means than SQLite.
         """
-        for path, opened in zip(self._log_paths, self._log, strict=True):
+        for path, opened in self._log.items():
             if _identity(path) != opened:
                 self.check_identity()  # where the file is away, so is its log
                 raise StoreError(
