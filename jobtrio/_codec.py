@@ -22,7 +22,7 @@ SIZE_LIMIT = 8 * 1024 * 1024
 DEPTH_LIMIT = 200
 """Lists and mappings within each other. Whoever reads a value has to get as deep, wherever that is in his program."""
 
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')  # with an end or without, or what never ends takes n²
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _SCALARS = frozenset({str, int, float, bool, type(None)})

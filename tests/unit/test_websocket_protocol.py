@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -231,6 +232,20 @@ def test_depth_of_requests() -> None:
         assert "nested too deeply" in str(error)
     texts = json.dumps({"type": "submit", "id": 3, "executor": "e", "payload": ["[{" * 1_000, [[]] * 1_000]})
     assert isinstance(protocol.decode_request(texts), protocol.Submit)
+
+
+@pytest.mark.parametrize("rest", ['"', '"a'])
+def test_refusing_a_text_that_never_ends_takes_no_longer(rest: str) -> None:
+    """A message that is cut off within a text is refused about as quickly as a whole one, whatever is in the text."""
+
+    def seconds(end: str) -> float:
+        text = "[" * 501 + '"' + f"\\{rest}" * (12_000 // (1 + len(rest))) + end
+        began = time.perf_counter()
+        assert wrong(text).code == "invalid"
+        return time.perf_counter() - began
+
+    whole = max(seconds('"' + "]" * 501) for _ in range(3))
+    assert min(seconds("") for _ in range(3)) < 50 * whole
 
 
 def test_a_value_too_large_for_a_client_goes_as_its_repr() -> None:
