@@ -22,10 +22,12 @@ SIZE_LIMIT = 8 * 1024 * 1024
 DEPTH_LIMIT = 200
 """Lists and mappings within each other. Whoever reads a value has to get as deep, wherever that is in his program."""
 
+SCALARS = frozenset({str, int, float, bool, type(None)})
+"""The classes of values that have no parts; parts may pass for JSON that was encoded before."""
+
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')  # with an end or without, or what never ends takes n²
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -47,9 +49,9 @@ def encode_value(name: str, value: Any) -> bytes:
         raise PayloadError(f"{name} must be at most {SIZE_LIMIT} bytes of JSON; got {len(data)}")
     if is_deeper(data, DEPTH_LIMIT):
         raise PayloadError(f"{name} must be nested at most {DEPTH_LIMIT} levels deep; got {show(value)}")
-    if type(value) not in _SCALARS:
+    if type(value) not in SCALARS:
         try:
-            _decoder.decode(data)  # parts of it may have passed for JSON that was encoded before
+            _decoder.decode(data)
         except msgspec.DecodeError as exc:
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
     if b"null" in data and value is not None:

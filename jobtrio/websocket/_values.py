@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jobtrio._checks import show
-from jobtrio._codec import is_deeper
+from jobtrio._codec import SCALARS, is_deeper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,25 +27,30 @@ DEPTH_LIMIT = 500
 """Lists and mappings within each other, beyond which a value's `repr` stands for it, and a message is refused."""
 
 _encode = msgspec.json.Encoder().encode
+_parts_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def value_json(value: Any) -> bytes:
     """Return a value as JSON; one that JSON can't hold, or that is too large, as ``{"repr": …}``. It never raises."""
-    if isinstance(value, msgspec.Raw):
-        return bytes(value)
     try:
         data = _encode(value)
-        if b"null" in data and not _is_finite(msgspec.to_builtins(value)):
+        if len(data) > VALUE_LIMIT or is_deeper(data, DEPTH_LIMIT):
+            return _repr_json(value)
+        if type(value) not in SCALARS:
+            _check_list(b"[" + data + b"]", 1)
+        if b"null" in data and not _is_finite(msgspec.to_builtins(value, enc_hook=bytes)):
             return _repr_json(value)
     except Exception:  # whatever the value's own code raises, or a value that is nested too deeply
         return _repr_json(value)
-    return _repr_json(value) if len(data) > VALUE_LIMIT or is_deeper(data, DEPTH_LIMIT) else data
+    return data
 
 
 def values_json(values: Sequence[Any]) -> bytes:
     """Return values as a JSON array, each as `value_json` has it. It never raises."""
     try:
         data = _encode(values)
+        if not SCALARS.issuperset(map(type, values)):
+            _check_list(data, len(values))
     except Exception:
         data = None
     # A NaN among them would be a null. Of the brackets of all of them, few are within each other.
@@ -74,6 +79,13 @@ def clean_text(text: str) -> str:
 
 def _repr_json(value: Any) -> bytes:
     return _encode({"repr": clean_text(show(value, REPR_LIMIT))})
+
+
+def _check_list(data: bytes, count: int) -> None:
+    """Raise some error unless this is a list of so many values: what passed for JSON may be none."""
+    data.decode()
+    if len(_parts_of(data)) != count:
+        raise ValueError("there are more or fewer")
 
 
 def _is_finite(value: Any) -> bool:

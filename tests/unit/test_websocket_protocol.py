@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 import jobtrio
@@ -157,6 +158,45 @@ def test_values_that_json_cannot_hold_go_as_their_repr(value: Any, encoded: Any)
     assert events["items"] == ["x", encoded, "y"]
     end = json.loads(encode_reply(protocol.Ended(seq=1, outcome=protocol.WireCompleted(result=value))))
     assert end["outcome"]["result"] == encoded
+
+
+class Envelope(msgspec.Struct):
+    """What a program may have that reads parts of its messages later: where they are missing, it passes for JSON."""
+
+    name: str
+    rest: msgspec.Raw = msgspec.Raw()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Envelope("a"),
+        msgspec.Raw(),
+        msgspec.Raw(b"1,2"),
+        msgspec.Raw(b"no"),
+        msgspec.Raw(b'"\xff"'),
+        {"a": [msgspec.Raw(b"}")]},
+        [None, msgspec.Raw(b"[")],
+    ],
+    ids=lambda value: "",  # they are told by address, which is another one in every process
+)
+def test_values_that_only_look_encoded_go_as_their_repr(value: Any) -> None:
+    """Text that is passed on as JSON and is none breaks no message, nor does it change the number of any other."""
+    test_values_that_json_cannot_hold_go_as_their_repr(value, {"repr": repr(value)})
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        (msgspec.Raw(b"null"), None),
+        (msgspec.Raw(b'{"a": [null]}'), {"a": [None]}),
+        ([None, msgspec.Raw(b'"\xc3\xa4"')], [None, "ä"]),
+        (Envelope("a", msgspec.Raw(b"1")), {"name": "a", "rest": 1}),
+    ],
+)
+def test_values_that_are_encoded_already(value: Any, encoded: Any) -> None:
+    """Parts of a value may be JSON already."""
+    test_values_that_json_cannot_hold_go_as_their_repr(value, encoded)
 
 
 def test_a_value_without_an_end_goes_as_its_repr() -> None:
