@@ -52,11 +52,11 @@ def encode_value(name: str, value: Any) -> bytes:
     if type(value) not in SCALARS:
         try:
             _decoder.decode(data)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
     if b"null" in data and value is not None:
         try:
-            plain = msgspec.to_builtins(value)
+            plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already
         except Exception as exc:  # it was encoded just now, so it is another each time
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
         try:

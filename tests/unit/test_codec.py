@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobtrio import PayloadError
@@ -23,6 +24,7 @@ def test_comes_back(value: Any) -> None:
         ("\ud800", "surrogates"),
         (float("nan"), "it contains nan"),
         ([1, {"a": (float("-inf"),)}], "it contains -inf"),
+        (msgspec.Raw(b'"\xff"'), "can't decode byte 0xff"),
         ("x" * SIZE_LIMIT, f"at most {SIZE_LIMIT} bytes"),
     ],
 )
@@ -30,6 +32,11 @@ def test_refused(value: Any, why: str) -> None:
     """What JSON can't hold is refused, by the name of what it is and with the reason."""
     with pytest.raises(PayloadError, match=rf"^the thing must be .*{why}"):
         encode_value("the thing", value)
+
+
+def test_what_is_encoded_already() -> None:
+    """Parts of a value may be JSON already, also beside a null, for which the value is looked through."""
+    assert decode_value(encode_value("x", [None, msgspec.Raw(b'{"a": [null]}')])) == [None, {"a": [None]}]
 
 
 @pytest.mark.parametrize("pair", ["[]", "{}"])
@@ -46,7 +53,7 @@ def test_depth(pair: str) -> None:
 def test_a_value_that_changes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a value that was encoded can't be looked at any more, that too is said as an error of the value's."""
 
-    def fail(value: Any) -> Any:
+    def fail(value: Any, **_: Any) -> Any:
         raise OSError("it is gone")
 
     monkeypatch.setattr("msgspec.to_builtins", fail)
