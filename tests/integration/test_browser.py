@@ -237,6 +237,17 @@ async def test_server_that_asks_for_time() -> None:
         await job.cancel()
 
 
+async def test_server_that_falls_over_what_follows() -> None:
+    """A server that accepts and then shows nothing, time and again, is tried ever more seldom."""
+    async with open_site() as site:
+        job = await site.bridge.registry.submit("hang")
+        async with open_proxy(site.bridge.server.port, lambda n: Cut(frames=1)) as proxy:
+            page = await site.open("tail.html", site.url(job.id, proxy.port))
+            await page.wait_for("parseFloat(document.querySelector('#detail').textContent.slice(14)) >= 1")
+        assert await page.text("#output") == ""
+        await job.cancel()
+
+
 async def test_foreign_page() -> None:
     """A page of an origin that is not allowed gets nothing."""
     async with open_site(allowed_origins=[]) as site:
