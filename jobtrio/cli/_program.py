@@ -34,9 +34,12 @@ SCARCITY = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """Why a program may fail to start now and yet start later."""
 
 ENDED = re.compile(
-    r" (?:exited with (?P<code>\d+)|was ended by (?P<signal>SIG\w+)|was ended by signal (?P<number>\d+))\Z"
+    r" (?:exited with (?P<code>\d{1,3})|was ended by (?P<signal>SIG\w+)|was ended by signal (?P<number>\d{1,3}))\Z"
 )
 """What a `CommandFailedError` says at the end of its message."""
+
+RETURNCODES = {*range(-127, 256)} - {0}
+"""Those of failed programs. Of another number a process would show the last eight bits, of 256 a success."""
 
 programs: Executors = Executors()
 """What a worker needs for the jobs of ``jobtrio run``."""
@@ -98,8 +101,11 @@ def returncode_of(error: JobError) -> int | None:
     if error.type != CommandFailedError.__name__ or (match := ENDED.search(error.message)) is None:
         return None
     if match["code"]:
-        return int(match["code"])
-    return -int(match["number"] or signal.Signals[match["signal"]])
+        code = int(match["code"])
+    else:
+        # Another system may have signals that this one does not know.
+        code = -int(match["number"] or signal.Signals.__members__.get(match["signal"], 0))
+    return code if code in RETURNCODES else None
 
 
 def exit_code(error: JobError) -> int | None:

@@ -54,6 +54,23 @@ def test_ending(outcome: jobtrio.Outcome, code: int, words: str) -> None:
     assert _endings.summary(outcome, seconds=2.0, attempts=1) == f"jobtrio: {words}"
 
 
+@pytest.mark.parametrize("code", [0, 256, 65536])
+def test_failure_is_never_a_success(code: int) -> None:
+    """An executor's own number that is no exit code, such as a status of `os.system`, does not end as 0."""
+    message = f"'make' exited with {code}"
+    outcome = failed("exception", "CommandFailedError", message)
+    assert _endings.exit_code(outcome) == 1
+    assert _endings.describe(outcome.error) == _endings.one_line(f"failed: CommandFailedError: {message}")
+
+
+@pytest.mark.parametrize("which", ["SIGNONESUCH", "signal 0", "signal 128"])
+def test_signal_that_is_not_known_here(which: str) -> None:
+    """A signal of another system's is named as it is told."""
+    outcome = failed("exception", "CommandFailedError", f"'make' was ended by {which}")
+    assert _endings.exit_code(outcome) == 1
+    assert _endings.describe(outcome.error) == f"failed: CommandFailedError: 'make' was ended by {which}"
+
+
 def test_never_started() -> None:
     """A job that never started took no time."""
     summary = _endings.summary(jobtrio.Cancelled("x"), seconds=None, attempts=0)
