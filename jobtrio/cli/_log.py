@@ -47,14 +47,22 @@ class StderrHandler(logging.Handler):
         except Exception:  # as of arguments that don't fit the message
             self.handleError(record)
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write, name="jobtrio log", daemon=True)
-            self._thread.start()
         written = threading.Event()
         with suppress(queue.Full):
             self._lines.put_nowait((line, written))
-            if not self._is_stalled:
+            if self._has_thread() and not self._is_stalled:
                 self._is_stalled = not written.wait(PATIENCE)
+
+    def _has_thread(self) -> bool:
+        """Start the thread if there is none; tell whether there is one, or the lines have to wait for the next."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._write, name="jobtrio log", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # perhaps because of a job's processes
+                return False
+            self._thread = thread
+        return True
 
     def _write(self) -> None:
         while True:

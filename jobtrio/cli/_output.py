@@ -13,6 +13,7 @@ import os
 import select
 import sys
 import termios
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 STDOUT = 1
 STDERR = 2
+
+STALL = 0.05
+"""Seconds between two looks whether a reader reads again."""
 
 Piece: TypeAlias = tuple[int, str]
 """A descriptor, and text for it."""
@@ -61,8 +65,11 @@ class Output:
         for fd, group in groupby(pieces, key=lambda piece: piece[0]):
             if (encoding := self._encodings.get(fd)) is not None:
                 data = "".join(text for _, text in group).encode(encoding, "backslashreplace")
-                # Abandoning leaves a daemon thread in os.write, which holds nothing that others need.
-                await trio.to_thread.run_sync(write_now, fd, data, abandon_on_cancel=True)
+                try:
+                    # Abandoning leaves a daemon thread in os.write, which holds nothing that others need.
+                    await trio.to_thread.run_sync(write_now, fd, data, abandon_on_cancel=True)
+                except RuntimeError:  # no thread can be started, perhaps because of a job's processes
+                    await _write_without_thread(fd, data)
 
 
 def write_now(fd: int, data: bytes) -> None:
@@ -78,6 +85,20 @@ def write_now(fd: int, data: bytes) -> None:
         except BlockingIOError:
             # Another process that shares the terminal or pipe has made it non-blocking.
             select.select([], [fd], [])
+
+
+async def _write_without_thread(fd: int, data: bytes) -> None:
+    """Write all of some data in pieces that do not block.
+
+    *Cancellation*: a part may have been written.
+    """
+    rest = memoryview(data)
+    while rest:
+        if select.select([], [fd], [], 0)[1]:
+            with suppress(BlockingIOError):
+                rest = rest[os.write(fd, rest[: select.PIPE_BUF]) :]
+                continue
+        await trio.sleep(STALL)
 
 
 def forget_dead_terminals() -> None:
