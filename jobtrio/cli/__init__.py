@@ -8,13 +8,13 @@ Ctrl-C, and a reader of the output that left. It must not know what any of them 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import jobtrio
 from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _serve, _show, _stats, _submit, _watch, _worker
+from jobtrio.cli._output import prepare_stdout
 from jobtrio.cli._program import programs as programs
 from jobtrio.cli._store import NOTHING_READ, complain
 
@@ -86,8 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With 0 for ``--help`` and ``--version``, or 1 where they can't be written; with 2 for bad usage.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what the locale lacks is shown all the same
+    prepare_stdout()
     code, unwritten = INTERRUPTED, None
     try:
         parser = build_parser()

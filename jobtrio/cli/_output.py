@@ -8,6 +8,7 @@ the messages came about.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import select
@@ -35,6 +36,26 @@ STALL = 0.05
 
 Piece: TypeAlias = tuple[int, str]
 """A descriptor, and text for it."""
+
+
+class _WholeWriter(io.BufferedWriter):
+    """Hands on at once what is written, and all of it."""
+
+    def write(self, data: Any) -> int:
+        size = super().write(data)
+        self.flush()
+        return size
+
+
+def prepare_stdout() -> None:
+    """See that what is printed is shown even where the locale lacks it, and that all of it is written, or an error."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper):
+        return
+    if isinstance(stream.buffer, io.RawIOBase):
+        # So it is with PYTHONUNBUFFERED, and what a disk or a pipe has not taken of a write would be dropped.
+        stream = sys.stdout = io.TextIOWrapper(_WholeWriter(stream.buffer), stream.encoding, write_through=True)
+    stream.reconfigure(errors="backslashreplace")
 
 
 def can_draw(stream: TextIO | None) -> bool:

@@ -164,6 +164,16 @@ class TestLostOutput:
         os.close(writer)
         assert command.end() == (141, "", "")
 
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_nobody_reads_on(self, shell: Shell, unbuffered: str) -> None:
+        """Nor is it a success where a reader leaves in the midst of one write."""
+        job = shell.submit("echo", json.dumps("x" * 100_000))
+        command = shell.start("show", "--json", job, variables={"PYTHONUNBUFFERED": unbuffered})
+        assert command.process.stdout is not None
+        assert command.process.stdout.read(1) == b"{"
+        command.process.stdout.close()
+        assert command.process.wait(LIMIT) == 141
+
 
 def test_text_that_the_locale_lacks(shell: Shell) -> None:
     """What the terminal's encoding can't hold is shown as backslash escapes."""
