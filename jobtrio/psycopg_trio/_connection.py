@@ -311,6 +311,12 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         """Return a pipeline around a transaction, whose end sends the commit and is not to be stopped."""
         return PipelineBlock(self, open_pipeline(self, is_locked=False), stop=False)
 
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        if name is None:
+            # All goes, with what a pipeline has prepared since psycopg decided on it.
+            self._prepared._names.clear()
+        yield from super()._deallocate(name)
+
     async def _forget_prepared(self) -> None:
         """Have the server forget what it has prepared, too, behind a failure; in a transaction a roll-back does so."""
         self._prepared.clear()

@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
@@ -148,6 +148,23 @@ async def test_a_pipeline_that_goes_on_behind_a_failure(postgres: str) -> None:
                 assert failing.pgresult is None
                 assert await scalar(connection, "SELECT 1") == 1
                 assert await scalar(connection, "SELECT 1") == 1
+        await check_at_rest(connection)
+
+
+@pytest.mark.parametrize("first", ["SELECT 1 / 0", "DROP TABLE IF EXISTS t"])
+async def test_prepared_as_all_is_forgotten(postgres: str, first: LiteralString) -> None:
+    """A statement that is prepared just before the server is told to forget all is prepared again for its next use."""
+    async with await connect(postgres, autocommit=True, prepare_threshold=0) as connection:
+        await connection.execute("SELECT 1")
+        async with connection.pipeline() as pipeline:
+            with suppress(psycopg.errors.DivisionByZero):
+                await connection.execute(first)
+                await pipeline.sync()
+            with suppress(psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted):
+                await pipeline.sync()
+            for n in range(3):
+                assert await scalar(connection, "SELECT %s::int", n) == n
+                await pipeline.sync()
         await check_at_rest(connection)
 
 
