@@ -14,6 +14,7 @@ import psycopg
 import trio
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import finish_pgconn
 from psycopg.waiting import Wait
 
 from ._addresses import addresses, hosts, rounds, with_environment
@@ -108,7 +109,7 @@ def _summary(failures: list[tuple[str, psycopg.OperationalError]]) -> psycopg.Op
         return last
     lines = [f"none of {len(failures)} attempts to connect succeeded:"]
     lines += [f"- {place}: {str(exc).strip()}" for place, exc in failures]
-    return type(last)("\n".join(lines))
+    return type(last)("\n".join(lines), pgconn=last.pgconn)
 
 
 async def _connect(params: Params, limit: float) -> PGconn:
@@ -121,6 +122,9 @@ async def _connect(params: Params, limit: float) -> PGconn:
             await wait_for_socket(wire.socket, Wait.W)
             await poll_until_done(wire, wire.connect_poll)
             done = True
+    except psycopg.OperationalError as exc:
+        # Whether it lacks a password, for instance, is asked of the error.
+        raise psycopg.OperationalError(str(exc), pgconn=finish_pgconn(wire)) from None
     finally:
         if not done:
             wire.finish()

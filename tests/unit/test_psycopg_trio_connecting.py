@@ -223,6 +223,17 @@ async def test_time_for_all(autojump_clock: trio.testing.MockClock) -> None:
         assert await limits((silent,), within=0) == [0]
 
 
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "127.0.0.1,127.0.0.1"])
+async def test_what_the_error_knows_of_the_attempt(postgres: str, hosts: str) -> None:
+    """The error of an attempt can be asked, as psycopg's, whether a password is what it takes."""
+    for password, lacks_one in (("", True), ("wrong", False)):
+        with pytest.raises(psycopg.OperationalError, match="password") as caught:
+            await connect(postgres, host=hosts, password=password)
+        assert caught.value.pgconn is not None
+        assert caught.value.pgconn.status == psycopg.pq.ConnStatus.BAD
+        assert caught.value.pgconn.needs_password == lacks_one
+
+
 async def test_bad_timeout() -> None:
     """A time bound that is no number is refused by name."""
     for wrong, kind in (("1", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)):
