@@ -88,7 +88,7 @@ class JobEntry:
         id: The job's id.
         plan: How it is to be run.
         payload: What the executor is given.
-        created_at: When it was submitted, by the submitter's clock.
+        created_at: When it was submitted, by the submitter's clock; once stored, by the store's where that has one.
         submission: Marks the call that stored it, so that a repetition is recognised.
         state: Its `JobState`.
         tags: Text by name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,15 +31,15 @@ async def check_cancel_of_what_does_not_run(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         entries = [new_entry(), new_entry(delay=LEASE), new_entry(None), new_entry(None, delay=LEASE)]
         await a.insert(*entries)
-        for entry in entries:
-            reply = await _cancel(b, entry.id)
+        for entry, reason in zip(entries, ("why", "", None, "é"), strict=True):
+            reply = await _cancel(b, entry.id, reason)
             assert reply.accepted
-            assert (reply.entry.state, reply.entry.outcome) == (JobState.CANCELLED, Cancelled("why"))
+            assert (reply.entry.state, reply.entry.outcome) == (JobState.CANCELLED, Cancelled(reason))
             record = await a.record(entry.id)
-            assert (record.state, record.cancel_reason) == (JobState.CANCELLED, "why")
+            assert (record.state, record.cancel_reason) == (JobState.CANCELLED, reason)
             assert record.cancel_requested_at is not None
-            assert (await a.history(entry.id))[-1].reason == "why"
-            assert await a.stream(entry.id) == [End(1, Cancelled("why"))]
+            assert (await a.history(entry.id))[-1].reason == reason
+            assert await a.stream(entry.id) == [End(1, Cancelled(reason))]
             assert not await a.store.start_held(entry.id, new_plan())
         assert await a.claim() == []
 
@@ -128,6 +129,27 @@ async def check_cancel_too_late(open_store: OpenStore) -> None:
         assert reply.entry.outcome == Completed("result")
         assert await worker.record(claim.entry.id) == before
         assert await worker.store.request_cancel("unknown", "why", 0.0) is None
+
+
+async def check_race_of_cancel_and_other_writes(open_store: OpenStore) -> None:
+    """A request at the same time as what a running attempt writes is kept, and so is that."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for n in range(20):
+            claim = await a.start()
+            calls: list[Callable[[], Awaitable[object]]] = [
+                partial(_cancel, b, claim.entry.id),
+                partial(a.store.save_state, claim, n),
+                partial(a.store.append_messages, claim, tokens(1, 2)),
+                partial(a.store.renew, [claim], LEASE),
+            ]
+            async with trio.open_nursery() as nursery:
+                for call in calls[:: 1 if n % 2 else -1]:
+                    nursery.start_soon(call)
+            entry = await b.load(claim.entry.id)
+            assert entry.cancel is not None
+            assert entry.saved_state == n
+            assert await b.stream(claim.entry.id) == tokens(1, 2)
+            await a.end(claim)
 
 
 async def check_race_of_cancel_and_ending(open_store: OpenStore) -> None:

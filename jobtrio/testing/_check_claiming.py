@@ -309,6 +309,12 @@ async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
         assert await b.store.start_held(late.id, new_plan())
         await a.pass_time(1.5 * SHORT)
         assert (await a.record(late.id)).state == JobState.FAILED
+        late = new_entry(None, expires_in=2 * SHORT)
+        await a.insert(late)
+        await trio.sleep(SHORT)
+        await b.store.start_held(late.id, new_plan())
+        await a.pass_time(1.5 * SHORT)
+        assert (await a.record(late.id)).state == JobState.FAILED
     async with open_workers(open_store, "a", "b", retention=(Retention(held_for=SHORT), long)) as (a, b):
         await a.insert(early)
         assert await b.store.start_held(early.id, new_plan())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
-from jobtrio._errors import DuplicateJobError
+from jobtrio._errors import DuplicateJobError, QueueFullError
+from jobtrio._messages import End
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Completed
 from jobtrio._state import JobState
-from jobtrio.abc import JobQuery
-from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, open_worker, open_workers, refused
+from jobtrio.abc import Backlog, JobQuery
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, refused, tokens
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
@@ -36,20 +39,85 @@ async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
             delay=LEASE,
             expires_in=2 * LEASE,
             key="key",
-            tags={"user": "é", "n": "1"},
+            tags={"User": "É", "n": "1"},
             metadata={"rich": RICH},
         )
+        given = [entry.record() for entry in (plain, rich)]
         assert ids(await a.insert(plain, rich)) == [plain.id, rich.id]
         assert (plain.state, rich.state) == (JobState.QUEUED, JobState.SCHEDULED)
-        for entry in (plain, rich):
+        for entry, wanted in zip((plain, rich), given, strict=True):
             found = await b.load(entry.id)
             assert found.record() == entry.record()
+            assert attrs.evolve(found.record(), created_at=wanted.created_at) == wanted  # some stores set it themselves
+            assert _as_json(found.payload) == _as_json(wanted.payload)  # 1.0 equals 1, but is another value
             assert found.plan.retry == entry.plan.retry
             assert found.plan.time_limit == entry.plan.time_limit
         record = rich.record()
         assert (record.payload, record.metadata, record.key) == (RICH, {"rich": RICH}, "key")
-        assert (record.tags, record.queue, record.executor) == ({"user": "é", "n": "1"}, "gpu", "other")
+        assert (record.tags, record.queue, record.executor) == ({"User": "É", "n": "1"}, "gpu", "other")
         assert record.priority is JobPriority.CRITICAL
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+LOOK_ALIKE = ("a", "A", "á", "ss", "ß", "a ", " a", "9" * 199, "9" * 200, "😀" * 200)
+"""Names of all that may be given, each of which some database takes for another of them, or cuts off."""
+
+
+async def check_names_are_told_apart(open_store: OpenStore) -> None:
+    """Ids, keys, queues, executors and tags are told apart by each of their characters, and are kept whole."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        names = list(LOOK_ALIKE)
+        await a.insert(*(new_entry(name, queue=name, job_id=name, key=name, tags={name: name}) for name in names))
+        assert ids(await b.store.find(JobQuery())) == names
+        assert set(await b.store.counts()) == set(names)
+        for name in names:
+            record = await b.record(name)
+            assert (record.id, record.key, record.queue, record.executor, record.tags) == (*[name] * 4, {name: name})
+            assert ids(await b.insert(new_entry(key=name))) == [name]
+            for query in (JobQuery(queue=name), JobQuery(executor=name), JobQuery(tags={name: name})):
+                assert ids(await b.store.find(query)) == [name]
+            assert await b.store.backlog({name}, {name}) == Backlog(queued=1)
+        for name in names:
+            claims = await b.claim(executors=frozenset({name}))
+            assert ids(claims) == [name]
+            assert await b.store.release(claims[0], "shutdown")
+        for name in names:
+            claims = await b.claim(room={name: 9})
+            assert ids(claims) == [name]
+            assert await b.store.finish(claims[0], Completed(), messages=tokens(2, 2, attempt=2))
+            assert await a.states(name) == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "COMPLETED"]
+            assert (await a.stream(name))[1:] == [*tokens(2, 2, attempt=2), End(3, Completed())]
+            assert await a.store.delete(name)
+        assert await b.store.find(JobQuery()) == []
+
+
+async def check_full_queue(open_store: OpenStore) -> None:
+    """As many jobs as `max_queued` may wait for their first start; a store that refuses more stores none of a call."""
+    async with open_workers(open_store, "a", max_queued=4) as (worker,):
+        first = [new_entry(retry=RetryPolicy()), new_entry(None), new_entry(delay=LEASE, key="k")]
+        await worker.store.insert(first, "mark")
+        try:
+            await worker.insert(new_entry(), new_entry())
+        except QueueFullError:
+            pass
+        else:
+            assert len(await worker.store.find(JobQuery())) == 5
+            return  # not every store says so
+        assert ids(await worker.store.find(JobQuery())) == ids(first)
+        await worker.insert(last := new_entry())
+        assert ids(await worker.store.insert(first, "mark")) == ids(first)
+        assert ids(await worker.insert(new_entry(key="k"))) == [first[2].id]
+        (claim,) = await worker.claim(limit=1)
+        await worker.insert(new_entry())
+        assert await worker.store.retry(claim, ERROR, 0.0)
+        await worker.store.request_cancel(last.id, None, 0.0)
+        await worker.insert(new_entry())
+        with refused(QueueFullError) as errors:
+            await worker.insert(new_entry())
+        assert errors[0].limit == 4
 
 
 async def check_insert_of_nothing(open_store: OpenStore) -> None:

@@ -221,12 +221,22 @@ def _check_legal(lines: list[Transition]) -> None:
 async def check_delete(open_store: OpenStore) -> None:
     """An ended job goes with its messages, history, tags and key; a living one raises and stays."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        claim = await a.start(new_entry(job_id="id", key="k", tags={"t": "v"}))
-        await _check_refused(b, "id", "RUNNING")
-        await a.store.release(claim, "shutdown")
+        entry = new_entry(job_id="id", key="k", tags={"t": "v"}, retry=RetryPolicy(), delay=SHORT)
+        await a.insert(entry, new_entry(None, job_id="held"))
+        await _check_refused(b, "held", "QUEUED")
+        await a.store.request_cancel("held", None, 0.0)
+        assert await b.store.delete("held")
+        if await a.states("id") == ["SCHEDULED"]:  # a slow machine may have passed it
+            await _check_refused(b, "id", "SCHEDULED")
+        await a.pass_time()
         await _check_refused(b, "id", "QUEUED")
         claim = await a.claim_one()
-        await a.store.finish(claim, Completed(), messages=tokens(3, 5, attempt=2))
+        await _check_refused(b, "id", "RUNNING")
+        await a.store.retry(claim, ERROR, 0.0)
+        await _check_refused(b, "id", "RETRYING")
+        await a.pass_time(0)
+        claim = await a.claim_one()
+        await a.store.finish(claim, Completed(), messages=tokens(2, 5, attempt=2))
         assert await b.store.delete("id")
         assert not await b.store.delete("id")
         await _check_gone(a, "id")

@@ -36,6 +36,16 @@ async def check_renewed_leases_last(open_store: OpenStore) -> None:
         assert await a.store.finish(renewed, Completed())
 
 
+async def check_renewals_that_shorten(open_store: OpenStore) -> None:
+    """A renewal counts from its own moment, also where the lease would have lasted longer without it."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start()
+        (report,) = await a.store.renew([claim], SHORT)
+        assert report.held
+        await b.pass_time()
+        assert (await b.record(claim.entry.id)).state == JobState.QUEUED
+
+
 async def check_order_of_lapses(open_store: OpenStore) -> None:
     """Jobs whose leases have lapsed return to their queue in the order in which those ended."""
     async with open_workers(open_store, "a", "b") as (a, b):
@@ -121,7 +131,7 @@ async def check_reports_of_renewals(open_store: OpenStore) -> None:
 
 
 async def check_report_of_a_lost_claim_beside_its_successor(open_store: OpenStore) -> None:
-    """Of two claims of one job, in one call, only the one that holds it is renewed."""
+    """Of two claims of one job, in one call or each in its own, only the one that holds it is renewed."""
     async with open_worker(open_store) as worker:
         lost = await worker.start()
         await worker.store.release(lost, "shutdown")
@@ -129,6 +139,10 @@ async def check_report_of_a_lost_claim_beside_its_successor(open_store: OpenStor
         for claims in ([lost, holding], [holding, lost]):
             reports = await worker.store.renew(claims, LEASE)
             assert [report.held for report in reports] == [claim is holding for claim in claims]
+        await worker.store.renew([holding], SHORT)
+        await worker.store.renew([lost], LEASE)
+        await worker.pass_time()
+        assert (await worker.record(lost.entry.id)).state == JobState.QUEUED
 
 
 async def check_cancel_while_the_worker_is_dead(open_store: OpenStore) -> None:

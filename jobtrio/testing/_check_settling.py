@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -191,16 +192,20 @@ async def check_old_claims_write_nothing(open_store: OpenStore) -> None:
 
 
 async def check_nothing_behind_the_end(open_store: OpenStore) -> None:
-    """The claim that has ended its job can add nothing to it; only its own ending may be repeated."""
+    """The claim that has ended its attempt can add nothing to the job; only its own ending may be repeated."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        claim = await a.start()
-        assert await a.store.finish(claim, Completed("done"), messages=tokens(1, 1))
-        before = await _all_of(b, claim.entry.id)
-        for name in ("append_messages", "save_state"):
-            assert not await WRITES[name](a, claim), f"{name} was accepted"
-            assert await _all_of(b, claim.entry.id) == before, f"{name} has changed the job"
-        (report,) = await a.store.renew([claim], LEASE)
-        assert not report.held
+        for end in ("finish", "retry", "release"):
+            claim = await a.start(new_entry(retry=RetryPolicy()))
+            await a.store.append_messages(claim, tokens(1, 1))
+            assert await WRITES[end](a, claim)
+            before = await _all_of(b, claim.entry.id)
+            for name in ("append_messages", "save_state"):
+                write = partial(WRITES[name], a, attrs.evolve(claim, entry=await a.load(claim.entry.id)))
+                assert not await write(), f"{name} was accepted behind {end}"
+                assert await _all_of(b, claim.entry.id) == before, f"{name} has changed the job behind {end}"
+            (report,) = await a.store.renew([claim], LEASE)
+            assert not report.held
+            await a.end(claim)
 
 
 async def check_repeated_writes(open_store: OpenStore) -> None:

@@ -39,6 +39,17 @@ async def check_changes_are_told_once(open_store: OpenStore) -> None:
         assert [change.job_id for change in worker.heard.changes][:3] == [first.entry.id] * 3
 
 
+async def check_changes_are_told_to_who_made_them(open_store: OpenStore) -> None:
+    """A change of state that another process makes is not told."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(retry=RetryPolicy()))
+        await a.store.retry(claim, ERROR, 0.0)
+        await b.store.request_cancel(claim.entry.id, None, 0.0)
+        await trio.sleep(SHORT)  # for what one process tells the other to arrive
+        told = a.heard.changes if a is b else a.heard.changes + b.heard.changes
+        assert told == await a.history(claim.entry.id)
+
+
 async def check_repeated_calls_are_told_once(open_store: OpenStore) -> None:
     """A call that is made again tells nothing again."""
     async with open_worker(open_store) as worker:
@@ -112,7 +123,7 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
             assert longest / (part + 2) < await worker.advance() <= seconds
 
 
-CUTS: tuple[Any, ...] = (0, 1, 2, 5, 0.001, 0.004, 0.015, 0.04)
+CUTS: tuple[Any, ...] = (*range(9), 0.001, 0.004, 0.015, 0.04)
 """When to cut a call off: after so many steps (int), or so many seconds (float)."""
 
 
@@ -132,10 +143,11 @@ async def check_calls_cut_off(open_store: OpenStore) -> None:
     """A call that was cancelled, at any moment, can be made again: it is then done, once."""
     async with open_workers(open_store, "a", "b") as (a, b):
         for when in CUTS:
-            entry = new_entry(retry=RetryPolicy())
-            insert = partial(a.store.insert, [entry], f"insert {when}")
+            entry, *others = new_entry(retry=RetryPolicy()), new_entry(None), new_entry(delay=LEASE)
+            insert = partial(a.store.insert, [entry, *others], f"insert {when}")
             await _cut_off(insert, when)
-            assert ids(await insert()) == [entry.id]
+            assert len(await b.store.find(JobQuery())) % 3 == 0  # all of a call, or none
+            assert ids(await insert()) == ids([entry, *others])
             claim_again = partial(a.store.claim, f"claim {when}", limit=9, lease=LEASE)
             await _cut_off(claim_again, when)
             (claim,) = await claim_again()
@@ -161,4 +173,4 @@ async def check_calls_cut_off(open_store: OpenStore) -> None:
             assert await finish()
             assert (await b.record(entry.id)).result == when
             assert [message.seq for message in await b.stream(entry.id) if hasattr(message, "seq")] == [*range(1, 8)]
-        assert len(await b.store.find(JobQuery())) == len(CUTS)
+        assert len(await b.store.find(JobQuery())) == 3 * len(CUTS)

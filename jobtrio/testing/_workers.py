@@ -180,10 +180,12 @@ async def open_workers(
     *names: str,
     retention: Retention | Sequence[Retention] | None = None,
     totals: Mapping[str, int] | None = None,
+    max_queued: int = 100_000,
 ) -> AsyncIterator[list[Worker]]:
     """Open one worker for each name; where the store is one object for all of them, so is the worker.
 
-    ``retention`` is for all of them, or one for each; ``totals`` says how many jobs may run over all workers, by queue.
+    ``retention`` is for all of them, or one for each; ``totals`` says how many jobs may run over all workers, by queue,
+    and ``max_queued`` how many may wait for their first start.
     """
     given = retention or Retention()
     retentions = [given] * len(names) if isinstance(given, Retention) else given
@@ -194,7 +196,7 @@ async def open_workers(
             known = next((worker for worker in workers if worker.store is store), None)
             if known is None:
                 known = Worker(name, store, Heard())
-                await stack.enter_async_context(store.open(_settings(known, kept, totals or {})))
+                await stack.enter_async_context(store.open(_settings(known, kept, totals or {}, max_queued)))
             workers.append(known)
         yield workers
 
@@ -206,9 +208,9 @@ async def open_worker(open_store: OpenStore, retention: Retention | None = None)
         yield worker
 
 
-def _settings(worker: Worker, retention: Retention, totals: Mapping[str, int]) -> StoreSettings:
+def _settings(worker: Worker, retention: Retention, totals: Mapping[str, int], max_queued: int) -> StoreSettings:
     new_log = partial(TokenLog, retention.tokens_per_job)
-    return StoreSettings(worker.name, retention, 100_000, worker.heard, new_log, totals)
+    return StoreSettings(worker.name, retention, max_queued, worker.heard, new_log, totals)
 
 
 def new_entry(

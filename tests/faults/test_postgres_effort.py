@@ -139,7 +139,7 @@ def _limited(patch: pytest.MonkeyPatch) -> Any:
     from jobtrio.testing import _workers
 
     original = _workers._settings
-    return lambda worker, retention, _: original(worker, retention, {"few": 3, "default": JOBS})
+    return lambda worker, retention, _, most: original(worker, retention, {"few": 3, "default": JOBS}, most)
 
 
 async def _live(worker: Worker) -> None:
