@@ -98,6 +98,10 @@ class CancelAtStep(trio.abc.Instrument):
         self._root = trio.lowlevel.current_task()
         self._count(core)
 
+    def end(self) -> None:
+        """Count no more: what follows is not the job's to do."""
+        self._core = None
+
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count a step, if it is the job's."""
         if self._core is not None and self._is_of_job(task):
@@ -129,7 +133,10 @@ async def _trial(
             return await executor(job)
 
         job = await registry.submit(watched, payload, **options)
-        run = await observe(job)
+        try:
+            run = await observe(job)
+        finally:
+            aim.end()
         history = await registry.history(job.id)
     _check_run(run, history, is_cancelled=aim.is_cancelled)
     await wait_all_tasks_blocked()

@@ -283,6 +283,12 @@ def test_sweep_finds_endless_clean_up() -> None:
         sweep_cancellation(work)
 
 
+def test_sweep_of_a_job_that_never_ends() -> None:
+    """A job that waits for ever by itself is told apart from one that does so behind a cancellation."""
+    with pytest.raises(AssertionError, match=r"^not cancelled: the job was RUNNING after a year"):
+        sweep_cancellation(wait_for_ever)
+
+
 def test_sweep_at_most() -> None:
     """Too many steps are an error that says so; the number is checked."""
     with pytest.raises(AssertionError, match="at_most=3"):
