@@ -283,6 +283,17 @@ async def check_started_in_time(open_store: OpenStore) -> None:
         assert error.kind == "expired"
 
 
+async def check_held_as_its_submitter_says(open_store: OpenStore) -> None:
+    """How long a job may be held is what the process says that stored it, whichever makes it fail."""
+    short, long = Retention(held_for=SHORT), Retention(held_for=LEASE)
+    for retentions, state in (((long, short), JobState.QUEUED), ((short, long), JobState.FAILED)):
+        async with open_workers(open_store, "a", "b", retention=retentions) as (a, b):
+            held = new_entry(None)
+            await a.insert(held)
+            await b.pass_time()
+            assert (await b.record(held.id)).state == state
+
+
 async def check_held_from_readiness(open_store: OpenStore) -> None:
     """How long a job may be held counts from the moment when it could start."""
     async with open_worker(open_store, Retention(held_for=4 * SHORT)) as worker:

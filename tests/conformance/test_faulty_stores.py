@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from jobtrio.abc import Claim, JobEntry, LeaseReport, Plan
+    from jobtrio.abc import Claim, JobEntry, LeaseReport, Plan, StoreSettings
 
 CHECKS = {check.__name__: check for check in STORE_CHECKS}
 
@@ -118,6 +120,13 @@ class CountsFromTheStart(MemoryJobStore):
         return started
 
 
+class HoldsForEver(MemoryJobStore):
+    """Lets jobs be held for as long as nobody says otherwise."""
+
+    def _use(self, settings: StoreSettings) -> None:
+        super()._use(attrs.evolve(settings, retention=attrs.evolve(settings.retention, held_for=inf)))
+
+
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -130,6 +139,7 @@ class CountsFromTheStart(MemoryJobStore):
         (SavesAllThatItRead, "check_race_of_cancel_and_other_writes"),
         (NeverShortens, "check_renewals_that_shorten"),
         (RenewsWhateverRuns, "check_report_of_a_lost_claim_beside_its_successor"),
+        (HoldsForEver, "check_held_as_its_submitter_says"),
         (CountsFromTheStart, "check_started_elsewhere_in_time"),
     ],
 )
