@@ -19,7 +19,7 @@ from jobtrio._exceptions import holds
 from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio._exceptions import Kinds
@@ -126,6 +126,11 @@ class Attempt:
             await trio.sleep_forever()
         if self._scope is not None and not self.over:
             self._apply_stop(self._scope)
+
+    def refuse(self, tasks: Sequence[trio.lowlevel.Task]) -> None:
+        """Take it that the executor knows of the shutdown that refused it something, if one of ``tasks`` runs it."""
+        if self._context is not None and self._context.nursery.parent_task in tasks:
+            self._context.watches_stopping = True
 
     @property
     def is_timed_out(self) -> bool:
@@ -265,7 +270,7 @@ class Attempt:
         return not self._failed and self._scope is not None and now >= min(self._stop_by, self._scope.deadline)
 
     def _has_watched(self) -> bool:
-        """Whether the executor looked at `stopping`, and may have ended early because of it."""
+        """Whether the executor knew of the stop, and may have ended early because of it."""
         return self._context is not None and self._context.watches_stopping
 
 

@@ -100,6 +100,7 @@ class RegistryCalls:
         """Store new jobs, all or none."""
         await self._give_way()
         if self._closed:
+            self._runner.refuse()
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
         submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
         if self._waits:

@@ -116,7 +116,7 @@ class JobContext:
         With a grace that is before the attempt is cancelled, else at the same moment. A time limit does not set it.
 
         An attempt that returns after it was told to stop is not taken for a success, unless it was the
-        registry that told it so and the executor never looked.
+        registry that told it so, and the executor never looked and was refused no job that it submitted.
         """
         self.watches_stopping = True
         return self.stop_event()

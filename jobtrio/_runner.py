@@ -112,6 +112,14 @@ class Runner:
             else:
                 self.room.pop(queue, None)
 
+    def refuse(self) -> None:
+        """Note with the attempt that the current task is part of, if any, that a shutdown refused it something."""
+        tasks = [trio.lowlevel.current_task()]
+        while (nursery := tasks[-1].parent_nursery) is not None:
+            tasks.append(nursery.parent_task)
+        for attempt in self.running.values():
+            attempt.refuse(tasks)
+
     async def run(self, attempt: Attempt) -> None:
         """Run a prepared attempt and do what follows.
 

@@ -715,7 +715,7 @@ async def fail_soon() -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-@pytest.mark.parametrize("how", ["child", "inner", "itself", "cancels itself", "time limit", "not in time"])
+@pytest.mark.parametrize("how", ["child", "inner", "itself", "cancels itself", "time limit", "not in time", "refused"])
 async def test_what_ends_a_job_within_the_grace(how: str, durable: bool, autojump_clock: MockClock) -> None:
     """Whatever ends a job in a shutdown's grace is how it ends, where it is not the shutdown."""
     executors = jobtrio.Executors()
@@ -734,7 +734,16 @@ async def test_what_ends_a_job_within_the_grace(how: str, durable: bool, autojum
             case "cancels itself":
                 await trio.sleep(0.1)
                 job.cancel_scope.cancel()
+            case "refused":
+                job.nursery.start_soon(submit_later)
         await trio.sleep_forever()
+
+    async def submit_later() -> None:
+        await trio.sleep(1)
+        try:
+            await registry.submit("work")
+        except trio.ClosedResourceError as exc:
+            raise ValueError("no step follows") from exc
 
     server = Server()
     store = RemoteStore(server) if durable else None
