@@ -43,7 +43,7 @@ class RetryPolicy:
         max_attempts: All attempts, the first one included; 1 or more.
         initial: Seconds before the second attempt; 0 or more.
         multiplier: What each delay is multiplied by for the next; 1 or more.
-        max_delay: Seconds that no delay exceeds before the jitter; 0 or more.
+        max_delay: Seconds that no delay, the first one included, exceeds before the jitter; 0 or more.
         jitter: The share of the delay that it may move by, from 0 to 1.
     """
 

@@ -28,9 +28,11 @@ def test_sends_each_word() -> None:
 
 
 def test_tries_again() -> None:
-    run = run_job(generate, {"prompt": "to be", "unlucky": True}, retry=jobtrio.RetryPolicy(initial=3600))
+    policy = jobtrio.RetryPolicy(initial=3600, max_delay=3600, jitter=0)
+    run = run_job(generate, {"prompt": "to be", "unlucky": True}, retry=policy)
     assert run.outcome == jobtrio.Completed(5)
     assert isinstance(run.messages[0], jobtrio.Restart)
+    assert run.messages[0].delay == 3600
 
 
 def test_keeps_to_its_time() -> None:
