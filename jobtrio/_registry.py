@@ -70,10 +70,10 @@ class JobRegistry:
             payload: What the executor is given as ``job.payload``.
             job_id: The job's id, 1 to 200 printable characters; None has one made, of 128 random bits.
             key: Stands for the job: while that is kept, another submission with this key returns it.
-            queue: The queue to wait in.
+            queue: The queue to wait in; if not given, that which the executor is registered with, or else "default".
             priority: Strict between levels, first in first out within one.
-            time_limit: Seconds an attempt may take.
-            retry: The retry policy; without one there is one attempt.
+            time_limit: Seconds an attempt may take; None for what the executor is registered with.
+            retry: The retry policy; None for what the executor is registered with. Without one there is one attempt.
             delay: Seconds from now to the earliest start; excludes ``run_at``.
             run_at: The earliest start, an aware datetime.
             expires_in: Seconds from now within which the first attempt has to start; more than the delay.

@@ -77,7 +77,7 @@ class JobSpec:
         payload: What the executor is given.
         job_id: The job's id, 1 to 200 printable characters; None has one made.
         key: Stands for the job: while it is kept, another submission with this key returns it.
-        queue: The queue to wait in.
+        queue: The queue to wait in; if not given, that which the executor is registered with, or else "default".
         priority: Its `JobPriority`.
         time_limit: Seconds an attempt may take; None for what the executor is registered with.
         retry: The retry policy; None for what the executor is registered with.
