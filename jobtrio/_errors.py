@@ -79,6 +79,8 @@ class UnknownExecutorError(JobtrioError, LookupError):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
+        if self.name in self.known:  # a function was given, by whose name another is known
+            return f"another function than this is registered as {self.name!r}: give that name, or register this too"
         known = ", ".join(map(repr, self.known)) or "none"
         return f"no executor is registered as {self.name!r}; registered: {known}"
 

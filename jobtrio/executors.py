@@ -143,12 +143,22 @@ class Executors:
 def check_executor(function: Any) -> None:
     """Raise `TypeError` unless ``function`` can be an executor."""
     allowed = "an async function, a plain function, or a partial or callable object of either kind"
+    hint = _hint(function)
+    if hint or isinstance(function, type) or not callable(function):
+        raise TypeError(f"executor must be {allowed}; got {show(function)}{hint}")
+
+
+def _hint(function: Any) -> str:
+    """Return what to do about something that can't be an executor, where its kind tells that."""
     inner = _innermost(function)
-    if isinstance(function, type) or not callable(function):
-        raise TypeError(f"executor must be {allowed}; got {show(function)}")
-    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
-        kind = "an async generator" if inspect.isasyncgenfunction(inner) else "a generator"
-        raise TypeError(f"executor must be {allowed}; got {show(function)}, {kind}: send its values with job.send")
+    if inspect.iscoroutine(function):
+        function.close()  # nobody will await it, and that is told here
+        return ", a coroutine: give the function itself, and don't call it"
+    if inspect.isasyncgenfunction(inner):
+        return ", an async generator: send its values with job.send"
+    if inspect.isgeneratorfunction(inner):
+        return ", a generator: send its values with job.send"
+    return ""
 
 
 def is_async_executor(function: Callable[[Any], Any]) -> bool:

@@ -151,6 +151,12 @@ def test_a_generator_is_told_what_to_do() -> None:
         check_executor(generate)
 
 
+def test_a_call_is_told_what_to_do() -> None:
+    """A coroutine in place of its function is refused with a hint, and nothing is left unawaited."""
+    with pytest.raises(TypeError, match=r", a coroutine: give the function itself, and don't call it$"):
+        check_executor(work(None))  # type: ignore[arg-type]
+
+
 def test_names() -> None:
     """An executor without a registered name is called as its function or its class is."""
 
@@ -247,6 +253,12 @@ def test_unknown() -> None:
     assert (excinfo.value.name, excinfo.value.known) == ("x", ("a", "b"))
     with pytest.raises(UnknownExecutorError):
         executors.get([])  # type: ignore[arg-type]
+
+
+def test_unknown_by_a_name_that_is_known() -> None:
+    """Of a function that has the name of another's registration it is not said that nothing is registered so."""
+    with pytest.raises(UnknownExecutorError, match=r"^another function than this is registered as 'work': give"):
+        raise UnknownExecutorError("work", ["work", "other"])
 
 
 @pytest.mark.parametrize(
