@@ -16,11 +16,17 @@ async def work(job: jobtrio.JobContext) -> int:
 
 
 async def stop_on_signal(registry: jobtrio.JobRegistry, application: trio.CancelScope) -> None:
+    async def stop(grace: float) -> None:
+        await registry.shutdown(grace)
+        application.cancel()
+
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            print(f"got {signal.Signals(number).name}")
-            await registry.shutdown(grace=10)
-            application.cancel()
+        async with trio.open_nursery() as nursery:
+            grace = 10
+            async for number in signals:
+                print(f"got {signal.Signals(number).name}")
+                nursery.start_soon(stop, grace)
+                grace = 0  # whoever sends a second signal does not want to wait
 
 
 async def serve(registry: jobtrio.JobRegistry) -> None:
