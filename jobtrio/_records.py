@@ -25,7 +25,7 @@ class JobError:
     Attributes:
         kind: ``"exception"``, ``"timeout"``, ``"expired"``, ``"gave_up"`` or ``"lost"``.
         type: The exception's class, or what stands for one.
-        message: The exception's text.
+        message: The exception's text; for a group, also what its first three exceptions are.
         traceback: The formatted traceback, or ``""``.
     """
 

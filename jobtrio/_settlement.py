@@ -6,6 +6,7 @@ It owns which failures are retried and after which delay. It must not know store
 from __future__ import annotations
 
 import traceback
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +28,9 @@ TEXT_LIMIT = 64 * 1024
 
 TOLD = 500
 """Exceptions that a traceback tells of: behind some 200 the text is cut anyway, and each takes time."""
+
+NAMED = 3
+"""Exceptions of a group that stand behind its text."""
 
 CANCELLED = "cancelled"  # by a request
 SELF = "self"  # the executor cancelled its own scope
@@ -128,12 +132,7 @@ def settle(entry: JobEntry, verdict: Verdict, *, retry_on: RetryOn, outlives: bo
 
 def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     """Return an exception as a `JobError`; one that can't be shown is named all the same."""
-    try:
-        message = str(exception)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as exc:
-        message = f"<its text raised {type(exc).__name__}>"
+    message = _message(exception)
     try:
         trace = _trace(exception, message)
     except (KeyboardInterrupt, SystemExit):
@@ -141,6 +140,27 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     except BaseException as exc:
         trace = f"<its traceback raised {type(exc).__name__}>"
     return JobError(kind, *(_plain(text) for text in (type(exception).__name__, message, trace)))
+
+
+def _message(exception: BaseException) -> str:
+    """Return an exception's text, and behind that of a group the first exceptions that it holds."""
+    text = _text(exception)
+    if not isinstance(exception, BaseExceptionGroup):
+        return text
+    inner = leaves(exception)
+    named = [str(JobError("exception", type(leaf).__name__, _text(leaf))) for leaf in islice(inner, NAMED)]
+    if next(inner, None) is not None:
+        named.append("…")
+    return f"{text}: {'; '.join(named)}"
+
+
+def _text(exception: BaseException) -> str:
+    try:
+        return str(exception)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
+        return f"<its text raised {type(exc).__name__}>"
 
 
 def _trace(exception: BaseException, message: str) -> str:

@@ -281,6 +281,18 @@ def test_an_exception_without_text() -> None:
         settlement.describe(LoudError())
 
 
+def test_a_group_says_what_is_in_it() -> None:
+    """Behind a group's own text, which tells nothing, stand its first three exceptions, however deep in it."""
+    two = ExceptionGroup("in", [ValueError("row 2"), KeyError()])
+    assert settlement.describe(ExceptionGroup("out", [two])).message == (
+        "out (1 sub-exception): ValueError: row 2; KeyError"
+    )
+    more = ExceptionGroup("out", [two, MuteError(), OSError(), OSError()])
+    assert settlement.describe(more).message == (
+        "out (4 sub-exceptions): ValueError: row 2; KeyError; MuteError: <its text raised GeneratorExit>; …"
+    )
+
+
 def test_a_traceback_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback that cannot be formatted is told; an exit on the way is let through."""
 
