@@ -163,6 +163,26 @@ def test_names_made_on_the_fly_are_not_kept() -> None:
     assert line.pop() == ["stays"]
 
 
+def test_those_that_came_and_went_are_not_kept() -> None:
+    """However many jobs go through one queue, nothing is kept of them."""
+    line = Line()
+    for n in range(1_000):
+        line.push(str(n))
+        assert line.pop(1) == [str(n)]
+    assert sum(len(level.heads) for level in line.ready._levels.values()) <= 1
+
+
+def test_order_when_names_are_forgotten() -> None:
+    """What is ready stays in its order when the names of empty queues are forgotten."""
+    line = Line()
+    for n in range(60):
+        line.push(str(n), queue=f"queue {n}")
+    assert line.pop(2) == ["0", "1"]
+    for n in range(60, 300):
+        line.push(str(n), queue=f"queue {n}")
+    assert line.pop(400) == [str(n) for n in range(2, 300)]
+
+
 def test_executors() -> None:
     """Only jobs of these executors are taken, wherever in line they stand, in their order and within the room."""
     line = Line()
