@@ -238,6 +238,46 @@ async def test_two_logs_of_a_job(autojump_clock: MockClock) -> None:
         assert (old.last, last(entry)) == (1, 1)
 
 
+async def test_a_hint_beside_a_log_that_is_over(autojump_clock: MockClock) -> None:
+    """A hint has the new log looked at, also where it shows that the old one is to be followed no more."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.testing.wait_all_tasks_blocked()
+        entry.log = TokenLog(100)  # nobody holds the old one
+        bench.tails.follow(entry)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.say("a")
+        bench.tails.look("id")
+        await trio.testing.wait_all_tasks_blocked()
+        assert last(entry) == 1
+
+
+async def test_hints_leave_nothing_behind(autojump_clock: MockClock) -> None:
+    """However many hints come, a stream stands once among those to be looked at."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        for _ in range(100):
+            bench.tails.look("id")
+            await trio.sleep(0.01)
+        assert len(bench.tails._listed) == 1
+
+
+async def test_each_in_its_time(autojump_clock: MockClock) -> None:
+    """A stream is looked at in its time, whatever others are to be looked at later."""
+    bench = Bench()
+    async with bench.running():
+        one, other = bench.entry("one"), bench.entry("other")
+        bench.tails.follow(one)
+        await trio.sleep(LOOK_AFTER)
+        bench.tails.follow(other)
+        await trio.sleep(1.5 * LOOK_AFTER)
+    assert bench.looks == [0, LOOK_AFTER, 2 * LOOK_AFTER]
+
+
 async def test_away(autojump_clock: MockClock) -> None:
     """While the store is away it is looked again, and what there is then is copied."""
     bench = Bench()
