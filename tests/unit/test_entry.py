@@ -253,6 +253,14 @@ def test_refresh_with_a_long_history() -> None:
     assert known.history() == fresh.history()
 
 
+def test_what_is_behind_a_change_that_is_kept_no_more() -> None:
+    """Behind a change that a long history has no more come all that it has but for the first."""
+    entry = started(retry=RetryPolicy(max_attempts=10_000))
+    told = entry.progress
+    run_again(entry, steps.HISTORY)
+    assert entry.history_behind(told) == entry.history()[1:]
+
+
 @pytest.mark.parametrize("ends", [False, True])
 def test_long_reason(ends: bool) -> None:
     """What is kept of an error in the history is short; the record has it whole."""
