@@ -125,6 +125,19 @@ def test_a_hole_is_told_as_missed(tail: list[Message]) -> None:
     assert log.last == seq_of(tail[-1])
 
 
+def test_passing_over() -> None:
+    """What is passed over takes its numbers, and nothing before it is kept; what is known is not passed over."""
+    log = filled(10, 3)
+    log.pass_over(3)
+    assert numbers(log) == [1, 2, 3]
+    log.pass_over(7)
+    assert (log.last, log.first, numbers(log)) == (7, 8, [])
+    assert log.send(2, "next") == 8
+    log.finish(Completed())
+    log.pass_over(20)
+    assert (log.last, numbers(log, 7)) == (9, [8, 9])
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5, 100])
 def test_no_more_than_the_limit_can_be_read(limit: int) -> None:
     """However many are sent, exactly the newest ``limit`` can be read, and the memory is bounded."""
@@ -452,6 +465,15 @@ async def test_what_a_lossless_consumer_has_read_is_dropped() -> None:
     for _ in range(5):
         log.progress(1, 0, None, None)
     assert len(log._items) < 50 + 16
+
+
+async def test_what_is_unread_is_kept_wherever_the_log_begins() -> None:
+    """An overhang is kept for a lossless consumer also where much was dropped before it came."""
+    log = filled(50, 200)
+    with Subscription(log, log.last, lossless=True) as reader:
+        for n in range(90):
+            log.progress(1, n, None, None)
+        assert len(await reader.receive_batch()) == 90
 
 
 class Vanishing:
