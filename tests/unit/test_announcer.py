@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from jobtrio.stores._announcer import Announcer
-from jobtrio.testing._workers import Heard
+from jobtrio.stores._announcer import Announcer, RowAnnouncer
+from jobtrio.testing._workers import Heard, new_entry
 
 
 def new_announcer() -> Announcer:
@@ -26,6 +26,16 @@ def test_told_of_while_it_is_asked() -> None:
     assert announcer.idle_for() == 7.0
 
 
+def test_the_earliest_told_of_while_it_is_asked() -> None:
+    """Of several times that come up since the question, the earliest counts."""
+    announcer = new_announcer()
+    announcer.asked()
+    announcer.falls_due(103.0)
+    announcer.falls_due(104.0)
+    announcer.looked(inf, 5.0)
+    assert announcer.idle_for() == 3.0
+
+
 def test_to_look_everywhere_while_it_is_asked() -> None:
     """An answer to a question from before it was told to look everywhere does not stand for that look."""
     announcer = new_announcer()
@@ -36,3 +46,12 @@ def test_to_look_everywhere_while_it_is_asked() -> None:
     announcer.asked()
     announcer.looked(inf, 5.0)
     assert announcer.idle_for() == inf
+
+
+def test_new_jobs_are_forgotten_once_they_are_in() -> None:
+    """What is told of new jobs before they are answered is not kept behind that."""
+    announcer = RowAnnouncer(Heard())
+    entries = [new_entry() for _ in range(3)]
+    with announcer.putting_in(entries, "submission"):
+        assert len(announcer._coming) == 3
+    assert not announcer._coming
