@@ -15,6 +15,7 @@ from jobtrio import (
     Executors,
     Gap,
     JobContext,
+    Restart,
     RetryPolicy,
     StoreUnavailableError,
     StreamSpan,
@@ -83,6 +84,18 @@ async def test_over_attempts(autojump_clock: MockClock) -> None:
         job = await registry.submit("fail once")
         got = [type(message).__name__ async for message in job.subscribe(stored=True)]
         assert got == ["Token", "Restart", "Token", "End"]
+
+
+async def test_what_is_stored_with_a_retry(autojump_clock: MockClock) -> None:
+    """What is stored with the end of a failed attempt is read at once, and not when the next one sends."""
+    store = RemoteStore(Server())
+    store.network.failing = {"append_messages"}
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("fail once")
+        reader = job.subscribe(stored=True)
+        assert await reader.receive() == Token(1, 1, 1)
+        assert isinstance(await reader.receive(), Restart)
+        assert job.state == "RETRYING"
 
 
 async def test_of_a_run_that_is_lost(autojump_clock: MockClock) -> None:
