@@ -609,6 +609,34 @@ async def test_an_exit_with_a_store_elsewhere(autojump_clock: MockClock) -> None
         assert entry.state == "QUEUED"
 
 
+async def test_neighbours_of_an_exit_with_a_store_that_takes_its_time(autojump_clock: MockClock) -> None:
+    """The others are stopped at once when an exit comes out of a job, however long it takes to give that back."""
+    executors, store = jobtrio.Executors(), RemoteStore(Server())
+    store.network.slow["release"] = 3
+    gone: list[float] = []
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        await trio.sleep(5)
+        gone.append(trio.current_time())
+        raise KeyboardInterrupt
+
+    @executors.register("waits")
+    async def waits(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            gone.append(trio.current_time())
+
+    with Bare(KeyboardInterrupt):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            for name in ("waits", "exits", "waits"):
+                await registry.submit(name)
+            await trio.sleep_forever()
+    assert len(gone) == 3
+    assert max(gone) - min(gone) < 1
+
+
 @pytest.mark.parametrize("where", ["memory", "elsewhere"])
 async def test_an_exit_while_it_is_left(where: str, autojump_clock: MockClock) -> None:
     """An exit from a job's clean-up joins what the body raised, and holds up nobody who waits for the jobs."""
@@ -821,6 +849,18 @@ async def test_jobs_that_submit_jobs_while_it_is_left(autojump_clock: MockClock)
 
         await registry.submit(executor, 5)
     assert ran == [5, 4, 3, 2, 1, 0]
+
+
+async def test_what_was_about_to_start(autojump_clock: MockClock) -> None:
+    """A job that is queued when it is shut down is never started, though there be room and others take long to go."""
+    log = Log()
+    async with jobtrio.open_registry() as registry:
+        await registry.submit(log.tidy)
+        await trio.testing.wait_all_tasks_blocked()
+        job = await registry.submit(work)
+        await registry.shutdown()
+        assert job.outcome == STOPPED
+        assert job.record.attempt == 0
 
 
 async def test_jobs_that_submit_jobs_while_it_is_stopped(autojump_clock: MockClock) -> None:
