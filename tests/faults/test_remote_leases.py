@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from jobtrio.stores.memory import MemoryJobStore
+
 LEASE = 9.0
 
 executors = Executors()
@@ -384,6 +386,7 @@ async def test_no_more_than_may_run(autojump_clock: MockClock, limits: Any) -> N
         await lose(store)
         await trio.sleep(0.2 * LEASE)
         assert job.record.attempt == 2  # which waits for the first to go
+        assert registry.stats().running == 1
         store.network.slow = {"renew": 0.1 * LEASE}  # as that claim is, once more, before its job starts
         for _ in range(4):
             await registry.submit("work")
@@ -391,6 +394,71 @@ async def test_no_more_than_may_run(autojump_clock: MockClock, limits: Any) -> N
         assert job.outcome == Completed()
         assert registry.stats().running == 0
     assert most == 2
+
+
+async def test_claimed_again_before_it_was_noticed(autojump_clock: MockClock) -> None:
+    """A run whose job is claimed again by its own worker is stopped at once, though nobody has said that it is lost."""
+    server = Server()
+    store, watched = RemoteStore(server), Executors()
+    stopped = trio.Event()
+
+    @watched.register("work")
+    async def work(job: JobContext) -> int:
+        if job.attempt == 1:
+            try:
+                await trio.sleep_forever()
+            finally:
+                stopped.set()
+        return job.attempt
+
+    async def lapse(kept: MemoryJobStore) -> None:
+        entry = kept.peek(job.id)
+        assert entry is not None
+        kept._lapse(entry)
+
+    async with jobtrio.open_registry(watched, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(0.1 * LEASE)
+        server.serve(store, lapse)
+        with trio.fail_after(0.1 * LEASE):  # long before the next renewal
+            await stopped.wait()
+        assert await job.wait() == Completed(2)
+
+
+async def test_a_claim_that_is_lost_by_its_answer(autojump_clock: MockClock) -> None:
+    """A job whose claim is answered when another worker has it already is not started here."""
+    server, watched = Server(), Executors()
+    store = RemoteStore(server)
+    store.network.slow["claim"] = 1.1 * LEASE
+    runs: list[int] = []
+
+    @watched.register("work")
+    async def work(job: JobContext) -> None:
+        runs.append(job.attempt)
+        await trio.sleep(LEASE)
+
+    async with jobtrio.open_registry(watched, store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(0.5 * LEASE)
+        async with jobtrio.open_registry(watched, store=RemoteStore(server), lease=LEASE):
+            assert await job.wait() == Completed(None)
+    assert runs == [2]
+
+
+async def test_claims_that_are_answered_in_time_are_not_renewed_at_once(autojump_clock: MockClock) -> None:
+    """A job that starts in time costs no renewal besides those of its worker's rounds."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        await trio.sleep(0.1)
+        before = store.network.calls.count("renew")
+        jobs = []
+        for _ in range(5):
+            await trio.sleep(0.05 * LEASE)
+            jobs.append(await registry.submit("hang"))
+        await trio.sleep(0.01 * LEASE)
+        assert store.network.calls.count("renew") == before
+        for job in jobs:
+            await job.cancel()
 
 
 async def test_lost_again_and_again(autojump_clock: MockClock) -> None:
@@ -478,6 +546,7 @@ async def test_cancelled_ahead_of_an_end_that_is_lost(queues: dict[str, int] | N
         job = await registry.submit("work")
         await trio.sleep(0.5 * LEASE)
         assert not await job.cancel("why")
+        assert not await job.cancel("again")
         async with jobtrio.open_registry(leaving, store=RemoteStore(server), lease=LEASE, queues=queues):
             await trio.sleep(2 * LEASE)
             store.network.away = False
