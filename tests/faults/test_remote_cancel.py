@@ -85,6 +85,7 @@ async def test_running(autojump_clock: MockClock, here: Here, deaf: bool) -> Non
         assert here.seconds("asked", "gone") < (LEASE / 3 if deaf else 0.1)
         assert (await there.get(job.id)).outcome == Cancelled("enough")
         assert await job.cancel("again") is False
+        assert await registry.cancel(job.id, "enough") is False
         assert job.record.cancel_reason == "enough"
 
 
@@ -118,6 +119,18 @@ async def test_while_the_claim_is_under_way(autojump_clock: MockClock, here: Her
         assert here.seconds("started", "gone") < 0.1
         await trio.sleep(10)
         assert not there._core._dispatcher.asked_early  # such notes don't pile up
+
+
+async def test_with_grace_while_the_claim_is_under_way(autojump_clock: MockClock, here: Here) -> None:
+    """A request with a grace that was accepted before its job's start is known has it never begun."""
+    async with here.open() as registry, here.open_worker(SlowToAnswer(here.server)) as there:
+        job = await registry.submit("work")
+        await trio.sleep(1)
+        assert await job.cancel("enough", grace=20)
+        known = await there.get(job.id)
+        assert known.record.cancel_reason == "enough"
+        assert await job.wait() == Cancelled("enough")
+        assert here.log == []
 
 
 async def test_grace(autojump_clock: MockClock, here: Here) -> None:
