@@ -91,13 +91,19 @@ def as_event(message: jobtrio.Message) -> str:
             kind, data = "restart", {"error": str(error)}
         case jobtrio.Gap(first, seq):
             kind, data = "gap", {"first": first, "last": seq}
-        case jobtrio.End(seq, jobtrio.Completed(result)):
-            kind, data = "end", {"completed": result}
-        case jobtrio.End(seq, jobtrio.Failed(error)):
-            kind, data = "end", {"failed": str(error)}
-        case jobtrio.End(seq, jobtrio.Cancelled(reason)):
-            kind, data = "end", {"cancelled": reason}
+        case jobtrio.End(seq, outcome):
+            kind, data = "end", as_object(outcome)
     return f"event: {kind}\nid: {seq}\ndata: {json.dumps(data)}\n\n"
+
+
+def as_object(outcome: jobtrio.Outcome) -> dict[str, Any]:
+    match outcome:
+        case jobtrio.Completed(result):
+            return {"completed": result}
+        case jobtrio.Failed(error):
+            return {"failed": str(error)}
+        case jobtrio.Cancelled(reason):
+            return {"cancelled": reason}
 
 
 async def page(_: Request) -> Response:
