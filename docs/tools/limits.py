@@ -225,6 +225,7 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
         ("Look for work where no wake-up came, after", _seconds(SqliteJobStore.poll_interval), fixed),
         ("The same, on PostgreSQL where no notices arrive", _seconds(_postgres_session.LOOK_OFTEN), fixed),
         ("Calls in one transaction of an SQLite file", _writer.GROUP, fixed),
+        ("Time after which such a transaction takes no more calls", _seconds(_writer.LONGEST), fixed),
         ("Size of SQLite's log, from which on it is copied at once", f"{_checkpoint.LARGEST // 1024**2} MiB", fixed),
         (
             "Connections of a process to PostgreSQL, besides the one that listens",

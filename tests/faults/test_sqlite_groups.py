@@ -23,7 +23,7 @@ from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _checkpoint as checkpoint
 from jobtrio.stores.sqlite._wakeup import Doorbell
-from jobtrio.stores.sqlite._writer import LEAST, LOOK_AFTER, MOST
+from jobtrio.stores.sqlite._writer import LEAST, LOOK_AFTER, LOOKS, MOST
 from jobtrio.testing._workers import LEASE, SHORT, Worker, ids, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
-    """What goes wrong with the store's connections."""
+    """What goes wrong with the store's connections. No transaction is cut short because the machine is busy."""
+    monkeypatch.setattr("jobtrio.stores.sqlite._writer.LONGEST", 60.0)
     return sqlite_faults.install(monkeypatch)
 
 
@@ -86,6 +87,23 @@ async def test_many_share_a_commit(path: Path, faults: Faults) -> None:
         assert len(commits) <= 2
         assert sorted(answered) == [*range(100)]
     check_file(path, [f"{n:03}" for n in range(100)])
+
+
+async def test_large_calls_share_no_commit(path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a transaction takes long it is committed, and others may write, though more calls wait."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        monkeypatch.setattr("jobtrio.stores.sqlite._writer.LONGEST", 0.0)
+        hold = Hold(faults, "BEGIN")
+        commits: list[str] = []
+        pauses: list[float] = []
+        monkeypatch.setattr(time, "sleep", pauses.append)
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(worker.insert, new_entry())
+            await hold.gathered(10, worker)
+            faults.slow = lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    assert len(commits) >= 10
+    assert pauses.count(LOOKS[1]) >= 10
 
 
 class Lingering:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 GROUP: Final = 256
 """Operations in one transaction."""
 
+LONGEST: Final = 0.1
+"""Seconds after which a transaction takes no more: while large values come, it would keep others out for as long."""
+
 PATIENCE: Final = 1.0
 """Seconds that a call waits for a file that is locked or away before its task is told so."""
 
@@ -178,14 +181,17 @@ class Writer:
     def _carry_out(self, connection: sqlite3.Connection) -> None:
         """Carry out all that waits, commit, and then answer."""
         taken: list[Call] = []
+        full_at = time.monotonic() + LONGEST
         try:
-            hints = self._commit(connection, self._take(taken), _perform)
+            hints = self._commit(connection, self._take(taken, full_at), _perform)
         except _HalfDone:
             self._carry_out_again(taken)
         except Exception as exc:
             self._fail(taken, exc)
         else:
             self._answer(connection, taken, hints)
+        if time.monotonic() >= full_at:
+            time.sleep(LOOKS[1])  # for those who look for the lock, more seldom than this one is done with all else
 
     def _carry_out_again(self, calls: list[Call]) -> None:
         """Carry out anew what one of the calls has spoilt, each with a savepoint."""
@@ -199,9 +205,9 @@ class Writer:
         else:
             self._answer(connection, calls, hints)
 
-    def _take(self, taken: list[Call]) -> Iterator[Call]:
+    def _take(self, taken: list[Call], full_at: float) -> Iterator[Call]:
         """Give the calls that wait, as long as there are any, and note them. A call that is alone does not linger."""
-        while len(taken) < GROUP:
+        while not taken or (len(taken) < GROUP and time.monotonic() < full_at):
             call = self._waiting.popleft() if self._waiting else self.calls.next_nowait()
             if call is None and len(taken) > 1 and self._linger >= LEAST:
                 call = self.calls.next(self._linger)
