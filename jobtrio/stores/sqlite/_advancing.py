@@ -18,15 +18,19 @@ from jobtrio._records import Failed
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._settling import lapse
 from jobtrio.stores.sqlite._statements import SQL
+from jobtrio.stores.sqlite._transaction import load
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from jobtrio._entry import JobEntry
     from jobtrio.stores.sqlite._transaction import Transaction
 
 SLICE: Final = 500
-"""Jobs changed in one go, so that other writes come in between."""
+"""Jobs of one kind changed in one go, so that other writes come in between."""
+
+LONGEST: Final = 0.1
+"""Seconds after which the rest has to wait: jobs may be of many megabytes each."""
 
 
 @attrs.frozen
@@ -48,10 +52,11 @@ class Progress:
 
 def advance(tx: Transaction, gone: Collection[str]) -> Progress:
     """Do what is due now; ``gone`` are sessions whose processes have ended."""
-    changed = _become_due(tx) + _expire(tx)
-    lapsed, lease_next, emptied = _lapse(tx, gone)
+    over_at = time.monotonic() + LONGEST
+    changed = _become_due(tx, over_at) + _expire(tx, over_at)
+    lapsed, lease_next, emptied = _lapse(tx, gone, over_at)
     changed += lapsed
-    if len(changed) >= SLICE:
+    if len(changed) >= SLICE or (changed and time.monotonic() > over_at):
         return Progress(changed, 0.0, True, emptied)
     now = time.time()
     due, expiry = (tx.run(SQL[name]).fetchone()[0] for name in ("next_due", "next_expiry"))
@@ -59,37 +64,50 @@ def advance(tx: Transaction, gone: Collection[str]) -> Progress:
     return Progress(changed, max(min(lease_next, *waits, inf), 0.0), False, emptied)
 
 
-def _become_due(tx: Transaction) -> list[JobEntry]:
-    entries = tx.load_all("due", time.time(), SLICE)
-    for entry in entries:
+def _become_due(tx: Transaction, over_at: float) -> list[JobEntry]:
+    changed = []
+    for entry in _some(tx, "due", over_at):
         tx.become_ready(entry, None)
-    return entries
+        changed.append(entry)
+    return changed
 
 
-def _expire(tx: Transaction) -> list[JobEntry]:
-    entries = tx.load_all("expired", time.time(), SLICE)
-    for entry in entries:
+def _expire(tx: Transaction, over_at: float) -> list[JobEntry]:
+    changed = []
+    for entry in _some(tx, "expired", over_at):
         tx.end(entry, Failed(rules.expired(entry, tx.identity.retention)), None)
-    return entries
+        changed.append(entry)
+    return changed
 
 
-def _lapse(tx: Transaction, gone: Collection[str]) -> tuple[list[JobEntry], float, frozenset[str]]:
+def _some(tx: Transaction, statement: str, over_at: float) -> Iterator[JobEntry]:
+    """Give the jobs that a statement finds now: one at least, if there is any, and more while there is time."""
+    for row in tx.run(SQL[statement], (time.time(), SLICE)).fetchall():
+        yield load(tx.connection, row)
+        if time.monotonic() > over_at:
+            return
+
+
+def _lapse(tx: Transaction, gone: Collection[str], over_at: float) -> tuple[list[JobEntry], float, frozenset[str]]:
     """Take jobs from workers that are gone or late; also return when the next lease is over."""
     now = time.monotonic()
-    overdue: list[int] = []
+    overdue: list[tuple[int, str]] = []
     holding: set[str] = set()
     following = inf
     for seq, session, lease, until in sorted(tx.run(SQL["leases"]).fetchall(), key=itemgetter(3, 0)):
         left = until - now
         if len(overdue) < SLICE and (session in gone or not 0 < left <= lease):
-            overdue.append(seq)
+            overdue.append((seq, session))
         else:
             holding.add(session)
             following = min(following, max(left, 0.0))
     changed = []
-    for seq in overdue:
+    for seq, _ in overdue:
         entry = tx.load("by_seq", seq)
         assert entry is not None  # it was listed in this very transaction
         lapse(tx, entry)
         changed.append(entry)
+        if time.monotonic() > over_at:
+            break
+    holding.update(session for _, session in overdue[len(changed) :])
     return changed, following, frozenset(gone) - holding
