@@ -97,7 +97,7 @@ class RegistryCore(RegistryCalls):
         self._stop = trio.Event()
         self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
-        self._tails = Tails(self.store, self._feeds, refresh, self._give_up, claims=queues != {})
+        self._tails = Tails(self.store, self._feeds, partial(refresh, light=True), self._give_up, claims=queues != {})
         self._runner = Runner(
             self.store,
             queues=queues,

@@ -55,8 +55,8 @@ class KnownEntries:
         return len(self._entries)
 
 
-def refresh(known: JobEntry, fresh: JobEntry) -> None:
-    """Bring an entry to what another one of the same job says, unless that is older.
+def refresh(known: JobEntry, fresh: JobEntry, *, light: bool = False) -> None:
+    """Bring an entry to what another one of the same job says, unless that is older. A ``light`` one has not all.
 
     Answers may overtake each other, and a request to cancel that was accepted is never taken back. While an attempt
     runs, what its executor works with stays as it has it: its payload, what it saved last.
@@ -65,7 +65,8 @@ def refresh(known: JobEntry, fresh: JobEntry) -> None:
         return
     ahead = fresh.progress > known.progress
     plan, cancel = known.plan, known.cancel
-    for name in _SHARED if ahead or known.state is not JobState.RUNNING else _UNUSED:
+    whole = _SHARED if ahead or known.state is not JobState.RUNNING else _UNUSED
+    for name in _LIGHT if light else whole:
         setattr(known, name, getattr(fresh, name))
     if known.plan.function is None and plan.executor == known.plan.executor:
         known.plan = plan
@@ -77,3 +78,6 @@ _SHARED = (*(field.name for field in attrs.fields(JobEntry) if field.name not in
 """What answers bring, the state last: other threads may look meanwhile, and see no end without its outcome."""
 
 _UNUSED = tuple(name for name in _SHARED if name not in ("payload", "metadata", "tags", "saved_state"))
+
+_LIGHT = tuple(name for name in _UNUSED if name not in ("run_at", "delay", "expires_in", "unreadable"))
+"""What `JobStore.look` brings."""

@@ -246,7 +246,7 @@ class Tails:
             return False
         before = log.last
         messages = await self._store.read_messages(tail.job_id, before, PIECE)
-        fresh = await self._store.load(tail.job_id)  # no older than the messages
+        fresh = await self._store.look(tail.job_id)  # no older than the messages
         tail.was_read = True
         if messages is None or (fresh is not None and fresh.order != tail.order):
             log.cut_off(GONE)

@@ -232,6 +232,14 @@ class JobStore(ABC):
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
 
+    async def look(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None, as `load` does, but without what never changes: that may be anything.
+
+        That is its payload, its metadata, its tags, ``run_at``, ``delay`` and ``expires_in``; ``saved_state`` as well.
+        Whoever watches a job asks so for each piece of its stream, and may be spared to read a large payload each time.
+        """
+        return await self.load(job_id)
+
     @abstractmethod
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission, or in the opposite one.

@@ -30,6 +30,33 @@ async def check_unknown_jobs(open_store: OpenStore) -> None:
         assert await worker.store.find(JobQuery()) == []
 
 
+async def check_look(open_store: OpenStore) -> None:
+    """Whoever looks at a job sees it as who loads it, but for what never changes and what it saved."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        assert await b.store.look("unknown") is None
+        entries = [
+            new_entry(None),
+            new_entry(delay=LEASE),
+            new_entry(),
+            new_entry(metadata={"m": 1}, tags={"t": "v"}, key="k"),
+        ]
+        await a.insert(*entries)
+        ended, running = sorted(await a.claim(), key=lambda claim: claim.entry.order)
+        assert await a.store.save_state(running, "saved")
+        await a.store.request_cancel(running.entry.id, "why", 0.0)
+        assert await a.store.finish(ended, Completed("done"), messages=tokens(1, 2))
+        await a.store.request_cancel(entries[0].id, "why", 0.0)
+        for entry in entries:
+            seen, whole = await b.store.look(entry.id), await b.load(entry.id)
+            assert seen is not None
+            assert seen.order == whole.order
+            for each in (seen, whole):
+                each.payload = each.metadata = each.tags = each.run_at = each.expires_in = None
+                each.delay = 0.0
+            assert seen.record() == whole.record()
+            assert seen.history() == whole.history()
+
+
 async def check_find(open_store: OpenStore) -> None:
     """Jobs are found by state, by tags that all match, by queue and by executor, and by all of these together."""
     async with open_workers(open_store, "a", "b") as (a, b):

@@ -59,7 +59,7 @@ class Bench:
         log.cut_off(why)
         self.given_up.append(why)
 
-    async def load(self, job_id: str) -> JobEntry | None:
+    async def look(self, job_id: str) -> JobEntry | None:
         """Return nothing new."""
         return None
 

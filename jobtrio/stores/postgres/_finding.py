@@ -37,7 +37,7 @@ async def history(link: Link, job_id: str) -> list[Transition] | None:
 
     Cancellation: nothing has changed.
     """
-    rows = await link.fetch("history", job_id)
+    rows = await link.fetch("light_by_ids", array([job_id]))
     return entry_of(rows[0]).history() if rows else None
 
 

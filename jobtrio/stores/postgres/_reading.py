@@ -27,9 +27,11 @@ class Load:
 
     Attributes:
         job_id: Its id.
+        light: Whether to leave out what its user gave.
     """
 
     job_id: str
+    light: bool
 
 
 @attrs.frozen(eq=False)
@@ -68,14 +70,17 @@ class Reader:
         loads = [(call, call.work) for call in calls if isinstance(call.work, Load)]
         reads = [(call, call.work) for call in calls if isinstance(call.work, ReadMessages)]
 
-        async def read(link: Link) -> tuple[Rows, Rows]:
-            loaded = await link.fetch("by_ids", array({load.job_id for _, load in loads})) if loads else []
+        async def read(link: Link) -> tuple[dict[bool, Rows], Rows]:
+            loaded = {}
+            for light, statement in ((False, "by_ids"), (True, "light_by_ids")):
+                ids = {load.job_id for _, load in loads if load.light is light}
+                loaded[light] = await link.fetch(statement, array(ids)) if ids else []
             return loaded, await _fetch_messages(link, [reading for _, reading in reads]) if reads else []
 
         loaded, found = await self._connections.use(read)
-        rows = {row[0]: row for row in loaded}
+        rows = {(row[0], light): row for light, some in loaded.items() for row in some}
         for call, load in loads:
-            row = rows.get(load.job_id)
+            row = rows.get((load.job_id, load.light))
             call.succeed(None if row is None else entry_of(row))
         places = {row[WIDTH]: row for row in found}
         for place, (call, reading) in enumerate(reads, 1):

@@ -226,7 +226,16 @@ class PostgresJobStore(JobStore):
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
-        entry: JobEntry | None = await self._opened.reads.make(Load(job_id)) if job_id.isprintable() else None
+        return await self._load(job_id, light=False)
+
+    async def look(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None, without what never changes."""
+        return await self._load(job_id, light=True)
+
+    async def _load(self, job_id: str, *, light: bool) -> JobEntry | None:
+        if not job_id.isprintable():
+            return None
+        entry: JobEntry | None = await self._opened.reads.make(Load(job_id, light))
         return entry
 
     async def find(self, query: JobQuery) -> list[JobRecord]:

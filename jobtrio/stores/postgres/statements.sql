@@ -29,8 +29,8 @@ SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 -- name: by_keys
 SELECT {entry} FROM {schema}.jobs AS job WHERE key = ANY($1::text[]);
 
--- name: history
-SELECT {light} FROM {schema}.jobs AS job WHERE id = $1;
+-- name: light_by_ids
+SELECT {light} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 
 -- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all.
 -- Where others had locked some of these, and there may be more that were not among the first, a row of NULLs says so.

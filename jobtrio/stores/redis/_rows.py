@@ -16,6 +16,7 @@ from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores._salvage import Salvage, check_steps, check_time
+from jobtrio.stores.redis._scripts import FIELDS, LIGHT
 from jobtrio.stores.redis._texts import (
     NULL,
     array_text,
@@ -44,6 +45,7 @@ Row: TypeAlias = "list[Any]"
 _STATES: Final[dict[bytes, JobState]] = {str(state).encode(): state for state in JobState}
 _BY_NAME: Final[dict[str, JobState]] = {str(state): state for state in JobState}
 _NO_BODY: Final = [None, None, None, 0.0, 0.0]
+_NO_BODY_TEXT: Final = b"[null,null,null,0.0,0.0]"
 _NO_PLAN: Final = Plan("", None, "", JobPriority.NORMAL, None, None, "")
 """What stands for parts of a job that can't be read."""
 
@@ -69,6 +71,12 @@ def new_job(entry: JobEntry) -> list[Argument]:
         *(array_text(body), b"" if not entry.tags else text_of("tags", entry.tags), repr(entry.delay)),
         b"" if entry.expires_in is None else repr(entry.expires_in),
     ]
+
+
+def whole_row(light: Row) -> Row:
+    """Return fields `LIGHT` as `FIELDS` of a job whose user gave nothing."""
+    known = dict(zip(LIGHT, light, strict=True)) | {"body": _NO_BODY_TEXT}
+    return [known.get(name) for name in FIELDS]
 
 
 def entry_of(row: Row) -> JobEntry:

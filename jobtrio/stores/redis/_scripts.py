@@ -31,6 +31,9 @@ FIELDS: Final = (
 A hash without the first is no job.
 """
 
+LIGHT: Final = tuple(name for name in FIELDS if name not in ("body", "tags", "saved"))
+"""Those without what users gave."""
+
 VERSION: Final = 1
 """The format of what is stored."""
 

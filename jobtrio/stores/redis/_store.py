@@ -23,8 +23,8 @@ from jobtrio.stores.redis import _inserting as inserting
 from jobtrio.stores.redis import _settling as settling
 from jobtrio.stores.redis._address import parse_address
 from jobtrio.stores.redis._link import Command
-from jobtrio.stores.redis._rows import entry_of
-from jobtrio.stores.redis._scripts import FIELDS, run
+from jobtrio.stores.redis._rows import entry_of, whole_row
+from jobtrio.stores.redis._scripts import FIELDS, LIGHT, run
 from jobtrio.stores.redis._session import Session
 from jobtrio.stores.redis._streams import READ_BYTES, messages_of
 from jobtrio.stores.redis._texts import NULL, plain_text, plan_text
@@ -121,6 +121,13 @@ class RedisJobStore(JobStore):
         if not job_id.isprintable():
             return None  # UTF-8 may not hold it
         return await self._opened.call(self._row(job_id), lambda row: _entry(row, job_id))
+
+    async def look(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None, without what never changes."""
+        if not job_id.isprintable():
+            return None
+        command = Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT))
+        return await self._opened.call(command, lambda row: _entry(whole_row(row), job_id))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""

@@ -54,16 +54,16 @@ Span: TypeAlias = tuple[int, int]
 """Two numbers between which the jobs are that a search may find."""
 
 
-def load(connection: sqlite3.Connection, job_id: str) -> JobEntry | None:
-    """Return a job, or None."""
+def load(connection: sqlite3.Connection, job_id: str, *, light: bool = False) -> JobEntry | None:
+    """Return a job, or None; a ``light`` one without what its user gave."""
     row = row_of(connection, job_id)
-    return None if row is None else load_row(connection, row)
+    return None if row is None else load_row(connection, row, light=light)
 
 
 def history(connection: sqlite3.Connection, job_id: str) -> list[Transition] | None:
     """Return a job's changes of state, or None for an unknown job."""
-    row = row_of(connection, job_id)
-    return None if row is None else load_row(connection, row, light=True).history()
+    entry = load(connection, job_id, light=True)
+    return None if entry is None else entry.history()
 
 
 def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit: int) -> list[Message] | None:

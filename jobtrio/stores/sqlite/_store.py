@@ -131,6 +131,10 @@ class SqliteJobStore(JobStore):
         """Return a job, or None."""
         return await self._read(lambda connection: finding.load(connection, job_id))
 
+    async def look(self, job_id: str) -> JobEntry | None:
+        """Return a job, or None, without what never changes."""
+        return await self._read(lambda connection: finding.load(connection, job_id, light=True))
+
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""
         return await self._read(lambda connection: finding.find(connection, query))
