@@ -318,8 +318,8 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         yield from super()._deallocate(name)
 
     async def _forget_prepared(self) -> None:
-        """Have the server forget what it has prepared, too, behind a failure; in a transaction a roll-back does so."""
-        self._prepared.clear()
+        """Have the server forget what it has prepared behind a failure: now, or in a transaction at the next chance."""
+        self._prepared._to_flush.append(None)
         if self.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             with self._finishing(), contextlib.suppress(psycopg.Error):
                 await self.wait(self._prepared.maintain_gen(self))

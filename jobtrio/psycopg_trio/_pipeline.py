@@ -41,7 +41,9 @@ class SyncedPipeline(psycopg.AsyncPipeline):
     def _process_results(self, queued: Any, results: list[PGresult]) -> None:
         if results[0].status in _FAILED:
             self.has_failed = True
-            self._conn._prepared.clear()  # what is taken for prepared behind a failure is not
+            # What is taken for prepared behind a failure is not. The server is told at the pipeline's end: before that
+            # the next failure would take it along, which would be raised as if the application had sent it.
+            self._conn._prepared._names.clear()
         if queued is _SYNC:
             queued = None
             if results[0].status != pq.ExecStatus.PIPELINE_SYNC:

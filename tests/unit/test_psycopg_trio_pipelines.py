@@ -168,6 +168,19 @@ async def test_prepared_as_all_is_forgotten(postgres: str, first: LiteralString)
         await check_at_rest(connection)
 
 
+async def test_failures_in_a_row(postgres: str) -> None:
+    """A failure behind another takes along nothing that nobody has sent, and leaves nothing prepared behind."""
+    async with await connect(postgres, autocommit=True) as connection:
+        async with connection.pipeline() as pipeline:
+            for _ in range(3):
+                cursor = await connection.execute("SELECT 1 / %s::int", [0], prepare=True)
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    await cursor.fetchall()
+                await pipeline.sync()
+        assert await scalar(connection, "SELECT count(*) FROM pg_prepared_statements") == 0
+        await check_at_rest(connection)
+
+
 @pytest.mark.parametrize("where", ["fetch", "body", "end", "sync"])
 async def test_cancelled_pipeline(postgres: str, where: str) -> None:
     """A pipeline that is cancelled, wherever, stops on the server, and nothing of it is committed."""
