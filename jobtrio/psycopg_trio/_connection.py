@@ -246,6 +246,8 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
         Raises:
             OutcomeUnknownError: The connection was lost, or time ran out, while it was under way.
+            psycopg.errors.InFailedSqlTransaction: A statement of the transaction has failed, so that the server can't
+                commit; it is open until `rollback`.
 
         *Cancellation*: before it has begun, nothing is committed. Once begun it is carried out, and waited for as long
         as it takes, or for ``cancel_grace`` seconds from the cancellation.
@@ -340,6 +342,9 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         """Have ``callback`` called with every notification as it is received, which is when something is read.
 
         A connection at rest reads nothing by itself: somebody has to be in a loop over `notifies`.
+
+        What it raises comes out of what was reading. If that was a statement, the connection is closed, for the rest of
+        the answer was not read.
         """
         super().add_notify_handler(callback)
         self._inbox.handlers += 1

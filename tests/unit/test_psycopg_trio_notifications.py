@@ -222,6 +222,24 @@ async def test_callbacks(listener: TrioConnection[Any], sender: TrioConnection[A
     assert called == ["a", "b", "not kept"]
 
 
+async def test_callback_that_raises(listener: TrioConnection[Any], sender: TrioConnection[Any]) -> None:
+    """What a callback raises comes out of what was reading: a loop goes on, and behind a statement all is over."""
+
+    def callback(news: psycopg.Notify) -> None:
+        raise LookupError(news.payload)
+
+    listener.add_notify_handler(callback)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, sender, "a")
+        with pytest.raises(LookupError, match="a"):
+            await payloads(listener, 1)
+    await check_at_rest(listener)
+    await send(sender, "b")
+    with pytest.raises(LookupError, match="b"):
+        await listener.execute("SELECT 1")
+    assert listener.closed
+
+
 async def test_connection_lost(own_postgres: PostgresServer) -> None:
     """A loop learns that the server has gone."""
     async with await connect(own_postgres.conninfo(), autocommit=True) as listener:
