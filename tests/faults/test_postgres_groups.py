@@ -638,6 +638,7 @@ async def test_setting_a_clock_takes_no_job_away(postgres: str, monkeypatch: pyt
 
 ISOLATED = ["check_claims_are_exclusive", "check_concurrent_inserts", "check_limits_hold_at_once"]
 ISOLATED += ["check_race_of_cancel_and_ending", "check_race_for_the_ending", "check_repeated_insert", "check_lapse"]
+ISOLATED += ["check_race_of_cancel_and_other_writes"]
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
