@@ -32,7 +32,8 @@ class SyncedPipeline(psycopg.AsyncPipeline):
     Without a transaction, what goes together is committed there. psycopg then takes the true answer for one to nothing.
     """
 
-    has_failed: bool = False
+    forgets: bool = False
+    """Whether the server is to forget what was prepared."""
 
     def _enqueue_sync(self) -> None:
         self.command_queue.append(self.pgconn.pipeline_sync)
@@ -40,10 +41,11 @@ class SyncedPipeline(psycopg.AsyncPipeline):
 
     def _process_results(self, queued: Any, results: list[PGresult]) -> None:
         if results[0].status in _FAILED:
-            self.has_failed = True
+            names = self._conn._prepared._names
             # What is taken for prepared behind a failure is not. The server is told at the pipeline's end: before that
             # the next failure would take it along, which would be raised as if the application had sent it.
-            self._conn._prepared._names.clear()
+            self.forgets = self.forgets or bool(names)
+            names.clear()
         if queued is _SYNC:
             queued = None
             if results[0].status != pq.ExecStatus.PIPELINE_SYNC:
@@ -70,7 +72,7 @@ async def open_pipeline(connection: TrioConnection[Any], *, is_locked: bool) -> 
         if pipeline.level == 0:
             async with lock:
                 connection._pipeline = None
-                if pipeline.has_failed:
+                if pipeline.forgets:
                     await connection._forget_prepared()
 
 

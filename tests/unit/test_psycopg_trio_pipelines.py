@@ -181,6 +181,15 @@ async def test_failures_in_a_row(postgres: str) -> None:
         await check_at_rest(connection)
 
 
+async def test_a_failure_where_nothing_is_prepared(postgres: str) -> None:
+    """Where nothing was prepared the server is not told to forget it: behind a pooler, the session may be another's."""
+    async with await connect(postgres, autocommit=True, prepare_threshold=None) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            async with connection.pipeline():
+                await connection.cursor().executemany("SELECT 1 / %s::int", [(1,), (0,)])
+        assert sessions(postgres) == [("idle", "SELECT 1 / $1::int")]
+
+
 @pytest.mark.parametrize("where", ["fetch", "body", "end", "sync"])
 async def test_cancelled_pipeline(postgres: str, where: str) -> None:
     """A pipeline that is cancelled, wherever, stops on the server, and nothing of it is committed."""
