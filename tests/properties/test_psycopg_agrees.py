@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import trio
 from psycopg import rows, sql
+from psycopg.pq import TransactionStatus
 
 from jobtrio import psycopg_trio
 
@@ -67,9 +68,10 @@ class Program:
             self.note(step, type(exc), getattr(exc, "sqlstate", None), text)
             if depth < DEPTH:  # a block that has swallowed an error is refused by the bridge alone
                 raise
-            await self.connection.rollback()
         else:
             self.note(step, said)
+        if depth == DEPTH and self.connection.info.transaction_status == TransactionStatus.INERROR:
+            await self.connection.rollback()
 
     def note(self, step: Callable[..., object], *said: object) -> None:
         status = self.connection.info.transaction_status
@@ -196,8 +198,7 @@ class Program:
         await change()
 
     async def commit(self, depth: int) -> None:
-        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:  # which the bridge refuses
-            await self.connection.commit()
+        await self.connection.commit()
 
     async def rollback(self, depth: int) -> None:
         await self.connection.rollback()
