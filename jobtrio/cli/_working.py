@@ -18,7 +18,7 @@ import jobtrio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
-from jobtrio.cli._output import STDERR, Output, forget_dead_terminals
+from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "
 
 LAST_WORD = 1.0
 """Seconds that a line of our own, and the last ones of the log, may hold up the rest where the output is stalled."""
+
+TERMINAL_LOOK = 1.0
+"""Seconds between two looks whether a terminal is still there. What jobs print to one that is gone would fail them."""
 
 AT_ONCE = 2.0
 """Seconds that running jobs have to be gone after a second signal."""
@@ -103,6 +106,7 @@ class Worker:
         with trio.open_signal_receiver(*_signals_to_obey()) as signals:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
+                nursery.start_soon(_mind_terminals)
                 with self._opening:
                     try:
                         await self._work(nursery)
@@ -203,6 +207,15 @@ class Worker:
     async def _write(self, pieces: list[Piece]) -> None:
         with _unless_gone():
             await self._output.write(pieces)
+
+
+async def _mind_terminals() -> None:
+    """Notice that a terminal is gone without a SIGHUP, as for a worker in the background whose shell has ended."""
+    is_there = True
+    while is_there:
+        await trio.sleep(TERMINAL_LOOK)
+        is_there = os.isatty(STDOUT) or os.isatty(STDERR)
+        forget_dead_terminals()
 
 
 def _signals_to_obey() -> list[signal.Signals]:

@@ -9,7 +9,8 @@ import select
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import store_shell
@@ -52,6 +53,20 @@ class Terminal:
         command = self._shell.start(*args, start_new_session=True, **streams)
         os.close(self._theirs)
         return command
+
+    def start_in_background(self, *args: str) -> int:
+        """Start a command from a shell that then ends, as at a logout; return its id."""
+        script = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp('sh', sys.argv[1:])"
+        shell = ["sh", "-c", 'set -m; "$@" & echo "pid $!."; read line', "sh", sys.executable, "-m", "jobtrio", *args]
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), self._theirs)
+        variables = {**os.environ, "PYTHONPATH": os.path.dirname(store_shell.__file__)}
+        command = [sys.executable, "-c", script, *shell]
+        leader = subprocess.Popen(command, cwd=self._shell.folder, env=variables, start_new_session=True, **streams)
+        os.close(self._theirs)
+        pid = self.read_until(b"jobtrio: worker ").partition(b"pid ")[2].partition(b".")[0]
+        os.write(self._ours, b"\n")
+        leader.wait(LIMIT)
+        return int(pid)
 
     def read_until(self, part: bytes) -> bytes:
         """Read what is shown up to some part of it."""
@@ -143,6 +158,21 @@ def test_without_heed(shell: Shell) -> None:
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_in_the_background(shell: Shell, terminal: Terminal, tmp_path: Path) -> None:
+    """A worker in the background gets no SIGHUP when its shell ends: it works on, and no job fails by printing."""
+    (tmp_path / "talking.py").write_text(PRINTING)
+    worker = terminal.start_in_background("worker", "talking:executors", "--store", shell.url)
+    try:
+        terminal.close()
+        limit = time.monotonic() + LIMIT
+        while {os.readlink(f"/proc/{worker}/fd/{fd}") for fd in (1, 2)} != {os.devnull}:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        assert shell.run("submit", "talk", json.dumps(str(tmp_path)), "--watch")[0] == 0
+    finally:
+        os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("store", [(), ("--store", "sqlite:///jobs.db")])
