@@ -87,7 +87,7 @@ async def addresses(params: Params) -> list[Params]:
     """Return the parameters of one host for each of its addresses, in the order in which to try them.
 
     Raises:
-        psycopg.OperationalError: The name is not known.
+        psycopg.OperationalError: The name is not known, or can't be looked up now.
 
     *Cancellation*: the lookup is left to itself.
     """
@@ -100,6 +100,8 @@ async def addresses(params: Params) -> list[Params]:
         found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:  # the latter for what can't be a name at all
         raise psycopg.OperationalError(f"the host {name!r} is not known: {exc}") from exc
+    except RuntimeError as exc:  # there is no thread to look it up in
+        raise psycopg.OperationalError(f"the host {name!r} can't be looked up now: {exc}") from exc
     # The name stays: certificates and passwords are looked up by it.
     return _in_order([{**params, "hostaddr": str(address[0])} for *_, address in found], params)
 

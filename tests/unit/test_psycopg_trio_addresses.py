@@ -142,6 +142,17 @@ async def test_what_is_no_name(name: str) -> None:
         await addresses({"host": name})
 
 
+async def test_no_thread_to_look_it_up_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started for the lookup, that is psycopg's error as well, and may pass."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    with pytest.raises(psycopg.OperationalError, match="'localhost' can't be looked up now: can't start new thread"):
+        await addresses({"host": "localhost"})
+
+
 async def test_load_balancing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``load_balance_hosts=random`` hosts and addresses are tried in any order, all of them."""
     monkeypatch.setattr(random, "sample", lambda items, count: list(reversed(items))[:count])
