@@ -179,6 +179,8 @@ async def _connect(address: Address, ssl_context: ssl.SSLContext | None) -> trio
             raise LinkLostError(f"no connection{whereto}: {cause}", is_final=is_final) from exc
         except OSError as exc:
             raise LinkLostError(f"no connection: {exc}{_reasons(exc)}") from exc
+        except RuntimeError as exc:  # there is no thread to look the host up in
+            raise LinkLostError(f"no connection: {exc}") from exc
     raise LinkLostError(f"no connection within {OPENING_LIMIT:g} s")
 
 

@@ -91,6 +91,19 @@ async def test_nobody_there() -> None:
     assert issubclass(ServerUnavailableError, ConnectionError)
 
 
+async def test_no_thread_to_look_the_host_up_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started for the lookup, as while there are too many processes, it is tried again."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    message = r"localhost:1/ws was away for 0.1 s: no connection: can't start new thread"
+    with pytest.raises(ServerUnavailableError, match=message):
+        async with open_client("ws://localhost:1", outage_limit=0.1):
+            pass
+
+
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426])
 async def test_refused_for_good(status: int) -> None:
     """A server that refuses the handshake for good is not asked again."""
