@@ -6,6 +6,7 @@ It must not know who logs.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
@@ -34,6 +35,10 @@ class StderrHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # no thread goes with it there
+
+    def _begin(self) -> None:
         self._lines: queue.Queue[tuple[bytes, threading.Event]] = queue.Queue(KEPT)
         self._is_stalled = False
         self._thread: threading.Thread | None = None

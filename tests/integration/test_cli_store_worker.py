@@ -299,6 +299,26 @@ def test_log_of_an_executor(shell: Shell, tmp_path: Path) -> None:
     assert worker.error_with("order 3 is odd").strip() == "shop.orders: order 3 is odd"
 
 
+def test_log_of_an_executors_process(shell: Shell, tmp_path: Path) -> None:
+    """So is what a process logs that an executor has forked, as for work that computes."""
+    (tmp_path / "shop.py").write_text(
+        "import logging, multiprocessing, jobtrio\n"
+        "executors = jobtrio.Executors()\n"
+        "log = logging.getLogger('shop.orders')\n"
+        "@executors.register('order')\n"
+        "def order(job):\n"
+        "    log.warning('order %d is odd', 3)\n"
+        "    child = multiprocessing.get_context('fork').Process(target=log.warning, args=('order %d is odd', 5))\n"
+        "    child.start()\n"
+        "    child.join()\n"
+    )
+    worker = shell.start("worker", "shop:executors")
+    assert shell.run("submit", "order", "--watch")[0] == 0
+    worker.send(signal.SIGTERM)
+    _, _, err = worker.end()
+    assert [line for line in err.splitlines() if "odd" in line] == [f"shop.orders: order {n} is odd" for n in (3, 5)]
+
+
 def test_retention(shell: Shell) -> None:
     """A worker removes what it is not to keep; commands that look on remove nothing."""
     keeping = shell.worker()
