@@ -73,7 +73,8 @@ async def run_program(job: JobContext) -> Any:
         return await run_command(job)
     except OSError as exc:
         program = job.payload["argv"][0]
-        where = "" if exc.filename in (None, program) else f" in {exc.filename!r}"  # it is the folder that is at fault
+        is_folder = exc.filename not in (None, program, os.devnull)  # that is its standard input
+        where = f" in {exc.filename!r}" if is_folder else ""
         text = f"can't run {program!r}{where}: {exc.strerror or exc}"
         if exc.errno in {errno.ENOENT, errno.ENOTDIR}:
             raise ProgramMissingError(text) from None

@@ -78,6 +78,12 @@ async def test_folder_that_cannot_be_entered(monkeypatch: pytest.MonkeyPatch) ->
     assert await fate_of(exc, monkeypatch) == (126, "jobtrio: can't run 'make' in '/closed': Permission denied", 1)
 
 
+async def test_no_descriptor_for_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands for a program's input is no folder that it is run in."""
+    exc = OSError(errno.EMFILE, "Too many open files", os.devnull)
+    assert await fate_of(exc, monkeypatch) == (126, "jobtrio: can't run 'make': Too many open files", 2)
+
+
 async def test_fault_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is neither the program's failure nor its start is shown as it is, with 1."""
     exc = RuntimeError("the exit code is lost")
