@@ -103,6 +103,7 @@ class Worker:
 
         *Cancellation*: running jobs return to their queue.
         """
+        os.register_at_fork(after_in_child=_end_by_sigterm)
         with trio.open_signal_receiver(*_signals_to_obey()) as signals:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
@@ -207,6 +208,11 @@ class Worker:
     async def _write(self, pieces: list[Piece]) -> None:
         with _unless_gone():
             await self._output.write(pieces)
+
+
+def _end_by_sigterm() -> None:
+    """Have a process that an executor forks end by its ``terminate``, rather than take SIGTERM for the worker's."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 async def _mind_terminals() -> None:

@@ -192,6 +192,31 @@ def test_second_signal_ends_the_grace(shell: Shell, tmp_path: Path) -> None:
     assert worker.end()[0] == 0
 
 
+def test_process_of_an_executor(shell: Shell, tmp_path: Path) -> None:
+    """SIGTERM drains the worker, and ends a process that an executor has forked, as its ``terminate`` has it."""
+    (tmp_path / "forking.py").write_text(
+        "import multiprocessing, time, jobtrio, trio\n"
+        "executors = jobtrio.Executors()\n"
+        "@executors.register('fork')\n"
+        "async def fork(job):\n"
+        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(10,))\n"
+        "    child.start()\n"
+        "    try:\n"
+        "        await job.send('forked')\n"
+        "        await trio.sleep_forever()\n"
+        "    finally:\n"
+        "        child.terminate()\n"
+        "        child.join()\n"
+        "        print(child.exitcode, flush=True)\n"
+    )
+    worker = shell.start("worker", "forking:executors")
+    watcher = shell.start("submit", "fork", "--id", "forking", "--watch")
+    assert watcher.line() == "forked"
+    assert shell.run("cancel", "forking")[0] == 0
+    assert watcher.end()[0] == 125
+    assert worker.line() == f"-{signal.SIGTERM}"
+
+
 def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
     """A worker serves the queues that it was given, as many jobs of each at once as it was told."""
     gate = tmp_path / "gate"
