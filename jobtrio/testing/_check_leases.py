@@ -165,6 +165,8 @@ async def check_workers(open_store: OpenStore) -> None:
         await c.insert(new_entry())
         assert await c.store.workers() == []
         claim = await a.claim_one()
+        await a.insert(new_entry())
+        await a.store.retry(await a.claim_one(), ERROR, 1000.0)  # who waits for the next attempt does not run
         for worker in (b, a):
             await worker.store.renew([claim] if worker is a else [], LEASE if worker is a else LONG)
         reports = await c.store.workers()
