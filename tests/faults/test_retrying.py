@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Completed, Failed, JobContext, Restart, RetryPolicy
@@ -91,6 +92,24 @@ async def test_retry_on(inside: str, error: Exception, again: bool, autojump_clo
         job = await registry.submit("it", error)
         assert len(await restarts(job)) == again
         assert job.state == "FAILED"
+
+
+@pytest.mark.parametrize(("error", "runs"), [(OSError, 2), (ValueError, 1)])
+async def test_retry_on_where_another_process_submits(
+    error: type[Exception], runs: int, autojump_clock: MockClock
+) -> None:
+    """Which exceptions are tried again is said by the worker's registration, whoever has submitted the job."""
+    server, executors = Server(), jobtrio.Executors()
+
+    @executors.register("it", retry=RetryPolicy(max_attempts=2), retry_on=(OSError,))
+    async def executor(job: JobContext) -> None:
+        raise error
+
+    async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there:
+        job = await there.submit("it")
+        async with jobtrio.open_registry(executors, store=RemoteStore(server)):
+            await job.wait()
+        assert (job.state, job.record.attempt) == ("FAILED", runs)
 
 
 async def test_what_submit_is_given_wins(autojump_clock: MockClock) -> None:
