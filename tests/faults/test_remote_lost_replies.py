@@ -10,7 +10,17 @@ import trio
 from remote_store import RemoteStore, Server
 
 import jobtrio
-from jobtrio import Cancelled, Completed, Executors, IllegalTransitionError, JobContext, JobState, UnknownJobError
+from jobtrio import (
+    Cancelled,
+    Completed,
+    End,
+    Executors,
+    IllegalTransitionError,
+    JobContext,
+    JobState,
+    Token,
+    UnknownJobError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -146,3 +156,18 @@ async def test_start_held_by_others(autojump_clock: MockClock) -> None:
             async with pair.here.execute_and_stream(job.id, "work") as stream:
                 assert job.record.executor == "other"
                 assert [line async for line in stream] == ["token", "[DONE]"]
+
+
+async def test_an_end_that_is_written_beside_messages(autojump_clock: MockClock) -> None:
+    """Messages on their way are not taken for those of a lost run where the end was quicker, and its reply is lost."""
+    store = RemoteStore(Server())
+    store.network.slow = {"finish": 1.0}
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        job = await registry.submit("work")
+        with job.subscribe() as messages:
+            assert await messages.receive() == Token(1, 1, "token")
+            await trio.sleep(0.5)
+            store.network.failing = {"finish"}  # the reply is lost
+            await trio.sleep(1)
+            store.network.failing, store.network.slow = set(), {}
+            assert await messages.receive() == End(2, Completed("done"))

@@ -10,7 +10,9 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Completed, End, JobContext, JobState, Token, UnknownJobError
+from jobtrio._known import KnownEntries
 from jobtrio.cli._follow import follow
+from jobtrio.testing._workers import new_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,3 +115,13 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
         await trio.sleep(20)
         store.network.failing, store.network.slow = set(), {}
         assert await new.wait() == Completed("new 1")
+
+
+def test_an_answer_about_the_former_job() -> None:
+    """What is answered late about a job whose id another one has by then does not stand for that one."""
+    known = KnownEntries()
+    old, new = new_entry(job_id=ID), new_entry(job_id=ID)
+    old.order, new.order = 1, 2
+    assert known.entry_of(new) is new
+    assert known.entry_of(old) is old
+    assert known.get(ID) is new

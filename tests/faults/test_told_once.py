@@ -23,6 +23,7 @@ from jobtrio import (
     open_registry,
 )
 from jobtrio import _entry as steps
+from jobtrio._events import Events
 from jobtrio._known import refresh
 from jobtrio.stores._announcer import Announcer, Placed, RowAnnouncer, Settled
 from jobtrio.stores._url import parse_store_url
@@ -277,3 +278,19 @@ async def test_an_end_that_overtakes_a_restart(
             answer.set()
             seen += [message async for message in messages]
     assert [(type(message), getattr(message, "seq", None)) for message in seen] == [(Token, 1), (Restart, 2), (End, 3)]
+
+
+async def test_answers_that_say_nothing_new() -> None:
+    """An answer that is as old as what was told, or older, tells nothing, and has nothing told again."""
+    events = Events()
+    listener = events.subscribe()
+    entry = new_entry()
+    steps.start(entry, claim="c", worker="a", now=1.0)
+    older = _copied(entry)
+    events.publish_in_order(entry, older, "a")
+    steps.retry(entry, ERROR, worker="a", now=2.0)
+    for told in (entry, entry, older, entry):
+        events.publish_in_order(entry, told, "a")
+    assert [listener.receive_nowait().state for _ in range(2)] == ["RUNNING", "RETRYING"]
+    with pytest.raises(trio.WouldBlock):
+        listener.receive_nowait()
