@@ -504,6 +504,32 @@ async def test_shut_down_while_a_claim_waits_for_an_earlier_run(autojump_clock: 
     assert stubborn.runs == [1]
 
 
+async def test_torn_down_while_a_claim_waits_and_the_store_is_away(autojump_clock: MockClock) -> None:
+    """A claim that waits for an earlier run to go, and can't be given back, takes no exit's place."""
+    stubborn, store = Stubborn(3 * LEASE), RemoteStore(Server())
+    leave = trio.Event()
+
+    @stubborn.executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        await leave.wait()
+        raise KeyboardInterrupt
+
+    async def program() -> None:
+        async with jobtrio.open_registry(stubborn.executors, store=store, lease=LEASE) as registry:
+            job = await registry.submit("work")
+            await registry.submit("exits")
+            await lose(store)
+            await trio.sleep(0.2 * LEASE)
+            assert job.record.attempt == 2
+            store.network.away = True
+            leave.set()
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        await program()
+    assert stubborn.runs == [1]
+
+
 async def test_cancelled_behind_an_end_that_is_lost(autojump_clock: MockClock) -> None:
     """A job whose end could not be written before its lease was over can be cancelled: it would run again."""
     store = RemoteStore(Server(), outage_limit=2 * LEASE)
@@ -567,3 +593,12 @@ async def test_an_outage_longer_than_a_lease_in_a_claim(autojump_clock: MockCloc
         assert [line.state for line in await registry.history(job.id)] == ["QUEUED", "RUNNING"]
         assert job.state == JobState.RUNNING
         await job.cancel()
+
+
+async def test_who_only_watches_renews_nothing(autojump_clock: MockClock) -> None:
+    """A process that claims nothing is no worker, and asks for no renewals."""
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE, queues={}) as registry:
+        await trio.sleep(2 * LEASE)
+        assert await registry.workers() == []
+    assert "renew" not in store.network.calls
