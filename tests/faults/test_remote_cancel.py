@@ -89,6 +89,25 @@ async def test_running(autojump_clock: MockClock, here: Here, deaf: bool) -> Non
         assert job.record.cancel_reason == "enough"
 
 
+async def test_what_the_clean_up_raises(autojump_clock: MockClock, here: Here) -> None:
+    """What a cancelled job's clean-up raises is kept with the job."""
+
+    @here.executors.register("untidy")
+    async def untidy(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("untidy")
+
+    async with here.open() as registry, here.open_worker():
+        job = await registry.submit("untidy")
+        await trio.sleep(1)
+        assert await job.cancel("enough")
+        assert await job.wait() == Cancelled("enough")
+        assert job.record.error is not None
+        assert job.record.error.message == "untidy"
+
+
 class SlowToAnswer(RemoteStore):
     """A client for which the answers to its claims take their time."""
 
