@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
-from jobtrio.stores._announcer import Announcer, RowAnnouncer
-from jobtrio.testing._workers import Heard, new_entry
+from jobtrio import Cancelled
+from jobtrio._entry import finish, retry, start
+from jobtrio.stores._announcer import Announcer, RowAnnouncer, Settled
+from jobtrio.testing._workers import ERROR, Heard, new_entry
 
 
 def new_announcer() -> Announcer:
@@ -55,3 +57,28 @@ def test_new_jobs_are_forgotten_once_they_are_in() -> None:
     with announcer.putting_in(entries, "submission"):
         assert len(announcer._coming) == 3
     assert not announcer._coming
+
+
+def test_ends_are_counted() -> None:
+    """Of what becomes of attempts, the ends of jobs are counted, and what is another's by then is not."""
+    announcer, ends = new_announcer(), list[str]()
+
+    def settle(name: str, settled: Settled | None) -> bool:
+        return announcer.settled(new_entry(), settled, lambda: ends.append(name))
+
+    entry = new_entry()
+    start(entry, claim="c", worker="w", now=1.0)
+    retry(entry, ERROR, worker="w", now=2.0)
+    assert settle("goes on", Settled(entry, is_news=True))
+    finish(entry, Cancelled(), worker="w", now=3.0)
+    assert settle("ends", Settled(entry, is_news=True))
+    assert not settle("is another's", None)
+    assert ends == ["ends"]
+
+
+def test_an_end_with_an_error() -> None:
+    """An entry is brought to an end with all that was asked for."""
+    entry = new_entry()
+    start(entry, claim="c", worker="w", now=1.0)
+    new_announcer().ended(entry, Cancelled("enough"), ERROR, "w", 2.0)
+    assert (entry.outcome, entry.error, entry.finished_at) == (Cancelled("enough"), ERROR, 2.0)
