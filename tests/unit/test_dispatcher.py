@@ -15,6 +15,7 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Cancelled, Completed, Failed, JobContext, JobPriority, RetryPolicy, StoreUnavailableError
+from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -115,6 +116,20 @@ async def test_a_held_job_stands_in_line_from_its_execution() -> None:
         await registry.submit(gate.executor, "last", queue="b")
         await gate.let_all_through()
     assert gate.order == ["first", "between", "held", "last"]
+
+
+async def test_a_held_job_that_is_executed_before_its_time(autojump_clock: MockClock) -> None:
+    """A held job with a delay that is executed before that is over does not stand in line until then."""
+    gate, store = Gate(), MemoryJobStore()
+    async with jobtrio.open_registry(store=store) as registry:
+        held = await registry.create_job("held", delay=5)
+        async with registry.execute_and_stream(held.id, gate.executor):
+            await settled()
+            assert (held.state, store.ready_nowait()) == ("SCHEDULED", 0)
+            await trio.sleep(6)
+            assert gate.running == ["held"]
+            assert store.ready_nowait() == 0
+            await gate.let_all_through()
 
 
 async def test_a_higher_priority_overtakes_until_the_start() -> None:
