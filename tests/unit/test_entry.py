@@ -253,6 +253,18 @@ def test_refresh_with_a_long_history() -> None:
     assert known.history() == fresh.history()
 
 
+def test_what_is_behind_a_change() -> None:
+    """Behind each change come those that were made since, within its attempt and in later ones."""
+    entry = make(retry=RetryPolicy(max_attempts=10), delay=1.0, state=JobState.SCHEDULED)
+    seen = [entry.progress]
+    for step in (steps.become_ready, *(steps.start, steps.retry, steps.become_ready) * 2, steps.start):
+        given: dict[str, Any] = {"claim": "c"} if step is steps.start else {}
+        step(entry, *[ERROR] * (step is steps.retry), worker="back", now=101.0, **given)
+        seen.append(entry.progress)
+    assert seen == sorted(set(seen))
+    assert [entry.history_behind(told) for told in seen] == [entry.history()[n:] for n in range(1, len(seen) + 1)]
+
+
 def test_what_is_behind_a_change_that_is_kept_no_more() -> None:
     """Behind a change that a long history has no more come all that it has but for the first."""
     entry = started(retry=RetryPolicy(max_attempts=10_000))
