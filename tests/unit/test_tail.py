@@ -53,7 +53,7 @@ class Bench:
         await trio.sleep(self.takes)
         if self.away:
             raise StoreUnavailableError("away")
-        return self.messages[after:]
+        return self.messages[after : after + limit]
 
     def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str) -> None:
         log.cut_off(why)
@@ -322,6 +322,20 @@ async def test_an_end_that_is_found(autojump_clock: MockClock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert last(entry) == 2
         assert not bench.tails._tails
+
+
+async def test_catching_up_with_more_than_is_read_at_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt begins behind all that was sent before, in however many pieces that is read."""
+    monkeypatch.setattr("jobtrio._tail.PIECE", 2)
+    bench = Bench()
+    for n in range(5):
+        bench.say(n)
+    entry = bench.entry()
+    assert entry.log is not None
+    await bench.tails.catch_up(entry, entry.log, lambda: False)
+    assert last(entry) == 5
 
 
 async def test_catching_up_with_a_job_that_others_have_ended(autojump_clock: MockClock) -> None:
