@@ -320,3 +320,15 @@ async def test_as_it_says(tmp_path: Path) -> None:
             job = await running(registry)
             await trio.to_thread.run_sync(ask, job)
             assert await job.wait() == jobtrio.Cancelled("enough")
+
+
+def test_awaited_behind_the_run() -> None:
+    """When all is over there is nothing to wait for, and another run may ask for it."""
+
+    async def main() -> JobRegistry:
+        async with jobtrio.open_registry() as registry:
+            return registry
+
+    registry = trio.run(main)
+    trio.run(registry.drain)
+    trio.run(registry.shutdown)
