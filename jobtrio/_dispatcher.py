@@ -331,12 +331,8 @@ class Dispatcher:
         """
         if attempt.has_used_task or attempt.references not in (0, references):
             return False
-        now = contextvars.copy_context()
-        if not now and not self._context:
-            return True
-        return len(now) == len(self._context) and all(
-            self._context.get(variable, now) is value for variable, value in now.items()
-        )
+        now = contextvars.copy_context()  # it has all those: none can be unset that was set outside
+        return not now or all(self._context.get(variable, now) is value for variable, value in now.items())
 
     # -- waiting
 
