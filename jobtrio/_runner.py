@@ -233,8 +233,6 @@ class Runner:
 
     def _give_up(self, attempt: Attempt) -> None:
         """Leave a job to the end of its lease."""
-        if self.on_fall is not None:
-            self.on_fall()
         logger.error(
             "job %s: attempt %d is lost: its executor raised SystemExit", attempt.claim.entry.id, attempt.claim.attempt
         )
