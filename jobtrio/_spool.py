@@ -89,7 +89,7 @@ class Spool:
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""
-        return self._next(self._log, self._log.last - self._saved)
+        return self._next(self._log, self._log.last)
 
     def settled(self) -> None:
         """Note that the rest is stored as well."""

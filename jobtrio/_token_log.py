@@ -177,7 +177,7 @@ class TokenLog:
         start = after - self._base
         part = self._items[start : start + most]
         end = self.end
-        if end is not None and len(part) < most and after + len(part) < end.seq:
+        if end is not None and len(part) < most and after < end.seq:
             part.append(end)
         return part
 

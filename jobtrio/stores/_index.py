@@ -178,7 +178,6 @@ class JobIndex:
         ]
         self._cells = {queue: cells for queue, cells in kept if cells}
         self._cell_count = sum(map(len, self._cells.values()))
-        self._last = None
         self._sweep_at = 2 * self._cell_count + _TOLERATED
 
 
