@@ -177,7 +177,7 @@ async def check_wrong_claims_write_nothing(open_store: OpenStore) -> None:
 
 
 async def check_old_claims_write_nothing(open_store: OpenStore) -> None:
-    """A worker whose lease has lapsed can write nothing more: not while the job waits, runs elsewhere, or has ended."""
+    """A worker whose lease has lapsed can write nothing more, be the job waiting, running elsewhere, ended or gone."""
     async with open_workers(open_store, "a", "b") as (a, b):
         claim = await a.start(lease=SHORT)
         await a.store.append_messages(claim, tokens(1, 1))
@@ -189,6 +189,10 @@ async def check_old_claims_write_nothing(open_store: OpenStore) -> None:
         assert await b.store.finish(second, Completed("right"))
         await _check_fenced(a, claim)
         assert (await a.record(claim.entry.id)).result == "right"
+        assert await b.store.delete(claim.entry.id)
+        for name, write in WRITES.items():
+            assert not await write(a, claim), f"{name} was accepted of a job that is gone"
+        assert [report.held for report in await a.store.renew([claim], LEASE)] == [False]
 
 
 async def check_nothing_behind_the_end(open_store: OpenStore) -> None:
