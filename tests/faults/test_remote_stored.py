@@ -141,6 +141,49 @@ async def test_a_gap_ends_where_the_store_does() -> None:
     assert reader.receive_nowait() == Token(31, 1, 30)
 
 
+async def test_ahead_of_what_is_stored() -> None:
+    """A reader that begins ahead of what is stored gets nothing until that has come to where it is."""
+    log = TokenLog(10)
+    log.set_stored(0)
+    for n in range(40):
+        log.send(1, n)
+    reader = Subscription(log, 18, on_gap="yield", stored=True)
+    with pytest.raises(trio.WouldBlock):
+        reader.receive_nowait()
+    log.set_stored(31)
+    assert [reader.receive_nowait(), reader.receive_nowait()] == [Gap(19, 30), Token(31, 1, 30)]
+    with pytest.raises(trio.WouldBlock):
+        reader.receive_nowait()
+
+
+async def test_batches_of_what_is_stored() -> None:
+    """A reader of what is stored gets no more at once than it asks for."""
+    log = TokenLog(10)
+    log.set_stored(0)
+    for n in range(5):
+        log.send(1, n)
+    log.set_stored(4)
+    reader = Subscription(log, stored=True)
+    assert [len(await reader.receive_batch(max=most)) for most in (3, 3)] == [3, 1]
+
+
+async def test_where_all_is_stored() -> None:
+    """A reader of what is stored waits for what comes, also where whatever is here is stored, as in memory."""
+    log = TokenLog(10)
+    reader = Subscription(log, stored=True)
+    got: list[Any] = []
+
+    async def read() -> None:
+        got.append(await reader.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        log.send(1, "a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == [Token(1, 1, "a")]
+
+
 async def test_tokens_do_not_wake_those_who_wait_for_the_store() -> None:
     """A token that is not stored yet costs a waiting reader of stored ones no step."""
     log = TokenLog(100)
