@@ -127,7 +127,23 @@ async def test_a_job_that_is_claimed_again_while_its_retry_is_answered(autojump_
             seen = [type(message).__name__ async for message in messages]
         assert seen == ["Token", "Restart", "Token", "Restart", "Token", "End"]
         assert job.outcome == Completed(3)
+        await registry.drain()
+        assert registry.stats().running_by_queue == {}
     assert attempts == [1, 2, 3]
+
+
+async def test_while_no_end_can_be_written(autojump_clock: MockClock) -> None:
+    """Twice as many attempts as may run are begun before their ends are written; the others wait for that."""
+    count, store = Count(), RemoteStore(Server())
+    store.network.failing = {"finish"}
+    async with jobtrio.open_registry(count.executors, store=store, max_running=2) as registry:
+        await registry.submit_many(jobtrio.JobSpec("count", n) for n in range(10))
+        await trio.sleep(10)
+        assert len(count.order) == 4
+        store.network.failing = set()
+        await registry.drain()
+        assert len(count.order) == 10
+    assert count.most == 2
 
 
 async def test_an_end_and_the_next_claim_share_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
