@@ -262,7 +262,7 @@ async def test_grace(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-@pytest.mark.parametrize("way", ["cancel", "sooner", "shutdown"])
+@pytest.mark.parametrize("way", ["cancel", "sooner", "later", "shutdown"])
 async def test_grace_of_a_job_that_moves_its_deadline(autojump_clock: MockClock, way: str, durable: bool) -> None:
     """A job that gives itself more time with each step, as an idle limit, ends with its grace all the same."""
     executors = jobtrio.Executors()
@@ -284,7 +284,7 @@ async def test_grace_of_a_job_that_moves_its_deadline(autojump_clock: MockClock,
             else:
                 assert await job.cancel("enough", grace=50 if way == "sooner" else 5)
                 await trio.sleep(2)
-                assert await job.cancel("enough", grace=3)
+                assert await job.cancel("enough", grace=50 if way == "later" else 3)
                 assert await job.wait() == Cancelled("enough")
             assert trio.current_time() - start == pytest.approx(5, abs=0.5)
 
