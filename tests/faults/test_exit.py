@@ -637,6 +637,26 @@ async def test_neighbours_of_an_exit_with_a_store_that_takes_its_time(autojump_c
     assert max(gone) - min(gone) < 1
 
 
+async def test_an_exit_while_nothing_is_answered(autojump_clock: MockClock) -> None:
+    """An exit waits a few seconds for ends that are under way and for what is given back, and then no longer."""
+    executors, store = jobtrio.Executors(), RemoteStore(Server())
+
+    @executors.register("work")
+    async def work(job: JobContext) -> None:
+        await trio.sleep(job.payload)
+        if job.payload == 2:
+            raise KeyboardInterrupt
+
+    with Bare(KeyboardInterrupt):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            for seconds in (1, 2, 3):
+                await registry.submit("work", seconds)
+            await trio.sleep(0.5)
+            store.network.hanging = {"*"}
+            await trio.sleep_forever()
+    assert trio.current_time() < 20
+
+
 @pytest.mark.parametrize("where", ["memory", "elsewhere"])
 async def test_an_exit_while_it_is_left(where: str, autojump_clock: MockClock) -> None:
     """An exit from a job's clean-up joins what the body raised, and holds up nobody who waits for the jobs."""
