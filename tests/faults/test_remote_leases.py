@@ -363,6 +363,7 @@ async def test_claimed_again_by_its_own_worker(autojump_clock: MockClock, leases
         await registry.drain()
         assert job.outcome == Completed(2)
         assert stubborn.runs == [1, 2]
+    assert store.network.calls.count("renew") < 10 * (leases + 2)
 
 
 @pytest.mark.parametrize("limits", [{"max_running": 2}, {"queues": {"default": 2}}])
@@ -602,3 +603,14 @@ async def test_who_only_watches_renews_nothing(autojump_clock: MockClock) -> Non
         await trio.sleep(2 * LEASE)
         assert await registry.workers() == []
     assert "renew" not in store.network.calls
+
+
+async def test_a_worker_says_at_once_that_it_is_there(autojump_clock: MockClock) -> None:
+    """A worker is seen long before it would renew a lease."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE, worker="here"),
+        jobtrio.open_registry(executors, store=RemoteStore(server), lease=LEASE, queues={}) as there,
+    ):
+        await trio.sleep(0.1)
+        assert [report.name for report in await there.workers()] == ["here"]
