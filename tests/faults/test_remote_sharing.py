@@ -299,6 +299,19 @@ async def test_removed_here(autojump_clock: MockClock) -> None:
             await registry.remove(again.id)
 
 
+async def test_record_and_stream_go_on_together(autojump_clock: MockClock) -> None:
+    """Who watches a job that runs elsewhere sees by its record that it does."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server)),
+    ):
+        job = await here.submit("count", 3)
+        with job.subscribe() as messages:
+            seen = [job.state async for message in messages if isinstance(message, Token)]
+        assert seen == ["RUNNING"] * 3
+
+
 async def test_record_and_stream_end_together(autojump_clock: MockClock) -> None:
     """A watcher's record says that the job has ended when its stream does, not before and not later."""
     server = Server()
