@@ -125,3 +125,7 @@ def test_an_answer_about_the_former_job() -> None:
     assert known.entry_of(new) is new
     assert known.entry_of(old) is old
     assert known.get(ID) is new
+    known.forget(old)
+    assert known.get(ID) is new
+    known.forget(new)
+    assert known.get(ID) is None
