@@ -7,6 +7,7 @@ from math import inf
 from jobtrio import Cancelled
 from jobtrio._entry import finish, retry, start
 from jobtrio.stores._announcer import Announcer, RowAnnouncer, Settled
+from jobtrio.stores._hints import Hints
 from jobtrio.testing._workers import ERROR, Heard, new_entry
 
 
@@ -82,3 +83,33 @@ def test_an_end_with_an_error() -> None:
     start(entry, claim="c", worker="w", now=1.0)
     new_announcer().ended(entry, Cancelled("enough"), ERROR, "w", 2.0)
     assert (entry.outcome, entry.error, entry.finished_at) == (Cancelled("enough"), ERROR, 2.0)
+
+
+class Told(Heard):
+    """A listener that notes which signals it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signals: list[str] = []
+
+    def work_ready(self) -> None:
+        self.signals.append("ready")
+
+    def due_changed(self) -> None:
+        self.signals.append("due")
+
+    def messages_added(self, job_id: str) -> None:
+        self.signals.append(f"messages of {job_id}")
+
+    def cancel_requested(self, job_id: str | None) -> None:
+        self.signals.append(f"cancel {job_id}")
+
+
+def test_hints() -> None:
+    """Each hint of another process is passed on, and no other."""
+    told = Told()
+    announcer = RowAnnouncer(told)
+    announcer.heed(Hints())
+    assert told.signals == []
+    announcer.heed(Hints(ready=True, due=1.0, messages={"a"}, cancels={"b"}))
+    assert sorted(told.signals) == ["cancel b", "due", "messages of a", "ready"]
