@@ -10,6 +10,7 @@ import sys
 import uuid
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -20,6 +21,7 @@ import jobtrio
 from jobtrio import _command
 from jobtrio._command import run_command
 from jobtrio._errors import CommandFailedError
+from jobtrio._relay import Relay
 from jobtrio._watchdog import watchdog
 
 if TYPE_CHECKING:
@@ -129,6 +131,24 @@ async def test_no_output() -> None:
     job = FakeJob("true")
     assert await job.run() == 0
     assert job.sent == []
+
+
+async def test_much_output_that_can_not_be_sent() -> None:
+    """A program that goes on and on when nothing can be sent any more leaves others their turns."""
+
+    async def send(token: dict[str, Any]) -> None:
+        raise ValueError("no")
+
+    relay = Relay(send)
+    output = iter([*[b"line\n"] * 1000, b""])
+    relay._pipes = {"stdout": cast("Any", SimpleNamespace(read_nowait=lambda: next(output)))}
+    turns = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.run)
+        while not relay.finished.is_set():
+            await trio.lowlevel.checkpoint()
+            turns += 1
+    assert turns > 500
 
 
 async def test_much_output_from_both_pipes() -> None:
