@@ -260,8 +260,7 @@ class Runner:
         match step:
             case Finish():
                 attempt.decided = True
-                outcome = _storable(step.outcome) if self._durable else step.outcome
-                finish = partial(self._store.finish, claim, outcome, error=step.error)
+                finish = partial(self._store.finish, claim, _storable(step.outcome), error=step.error)
                 try:
                     await self._write(attempt, finish)
                 except PayloadError as exc:  # the result was changed since it was returned, while the store was away
