@@ -353,6 +353,13 @@ class RegistryCore(RegistryCalls):
             await trio.lowlevel.checkpoint()
         return log
 
+    async def has_stored(self, entry: JobEntry, number: int) -> bool:
+        """Tell whether the store has a message of which a log in this process may not know."""
+        if not self._waits:
+            await trio.lowlevel.checkpoint()
+            return False  # the log has all there is
+        return bool(await self._ask(partial(self.store.read_messages, entry.id, number - 1, 1)))
+
     def _log_of(self, entry: JobEntry) -> TokenLog:
         log = entry.log
         if log is None:

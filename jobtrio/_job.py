@@ -43,6 +43,9 @@ class JobOwner(Protocol):
     async def catch_up(self, entry: JobEntry) -> TokenLog:
         """Return the job's log with all that is stored by now."""
 
+    async def has_stored(self, entry: JobEntry, number: int) -> bool:
+        """Tell whether the store has a message of which the job's log may not know."""
+
     async def cancel(
         self, job_id: str, reason: str | None = None, *, grace: float = 0.0, entry: JobEntry | None = None
     ) -> bool:
@@ -228,6 +231,20 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} {self.state}>"
+
+
+async def has_stored(job: Job, number: int) -> bool:
+    """Tell whether a message is stored that is beyond what `Job.span` tells (durable stores).
+
+    So it may be of a job that this process runs, or did: the answer to its last write may still be on its way, or the
+    job has gone on elsewhere.
+
+    Raises:
+        StoreUnavailableError: The store was away too long.
+
+    Cancellation: nothing has changed.
+    """
+    return await job._owner.has_stored(job._entry, number)
 
 
 @trio.lowlevel.enable_ki_protection

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
+from jobtrio._job import has_stored
 from jobtrio._messages import End, Gap
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
@@ -213,7 +214,7 @@ async def open_feed(
     """Return a job's feed from where it is to begin, and what to answer. The job is known and may be seen.
 
     Raises:
-        CursorError: There is no such place.
+        CursorError: There is no such place, or it is not known here yet.
         StoreUnavailableError: The store was away too long.
 
     Cancellation: nothing has changed.
@@ -224,9 +225,12 @@ async def open_feed(
         raise CursorError(Refused(id=id, code=ErrorCode.WRONG_EPOCH, message=message, epoch=epoch))
     span = await job.span()
     first, last = span.first, span.last
-    # From here on nothing waits: what is answered is what the subscription begins with.
+    # From here on nothing waits, unless to refuse: what is answered is what the subscription begins with.
     after = last if start.after == "end" else start.after
     if after > last:
+        if not span.is_complete and await has_stored(job, after):  # and was shown elsewhere
+            message = f"message {after} is not known here yet; try again"
+            raise CursorError(Refused(id=id, code=ErrorCode.UNAVAILABLE, message=message))
         message = f"after must be the number of a message so far, 0 to {last}; got {after}"
         raise CursorError(Refused(id=id, code=ErrorCode.FUTURE_CURSOR, message=message, last=last))
     if after < first - 1 and start.on_gap == "raise":

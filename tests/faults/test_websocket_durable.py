@@ -94,6 +94,34 @@ async def test_only_what_is_stored(autojump_clock: MockClock) -> None:
             assert items_of(heard) == [3, 4, 5]
 
 
+@pytest.mark.parametrize("slow", ["append_messages", "finish"])
+async def test_what_is_not_known_here_yet(autojump_clock: MockClock, slow: str) -> None:
+    """A client that saw elsewhere what the worker does not know to be stored is told to try again; nothing is lost."""
+    server = Server()
+    store = RemoteStore(server)
+    store.network.slow[slow] = 5
+    async with (
+        jobtrio.open_registry(executors, store=store) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+    ):
+        job = await here.submit("words" if slow == "finish" else "count", "a b c")
+        async with open_line(there, f"/jobs/{job.id}") as line:
+            subscribed, seen = await line.hear(), await line.hear()
+        last = seen["seq"] + len(seen["items"]) - 1
+        path = f"/jobs/{job.id}?epoch={subscribed['epoch']}&after="
+        async with open_line(here, f"{path}{last}") as line:
+            heard, code = await heard_by(line)
+            assert ([message["code"] for message in heard], code) == (["unavailable"], CloseCode.DRAINING)
+        async with open_line(here, f"{path}{last + 10}") as line:
+            heard, code = await heard_by(line)
+            assert ([message["code"] for message in heard], code) == (["future_cursor"], CloseCode.BAD_CURSOR)
+        await trio.sleep(5)
+        async with open_line(here, f"{path}{last}") as line:
+            heard, code = await heard_by(line)
+        assert seen["items"] + items_of(heard) == (["a", "b", "c"] if slow == "finish" else [1, 2, 3, 4, 5])
+        assert code == CloseCode.COMPLETED
+
+
 @pytest.mark.parametrize("after", ["0", "2", "end"])
 async def test_from_another_process(autojump_clock: MockClock, after: str) -> None:
     """A bridge that has read nothing of a running job begins exactly where it is asked to."""

@@ -50,6 +50,10 @@ class Owner:
         """Return the log, which is all that there is."""
         return self.open_log(entry)
 
+    async def has_stored(self, entry: JobEntry, number: int) -> bool:
+        """Store nothing."""
+        raise NotImplementedError
+
     async def cancel(
         self, job_id: str, reason: str | None = None, *, grace: float = 0.0, entry: JobEntry | None = None
     ) -> bool:
