@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 
 import jobtrio
+from jobtrio.cli._endings import printable
 from jobtrio.cli._output import STDERR, write_now
 
 KEPT = 1000
@@ -28,6 +29,10 @@ class SpeakerFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
         is_own = record.name.partition(".")[0] == jobtrio.__name__
         return f"{jobtrio.__name__ if is_own else record.name}: {record.message}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as lines of printable characters: what others say, such as a server, may be in it."""
+        return printable(super().format(record))
 
 
 class StderrHandler(logging.Handler):

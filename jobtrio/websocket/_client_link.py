@@ -255,7 +255,7 @@ class _EndingStream(trio.abc.Stream):
 def _closed(exc: trio_websocket.ConnectionClosed) -> LinkLostError:
     if exc.reason is None or exc.reason.code == 1006:
         return LinkLostError("the connection was cut")
-    code, said = exc.reason.code, exc.reason.reason
+    code, said = exc.reason.code, " ".join((exc.reason.reason or "").split())
     retry_after = decode_retry_after(said)
     if not said and code in FINAL_CODES:
         said = CloseCode(code).name.lower()
@@ -264,7 +264,7 @@ def _closed(exc: trio_websocket.ConnectionClosed) -> LinkLostError:
 
 
 def _rejected(exc: trio_websocket.ConnectionRejected) -> LinkLostError:
-    body = (exc.body or b"")[:200].decode("utf-8", "replace").strip()
+    body = " ".join((exc.body or b"")[:200].decode("utf-8", "replace").split())
     why = f"refused with status {exc.status_code}{f': {body}' if body else ''}"
     return LinkLostError(why, status=exc.status_code, retry_after=_retry_after(exc.headers))
 

@@ -61,10 +61,10 @@ class Peer:
             self.socket = await self._request.accept(subprotocol=PROTOCOL)
         return self.socket
 
-    async def reject(self, status: int, **headers: str) -> None:
+    async def reject(self, status: int, *, body: bytes = b"no", **headers: str) -> None:
         """Refuse the connection with an HTTP status."""
         extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        await self._request.reject(status, extra_headers=extra, body=b"no")
+        await self._request.reject(status, extra_headers=extra, body=body)
 
     async def greet(self, **limits: Any) -> None:
         """Say hello."""

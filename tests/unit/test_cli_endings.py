@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 
 import jobtrio
-from jobtrio.cli import _endings
+from jobtrio.cli import _endings, _log
 
 
 def failed(kind: Any, type: str, message: str) -> jobtrio.Failed:
@@ -93,6 +94,15 @@ def test_never_started() -> None:
 def test_unknown_time(outcome: jobtrio.Outcome, attempts: int | None, words: str) -> None:
     """What is not known is left out: only a job without an attempt ended before it started."""
     assert _endings.summary(outcome, seconds=None, attempts=attempts) == f"jobtrio: {words}"
+
+
+def test_log() -> None:
+    """What is logged holds nothing that a terminal would take for more than text."""
+    said = "red \x1b[31m\x07"
+    record = logging.makeLogRecord({"name": "jobtrio.websocket", "msg": "%s", "args": (said,)})
+    assert _log.SpeakerFormatter().format(record) == "jobtrio: red \\x1b[31m\\x07"
+    record = logging.makeLogRecord({"name": "app", "msg": "a", "exc_text": said})
+    assert _log.SpeakerFormatter().format(record) == "app: a\nred \\x1b[31m\\x07"
 
 
 def test_one_line() -> None:

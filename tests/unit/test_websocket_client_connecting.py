@@ -434,6 +434,26 @@ async def test_tells_of_losses(caplog: pytest.LogCaptureFixture) -> None:
     assert lost.startswith(f"{url}/ws: closed with 1012; next try in 0.0 s")
 
 
+async def test_a_loss_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Why the connection was lost is one line of the log, whatever the server says, or a proxy before it."""
+
+    async def first(peer: Peer) -> None:
+        await peer.reject(502, body=b"<html>\r\n<h1>502</h1>\n\n</html>\r\n")
+
+    async def second(peer: Peer) -> None:
+        await peer.greet()
+        await peer.close(1012, "back\nsoon")
+
+    with caplog.at_level("WARNING", "jobtrio.websocket"):
+        async with open_bridge(first, second, idle) as url, open_client(url) as client:
+            with trio.fail_after(WAIT):
+                while len(caplog.records) < 2 or not client.is_connected:  # noqa: ASYNC110 - nobody tells of it
+                    await trio.sleep(0.01)
+    refused, closed = (record.getMessage().partition("; ")[0] for record in caplog.records)
+    assert refused == f"{url}/ws: refused with status 502: <html> <h1>502</h1> </html>"
+    assert closed == f"{url}/ws: closed with 1012 (back soon)"
+
+
 async def test_says_farewell() -> None:
     """A client that leaves in order says so."""
     said = trio.Event()
