@@ -34,7 +34,8 @@ BATCH = 256
 
 WINDOW = 0.006
 """Seconds in which messages are collected for one batch, while there are many. Half of it and a commit are what those
-who watch elsewhere wait for at any pace; a job that never pauses makes 167 writes a second."""
+who watch elsewhere wait for at any pace; a job that never pauses makes 167 writes a second. Where more come during a
+write, the next follows at once: a store that takes its time collects them by that, and who watches waits enough."""
 
 REPR_LIMIT = 10_000
 """Characters of a `repr` that stands for a value."""
