@@ -407,7 +407,7 @@ class RegistryCore(RegistryCalls):
 
     def _adopt(self, claim: Claim, asked: float) -> Claim:
         """Note a claim asked for at ``asked``; where the job is known here, let the known entry stand for it."""
-        known = self._known.entry_of(claim.entry)
+        known = self._known.claimed(claim.entry)
         if known is not claim.entry:
             claim = Claim(known, claim.id, claim.attempt)
         self._leases.started(claim, asked)

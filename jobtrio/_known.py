@@ -39,6 +39,16 @@ class KnownEntries:
             self._entries[entry.id] = entry
         return entry
 
+    def claimed(self, entry: JobEntry) -> JobEntry:
+        """Return the entry that stands for a job of which an attempt is to begin here.
+
+        It has all that ``entry`` says: another answer may have brought the change of state before, and no more.
+        """
+        known = self.entry_of(entry)
+        for name in _GIVEN:
+            setattr(known, name, getattr(entry, name))
+        return known
+
     def get(self, job_id: str) -> JobEntry | None:
         """Return a job's entry, or None where nobody holds it."""
         return self._entries.get(job_id)
@@ -77,7 +87,10 @@ def refresh(known: JobEntry, fresh: JobEntry, *, light: bool = False) -> None:
 _SHARED = (*(field.name for field in attrs.fields(JobEntry) if field.name not in ("log", "state")), "state")
 """What answers bring, the state last: other threads may look meanwhile, and see no end without its outcome."""
 
-_UNUSED = tuple(name for name in _SHARED if name not in ("payload", "metadata", "tags", "saved_state"))
+_GIVEN = ("payload", "metadata", "tags", "saved_state")
+"""What executors work with."""
+
+_UNUSED = tuple(name for name in _SHARED if name not in _GIVEN)
 
 _LIGHT = tuple(name for name in _UNUSED if name not in ("run_at", "delay", "expires_in", "unreadable"))
 """What `JobStore.look` brings."""

@@ -439,3 +439,36 @@ async def test_drain_leaves_to_others_what_is_theirs(autojump_clock: MockClock) 
         await registry.drain()
         assert mine.outcome is not None
         assert waiting.outcome is None
+
+
+async def test_claimed_while_it_is_watched(autojump_clock: MockClock) -> None:
+    """An attempt has what the one before it saved elsewhere, though who watches here sees first that it runs."""
+    begun: list[Any] = []
+    resuming = Executors()
+
+    @resuming.register("resume")
+    async def resume(job: JobContext) -> None:
+        begun.append(job.saved_state)
+        if job.attempt == 1:
+            await trio.sleep(1)
+            await job.save_state("saved")
+            await trio.sleep_forever()
+
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(resuming, store=RemoteStore(server)) as there:
+        job_id = (await there.submit("resume")).id
+        await trio.sleep(0.5)
+        async with jobtrio.open_registry(resuming, store=store) as here:
+            job = await here.get(job_id)
+            store.network.slow["claim"] = 2
+            with job.subscribe() as messages:
+                await trio.sleep(1)
+                await there.shutdown()
+                assert isinstance(await messages.receive(), jobtrio.Restart)
+                while job.state is not JobState.RUNNING:
+                    await trio.sleep(0.1)
+                    await job.span()  # looks at once
+                assert begun == [None]
+                assert isinstance(await messages.receive(), End)
+    assert begun == [None, "saved"]
