@@ -29,7 +29,7 @@ from jobtrio.stores.postgres import _session as _postgres_session
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _batch as _redis_batch
 from jobtrio.stores.redis import _inserting as _redis_inserting
-from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _writer
+from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _transaction, _writer
 from jobtrio.websocket import (
     Limits,
     _client_backoff,
@@ -225,7 +225,7 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
         ("Look for work where no wake-up came, after", _seconds(SqliteJobStore.poll_interval), fixed),
         ("The same, on PostgreSQL where no notices arrive", _seconds(_postgres_session.LOOK_OFTEN), fixed),
         ("Calls in one transaction of an SQLite file", _writer.GROUP, fixed),
-        ("Time after which such a transaction takes no more calls", _seconds(_writer.LONGEST), fixed),
+        ("Time after which such a transaction takes no more calls", _seconds(_transaction.LONGEST), fixed),
         ("Size of SQLite's log, from which on it is copied at once", f"{_checkpoint.LARGEST // 1024**2} MiB", fixed),
         (
             "Connections of a process to PostgreSQL, besides the one that listens",

@@ -18,7 +18,7 @@ from jobtrio._records import Failed
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._settling import lapse
 from jobtrio.stores.sqlite._statements import SQL
-from jobtrio.stores.sqlite._transaction import load
+from jobtrio.stores.sqlite._transaction import LONGEST, load
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 SLICE: Final = 500
 """Jobs of one kind changed in one go, so that other writes come in between."""
-
-LONGEST: Final = 0.1
-"""Seconds after which the rest has to wait: jobs may be of many megabytes each."""
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from jobtrio.stores._texts import readable_tags
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._statements import MOST, SQL
+from jobtrio.stores.sqlite._transaction import LONGEST
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,10 +25,6 @@ SLICE: Final = 200
 
 CHUNKS: Final = 2000
 """Chunks of messages removed in one go, beyond which the job that they are of has to wait."""
-
-LONGEST: Final = 0.1
-"""Seconds after which the rest of a slice has to wait, while others write: jobs may be of many megabytes each."""
-
 
 Limit: TypeAlias = tuple[float, float]
 """When the newest job ended that is not kept any more, and its number."""

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from jobtrio.stores._chunks import Item
 
 
+LONGEST: Final = 0.1
+"""Seconds after which a transaction takes no more calls, and a slice no more jobs, so that others can write meanwhile:
+values may be of many megabytes each."""
+
+
 @attrs.frozen
 class Identity:
     """Who writes.

@@ -24,7 +24,7 @@ from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log, read_all
 from jobtrio.stores.sqlite._errors import is_locked, is_undecodable
-from jobtrio.stores.sqlite._transaction import Transaction
+from jobtrio.stores.sqlite._transaction import LONGEST, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 GROUP: Final = 256
 """Operations in one transaction."""
-
-LONGEST: Final = 0.1
-"""Seconds after which a transaction takes no more: while large values come, it would keep others out for as long."""
 
 PATIENCE: Final = 1.0
 """Seconds that a call waits for a file that is locked or away before its task is told so."""
