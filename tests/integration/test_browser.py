@@ -61,6 +61,12 @@ async def picture(page: Page, name: str) -> None:
         await page.screenshot(Path(SCREENSHOTS) / f"{name}.png")
 
 
+async def wait_end(page: Page, state: str) -> None:
+    """Wait until the page shows an end: the reply to its subscription shows the state as well, before the stream."""
+    shown = "document.querySelector('#state')"
+    await page.wait_for(f"{shown}.textContent === '{state}' && {shown}.className !== ''")
+
+
 async def test_three_lines() -> None:
     """A page of three lines shows tokens as they come, and how the job ended."""
     async with open_site() as site:
@@ -97,7 +103,7 @@ async def test_shows_a_job() -> None:
         assert await page.text("#output .stderr") == "row 2 is odd\n"
         await picture(page, "running")
         gate.set()
-        await page.wait_for("document.querySelector('#state').textContent === 'completed'")
+        await wait_end(page, "completed")
         assert await page.text("#detail") == "120"
         assert await page.value("document.querySelector('#state').className") == "good"
         await picture(page, "completed")
@@ -108,7 +114,7 @@ async def test_shows_a_failure() -> None:
     async with open_site() as site:
         job = await site.bridge.registry.submit("stumble")
         page = await site.open("tail.html", site.url(job.id))
-        await page.wait_for("document.querySelector('#state').textContent === 'failed'")
+        await wait_end(page, "failed")
         assert await page.text("#detail") == "ValueError: attempt 2"
         assert await page.text("#output .failed") == '{"attempt":1}\n'
         assert "attempt 1 failed: attempt 1; the next follows in" in await page.text("#output .note")
@@ -132,7 +138,7 @@ async def test_goes_on() -> None:
             page = await site.open("tail.html", site.url(job.id, proxy.port))
             await page.wait_for("document.querySelector('#state').textContent === 'running'")
             gate.set()
-            await page.wait_for("document.querySelector('#state').textContent === 'completed'")
+            await wait_end(page, "completed")
         assert proxy.connections >= 3
         assert await page.text("#output") == "".join(f"{n}\n" for n in range(1, 41))
 
@@ -148,7 +154,7 @@ async def test_silence() -> None:
             await page.value(f"form.url.value = {json.dumps(site.url(job.id, proxy.port))}; form.requestSubmit()")
             await page.wait_for("document.querySelector('#output').textContent === 'here'")
             await job.cancel()
-            await page.wait_for("document.querySelector('#state').textContent === 'cancelled'")
+            await wait_end(page, "cancelled")
         assert proxy.connections >= 2
         assert await page.text("#output") == "here"
 
@@ -158,7 +164,7 @@ async def test_an_address_that_asks_for_text() -> None:
     async with open_site() as site:
         job = await site.bridge.registry.submit("count", [3, 0])
         page = await site.open("tail.html", f"{site.url(job.id)}?format=text")
-        await page.wait_for("document.querySelector('#state').textContent === 'completed'")
+        await wait_end(page, "completed")
         assert await page.text("#output") == "1\n2\n3\n"
 
 
@@ -179,7 +185,7 @@ async def test_form_and_token() -> None:
         assert await page.text("#state") == "refused"
         await picture(page, "refused")
         await fill_in(site.url(job.id), TOKEN)
-        await page.wait_for("document.querySelector('#state').textContent === 'completed'")
+        await wait_end(page, "completed")
         assert await page.text("#output") == "1\n2\n"
         await fill_in("no address", "")
         await page.wait_for("document.querySelector('#state').textContent === 'refused'")
@@ -197,7 +203,7 @@ async def test_another_stream() -> None:
             await page.wait_for("document.querySelector('#state').textContent === 'cut off'")
             await site.bridge.registry.remove("same")
             await site.bridge.registry.submit("count", [4, 0], job_id="same")
-            await page.wait_for("document.querySelector('#state').textContent === 'completed'")
+            await wait_end(page, "completed")
         assert await page.text("#output") == "the stream begins anew1\n2\n3\n4\n"
 
 
@@ -219,7 +225,7 @@ async def test_from_now_on() -> None:
             await page.value(f"form.url.value = {json.dumps(url)}; form.requestSubmit()")
             await page.wait_for("document.querySelector('#state').textContent === 'cut off'")
             gate.set()
-            await page.wait_for("document.querySelector('#state').textContent === 'completed'")
+            await wait_end(page, "completed")
         assert await page.text("#output") == "behind"
 
 
