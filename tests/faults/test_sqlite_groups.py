@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import sqlite_faults
@@ -17,7 +17,17 @@ import trio
 from sqlite_invariants import check_file
 
 import jobtrio
-from jobtrio import Completed, DuplicateJobError, Executors, JobPriority, JobState, PayloadError, Retention, StoreError
+from jobtrio import (
+    Completed,
+    DuplicateJobError,
+    Executors,
+    JobPriority,
+    JobState,
+    PayloadError,
+    Retention,
+    StoreError,
+    StoreUnavailableError,
+)
 from jobtrio._known import refresh
 from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -531,6 +541,22 @@ async def test_readers_close_one_after_the_other(path: Path, monkeypatch: pytest
     assert os.listdir(path.parent) == [path.name]
 
 
+async def test_no_thread_to_look_at_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started at all, the store is away, and is waited for as in any outage."""
+
+    def refuse(*args: Any) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    store = SqliteJobStore(path, outage_limit=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr("jobtrio.stores.sqlite._session.trio.to_thread.run_sync", refuse)
+        with pytest.raises(StoreUnavailableError, match=r"was away for 0\.1 s: can't start new thread"):
+            async with open_worker(lambda: store):
+                pass
+    async with open_worker(lambda: store) as worker:
+        await worker.insert(new_entry())
+
+
 @pytest.mark.parametrize("count", range(3))
 async def test_no_thread_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Where the machine has only so many threads left, those that were started end, and nothing else is left."""
@@ -545,7 +571,7 @@ async def test_no_thread_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr("jobtrio.stores.sqlite._writer.threading.Thread", Thread)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        with pytest.raises(StoreUnavailableError, match="can't start new thread"):
             async with open_worker(lambda: SqliteJobStore(path)):
                 pass
     assert len(started) == count

@@ -6,12 +6,12 @@ up on a disk that does not answer, pruning. It must not know the contract's call
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from jobtrio._errors import StoreError
+from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import RowAnnouncer
 from jobtrio.stores._pruner import Pruner
@@ -27,7 +27,7 @@ from jobtrio.stores.sqlite._writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from jobtrio.abc import StoreSettings
     from jobtrio.stores.sqlite._connection import Location
@@ -79,21 +79,30 @@ class Session:
     async def prepare(self) -> None:
         """Check the file, or make it.
 
+        Raises:
+            StoreUnavailableError: The file is away, or no thread can be started to look at it.
+
         Cancellation: it may have been made.
         """
-        await trio.to_thread.run_sync(self._location.prepare)
+        with _threads_needed():
+            await trio.to_thread.run_sync(self._location.prepare)
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def running(self) -> AsyncIterator[None]:
-        """Run the threads and what happens in the background, within the block."""
+        """Run the threads and what happens in the background, within the block.
+
+        Raises:
+            StoreUnavailableError: No thread can be started.
+        """
         self._doorbell.open()
         if self._doorbell.has_others():
             warn_of_reset_error()
         has_threads = False
         try:
-            self._writer.start()
-            self._readers.start()
+            with _threads_needed():
+                self._writer.start()
+                self._readers.start()
             has_threads = True
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -189,6 +198,15 @@ class Session:
             await trio.sleep(self._patience / 4)
             self._writer.calls.give_up_overdue()
             self._readers.calls.give_up_overdue()
+
+
+@contextmanager
+def _threads_needed() -> Iterator[None]:
+    """Have the store be away where the system allows no thread more: that passes."""
+    try:
+        yield
+    except RuntimeError as exc:
+        raise StoreUnavailableError(str(exc)) from exc
 
 
 def _running(connection: sqlite3.Connection, session: str) -> Any:
