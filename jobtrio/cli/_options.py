@@ -31,6 +31,10 @@ DURATION is seconds, or a number with s, m, h or d behind it: 90, 90s, 1.5h, 7d
 """What the help of a command that takes durations says of them."""
 
 
+QUOTED = 80
+"""Characters of a text, at most, that is shown with the quotes that it lacks."""
+
+
 class OnceEach(argparse.Action):
     """Collects pairs of a name and something else, and refuses a name that was given before."""
 
@@ -163,7 +167,9 @@ def json_value(text: str) -> Any:
     try:
         return json.loads(source, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
-        where = f"; text needs quotes of its own: {shlex.quote(json.dumps(text))}" if source is text else f" in {name}"
+        where = "" if source is text else f" in {name}"
+        if source is text and len(text) <= QUOTED and not text.startswith(("{", "[", '"')):
+            where = f"; text needs quotes of its own: {shlex.quote(json.dumps(text))}"
         raise argparse.ArgumentTypeError(f"must be JSON, or @FILE; got {show(source)} ({exc}){where}") from None
 
 

@@ -98,6 +98,24 @@ def test_no_utf8_of_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         _options.json_value("@-")
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("hello", """; text needs quotes of its own: '"hello"'"""),
+        ("x" * 80, f"""; text needs quotes of its own: '"{"x" * 80}"'"""),
+        ("x" * 81, ""),
+        ('{"a": 1', ""),
+        ("[1,", ""),
+        ('"a', ""),
+    ],
+)
+def test_text_without_quotes(text: str, hint: str) -> None:
+    """Who gave a text is shown it with quotes; what was meant to be something else, or is long, is not said again."""
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        _options.json_value(text)
+    assert str(caught.value).partition("))")[2] == hint
+
+
 @pytest.mark.parametrize(("command", "names"), DURATIONS)
 def test_every_duration_is_one(command: str, names: list[str]) -> None:
     """Each option that is a duration takes both forms, and the help says once which these are."""
