@@ -28,6 +28,7 @@ REAL_CLOCK = {
     "drain_on_sigterm.py",
     "durable_batch.py",
     "idempotent_executor.py",
+    "monitor.py",
     "outage.py",
     "psycopg_on_trio.py",
     "run_program.py",

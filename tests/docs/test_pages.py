@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +20,6 @@ from jobtrio.cli import build_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PAGES = [pytest.param(path, id=str(path.relative_to(pages.FOLDER))) for path in pages.paths()]
 
@@ -126,3 +127,31 @@ def test_command_line_page_has_all_options() -> None:
     """The page of the command line has the options that the command has, and no others."""
     mentioned = set(re.findall(r"--[a-z][a-z-]+", text_of("reference/command-line.md")))
     assert mentioned == set(options(build_parser()))
+
+
+LOGGERS = {"logger", "log", "self._log"}
+"""What jobtrio's modules call their loggers."""
+
+
+def logged(path: Path) -> Iterator[str]:
+    """Yield what a module logs from warnings on, with ``x`` for what is filled in."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in {"warning", "error", "exception"}
+            and ast.unparse(call.func.value) in LOGGERS
+        ):
+            yield re.sub(r"%[\d.]*[a-z]", "x", ast.literal_eval(call.args[0]))
+
+
+def test_all_that_is_logged_is_on_the_page() -> None:
+    """Each line that jobtrio logs from warnings on is in the table of them, and each line of the table is one."""
+    table = text_of("howto/monitor.md").partition("## What jobtrio logs")[2]
+    lines = [line for row in table.splitlines() for line in re.findall("`([^`]+)`", row) if " " in line]
+    known = {line: re.compile(re.escape(line).replace("…", ".*")) for line in lines if not line.startswith("jobtrio ")}
+    package = Path(jobtrio.__file__).parent
+    said = {text for path in package.rglob("*.py") for text in logged(path)} - {"x", "x: x"}
+    assert len(said) > 10
+    assert [text for text in said if not any(pattern.fullmatch(text) for pattern in known.values())] == []
+    assert [line for line, pattern in known.items() if not any(map(pattern.fullmatch, said))] == []
