@@ -29,6 +29,7 @@ REAL_CLOCK = {
     "durable_batch.py",
     "idempotent_executor.py",
     "monitor.py",
+    "periodic.py",
     "outage.py",
     "psycopg_on_trio.py",
     "run_program.py",
