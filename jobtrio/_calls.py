@@ -157,7 +157,7 @@ class RegistryCalls:
     ) -> bool:
         """Ask to cancel a job; see `JobRegistry.cancel`.
 
-        Where its entry is given and says that it has ended, none is asked to: another job may have its id by now.
+        Where its entry is given, no other job is asked to that may have its id by now.
         """
         check_id("job_id", job_id)
         reason = check_text("reason", reason)
@@ -174,6 +174,10 @@ class RegistryCalls:
                 running.if_lost = partial(self._cancel_lost, running.claim.entry, request)
             return False
         if self._waits:
+            if entry is not None and (running is None or running.claim.entry is not entry):
+                found = await self._ask(partial(self.store.look, job_id))
+                if found is not None and found.order != entry.order:
+                    return False  # it has ended, and this process has missed that
             asked_at = time.time()
             reply, is_repeated = await self._ask_noting(partial(self.store.request_cancel, job_id, reason, grace))
             if reply is not None and is_repeated and _has_ended_so(reply.entry, reason, asked_at):

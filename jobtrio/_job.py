@@ -49,7 +49,7 @@ class JobOwner(Protocol):
     async def cancel(
         self, job_id: str, reason: str | None = None, *, grace: float = 0.0, entry: JobEntry | None = None
     ) -> bool:
-        """Ask to cancel a job; where its entry is given and says that it has ended, none is asked to."""
+        """Ask to cancel a job; where its entry is given, no other one with its id."""
 
 
 @attrs.frozen

@@ -117,6 +117,26 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
         assert await new.wait() == Completed("new 1")
 
 
+async def test_a_handle_of_a_job_that_is_gone(autojump_clock: MockClock) -> None:
+    """Who asks a job to end, and has missed that it did, does not ask the job that has its id by then."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as there,
+        jobtrio.open_registry(store=RemoteStore(server), queues={}) as here,
+    ):
+        await there.submit("echo", "old", job_id=ID)
+        old = await here.get(ID)
+        await (await there.get(ID)).wait()
+        await there.remove(ID)
+        with pytest.raises(UnknownJobError):
+            await old.cancel("too late")
+        new = await there.submit("echo", "new", job_id=ID)
+        await trio.sleep(1)
+        assert not await old.cancel("by mistake")
+        assert await new.wait() == Completed("new 1")
+        assert not await old.cancel("by mistake")
+
+
 def test_an_answer_about_the_former_job() -> None:
     """What is answered late about a job whose id another one has by then does not stand for that one."""
     known = KnownEntries()
