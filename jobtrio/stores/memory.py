@@ -59,6 +59,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
             yield
         finally:
             self._is_open = False
+            self.leave(settings.worker)
             self._left = run, trio.current_time()
 
     # -- putting in, finding, taking out

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobtrio import JobState
+from jobtrio import JobState, open_registry
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
 
@@ -24,6 +24,15 @@ async def test_memory_store(autojump_clock: MockClock, check: StoreCheck) -> Non
     """One object stands for all processes."""
     store = MemoryJobStore()
     await check(lambda: store)
+
+
+async def test_a_registry_that_is_closed_is_no_worker_any_more() -> None:
+    """One object may serve one registry after another: of those before it nobody is there."""
+    store = MemoryJobStore()
+    for name in ("first", "second"):
+        async with open_registry(store=store, worker=name) as registry:
+            await registry.drain()
+            assert [worker.name for worker in await registry.workers()] == [name]
 
 
 class _LooksTwice(MemoryJobStore):

@@ -48,11 +48,8 @@ class Server:
         self._changes = []
         new_log = partial(TokenLog, client.settings.retention.tokens_per_job)
         settings = attrs.evolve(client.settings, listener=self, new_log=new_log)
-        return _at_once(self._serve(settings, call)), self._changes
-
-    async def _serve(self, settings: StoreSettings, call: Callable[[MemoryJobStore], Any]) -> Any:
-        async with self.store.open(settings):
-            return await call(self.store)
+        self.store._use(settings)  # each call is made in the name of its client, and none of them closes the store
+        return _at_once(call(self.store)), self._changes
 
     def changed(self, entry: JobEntry) -> None:
         """Note a change for the client whose call made it."""
