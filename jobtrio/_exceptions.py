@@ -25,6 +25,13 @@ def leaves(exception: BaseException) -> Iterator[BaseException]:
             yield exc
 
 
+def lone_leaf(exception: BaseException) -> BaseException:
+    """Return the one exception that nested nurseries have wrapped, or the group that holds several."""
+    while isinstance(exception, BaseExceptionGroup) and len(exception.exceptions) == 1:
+        exception = exception.exceptions[0]
+    return exception
+
+
 def holds(exception: BaseException, kinds: Kinds) -> bool:
     """Whether an exception is of ``kinds``, or a group with one of them in it."""
     return any(isinstance(leaf, kinds) for leaf in leaves(exception))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio._exceptions import holds
+from jobtrio._exceptions import holds, lone_leaf
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
 
 def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) -> BaseException:
     """Return what to raise for the exceptions that came out of a nursery and that of the body, the latter first."""
-    exceptions = [_only(own) for exc in group.exceptions if (own := _without_cancelled(exc)) is not None]
+    exceptions = [lone_leaf(own) for exc in group.exceptions if (own := _without_cancelled(exc)) is not None]
     if body is not None and (own := _without_cancelled(body)) is not None:
         exceptions.insert(0, own)
     match exceptions:
@@ -65,11 +65,4 @@ def _without_cancelled(exc: BaseException) -> BaseException | None:
         return None
     if isinstance(exc, BaseExceptionGroup) and holds(exc, trio.Cancelled):
         return exc.split(trio.Cancelled)[1]
-    return exc
-
-
-def _only(exc: BaseException) -> BaseException:
-    """Return the one exception that nested nurseries have wrapped, or the group that holds several."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
     return exc

@@ -14,7 +14,7 @@ import attrs
 
 from jobtrio._checks import check_seconds
 from jobtrio._errors import GiveUp, RetryLater
-from jobtrio._exceptions import holds, is_all, is_more_than, leaves
+from jobtrio._exceptions import holds, is_all, is_more_than, leaves, lone_leaf
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
@@ -179,7 +179,7 @@ def _plain(text: str) -> str:
 
 
 def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryOn) -> NextStep:
-    lone = _lone_leaf(exception)
+    lone = lone_leaf(exception)
     if isinstance(lone, GiveUp):
         return Finish(Failed(describe(lone, "gave_up")))
     if holds(lone, GiveUp):
@@ -189,13 +189,6 @@ def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryO
         return _again_or_finish(describe(lone), asked if entry.failures + 1 < policy.max_attempts else None)
     delay = _policy_delay(entry) if is_all(exception, retry_on(entry)) else None
     return _again_or_finish(describe(exception), delay)
-
-
-def _lone_leaf(exception: BaseException) -> BaseException:
-    """Return the one exception that went through nurseries of the executor's own, or the group of several."""
-    while isinstance(exception, BaseExceptionGroup) and len(exception.exceptions) == 1:
-        exception = exception.exceptions[0]
-    return exception
 
 
 def _asked_delay(exception: BaseException) -> float | None:
