@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._context import JobContext
-from jobtrio._exceptions import holds
+from jobtrio._exceptions import holds, leaves
 from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _traces() -> tuple[int | None, int]:
 def _let_out(group: BaseException) -> None:
     """Raise what of a nursery's exceptions must leave the attempt; the nursery's own scope has taken all else."""
     if (stop := _part(group, EXITS)) is not None:
-        raise _first_leaf(stop)
+        raise next(leaves(stop))
     if trio.current_effective_deadline() == -inf and (cancelled := _part(group, trio.Cancelled)) is not None:
         raise cancelled
 
@@ -312,12 +312,12 @@ def _merge(raised: BaseException | None, group: BaseException | None) -> BaseExc
     """
     if group is None:
         return raised
-    leaves = list(group.exceptions) if isinstance(group, BaseExceptionGroup) else [group]
+    exceptions = list(group.exceptions) if isinstance(group, BaseExceptionGroup) else [group]
     if raised is not None:
-        leaves.insert(0, raised)
-    if len(leaves) == 1:
-        return leaves[0]
-    return BaseExceptionGroup("the executor and its child tasks raised", leaves)
+        exceptions.insert(0, raised)
+    if len(exceptions) == 1:
+        return exceptions[0]
+    return BaseExceptionGroup("the executor and its child tasks raised", exceptions)
 
 
 def _part(exc: BaseException, kinds: Kinds) -> BaseException | None:
@@ -327,13 +327,7 @@ def _part(exc: BaseException, kinds: Kinds) -> BaseException | None:
     return exc.subgroup(kinds) if isinstance(exc, BaseExceptionGroup) else exc
 
 
-def _first_leaf(exc: BaseException) -> BaseException:
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return exc
-
-
 def _is_explicit(cancelled: BaseException) -> bool:
     """Whether a scope was cancelled by a call, not by its deadline or a failure in its nursery."""
-    first = _first_leaf(cancelled)
+    first = next(leaves(cancelled))
     return isinstance(first, trio.Cancelled) and first.source == "explicit"
