@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from jobtrio._checks import check_name, check_seconds, show
+from jobtrio._checks import check_flag, check_name, check_seconds, show
 from jobtrio._command import run_command
 from jobtrio._errors import UnknownExecutorError
 from jobtrio._policies import RetryPolicy
@@ -95,8 +95,7 @@ class Executors:
             raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
         if queue is not None:
             check_name("queue", queue)
-        if not isinstance(expose, bool):
-            raise TypeError(f"expose must be True or False; got {show(expose)}")
+        check_flag("expose", expose)
         classes = _check_retry_on(retry_on)
 
         def decorate(function: F) -> F:
