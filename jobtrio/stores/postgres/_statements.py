@@ -132,9 +132,7 @@ def statements(schema: str) -> dict[str, str]:
     text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
     for part, meaning in _PARTS.items():
         text = text.replace(part, meaning)
-    text = re.sub(
-        r"\{told (\d+) (\d+)\}", r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text
-    )
+    text = _TELLING.sub(r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text)
     text = _CALL.sub("pg_catalog.", text).replace("{schema}", schema)
     _, *parts = _HEADING.split(text)
     found: dict[str, str] = {}
