@@ -23,7 +23,7 @@ from jobtrio._submission import DEFAULT_QUEUE, Submissions
 from jobtrio.executors import Executors
 from jobtrio.stores.postgres._adapting import adapters_for
 from jobtrio.stores.postgres._arrays import array
-from jobtrio.stores.postgres._inserting import NewPlace, Standing, hints_of, insertion_step, place_of
+from jobtrio.stores.postgres._inserting import TRIES, NewPlace, Standing, hints_of, insertion_step, place_of
 from jobtrio.stores.postgres._notices import Clock, channel_of, payloads_of
 from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from jobtrio._policies import RetryPolicy
     from jobtrio._records import JobRecord
     from jobtrio.stores.postgres._connections import Rows, Step
-
-TRIES: Final = 10
-"""How often a job is tried to be put in, where what stood in its way is gone by the time one looks."""
 
 
 class Submitter:
