@@ -159,7 +159,7 @@ def test_cancelling(file: File) -> None:
 def test_starting_held(file: File) -> None:
     """A held job that was given its plan can be claimed."""
     file.insert(new_entry(None, job_id="id"))
-    assert inserting.start_held(file.begin(), "id", new_plan()) is not None
+    assert inserting.start_held(file.begin(), "id", new_plan())
     assert file.tx.hints.ready
 
 

@@ -13,7 +13,7 @@ from jobtrio.stores._settling import look
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._entry import Plan
     from jobtrio.abc import Claim
     from jobtrio.stores._chunks import Item
     from jobtrio.stores.postgres._transaction import Transaction
@@ -35,13 +35,13 @@ def save_state(tx: Transaction, claim: Claim, text: str) -> bool:
     return held
 
 
-def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
-    """Give a held job its plan, and make it ready; None if it is not held (any more)."""
+def start_held(tx: Transaction, job_id: str, plan: Plan) -> bool:
+    """Give a held job its plan, and make it ready; False if it is not held (any more)."""
     entry = tx.job_of(job_id)
     if entry is None or not entry.is_held or entry.state in FINAL_STATES:
-        return None
+        return False
     if entry.expires is not None and entry.expires <= tx.now:
-        return None  # it has expired, though nobody has made it fail yet
+        return False  # it has expired, though nobody has made it fail yet
     entry.plan = plan
     if entry.expires_in is None:
         entry.expires = None
@@ -52,4 +52,4 @@ def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
     if entry.state is JobState.QUEUED:
         tx.hints.ready = True
     tx.replan(entry)
-    return entry
+    return True

@@ -269,7 +269,8 @@ class PostgresJobStore(JobStore):
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        return await self._change(job_id, lambda tx: changing.start_held(tx, job_id, plan), _is_there)
+        started: bool = await self._change(job_id, lambda tx: changing.start_held(tx, job_id, plan), _itself)
+        return started
 
     async def claim(
         self,
@@ -442,10 +443,6 @@ def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str, 
     else:
         return answer
     return entry
-
-
-def _is_there(entry: JobEntry | None) -> bool:
-    return entry is not None
 
 
 def _itself(value: T) -> T:

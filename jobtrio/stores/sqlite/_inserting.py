@@ -88,13 +88,13 @@ def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dic
     return holder
 
 
-def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
-    """Give a held job its plan, and make it ready; None if it is not held (any more)."""
+def start_held(tx: Transaction, job_id: str, plan: Plan) -> bool:
+    """Give a held job its plan, and make it ready; False if it is not held (any more)."""
     entry = tx.job_of(job_id)
     if entry is None or not entry.is_held or entry.state in FINAL_STATES:
-        return None
+        return False
     if entry.expires is not None and entry.expires <= time.time():
-        return None  # it has expired, though nobody has made it fail yet
+        return False  # it has expired, though nobody has made it fail yet
     entry.plan = plan
     if entry.expires_in is None:
         entry.expires = None
@@ -113,4 +113,4 @@ def start_held(tx: Transaction, job_id: str, plan: Plan) -> JobEntry | None:
             *(entry.expires, entry.ticket, entry.order),
         ),
     )
-    return entry
+    return True

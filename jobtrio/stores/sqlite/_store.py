@@ -163,7 +163,7 @@ class SqliteJobStore(JobStore):
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        return await self._write(lambda tx: inserting.start_held(tx, job_id, plan), _started)
+        return await self._write(lambda tx: inserting.start_held(tx, job_id, plan), _itself)
 
     async def claim(
         self,
@@ -314,10 +314,6 @@ def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
         return running.Ending(outcome, error, None)
     text = text_of("a result", outcome.result)
     return running.Ending(Completed(value_of(text)), error, text)
-
-
-def _started(entry: JobEntry | None) -> bool:
-    return entry is not None
 
 
 def _itself(value: T) -> T:
