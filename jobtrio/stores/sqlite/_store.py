@@ -33,7 +33,6 @@ from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._session import Session
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from jobtrio._entry import JobEntry, Plan
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from jobtrio.stores.sqlite._transaction import Transaction
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class SqliteJobStore(JobStore):
@@ -115,7 +113,7 @@ class SqliteJobStore(JobStore):
             stored = zip(entries, answers, repeats_id(entries), strict=True)
             return [self._stands(entry, answer, submission, repeats=repeats) for entry, answer, repeats in stored]
 
-        return await self._write(lambda tx: inserting.insert(tx, jobs, submission), inserted)
+        return await self._opened.write(lambda tx: inserting.insert(tx, jobs, submission), inserted)
 
     def _stands(self, entry: JobEntry, answer: inserting.Answer, submission: str, *, repeats: bool) -> JobEntry:
         """Return the entry that stands for a job that was inserted."""
@@ -129,41 +127,41 @@ class SqliteJobStore(JobStore):
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
-        return await self._read(lambda connection: finding.load(connection, job_id))
+        return await self._opened.read(lambda connection: finding.load(connection, job_id))
 
     async def look(self, job_id: str) -> JobEntry | None:
         """Return a job, or None, without what never changes."""
-        return await self._read(lambda connection: finding.load(connection, job_id, light=True))
+        return await self._opened.read(lambda connection: finding.load(connection, job_id, light=True))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""
-        return await self._read(lambda connection: finding.find(connection, query))
+        return await self._opened.read(lambda connection: finding.find(connection, query))
 
     async def history(self, job_id: str) -> list[Transition] | None:
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
-        return await self._read(lambda connection: finding.history(connection, job_id))
+        return await self._opened.read(lambda connection: finding.history(connection, job_id))
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
-        return await self._read(finding.counts)
+        return await self._opened.read(finding.counts)
 
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there, by name."""
-        return await self._read(finding.workers)
+        return await self._opened.read(finding.workers)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
-        return await self._read(lambda connection: finding.backlog(connection, queues, executors))
+        return await self._opened.read(lambda connection: finding.backlog(connection, queues, executors))
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
-        return await self._write(lambda tx: settling.delete(tx, job_id), _itself)
+        return await self._opened.write(lambda tx: settling.delete(tx, job_id), _itself)
 
     # -- running
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        return await self._write(lambda tx: inserting.start_held(tx, job_id, plan), _itself)
+        return await self._opened.write(lambda tx: inserting.start_held(tx, job_id, plan), _itself)
 
     async def claim(
         self,
@@ -182,11 +180,11 @@ class SqliteJobStore(JobStore):
                 self._opened.announcer.changed(found.entries)
             return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
 
-        return await self._write(lambda tx: claiming.claim(tx, wanted), claimed)
+        return await self._opened.write(lambda tx: claiming.claim(tx, wanted), claimed)
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
-        return await self._write(lambda tx: claiming.renew(tx, claims, lease), partial(report, claims))
+        return await self._opened.write(lambda tx: claiming.renew(tx, claims, lease), partial(report, claims))
 
     async def finish(
         self,
@@ -208,7 +206,7 @@ class SqliteJobStore(JobStore):
             session.pruner.ended()
             return True
 
-        return await self._write(lambda tx: running.finish(tx, claim, ending, items), finished)
+        return await session.write(lambda tx: running.finish(tx, claim, ending, items), finished)
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
@@ -222,7 +220,7 @@ class SqliteJobStore(JobStore):
 
     def _settle(self, claim: Claim, work: Callable[[Transaction], Settled | None]) -> Awaitable[bool]:
         session = self._opened
-        return self._write(work, lambda found: session.announcer.settled(claim.entry, found, session.pruner.ended))
+        return session.write(work, lambda found: session.announcer.settled(claim.entry, found, session.pruner.ended))
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
@@ -235,7 +233,7 @@ class SqliteJobStore(JobStore):
                 self._opened.pruner.ended()
             return CancelReply(reply.entry, reply.accepted)
 
-        return await self._write(lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
+        return await self._opened.write(lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         """Keep a value for the job's next attempt."""
@@ -246,16 +244,16 @@ class SqliteJobStore(JobStore):
                 claim.entry.saved_state = value_of(text)
             return held
 
-        return await self._write(lambda tx: running.save_state(tx, claim, text), saved)
+        return await self._opened.write(lambda tx: running.save_state(tx, claim, text), saved)
 
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
         items = encoded(messages)
-        return await self._write(lambda tx: running.append(tx, claim, items), _itself)
+        return await self._opened.write(lambda tx: running.append(tx, claim, items), _itself)
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
-        return await self._read(lambda connection: finding.read_messages(connection, job_id, after, limit))
+        return await self._opened.read(lambda connection: finding.read_messages(connection, job_id, after, limit))
 
     # -- time
 
@@ -274,12 +272,6 @@ class SqliteJobStore(JobStore):
         if self._session is None:
             raise RuntimeError(f"{self!r} is not open")
         return self._session
-
-    def _write(self, work: Callable[[Transaction], T], after: Callable[[T], R]) -> Awaitable[R]:
-        return self._opened.write(work, after)
-
-    def _read(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
-        return self._opened.read(work)
 
 
 def _check_path(path: Any) -> str:
