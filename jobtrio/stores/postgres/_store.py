@@ -39,7 +39,7 @@ from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
 from jobtrio.stores.postgres._session import Session
 from jobtrio.stores.postgres._submitting import put_in, put_in_async
-from jobtrio.stores.postgres._writing import Append, Change, Complete
+from jobtrio.stores.postgres._writing import Append, Change, Complete, itself
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -262,14 +262,14 @@ class PostgresJobStore(JobStore):
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
-        deleted: bool = await self._change(job_id, lambda tx: settling.delete(tx, job_id), _itself)
+        deleted: bool = await self._change(job_id, lambda tx: settling.delete(tx, job_id), itself)
         return deleted
 
     # -- running
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        started: bool = await self._change(job_id, lambda tx: changing.start_held(tx, job_id, plan), _itself)
+        started: bool = await self._change(job_id, lambda tx: changing.start_held(tx, job_id, plan), itself)
         return started
 
     async def claim(
@@ -443,7 +443,3 @@ def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str, 
     else:
         return answer
     return entry
-
-
-def _itself(value: T) -> T:
-    return value

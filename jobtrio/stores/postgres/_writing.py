@@ -338,7 +338,7 @@ def _change_of(work: Write) -> Change:
     match work:
         case Append(claim=claim, items=items):
             append = partial(changing.append, claim=claim, items=items)
-            return Change(claim.entry.id, claim.entry.order, append, _itself)
+            return Change(claim.entry.id, claim.entry.order, append, itself)
         case Complete(claim=claim, result=result, items=items, after=after):
             outcome = Completed(value_of(result))
             finish = partial(settling.finish, claim=claim, outcome=outcome, error=None, items=items)
@@ -347,5 +347,6 @@ def _change_of(work: Write) -> Change:
             return work
 
 
-def _itself(value: Any) -> Any:
+def itself(value: Any) -> Any:
+    """Return an answer as it is."""
     return value

@@ -129,7 +129,7 @@ class Session:
         """Take this worker from those that are there; where the file is away, its time runs out."""
         with trio.move_on_after(LEAVE_WITHIN):
             try:
-                await self.write(claiming.leave, _itself)
+                await self.write(claiming.leave, itself)
             except StoreError:
                 pass
 
@@ -148,7 +148,7 @@ class Session:
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         """Have a reader do ``work``; return what it returns."""
-        return self._readers.calls.make(work, _itself)
+        return self._readers.calls.make(work, itself)
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
@@ -177,7 +177,7 @@ class Session:
         """Remove what is no longer kept; return the seconds until there may be more."""
         until = await self.read(lambda connection: pruning.limit(connection, self.identity.retention))
         while True:
-            more, left = await self.write(lambda tx: pruning.prune(tx, until), _itself)
+            more, left = await self.write(lambda tx: pruning.prune(tx, until), itself)
             if not more:
                 return left
             await trio.sleep(PAUSE)
@@ -213,5 +213,6 @@ def _running(connection: sqlite3.Connection, session: str) -> Any:
     return connection.execute(SQL["running"], (session,)).fetchone()
 
 
-def _itself(value: T) -> T:
+def itself(value: T) -> T:
+    """Return an answer as it is."""
     return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -30,7 +30,7 @@ from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location, Synchronous
 from jobtrio.stores.sqlite._rows import new_job
-from jobtrio.stores.sqlite._session import Session
+from jobtrio.stores.sqlite._session import Session, itself
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from jobtrio.stores._announcer import Settled
     from jobtrio.stores.sqlite._claiming import Claimed
     from jobtrio.stores.sqlite._transaction import Transaction
-
-T = TypeVar("T")
 
 
 class SqliteJobStore(JobStore):
@@ -155,13 +153,13 @@ class SqliteJobStore(JobStore):
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
-        return await self._opened.write(lambda tx: settling.delete(tx, job_id), _itself)
+        return await self._opened.write(lambda tx: settling.delete(tx, job_id), itself)
 
     # -- running
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        return await self._opened.write(lambda tx: inserting.start_held(tx, job_id, plan), _itself)
+        return await self._opened.write(lambda tx: inserting.start_held(tx, job_id, plan), itself)
 
     async def claim(
         self,
@@ -249,7 +247,7 @@ class SqliteJobStore(JobStore):
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
         items = encoded(messages)
-        return await self._opened.write(lambda tx: running.append(tx, claim, items), _itself)
+        return await self._opened.write(lambda tx: running.append(tx, claim, items), itself)
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
@@ -306,7 +304,3 @@ def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
         return running.Ending(outcome, error, None)
     text = text_of("a result", outcome.result)
     return running.Ending(Completed(value_of(text)), error, text)
-
-
-def _itself(value: T) -> T:
-    return value
