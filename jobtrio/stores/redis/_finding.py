@@ -54,15 +54,11 @@ async def _records(calls: Calls, ids: list[bytes], row_of: Callable[[str], Comma
     records = []
     for first in range(0, len(ids), READ_TOGETHER):
         some = ids[first : first + READ_TOGETHER]
-        rows = await calls.make([row_of(job_id.decode(errors="backslashreplace")) for job_id in some], _all)
+        rows = await calls.make([row_of(job_id.decode(errors="backslashreplace")) for job_id in some], list)
         for row, job_id in zip(rows, some, strict=True):
             if row[0] is not None:
                 records.append(entry_of([*row, job_id]).record())
     return records
-
-
-def _all(answers: list[Any]) -> list[Any]:
-    return answers
 
 
 async def _number(calls: Calls, command: Command, job_id: str) -> bytes:

@@ -17,6 +17,7 @@ from jobtrio._entry import CancelRequest, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import JobError
 from jobtrio.stores._salvage import check_time
+from jobtrio.stores._texts import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,11 +70,6 @@ def error_text(error: JobError) -> bytes:
         return _encode(error)
     except UnicodeEncodeError:
         return _encode(JobError(error.kind, *map(scrub, (error.type, error.message, error.traceback))))
-
-
-def scrub(text: str) -> str:
-    """Return text that UTF-8 can hold, with backslash escapes where it could not."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 @lru_cache(maxsize=256)
