@@ -5,9 +5,6 @@ It owns the order of opening and leaving. Nothing below this module knows it.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ import trio
 
 from jobtrio._checks import check_count, check_name, check_number, show
 from jobtrio._core import RegistryCore
+from jobtrio._ids import worker_name
 from jobtrio._nursery import open_background_nursery
 from jobtrio._policies import Retention
 from jobtrio._registry import JobRegistry
@@ -81,7 +79,7 @@ async def open_registry(
         max_queued=check_count("max_queued", max_queued),
         retention=retention,
         lease=check_number("lease", lease, low=1),
-        worker=_worker_name() if worker is None else check_name("worker", worker),
+        worker=worker_name() if worker is None else check_name("worker", worker),
         max_running_total=_check_counts("max_running_total", max_running_total) or {},
     )
     async with core.store.open(core.settings), open_background_nursery() as nursery:
@@ -104,7 +102,3 @@ def _check_counts(name: str, counts: Any) -> dict[str, int] | None:
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a mapping of names to whole numbers, or None; got {show(counts)}") from None
     return {check_name(f"a name in {name}", key): check_count(f"{name}[{key!r}]", most) for key, most in items}
-
-
-def _worker_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:200]

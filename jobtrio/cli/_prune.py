@@ -6,10 +6,9 @@ It opens the store without a registry: nothing else is to happen to it meanwhile
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 from typing import TYPE_CHECKING
 
+from jobtrio._ids import worker_name
 from jobtrio._policies import Retention
 from jobtrio._state import FINAL_STATES
 from jobtrio._token_log import TokenLog
@@ -76,8 +75,7 @@ async def prune(options: argparse.Namespace, store: JobStore) -> int:
         finished_jobs=KEEP if options.keep is None else options.keep,
         finished_for=float("inf") if options.keep_for is None else options.keep_for,
     )
-    worker = f"{socket.gethostname()}:{os.getpid()}"[:200]
-    settings = StoreSettings(worker, retention, KEEP, Nobody(), lambda: TokenLog(1))
+    settings = StoreSettings(worker_name(), retention, KEEP, Nobody(), lambda: TokenLog(1))
     async with store.open(settings):
         before = await _ended(store)
         while await store.prune() <= 0:

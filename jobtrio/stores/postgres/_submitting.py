@@ -6,9 +6,7 @@ begins or ends a transaction. It must not know stores or registries.
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from jobtrio._checks import check_name, show
 from jobtrio._errors import PayloadError, StoreUnavailableError
+from jobtrio._ids import worker_name
 from jobtrio._policies import JobPriority, Retention
 from jobtrio._submission import DEFAULT_QUEUE, Submissions
 from jobtrio.executors import Executors
@@ -59,14 +58,13 @@ class Submitter:
         """
         if not isinstance(executors, Executors):
             raise TypeError(f"executors must be an Executors; got {show(executors)}")
-        name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:200]
         self.schema: Final = check_schema_name(schema)
         self._submissions = Submissions(
             executors,
             limiter=trio.CapacityLimiter(1),
             queues=None,
             durable=True,
-            worker=name if worker is None else check_name("worker", worker),
+            worker=worker_name() if worker is None else check_name("worker", worker),
         )
 
     def submit_in(
