@@ -85,7 +85,7 @@ class Dispatcher:
         self._given: dict[trio.lowlevel.Task, Attempt] = {}  # what those were woken for that have not come to run yet
         self._behind = 0  # claims that wait for an earlier run of their job to go
         self._rung = False
-        self._waiting: trio.lowlevel.Task | None = None
+        self._waiting = trio.lowlevel.ParkingLot()
         self._prefix = secrets.token_hex(8)
         self._claims = 0
         if not store.claims_at_once:
@@ -99,9 +99,8 @@ class Dispatcher:
     def ring(self) -> None:
         """Have the loop look again. Returns at once; ringing twice is ringing once."""
         self._rung = True
-        if self._waiting is not None:
-            trio.lowlevel.reschedule(self._waiting)
-            self._waiting = None
+        if self._waiting:
+            self._waiting.unpark()
 
     @trio.lowlevel.enable_ki_protection
     def work_ready(self) -> None:
@@ -338,16 +337,7 @@ class Dispatcher:
 
     async def _wait(self, seconds: float) -> None:
         if seconds == inf:
-            await self._park()
+            await self._waiting.park()
         else:
             with trio.move_on_after(seconds):
-                await self._park()
-
-    async def _park(self) -> None:
-        self._waiting = trio.lowlevel.current_task()
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._waiting = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+                await self._waiting.park()

@@ -170,7 +170,7 @@ class Lane(Generic[W]):
         self._patience = patience
         self._waiting: deque[Call[W]] = deque()
         self._under_way: list[Call[W]] = []
-        self._parked: trio.lowlevel.Task | None = None
+        self._parked = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._idle = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -191,9 +191,8 @@ class Lane(Generic[W]):
             raise StoreUnavailableError(CLOSED)
         call = Call(work)
         self._waiting.append(call)
-        if self._parked is not None:
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
+        if self._parked:
+            self._parked.unpark()
         return await call.wait(self._waiting.remove, may_leave=self._changes_nothing)
 
     def _is_full(self) -> bool:
@@ -224,7 +223,7 @@ class Lane(Generic[W]):
         while True:
             if not self._waiting:
                 self._idle.unpark_all()
-                await self._park()
+                await self._parked.park()
             self._under_way = self._take()
             try:
                 self._put_back(await self._carry_out(self._under_way) or [])
@@ -284,12 +283,3 @@ class Lane(Generic[W]):
         self._closed = True
         while self._waiting or self._under_way:
             await self._idle.park()
-
-    async def _park(self) -> None:
-        self._parked = trio.lowlevel.current_task()
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
