@@ -46,7 +46,10 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says so where its help can't be written, which argparse keeps to itself."""
+    """A parser that shows texts as they are, and says so where help can't be shown, which argparse keeps to itself."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is None or file is not sys.stdout:
@@ -67,8 +70,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="jobtrio",
         description="Run jobs whose output people watch.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"jobtrio {jobtrio.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
@@ -11,6 +10,8 @@ from jobtrio.cli._records import record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
 if TYPE_CHECKING:
+    import argparse
+
     from jobtrio.abc import JobStore
 
 DESCRIPTION = """\
@@ -34,8 +35,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="ask a job to end",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why: all who watch it are told")

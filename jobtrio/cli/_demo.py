@@ -43,7 +43,7 @@ COLOURS = {"completed": "32", "timed": "33", "failed": "31", "cancelled": "35", 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``demo`` to the command's parser."""
-    text = "Show what a job can do: a handful of small jobs, each watched by two consumers, in a few seconds."
+    text = "Show what a job can do: a handful of small jobs, each watched by two\nconsumers, in a few seconds."
     parser = commands.add_parser("demo", help="see what a job can do, in a few seconds", description=text)
     parser.set_defaults(run=run, parser=parser)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_cli
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
+    import argparse
+
     from jobtrio._records import JobRecord
     from jobtrio.abc import JobStore
 
@@ -38,8 +39,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="list the jobs of a store",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(

@@ -5,7 +5,6 @@ It opens the store without a registry: nothing else is to happen to it meanwhile
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from jobtrio._ids import worker_name
@@ -18,6 +17,8 @@ from jobtrio.cli._endings import plural
 from jobtrio.cli._store import EXIT_CODES, add_store_options, print_document, run_with_store
 
 if TYPE_CHECKING:
+    import argparse
+
     from jobtrio._entry import JobEntry
     from jobtrio.abc import JobStore
 
@@ -45,8 +46,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="remove ended jobs from a store",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--keep-for",

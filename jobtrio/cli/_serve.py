@@ -5,7 +5,6 @@ The work itself is the worker's, the bridge is `jobtrio.websocket`'s; who may do
 
 from __future__ import annotations
 
-import argparse
 import ssl
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -22,6 +21,7 @@ from jobtrio.cli._worker import add_worker_options, worker_plan
 from jobtrio.cli._working import Worker
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     import jobtrio
@@ -69,8 +69,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run the jobs of a store, and serve them over WebSocket",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_worker_options(parser)
     _add_bridge_options(parser)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
@@ -49,8 +49,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show all that is known of a job",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
     from jobtrio._records import WorkerReport
@@ -31,8 +31,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="count the jobs of a store",
         description="Count a store's jobs by state and queue, and name the workers that are there.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_store_options(parser, json="print one JSON object: states, queues, workers, running")
     parser.set_defaults(run=run, parser=parser)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import UnknownJobError
@@ -13,6 +12,8 @@ from jobtrio.cli._store import add_store_options, complain, open_client, run_wit
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
+    import argparse
+
     from jobtrio.abc import JobStore
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
@@ -47,8 +48,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show a job's messages live, whichever process runs it",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("id", metavar="ID|URL", help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID")
     parser.add_argument(

@@ -5,7 +5,6 @@ The work itself, with its log and its signals, is `Worker`'s.
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from jobtrio._policies import Retention
@@ -15,6 +14,8 @@ from jobtrio.cli._store import add_store_options, run_with_store
 from jobtrio.cli._working import Worker, WorkerPlan
 
 if TYPE_CHECKING:
+    import argparse
+
     from jobtrio.abc import JobStore
 
 DESCRIPTION = """\
@@ -47,8 +48,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run the jobs of a store",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_worker_options(parser)
     add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
