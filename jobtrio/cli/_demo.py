@@ -19,6 +19,7 @@ import jobtrio
 from jobtrio.cli._demo_jobs import ACTS, PAUSE, Act, Part, describe, describe_outcome
 from jobtrio.cli._output import can_draw
 from jobtrio.cli._store import complain
+from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
     import argparse
@@ -141,20 +142,14 @@ class Play:
                 self.problems.append(f"{watcher} should have seen of {part.name!r} {due_lines}; saw {seen}")
 
     def _show_table(self, jobs: Sequence[jobtrio.Job]) -> None:
-        rows = [("JOB", "TOOK", "ATTEMPTS", "TOKENS", "OUTCOME")]
+        rows = []
         for job in jobs:
             tokens = sum(line.startswith("token:") for line in self._seen[job.id, WATCHERS[0]])
             took = "-" if job.record.duration is None else f"{job.record.duration:.2f} s"
             outcome = "none" if job.outcome is None else describe_outcome(job.outcome)
-            rows.append((job.id, took, str(job.record.attempt), str(tokens), outcome))
-        self._say("")
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for name, *numbers, outcome in rows:
-            cells = [
-                name.ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)),
-            ]
-            self._say("  ".join([*cells, self._paint(outcome)]))
+            rows.append((job.id, took, str(job.record.attempt), str(tokens), self._paint(outcome)))
+        head = ("JOB", "TOOK", "ATTEMPTS", "TOKENS", "OUTCOME")
+        self._say("\n" + render_table(head, rows, right=head[1:-1]), end="")
 
     def _tell(self, job: jobtrio.Job, watcher: str, line: str) -> None:
         kind, _, text = line.partition(": ")
