@@ -15,6 +15,7 @@ from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_
 from jobtrio.cli._screen import message_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
+from jobtrio.stores._chunks import reached
 
 if TYPE_CHECKING:
     import argparse
@@ -95,9 +96,8 @@ async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Messag
     after = 0
     while most and (page := await store.read_messages(job_id, after, PAGE)):
         last += page
-        end = page[-1]
-        after = end.seq if hasattr(end, "seq") else end.last
-        if isinstance(end, End):
+        after = reached(page, after)
+        if isinstance(page[-1], End):
             break
     return list(last)
 
