@@ -1,6 +1,6 @@
-"""`JobRegistry` and `open_registry`: the front of the library.
+"""`JobRegistry`: the front of the library.
 
-It puts the parts together and passes calls on; what a call means is decided in the part it goes to. Nothing
+It checks what it is given and passes calls on; what a call means is decided in the part it goes to. Nothing
 below this module knows it.
 """
 
