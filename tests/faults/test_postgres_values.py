@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import postgres_faults
 import psycopg
@@ -17,7 +17,7 @@ import jobtrio
 from jobtrio import Completed, PayloadError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
-from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
+from jobtrio.testing._workers import ids, new_entry, open_worker
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -29,106 +29,6 @@ NASTY = "a\x00b\x01\x1f\x7f\x85\u2028\ufeff\uffff 'q' \"d\" \\ {} NULL $1 %s :x 
 def shared(postgres_server: PostgresServer) -> str:
     """A database for the tests that don't mind each other."""
     return postgres_server.create_database()
-
-
-async def test_nasty_texts(shared: str) -> None:
-    """Whatever is text comes back: in payloads, metadata, states, results, tokens, errors and reasons."""
-    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
-        nasty = {NASTY: [NASTY, {"x": NASTY}]}
-        retry = jobtrio.RetryPolicy()
-        claim = await worker.start(new_entry(payload=nasty, metadata=nasty, retry=retry, expires_in=60.0))
-        job_id = claim.entry.id
-        assert claim.entry.payload == claim.entry.metadata == nasty
-        error = jobtrio.JobError("exception", NASTY, NASTY, NASTY)
-        sent: list[jobtrio.Message] = [jobtrio.Token(1, 1, nasty), jobtrio.Progress(2, 1, 0.5, None, NASTY)]
-        assert await worker.store.append_messages(claim, sent)
-        assert await worker.store.save_state(claim, nasty)
-        assert await worker.store.retry(claim, error, 0.0)
-        await worker.pass_time(0)
-        claim = await worker.claim_one()
-        assert (claim.entry.saved_state, claim.entry.error) == (nasty, error)
-        assert await worker.store.release(claim, NASTY)
-        claim = await worker.claim_one()
-        assert await worker.store.finish(claim, Completed(nasty))
-        cancelled = await worker.start()
-        assert await worker.store.request_cancel(cancelled.entry.id, NASTY, 0.0)
-        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
-    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
-        record = await worker.record(job_id)
-        assert (record.payload, record.metadata, record.result) == (nasty, nasty, nasty)
-        assert (await worker.stream(job_id))[:2] == sent
-        reasons = [line.reason for line in await worker.history(job_id)]
-        assert reasons == [None, None, str(error), None, None, NASTY, None, None]
-        assert (await worker.record(cancelled.entry.id)).cancel_reason == NASTY
-        assert (await worker.load(cancelled.entry.id)).outcome == jobtrio.Cancelled(NASTY)
-
-
-async def test_nasty_names(shared: str) -> None:
-    """Ids, keys, queues, executors, tags and workers may be any printable text, of any length that is allowed."""
-    names = ["'; DROP TABLE jobs; --", '"\\{},NULL', "NULL", "%s$1", "é😀" * 100, "{}", "x" * 200, "\\", "("]
-    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
-        for name in names:
-            executor = f"e {name}"[:200]
-            entry = new_entry(executor, queue=f"q {name}"[:200], tags={name: name}, key=name, job_id=name)
-            await worker.insert(entry)
-            query = JobQuery(tags={name: name}, queue=entry.plan.queue, executor=executor)
-            assert ids(await worker.store.find(query)) == [name]
-            room, executors = {entry.plan.queue: 1}, {executor}
-            claims = await worker.store.claim(f"c {name}"[:200], limit=1, lease=60.0, room=room, executors=executors)
-            assert ids(claims) == [name]
-            assert (await worker.insert(new_entry(key=name)))[0].id == name
-            assert await worker.store.finish(claims[0], Completed(name), messages=tokens(1, 2))
-            assert len(await worker.stream(name)) == 3
-            assert await worker.store.delete(name)
-
-
-async def test_texts_that_utf8_cannot_hold(shared: str) -> None:
-    """Half a surrogate pair, in an exception's message or a reason, is stored as an escape."""
-    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
-        failed, cancelled = await worker.start(), await worker.start()
-        error = jobtrio.JobError("exception", "E", "half \ud800", "")
-        assert await worker.store.finish(failed, jobtrio.Failed(error))
-        assert await worker.store.request_cancel(cancelled.entry.id, "why \udfff", 0.0)
-        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
-        assert (await worker.record(failed.entry.id)).error == jobtrio.JobError("exception", "E", "half \\ud800", "")
-        assert (await worker.record(cancelled.entry.id)).cancel_reason == "why \\udfff"
-
-
-@pytest.mark.parametrize("name", ["\ud800", "", "a\nb", "\0", "x" * 100_000])
-async def test_names_that_no_job_can_have(shared: str, name: str) -> None:
-    """What can't be an id is that of no job, and what can't be a queue or a tag is none's."""
-    async with jobtrio.open_registry(store=PostgresJobStore(shared), queues={}) as registry:
-        for call in (registry.get, registry.history, registry.cancel, registry.remove):
-            with pytest.raises(jobtrio.UnknownJobError):
-                await call(name)
-        with pytest.raises(jobtrio.UnknownJobError):
-            await registry.find(after=name)
-    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
-        assert await worker.store.read_messages(name, 0, 10) is None
-        for query in (JobQuery(queue=name), JobQuery(executor=name), JobQuery(tags={"x": name})):
-            assert await worker.store.find(query) == []
-
-
-async def test_values_that_cannot_be_stored(shared: str) -> None:
-    """What JSON can't hold, or is larger than 8 MiB, is refused before anything is stored."""
-    executors = jobtrio.Executors()
-
-    @executors.register("return")
-    async def give_back(job: jobtrio.JobContext) -> Any:
-        with pytest.raises(PayloadError):
-            await job.send(object())
-        with pytest.raises(PayloadError):
-            await job.save_state({1, "x", object()})
-        return object()
-
-    async with jobtrio.open_registry(executors, store=PostgresJobStore(shared)) as registry:
-        for payload in (object(), "\ud800", float("nan"), "x" * 10_000_000, {"x": [object()]}):
-            with pytest.raises(PayloadError):
-                await registry.submit("return", payload, queue="refused")
-        assert await registry.find(queue="refused") == []
-        outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
-        assert isinstance(outcome, jobtrio.Failed)
-        assert outcome.error.type == "PayloadError"
 
 
 @pytest.mark.parametrize("where", ["environment", "database", "conninfo"])

@@ -14,10 +14,9 @@ import trio
 from redis_invariants import check_jobs
 from valkey_server import ValkeyServer, new_prefix, shared_server
 
-from jobtrio import Completed, End, Failed, Gap, JobPriority, JobState, PayloadError, Restart, RetryPolicy, Token
+from jobtrio import Completed, End, Gap, JobPriority, JobState, PayloadError, Restart, RetryPolicy, Token
 from jobtrio._codec import SIZE_LIMIT
 from jobtrio._policies import Retention
-from jobtrio._records import JobError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _advancing as advancing
@@ -316,21 +315,6 @@ def looks() -> int:
     """Return how often the server was asked so far for a part of a sorted set, or whether something is there."""
     stats = str(shared_server().ask("INFO", "commandstats"))
     return sum(int(calls) for calls in re.findall(r"cmdstat_(?:zrange|exists|zcard|zscore):calls=(\d+)", stats))
-
-
-async def test_what_utf8_can_not_hold(open_store: Callable[[], RedisJobStore]) -> None:
-    """Texts of exceptions that UTF-8 can't hold are kept with escapes, and an id that it can't hold is no job's."""
-    async with open_worker(open_store) as worker:
-        claim = await worker.start(new_entry())
-        error = JobError("exception", "Bad\ud800", "\udfff", "\ud800")
-        assert await worker.store.finish(claim, Failed(error))
-        assert (await worker.record(claim.entry.id)).error == JobError("exception", "Bad\\ud800", "\\udfff", "\\ud800")
-        for odd in ("\ud800", "a\nb", "\0"):
-            assert await worker.store.load(odd) is None
-            assert await worker.store.read_messages(odd, 0, 1) is None
-            assert await worker.store.request_cancel(odd, None, 0.0) is None
-            assert not await worker.store.delete(odd)
-            assert not await worker.store.start_held(odd, claim.entry.plan)
 
 
 async def test_names_that_could_be_confused(open_store: Callable[[], RedisJobStore], prefix: str) -> None:

@@ -18,7 +18,7 @@ import trio
 from sqlite_invariants import check_file
 
 import jobtrio
-from jobtrio import Completed, Failed, Gap, JobState, PayloadError, StoreError, StoreUnavailableError, StoreVersionError
+from jobtrio import Completed, Failed, Gap, JobState, StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.abc import JobQuery
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _finding as finding
@@ -307,28 +307,6 @@ async def test_one_registry_at_a_time(tmp_path: Path) -> None:
 # -- what can't be stored
 
 
-async def test_values_that_cannot_be_stored(tmp_path: Path) -> None:
-    """What JSON can't hold, or is larger than 8 MiB, is refused before anything is stored."""
-    executors = jobtrio.Executors()
-
-    @executors.register("return")
-    async def give_back(job: jobtrio.JobContext) -> Any:
-        with pytest.raises(PayloadError):
-            await job.send(object())
-        with pytest.raises(PayloadError):
-            await job.save_state({1, "x", object()})
-        return object()
-
-    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
-        for payload in (object(), "\ud800", float("nan"), "x" * 10_000_000, {"x": [object()]}):
-            with pytest.raises(PayloadError):
-                await registry.submit("return", payload)
-        assert await registry.find() == []
-        outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
-        assert isinstance(outcome, jobtrio.Failed)
-        assert outcome.error.type == "PayloadError"
-
-
 async def test_what_comes_back_of_a_payload(tmp_path: Path) -> None:
     """Whoever asks for a job that he has submitted gets what is stored of it, which is what JSON made of it."""
     executors = jobtrio.Executors()
@@ -367,18 +345,6 @@ async def test_large_values_come_back(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         for table in ("jobs", "asides", "messages", "tags"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
-
-
-async def test_texts_that_utf8_cannot_hold(tmp_path: Path) -> None:
-    """Half a surrogate pair, in an exception's message or a reason, is stored as an escape."""
-    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
-        failed, cancelled = await worker.start(), await worker.start()
-        error = jobtrio.JobError("exception", "E", "half \ud800", "")
-        assert await worker.store.finish(failed, jobtrio.Failed(error))
-        assert await worker.store.request_cancel(cancelled.entry.id, "why \udfff", 0.0)
-        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
-        assert (await worker.record(failed.entry.id)).error == jobtrio.JobError("exception", "E", "half \\ud800", "")
-        assert (await worker.record(cancelled.entry.id)).cancel_reason == "why \\udfff"
 
 
 async def test_killed_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -612,14 +578,3 @@ async def test_more_tags_than_a_statement_has(
         assert ids(found) == [entries[n].id for n in (11, 15)][:limit]
         found = await worker.store.find(JobQuery(tags=tags, states=states, limit=limit, newest_first=True))
         assert ids(found) == [entries[n].id for n in (15, 11, 8, 7)][:limit]
-
-
-@pytest.mark.parametrize("job_id", ["\ud800", "", "a\nb", "\0", "x" * 100_000])
-async def test_ids_that_no_job_can_have(tmp_path: Path, job_id: str) -> None:
-    """What can't be an id is that of no job."""
-    async with jobtrio.open_registry(store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
-        for call in (registry.get, registry.history, registry.cancel, registry.remove):
-            with pytest.raises(jobtrio.UnknownJobError):
-                await call(job_id)
-        with pytest.raises(jobtrio.UnknownJobError):
-            await registry.find(after=job_id)

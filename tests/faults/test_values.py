@@ -1,0 +1,132 @@
+"""What jobs bring comes back as it was, in every durable store, however odd it is; what can't be kept is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from store_urls import STORES, new_url
+
+import jobtrio
+from jobtrio import Completed, PayloadError
+from jobtrio.abc import JobQuery
+from jobtrio.stores._url import parse_store_url
+from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobtrio.abc import JobStore
+
+NASTY = "a\x00b\x01\x1f\x7f\x85\u2028\ufeff\uffff 'q' \"d\" \\ {} NULL $1 %s :x -- /* \n\r\t 😀 é"
+
+
+@pytest.fixture(params=STORES)
+def open_store(request: pytest.FixtureRequest) -> Callable[[], JobStore]:
+    """Give stores on one place."""
+    return parse_store_url(new_url(request.param, request)).make_store
+
+
+async def test_nasty_texts(open_store: Callable[[], JobStore]) -> None:
+    """Whatever is text comes back: in payloads, metadata, states, results, tokens, errors and reasons."""
+    async with open_worker(open_store) as worker:
+        nasty = {NASTY: [NASTY, {"x": NASTY}]}
+        retry = jobtrio.RetryPolicy()
+        claim = await worker.start(new_entry(payload=nasty, metadata=nasty, retry=retry, expires_in=60.0))
+        job_id = claim.entry.id
+        assert claim.entry.payload == claim.entry.metadata == nasty
+        error = jobtrio.JobError("exception", NASTY, NASTY, NASTY)
+        sent: list[jobtrio.Message] = [jobtrio.Token(1, 1, nasty), jobtrio.Progress(2, 1, 0.5, None, NASTY)]
+        assert await worker.store.append_messages(claim, sent)
+        assert await worker.store.save_state(claim, nasty)
+        assert await worker.store.retry(claim, error, 0.0)
+        await worker.pass_time(0)
+        claim = await worker.claim_one()
+        assert (claim.entry.saved_state, claim.entry.error) == (nasty, error)
+        assert await worker.store.release(claim, NASTY)
+        claim = await worker.claim_one()
+        assert await worker.store.finish(claim, Completed(nasty))
+        cancelled = await worker.start()
+        assert await worker.store.request_cancel(cancelled.entry.id, NASTY, 0.0)
+        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
+    async with open_worker(open_store) as worker:
+        record = await worker.record(job_id)
+        assert (record.payload, record.metadata, record.result) == (nasty, nasty, nasty)
+        assert (await worker.stream(job_id))[:2] == sent
+        reasons = [line.reason for line in await worker.history(job_id)]
+        assert reasons == [None, None, str(error), None, None, NASTY, None, None]
+        assert (await worker.record(cancelled.entry.id)).cancel_reason == NASTY
+        assert (await worker.load(cancelled.entry.id)).outcome == jobtrio.Cancelled(NASTY)
+
+
+async def test_nasty_names(open_store: Callable[[], JobStore]) -> None:
+    """Ids, keys, queues, executors, tags and workers may be any printable text, of any length that is allowed."""
+    names = ["'; DROP TABLE jobs; --", '"\\{},NULL', "NULL", "%s$1", "é😀" * 100, "{}", "x" * 200, "\\", "("]
+    async with open_worker(open_store) as worker:
+        for name in names:
+            executor = f"e {name}"[:200]
+            entry = new_entry(executor, queue=f"q {name}"[:200], tags={name: name}, key=name, job_id=name)
+            await worker.insert(entry)
+            query = JobQuery(tags={name: name}, queue=entry.plan.queue, executor=executor)
+            assert ids(await worker.store.find(query)) == [name]
+            room, executors = {entry.plan.queue: 1}, {executor}
+            claims = await worker.store.claim(f"c {name}"[:200], limit=1, lease=60.0, room=room, executors=executors)
+            assert ids(claims) == [name]
+            assert (await worker.insert(new_entry(key=name)))[0].id == name
+            assert await worker.store.finish(claims[0], Completed(name), messages=tokens(1, 2))
+            assert len(await worker.stream(name)) == 3
+            assert await worker.store.delete(name)
+
+
+async def test_texts_that_utf8_cannot_hold(open_store: Callable[[], JobStore]) -> None:
+    """Half a surrogate pair, in an exception's message or a reason, is stored as an escape."""
+    async with open_worker(open_store) as worker:
+        failed, cancelled = await worker.start(), await worker.start()
+        error = jobtrio.JobError("exception", "E\ud800", "half \ud800", "\udfff")
+        assert await worker.store.finish(failed, jobtrio.Failed(error))
+        assert await worker.store.request_cancel(cancelled.entry.id, "why \udfff", 0.0)
+        assert await worker.store.finish(cancelled, Completed(), messages=tokens(1, 1))
+        stored = jobtrio.JobError("exception", "E\\ud800", "half \\ud800", "\\udfff")
+        assert (await worker.record(failed.entry.id)).error == stored
+        assert (await worker.record(cancelled.entry.id)).cancel_reason == "why \\udfff"
+
+
+async def test_names_that_no_job_can_have(open_store: Callable[[], JobStore]) -> None:
+    """What can't be an id is that of no job, and what can't be a queue or a tag is none's."""
+    names = ["\ud800", "", "a\nb", "\0", "x" * 100_000]
+    async with jobtrio.open_registry(store=open_store(), queues={}) as registry:
+        for name in names:
+            for call in (registry.get, registry.history, registry.cancel, registry.remove):
+                with pytest.raises(jobtrio.UnknownJobError):
+                    await call(name)
+            with pytest.raises(jobtrio.UnknownJobError):
+                await registry.find(after=name)
+    async with open_worker(open_store) as worker:
+        claim = await worker.start()
+        for name in names:
+            assert await worker.store.read_messages(name, 0, 10) is None
+            assert not await worker.store.start_held(name, claim.entry.plan)
+            for query in (JobQuery(queue=name), JobQuery(executor=name), JobQuery(tags={"x": name})) if name else ():
+                assert await worker.store.find(query) == []
+
+
+async def test_values_that_cannot_be_stored(open_store: Callable[[], JobStore]) -> None:
+    """What JSON can't hold, or is larger than 8 MiB, is refused before anything is stored."""
+    executors = jobtrio.Executors()
+
+    @executors.register("return")
+    async def give_back(job: jobtrio.JobContext) -> Any:
+        with pytest.raises(PayloadError):
+            await job.send(object())
+        with pytest.raises(PayloadError):
+            await job.save_state({1, "x", object()})
+        return object()
+
+    async with jobtrio.open_registry(executors, store=open_store()) as registry:
+        for payload in (object(), "\ud800", float("nan"), "x" * 10_000_000, {"x": [object()]}):
+            with pytest.raises(PayloadError):
+                await registry.submit("return", payload)
+        assert await registry.find() == []
+        outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
+        assert isinstance(outcome, jobtrio.Failed)
+        assert outcome.error.type == "PayloadError"
