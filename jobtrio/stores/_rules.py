@@ -46,9 +46,10 @@ def heeding_cancel(entry: JobEntry, outcome: Outcome, error: JobError | None) ->
 
 
 def can_match(query: JobQuery) -> bool:
-    """Whether a job can be what is looked for: names and tags are printable, and UTF-8 may not hold what is not."""
-    names = [query.queue or "", query.executor or ""]
-    return all(map(str.isprintable, names + [part for tag in (query.tags or {}).items() for part in tag]))
+    """Whether a job can be what is looked for: names and tags are printable, which UTF-8 can hold, and not empty."""
+    names = [name for name in (query.queue, query.executor) if name is not None]
+    names += (part for tag in (query.tags or {}).items() for part in tag)
+    return all(name and name.isprintable() for name in names)
 
 
 def lapse(entry: JobEntry) -> Outcome | None:
