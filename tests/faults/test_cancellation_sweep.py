@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 import trio
 import trio.testing
+from cancelled_steps import CancelAtStep
 
 import jobtrio
 from jobtrio import Cancelled, Completed, End, JobContext, RetryPolicy, Token
@@ -28,21 +29,6 @@ LEGAL = {
     "RETRYING": {"QUEUED", "CANCELLED"},
 }
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels the scope it is aimed at, at the n-th step of any task from then on."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-        self.scope: trio.CancelScope | None = None
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count a step; cancel at the last one."""
-        if self.scope is not None:
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
 
 
 Scenario: TypeAlias = "Callable[[World], Awaitable[None]]"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import trio
+from cancelled_steps import cancelled_at
 from psycopg_bridge import check_at_rest, scalar, sessions, wait_for_sessions
 from wire import open_wire
 
@@ -28,19 +29,6 @@ MUCH = 1_000_000
 
 ENOUGH = 500
 """Steps after which a scenario should long have ended by itself."""
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope as any task takes the n-th step from now on."""
-
-    def __init__(self, scope: trio.CancelScope, step: int) -> None:
-        self._scope = scope
-        self._left = step
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._scope.cancel()
 
 
 async def nested(connection: TrioConnection[Any], committed: trio.Event) -> None:
@@ -106,13 +94,8 @@ async def test_cancelled_at_every_step(postgres: str, scenario: Scenario) -> Non
         for step in range(1, ENOUGH):
             await connection.execute("TRUNCATE t")
             committed = trio.Event()
-            with trio.CancelScope() as scope:
-                instrument = CancelAtStep(scope, step)
-                trio.lowlevel.add_instrument(instrument)
-                try:
-                    await scenario(connection, committed)
-                finally:
-                    trio.lowlevel.remove_instrument(instrument)
+            with cancelled_at(step) as scope:
+                await scenario(connection, committed)
             assert sessions(postgres)[0][0] == "idle"
             await check_at_rest(connection)
             assert await scalar(connection, "SELECT count(*) FROM t") == (2 if committed.is_set() else 0)

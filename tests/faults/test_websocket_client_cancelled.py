@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 import trio
 from bridge_jobs import TOKEN, Bridge, open_bridge_with_jobs
+from cancelled_steps import cancelled_at
 from scripted_bridge import shorten_pauses
 
 from jobtrio import Completed, End, Message
@@ -29,21 +30,6 @@ Scenario: TypeAlias = "Callable[[JobClient, list[Message]], Awaitable[None]]"
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tests wait no longer than they need to."""
     shorten_pauses(monkeypatch)
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels the scope it is aimed at, at the n-th step of any task from then on."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-        self.scope: trio.CancelScope | None = None
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count a step; cancel at the last one."""
-        if self.scope is not None:
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
 
 
 async def submit_and_watch(client: JobClient, seen: list[Message]) -> None:
@@ -73,11 +59,10 @@ async def test_within_a_client(scenario: Scenario) -> None:
     async with open_bridge_with_jobs(limits=Limits(messages_per_second=100_000)) as bridge:
         async with open_client(bridge.url, token=TOKEN) as client:
             for step in range(1, MOST_STEPS):
-                aim = CancelAtStep(step)
                 seen: list[Message] = []
                 with trio.fail_after(LIMIT):
-                    with trio.CancelScope() as scope:
-                        await _aimed(aim, scope, scenario(client, seen))
+                    with cancelled_at(step) as scope:
+                        await scenario(client, seen)
                     await _check(bridge, client, seen)
                 if not scope.cancelled_caught:
                     break
@@ -92,33 +77,17 @@ async def test_around_a_client(scenario: Scenario) -> None:
     """Whatever step a client's whole life is cancelled at, it is gone at once, and the server serves others on."""
     async with open_bridge_with_jobs(limits=Limits(messages_per_second=100_000)) as bridge:
         for step in range(1, MOST_STEPS):
-            aim = CancelAtStep(step)
             seen: list[Message] = []
             with trio.fail_after(LIMIT):
-                with trio.CancelScope() as scope:
-                    await _aimed(aim, scope, _live(bridge, scenario, seen))
+                with cancelled_at(step) as scope:
+                    async with open_client(bridge.url, token=TOKEN) as client:
+                        await scenario(client, seen)
             if not scope.cancelled_caught:
                 break
             async with open_client(bridge.url, token=TOKEN) as client:
                 await _check(bridge, client, seen)
         assert step > 20
         await _until_left(bridge, connections=0)
-
-
-async def _live(bridge: Bridge, scenario: Scenario, seen: list[Message]) -> None:
-    async with open_client(bridge.url, token=TOKEN) as client:
-        await scenario(client, seen)
-
-
-async def _aimed(aim: CancelAtStep, scope: trio.CancelScope, doing: Awaitable[None]) -> None:
-    """Do something that is cancelled at the chosen step."""
-    trio.lowlevel.add_instrument(aim)
-    aim.scope = scope
-    try:
-        await doing
-    finally:
-        aim.scope = None
-        trio.lowlevel.remove_instrument(aim)
 
 
 async def _check(bridge: Bridge, client: JobClient, seen: list[Message]) -> None:

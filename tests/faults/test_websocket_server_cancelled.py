@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 from bridge import executors, words
+from cancelled_steps import cancelled_at
 from raw_client import close_frame, raw_client, request
 
 import jobtrio
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 3000
 LIMITS = Limits(closing=0.2)
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope at the n-th step of any task."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self.left = step
-        self.scope = scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count a step; cancel at the last one."""
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 @pytest.fixture
@@ -71,13 +58,8 @@ async def test_at_every_step(registry: jobtrio.JobRegistry) -> None:
     before = living()
     for step in range(1, MOST_STEPS):
         seen: list[str] = []
-        with trio.CancelScope() as scope:
-            instrument = CancelAtStep(step, scope)
-            trio.lowlevel.add_instrument(instrument)
-            try:
-                await served(registry, job.id, seen)
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
+        with cancelled_at(step) as scope:
+            await served(registry, job.id, seen)
         assert living() == before
         if not scope.cancelled_caught:
             break
