@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pty
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,3 +20,11 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     """Return a shell with a store of its own; what it started is gone when the test is over."""
     with contextlib.ExitStack() as stack:
         yield Shell(tmp_path, stack)
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Return both ends of a terminal; the test closes that which what it starts is given."""
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)

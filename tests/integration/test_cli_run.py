@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -17,19 +16,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
+import store_shell
+from store_shell import LIMIT, read_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-LAUNCHER = """
-import fcntl, os, signal, sys, termios
-# A test run in the background of a shell ignores some signals, and so would all that it starts.
-for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-    signal.signal(number, signal.SIG_DFL)
-if os.isatty(0):
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "jobtrio", "run", *sys.argv[1:]])
-"""
 
 TELL = "echo pid $$; "
 """What a script begins with to say its id, which is that of its session."""
@@ -38,44 +29,18 @@ STUBBORN = TELL + "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & ech
 """A script that, like its child, does not go for SIGTERM."""
 
 
-LIMIT = 60.0
-"""Seconds after which a command that should have ended hangs."""
-
-
-class Command:
+class Command(store_shell.Command):
     """A running ``jobtrio run``."""
 
     def __init__(self, *args: str, **options: Any) -> None:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        self.process = subprocess.Popen([sys.executable, "-c", LAUNCHER, *args], bufsize=0, **pipes)
+        super().__init__(("run", *args), **options)
         self.session = 0
-
-    def line(self) -> str:
-        """Return the next line of stdout, without its end."""
-        assert self.process.stdout is not None
-        return bytes(self.process.stdout.readline()).decode().removesuffix("\n")
 
     def lines_until(self, last: str) -> None:
         """Read stdout up to a line; on the way note the session of a script that began with `TELL`."""
         while (line := self.line()) != last:
-            assert line, f"no line {last!r}"
             if line.startswith("pid "):
                 self.session = int(line.split()[1])
-
-    def send(self, number: int) -> None:
-        """Send a signal to jobtrio alone."""
-        self.process.send_signal(number)
-
-    def errors_until(self, part: str) -> None:
-        """Read stderr up to a line that holds ``part``."""
-        assert self.process.stderr is not None
-        while part.encode() not in (line := self.process.stderr.readline()):
-            assert line, f"nothing with {part!r}"
-
-    def end(self) -> tuple[int, str, str]:
-        """Wait for the end and return the exit code and the rest of stdout and stderr."""
-        out, err = self.process.communicate(timeout=LIMIT)
-        return self.process.returncode, out.decode() if out else "", err.decode() if err else ""
 
     def wait(self) -> int:
         """Wait for the end and return the exit code."""
@@ -86,8 +51,7 @@ class Command:
         for pid in living(self.session) if self.session else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.communicate()
+        super().close()
 
 
 @pytest.fixture
@@ -170,7 +134,7 @@ class TestOutput:
         """A reader that begins late gets every line, though there are many more than are kept."""
         count = 100_000
         command = start("--", "sh", "-c", f"echo begin >&2; seq {count}")
-        command.errors_until("begin")
+        command.error_with("begin")
         code, out, err = command.end()
         assert code == 0
         assert out == "".join(f"{n}\n" for n in range(1, count + 1))
@@ -181,7 +145,7 @@ class TestOutput:
         done = tmp_path / "done"
         script = f"echo begin >&2; head -c 9000000 /dev/zero | tr '\\0' x | fold -w 1000; : > {done}"
         command = start("--", "sh", "-c", script)
-        command.errors_until("begin")
+        command.error_with("begin")
         wait_until_blocked(command.process.stdout)
         assert not done.exists()
         assert command.end()[0] == 0
@@ -397,7 +361,7 @@ class TestStopping:
         command.lines_until("ready")
         assert living(command.session)
         command.send(signal.SIGINT)
-        command.errors_until("3600 s to end")
+        command.error_with("3600 s to end")
         command.send(signal.SIGINT)
         code, _, err = command.end()
         assert code == 130
@@ -409,7 +373,7 @@ class TestStopping:
         command = start("--grace", "3600", "--", "bash", "-c", "set -m; " + STUBBORN)
         command.lines_until("ready")
         command.send(signal.SIGINT)
-        command.errors_until("3600 s to end")
+        command.error_with("3600 s to end")
         command.send(signal.SIGINT)
         assert command.end()[0] == 130
         assert living(command.session) == []
@@ -429,7 +393,7 @@ class TestStopping:
         command = start("--", "sh", "-c", script)
         command.lines_until("ready")
         command.send(number)
-        command.errors_until(f"{signal.Signals(number).name}: the program has 5 s to end")
+        command.error_with(f"{signal.Signals(number).name}: the program has 5 s to end")
         command.send(number)
         assert command.end()[:2] == (code, "bye\n")
         assert living(command.session) == []
@@ -438,7 +402,7 @@ class TestStopping:
         """Ctrl-C while the next attempt is waited for ends the job there."""
         command = start("--retry", "1", "--", "sh", "-c", TELL + "echo ready; exit 1")
         command.lines_until("ready")
-        command.errors_until("attempt 1 of 2 failed")
+        command.error_with("attempt 1 of 2 failed")
         command.send(signal.SIGINT)
         code, out, err = command.end()
         assert (code, out) == (130, "")
@@ -477,7 +441,7 @@ class TestStopping:
         command.lines_until("ready")
         wait_until_blocked(command.process.stdout)
         command.send(signal.SIGINT)
-        command.errors_until("3600 s to end")
+        command.error_with("3600 s to end")
         command.send(signal.SIGINT)
         assert command.wait() == 130
         assert living(command.session) == []
@@ -548,12 +512,12 @@ class TestPipes:
         command = start("--", "sh", "-c", script)
         command.lines_until("ready")
         command.send(signal.SIGINT)
-        command.errors_until("to end")
+        command.error_with("to end")
         assert command.process.stdout is not None
         command.process.stdout.close()
         fifo.write_text("go\n")
         assert command.wait() == 130
-        command.errors_until("jobtrio: cancelled after")
+        command.error_with("jobtrio: cancelled after")
         assert living(command.session) == []
 
     def test_stderr_whose_reader_leaves(self, start: Callable[..., Command]) -> None:
@@ -567,21 +531,6 @@ class TestPipes:
 
 
 class TestTerminal:
-    @pytest.fixture
-    def terminal(self) -> Iterator[tuple[int, int]]:
-        """Return both ends of a terminal."""
-        ours, theirs = pty.openpty()
-        yield ours, theirs
-        os.close(ours)
-
-    def read_until(self, terminal: int, text: bytes | None) -> bytes:
-        """Return what the terminal shows, up to ``text``; with None all there is."""
-        shown = b""
-        with contextlib.suppress(OSError):  # how Linux says that nobody is at the other end any more
-            while text is None or text not in shown:
-                shown += os.read(terminal, 4096)
-        return shown
-
     def test_interrupt_key(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
         """Ctrl-C in a terminal reaches jobtrio alone; the program gets SIGTERM and is seen to the end."""
         ours, theirs = terminal
@@ -590,10 +539,10 @@ class TestTerminal:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
         command = start("--", "sh", "-c", script, start_new_session=True, **streams)
         os.close(theirs)
-        shown = self.read_until(ours, b"ready\r\n")
+        shown = read_until(ours, b"ready\r\n")
         session = int(shown.split()[1])
         os.write(ours, b"\x03")
-        shown = self.read_until(ours, None)
+        shown = read_until(ours, None)
         assert b"got TERM" in shown
         assert b"got INT" not in shown
         assert b"^C\r\njobtrio: Ctrl-C: the program has 5 s" in shown
@@ -610,12 +559,12 @@ class TestTerminal:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
         command = start("--", "sh", "-c", STUBBORN, start_new_session=True, **streams)
         os.close(theirs)
-        session = int(self.read_until(ours, b"ready\r\n").split()[1])
+        session = int(read_until(ours, b"ready\r\n").split()[1])
         for key in keys[:-1]:
             os.write(ours, key)
-            self.read_until(ours, b"Ctrl-C kills it\r\n")
+            read_until(ours, b"Ctrl-C kills it\r\n")
         os.write(ours, keys[-1])
-        assert shown_as + b"\r\njobtrio: cancelled after" in self.read_until(ours, None)
+        assert shown_as + b"\r\njobtrio: cancelled after" in read_until(ours, None)
         assert command.wait() in {130, 131}
         assert living(session) == []
 
@@ -626,7 +575,7 @@ class TestTerminal:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
         command = start("--", "sh", "-c", script, start_new_session=True, **streams)
         os.close(theirs)
-        session = int(self.read_until(ours, b"ready\r\n").split()[1])
+        session = int(read_until(ours, b"ready\r\n").split()[1])
         command.send(signal.SIGHUP)
         assert command.wait() == 129
         assert living(session) == []

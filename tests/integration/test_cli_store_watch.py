@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
 import shlex
 import signal
 import sqlite3
@@ -14,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 import store_jobs
 import trio
+from store_shell import read_until
 
 import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from store_shell import Command, Shell
@@ -161,21 +159,6 @@ class TestLeaving:
 
 
 class TestTerminal:
-    @pytest.fixture
-    def terminal(self) -> Iterator[tuple[int, int]]:
-        """Return both ends of a terminal."""
-        ours, theirs = pty.openpty()
-        yield ours, theirs
-        os.close(ours)
-
-    def read_until(self, terminal: int, text: bytes | None) -> bytes:
-        """Return what the terminal shows, up to ``text``; with None all there is."""
-        shown = b""
-        with contextlib.suppress(OSError):  # how Linux says that nobody is at the other end any more
-            while text is None or text not in shown:
-                shown += os.read(terminal, 4096)
-        return shown
-
     def watch(self, shell: Shell, theirs: int, *args: str) -> Command:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
         command = shell.start("watch", *args, start_new_session=True, **streams)
@@ -190,13 +173,13 @@ class TestTerminal:
         job = shell.submit("steps", "--payload", json.dumps(str(tmp_path / "gate")))
         watcher = self.watch(shell, theirs, job)
         for done in (1, 2, 3):
-            shown = self.read_until(ours, f"{done}/3".encode())
+            shown = read_until(ours, f"{done}/3".encode())
             assert f"step {done}".encode() in shown
             assert b"\n" not in shown
             if done > 1:
                 assert b"\r\x1b[2K" in shown
             (tmp_path / f"gate.{done}").touch()
-        rest = self.read_until(ours, None)
+        rest = read_until(ours, None)
         assert rest.rpartition(b"\r\x1b[2K")[2].startswith(b"jobtrio: completed in ")
         assert watcher.process.wait(10) == 0
 
@@ -217,5 +200,5 @@ class TestTerminal:
         """On a terminal, text that has no end of its own gets one before the summary."""
         ours, theirs = terminal
         watcher = self.watch(shell, theirs, "--text", words)
-        assert b"to be or not \r\njobtrio: completed" in self.read_until(ours, None)
+        assert b"to be or not \r\njobtrio: completed" in read_until(ours, None)
         assert watcher.process.wait(10) == 0

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ LIMIT = 60.0
 LAUNCHER = """
 import fcntl, os, signal, sys, termios
 # A test run in the background of a shell ignores some signals, and so would all that it starts.
-for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGPIPE):
     signal.signal(number, signal.SIG_DFL)
 if os.isatty(0):
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -64,6 +65,15 @@ class Command:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+
+
+def read_until(terminal: int, text: bytes | None) -> bytes:
+    """Return what a terminal shows, up to ``text``; with None all there is."""
+    shown = b""
+    with suppress(OSError):  # how Linux says that nobody is at the other end any more
+        while text is None or text not in shown:
+            shown += os.read(terminal, 4096)
+    return shown
 
 
 class Shell:
