@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import attrs
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest, trio
 from hypothesis import Phase, given, settings, strategies
 
-RUNS = Path(__file__).with_name("runs")
+RUNS = Path(__file__).with_suffix(".runs")
 
 def check():
     with RUNS.open("a") as file:
@@ -26,78 +26,81 @@ def check():
     assert RUNS.stat().st_size > FAILURES
 
 def stand_still():
-    wake = "import os, signal, time; time.sleep(1.5); os.kill({}, signal.SIGCONT)".format(os.getpid())
+    wake = "import os, signal, time; time.sleep(1.0); os.kill({}, signal.SIGCONT)".format(os.getpid())
     waking = subprocess.Popen([sys.executable, "-c", wake])
     os.kill(os.getpid(), 19)
     waking.wait()
 """
 
-TESTS = {
-    "plain": """
+PLAIN = """
 def test():
     check()
-""",
-    "of Trio": """
+"""
+
+OF_TRIO = """
 async def test(tmp_path):
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     await trio.sleep(0)
     check()
-""",
-    "of Trio, with examples": """
+"""
+
+WITH_EXAMPLES = """
 @settings(max_examples=1, database=None, phases=[Phase.generate], deadline=None)
 @given(strategies.just(1))
 async def test(n):
     await trio.sleep(0)
     check()
-""",
-    "with a fixture that fails": """
+"""
+
+WITH_A_FIXTURE = """
 @pytest.fixture
 def thing():
     check()
 
 def test(thing):
     pass
-""",
+"""
+
+
+@attrs.frozen
+class Case:
+    """A test that fails so often, and what becomes of it; where it is not beside a standstill, it is run once."""
+
+    text: str
+    failures: int
+    outcome: str
+    runs: int
+    stands_still: bool = True
+
+
+CASES = {
+    "plain": Case(PLAIN, 1, "PASSED", 2),
+    "of_trio": Case(OF_TRIO, 1, "PASSED", 2),
+    "with_examples": Case(WITH_EXAMPLES, 2, "PASSED", 3),  # one that failed is tried once more, in the same run
+    "with_a_fixture": Case(WITH_A_FIXTURE, 1, "PASSED", 2),
+    "failing_each_time": Case(PLAIN, 9, "FAILED", 3),
+    "passing": Case(PLAIN, 0, "PASSED", 1),
+    "beside_none": Case(PLAIN, 1, "FAILED", 1, stands_still=False),
+    "beside_none_of_trio": Case(OF_TRIO, 1, "FAILED", 1, stands_still=False),
+    "beside_none_with_a_fixture": Case(WITH_A_FIXTURE, 1, "ERROR", 1, stands_still=False),
 }
 
 
-def result(folder: Path, kind: str, failures: int, standing: str) -> tuple[int, int, str]:
-    """Run a test that fails so often; return the exit code, how often it was run, and what was said."""
-    text = BEGIN.replace("FAILURES", str(failures)).replace("STANDING", standing) + TESTS[kind]
-    (folder / "test_it.py").write_text(text)
-    (folder / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
-    command = [sys.executable, "-m", "pytest", "-p", "standstill", "-p", "no:cacheprovider", "-q", str(folder)]
+def test_which_tests_are_run_again(tmp_path: Path) -> None:
+    """Those that failed beside a standstill, which is told; what they come to then counts."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+    for name, case in CASES.items():
+        begin = BEGIN.replace("FAILURES", str(case.failures))
+        begin = begin.replace("STANDING", "stand_still()" if case.stands_still else "pass")
+        (tmp_path / f"test_{name}.py").write_text(begin + case.text)
+    command = [sys.executable, "-m", "pytest", "-p", "standstill", "-p", "no:cacheprovider", "-rA", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, (folder / "runs").stat().st_size, done.stdout
-
-
-@pytest.mark.parametrize("kind", TESTS)
-def test_a_failure_beside_a_standstill(tmp_path: Path, kind: str) -> None:
-    """The test is run again, which is told, and what it comes to then counts."""
-    failing = 2 if kind.endswith("examples") else 1  # an example that failed is tried once more, in the same run
-    code, runs, said = result(tmp_path, kind, failing, "stand_still()")
-    assert (code, runs) == (0, failing + 1), said
-    assert "RUN AGAIN test_it.py::test - the machine stood still for 1." in said
-    assert "1 passed" in said
-
-
-def test_one_that_fails_each_time(tmp_path: Path) -> None:
-    """It has failed in the end."""
-    code, runs, said = result(tmp_path, "plain", 9, "stand_still()")
-    assert (code, runs) == (1, 3), said
-    assert "1 failed" in said
-
-
-@pytest.mark.parametrize("kind", ["plain", "of Trio", "with a fixture that fails"])
-def test_a_failure_beside_none(tmp_path: Path, kind: str) -> None:
-    """The test has failed, and is not run again."""
-    code, runs, said = result(tmp_path, kind, 1, "pass")
-    assert (code, runs) == (1, 1) or "RUN AGAIN" in said, said  # the machine may have stood still indeed
-
-
-def test_one_that_passes(tmp_path: Path) -> None:
-    """It has passed, whatever the machine did."""
-    code, runs, said = result(tmp_path, "plain", 0, "stand_still()")
-    assert (code, runs, "RUN AGAIN" in said) == (0, 1, False), said
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False).stdout
+    for name, case in CASES.items():
+        runs = (tmp_path / f"test_{name}.runs").stat().st_size
+        is_told = f"RUN AGAIN test_{name}.py::test - the machine stood still for " in said
+        if is_told and not case.stands_still:
+            continue  # the machine may have stood still indeed
+        assert (runs, is_told) == (case.runs, case.runs > 1), (name, said)
+        assert f"{case.outcome} test_{name}.py::test" in said, (name, said)
