@@ -73,16 +73,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for n in range(1, TRIES + 1):
         began = time.monotonic()
-        undecorated = getattr(item, "obj", None)
-        inner = getattr(getattr(undecorated, "hypothesis", None), "inner_test", None)
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
         if n == TRIES or not any(report.failed for report in reports) or not (late := _watch.longest_since(began)):
             break
         item.user_properties.append((_NAME, f"{late:.1f} s"))
-        if undecorated is not None:  # a plugin that runs the test may have put its own in the place
-            item.obj = undecorated  # type: ignore[attr-defined]
-        if inner is not None:
-            undecorated.hypothesis.inner_test = inner  # type: ignore[union-attr]
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
