@@ -6,15 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from kept_history import check_changes
+from kept_history import check_changes, check_stream
 from psycopg.rows import dict_row
 
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-RESTART = 2
 
 
 def check_schema(conninfo: str, acknowledged: Iterable[str]) -> dict[str, str]:
@@ -34,7 +32,8 @@ def check_schema(conninfo: str, acknowledged: Iterable[str]) -> dict[str, str]:
         assert strays == {"n": 0}, "tags of jobs that are gone"
     for job in jobs:
         _check_history(job)
-        _check_stream(job, chunks[job["seq"]])
+        own = chunks[job["seq"]]
+        check_stream(job["id"], ((each["first"], each["last"], json.loads(each["body"])) for each in own))
     return {job["id"]: job["state"] for job in jobs}
 
 
@@ -46,19 +45,3 @@ def _check_history(job: dict[str, Any]) -> None:
     assert (state, attempt) == (job["state"], job["attempt"]), f"{job['id']}: its history ends elsewhere"
     assert (job["finished_at"] is not None) == state.is_final, job["id"]
     assert (job["result"] is not None) == (state is JobState.COMPLETED), job["id"]
-
-
-def _check_stream(job: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
-    """Numbers are dense, attempts only go up, and a `Restart` is between two of them."""
-    following, attempt, restarts = None, 0, 0
-    for chunk in chunks:
-        messages: list[list[Any]] = json.loads(chunk["body"])
-        assert chunk["last"] - chunk["first"] + 1 == len(messages), job["id"]
-        assert following in (None, chunk["first"]), f"{job['id']}: {chunk['first']} instead of {following}"
-        following = chunk["last"] + 1
-        for kind, of_attempt, *_ in messages:
-            assert of_attempt >= attempt, f"{job['id']}: attempt {of_attempt} behind {attempt}"
-            if of_attempt > attempt > 0:
-                assert restarts >= 1, f"{job['id']}: no Restart before attempt {of_attempt}"
-            attempt = of_attempt
-            restarts += kind == RESTART

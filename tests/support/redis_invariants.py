@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kept_history import check_changes
+from kept_history import check_changes, check_stream
 
 from jobtrio._state import FINAL_STATES, JobState
 
@@ -81,20 +81,9 @@ def _check_history(job_id: str, job: dict[str, str]) -> None:
 
 
 def _check_stream(found: _Found, job_id: str, job: dict[str, str]) -> None:
-    """Numbers are dense, attempts only go up, and a `Restart` is between two of them."""
-    following, attempt, restarts = None, 0, 0
-    for entry_id, (_, body) in found.streams[job_id]:
-        last, count = map(int, entry_id.split("-"))
-        messages = json.loads(body)
-        assert len(messages) == count, job_id
-        assert following in (None, last - count + 1), f"{job_id}: {last - count + 1} instead of {following}"
-        following = last + 1
-        for kind, of_attempt, *_ in messages:
-            assert of_attempt >= attempt, f"{job_id}: attempt {of_attempt} behind {attempt}"
-            assert of_attempt == attempt or attempt == 0 or restarts, f"{job_id}: no Restart before {of_attempt}"
-            attempt = of_attempt
-            restarts += kind == 2
-    assert (following or 1) - 1 == int(job["last"]), f"{job_id}: its stream ends elsewhere"
+    numbered = ((*map(int, entry_id.split("-")), json.loads(body)) for entry_id, (_, body) in found.streams[job_id])
+    last = check_stream(job_id, ((last - count + 1, last, messages) for last, count, messages in numbered))
+    assert last == int(job["last"]), f"{job_id}: its stream ends elsewhere"
 
 
 def _check_sets(found: _Found) -> None:

@@ -7,9 +7,9 @@ import signal
 import sqlite3
 import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kept_history import check_changes
+from kept_history import check_changes, check_stream
 
 from jobtrio._state import JobState
 
@@ -28,7 +28,8 @@ def check_file(path: Path, acknowledged: Iterable[str]) -> dict[str, str]:
         assert not missing, f"acknowledged and not kept: {missing}"
         for job in jobs:
             _check_history(job)
-            _check_stream(connection, job)
+            chunks = connection.execute("SELECT * FROM messages WHERE job = ? ORDER BY first", (job["seq"],))
+            check_stream(job["id"], ((each["first"], each["last"], json.loads(each["body"])) for each in chunks))
         living = {job["seq"] for job in jobs}
         for table in ("messages", "tags", "asides"):
             strays = {row[0] for row in connection.execute(f"SELECT job FROM {table}")} - living
@@ -41,23 +42,6 @@ def _check_history(job: sqlite3.Row) -> None:
     assert (state, attempt) == (job["state"], job["attempt"]), f"{job['id']}: its history ends elsewhere"
     assert (job["finished_at"] is not None) == state.is_final, job["id"]
     assert (job["result"] is not None) == (state is JobState.COMPLETED), job["id"]
-
-
-def _check_stream(connection: sqlite3.Connection, job: sqlite3.Row) -> None:
-    """Numbers are dense, attempts only go up, and a `Restart` is between two of them."""
-    following, attempt = None, 0
-    restarts = 0
-    for chunk in connection.execute("SELECT * FROM messages WHERE job = ? ORDER BY first", (job["seq"],)):
-        messages: list[list[Any]] = json.loads(chunk["body"])
-        assert chunk["last"] - chunk["first"] + 1 == len(messages), job["id"]
-        assert following in (None, chunk["first"]), f"{job['id']}: {chunk['first']} instead of {following}"
-        following = chunk["last"] + 1
-        for kind, of_attempt, *_ in messages:
-            assert of_attempt >= attempt, f"{job['id']}: attempt {of_attempt} behind {attempt}"
-            if following is not None and of_attempt > attempt > 0:
-                assert restarts >= 1, f"{job['id']}: no Restart before attempt {of_attempt}"
-            attempt = of_attempt
-            restarts += kind == 2
 
 
 def stop_between_writes(send_signal: Callable[[int], None], path: Path) -> None:
