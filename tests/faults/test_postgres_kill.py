@@ -15,7 +15,7 @@ from postgres_worker import open_worker
 from worker_process import make_executors, read_journal
 
 import jobtrio
-from jobtrio import Completed, End, Failed, JobState, Restart, Token
+from jobtrio import Completed, End, Failed, Restart, Token
 from jobtrio.stores.postgres import PostgresJobStore
 
 if TYPE_CHECKING:
@@ -124,24 +124,3 @@ async def test_three_losses_end_it(tmp_path: Path, postgres: str) -> None:
     assert (outcome.error.kind, job.record.attempt) == ("lost", 3)
     assert len(read_journal(tmp_path / "jobs")) == 3
     check_schema(postgres, [job.id])
-
-
-async def test_times_outlast_the_process(tmp_path: Path, postgres: str) -> None:
-    """Scheduled and held jobs, and those that wait for a retry, keep their times when all processes have ended."""
-    executors = make_executors(str(tmp_path / "jobs.journal"))
-
-    @executors.register("fail", retry=jobtrio.RetryPolicy(initial=300, jitter=0))
-    async def fail(job: jobtrio.JobContext) -> None:
-        raise ValueError(job.id)
-
-    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres)) as registry:
-        scheduled = await registry.submit("send", {"tokens": 0}, delay=300)
-        held = await registry.create_job()
-        retrying = await registry.submit("fail")
-        with trio.fail_after(60), registry.subscribe_events() as events:
-            while (await events.receive()).state is not JobState.RETRYING:
-                pass
-        records = [(await registry.get(job.id)).record for job in (scheduled, held, retrying)]
-    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres)) as registry:
-        assert [(await registry.get(job.id)).record for job in (scheduled, held, retrying)] == records
-        assert [record.state for record in records] == ["SCHEDULED", "QUEUED", "RETRYING"]

@@ -15,7 +15,7 @@ from sqlite_worker import open_worker
 from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
-from jobtrio import Completed, End, Failed, JobState, Restart, Token
+from jobtrio import Completed, End, Failed, Restart, Token
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -112,28 +112,3 @@ async def test_three_losses_end_it(tmp_path: Path) -> None:
     assert (outcome.error.kind, job.record.attempt) == ("lost", 3)
     assert len(read_journal(path)) == 3
     check_file(path, [job.id])
-
-
-async def test_times_outlast_the_process(tmp_path: Path) -> None:
-    """Scheduled and held jobs, and those that wait for a retry, keep their times when all processes have died."""
-    path = tmp_path / "jobs.db"
-    executors = make_executors(str(journal_of(path)))
-
-    @executors.register("fail", retry=jobtrio.RetryPolicy(initial=300, jitter=0))
-    async def fail(job: jobtrio.JobContext) -> None:
-        raise ValueError(job.id)
-
-    async with jobtrio.open_registry(executors, store=SqliteJobStore(path)) as registry:
-        scheduled = await registry.submit("send", {"tokens": 0}, delay=300)
-        held = await registry.create_job()
-        retrying = await registry.submit("fail")
-        with trio.fail_after(60), registry.subscribe_events() as events:
-            while (await events.receive()).state is not JobState.RETRYING:
-                pass
-        records = [(await registry.get(job.id)).record for job in (scheduled, held, retrying)]
-    async with jobtrio.open_registry(executors, store=SqliteJobStore(path)) as registry:
-        assert [(await registry.get(job.id)).record for job in (scheduled, held, retrying)] == records
-        assert [record.state for record in records] == ["SCHEDULED", "QUEUED", "RETRYING"]
-        await registry.cancel(scheduled.id)
-        await registry.cancel(held.id)
-        await registry.cancel(retrying.id)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 from store_urls import STORES, new_url
 
 import jobtrio
-from jobtrio import Completed, PayloadError
+from jobtrio import Completed, JobState, PayloadError
 from jobtrio.abc import JobQuery
 from jobtrio.stores._url import parse_store_url
 from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
@@ -131,3 +132,24 @@ async def test_values_that_cannot_be_stored(open_store: Callable[[], JobStore]) 
         outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
         assert isinstance(outcome, jobtrio.Failed)
         assert outcome.error.type == "PayloadError"
+
+
+async def test_times_outlast_the_process(open_store: Callable[[], JobStore]) -> None:
+    """Scheduled and held jobs, and those that wait for a retry, keep their times when all processes have ended."""
+    executors = jobtrio.Executors()
+
+    @executors.register("fail", retry=jobtrio.RetryPolicy(initial=300, jitter=0))
+    async def fail(job: jobtrio.JobContext) -> None:
+        raise ValueError(job.id)
+
+    async with jobtrio.open_registry(executors, store=open_store()) as registry:
+        scheduled = await registry.submit("fail", delay=300)
+        held = await registry.create_job()
+        retrying = await registry.submit("fail")
+        with trio.fail_after(60), registry.subscribe_events() as events:
+            while (await events.receive()).state is not JobState.RETRYING:
+                pass
+        records = [(await registry.get(job.id)).record for job in (scheduled, held, retrying)]
+    async with jobtrio.open_registry(executors, store=open_store()) as registry:
+        assert [(await registry.get(job.id)).record for job in (scheduled, held, retrying)] == records
+        assert [record.state for record in records] == ["SCHEDULED", "QUEUED", "RETRYING"]
