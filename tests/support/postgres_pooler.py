@@ -45,14 +45,12 @@ class Pooler:
 
     Attributes:
         port: Where it listens.
-        transactions: How many transactions it has given a session to.
         swallowed: How many notices it has received that were nobody's.
         moves: How often a client was given another session than before.
     """
 
     def __init__(self, port: int, sessions: list[_Session], greeting: bytes) -> None:
         self.port = port
-        self.transactions = 0
         self.swallowed = 0
         self.moves = 0
         self._greeting = greeting
@@ -90,7 +88,6 @@ class Pooler:
             if kind == TERMINATE or not kind:
                 return
             session = await self._idle.receive()
-            self.transactions += 1
             self.moves += before is not None and session is not before
             before = session
             await self._transaction(client, buffer, session, kind, message)
