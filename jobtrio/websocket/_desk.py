@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec.structs import replace
 
 from jobtrio._errors import (
     DuplicateJobError,
@@ -21,7 +22,7 @@ from jobtrio._policies import JobPriority
 from jobtrio._submission import DEFAULT_QUEUE, JobSpec, UnservedQueueError
 from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._replies import Refused
-from jobtrio.websocket._translation import wire_record
+from jobtrio.websocket._translation import wire_error, wire_record
 from jobtrio.websocket._values import value_json
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ class Desk:
 
     async def get(self, job_id: str) -> WireRecord:
         """Return a job's record, as far as the principal may see it. Raises what `find_job` raises."""
-        return await self._wired((await self.find_job(job_id, "get")).record)
+        record = (await self.find_job(job_id, "get")).record
+        return await self._shown(record, wire_record(record, tracebacks=True))
 
     async def find(self, request: Find) -> list[WireRecord]:
         """Return the records that match and may be seen, in order: fewer than the limit where they are large.
@@ -150,17 +152,22 @@ class Desk:
         page = await self._page(request, after, limit)
         is_last = len(page) < limit
         while True:
+            read, most = 0, PAGE_BYTES * len(page) // PAGE  # bytes up to which there may be more of them at once
             for record in page:
                 if await self.allows("find", record):
-                    wired = await self._wired(record)
-                    found.append(wired)
-                    size += _size(wired)
+                    whole = wire_record(record, tracebacks=True)
+                    read += (weight := _size(whole))
+                    shown = await self._shown(record, whole)
+                    found.append(shown)
+                    size += weight if shown is whole else _size(shown)
                     if len(found) == request.limit or size >= PAGE_BYTES:
                         return found
+                elif read <= most:
+                    read += _size(wire_record(record, tracebacks=True))
             if is_last:
                 return found
             await trio.lowlevel.checkpoint()  # neither a store in memory nor a hook need wait: others want their turn
-            limit = min(4 * limit, PAGE) if _is_small(page) else FIRST_PAGE
+            limit = min(4 * limit, PAGE) if read <= most else FIRST_PAGE
             page, is_last = await self._page_behind(request, page, limit)
 
     async def _page(self, request: Find, after: str | None, limit: int) -> list[JobRecord]:
@@ -214,25 +221,17 @@ class Desk:
             raise Refusal(ErrorCode.DUPLICATE_JOB, "the key belongs to another job")
         return job
 
-    async def _wired(self, record: JobRecord) -> WireRecord:
-        shows = record.error is not None and await self.allows("traceback", record)
-        return wire_record(record, shows)
+    async def _shown(self, record: JobRecord, whole: WireRecord) -> WireRecord:
+        """Return a record for the wire, without the traceback where the principal may not see that."""
+        if record.error is None or await self.allows("traceback", record):
+            return whole
+        return replace(whole, error=wire_error(record.error, tracebacks=False))
 
 
 def _size(record: WireRecord) -> int:
     """Return about how many bytes a record takes on the wire."""
-    parts = (record.payload, record.metadata, record.result, record.tags, record.error, record.cancel_reason)
-    return sum(len(value_json(part)) for part in parts)
-
-
-def _is_small(page: list[JobRecord]) -> bool:
-    """Tell whether there may be as many records at once as `PAGE` says, where they are like these."""
-    size = 0
-    for record in page:
-        size += _size(wire_record(record, tracebacks=True))
-        if size > PAGE_BYTES * len(page) // PAGE:
-            return False
-    return True
+    values = sum(len(memoryview(value)) for value in (record.payload, record.metadata, record.result))
+    return values + len(value_json((record.tags, record.error, record.cancel_reason)))
 
 
 def _is_asked_for(record: JobRecord, spec: JobSpec) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+import msgspec
+
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord
@@ -23,7 +25,7 @@ from jobtrio.websocket._replies import (
     WireFailed,
     WireRecord,
 )
-from jobtrio.websocket._values import clean_text
+from jobtrio.websocket._values import clean_text, value_json
 
 if TYPE_CHECKING:
     from jobtrio._messages import Message
@@ -125,15 +127,15 @@ def error_of(error: WireError) -> JobError:
 
 
 def wire_record(record: JobRecord, tracebacks: bool) -> WireRecord:
-    """Return a record for the wire, with its error's traceback or without."""
+    """Return a record for the wire, with its error's traceback or without; its values are JSON already."""
     return WireRecord(
         id=record.id,
         executor=record.executor,
-        payload=record.payload,
+        payload=msgspec.Raw(value_json(record.payload)),
         queue=record.queue,
         priority=_PRIORITY_NAMES[record.priority],
         tags=record.tags,
-        metadata=record.metadata,
+        metadata=msgspec.Raw(value_json(record.metadata)),
         key=record.key,
         state=record.state,
         attempt=record.attempt,
@@ -147,7 +149,7 @@ def wire_record(record: JobRecord, tracebacks: bool) -> WireRecord:
         cancel_requested_at=record.cancel_requested_at,
         cancel_reason=None if record.cancel_reason is None else clean_text(record.cancel_reason),
         error=None if record.error is None else wire_error(record.error, tracebacks),
-        result=record.result,
+        result=msgspec.Raw(value_json(record.result)),
     )
 
 

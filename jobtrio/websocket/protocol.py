@@ -236,17 +236,4 @@ def _with_values(reply: AnyReply) -> AnyReply:
             return replace(reply, items=msgspec.Raw(values_json(items)))
         case Ended(outcome=WireCompleted(result=result)):
             return replace(reply, outcome=WireCompleted(result=msgspec.Raw(value_json(result))))
-        case JobFound(job=job):
-            return replace(reply, job=_record_with_values(job))
-        case JobsFound(jobs=jobs):
-            return replace(reply, jobs=[_record_with_values(job) for job in jobs])
     return reply
-
-
-def _record_with_values(record: WireRecord) -> WireRecord:
-    return replace(
-        record,
-        payload=msgspec.Raw(value_json(record.payload)),
-        metadata=msgspec.Raw(value_json(record.metadata)),
-        result=msgspec.Raw(value_json(record.result)),
-    )

@@ -915,6 +915,30 @@ async def test_many_pages_of_others(autojump_clock: MockClock, registry: JobRegi
     await registry.shutdown()
 
 
+class Dear:
+    """What JSON can't hold: it goes as its repr, which is counted."""
+
+    shown = 0
+
+    def __repr__(self) -> str:
+        Dear.shown += 1
+        return "dear"
+
+
+async def test_what_is_found_is_looked_at_once(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value is made JSON once: a client that looks through many jobs all the time leaves others their turns."""
+    monkeypatch.setattr(Dear, "shown", 0)
+    for _ in range(40):
+        await registry.submit(hang, Dear(), delay=1000)
+    async with open_line(registry) as line:
+        jobs = (await line.ask({"type": "find", "id": 1}))["jobs"]
+        assert [job["payload"] for job in jobs] == [{"repr": "dear"}] * 40
+        assert Dear.shown == 40
+    await registry.shutdown()
+
+
 async def test_others_have_their_turns_while_jobs_are_looked_through(
     autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
