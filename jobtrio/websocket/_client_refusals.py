@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from jobtrio.websocket._client_link import LinkLostError
     from jobtrio.websocket.protocol import Refused
 
-PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
-"""The HTTP statuses of a server, or of a proxy before it, that another time may accept the connection."""
+PASSING_STATUSES = {408, 425, 429} | set(range(500, 600)) - {501, 505}
+"""The HTTP statuses of a server, or of a proxy before it, that another time may accept the connection.
+
+Of those from 500 on, proxies have more than are registered, such as 521 for a server that is down.
+"""
 
 
 def error_of(refused: Refused, subject: str) -> Exception:

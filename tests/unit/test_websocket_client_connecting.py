@@ -104,7 +104,7 @@ async def test_no_thread_to_look_the_host_up_in(monkeypatch: pytest.MonkeyPatch)
             pass
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426])
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426, 501, 505])
 async def test_refused_for_good(status: int) -> None:
     """A server that refuses the handshake for good is not asked again."""
     asked: list[int] = []
@@ -120,7 +120,7 @@ async def test_refused_for_good(status: int) -> None:
     assert (caught.value.code, asked) == (str(status), [0])
 
 
-@pytest.mark.parametrize("status", [429, 502, 503])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 521, 530])
 async def test_refused_for_now(status: int) -> None:
     """A server, or a proxy before it, that refuses for now is asked again."""
 
