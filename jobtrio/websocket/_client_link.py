@@ -265,6 +265,8 @@ def _closed(exc: trio_websocket.ConnectionClosed) -> LinkLostError:
 
 def _rejected(exc: trio_websocket.ConnectionRejected) -> LinkLostError:
     body = " ".join((exc.body or b"")[:200].decode("utf-8", "replace").split())
+    if body.startswith("<"):  # a proxy's page, which says no more than the status
+        body = ""
     why = f"refused with status {exc.status_code}{f': {body}' if body else ''}"
     return LinkLostError(why, status=exc.status_code, retry_after=_retry_after(exc.headers))
 

@@ -131,6 +131,18 @@ async def test_refused_for_now(status: int) -> None:
         assert client.is_connected
 
 
+async def test_a_page_of_a_proxy_is_not_told() -> None:
+    """What a proxy shows to people with browsers tells of the status alone, in more words."""
+
+    async def script(peer: Peer) -> None:
+        await peer.reject(404, body=b"\r\n<html><head><title>404 Not Found</title></head></html>")
+
+    async with open_bridge(script) as url:
+        with pytest.raises(ServerRefusedError, match=r"refused with status 404$"):
+            async with open_client(url):
+                pass
+
+
 @pytest.mark.parametrize(("code", "name"), [(1009, "too_big"), (4401, "unauthenticated"), (4408, "auth_timeout")])
 async def test_closed_for_good_without_a_reason(code: int, name: str) -> None:
     """Where the server gives no reason, the error says what the code stands for."""
@@ -438,7 +450,7 @@ async def test_a_loss_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """Why the connection was lost is one line of the log, whatever the server says, or a proxy before it."""
 
     async def first(peer: Peer) -> None:
-        await peer.reject(502, body=b"<html>\r\n<h1>502</h1>\n\n</html>\r\n")
+        await peer.reject(502, body=b"the server\r\nis\n\naway\r\n")
 
     async def second(peer: Peer) -> None:
         await peer.greet()
@@ -450,7 +462,7 @@ async def test_a_loss_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
                 while len(caplog.records) < 2 or not client.is_connected:  # noqa: ASYNC110 - nobody tells of it
                     await trio.sleep(0.01)
     refused, closed = (record.getMessage().partition("; ")[0] for record in caplog.records)
-    assert refused == f"{url}/ws: refused with status 502: <html> <h1>502</h1> </html>"
+    assert refused == f"{url}/ws: refused with status 502: the server is away"
     assert closed == f"{url}/ws: closed with 1012 (back soon)"
 
 
