@@ -29,6 +29,9 @@ OPENING_LIMIT = 10.0
 SENDING_LIMIT = 15.0
 """Seconds that a send may be stuck before the connection is given up."""
 
+PIECE = 16 * 1024
+"""Bytes for each of which the server has its time to read."""
+
 CLOSING_LIMIT = 1.0
 """Seconds that a polite farewell may take."""
 
@@ -104,7 +107,7 @@ class Link:
         Cancellation: half a message may have been sent; the connection is of no use any more.
         """
         self._is_sending = True
-        with trio.move_on_after(SENDING_LIMIT):
+        with trio.move_on_after(SENDING_LIMIT) as self._stream.sending:
             try:
                 await self._websocket.send_message(data)
             except trio_websocket.ConnectionClosed as exc:
@@ -218,11 +221,12 @@ async def _shake_hands(
 
 
 class _EndingStream(trio.abc.Stream):
-    """A stream that tells when the other side has ended it, and when it was last heard of."""
+    """A stream that tells when the other side has ended it, when it was last heard of, and that it reads on."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self.on_end: object = None
+        self.sending: trio.CancelScope | None = None  # a message is sent in it, and may take longer while some goes out
         self.has_ended = False
         self.heard_at = trio.current_time()
 
@@ -238,7 +242,11 @@ class _EndingStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        data = memoryview(data)
+        for at in range(0, len(data), PIECE):
+            await self._stream.send_all(data[at : at + PIECE])
+            if self.sending is not None:
+                self.sending.deadline = trio.current_time() + SENDING_LIMIT
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

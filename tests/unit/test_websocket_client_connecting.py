@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge, shorten_pauses
 from wsproto.connection import ConnectionState
 from wsproto.events import TextMessage
@@ -34,6 +35,8 @@ from jobtrio.websocket.protocol import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from trio.testing import MockClock
 
 
 @pytest.fixture(autouse=True)
@@ -398,6 +401,45 @@ async def test_server_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
     async with open_bridge(first, second) as url, open_client(url) as client, trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(client.submit, "work", "x" * 500_000)
+
+
+class Uplink:
+    """The library's connection, as far as sending goes, with a server that reads a little every few seconds."""
+
+    def __init__(self) -> None:
+        mine, self.server = trio.testing.lockstep_stream_pair()
+        self.stream = _client_link._EndingStream(mine)
+        self.link = _client_link.Link(self, self.stream)  # type: ignore[arg-type]
+
+    async def send_message(self, data: str) -> None:
+        """Send it in one go."""
+        await self.stream.send_all(data.encode())
+
+    async def read(self, most: float) -> None:
+        """Read so many bytes, as slowly as may be."""
+        count = 0
+        while count < most:
+            await trio.sleep(_client_link.SENDING_LIMIT - 1)
+            count += len(await self.server.receive_some(16 * 1024))
+
+
+async def test_server_that_reads_slowly(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A message may take much longer than the limit while it is read on: by the next connection it would as well."""
+    uplink = Uplink()
+    nursery.start_soon(uplink.read, 200_000)
+    start = trio.current_time()
+    await uplink.link.send("a" * 200_000)
+    assert trio.current_time() - start > 100
+
+
+async def test_server_that_stops_reading(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """In the middle of a message as well, a server that reads no more is given up."""
+    uplink = Uplink()
+    nursery.start_soon(uplink.read, 100_000)
+    start = trio.current_time()
+    with pytest.raises(_client_link.LinkLostError, match="the server read nothing for 15 s"):
+        await uplink.link.send("a" * 200_000)
+    assert 90 < trio.current_time() - start < 130
 
 
 async def test_calls_while_the_server_is_away() -> None:
