@@ -272,16 +272,20 @@ def _closed(exc: trio_websocket.ConnectionClosed) -> LinkLostError:
 
 
 def _rejected(exc: trio_websocket.ConnectionRejected) -> LinkLostError:
-    body = " ".join((exc.body or b"")[:200].decode("utf-8", "replace").split())
-    if body.startswith("<"):  # a proxy's page, which says no more than the status
-        body = ""
-    why = f"refused with status {exc.status_code}{f': {body}' if body else ''}"
-    return LinkLostError(why, status=exc.status_code, retry_after=_retry_after(exc.headers))
+    said = _line(exc.body or b"")
+    if said.startswith("<"):  # a proxy's page, which says no more than the status
+        said = ""
+    if (place := _header(exc.headers, b"location")) is not None:  # mostly to wss:// from ws://
+        said = f"it leads to {_line(place)}"
+    why = f"refused with status {exc.status_code}{f': {said}' if said else ''}"
+    asked = _header(exc.headers, b"retry-after")  # seconds; its other form, a date, is not looked at
+    retry_after = float(asked) if asked is not None and asked.isdigit() else None
+    return LinkLostError(why, status=exc.status_code, retry_after=retry_after)
 
 
-def _retry_after(headers: Iterable[tuple[bytes, bytes]] | None) -> float | None:
-    """Return the seconds of a ``Retry-After`` header; its other form, a date, is not looked at."""
-    for name, value in headers or ():
-        if name.lower() == b"retry-after" and value.isdigit():
-            return float(value)
-    return None
+def _line(said: bytes) -> str:
+    return " ".join(said[:200].decode("utf-8", "replace").split())
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]] | None, wanted: bytes) -> bytes | None:
+    return next((value for name, value in headers or () if name.lower() == wanted), None)

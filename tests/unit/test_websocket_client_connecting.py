@@ -146,6 +146,18 @@ async def test_a_page_of_a_proxy_is_not_told() -> None:
                 pass
 
 
+async def test_where_a_refusal_leads_to_is_told() -> None:
+    """A proxy that sends clients elsewhere, from ws:// to wss:// mostly, is not followed; where it leads to is told."""
+
+    async def script(peer: Peer) -> None:
+        await peer.reject(301, body=b"<html>Moved</html>", location="https://jobs.example/ws")
+
+    async with open_bridge(script) as url:
+        with pytest.raises(ServerRefusedError, match=r"refused with status 301: it leads to https://jobs\.example/ws$"):
+            async with open_client(url):
+                pass
+
+
 @pytest.mark.parametrize(("code", "name"), [(1009, "too_big"), (4401, "unauthenticated"), (4408, "auth_timeout")])
 async def test_closed_for_good_without_a_reason(code: int, name: str) -> None:
     """Where the server gives no reason, the error says what the code stands for."""
