@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from anyio import BrokenResourceError, ClosedResourceError
 from coredis.exceptions import ConnectionError, ResponseError
 
@@ -38,6 +40,9 @@ class Lost:
 
 
 ERRORS = [ConnectionError("not usable"), TimeoutError("PING timed out"), ConnectionResetError("reset")]
+
+MUCH = 200_000
+"""Bytes."""
 
 KILLED = ResponseError("ERR Script killed by user with SCRIPT KILL. script: on @user_script:7.")
 FULL = ResponseError("max number of clients + cluster connections reached")
@@ -118,6 +123,38 @@ def test_interrupted_while_it_connects() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(connect)
+
+
+async def test_given_up() -> None:
+    """A link that is given up delivers nothing more, also where the network would carry it again."""
+    with trio.socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # much less than the system takes from who sends
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        place = listener.getsockname()
+        servers: list[trio.socket.SocketType] = []
+
+        async def greet() -> None:
+            server, _ = await listener.accept()
+            servers.append(server)
+            await server.recv(1000)
+            await server.send(b"%3\r\n+proto\r\n:3\r\n+version\r\n+7.0\r\n+id\r\n:1\r\n")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(greet)
+            async with open_link(Address((place,)), place, 60.0) as link:
+                link.send([Command(b"SET", (b"key", bytes(MUCH)))])
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                link.close()
+                await link.closed.wait()
+        with servers[0] as server, trio.fail_after(60), pytest.raises(ConnectionResetError):
+            await _take(server, MUCH)
+
+
+async def _take(server: trio.socket.SocketType, size: int) -> None:
+    """Receive so many bytes, or all that come."""
+    while size > 0 and (data := await server.recv(size)):
+        size -= len(data)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,17 @@ what the server publishes. It owns how long an answer is waited for. It must not
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
-from contextlib import aclosing, asynccontextmanager
+import struct
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 import trio
 from anyio import BrokenResourceError, ClosedResourceError
+from anyio.abc import SocketAttribute
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from coredis.commands.request import CommandRequest
 from coredis.connection import TCPConnection, TCPLocation
@@ -38,6 +41,9 @@ logging.getLogger("coredis").addFilter(lambda record: not _is_ours.get())
 
 _CLOSING: Final = (BrokenResourceError, ClosedResourceError)
 """What the driver lets through while it closes a connection whose answers it could not read."""
+
+_DROPPING: Final = struct.pack("ii", 1, 0)
+"""That a socket which is closed has nothing more to deliver, for ``SO_LINGER``."""
 
 Argument: TypeAlias = "bytes | str | int | float"
 """What a command is given."""
@@ -161,7 +167,17 @@ class Link:
 
 
 class _Connection(TCPConnection):
-    """A connection whose tasks Ctrl-C does not end: it is for the program's own."""
+    """A connection whose tasks Ctrl-C does not end, which is for the program's own, and that is over once given up.
+
+    What it was given and the network has not carried, the system would go on delivering for a minute or two behind an
+    outage: jobs that nobody waits for any more, and claims of those that have been given up.
+    """
+
+    def invalidate(self, reason: str | None = None) -> None:
+        if self.stream is not None:
+            with suppress(OSError):  # it is closed already
+                self.stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROPPING)
+        super().invalidate(reason)
 
     @trio.lowlevel.enable_ki_protection
     async def _reader_task(self) -> None:
