@@ -154,3 +154,17 @@ async def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
         async with open_worker(lambda: RedisJobStore(server.url.replace("//", "//ann:pw@"))):
             pass
         assert caplog.records == []
+
+
+async def test_not_allowed_to_tell_others() -> None:
+    """Who may not publish under the prefix, as a user is made by default, is told so when the store is opened."""
+    with ValkeyServer() as server:
+        server.ask("ACL", "SETUSER", "ann", "on", ">pw", "~*", "+@all")
+        with trio.fail_after(60), pytest.raises(StoreError, match="channel") as caught:
+            async with open_worker(lambda: RedisJobStore(server.url.replace("//", "//ann:pw@"))):
+                raise AssertionError("it was let in")
+        assert not isinstance(caught.value, StoreUnavailableError)
+        assert server.ask("DBSIZE") == 0
+        server.ask("ACL", "SETUSER", "ann", "&{jobtrio}:*")
+        async with open_worker(lambda: RedisJobStore(server.url.replace("//", "//ann:pw@"))) as worker:
+            await worker.start()

@@ -8,6 +8,7 @@ local KINDS = {
 }
 
 local function work(args)
+    call('SPUBLISH', PREFIX .. 'open', '') -- nobody listens; who may not publish learns it now, and not with each change
     local others = 0
     for name, kind in pairs(KINDS) do
         local found = call('TYPE', PREFIX .. name).ok
