@@ -11,7 +11,7 @@ from jobtrio.abc import Claim, LeaseReport
 from jobtrio.stores._renewing import Renewal, report
 from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
-from jobtrio.stores.redis._scripts import MOST, Run, run
+from jobtrio.stores.redis._scripts import Run, run
 from jobtrio.stores.redis._texts import cancel_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of payloads and saved states beyond which one call claims no more jobs."""
+
+MOST_JOBS: Final = 1000
+"""Jobs that one call claims, or renews the claims of, at most: the server answers nobody else meanwhile."""
 
 
 def claim(
@@ -36,7 +39,7 @@ def claim(
     totals = session.settings.max_running_total or None
     answered = [each for each in session.answered if each != claim_id]
     lists = (*_pairs(room), *_names(executors), *_pairs(totals), *_names(answered))
-    return run("claim", claim_id, min(limit, MOST), repr(lease), session.worker, session.name, MOST_BYTES, *lists)
+    return run("claim", claim_id, min(limit, MOST_JOBS), repr(lease), session.worker, session.name, MOST_BYTES, *lists)
 
 
 def claimed(session: Session, claim_id: str, lease: float, answer: list[Any]) -> list[Claim]:
@@ -49,7 +52,7 @@ def claimed(session: Session, claim_id: str, lease: float, answer: list[Any]) ->
     session.claimed.add(claim_id)
     if entries:
         announcer.falls_due_in(lease)
-    if more:
+    if more or len(rows) >= MOST_JOBS:
         announcer.listener.work_ready()
     return [Claim(entry, claim_id, entry.attempt) for entry in entries]
 
