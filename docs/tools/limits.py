@@ -28,6 +28,7 @@ from jobtrio.stores.postgres import _calls as _postgres_calls
 from jobtrio.stores.postgres import _session as _postgres_session
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _batch as _redis_batch
+from jobtrio.stores.redis import _claiming as _redis_claiming
 from jobtrio.stores.redis import _inserting as _redis_inserting
 from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _transaction, _writer
 from jobtrio.websocket import (
@@ -240,6 +241,7 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
             "`RedisJobStore(replicas=…)`",
         ),
         ("Calls in one script of Redis", _redis_batch.GROUP_CALLS, fixed),
+        ("Jobs claimed in one, and claims renewed", _redis_claiming.MOST_JOBS, fixed),
         ("Jobs of one call to Redis", _redis_inserting.MOST_JOBS, fixed),
         ("Their size", f"{_redis_inserting.MOST_BYTES // 1024**2} MiB", fixed),
     ]

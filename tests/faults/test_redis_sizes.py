@@ -121,6 +121,23 @@ async def test_claims_of_many_jobs(open_store: Callable[[], RedisJobStore]) -> N
         assert counts == [1000, 1000, 1000, 500]
 
 
+async def test_renewals_of_many_claims(prefix: str) -> None:
+    """However many claims are renewed, one script renews a bounded number; each is reported on, in order."""
+    with ValkeyServer() as server:
+        async with open_worker(lambda: RedisJobStore(server.url, prefix=prefix)) as worker:
+            await worker.insert(*(new_entry() for _ in range(JOBS)))
+            claims: list[Claim] = []
+            while some := await worker.claim(limit=JOBS):
+                claims += some
+            assert await worker.store.finish(claims[JOBS // 2], Completed())
+            server.ask("CONFIG", "RESETSTAT")
+            reports = await worker.store.renew(claims, LEASE)
+            assert _calls_of(server, "evalsha") == 4
+            assert [report.held for report in reports] == [n != JOBS // 2 for n in range(JOBS)]
+            assert [report.entry.id for report in reports] == ids(claims)
+        check_jobs(server, prefix)
+
+
 async def test_claims_past_many_that_have_expired() -> None:
     """A call passes over a bounded number of jobs that have expired, and says that there may be more behind them."""
     with ValkeyServer() as server:

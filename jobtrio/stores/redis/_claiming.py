@@ -57,6 +57,11 @@ def claimed(session: Session, claim_id: str, lease: float, answer: list[Any]) ->
     return [Claim(entry, claim_id, entry.attempt) for entry in entries]
 
 
+def slices(claims: Sequence[Claim]) -> list[Sequence[Claim]]:
+    """Return claims in as many parts as one call each may renew; one part where there are none, for who is there."""
+    return [claims[at : at + MOST_JOBS] for at in range(0, len(claims), MOST_JOBS)] or [claims]
+
+
 def renew(session: Session, claims: Sequence[Claim], lease: float) -> Run:
     """Return the call that lets claims last."""
     held = [part for each in claims for part in (each.entry.id, each.id, each.attempt)]

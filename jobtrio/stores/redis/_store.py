@@ -8,6 +8,7 @@ like the calls.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -195,8 +196,11 @@ class RedisJobStore(JobStore):
         """Let claims last ``lease`` seconds from now, and report on each, in order; be there for as long."""
         session = self._opened
         session.is_shown = True
-        call = claiming.renew(session, claims, lease)
-        return await session.call(call, lambda answer: claiming.renewed(claims, answer))
+        reports: list[LeaseReport] = []
+        for some in claiming.slices(claims):
+            call = claiming.renew(session, some, lease)
+            reports += await session.call(call, partial(claiming.renewed, some))
+        return reports
 
     async def finish(
         self,
