@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from anyio import BrokenResourceError, ClosedResourceError
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from coredis.exceptions import ConnectionError, ResponseError
 
 from jobtrio import StoreUnavailableError
 from jobtrio.stores.redis._address import Address
 from jobtrio.stores.redis._errors import translate
-from jobtrio.stores.redis._link import Command, Link, LinkError, open_link
+from jobtrio.stores.redis._link import Answers, Command, Link, LinkError, open_link
 
 
 class Lost:
@@ -37,6 +37,16 @@ class Lost:
 
     def invalidate(self, reason: str) -> None:
         self.reasons.append(reason)
+
+
+class Batch:
+    """The driver's answers."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self._answers = answers
+
+    async def get_result(self) -> list[Any]:
+        return self._answers
 
 
 ERRORS = [ConnectionError("not usable"), TimeoutError("PING timed out"), ConnectionResetError("reset")]
@@ -79,6 +89,19 @@ async def test_a_reader_that_fails_oddly() -> None:
     await link.ping()
     assert [heard async for heard in link.published()] == []
     assert connection.reasons == ["closed"] * 2
+
+
+@pytest.mark.parametrize("error", [EndOfStream(), IndexError("tuple index out of range")], ids=repr)
+async def test_answers_that_are_lost_oddly(error: Exception) -> None:
+    """Whatever the driver makes of answers that were lost, such as by TLS, is told as a lost connection."""
+    batch: Any = Batch([b"OK", error])
+    answer, lost = await Answers(batch).wait()
+    assert answer == b"OK"
+    assert isinstance(lost, LinkError)
+    assert lost.__cause__ is error
+    unavailable = translate(lost, "host:6379")
+    assert isinstance(unavailable, StoreUnavailableError)
+    assert str(unavailable) == f"host:6379: {str(error) or 'connection lost'}"
 
 
 async def test_cancelled_while_it_connects() -> None:

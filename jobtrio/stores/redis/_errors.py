@@ -103,7 +103,7 @@ def translate(exc: BaseException, place: str, *, is_open: bool = False) -> Store
 
 def _describe(exc: BaseException) -> str:
     root = exc
-    while root.__cause__ is not None:
+    while root.__cause__ is not None and str(root.__cause__):
         root = root.__cause__  # the driver wraps what the system said
     code = next((name for kind, name in _NAMES.items() if isinstance(root, kind)), None)
     text = str(root) or type(root).__name__

@@ -73,7 +73,16 @@ class Answers:
 
         Cancellation: the link is closed, since nobody would take the answers.
         """
-        return await self._batch.get_result()
+        return [_told(answer) for answer in await self._batch.get_result()]
+
+
+def _told(answer: Any) -> Any:
+    """Return an answer; one that was lost, as the error of a lost connection, whatever the driver makes of it."""
+    if not isinstance(answer, BaseException) or isinstance(answer, (RedisError, OSError)):
+        return answer
+    lost = LinkError("connection lost")
+    lost.__cause__ = answer
+    return lost
 
 
 class Link:
