@@ -119,13 +119,15 @@ async def test_commit_is_not_stopped(postgres: str, way: str) -> None:
         async with contextlib.AsyncExitStack() as stack:
             if way == "pipeline":
                 await stack.enter_async_context(connection.pipeline())
-            with trio.move_on_after(0.1) as scope:
+            with trio.CancelScope() as scope:
                 if way == "commit":
                     await connection.execute("INSERT INTO t VALUES (300)")
+                    scope.deadline = trio.current_time() + 0.1
                     await connection.commit()
                 else:
                     async with connection.transaction():
                         await connection.execute("INSERT INTO t VALUES (300)")
+                        scope.deadline = trio.current_time() + 0.1
                 assert scope.cancel_called
             assert not scope.cancelled_caught
         assert await count(connection) == 1
@@ -142,14 +144,16 @@ async def test_commit_that_does_not_end(postgres: str, way: str) -> None:
             if way == "pipeline":
                 stack.enter_context(suppress(psycopg.OperationalError))  # the pipeline's end is of no use either
                 await stack.enter_async_context(connection.pipeline())
-            with trio.move_on_after(0.1):
+            with trio.CancelScope() as scope:
                 with pytest.raises(OutcomeUnknownError, match="may have been carried out, or not"):  # noqa: PT012
                     if way == "commit":
                         await connection.execute("INSERT INTO t VALUES (5000)")
+                        scope.deadline = trio.current_time() + 0.1
                         await connection.commit()
                     else:
                         async with connection.transaction():
                             await connection.execute("INSERT INTO t VALUES (5000)")
+                            scope.deadline = trio.current_time() + 0.1
             assert connection.broken
 
 
