@@ -5,6 +5,7 @@ It gathers the checks of the modules beside it; each of them owns one theme of t
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING
 
 from jobtrio.testing import (
@@ -19,7 +20,7 @@ from jobtrio.testing import (
 )
 
 if TYPE_CHECKING:
-    from jobtrio.testing._workers import StoreCheck
+    from jobtrio.testing._workers import OpenStore, StoreCheck
 
 _MODULES = (
     _check_inserting,
@@ -32,8 +33,26 @@ _MODULES = (
     _check_signals,
 )
 
+
+def _has_asserts() -> bool:
+    """Whether ``assert`` does something here: with ``python -O`` only where pytest rewrote it."""
+    try:
+        assert not __name__
+    except AssertionError:
+        return True
+    return False
+
+
+def _refusing(check: StoreCheck) -> StoreCheck:
+    @wraps(check)
+    async def refuse(open_store: OpenStore) -> None:
+        raise RuntimeError("the check is made of assert statements, which python -O leaves out")
+
+    return refuse
+
+
 STORE_CHECKS: tuple[StoreCheck, ...] = tuple(
-    check
+    check if _has_asserts() else _refusing(check)
     for module in _MODULES
     for name, check in vars(module).items()
     if name.startswith("check_") and check.__module__ == module.__name__
@@ -43,5 +62,6 @@ STORE_CHECKS: tuple[StoreCheck, ...] = tuple(
 ``open_store()`` gives an instance of the store, not opened yet, on one and the same place each time it is called; two
 instances are two processes. The place is empty when a check begins. A store in memory may give the same object.
 A check raises `AssertionError` if the rule is broken; pytest shows the values if a conftest calls
-``pytest.register_assert_rewrite("jobtrio.testing")``. Time passes by `trio.sleep`, a few tenths of a second at once.
+``pytest.register_assert_rewrite("jobtrio.testing")``. With ``python -O`` it needs that, or raises `RuntimeError`.
+Time passes by `trio.sleep`, a few tenths of a second at once.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -148,3 +150,17 @@ async def test_a_fault_is_found(autojump_clock: MockClock, kind: type[MemoryJobS
     store = kind()
     with pytest.raises(AssertionError):
         await CHECKS[check](lambda: store)
+
+
+def test_without_assert_statements() -> None:
+    """Where Python leaves out what the checks are made of, they say so, rather than pass or wait for ever."""
+    program = (
+        "import trio; from jobtrio.testing import STORE_CHECKS; from jobtrio.stores.memory import MemoryJobStore\n"
+        "for check in STORE_CHECKS:\n"
+        "    try: trio.run(check, MemoryJobStore)\n"
+        "    except RuntimeError as exc: print(check.__name__, exc)"
+    )
+    run = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True, check=True)
+    names, texts = zip(*(line.split(maxsplit=1) for line in run.stdout.splitlines()), strict=True)
+    assert names == tuple(CHECKS)
+    assert all("assert statements" in text for text in texts)
