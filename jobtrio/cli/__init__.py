@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(unwritten, BrokenPipeError):
         return NOTHING_READ
     complain(options, f"the output can't be written: {unwritten.strerror}")
+    _flush()  # the complaint, which may lie in the buffer where stderr can't be written either
     return 1
 
 

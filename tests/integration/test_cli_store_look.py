@@ -156,6 +156,12 @@ class TestLostOutput:
         assert (code, err.count("\n")) == (1, 1)
         assert err == f"jobtrio {args[0]}: the output can't be written: No space left on device\n"
 
+    @pytest.mark.parametrize("args", [["list"], ["list", "--json"], ["stats"], ["submit", "echo"]])
+    def test_full_disk_for_both(self, shell: Shell, jobs: dict[str, str], args: list[str]) -> None:
+        """Nor does the exit code change where nobody can be told why."""
+        with open("/dev/full", "wb") as full:
+            assert shell.run(*args, stdout=full, stderr=full, variables=BUFFERED) == (1, "", "")
+
     def test_nobody_reads(self, shell: Shell, jobs: dict[str, str]) -> None:
         """Where nobody reads the output any more, that is told by the exit code alone, however little it is."""
         reader, writer = os.pipe()
