@@ -33,18 +33,25 @@ USE = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 
 
 
 async def test_locks_that_are_lost(path: Path) -> None:
-    """A process that has lost its locks on the file, and so its log to another, is told, and acknowledges no more."""
+    """A process that has lost its locks on the file, and so its log to another, is told, and acknowledges no more.
+
+    A newer SQLite looks for others at the index of the log as well, and leaves it to them.
+    """
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
         (entry,) = await worker.insert(new_entry())
+        kept = [entry.id]
         path.read_bytes()  # noqa: ASYNC240 - to close it drops all locks that this process has on it
         await trio.run_process([sys.executable, "-c", USE, str(path)])
-        for _ in range(2):
-            with pytest.raises(StoreError, match=f"{path}-wal was removed or replaced") as caught:
-                await worker.insert(new_entry())
-            assert type(caught.value) is StoreError  # to wait for it would not help
-            with pytest.raises(StoreError, match="was removed or replaced"):
-                await worker.load(entry.id)
-    assert check_file(path, [entry.id]) == {entry.id: "QUEUED"}
+        if await trio.Path(f"{path}-wal").exists():
+            kept += [entry.id for entry in await worker.insert(new_entry())]
+        else:
+            for _ in range(2):
+                with pytest.raises(StoreError, match=f"{path}-wal was removed or replaced") as caught:
+                    await worker.insert(new_entry())
+                assert type(caught.value) is StoreError  # to wait for it would not help
+                with pytest.raises(StoreError, match="was removed or replaced"):
+                    await worker.load(entry.id)
+    assert check_file(path, kept) == dict.fromkeys(kept, "QUEUED")
 
 
 @pytest.mark.parametrize("part", ["wal", "shm"])
