@@ -54,8 +54,8 @@ def _refusing(check: StoreCheck) -> StoreCheck:
 STORE_CHECKS: tuple[StoreCheck, ...] = tuple(
     check if _has_asserts() else _refusing(check)
     for module in _MODULES
-    for name, check in vars(module).items()
-    if name.startswith("check_") and check.__module__ == module.__name__
+    for name in [*vars(module)]
+    if name.startswith("check_") and (check := getattr(module, name)).__module__ == module.__name__
 )
 """Async functions ``check(open_store)``, each of one rule of the contract, which its docstring states.
 

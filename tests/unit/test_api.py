@@ -517,3 +517,17 @@ import {module}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr.endswith(f"{module} needs an extra: pip install 'jobtrio[{extra}]'\n")
+
+
+@pytest.mark.parametrize(
+    "module",
+    words("jobtrio jobtrio.executors jobtrio.psycopg_trio jobtrio.testing jobtrio.websocket")
+    + words("jobtrio.stores.postgres jobtrio.stores.redis jobtrio.stores.sqlite"),
+)
+def test_lazy_imports(module: str) -> None:
+    """Every public name is there also where Python imports a module only when one of its names is used."""
+    program = f"import {module} as module; [getattr(module, name) for name in module.__all__]"
+    # Before Python 3.15 the option says nothing.
+    command = [sys.executable, "-X", "lazy_imports=all", "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
