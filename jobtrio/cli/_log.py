@@ -15,6 +15,7 @@ from contextlib import suppress
 import jobtrio
 from jobtrio.cli._endings import printable
 from jobtrio.cli._output import STDERR, write_now
+from jobtrio.stores._outages import OUTAGE
 
 KEPT = 1000
 """Lines that wait for a stalled reader; further ones are dropped."""
@@ -83,12 +84,16 @@ class StderrHandler(logging.Handler):
             written.set()
 
 
-def log_to_stderr(level: int) -> None:
+def log_to_stderr(level: int, *, outages: bool = False) -> None:
     """Show what is logged on stderr, unless the application has configured logging itself.
 
     Args:
         level: The lowest level that is shown.
+        outages: Whether it is shown also below that level that a store is away, and that it is back.
     """
     handler = StderrHandler()
+    if outages:
+        handler.addFilter(lambda record: record.levelno >= level or hasattr(record, OUTAGE))
+        level = min(level, logging.WARNING)
     handler.setFormatter(SpeakerFormatter())
     logging.basicConfig(level=level, handlers=[handler])

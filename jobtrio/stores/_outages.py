@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from logging import Logger
+
+OUTAGE: Final = "is_outage"
+"""The attribute of the log records that say so, by which they can be told from others."""
 
 
 class OutageLog:
@@ -31,7 +34,7 @@ class OutageLog:
         """
         if self._failed_at is None and self._answered_at < asked:
             self._failed_at = time.monotonic()
-            self._log.warning("the store is away: %s", why)
+            self._log.warning("the store is away: %s", why, extra={OUTAGE: True})
 
     def answered(self, asked: float = inf) -> None:
         """Note that the store has answered.
@@ -43,4 +46,4 @@ class OutageLog:
         self._answered_at = time.monotonic()
         if self._failed_at is not None and self._failed_at < asked:
             self._failed_at = None
-            self._log.warning("the store is back")
+            self._log.warning("the store is back", extra={OUTAGE: True})

@@ -149,6 +149,22 @@ def test_interrupt_while_the_store_is_away(shell: Shell) -> None:
         os.kill(pid, 0)
 
 
+def test_says_that_the_store_is_away(shell: Shell, tmp_path: Path) -> None:
+    """A run that goes on without its store, and can't end, says so, and says when the store is back."""
+    gate = tmp_path / "gate"
+    command = shell.start("run", "--", "sh", "-c", f"echo on; while ! test -e {gate}; do sleep 0.05; done; exit 3")
+    assert command.line() == "on"
+    holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        gate.touch()
+        assert command.error_with("the store is away").startswith("jobtrio: the store is away: ")
+    finally:
+        holder.close()
+    code, _, err = command.end()
+    assert (code, err.splitlines()[0]) == (3, "jobtrio: the store is back")
+
+
 def test_runs_its_own_job_alone(shell: Shell) -> None:
     """In a queue of its own a run starts no other job of the store, though it could."""
     other = shell.submit("run_command", "--payload", '{"argv": ["true"]}')
