@@ -138,6 +138,16 @@ async def test_notices_for_others(postgres: str) -> None:
         assert connection._inbox.unread == deque()
 
 
+async def test_no_transactions(postgres: str) -> None:
+    """A pooler that allows no transaction of several trips is not worked with, also where there is a schema."""
+    refusal = "transaction blocks not allowed in statement pooling mode"
+    async with open_workers(lambda: PostgresJobStore(postgres), "a"), open_pooler(postgres, refusal=refusal) as pooler:
+        through = make_conninfo(postgres, host="127.0.0.1", port=pooler.port)
+        with pytest.raises(jobtrio.StoreUnavailableError, match=refusal):
+            async with open_workers(lambda: PostgresJobStore(through, listen=False, outage_limit=1.0), "b"):
+                pass
+
+
 async def test_the_pooler_is_one(through: str, postgres: str, pooler: Pooler) -> None:
     """What a session was given is there for other clients, and notices are lost: else the tests above say nothing."""
     clients: list[psycopg.Connection[Any]] = []

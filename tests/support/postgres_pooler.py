@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -49,11 +49,12 @@ class Pooler:
         moves: How often a client was given another session than before.
     """
 
-    def __init__(self, port: int, sessions: list[_Session], greeting: bytes) -> None:
+    def __init__(self, port: int, sessions: list[_Session], greeting: bytes, refusal: bytes | None) -> None:
         self.port = port
         self.swallowed = 0
         self.moves = 0
         self._greeting = greeting
+        self._refusal = refusal
         self._send, self._idle = trio.open_memory_channel[_Session](len(sessions))
         for session in sessions:
             self._send.send_nowait(session)
@@ -109,27 +110,27 @@ class Pooler:
                 if kind == NOTICE:
                     self.swallowed += 1
                     continue
-                await client.send_all(answer)
                 if kind == READY:
                     open_ends -= 1
                     status = answer[-1:]
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the rest is read all the same
+                    await self._pass_on(client, kind, answer)
             if not (open_ends or is_begun or buffer) and status == b"I":
                 return
             kind, message = await _message(client, buffer)
             if not kind:  # the client has left in the midst of it
                 kind, message = b"Q", _query("ROLLBACK")
-                client = await _nobody()
+
+    async def _pass_on(self, client: trio.SocketStream, kind: bytes, answer: bytes) -> None:
+        if self._refusal is not None and (kind, answer[-1:]) == (READY, b"T"):
+            await client.send_all(self._refusal)
+            await client.aclose()
+        elif self._refusal is None or answer[5:] != b"BEGIN\0":  # which pgbouncer would not have sent by then
+            await client.send_all(answer)
 
 
 def _query(text: str) -> bytes:
     return b"Q" + struct.pack("!i", len(text) + 5) + text.encode() + b"\0"
-
-
-async def _nobody() -> trio.SocketStream:
-    near, far = trio.socket.socketpair()
-    far.close()
-    near.close()
-    return trio.SocketStream(near)
 
 
 async def _take(stream: trio.SocketStream, buffer: bytearray, count: int) -> bytes:
@@ -148,13 +149,19 @@ async def _message(stream: trio.SocketStream, buffer: bytearray) -> tuple[bytes,
     try:
         head = await _take(stream, buffer, 5)
         return head[:1], head + await _take(stream, buffer, struct.unpack("!i", head[1:])[0] - 4)
-    except trio.BrokenResourceError:
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         return b"", b""
 
 
 @asynccontextmanager
-async def open_pooler(conninfo: str, sessions: int = 2) -> AsyncIterator[Pooler]:
-    """Open a pooler with so many sessions on a database; it is gone at the end of the block."""
+async def open_pooler(conninfo: str, sessions: int = 2, *, refusal: str = "") -> AsyncIterator[Pooler]:
+    """Open a pooler with so many sessions on a database; it is gone at the end of the block.
+
+    Args:
+        conninfo: The database.
+        sessions: How many.
+        refusal: What a client is told that begins a transaction of several trips, where none may.
+    """
     opened = []
     for _ in range(sessions):
         connection = await connect(conninfo, autocommit=True)
@@ -164,7 +171,7 @@ async def open_pooler(conninfo: str, sessions: int = 2) -> AsyncIterator[Pooler]
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
-        pooler = Pooler(port, opened, _greeting())
+        pooler = Pooler(port, opened, _greeting(), _fatal(refusal) if refusal else None)
         nursery.start_soon(trio.serve_listeners, pooler.serve, listeners)
         yield pooler
         nursery.cancel_scope.cancel()
@@ -180,6 +187,12 @@ def _taken_from(descriptor: int) -> trio.socket.SocketType:
     near.close()
     far.close()
     return taken
+
+
+def _fatal(text: str) -> bytes:
+    """Return an error as pgbouncer has them, all with one code, before it closes the connection."""
+    fields = f"SFATAL\0VFATAL\0C08P01\0M{text}\0\0".encode()
+    return b"E" + struct.pack("!i", len(fields) + 4) + fields
 
 
 def _greeting() -> bytes:

@@ -124,13 +124,14 @@ class Schema:
 
         Cancellation: it may have been made.
         """
-        version = await self._check()
+        # Whatever the database has by default: what is looked at behind the lock is what others have left.
+        await self._connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+        async with self._connection.transaction():  # a pooler that allows none says so here, and not amid the work
+            version = await self._check()
         if version >= len(self._migrations):
             return
         if not version and not create:
             raise StoreError(f"there is no schema {self._name!r} with jobs in this database")
-        # Whatever the database has by default: what is looked at behind the lock is what others have left.
-        await self._connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
         async with self._connection.transaction():
             # Until its end others wait here, then find that there is nothing to do.
             key = f"jobtrio: migrations of {self._name}"
