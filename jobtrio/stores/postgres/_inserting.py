@@ -299,7 +299,7 @@ class Standing:
 async def _find_standing(link: Link, entries: Sequence[JobEntry]) -> Standing:
     ids = array([entry.id for entry in entries])
     keys = array([entry.key for entry in entries if entry.key is not None])
-    by_ids, by_keys = await link.fetch_all([("by_ids", ids), ("by_keys", keys)])
+    by_ids, by_keys, _ = await link.fetch_all([("by_ids", ids), ("by_keys", keys), ("confirm",)])
     return Standing(by_ids, by_keys)
 
 

@@ -29,6 +29,12 @@ SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 -- name: by_keys
 SELECT {entry} FROM {schema}.jobs AS job WHERE key = ANY($1::text[]);
 
+-- Has the commit wait until the synchronous standbys, if there are any, have all that this transaction has seen: a commit
+-- that was cut off while it waited for them stands, and is seen. Without something written no commit waits.
+-- name: confirm
+SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
+    THEN pg_logical_emit_message(true, 'jobtrio', ''::text) END;
+
 -- name: light_by_ids
 SELECT {light} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 

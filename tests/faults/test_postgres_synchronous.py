@@ -1,0 +1,121 @@
+"""While a synchronous standby is away, nothing is answered for that it may not have, however often one asks."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from jobtrio import Cancelled, Completed, StoreUnavailableError
+from jobtrio.psycopg_trio import connect
+from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.testing._workers import ERROR, new_entry, open_worker, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import psycopg
+    from postgres_server import PostgresServer
+
+    from jobtrio.abc import Claim
+    from jobtrio.testing._workers import Worker
+
+    Write = Callable[[Worker, Claim], Awaitable[Any]]
+
+pytestmark = pytest.mark.timeout(120)
+
+LIMIT = 2.0
+"""Seconds of the outage limit, half of which one try may take."""
+
+
+@asynccontextmanager
+async def standby_away(server: PostgresServer) -> AsyncIterator[None]:
+    """Have commits wait, within the block, for a standby that there is not."""
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    server.execute("SELECT pg_reload_conf()")
+    warned = trio.Event()
+
+    def warn(diagnostic: psycopg.errors.Diagnostic) -> None:
+        if "synchronous replication" in (diagnostic.message_primary or ""):
+            warned.set()
+
+    try:
+        async with await connect(server.conninfo(), autocommit=True) as connection:
+            connection.add_notice_handler(warn)
+            with trio.fail_after(60):
+                while not warned.is_set():
+                    with trio.move_on_after(0.1):
+                        await connection.execute("SELECT pg_logical_emit_message(true, 'test', 'test')")
+        yield
+    finally:
+        server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        server.execute("SELECT pg_reload_conf()")
+
+
+async def answered(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until there is an answer."""
+    with trio.fail_after(60):
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailableError:
+                await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_insertions(own_postgres: PostgresServer, count: int, *, named: bool) -> None:
+    """A job that is stored at the primary alone is not acknowledged to him who puts it in again."""
+    conninfo = own_postgres.create_database()
+    async with open_worker(lambda: PostgresJobStore(conninfo, listen=False, outage_limit=LIMIT)) as worker:
+        entries = [new_entry(key=f"key {n}" if named else None) for n in range(count)]
+        submission = secrets.token_hex(8) if named or count > 1 else entries[0].id
+
+        async def insert() -> list[str]:
+            return [entry.id for entry in await worker.store.insert(entries, submission)]
+
+        async with standby_away(own_postgres):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError):
+                    await insert()
+            assert await worker.store.load(entries[0].id) is not None  # what is kept from being answered for
+        assert await answered(insert) == [entry.id for entry in entries]
+
+
+async def test_keys(own_postgres: PostgresServer) -> None:
+    """Nor is it to others who ask for it by its key."""
+    conninfo = own_postgres.create_database()
+    async with open_worker(lambda: PostgresJobStore(conninfo, listen=False, outage_limit=LIMIT)) as worker:
+        async with standby_away(own_postgres):
+            for job_id in ("one", "other"):
+                with pytest.raises(StoreUnavailableError):
+                    await worker.insert(new_entry(job_id=job_id, key="key"))
+        (entry,) = await answered(lambda: worker.insert(new_entry(job_id="third", key="key")))
+        assert entry.id == "one"
+
+
+WRITES: dict[str, Write] = {
+    "complete": lambda worker, claim: worker.store.finish(claim, Completed(1)),
+    "end": lambda worker, claim: worker.store.finish(claim, Cancelled("so"), messages=tokens(1, 1)),
+    "retry": lambda worker, claim: worker.store.retry(claim, ERROR, 600.0),
+    "release": lambda worker, claim: worker.store.release(claim, "so"),
+    "cancel": lambda worker, claim: worker.store.request_cancel(claim.entry.id, "so", 0.0),
+    "append": lambda worker, claim: worker.store.append_messages(claim, tokens(1, 2)),
+    "save": lambda worker, claim: worker.store.save_state(claim, 1),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_writes(own_postgres: PostgresServer, name: str) -> None:
+    """What is written at the primary alone is not answered for to him who writes it again."""
+    conninfo = own_postgres.create_database()
+    async with open_worker(lambda: PostgresJobStore(conninfo, listen=False, outage_limit=LIMIT)) as worker:
+        claim = await worker.start()
+        async with standby_away(own_postgres):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError):
+                    await WRITES[name](worker, claim)
+        assert await answered(lambda: WRITES[name](worker, claim))
