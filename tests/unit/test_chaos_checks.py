@@ -328,6 +328,18 @@ def test_deaf_workers_may_run_on() -> None:
     assert judge(facts) == []
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_who_hears_a_cancellation(attempt: int, *, deaf: bool) -> None:
+    """The attempt that has the job ends when it is cancelled; one that has lost it does where it notices that."""
+    facts = good_facts()
+    facts.plan = attrs.evolve(facts.plan, deaf=deaf)
+    facts.cancellations.append(Cancellation("a", START + 2.3, START + 2.4, accepted=True))
+    facts.lines.append(Line(START + 90, "w1.1", "cancelled", "a", attempt))
+    found = "cancellations_are_heard" in {violation.check for violation in judge(facts)}
+    assert found == (attempt == 2 or not deaf)
+
+
 @pytest.mark.parametrize(
     ("worker", "answered", "waited", "found"),
     [("w0.1", 0.7, 0.65, False), ("w0.1", 0.7, 0.4, True), ("w0.1", 0.08, 0.65, True), ("w1.1", 0.7, 0.65, True)],

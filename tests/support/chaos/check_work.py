@@ -153,10 +153,15 @@ def _waited(facts: Facts, worker: str, claimed: float) -> bool:
 
 @promise
 def cancellations_are_heard(facts: Facts) -> Iterator[Finding]:
-    """An executor that is cancelled from elsewhere ends soon, unless something befell its worker or the store."""
+    """An executor that is cancelled from elsewhere ends soon, unless something befell its worker or the store.
+
+    A deaf worker hears nothing of a job that it has lost.
+    """
     bound = facts.plan.form.lease / ROUNDS + CLINGS + SLACK
     for one in facts.cancellations:
         lines = facts.lines_of(one.job_id) if one.accepted else []
+        if facts.plan.deaf and (kept := facts.kept.get(one.job_id)) is not None:
+            lines = [line for line in lines if line.attempt == kept.record.attempt]
         if lines and lines[-1].at > one.answered + bound:
             last = lines[-1]
             if not _befallen(facts, last.worker, one.answered, one.answered + bound):
