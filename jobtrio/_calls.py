@@ -163,10 +163,12 @@ class RegistryCalls:
         reason = check_text("reason", reason)
         check_seconds("grace", grace)
         await self._give_way()
-        if entry is not None and entry.outcome is not None:
-            if await self._ask(partial(self.store.load, job_id)) is None:
+        if entry is not None and not self._is_sure_to_live(entry):
+            found = await self._ask(partial(self.store.look, job_id))
+            if found is None:
                 raise UnknownJobError(job_id)
-            return False
+            if entry.outcome is not None or found.order != entry.order:
+                return False  # it has ended, and this process may have missed that
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
             if self._waits and running.if_lost is None:
@@ -174,10 +176,6 @@ class RegistryCalls:
                 running.if_lost = partial(self._cancel_lost, running.claim.entry, request)
             return False
         if self._waits:
-            if entry is not None and (running is None or running.claim.entry is not entry):
-                found = await self._ask(partial(self.store.look, job_id))
-                if found is not None and found.order != entry.order:
-                    return False  # it has ended, and this process has missed that
             asked_at = time.time()
             reply, is_repeated = await self._ask_noting(partial(self.store.request_cancel, job_id, reason, grace))
             if reply is not None and is_repeated and _has_ended_so(reply.entry, reason, asked_at):
@@ -188,6 +186,13 @@ class RegistryCalls:
             raise UnknownJobError(job_id)
         self._heed(reply, grace)
         return reply.accepted
+
+    def _is_sure_to_live(self, entry: JobEntry) -> bool:
+        """Whether a job has not ended, nor was ended elsewhere and removed, so that another one may have its id."""
+        if entry.outcome is not None or not self._waits:
+            return entry.outcome is None  # in memory that is known at once
+        running = self._runner.running.get(entry.id)
+        return running is not None and running.claim.entry is entry
 
     def _heed(self, reply: CancelReply, grace: float) -> None:
         """Stop what runs here of a job that its store has asked to end."""

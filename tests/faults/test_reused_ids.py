@@ -137,6 +137,30 @@ async def test_a_handle_of_a_job_that_is_gone(autojump_clock: MockClock) -> None
         assert not await old.cancel("by mistake")
 
 
+async def test_a_handle_of_a_job_that_is_gone_where_another_ends(autojump_clock: MockClock) -> None:
+    """Nor does it have the new job cancelled, should the end of that, which is decided here, not be written in time."""
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(executors, store=RemoteStore(server)) as there:
+        await there.submit("echo", "old", job_id=ID)
+        await trio.sleep(1)
+        async with jobtrio.open_registry(executors, store=store, lease=9) as here:
+            old = await here.get(ID)
+            await (await there.get(ID)).wait()
+            await there.remove(ID)
+            new = await here.submit("echo", "new", job_id=ID)
+            await there.shutdown()
+            await trio.sleep(1)
+            store.network.failing = {"finish"}
+            await trio.sleep(12)
+            assert new.state is JobState.RUNNING
+            assert not await old.cancel("by mistake")
+            store.network.failing.add("renew")
+            await trio.sleep(12)
+            store.network.failing.clear()
+            assert await new.wait() == Completed("new 2")
+
+
 def test_an_answer_about_the_former_job() -> None:
     """What is answered late about a job whose id another one has by then does not stand for that one."""
     known = KnownEntries()
