@@ -13,6 +13,7 @@ import trio
 from postgres_invariants import check_schema
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from until_answered import until_answered
 
 import jobtrio
 from jobtrio import (
@@ -28,7 +29,6 @@ from jobtrio import (
     StoreUnavailableError,
 )
 from jobtrio._known import refresh
-from jobtrio._outage import keep_trying
 from jobtrio.abc import JobQuery
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
@@ -574,19 +574,16 @@ async def test_others_while_one_is_locked(postgres: str) -> None:
         locked, appending, ending, retrying, cancelled = claims
         store = worker.store
 
-        async def insist(call: Callable[[], Awaitable[object]]) -> object:
-            return await keep_trying(call, lambda: False)
-
         with closing(psycopg.connect(postgres)) as other, trio.fail_after(60):
             other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [locked.entry.id])
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(insist, lambda: store.append_messages(locked, tokens(1, 2)))
-                nursery.start_soon(insist, lambda: store.request_cancel(locked.entry.id, "why", 0.0))
+                nursery.start_soon(until_answered, lambda: store.append_messages(locked, tokens(1, 2)))
+                nursery.start_soon(until_answered, lambda: store.request_cancel(locked.entry.id, "why", 0.0))
                 answers = await gather(
-                    lambda: insist(lambda: store.append_messages(appending, tokens(1, 2))),
-                    lambda: insist(lambda: store.finish(ending, Completed(1))),
-                    lambda: insist(lambda: store.retry(retrying, ERROR, 60.0)),
-                    lambda: insist(lambda: store.request_cancel(cancelled.entry.id, "why", 0.0)),
+                    lambda: until_answered(lambda: store.append_messages(appending, tokens(1, 2))),
+                    lambda: until_answered(lambda: store.finish(ending, Completed(1))),
+                    lambda: until_answered(lambda: store.retry(retrying, ERROR, 60.0)),
+                    lambda: until_answered(lambda: store.request_cancel(cancelled.entry.id, "why", 0.0)),
                 )
                 assert answers[:3] == [True] * 3
                 assert await worker.stream(locked.entry.id) == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from until_answered import until_answered
 
 from jobtrio import Cancelled, Completed, StoreUnavailableError
 from jobtrio.psycopg_trio import connect
@@ -55,16 +56,6 @@ async def standby_away(server: PostgresServer) -> AsyncIterator[None]:
         server.execute("SELECT pg_reload_conf()")
 
 
-async def answered(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask until there is an answer."""
-    with trio.fail_after(60):
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailableError:
-                await trio.sleep(0.05)
-
-
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("count", [1, 3])
 async def test_insertions(own_postgres: PostgresServer, count: int, *, named: bool) -> None:
@@ -82,7 +73,7 @@ async def test_insertions(own_postgres: PostgresServer, count: int, *, named: bo
                 with pytest.raises(StoreUnavailableError):
                     await insert()
             assert await worker.store.load(entries[0].id) is not None  # what is kept from being answered for
-        assert await answered(insert) == [entry.id for entry in entries]
+        assert await until_answered(insert) == [entry.id for entry in entries]
 
 
 async def test_keys(own_postgres: PostgresServer) -> None:
@@ -93,7 +84,7 @@ async def test_keys(own_postgres: PostgresServer) -> None:
             for job_id in ("one", "other"):
                 with pytest.raises(StoreUnavailableError):
                     await worker.insert(new_entry(job_id=job_id, key="key"))
-        (entry,) = await answered(lambda: worker.insert(new_entry(job_id="third", key="key")))
+        (entry,) = await until_answered(lambda: worker.insert(new_entry(job_id="third", key="key")))
         assert entry.id == "one"
 
 
@@ -118,4 +109,4 @@ async def test_writes(own_postgres: PostgresServer, name: str) -> None:
             for _ in range(2):
                 with pytest.raises(StoreUnavailableError):
                     await WRITES[name](worker, claim)
-        assert await answered(lambda: WRITES[name](worker, claim))
+        assert await until_answered(lambda: WRITES[name](worker, claim))

@@ -6,13 +6,14 @@ import os
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from redis_gate import open_gate
 from redis_invariants import check_jobs
 from tcp_proxy import TcpProxy
+from until_answered import until_answered
 from valkey_server import DURABLE, FORGETFUL, ValkeyServer
 
 import jobtrio
@@ -23,9 +24,7 @@ from jobtrio.stores.redis._calls import Calls
 from jobtrio.testing._workers import new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-
-T = TypeVar("T")
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture
@@ -211,30 +210,20 @@ async def test_cut_in_the_middle(server: ValkeyServer, way: str) -> None:
             for count in (1, 10, 50, 120, 250, 400, 700, 1000, 1500, 2500):
                 entry = new_entry(payload="x" * 500)
                 proxy.cut_after(count, way)  # type: ignore[arg-type]
-                await _again(partial(worker.store.insert, [entry], entry.id))
+                await until_answered(partial(worker.store.insert, [entry], entry.id))
                 proxy.cut_after(count, way)  # type: ignore[arg-type]
-                (claim,) = await _again(partial(worker.store.claim, f"c{count}", limit=5, lease=60.0))
+                (claim,) = await until_answered(partial(worker.store.claim, f"c{count}", limit=5, lease=60.0))
                 proxy.cut_after(count, way)  # type: ignore[arg-type]
-                assert await _again(partial(worker.store.append_messages, claim, tokens(1, 20)))
+                assert await until_answered(partial(worker.store.append_messages, claim, tokens(1, 20)))
                 proxy.cut_after(count, way)  # type: ignore[arg-type]
                 done = Completed("y" * 500)
                 finish = partial(worker.store.finish, claim, done, messages=tokens(15, 25))
-                assert await _again(finish)
+                assert await until_answered(finish)
                 await proxy.heal()
                 stream = await worker.stream(entry.id)
                 assert stream == [*tokens(1, 25), jobtrio.End(26, done)]
                 assert worker.heard.of(entry.id) == await worker.history(entry.id)
     assert set(check_jobs(server, "jobtrio").values()) == {"COMPLETED"}
-
-
-async def _again(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call until it is answered."""
-    with trio.fail_after(60):
-        while True:
-            try:
-                return await call()
-            except StoreUnavailableError:
-                await trio.sleep(0.02)
 
 
 # -- failover
