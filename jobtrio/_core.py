@@ -298,7 +298,7 @@ class RegistryCore(RegistryCalls):
         if self._waits:
             self.events.publish_in_order(entry, told, self.settings.worker)
         else:
-            self.events.publish(told.last_transition())
+            self.events.publish(told.last_transition(), told.plan.executor)
 
     def _look_again(self) -> None:
         """Let those look again who wait for something to be over."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 EVENTS_KEPT = 10_000
 """How far behind a consumer of events may fall."""
+
+
+class Event(NamedTuple):
+    """A change, and what it does not tell of its job: who is told may not find that any more.
+
+    Attributes:
+        change: The change.
+        executor: The name of the job's executor; None for a held job that has none yet.
+    """
+
+    change: Transition
+    executor: str | None
 
 
 class EventSubscription(trio.abc.ReceiveChannel[Transition]):
@@ -54,12 +66,19 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         Cancellation: no change is lost; the next call receives it.
         """
         self._check_run("received from", "events.receive", "run")
-        return _transition(await self._inner.receive())
+        return _event(await self._inner.receive()).change
 
     @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Transition:
         """Return the next change, or raise `trio.WouldBlock`; else as `receive`."""
-        return _transition(self._inner.receive_nowait())
+        return _event(self._inner.receive_nowait()).change
+
+    async def _receive_event(self) -> Event:
+        """Return the next change with what it leaves out; else as `receive`, for this package's own use."""
+        return _event(await self._inner.receive())
+
+    def _receive_event_nowait(self) -> Event:
+        return _event(self._inner.receive_nowait())
 
     def close(self) -> None:
         """Leave.
@@ -113,14 +132,14 @@ class Events:
         return EventSubscription(self.log, self._listeners, self._thread)
 
     @trio.lowlevel.enable_ki_protection
-    def publish(self, transition: Transition) -> None:
-        """Tell everybody of a change."""
+    def publish(self, transition: Transition, executor: str | None = None) -> None:
+        """Tell everybody of a change of a job with this executor."""
         if self.log is not None:
             if not self._listeners:
                 self.log = None
                 self._told.clear()
                 return
-            self.log.send(0, transition)
+            self.log.send(0, Event(transition, executor))
 
     def publish_in_order(self, known: JobEntry, told: JobEntry, worker: str) -> None:
         """Tell everybody of a job's newest change, and before it of what else ``worker`` has done since the last.
@@ -134,14 +153,15 @@ class Events:
             worker: This process.
         """
         before, now = self._told.get(known), told.progress
+        executor = told.plan.executor
         if before is None or not told.steps:
-            self.publish(told.last_transition())
+            self.publish(told.last_transition(), executor)
         elif now > before:
             *others, last = told.history_behind(before)
             for transition in others:
                 if transition.worker == worker:
-                    self.publish(transition)
-            self.publish(last)
+                    self.publish(transition, executor)
+            self.publish(last, executor)
         is_listened_to = self.log is not None  # else what is noted would be out of date when somebody is
         if is_listened_to and (before is None or now > before):
             self._told[known] = now
@@ -153,8 +173,8 @@ class Events:
             self.log.finish(Completed())
 
 
-def _transition(message: Message) -> Transition:
+def _event(message: Message) -> Event:
     if isinstance(message, Token):
-        assert isinstance(message.value, Transition)
+        assert isinstance(message.value, Event)
         return message.value
     raise trio.EndOfChannel

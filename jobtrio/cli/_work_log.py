@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from jobtrio._errors import LaggedError
@@ -20,25 +19,13 @@ from jobtrio.cli._records import transition_fields
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jobtrio._events import Event
     from jobtrio._records import Transition
     from jobtrio._registry import JobRegistry
     from jobtrio.cli._output import Piece
 
 BATCH = 256
 """Changes told at once."""
-
-
-@attrs.frozen
-class Start:
-    """What is kept of a running job.
-
-    Attributes:
-        executor: The executor's name.
-        at: When it started.
-    """
-
-    executor: str
-    at: datetime
 
 
 class WorkLog:
@@ -51,10 +38,10 @@ class WorkLog:
             registry: The worker's registry.
             as_json: Whether stdout gets each change as a line of JSON, rather than stderr one in words.
         """
-        self._registry = registry
         self._events = registry.subscribe_events()
         self._as_json = as_json
-        self._running: dict[str, Start] = {}
+        self._started: dict[str, datetime] = {}
+        self._missed = 0
         self._counts: Counter[str] = Counter()
 
     async def next(self) -> list[Piece]:
@@ -65,11 +52,14 @@ class WorkLog:
         pieces: list[Piece] = []
         while not pieces:
             try:
-                pieces += self._pieces(await self._events.receive())
+                pieces += self._pieces(await self._events._receive_event())
                 while len(pieces) < BATCH:
-                    pieces += self._pieces(self._events.receive_nowait())
+                    pieces += self._pieces(self._events._receive_event_nowait())
             except LaggedError as exc:
-                pieces.append((STDERR, f"jobtrio: {exc.last - exc.first + 1} changes were too quick to be logged\n"))
+                missed = exc.last - exc.first + 1
+                self._missed += missed
+                self._started.clear()  # attempts may have ended since, and others begun
+                pieces.append((STDERR, f"jobtrio: {plural(missed, 'change')} came too quickly to be logged\n"))
             except trio.WouldBlock:
                 continue
             except trio.EndOfChannel:
@@ -81,33 +71,32 @@ class WorkLog:
         ended = ", ".join(f"{self._counts[state]} {state.lower()}" for state in FINAL_ORDER if self._counts[state])
         returned = self._counts[JobState.QUEUED]
         back = f"; {plural(returned, 'job')} returned to the queue" if returned else ""
-        return f"jobtrio: stopped; {ended or 'no job ended'}{back}"
+        beyond = f"; {plural(self._missed, 'change')} not logged" if self._missed else ""
+        return f"jobtrio: stopped; {ended or 'no job ended'}{back}{beyond}"
 
-    def _pieces(self, change: Transition) -> list[Piece]:
-        start = self._note(change)
+    def _pieces(self, event: Event) -> list[Piece]:
+        change = event.change
+        took = self._note(change)
         if self._as_json:
-            return [change_line(change, None if start is None else start.executor)]
-        what = self._words(change, start)
+            return [change_line(change, event.executor)]
+        what = self._words(change, took)
         if what is None:
             return []
-        executor = "" if start is None else f" {start.executor}"
+        executor = "" if event.executor is None else f" {event.executor}"
         return [(STDERR, f"{change.at:%Y-%m-%dT%H:%M:%SZ} {what[0]} {change.job_id}{executor}{what[1]}\n")]
 
-    def _note(self, change: Transition) -> Start | None:
-        """Keep count, and return what is known of the job's start."""
+    def _note(self, change: Transition) -> str:
+        """Keep count, and return how long an attempt that is over took; nothing where its start is not known."""
         if change.state is JobState.RUNNING:
-            # A look at what this process holds: reading each job from the store again would slow the work down.
-            job = self._registry.peek(change.job_id)
-            name = None if job is None else job.record.executor
-            self._running[change.job_id] = Start(name or "?", change.at)
-            return self._running[change.job_id]
+            self._started[change.job_id] = change.at
+            return ""
         if change.state in FINAL_STATES or change.previous is JobState.RUNNING:
             self._counts[change.state] += 1
-        return self._running.pop(change.job_id, None)
+        start = self._started.pop(change.job_id, None)
+        return "" if start is None else duration(max((change.at - start).total_seconds(), 0.0))
 
-    def _words(self, change: Transition, start: Start | None) -> tuple[str, str] | None:
+    def _words(self, change: Transition, took: str) -> tuple[str, str] | None:
         """Return what happened, and what follows the executor's name; None for what is not worth a line."""
-        took = "" if start is None else duration(max((change.at - start.at).total_seconds(), 0.0))
         after = f" after {took}" if took else ""
         why = f": {one_line(change.reason)}" if change.reason else ""
         match change.state:

@@ -11,10 +11,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from store_jobs import executors
 from store_shell import LAUNCHER
+
+import jobtrio
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +28,9 @@ if TYPE_CHECKING:
     from store_shell import Shell
 
 pytestmark = pytest.mark.once
+
+MANY = 1_500
+"""Jobs of which one tells more than a pipe holds."""
 
 
 def test_three_processes(shell: Shell, tmp_path: Path) -> None:
@@ -264,8 +273,29 @@ def test_json(shell: Shell) -> None:
     changes = [json.loads(worker.line()) for _ in range(5)]
     assert [each["state"] for each in changes] == ["RUNNING", "RETRYING", "QUEUED", "RUNNING", "FAILED"]
     assert {each["job_id"] for each in changes} == {job}
-    assert [each["executor"] for each in changes] == ["fail", "fail", None, "fail", "fail"]
+    assert [each["executor"] for each in changes] == ["fail"] * 5
     assert changes[-1]["reason"] == "ValueError: row 2: 'thirty' is not a number"
+
+
+def test_json_that_is_read_late(shell: Shell, tmp_path: Path) -> None:
+    """Each change names its executor, and the last line counts all jobs, though they ended long before it is read."""
+    worker = shell.worker("--json")
+    trio.run(_submit_echoes, tmp_path / "jobs.db", MANY)
+    while shell.value("stats")["queues"]["default"]["COMPLETED"] < MANY:  # far more than a pipe holds
+        pass
+    changes = [json.loads(worker.line()) for _ in range(2 * MANY)]
+    assert Counter((each["state"], each["executor"]) for each in changes) == {
+        ("RUNNING", "echo"): MANY,
+        ("COMPLETED", "echo"): MANY,
+    }
+    worker.send(signal.SIGTERM)
+    code, _, err = worker.end()
+    assert (code, err.splitlines()[-1]) == (0, f"jobtrio: stopped; {MANY} completed")
+
+
+async def _submit_echoes(path: Path, count: int) -> None:
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(path), queues={}) as registry:
+        await registry.submit_many(jobtrio.JobSpec("echo", n) for n in range(count))
 
 
 def test_log_that_nobody_reads(shell: Shell) -> None:

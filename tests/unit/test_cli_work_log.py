@@ -1,0 +1,75 @@
+"""The log of a worker: what is said of changes, also where they are read late."""
+
+from __future__ import annotations
+
+import json
+
+import trio.testing
+
+import jobtrio
+from jobtrio._events import EVENTS_KEPT
+from jobtrio.cli._output import STDERR, STDOUT
+from jobtrio.cli._work_log import WorkLog
+
+
+async def nothing(job: jobtrio.JobContext) -> None:
+    """Return at once."""
+
+
+async def wait(job: jobtrio.JobContext) -> None:
+    """End when told to."""
+    await job.stopping.wait()
+
+
+async def words(log: WorkLog) -> list[str]:
+    """Return what a log says next, without the times at which it happened."""
+    pieces = await log.next()
+    assert {descriptor for descriptor, _ in pieces} <= {STDERR}
+    return [text.split(" ", 1)[1] for _, text in pieces]
+
+
+async def test_job_that_is_gone() -> None:
+    """A job is named with its executor though it has ended and was removed before its changes are read."""
+    async with jobtrio.open_registry() as registry:
+        log, as_json = WorkLog(registry, as_json=False), WorkLog(registry, as_json=True)
+        job = await registry.submit(nothing)
+        await job.wait()
+        await registry.remove(job.id)
+        started, completed = await words(log)
+        assert started == f"started {job.id} nothing\n"
+        assert completed.startswith(f"completed {job.id} nothing in ")
+        lines = [(descriptor, json.loads(text)) for descriptor, text in await as_json.next()]
+    assert [descriptor for descriptor, _ in lines] == [STDOUT] * 3
+    assert [(line["job_id"], line["executor"]) for _, line in lines] == [(job.id, "nothing")] * 3
+    assert (await log.next(), await as_json.next()) == ([], [])
+    assert log.summary() == as_json.summary() == "jobtrio: stopped; 1 completed"
+
+
+async def test_held_job() -> None:
+    """A job that has no executor yet is told without one."""
+    async with jobtrio.open_registry() as registry:
+        log, as_json = WorkLog(registry, as_json=False), WorkLog(registry, as_json=True)
+        job = await registry.create_job()
+        await job.cancel("no need")
+        assert await words(log) == [f"cancelled {job.id}: no need\n"]
+        assert [json.loads(text)["executor"] for _, text in await as_json.next()] == [None, None]
+
+
+async def test_changes_that_were_missed() -> None:
+    """What came too quickly is counted, at once and in the end; none is said to have taken as long as two."""
+    async with jobtrio.open_registry(max_running=2) as registry:
+        log = WorkLog(registry, as_json=False)
+        job = await registry.submit(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await words(log) == [f"started {job.id} wait\n"]
+        for _ in range(EVENTS_KEPT // 2 + 1):
+            held = await registry.create_job()
+            await held.cancel()
+        await job.cancel("enough")
+        await job.wait()
+        seen: list[str] = []
+        while not (seen and job.id in seen[-1]):
+            seen += await words(log)
+    assert seen[0] == "3 changes came too quickly to be logged\n"
+    assert seen[-1] == f"cancelled {job.id} wait: enough\n"
+    assert log.summary() == f"jobtrio: stopped; {EVENTS_KEPT // 2 + 1} cancelled; 3 changes not logged"
