@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
 
 import attrs
 import psycopg
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from psycopg.rows import AsyncRowFactory
 
     Hook: TypeAlias = Callable[[TrioConnection[Any]], Awaitable[object]]
+
+SLOW: Final = 1.0
+"""Seconds behind which a connection that is being opened is given up for one that has come back."""
 
 logger = logging.getLogger("psycopg")
 
@@ -86,6 +90,7 @@ class Pool(Generic[Row]):
         self._options = options
         self._places = trio.Semaphore(size, max_value=size)
         self._waits: set[trio.CancelScope] = set()
+        self._openings: dict[trio.CancelScope, float] = {}  # and when they were begun, the first of them first
         self._idle: deque[_Member[Row]] = deque()  # the one used last is at the right end, and is used next
         self._closed = False
 
@@ -121,7 +126,7 @@ class Pool(Generic[Row]):
         try:
             if self._closed:
                 raise trio.ClosedResourceError("the pool is closed")
-            return await self._idle_member() or await self._open()
+            return await self._member()
         except BaseException:
             self._places.release()
             raise
@@ -135,6 +140,18 @@ class Pool(Generic[Row]):
                 self._waits.remove(wait)
         if wait.cancelled_caught:
             raise trio.ClosedResourceError("the pool was closed")
+
+    async def _member(self) -> _Member[Row]:
+        """Return a connection that is idle, or a new one; where that takes long, one that comes back meanwhile."""
+        begun = trio.current_time()
+        while (member := await self._idle_member()) is None:
+            with trio.CancelScope() as opening:
+                self._openings[opening] = begun
+                try:
+                    return await self._open()
+                finally:
+                    del self._openings[opening]
+        return member
 
     async def _idle_member(self) -> _Member[Row] | None:
         while self._idle:
@@ -187,10 +204,18 @@ class Pool(Generic[Row]):
             if kept:
                 member.idle_since = trio.current_time()
                 self._idle.append(member)
+                self._offer()
             else:
                 await member.connection.close()
             await self._close_stale()
             self._places.release()
+
+    def _offer(self) -> None:
+        """Have the first that waits for a new connection look at the idle ones, unless it has that one soon."""
+        for opening, begun in self._openings.items():
+            if opening.deadline == inf:
+                opening.deadline = begun + SLOW
+                return
 
     async def _is_reusable(self, member: _Member[Row]) -> bool:
         connection = member.connection

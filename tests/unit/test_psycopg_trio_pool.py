@@ -15,7 +15,7 @@ from psycopg_bridge import check_at_rest, scalar, sessions, wait_for_sessions
 from trio.testing import wait_all_tasks_blocked
 from wire import open_wire
 
-from jobtrio.psycopg_trio import PoolStatistics, TrioConnection, connect, open_pool
+from jobtrio.psycopg_trio import PoolStatistics, TrioConnection, _pool, connect, open_pool
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -91,6 +91,45 @@ async def test_bounded(postgres: str) -> None:
                 assert pool.statistics.waiting == 10
     assert order == list(range(10))
     assert most == 2
+
+
+async def test_another_comes_back_sooner(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
+) -> None:
+    """Who waits for a connection that is not to be had, as from a pooler that is full, takes one that comes back."""
+    attempts = 0
+
+    async def connect_once(*args: Any, **options: Any) -> TrioConnection[Any]:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            await trio.sleep_forever()
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(_pool, "connect", connect_once)
+    used: list[TrioConnection[Any]] = []
+
+    async def use() -> None:
+        async with pool.connection() as connection:
+            await check_at_rest(connection)
+            used.append(connection)
+
+    async with open_pool(postgres, size=4, autocommit=True) as pool, trio.open_nursery() as nursery:
+        async with pool.connection() as first:
+            for _ in range(2):
+                nursery.start_soon(use)
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        assert (used, pool.statistics.idle) == ([], 1)  # a moment is given to a new one
+        mock_clock.jump(_pool.SLOW)
+        while not used:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(_pool.SLOW)
+        while len(used) < 2:
+            await trio.lowlevel.checkpoint()
+        assert used == [first, first]
+    assert first.closed
 
 
 async def test_open_transaction_is_rolled_back(postgres: str) -> None:
