@@ -449,8 +449,8 @@ def test_a_job_that_never_gives_way() -> None:
     pressed = threading.Event()
 
     async def loops(job: JobContext) -> None:
-        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
         pressed.set()
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
         while True:
             pass
 

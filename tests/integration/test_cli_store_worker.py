@@ -50,7 +50,7 @@ def test_three_processes(shell: Shell, tmp_path: Path) -> None:
 
 def test_killed_worker(shell: Shell, tmp_path: Path) -> None:
     """When its worker is killed, a watcher sees the job start again elsewhere, and end."""
-    worker = shell.worker("--lease", "1", "--name", "first")
+    worker = shell.worker("--lease", "3", "--name", "first")
     gate = tmp_path / "gate"
     watcher = shell.start("submit", "wait", "--payload", json.dumps(str(gate)), "--watch")
     assert watcher.line() == "attempt 1"
@@ -72,7 +72,7 @@ def test_killed_worker(shell: Shell, tmp_path: Path) -> None:
 
 def test_watcher_alone_sees_the_loss(shell: Shell, tmp_path: Path) -> None:
     """A watcher learns that a job was lost though no worker is left."""
-    worker = shell.worker("--lease", "1")
+    worker = shell.worker("--lease", "3")
     job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")))
     watcher = shell.start("watch", job)
     assert watcher.line() == "attempt 1"
