@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import attrs
 
+from jobtrio._checks import LATEST
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition, moment
 from jobtrio._state import FINAL_STATES, JobState, check_transition
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jobtrio._token_log import TokenLog
 
 
@@ -94,7 +97,7 @@ class JobEntry:
         tags: Text by name.
         metadata: Anything by name.
         key: The key that stands for it.
-        run_at: The earliest start that was asked for, as a moment or by a delay, or None.
+        run_at: The earliest start that was asked for as a moment, or None.
         delay: Seconds from insertion to the first readiness.
         expires_in: Seconds from insertion to the end of the wait for the first start, or None.
         order: The store's count of insertions.
@@ -188,7 +191,7 @@ class JobEntry:
             attempt=self.attempt,
             max_attempts=plan.max_attempts,
             created_at=moment(self.created_at),
-            run_at=None if self.run_at is None else moment(self.run_at),
+            run_at=self._earliest_start(),
             started_at=None if self.started_at is None else moment(self.started_at),
             finished_at=moment(self.finished_at) if has_ended and self.finished_at is not None else None,
             worker=self.worker,
@@ -197,6 +200,13 @@ class JobEntry:
             error=self.error,
             result=outcome.result if has_ended and type(outcome) is Completed else None,
         )
+
+    def _earliest_start(self) -> datetime | None:
+        if self.run_at is not None:
+            return moment(self.run_at)
+        if self.delay > 0:  # from the submission, by the clock that tells when that was: the store's, where it has one
+            return moment(min(self.created_at + self.delay, LATEST))
+        return None
 
     @property
     def progress(self) -> tuple[int, int]:

@@ -285,8 +285,7 @@ class Submissions:
             raise ValueError(f"delay and run_at exclude each other; got delay={show(delay)} and run_at={show(run_at)}")
         if delay is not None:
             entry.delay = check_seconds("delay", delay)
-            entry.run_at = entry.created_at + entry.delay if entry.delay else None
-            if entry.run_at is not None and entry.run_at > LATEST:
+            if entry.created_at + entry.delay > LATEST:
                 raise ValueError(f"delay must end before the year 9999; got {show(delay)}")
         else:
             entry.run_at = check_moment("run_at", run_at).timestamp()

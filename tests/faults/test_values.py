@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -153,3 +156,16 @@ async def test_times_outlast_the_process(open_store: Callable[[], JobStore]) -> 
     async with jobtrio.open_registry(executors, store=open_store()) as registry:
         assert [(await registry.get(job.id)).record for job in (scheduled, held, retrying)] == records
         assert [record.state for record in records] == ["SCHEDULED", "QUEUED", "RETRYING"]
+
+
+async def test_a_clock_that_is_wrong(open_store: Callable[[], JobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a delay ends is told by the clock that tells when the job was submitted, not by the submitter's."""
+    executors = jobtrio.Executors()
+    executors.register("print")(print)
+    late = SimpleNamespace(time=lambda: time.time() - 3600)
+    monkeypatch.setattr("jobtrio._submission.time", late)
+    async with jobtrio.open_registry(executors, store=open_store(), queues={}) as registry:
+        job = await registry.submit("print", delay=100, expires_in=200)
+        for record in (job.record, *await registry.find()):
+            assert record.run_at is not None
+            assert abs(record.run_at - record.created_at - timedelta(seconds=100)) < timedelta(milliseconds=1)

@@ -12,6 +12,7 @@ import pytest
 
 from jobtrio import Cancelled, Completed, Failed, IllegalTransitionError, JobError, JobPriority, JobState, RetryPolicy
 from jobtrio import _entry as steps
+from jobtrio._checks import LATEST
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._known import refresh
 from jobtrio._records import JobRecord, moment
@@ -189,6 +190,12 @@ def test_record_is_a_snapshot() -> None:
     assert (record.cancel_requested_at, record.cancel_reason) == (moment(100.5), "why")
     assert entry.record().started_at == moment(101.0)
     assert entry.record().worker == "back"
+
+
+@pytest.mark.parametrize(("delay", "start"), [(30.5, moment(130.5)), (1e300, moment(LATEST)), (0.0, None)])
+def test_record_of_a_delay(delay: float, start: datetime | None) -> None:
+    """A delay ends so much later than the submission, and never beyond what a record can hold."""
+    assert make(delay=delay).record().run_at == start
 
 
 def test_plain_record() -> None:
