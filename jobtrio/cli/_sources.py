@@ -17,6 +17,7 @@ from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._records import Completed, Failed
 from jobtrio._state import JobState
 from jobtrio.cli._follow import follow
+from jobtrio.cli._gaps import Filler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from jobtrio._messages import Message
     from jobtrio._records import JobRecord, Outcome
     from jobtrio._registry import JobRegistry
+    from jobtrio.abc import JobStore
     from jobtrio.websocket import RemoteJob
 
 
@@ -53,15 +55,17 @@ class Source(Protocol):
 class StoreSource:
     """A job in a store."""
 
-    def __init__(self, registry: JobRegistry, job: Job, url: str | None) -> None:
+    def __init__(self, registry: JobRegistry, store: JobStore, job: Job, url: str | None) -> None:
         """Prepare to read.
 
         Args:
             registry: The registry that reads the store.
+            store: The store, which it has opened.
             job: The job.
             url: The store as the command was told it; None where the environment says so, to every command.
         """
         self._registry = registry
+        self._store = store
         self._job = job
         self.attempts: int | None = job.record.max_attempts
         dashes = "-- " if job.id.startswith("-") else ""
@@ -70,12 +74,15 @@ class StoreSource:
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, whichever process the job runs in.
 
+        What the store keeps is handed over, however slow it is taken.
+
         Raises:
             UnknownJobError: The job is no longer kept.
 
         *Cancellation*: the job goes on.
         """
-        await follow(self._registry, self._job, show, after=after)
+        filler = Filler(self._registry, self._store, self._job, show)
+        await follow(self._registry, self._job, filler.show, after=after)
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
         """Return how the job ended. *Cancellation*: nothing has changed."""

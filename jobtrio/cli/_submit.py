@@ -170,7 +170,7 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
             return 2
         if options.watch:
             await _tell(options, job.id)
-            return await _watch(options, StoreSource(registry, job, options.store))
+            return await _watch(options, StoreSource(registry, store, job, options.store))
     if options.json:
         print_document(record_fields(job.record))
     else:

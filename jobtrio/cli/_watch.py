@@ -98,7 +98,7 @@ async def watch(options: argparse.Namespace, store: JobStore) -> int:
                 raise
             complain(options, f"{exc}; at a server a job's URL is {JOB_URL}")
             return 1
-        return await _watcher(options, StoreSource(registry, job, options.store)).watch()
+        return await _watcher(options, StoreSource(registry, store, job, options.store)).watch()
 
 
 async def watch_at_server(options: argparse.Namespace, client: JobClient) -> int:

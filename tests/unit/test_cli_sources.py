@@ -27,9 +27,12 @@ from jobtrio import (
 )
 from jobtrio.cli import _sources
 from jobtrio.cli._sources import BridgeSource, StoreSource
+from jobtrio.stores.memory import MemoryJobStore
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from jobtrio import Message, Outcome
 
@@ -134,11 +137,35 @@ async def test_how_to_end_a_job(url: str | None, option: str) -> None:
     """The command names the store as this one was told it, but for what may be a password."""
     async with jobtrio.open_registry() as registry:
         job = await registry.create_job(job_id="monday")
-        assert StoreSource(registry, job, url).hint == f"; to end it: jobtrio cancel {option}monday"
+        assert StoreSource(registry, MemoryJobStore(), job, url).hint == f"; to end it: jobtrio cancel {option}monday"
 
 
 async def test_how_to_end_a_job_whose_id_could_be_an_option() -> None:
     """The command takes what stands behind its dashes for an id."""
     async with jobtrio.open_registry() as registry:
         job = await registry.create_job(job_id="-x")
-        assert StoreSource(registry, job, None).hint == "; to end it: jobtrio cancel -- -x"
+        assert StoreSource(registry, MemoryJobStore(), job, None).hint == "; to end it: jobtrio cancel -- -x"
+
+
+async def test_a_store_that_keeps_more(tmp_path: Path) -> None:
+    """All that the store keeps is handed over, also where this process keeps less of a stream."""
+    executors = jobtrio.Executors()
+
+    @executors.register("count")
+    async def count(job: jobtrio.JobContext) -> None:
+        for n in range(1, 101):
+            await job.send(n)
+
+    shown: list[Message] = []
+
+    async def show(messages: list[Message]) -> None:
+        shown.extend(messages)
+
+    keep = jobtrio.Retention(tokens_per_job=60)
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db"), retention=keep) as registry:
+        job = await registry.submit("count")
+        await job.wait()
+    store, less = SqliteJobStore(tmp_path / "jobs.db"), jobtrio.Retention(tokens_per_job=5)
+    async with jobtrio.open_registry(store=store, queues={}, retention=less) as registry:
+        await StoreSource(registry, store, await registry.get(job.id), None).follow(show, after=0)
+    assert shown == [Gap(1, 40), *(Token(n, 1, n) for n in range(41, 101)), End(101, Completed())]
