@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -206,10 +207,13 @@ def _check_native(name: str, value: Any) -> str:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
         raise TypeError(f"{name} must be text or a path; got {show(value)}")
+    allowed = "text without NUL and lone surrogates"
     try:
         fit = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         fit = False
+        if not any("\ud800" <= char <= "\udfff" for char in text):
+            allowed = f"text in the encoding of this process's locale, {sys.getfilesystemencoding()}"
     if not fit:
-        raise ValueError(f"{name} must be text without NUL and lone surrogates; got {show(value)}")
+        raise ValueError(f"{name} must be {allowed}; got {show(value)}")
     return text

@@ -435,6 +435,27 @@ async def test_senseless_payload_is_refused(payload: Any, error: type[Exception]
         await job.run()
 
 
+def test_text_that_the_locale_cannot_hold_is_refused_as_such() -> None:
+    """Text that can't be handed to a program in this process's locale is refused by the name of its encoding."""
+    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", CHECK], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in {
+        r"payload['argv'][1] must be text in the encoding of this process's locale, ascii; got '\u2603'",
+        "taken",  # where C is a locale of UTF-8
+    }
+
+
+CHECK = r"""
+from jobtrio._command import Command
+try:
+    Command.from_payload({"argv": ["true", "\u2603"]})
+except ValueError as exc:
+    print(ascii(str(exc)).strip('"'))
+else:
+    print("taken")
+"""
+
+
 async def test_fields_may_be_none() -> None:
     """A folder or an environment of None is as good as none, and a tuple as a list."""
     job = FakeJob()
