@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ COMMANDS = tuple(
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it: 128 + SIGINT."""
+
+HEEDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""The signals that subcommands, and the programs that they run, are told to end by."""
 
 EXAMPLES = """\
 examples:
@@ -88,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With 0 for ``--help`` and ``--version``, or 1 where they can't be written; with 2 for bad usage.
     """
     prepare_stdout()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # which whoever started this may have blocked, for programs too
     code, unwritten = INTERRUPTED, None
     try:
         parser = build_parser()

@@ -428,6 +428,14 @@ class TestStopping:
         argv = f'trap "" CHLD; exec {sys.executable} -m jobtrio run -- sh -c "exit 3"'
         assert subprocess.run(["bash", "-c", argv], capture_output=True, check=False).returncode == 3
 
+    def test_blocked_signals_are_heard(self) -> None:
+        """Where whoever started jobtrio blocks signals, they stop it and reach the program all the same."""
+        script = "trap 'echo bye; exit' TERM; kill -TERM $PPID; while :; do sleep 0.05; done"
+        block = "import os, sys, signal as s; s.pthread_sigmask(s.SIG_BLOCK, {15}); os.execv(sys.argv[1], sys.argv[1:])"
+        argv = [sys.executable, "-m", "jobtrio", "run", "--", "sh", "-c", script]
+        done = subprocess.run([sys.executable, "-c", block, *argv], capture_output=True, timeout=LIMIT, check=False)
+        assert (done.returncode, done.stdout) == (143, b"bye\n")
+
     def test_interrupt_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
         """With a reader that doesn't read, a second Ctrl-C ends it all the same."""
         command = start(
