@@ -239,6 +239,44 @@ async def test_an_old_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     await refused(tmp_path / "jobs.db", StoreError, "or newer is needed")
 
 
+FORKING = r"""
+import multiprocessing, sys, trio, jobtrio
+from jobtrio.stores.sqlite import SqliteJobStore
+
+def store():
+    return SqliteJobStore(sys.argv[1], outage_limit=60)
+
+async def opening(what):
+    try:
+        async with jobtrio.open_registry(store=store()):
+            print(what, "taken", flush=True)
+    except jobtrio.StoreError as exc:
+        print(what, exc, flush=True)
+
+def fork(what):
+    child = multiprocessing.get_context("fork").Process(target=trio.run, args=(opening, what))
+    child.start()
+    child.join()
+
+async def main():
+    async with jobtrio.open_registry(store=store()) as registry:
+        await registry.find()  # which needs a connection
+        await trio.to_thread.run_sync(fork, "open:")
+    await trio.to_thread.run_sync(fork, "closed:")
+
+trio.run(main)
+"""
+
+
+def test_open_in_the_parent(tmp_path: Path) -> None:
+    """What is open in the process that this one was forked from is refused: it has broken locks here."""
+    argv = [sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path / "jobs.db")]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"open: {tmp_path}/jobs.db was open in the process that this one was forked from")
+    assert second == "closed: taken"
+
+
 async def test_an_empty_file(tmp_path: Path) -> None:
     """A file without contents is one that has yet to be made."""
     path = tmp_path / "jobs.db"

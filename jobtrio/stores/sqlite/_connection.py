@@ -45,6 +45,10 @@ connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 """Where connections come from."""
 
 
+_opened: Final[set[Location]] = set()
+"""What this process has open, and what the one had open that it was forked from."""
+
+
 class Location:
     """One file of jobs.
 
@@ -59,6 +63,7 @@ class Location:
         self._identity: Identity | None = None
         self._log: dict[str, Identity | None] = {}  # what tells the log and its index in use from others, by path
         self._connections = 0
+        self._process = 0  # which has made the connections
         self._changing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
 
     def prepare(self) -> None:
@@ -73,6 +78,7 @@ class Location:
             wanted = ".".join(map(str, OLDEST))
             raise StoreError(f"SQLite {wanted} or newer is needed; Python has {sqlite3.sqlite_version}")
         self._check_place()
+        self._check_inherited()
         try:
             if self._is_there():
                 self._check_unopened()
@@ -105,6 +111,15 @@ class Location:
             raise StoreError(f"{self.path} can't be used: its folder can't be written to")
         if mode is not None and not _may(self.path, os.R_OK | os.W_OK):
             raise StoreError(f"{self.path} can't be read and written by this process")
+
+    def _check_inherited(self) -> None:
+        """Refuse a file whose locks SQLite takes for this process's own, where they are those of its parent."""
+        found, here = _identity(self.path), os.getpid()
+        if any(other._identity == found and other._process != here for other in list(_opened)):
+            raise StoreError(
+                f"{self.path} was open in the process that this one was forked from, which breaks its locks: "
+                "start this one by 'spawn' or 'forkserver', or while the file is closed"
+            )
 
     def _mode(self, path: str) -> int | None:
         """Return what is at a path; None where nothing is yet."""
@@ -155,6 +170,8 @@ class Location:
             if not self._connections:
                 place = os.path.realpath(self.path)  # which links may have made another since this was made
                 self._log = {path: _identity(path) for path in (f"{place}-wal", f"{place}-shm")}
+                self._process = os.getpid()
+                _opened.add(self)
             self._connections += 1
         return connection
 
@@ -163,6 +180,8 @@ class Location:
         with self._changing:
             close(connection)
             self._connections -= 1
+            if not self._connections:
+                _opened.discard(self)
 
     def check_identity(self) -> None:
         """Raise `StoreUnavailableError` unless the file is still there, and the same: then what was stored is away.
