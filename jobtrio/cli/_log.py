@@ -11,17 +11,24 @@ import queue
 import sys
 import threading
 from contextlib import suppress
+from time import monotonic
 
 import jobtrio
-from jobtrio.cli._endings import printable
+from jobtrio.cli._endings import plural, printable
 from jobtrio.cli._output import STDERR, write_now
 from jobtrio.stores._outages import OUTAGE
 
 KEPT = 1000
-"""Lines that wait for a stalled reader; further ones are dropped."""
+"""Lines that wait for a stalled reader; further ones are dropped, and it is said how many."""
 
-PATIENCE = 1.0
-"""Seconds to wait until a line is written, so that what is said next comes behind it."""
+PATIENCE = 0.5
+"""Seconds to wait until a line is written, so that what is said next comes behind it: for one, or for many together."""
+
+SHARE = 0.02
+"""How much of that a second gives back: a slow reader, too, must hold up whoever logs for no more of the time."""
+
+LAST_WORD = 1.0
+"""Seconds that the last lines may take at the end of the process."""
 
 
 class SpeakerFormatter(logging.Formatter):
@@ -37,7 +44,7 @@ class SpeakerFormatter(logging.Formatter):
 
 
 class StderrHandler(logging.Handler):
-    """Writes lines to stderr, and waits for none longer than a moment."""
+    """Writes lines to stderr, and waits for them no longer than a moment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +53,9 @@ class StderrHandler(logging.Handler):
 
     def _begin(self) -> None:
         self._lines: queue.Queue[tuple[bytes, threading.Event]] = queue.Queue(KEPT)
-        self._is_stalled = False
+        self._dropped = 0  # since the last line that was kept
+        self._patience = PATIENCE
+        self._waited_at = monotonic()
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -58,11 +67,33 @@ class StderrHandler(logging.Handler):
         except Exception:  # as of arguments that don't fit the message
             self.handleError(record)
             return
+        if (written := self._keep(line, 0.0)) is not None and self._has_thread():
+            self._wait_for(written)
+
+    def flush(self) -> None:
+        """Wait a moment until all is written; the logging module does so when the process ends."""
+        if self._thread is not None and (written := self._keep(b"", LAST_WORD)) is not None:
+            written.wait(LAST_WORD)
+
+    def _keep(self, line: bytes, seconds: float) -> threading.Event | None:
+        """Leave a line to the thread, and return what is set once it is written; None where there is no room."""
+        if self._dropped:
+            line = f"jobtrio: {plural(self._dropped, 'line')} came too quickly to be logged\n".encode() + line
         written = threading.Event()
-        with suppress(queue.Full):
-            self._lines.put_nowait((line, written))
-            if self._has_thread() and not self._is_stalled:
-                self._is_stalled = not written.wait(PATIENCE)
+        try:
+            self._lines.put((line, written), timeout=seconds)
+        except queue.Full:
+            self._dropped += 1
+            return None
+        self._dropped = 0
+        return written
+
+    def _wait_for(self, written: threading.Event) -> None:
+        now = monotonic()
+        self._patience = min(self._patience + SHARE * (now - self._waited_at), PATIENCE)
+        written.wait(self._patience)
+        self._waited_at = monotonic()
+        self._patience = max(self._patience - (self._waited_at - now), 0.0)
 
     def _has_thread(self) -> bool:
         """Start the thread if there is none; tell whether there is one, or the lines have to wait for the next."""
@@ -80,7 +111,6 @@ class StderrHandler(logging.Handler):
             line, written = self._lines.get()
             with suppress(OSError):  # there is nobody to tell
                 write_now(STDERR, line)
-            self._is_stalled = False
             written.set()
 
 

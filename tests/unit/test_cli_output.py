@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,3 +90,86 @@ def test_no_thread_to_log_in(pipe: tuple[int, int], no_threads: pytest.MonkeyPat
     no_threads.setattr(_log, "STDERR", theirs)
     handler.emit(records[1])
     assert os.read(ours, 100) == b"one\ntwo\n"
+
+
+def record_of(n: int) -> logging.LogRecord:
+    """Return a record."""
+    return logging.LogRecord("app", logging.WARNING, __file__, 1, f"line {n}", None, None)
+
+
+@pytest.fixture
+def stalled(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the end to read of a full pipe into which it is logged."""
+    ours, theirs = pipe
+    monkeypatch.setattr(_log, "STDERR", theirs)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(theirs, b"\n" * select.PIPE_BUF)
+    return ours
+
+
+def test_log_that_is_read_slowly(stalled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that goes on reading, yet slowly, holds up whoever logs for a small part of the time."""
+    now = waited = 0.0
+    wait = threading.Event.wait
+
+    def read_a_little(event: threading.Event, seconds: float | None = None) -> bool:
+        nonlocal now, waited
+        if seconds is None:
+            return wait(event)
+        os.read(stalled, select.PIPE_BUF)
+        is_set = wait(event, 0.01)
+        now += seconds
+        waited += seconds
+        return is_set
+
+    monkeypatch.setattr(_log, "monotonic", lambda: now)
+    monkeypatch.setattr(threading.Event, "wait", read_a_little)
+    handler = _log.StderrHandler()
+    for n in range(200):
+        handler.emit(record_of(n))
+        now += 0.05
+    assert waited <= _log.PATIENCE + _log.SHARE * now
+
+
+def test_log_that_is_too_long(stalled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a reader has stalled for long it is told how many lines are missing, and where."""
+    monkeypatch.setattr(_log, "KEPT", 3)
+    monkeypatch.setattr(_log, "PATIENCE", 0.0)
+    handler = _log.StderrHandler()
+    handler.emit(record_of(0))
+    while not handler._lines.empty():  # until it is being written
+        pass
+    for n in range(1, 10):
+        handler.emit(record_of(n))
+    written = b""
+    while b"line 3\n" not in written:
+        written += os.read(stalled, select.PIPE_BUF)
+    handler.emit(record_of(10))
+    handler.flush()
+    written += os.read(stalled, select.PIPE_BUF)
+    assert written.decode().split("\n")[-7:] == [
+        *(f"line {n}" for n in range(4)),
+        "jobtrio: 6 lines came too quickly to be logged",
+        "line 10",
+        "",
+    ]
+
+
+def test_last_lines_of_a_log(stalled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the process, a slow reader is waited for a moment; what was dropped is told also then."""
+    monkeypatch.setattr(_log, "KEPT", 1)
+    monkeypatch.setattr(_log, "PATIENCE", 0.0)
+    handler = _log.StderrHandler()
+    handler.emit(record_of(0))
+    while not handler._lines.empty():
+        pass
+    for n in range(1, 4):
+        handler.emit(record_of(n))
+    reader = threading.Thread(target=os.read, args=(stalled, 1024 * 1024))
+    reader.start()
+    handler.flush()
+    reader.join()
+    assert os.read(stalled, 1024).endswith(b"line 0\nline 1\njobtrio: 2 lines came too quickly to be logged\n")
