@@ -42,6 +42,7 @@ class WorkLog:
         self._as_json = as_json
         self._started: dict[str, datetime] = {}
         self._missed = 0
+        self._untold = 0  # of what was asked for last, and may not be written yet
         self._counts: Counter[str] = Counter()
 
     async def next(self) -> list[Piece]:
@@ -49,6 +50,7 @@ class WorkLog:
 
         *Cancellation*: no change is lost.
         """
+        self._untold = 0
         pieces: list[Piece] = []
         while not pieces:
             try:
@@ -56,23 +58,40 @@ class WorkLog:
                 while len(pieces) < BATCH:
                     pieces += self._pieces(self._events._receive_event_nowait())
             except LaggedError as exc:
-                missed = exc.last - exc.first + 1
-                self._missed += missed
-                self._started.clear()  # attempts may have ended since, and others begun
-                pieces.append((STDERR, f"jobtrio: {plural(missed, 'change')} came too quickly to be logged\n"))
+                pieces.append((STDERR, f"jobtrio: {plural(self._miss(exc), 'change')} came too quickly to be logged\n"))
             except trio.WouldBlock:
                 continue
             except trio.EndOfChannel:
                 break
+        self._untold = len(pieces)
         return pieces
 
     def summary(self) -> str:
-        """Return what became of the jobs, in a line."""
+        """Return what became of the jobs, in a line: also of those whose changes were not asked for."""
+        self._pass_over()
         ended = ", ".join(f"{self._counts[state]} {state.lower()}" for state in FINAL_ORDER if self._counts[state])
         returned = self._counts[JobState.QUEUED]
         back = f"; {plural(returned, 'job')} returned to the queue" if returned else ""
-        beyond = f"; {plural(self._missed, 'change')} not logged" if self._missed else ""
+        missed = self._missed + self._untold
+        beyond = f"; {plural(missed, 'change')} not logged" if missed else ""
         return f"jobtrio: stopped; {ended or 'no job ended'}{back}{beyond}"
+
+    def _pass_over(self) -> None:
+        """Note what has happened and will not be told any more."""
+        while True:
+            try:
+                self._untold += len(self._pieces(self._events._receive_event_nowait()))
+            except LaggedError as exc:
+                self._miss(exc)
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+
+    def _miss(self, exc: LaggedError) -> int:
+        """Note that some changes are not known, and return how many."""
+        missed = exc.last - exc.first + 1
+        self._missed += missed
+        self._started.clear()  # attempts may have ended since, and others begun
+        return missed
 
     def _pieces(self, event: Event) -> list[Piece]:
         change = event.change

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from store_jobs import executors
 from store_shell import LAUNCHER
 
 import jobtrio
+from jobtrio.cli._work_log import BATCH
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -291,6 +293,22 @@ def test_json_that_is_read_late(shell: Shell, tmp_path: Path) -> None:
     worker.send(signal.SIGTERM)
     code, _, err = worker.end()
     assert (code, err.splitlines()[-1]) == (0, f"jobtrio: stopped; {MANY} completed")
+
+
+def test_json_that_is_not_read_in_the_end(shell: Shell, tmp_path: Path) -> None:
+    """The last line counts all jobs, though the changes of most could not be written, and says how many these are."""
+    worker = shell.worker("--json")
+    trio.run(_submit_echoes, tmp_path / "jobs.db", MANY)
+    while shell.value("stats")["queues"]["default"]["COMPLETED"] < MANY:
+        pass
+    worker.send(signal.SIGTERM)
+    last = worker.error_with("jobtrio: stopped")
+    match = re.fullmatch(rf"jobtrio: stopped; {MANY} completed; (\d+) changes not logged", last)
+    assert match, last
+    code, out, _ = worker.end()
+    assert code == 0
+    unwritten = 2 * MANY - out.count("\n")
+    assert unwritten <= int(match[1]) <= unwritten + BATCH
 
 
 async def _submit_echoes(path: Path, count: int) -> None:

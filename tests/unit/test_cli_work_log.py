@@ -70,6 +70,30 @@ async def test_changes_that_were_missed() -> None:
         seen: list[str] = []
         while not (seen and job.id in seen[-1]):
             seen += await words(log)
+    assert await log.next() == []
     assert seen[0] == "3 changes came too quickly to be logged\n"
     assert seen[-1] == f"cancelled {job.id} wait: enough\n"
     assert log.summary() == f"jobtrio: stopped; {EVENTS_KEPT // 2 + 1} cancelled; 3 changes not logged"
+
+
+async def test_changes_that_nobody_waited_for() -> None:
+    """The last line counts the jobs whose changes were not written any more, and says how many these are."""
+    async with jobtrio.open_registry() as registry:
+        log = WorkLog(registry, as_json=True)
+        first = await registry.submit(nothing)
+        await first.wait()
+        assert len(await log.next()) == 3  # of which nobody knows whether they have been written
+        for _ in range(5):
+            await (await registry.submit(nothing)).wait()
+    assert log.summary() == log.summary() == "jobtrio: stopped; 6 completed; 18 changes not logged"
+    assert await log.next() == []
+
+
+async def test_changes_that_were_missed_and_not_waited_for() -> None:
+    """So it does where some of these came too quickly to be known."""
+    async with jobtrio.open_registry() as registry:
+        log = WorkLog(registry, as_json=True)
+        for _ in range(EVENTS_KEPT // 2 + 1):
+            held = await registry.create_job()
+            await held.cancel()
+    assert log.summary() == f"jobtrio: stopped; {EVENTS_KEPT // 2} cancelled; {EVENTS_KEPT + 2} changes not logged"
