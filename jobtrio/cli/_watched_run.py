@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -91,6 +92,7 @@ class WatchedRun:
         self._cut_short = False  # whether output was given up
         self._fault: str | None = None  # why it could not be written
         self._killing = False
+        self._ended_at = math.inf  # by Trio's clock: the job may have ended long before all of it is shown
 
     async def perform(self) -> int:
         """Run the program and return the exit code.
@@ -110,7 +112,7 @@ class WatchedRun:
         if self._starting.cancelled_caught:
             return await self._end_early(signals.receive_nowait())
         if self._stopped != 128 + signal.SIGPIPE:
-            seconds = trio.current_time() - started
+            seconds = min(trio.current_time(), self._ended_at) - started
             start = _new_line("Ctrl-C") if self._killing else ""
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
                 await self._say(start + self._last_word(job, outcome, seconds))
@@ -123,11 +125,17 @@ class WatchedRun:
             self._is_stored, self._starting.deadline = True, math.inf
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._obey, signals, job, nursery)
+                nursery.start_soon(self._note_end, job)
                 await self._show(registry, job)
                 outcome = await job.wait()
             if self._plan.store is not None:
                 await registry.shutdown()  # another job of a shared queue may just have been started
         return job, outcome
+
+    async def _note_end(self, job: jobtrio.Job) -> None:
+        with suppress(trio.BrokenResourceError):  # which whoever shows the job meets as well
+            await job.wait()
+            self._ended_at = trio.current_time()
 
     async def _receive(self, signals: AsyncIterator[int], told: trio.MemorySendChannel[int]) -> None:
         """Pass signals on to whoever obeys them; until the job is stored, they end the wait for that."""

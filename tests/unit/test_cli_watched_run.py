@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -80,3 +81,21 @@ async def test_output_that_fails_behind_the_end(
     assert await WatchedRun(plan).perform() == code
     told = "jobtrio: the output can't be written: No space left on device\n" if number == errno.ENOSPC else ""
     assert capfd.readouterr().err == told
+
+
+async def test_output_that_is_shown_late(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], mock_clock: MockClock
+) -> None:
+    """A program is said to have taken as long as it ran, not as long as its reader took."""
+    mock_clock.rate = 1.0
+
+    async def follow(registry: Any, job: Job, show: Any, *, lossless: bool) -> None:
+        await job.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3 * 3600)
+
+    monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
+    payload: dict[str, Any] = {"argv": ["true"], "cwd": None, "env": {}, "grace": 5.0}
+    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
+    assert await WatchedRun(plan).perform() == 0
+    assert re.fullmatch(r"jobtrio: completed in [0-9.]+ s, 1 attempt, 0 lines\n", capfd.readouterr().err)
