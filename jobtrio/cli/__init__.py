@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 import jobtrio
 from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _serve, _show, _stats, _submit, _watch, _worker
@@ -109,9 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.parser.error(f"unknown, or out of place: {' '.join(unknown)}; {known}")
         code = int(options.run(options))
     except* KeyboardInterrupt:  # may come from within nurseries
-        pass
+        _drop_what_stalls()
     finally:
         unwritten = _flush()
+    if isinstance(unwritten, KeyboardInterrupt):
+        return INTERRUPTED
     if code or unwritten is None:
         return code
     if isinstance(unwritten, BrokenPipeError):
@@ -129,10 +133,24 @@ def _left_words(unknown: list[str]) -> list[str]:
     return [] if has_option else words + behind
 
 
-def _flush() -> OSError | None:
-    """Write what is buffered, so that the interpreter has nothing left to complain of at its exit.
+def _drop_what_stalls() -> None:
+    """Let what is buffered for a reader that does not read vanish: it would hold up the end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream is not None and not select.select([], [stream], [], 0)[1]:
+                _drop(stream)
 
-    Returns why stdout could not be written, or None.
+
+def _drop(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def _flush() -> OSError | KeyboardInterrupt | None:
+    """Write what is buffered, so that the interpreter has nothing left to complain of, or to wait for, at its exit.
+
+    Returns why stdout was not written, or None.
     """
     unwritten = None
     for stream in (sys.stdout, sys.stderr):
@@ -140,8 +158,8 @@ def _flush() -> OSError | None:
             # None where the descriptor was closed before the start.
             if stream is not None:
                 stream.flush()
-        except OSError as exc:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, KeyboardInterrupt) as exc:
+            _drop(stream)
             if stream is sys.stdout:
                 unwritten = exc
     return unwritten

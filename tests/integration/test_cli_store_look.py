@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import re
+import select
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,6 +184,31 @@ class TestLostOutput:
         assert command.process.stdout.read(1) == b"{"
         command.process.stdout.close()
         assert command.process.wait(LIMIT) == 141
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_interrupt_while_the_reader_stalls(self, shell: Shell, unbuffered: str) -> None:
+        """Ctrl-C ends a command that has but a little to say to a reader that does not read."""
+        job = shell.submit("echo", json.dumps("x" * (select.PIPE_BUF + 100)))  # more than is written at once or never
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b" " * select.PIPE_BUF)
+        os.set_blocking(writer, True)
+        full = waiting(reader)
+        os.read(reader, select.PIPE_BUF)
+        command = shell.start("show", "--json", job, stdout=writer, variables={"PYTHONUNBUFFERED": unbuffered})
+        os.close(writer)
+        while waiting(reader) < full:
+            pass
+        command.send(signal.SIGINT)
+        assert command.end() == (130, "", "")
+        os.close(reader)
+
+
+def waiting(pipe: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
 
 def test_text_that_the_locale_lacks(shell: Shell) -> None:
