@@ -90,12 +90,16 @@ class Link:
 
         Cancellation: no message is lost.
         """
-        while (deadline := self._stream.heard_at + silence) > trio.current_time():
-            with trio.move_on_at(deadline):  # a part of a large message may come until then, and moves it
+        is_silent = False
+        while not is_silent:
+            with trio.move_on_at(self._stream.heard_at + silence):
                 try:
                     return await self._websocket.get_message()
                 except trio_websocket.ConnectionClosed as exc:
                     raise _closed(exc) from None
+            # A part of a large message may have come. Where this process was held up, the reader finds it in this turn.
+            await trio.lowlevel.checkpoint()
+            is_silent = trio.current_time() >= self._stream.heard_at + silence
         raise LinkLostError(f"the server was silent for {silence:g} s")
 
     async def send(self, data: str) -> None:

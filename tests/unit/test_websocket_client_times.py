@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+import socket
 from contextlib import asynccontextmanager
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
+import trio.testing
 
 from jobtrio import StoreUnavailableError
 from jobtrio.websocket import ServerUnavailableError, _client_backoff, _client_keeper, open_client
 from jobtrio.websocket._client_backoff import FIRST, LONGEST, MOST_ASKED, Backoff
-from jobtrio.websocket._client_link import LinkLostError
+from jobtrio.websocket._client_link import Link, LinkLostError, _EndingStream
 from jobtrio.websocket._client_pace import MOST, WINDOW, Pace
 from jobtrio.websocket.protocol import (
     PROTOCOL,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
+    from trio_websocket import WebSocketConnection
 
     from jobtrio.websocket.protocol import AnyRequest
 
@@ -149,3 +152,43 @@ async def test_outage_of_a_call_that_was_put_off(autojump_clock: MockClock) -> N
     with pytest.raises(StoreUnavailableError, match=r"^unavailable$"):
         await cancel_over([(0.0, [(1.0, "unavailable"), (0.6, "cut")]), (0.6, [(9.0, "ok")])])
     assert trio.current_time() - begun == pytest.approx(1.0 + 2.0)
+
+
+async def test_process_that_was_held_up(mock_clock: MockClock) -> None:
+    """A server is not taken for silent whose message came while something else held up the client's event loop."""
+
+    class Connection:
+        """What reads a message in a task of its own, as the library does."""
+
+        def __init__(self, stream: _EndingStream) -> None:
+            self._stream = stream
+            self._sender, self._receiver = trio.open_memory_channel[str](0)
+
+        async def read(self) -> None:
+            while data := await self._stream.receive_some():
+                await self._sender.send(data.decode())
+
+        async def get_message(self) -> str:
+            return await self._receiver.receive()
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = _EndingStream(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        connection = Connection(stream)
+        link = Link(cast("WebSocketConnection", connection), stream)
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(connection.read)
+            for _ in range(20):  # for which of the tasks goes on first is random
+                nursery.start_soon(_hold_up, mock_clock, theirs, b"message")
+                assert await link.receive(3.0) == "message"
+            nursery.start_soon(_hold_up, mock_clock, theirs, b"")
+            with pytest.raises(LinkLostError, match="silent for 3 s"):
+                await link.receive(3.0)
+            nursery.cancel_scope.cancel()
+
+
+async def _hold_up(clock: MockClock, server: socket.socket, said: bytes) -> None:
+    """Let the server say something, and time pass, in one turn of the event loop."""
+    await trio.testing.wait_all_tasks_blocked()
+    server.send(said)
+    clock.jump(4.0)
