@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobtrio._errors import UnknownJobError
 from jobtrio._messages import Gap
-from jobtrio._outage import keep_trying
+from jobtrio._outage import keep_trying, never
 from jobtrio.stores._chunks import reached
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Filler:
 
     async def _read(self, after: int, last: int) -> list[Message]:
         """Return the next messages of a gap that ends with number ``last``; a smaller gap where they are not kept."""
-        page = await keep_trying(partial(self._store.read_messages, self._job.id, after, PAGE), _never)
-        is_its_own = await keep_trying(self._is_kept, _never)  # asked behind it: the id may be another job's by then
+        page = await keep_trying(partial(self._store.read_messages, self._job.id, after, PAGE), never)
+        is_its_own = await keep_trying(self._is_kept, never)  # asked behind it: the id may be another job's by then
         found = [_up_to(last, message) for message in page or () if _first(message) <= last] if is_its_own else []
         return found or [Gap(after + 1, last)]
 
@@ -79,10 +79,6 @@ class Filler:
             return await self._registry.get(self._job.id) == self._job
         except UnknownJobError:
             return False
-
-
-def _never() -> bool:
-    return False
 
 
 def _first(message: Message) -> int:
