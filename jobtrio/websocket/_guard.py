@@ -230,6 +230,7 @@ class GuardedConnection:
                     await self._connection.ping()
                 except (trio_websocket.ConnectionClosed, LocalProtocolError):
                     return
+            await trio.lowlevel.checkpoint()  # where this process was held up, the reader finds in this turn what came
             if scope.cancelled_caught and trio.current_time() >= self._stream.heard_at + self._limits.send:
                 self._abort("silent")
                 return

@@ -23,16 +23,14 @@ class Setup:
 
     def __init__(self, *, lockstep: bool = False) -> None:
         self.client: trio.abc.HalfCloseableStream
-        server: trio.abc.HalfCloseableStream
-        if lockstep:
-            self.client, server = trio.testing.lockstep_stream_pair()
-        else:
-            self.client, server = trio.testing.memory_stream_pair()
+        self.server: trio.StapledStream[Any, Any]
+        pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
+        self.client, self.server = pair()
         self.gate = FrameGate(100, 10)
         self.verdicts: list[CloseCode] = []
         self.aborted: list[str] = []
         self.stream = GuardedStream(
-            server,
+            self.server,
             None,
             b"request",
             self.gate,
@@ -200,6 +198,28 @@ async def test_a_client_that_reads_on_is_not_silent(autojump_clock: MockClock, n
         await setup.client.receive_some(16 * 1024)
     assert not setup.aborted
     await trio.sleep(100)
+    assert setup.aborted == ["silent"]
+
+
+async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A client is not silent whose bytes came while something else held up the server's event loop."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(setup.watch_pulse)
+    limits, received = Limits(), setup.server.receive_stream
+    for _ in range(20):  # for which of the tasks goes on first is random
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(limits.heartbeat)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(limits.send)
+        received.put_data(frame(TEXT, b"here"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert not setup.aborted
+    mock_clock.jump(limits.heartbeat)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(limits.send)
+    await trio.testing.wait_all_tasks_blocked()
     assert setup.aborted == ["silent"]
 
 
