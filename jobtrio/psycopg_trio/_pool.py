@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     Hook: TypeAlias = Callable[[TrioConnection[Any]], Awaitable[object]]
 
-SLOW: Final = 1.0
-"""Seconds behind which a connection that is being opened is given up for one that has come back."""
+SLOW: Final = 5.0
+"""Seconds behind which a connection that is being opened is given up for one that has come back. Opening takes
+less, also where it is slow: else the pool would never grow."""
 
 logger = logging.getLogger("psycopg")
 
