@@ -8,16 +8,15 @@ Ctrl-C, and a reader of the output that left. It must not know what any of them 
 from __future__ import annotations
 
 import argparse
-import os
 import select
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import jobtrio
 from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _serve, _show, _stats, _submit, _watch, _worker
-from jobtrio.cli._output import prepare_stdout
+from jobtrio.cli._output import drop, prepare_stdout
 from jobtrio.cli._program import programs as programs
 from jobtrio.cli._store import NOTHING_READ, complain
 
@@ -138,13 +137,7 @@ def _drop_what_stalls() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             if stream is not None and not select.select([], [stream], [], 0)[1]:
-                _drop(stream)
-
-
-def _drop(stream: TextIO) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
+                drop(stream.fileno())
 
 
 def _flush() -> OSError | KeyboardInterrupt | None:
@@ -159,7 +152,7 @@ def _flush() -> OSError | KeyboardInterrupt | None:
             if stream is not None:
                 stream.flush()
         except (OSError, KeyboardInterrupt) as exc:
-            _drop(stream)
+            drop(stream.fileno())
             if stream is sys.stdout:
                 unwritten = exc
     return unwritten

@@ -132,9 +132,14 @@ def forget_dead_terminals() -> None:
             termios.tcgetattr(fd)
         except termios.error as exc:
             if exc.args[0] == errno.EIO:
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, fd)
-                os.close(null)
+                drop(fd)
+
+
+def drop(fd: int) -> None:
+    """Have what is written to a descriptor vanish."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 def line_of(token: Token) -> Piece:
