@@ -34,4 +34,5 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:200]
 
 
-os.register_at_fork(after_in_child=_drawn.clear)  # a child must not give out what its parent will
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drawn.clear)  # a child must not give out what its parent will

@@ -8,6 +8,7 @@ jobs, payloads or lines.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -49,6 +50,10 @@ class ProcessGroup(ProgramSession):
             OSError: The program could not be started.
             RuntimeError: SIGCHLD is ignored, so that exit codes are lost.
         """
+        if not hasattr(os, "killpg"):
+            raise OSError(
+                errno.ENOSYS, "programs can be run on POSIX systems only: this one has no sessions of processes"
+            )
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             raise RuntimeError("SIGCHLD is ignored in this process: no program's exit code could be known")
         pipe = subprocess.PIPE

@@ -73,6 +73,33 @@ def test_nobody_is_waited_for(path: Path) -> None:
         assert heard.messages == rung
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS])
+def test_full_ears_by_any_name(path: Path, number: int) -> None:
+    """Whoever does not listen hears of it later, however the system says that his ears are full."""
+
+    class Full:
+        def sendto(self, data: bytes, address: str) -> None:
+            raise OSError(number, os.strerror(number))
+
+    with opened(path) as a, opened(path) as b:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(a, "socket", Full())
+            assert not a.ring(Hints(messages={"a"}))
+        a.ring_again()
+        assert b.heard() == Hints(messages={"a"})
+
+
+def test_without_such_sockets(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no such sockets, nobody can ring, and nothing is taken for gone."""
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with opened(path) as bell:
+        assert bell.socket is None
+        assert not bell.ring(Hints(ready=True))
+        assert bell.heard() == Hints()
+        assert not bell.gone()
+    assert not os.path.exists(f"{path}-doorbells")
+
+
 def test_too_much_for_one_ring(path: Path) -> None:
     """What no datagram has room for becomes a ring without particulars."""
     with opened(path) as a, opened(path) as b:

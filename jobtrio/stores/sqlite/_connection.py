@@ -161,6 +161,7 @@ class Location:
                 if schema.check(connection, self.path) != len(schema.MIGRATIONS):
                     raise StoreUnavailableError(f"{self.path} was replaced by a file of another format")
                 connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+                connection.execute("PRAGMA fullfsync = ON")  # on macOS a plain sync stops at the drive's cache
                 connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
                 connection.execute("PRAGMA journal_size_limit = 67108864")
                 set_busy_timeout(connection, busy)

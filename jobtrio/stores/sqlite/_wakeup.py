@@ -32,6 +32,9 @@ REMEMBERED: Final = 5000
 SETTLED: Final = 50_000_000
 """Nanoseconds after which a folder's time of change tells it from a later change."""
 
+DEAF: Final = (errno.EAGAIN, errno.ENOBUFS)
+"""What it is called, by system, that a socket's ears are full."""
+
 _UNBORN: Final = ".new-"
 """How names begin of sockets that are not yet bound, and so refuse though their process lives."""
 
@@ -60,6 +63,8 @@ class Doorbell:
 
     def open(self) -> None:
         """Bind the socket, so that others can ring. Without it they can't, and it is looked instead."""
+        if not hasattr(socket, "AF_UNIX"):  # as on Windows
+            return
         for _ in range(3):  # another store that closes may remove the folder in between
             with suppress(OSError):
                 os.makedirs(self._folder, exist_ok=True)
@@ -118,9 +123,9 @@ class Doorbell:
         for name, hints in list(self._unheard.items()):
             try:
                 self._send(name, hints)
-            except BlockingIOError:
-                continue
             except OSError as exc:
+                if exc.errno in DEAF:
+                    continue
                 is_one_gone |= exc.errno == errno.ECONNREFUSED
             del self._unheard[name]
         return is_one_gone
