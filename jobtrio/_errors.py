@@ -101,7 +101,7 @@ class QueueFullError(JobtrioError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"{self.limit} jobs wait for their first start, and max_queued allows no more"
+        return f"max_queued is {self.limit}, and as many jobs wait for their first start"
 
 
 class CommandFailedError(JobtrioError):

@@ -52,14 +52,14 @@ def final_error_of(lost: LinkLostError) -> ServerRefusedError | None:
     return None
 
 
-class _NotExposedError(UnknownExecutorError):
+class NotExposedError(UnknownExecutorError):
     """As the server sees it: which executors there are is not for clients to know."""
 
     def __str__(self) -> str:
         return f"the server exposes no executor called {self.name!r}"
 
 
-class _KeyInUseError(DuplicateJobError):
+class KeyInUseError(DuplicateJobError):
     """As the server sees it: which job a key belongs to that this client may not see is not for it to know."""
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class _KeyInUseError(DuplicateJobError):
 _ERRORS: dict[str, Callable[[Refused, str], Exception]] = {
     ErrorCode.INVALID: lambda refused, _: ValueError(refused.message),
     ErrorCode.UNKNOWN_JOB: lambda _, subject: UnknownJobError(subject),
-    ErrorCode.UNKNOWN_EXECUTOR: lambda _, subject: _NotExposedError(subject),
+    ErrorCode.UNKNOWN_EXECUTOR: lambda _, subject: NotExposedError(subject),
     ErrorCode.FUTURE_CURSOR: lambda refused, _: ValueError(refused.message),
     ErrorCode.OUTDATED_CURSOR: lambda refused, _: LaggedError(refused.first or 0, refused.last or 0),
     ErrorCode.WRONG_EPOCH: lambda _, subject: WrongEpochError(subject),
     ErrorCode.PAYLOAD: lambda refused, _: PayloadError(refused.message),
-    ErrorCode.DUPLICATE_JOB: lambda *_: _KeyInUseError(),
+    ErrorCode.DUPLICATE_JOB: lambda *_: KeyInUseError(),
     ErrorCode.QUEUE_FULL: lambda refused, _: QueueFullError(refused.limit or 0),
     ErrorCode.UNAVAILABLE: lambda refused, _: StoreUnavailableError(refused.message),
 }

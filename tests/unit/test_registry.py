@@ -239,7 +239,7 @@ async def test_a_full_queue(autojump_clock: MockClock) -> None:
         running = await registry.submit(hang)
         await trio.testing.wait_all_tasks_blocked()
         waiting = [await registry.submit(work), await registry.create_job(), await registry.submit(work, delay=5)]
-        with pytest.raises(QueueFullError, match="3 jobs wait for their first start") as excinfo:
+        with pytest.raises(QueueFullError, match="max_queued is 3, and as many jobs wait") as excinfo:
             await registry.submit(work)
         assert excinfo.value.limit == 3
         for job in waiting:

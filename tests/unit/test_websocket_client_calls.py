@@ -180,7 +180,7 @@ async def test_nonsense_subscription(call: Callable[[JobClient], Any], error: ty
         ("unknown_executor", jobtrio.UnknownExecutorError, "'work'"),
         ("payload", jobtrio.PayloadError, "what is wrong"),
         ("duplicate_job", jobtrio.DuplicateJobError, "the key belongs to another job"),
-        ("queue_full", jobtrio.QueueFullError, "0 jobs"),
+        ("queue_full", jobtrio.QueueFullError, "max_queued is 0"),
         ("forbidden", ServerRefusedError, r"refused \(forbidden\): what is wrong"),
         ("unauthenticated", ServerRefusedError, "unauthenticated"),
         ("unknown_type", ServerRefusedError, "unknown_type"),
