@@ -142,7 +142,7 @@ class Keeper:
             patience.count()
         if self._is_leaving:
             return True
-        error = final_error_of(lost)
+        error = final_error_of(lost, was_found=self._opened.is_set())
         if error is not None:
             self.book.fail(error)
         return error is not None

@@ -32,6 +32,10 @@ Of those from 500 on, proxies have more than are registered, such as 521 for a s
 """
 
 
+NOT_FOUND = 404
+"""The status of a place where there is nothing, or nothing now."""
+
+
 def error_of(refused: Refused, subject: str) -> Exception:
     """Return the error that a refusal stands for.
 
@@ -43,11 +47,17 @@ def error_of(refused: Refused, subject: str) -> Exception:
     return ServerRefusedError(refused.code, refused.message) if make is None else make(refused, subject)
 
 
-def final_error_of(lost: LinkLostError) -> ServerRefusedError | None:
-    """Return the error of a connection that would be lost or refused again, or None where another try may help."""
+def final_error_of(lost: LinkLostError, *, was_found: bool) -> ServerRefusedError | None:
+    """Return the error of a connection that would be lost or refused again, or None where another try may help.
+
+    Args:
+        lost: The connection.
+        was_found: Whether there was one before. Then the place is right, and a proxy that finds nobody there may again.
+    """
     if lost.is_final or lost.code in FINAL_CODES:
         return ServerRefusedError(str(lost.code or "protocol"), lost.reason)
-    if lost.status is not None and lost.status not in PASSING_STATUSES:
+    passing = PASSING_STATUSES | {NOT_FOUND} if was_found else PASSING_STATUSES
+    if lost.status is not None and lost.status not in passing:
         return ServerRefusedError(str(lost.status), lost.reason)
     return None
 

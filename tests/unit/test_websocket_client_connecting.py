@@ -134,6 +134,22 @@ async def test_refused_for_now(status: int) -> None:
         assert client.is_connected
 
 
+async def test_not_found_where_it_was() -> None:
+    """Where there was a server, none is found while it is started anew behind some proxies: it is asked again."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear(Get)
+        await peer.close(1012 if peer.number == 0 else 4401)
+
+    async def find_nobody(peer: Peer) -> None:
+        await peer.reject(404, retry_after="0")
+
+    async with open_bridge(serve, find_nobody, serve) as url, open_client(url) as client:
+        with pytest.raises(ServerRefusedError, match="unauthenticated"):
+            await client.get("j")
+
+
 async def test_a_page_of_a_proxy_is_not_told() -> None:
     """What a proxy shows to people with browsers tells of the status alone, in more words."""
 
