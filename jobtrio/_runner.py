@@ -251,8 +251,12 @@ class Runner:
     async def _follow(self, attempt: Attempt, verdict: Verdict) -> None:
         if attempt.spool is not None:
             attempt.spool.stop()
-        entry = attempt.claim.entry
-        await self._take(attempt, settle(entry, verdict, retry_on=self._retry_on, outlives=self._durable))
+        claim = attempt.claim
+        step = settle(claim.entry, verdict, retry_on=self._retry_on, outlives=self._durable)
+        if isinstance(step, GiveBack | LetGo) and isinstance(verdict, Stopped) and verdict.exception is not None:
+            text = "job %s: attempt %d raised as it was stopped, and the job goes on"
+            logger.info(text, claim.entry.id, claim.attempt, exc_info=verdict.exception)
+        await self._take(attempt, step)
 
     async def _take(self, attempt: Attempt, step: NextStep) -> None:
         claim = attempt.claim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,6 +101,34 @@ async def test_shutdown_hands_over(autojump_clock: MockClock) -> None:
             seen = await read(job)
             assert shown(seen) == ["a1.0", "a1.1", "a1.2", "restart lost", "c2.0", "c2.1", "c2.2", Completed("c")]
             assert await b.store.read_messages(job.id, 0, 100) == seen
+
+
+@pytest.mark.parametrize("how", ["shutdown", "lost"])
+async def test_what_was_raised_behind_a_stop_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """What an attempt raises that is given back, or was lost, is no outcome of its job, but told by the log."""
+    executors = Executors()
+
+    @executors.register("work")
+    async def work(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError(how)
+
+    caplog.set_level(logging.INFO, "jobtrio")
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, lease=9) as registry:
+        await registry.submit("work")
+        await trio.sleep(1)
+        if how == "lost":
+            store.network.away = True
+            await trio.sleep(9)
+            store.network.away = False
+        await registry.shutdown()
+    told = [record.exc_info for record in caplog.records if "raised as it was stopped" in record.message]
+    assert [str(raised[1]) for raised in told if raised] == [how]
 
 
 async def test_lost_lease_hands_over(autojump_clock: MockClock) -> None:
