@@ -2,8 +2,24 @@
 -- Arguments: the worker, how many of each at most, how many bytes at most.
 -- Returns the rows of those made ready, those expired, those lapsed, and the seconds until there is more, if known.
 -- with: base clock sets moves
-local function first_until_now(key, most)
-    return call('ZRANGE', PREFIX .. key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most)
+local function first_until_now(key, most, ...)
+    return call('ZRANGE', PREFIX .. key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most, ...)
+end
+
+-- The first leases that are over. Those of one claim end at once, and the set has them by their ids.
+local function first_leases(most)
+    local found, leases = first_until_now('leases', most, 'WITHSCORES'), {}
+    for n = 1, #found, 2 do
+        local state, order = unpack(fields_of(found[n], 'state', 'order'))
+        leases[#leases + 1] = {id = found[n], state = state, over = tonumber(found[n + 1]), order = count(order, 0)}
+    end
+    table.sort(leases, function(one, other)
+        if one.over ~= other.over then
+            return one.over < other.over
+        end
+        return one.order < other.order
+    end)
+    return leases
 end
 
 local function seconds_left()
@@ -53,13 +69,13 @@ local function work(args)
             drop(PREFIX .. 'expiry', id)
         end
     end
-    for _, id in ipairs(first_until_now('leases', most)) do
+    for _, lease in ipairs(first_leases(most)) do
         if is_full() then
             break
-        elseif fields_of(id, 'state')[1] == 'RUNNING' then
-            note(lapsed, id)
+        elseif lease.state == 'RUNNING' then
+            note(lapsed, lease.id)
         else
-            drop(PREFIX .. 'leases', id)
+            drop(PREFIX .. 'leases', lease.id)
         end
     end
     settle()
