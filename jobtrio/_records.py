@@ -6,8 +6,8 @@ comes by any of it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -170,6 +170,9 @@ class JobRecord:
             object.__setattr__(self, "duration", (self.finished_at - self.started_at).total_seconds())
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def moment(timestamp: float) -> datetime:
     """Return a wall-clock time in seconds as an aware UTC datetime."""
-    return datetime.fromtimestamp(timestamp, UTC)
+    return _EPOCH + timedelta(0, timestamp)  # which knows more years than some systems' clocks do
