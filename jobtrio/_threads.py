@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from jobtrio._errors import JobEndedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,7 +24,7 @@ class ThreadJobContext:
     """One attempt of a job, as an executor in a worker thread sees it: `JobContext` with plain methods.
 
     Its methods may be called only in that thread. They raise `trio.Cancelled` once the attempt is cancelled; let it
-    pass through, after cleaning up.
+    pass through, after cleaning up. Behind the attempt's end they raise `JobEndedError`.
 
     Attributes:
         id: The job's id.
@@ -36,6 +38,7 @@ class ThreadJobContext:
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
+        self._is_over = False
         context.stop_event()  # made here, in Trio's thread: made in both threads at once, there would be two
         self.id: str = context.id
         self.payload: Any = context.payload
@@ -62,10 +65,16 @@ class ThreadJobContext:
 
     def check_cancelled(self) -> None:
         """Raise `trio.Cancelled` if the attempt is cancelled or its time is up."""
-        trio.from_thread.check_cancelled()
+        if self._is_over:
+            raise JobEndedError(self.id)
+        try:
+            trio.from_thread.check_cancelled()
+        except RuntimeError:  # a thread that Trio has not started, or Trio's own
+            raise RuntimeError("a ThreadJobContext belongs to its job's thread: call its methods there") from None
 
     def send(self, token: Any) -> int:
         """Send a token to every consumer and return its number, as `JobContext.send` does."""
+        self.check_cancelled()
         return trio.from_thread.run(self._context.send, token)
 
     def send_nowait(self, token: Any) -> int:
@@ -85,6 +94,7 @@ class ThreadJobContext:
 
     def save_state(self, value: Any) -> None:
         """Keep ``value`` for the job's next attempt, as `JobContext.save_state` does."""
+        self.check_cancelled()
         trio.from_thread.run(self._context.save_state, value)
 
     def __repr__(self) -> str:
@@ -99,7 +109,11 @@ async def run_in_thread(
     Cancellation: waits until the thread has returned; a result that came all the same is dropped by the
     caller's scope.
     """
-    return await trio.to_thread.run_sync(_call, function, ThreadJobContext(context), limiter=limiter)
+    seen = ThreadJobContext(context)
+    try:
+        return await trio.to_thread.run_sync(_call, function, seen, limiter=limiter)
+    finally:
+        seen._is_over = True
 
 
 def _call(function: Callable[[ThreadJobContext], Any], context: ThreadJobContext) -> Any:

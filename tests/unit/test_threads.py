@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from jobtrio import (
     Completed,
     Failed,
     JobContext,
+    JobEndedError,
     LaggedError,
     Progress,
     RetryPolicy,
@@ -24,7 +26,7 @@ from jobtrio import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from jobtrio import JobError, JobRegistry
 
@@ -114,6 +116,53 @@ async def test_each_call_tells_that_it_was_cancelled(call: str) -> None:
         assert [type(exc) for exc in raised] == [trio.Cancelled]
         assert len([m async for m in job.subscribe()]) == 1
         assert job.record.error is None
+
+
+SPEAKING: dict[str, Callable[[ThreadJobContext], object]] = {
+    "send": lambda job: job.send("late"),
+    "send_nowait": lambda job: job.send_nowait("late"),
+    "progress": lambda job: job.progress(1),
+    "extend": lambda job: job.extend(1),
+    "save_state": lambda job: job.save_state("late"),
+    "check_cancelled": lambda job: job.check_cancelled(),
+}
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+async def test_nothing_is_sent_behind_the_end(name: str) -> None:
+    """A context that was kept says that the attempt is over, in Trio's thread, in a worker's and in a stranger's."""
+    kept: list[ThreadJobContext] = []
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(kept.append)
+        await job.wait()
+
+        def speak() -> None:
+            with pytest.raises(JobEndedError) as raised:
+                SPEAKING[name](kept[0])
+            assert raised.value.job_id == job.id
+
+        speak()
+        await trio.to_thread.run_sync(speak)
+        with ThreadPoolExecutor() as pool:
+            pool.submit(speak).result()
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+async def test_a_strange_thread_is_told_whose_context_it_is(name: str) -> None:
+    """Neither a thread that the executor has started nor Trio's own can speak for it."""
+
+    def refused(job: ThreadJobContext) -> None:
+        with pytest.raises(RuntimeError, match=r"belongs to its job's thread"):
+            SPEAKING[name](job)
+
+    def strangers(job: ThreadJobContext) -> None:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(refused, job).result()
+        trio.from_thread.run_sync(refused, job)
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(strangers)
+        assert await job.wait() == Completed(None)
 
 
 async def test_no_outcome_while_the_thread_lives() -> None:
