@@ -97,7 +97,7 @@ async def test_of_another_program(postgres: str, theirs: LiteralString) -> None:
     await refused(postgres, StoreError, "another program's")
 
 
-@pytest.mark.parametrize("version", ["", "x", "-1", "0", "1.5"])
+@pytest.mark.parametrize("version", ["", "x", "-1", "0", "00", "01", "1.5", "١", "9" * 5000])
 async def test_a_version_that_is_none(postgres: str, version: str) -> None:
     """A version that no migration makes is no version."""
     await make(postgres)

@@ -53,6 +53,9 @@ async def test_newer_version(prefix: str) -> None:
     [
         ("SET", "version", "3.7"),
         ("SET", "version", ""),
+        ("SET", "version", "0"),
+        ("SET", "version", "01"),
+        ("SET", "version", "9" * 5000),
         ("LPUSH", "version", "1"),
         ("SADD", "all", "1"),
         ("ZADD", "all", "1", "1"),

@@ -27,6 +27,7 @@ OLDEST_SERVER: Final = 140000
 PROGRAM: Final = "jobtrio"
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 _OLDEST: Final = re.compile(r"-- oldest: (\d+)\n")
 
 _LOOK: Final = """
@@ -178,7 +179,7 @@ class Schema:
         cursor = await self._connection.execute(f"SELECT key, value FROM {self._quoted}.meta".encode())
         meta: dict[str, str] = dict(await cursor.fetchall())
         version = meta.get("version", "")
-        if meta.get("program") != PROGRAM or not version.isdecimal() or version == "0":
+        if meta.get("program") != PROGRAM or not _NUMBER.fullmatch(version):
             raise StoreError(f"the schema {self._name!r} is another program's, or damaged: its table meta says nothing")
         self._check_version(int(version), meta.get(f"oldest:{version}", version))
         made = _decode_parts(meta.get("parts", ""))
@@ -190,7 +191,7 @@ class Schema:
 
     def _check_version(self, version: int, oldest: str) -> None:
         known = len(self._migrations)
-        if version > known and not (oldest.isdecimal() and int(oldest) <= known):
+        if version > known and not (_NUMBER.fullmatch(oldest) and int(oldest) <= known):
             raise StoreVersionError(
                 f"the schema {self._name!r} has the format {version}, "
                 f"and this version of jobtrio knows those up to {known}"

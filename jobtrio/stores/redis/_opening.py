@@ -6,6 +6,7 @@ It must not know what is stored.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._checks import show
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 OLDEST: Final = 7
 """The first version of Redis that will do. What Valkey says it stands for is newer."""
+
+_NUMBER: Final = re.compile(rb"[1-9][0-9]{0,8}")
 
 log: Final = logging.getLogger("jobtrio.stores.redis")
 
@@ -53,7 +56,7 @@ def check_version(version: bytes | int | None, place: str, prefix: str) -> None:
         raise StoreError(f"there are no jobs under {prefix!r} at {place}")
     if version is None:
         raise StoreError(f"{where} is not jobtrio's, or is damaged: choose another prefix, or another database")
-    if not version.isdigit():
+    if not _NUMBER.fullmatch(version):
         raise StoreError(f"{where} is not jobtrio's: its version is {show(version)}")
     if int(version) > VERSION:
         raise StoreVersionError(f"{where} has format {int(version)}; this version of jobtrio knows {VERSION}")
