@@ -353,3 +353,20 @@ async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             calls.close()
         await make(3)
     assert sorted(refused) == [1, 2, 3]
+
+
+async def test_a_short_wait_ends() -> None:
+    """A thread that waits for a call for less time than the machine takes to begin with it does not wait for ever."""
+    calls = Calls(60.0)
+    done = threading.Event()
+
+    def ask() -> None:
+        for _ in range(50_000):
+            calls.stop()  # what is there at once leaves the queue's own lock open
+            assert calls.next() is None
+            assert calls.next(1e-9) is None
+        done.set()
+
+    thread = threading.Thread(target=ask, daemon=True)  # one that hangs is not to hold up the tests
+    thread.start()
+    assert await trio.to_thread.run_sync(done.wait, 60)

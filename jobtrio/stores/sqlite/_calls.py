@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -181,8 +182,16 @@ class Calls:
     # -- in the threads
 
     def next(self, timeout: float | None = None) -> Call | None:
-        """Return the next call, to be taken; None for the sign to stop, or when there was none in time."""
+        """Return the next call, to be taken; None for the sign to stop, or when there was none in time.
+
+        With a ``timeout`` no other thread may ask.
+        """
         try:
+            if timeout:
+                # Before Python 3.13 a wait that finds the queue's own lock open, and is late by then, has no end. A try
+                # that does not wait leaves it shut.
+                with suppress(queue.Empty):
+                    return self._queue.get_nowait()
             return self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
