@@ -6,6 +6,7 @@ import math
 import random
 from typing import Any
 
+import attrs
 import pytest
 
 from jobtrio import JobPriority, Retention, RetryPolicy
@@ -117,6 +118,24 @@ def test_retention_at_its_edges() -> None:
     """Nothing kept at all, and everything kept for ever, are both allowed."""
     Retention(finished_jobs=0, finished_for=0, tokens_per_job=1, held_for=1e-9)
     Retention(finished_for=float("inf"), held_for=float("inf"))
+
+
+class Whole(int):
+    """A whole number of a class of its own, as an `enum.IntEnum` has."""
+
+
+class Real(float):
+    """A number of a class of its own, as numpy has."""
+
+
+def test_numbers_become_plain() -> None:
+    """Numbers of classes of their own are kept as plain ones, which every store can keep."""
+    policy = RetryPolicy(Whole(2), Real(0.5), Whole(3), Real(math.pi), Real(0.0))
+    assert [type(value) for value in attrs.astuple(policy)] == [int, float, int, float, float]
+    assert policy == RetryPolicy(2, 0.5, 3, math.pi, 0.0)
+    retention = Retention(Whole(0), Real(math.inf), Whole(1), Real(2.5))
+    assert [type(value) for value in attrs.astuple(retention)] == [int, float, int, float]
+    assert retention == Retention(0, math.inf, 1, 2.5)
 
 
 def test_priorities() -> None:
