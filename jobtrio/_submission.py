@@ -203,6 +203,8 @@ class Submissions:
             time_limit = check_seconds("time_limit", time_limit, zero=False, infinite=True)
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
+        if self._durable and retry is not None and type(retry) is not RetryPolicy:
+            raise TypeError(f"retry must be a RetryPolicy itself, as stores keep no other class; got {show(retry)}")
         queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
         self._check_served(queue)
         plan = Plan(name, function, queue, check_priority(priority), time_limit, retry, self._worker)

@@ -389,6 +389,29 @@ async def test_payloads_are_checked_first(autojump_clock: MockClock) -> None:
         assert outcome.error.type == "PayloadError"
 
 
+async def test_a_policy_of_another_class(autojump_clock: MockClock) -> None:
+    """A policy that stores can't keep is refused by name, and the job is tried as it says where none has to."""
+
+    class Eager(RetryPolicy):
+        def delay_after(self, attempt: int, rng: object = None) -> float:
+            return 0.5
+
+    async def fails(job: JobContext) -> None:
+        raise OSError
+
+    executors = Executors()
+    executors.register("fails")(fails)
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        with pytest.raises(TypeError, match="retry must be a RetryPolicy itself"):
+            await registry.submit("fails", retry=Eager(2))
+        assert await registry.find() == []
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(fails, retry=Eager(2))
+        restarts = [message.delay async for message in job.subscribe() if isinstance(message, Restart)]
+        assert restarts == [0.5]
+
+
 async def test_a_result_that_is_changed_before_it_is_stored(autojump_clock: MockClock) -> None:
     """A result that can't be stored any more when the store is back fails its job alone."""
     odd = Executors()
