@@ -480,6 +480,7 @@ async def test_a_lapse_of_many(path: Path) -> None:
 @pytest.mark.parametrize("way", ["late", "gone"])
 async def test_the_order_of_lapses(path: Path, way: str) -> None:
     """Jobs whose workers are late or gone return to their queue in the order in which their leases end."""
+    gone = "0123456789abcdef"
     async with open_workers(lambda: SqliteJobStore(path), "first", "second") as (first, second):
         entries = [new_entry() for _ in range(12)]
         await first.insert(*entries)
@@ -489,8 +490,8 @@ async def test_the_order_of_lapses(path: Path, way: str) -> None:
             if way == "late":
                 connection.execute("UPDATE jobs SET lease_until = lease / 1e6")
             else:
-                connection.execute("UPDATE jobs SET session = 'gone'")
-                (path.parent / "jobs.db-doorbells" / "gone").touch()
+                connection.execute("UPDATE jobs SET session = ?", (gone,))
+                (path.parent / "jobs.db-doorbells" / gone).touch()
             connection.commit()
         await second.store.advance()
         again = await second.claim(limit=12)

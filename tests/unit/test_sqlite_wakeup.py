@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import subprocess
 import sys
 from contextlib import ExitStack, closing, contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -238,3 +240,58 @@ def test_no_socket_to_be_had(path: Path) -> None:
         assert not bell.ring(Hints(ready=True))
         assert bell.heard() == Hints()
         assert bell.gone() == []
+
+
+def test_files_of_others_in_the_folder(path: Path) -> None:
+    """What is no doorbell is neither rung, nor taken for one that nobody holds any more, which would be removed."""
+    folder = path.with_name("jobs.db-doorbells")
+    with opened(path) as a:
+        (folder / "thesis.txt").touch()
+        (folder / "0123456789ABCDEF").touch()
+        assert a.gone() == []
+        assert not a.has_others()
+
+
+def test_a_link_in_the_place_of_the_folder(path: Path, tmp_path: Path) -> None:
+    """A link leads to where others have put whatever they like: there is no doorbell then."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "0123456789abcdef").touch()
+    path.with_name("jobs.db-doorbells").symlink_to(tmp_path / "elsewhere")
+    with opened(path) as bell:
+        assert bell.socket is None
+        assert bell.gone() == []
+    assert os.listdir(tmp_path / "elsewhere") == ["0123456789abcdef"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "folder", "file", "is_used"),
+    [
+        (0o1777, 1001, 1000, False),  # as in /tmp, by somebody who was there first
+        (0o1777, 1000, 1000, True),
+        (0o1777, 1001, 1001, True),  # theirs, as the jobs are
+        (0o1777, 0, 1000, True),
+        (0o770, 1001, 1000, True),  # in a folder of theirs together, each can do all to it
+    ],
+)
+def test_whose_the_folder_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch, parent: int, folder: int, file: int, is_used: bool
+) -> None:
+    """In a folder where everybody may put things, that of the doorbells must be of one who is trusted already."""
+    found = {
+        str(path.parent): SimpleNamespace(st_mode=stat.S_IFDIR | parent, st_uid=0),
+        str(path): SimpleNamespace(st_mode=stat.S_IFREG | 0o644, st_uid=file),
+        f"{path}-doorbells": SimpleNamespace(st_mode=stat.S_IFDIR | 0o777, st_uid=folder, st_mtime_ns=1),
+    }
+    left = Doorbell(str(path))
+    left.open()
+    left.close(keep_name=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 1000)
+        for name in ("stat", "lstat"):
+            real = getattr(os, name)
+            patch.setattr(os, name, lambda at, *args, real=real, **more: found.get(str(at)) or real(at, *args, **more))
+        bell = Doorbell(str(path))
+        bell.open()
+        assert (bell.socket is not None) is is_used
+        assert bell.gone() == [left.name] * is_used
+    bell.close(keep_name=False)

@@ -3,15 +3,17 @@
 Each opened store binds a datagram socket in a folder beside the file, and after a commit sends the others a hint of
 what to look at. Nothing rests on a hint: those who miss one find out by looking, later. A socket that nobody holds any
 more refuses to be rung, and only that is taken for proof that its process has ended: one that is stopped still holds
-it. It must not know what the hints lead to.
+it. Hence a folder that a stranger may have put there is not used. It must not know what the hints lead to.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import socket
+import stat
 import time
 from contextlib import suppress
 from typing import Final
@@ -38,6 +40,9 @@ DEAF: Final = (errno.EAGAIN, errno.ENOBUFS)
 _UNBORN: Final = ".new-"
 """How names begin of sockets that are not yet bound, and so refuse though their process lives."""
 
+_NAME: Final = re.compile(r"[0-9a-f]{16}")
+"""A doorbell's name. Any other file in the folder is somebody's: it must not be removed, though it can't be rung."""
+
 _decoder = msgspec.json.Decoder(Hints)
 _encode = msgspec.json.Encoder().encode
 
@@ -53,7 +58,8 @@ class Doorbell:
     def __init__(self, path: str) -> None:
         self.name: str = secrets.token_hex(8)
         self.socket: socket.socket | None = None
-        self._folder = f"{os.path.realpath(path)}-doorbells"
+        self._file = os.path.realpath(path)
+        self._folder = f"{self._file}-doorbells"
         self._descriptor: int | None = None  # of the folder, where its path is too long for an address
         self._others: list[str] = []
         self._listed: int | None = None  # when the folder had last changed as it was listed
@@ -67,14 +73,16 @@ class Doorbell:
             return
         for _ in range(3):  # another store that closes may remove the folder in between
             with suppress(OSError):
-                os.makedirs(self._folder, exist_ok=True)
+                with suppress(FileExistsError):
+                    os.mkdir(self._folder)
                 self._bind()
                 return
 
     def _bind(self) -> None:
         self._let_go_of_folder()  # of the one before, which another store may have removed
+        self._look_at_folder()
         if len(os.fsencode(self._folder)) + 32 > LONGEST:
-            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         unborn = _UNBORN + self.name
         try:
@@ -182,7 +190,7 @@ class Doorbell:
     def _list(self) -> list[str]:
         """Return the others' names."""
         try:
-            changed = os.stat(self._folder).st_mtime_ns
+            changed = self._look_at_folder().st_mtime_ns
             if changed != self._listed:
                 self._others = [name for name in os.listdir(self._folder) if self._is_others(name)]
                 # A folder that has just changed may change again without its time showing it.
@@ -191,8 +199,26 @@ class Doorbell:
             self._others, self._listed = [], None
         return self._others
 
+    def _look_at_folder(self) -> os.stat_result:
+        """Return what the folder is, which must be none that a stranger has put there, nor a link to another.
+
+        Whoever owns it can have live processes look dead. Where all may put something beside the file, as in /tmp, but
+        not touch it, that must be one who could do as much by the file itself.
+
+        Raises:
+            OSError: It is not there, or may be a stranger's.
+        """
+        found = os.lstat(self._folder)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(self._folder)
+        if found.st_uid not in (os.geteuid(), 0):
+            is_sticky = os.stat(os.path.dirname(self._file)).st_mode & stat.S_ISVTX
+            if is_sticky and found.st_uid != os.stat(self._file).st_uid:
+                raise PermissionError(self._folder)
+        return found
+
     def _is_others(self, name: str) -> bool:
-        return name != self.name and not name.startswith(_UNBORN)
+        return name != self.name and _NAME.fullmatch(name) is not None
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
