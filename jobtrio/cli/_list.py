@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
+from jobtrio.cli._endings import printable
 from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
@@ -93,7 +94,7 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
     if len(records) == options.limit:
         last = records[-1].id
         after = [f"--after={last}"] if last.startswith("-") else ["--after", last]
-        complain(options, f"there may be more: {shlex.join(after)}")
+        complain(options, f"there may be more: {printable(shlex.join(after), lines=False)}")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Aligned tables of plain text.
 
-Pure: cells in, lines out. It must not know what the cells mean.
+Pure: cells in, lines out. It must not know what the cells mean, nor who has written them: they may hold anything.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from unicodedata import category, east_asian_width
 
+from jobtrio.cli._endings import printable
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-IN_PLACE = {"Mn", "Me", "Cf"}
+IN_PLACE = {"Mn", "Me"}
 """The categories of characters that are shown on or between others, without a column of their own."""
 
 
@@ -23,9 +25,10 @@ def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Coll
         rows: The cells, row by row.
         right: The names of columns whose cells stand at the right.
     """
-    widths = [max(map(_columns, column)) for column in zip(head, *rows, strict=True)]
+    shown = [[printable(cell, lines=False) for cell in row] for row in (head, *rows)]
+    widths = [max(map(_columns, column)) for column in zip(*shown, strict=True)]
     lines = []
-    for row in (head, *rows):
+    for row in shown:
         cells = [
             _padded(cell, width - _columns(cell), at_right=name in right)
             for name, cell, width in zip(head, row, widths, strict=True)

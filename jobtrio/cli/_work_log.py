@@ -12,7 +12,7 @@ import trio
 
 from jobtrio._errors import LaggedError
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.cli._endings import duration, one_line, plural
+from jobtrio.cli._endings import duration, one_line, plural, printable
 from jobtrio.cli._output import STDERR, STDOUT, to_json
 from jobtrio.cli._records import transition_fields
 
@@ -102,7 +102,8 @@ class WorkLog:
         if what is None:
             return []
         executor = "" if event.executor is None else f" {event.executor}"
-        return [(STDERR, f"{change.at:%Y-%m-%dT%H:%M:%SZ} {what[0]} {change.job_id}{executor}{what[1]}\n")]
+        line = f"{change.at:%Y-%m-%dT%H:%M:%SZ} {what[0]} {change.job_id}{executor}{what[1]}"
+        return [(STDERR, f"{printable(line, lines=False)}\n")]
 
     def _note(self, change: Transition) -> str:
         """Keep count, and return how long an attempt that is over took; nothing where its start is not known."""

@@ -16,7 +16,17 @@ import trio
 from raw_client import CLOSE, request
 from scripted_bridge import Peer, events, open_bridge
 
-from jobtrio.websocket.protocol import Ended, Get, Refused, Restarted, Submit, Submitted, WireError, WireFailed
+from jobtrio.websocket.protocol import (
+    Ended,
+    Get,
+    Refused,
+    Restarted,
+    Submit,
+    Submitted,
+    Subscribe,
+    WireError,
+    WireFailed,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +77,24 @@ def test_prints_the_id(shell: Shell) -> None:
     record = json.loads(again)
     assert (code, record["id"]) == (0, out.strip())
     assert (record["payload"], record["key"], record["tags"], record["priority"]) == ([1], "k", {"a": "b"}, "HIGH")
+
+
+@pytest.mark.parametrize("options", [[], ["--watch"]])
+async def test_id_that_a_terminal_would_obey(shell: Shell, options: list[str]) -> None:
+    """What a server calls the job is shown as text, whatever is in it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="\x1b[2J\n\u202e"))
+        if options:
+            await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="\x1b[2J"))
+            await peer.say(Refused(id=(await peer.hear(Subscribe)).id, code="forbidden", message="\x1b[2J"))
+        await peer.gone()
+
+    async with open_bridge(script) as url:
+        _, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", *options)
+    assert "\x1b" not in out + err
+    assert "\\x1b[2J\\n\\u202e\n" in out + err
 
 
 async def test_record_that_may_not_be_seen(shell: Shell) -> None:

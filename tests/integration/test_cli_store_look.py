@@ -289,6 +289,22 @@ class TestShow:
         _, trace, *_ = out.split("\n\n")
         assert trace.endswith("\nValueError: \\x1b[2Jgone")
 
+    def test_names_that_a_terminal_would_obey(self, shell: Shell) -> None:
+        """So are names that no jobtrio has written."""
+        shell.submit("echo", "--key", "k")
+        second = shell.submit("echo", "--tag", "a=b")
+        evil = "\x1b[2J\n"
+        with contextlib.closing(sqlite3.connect(shell.folder / "jobs.db")) as connection:
+            connection.execute("UPDATE jobs SET id = ? WHERE key = 'k'", [evil])
+            changed = [evil, evil, json.dumps({"a": evil}), second]
+            connection.execute("UPDATE jobs SET executor = ?, queue = ?, tags = ? WHERE id = ?", changed)
+            connection.commit()
+        for args in (["show", second], ["list", "--limit", "1"], ["stats"], ["submit", "echo", "--key", "k"]):
+            code, out, err = shell.run(*args)
+            assert code == 0, err
+            assert "\x1b" not in out + err
+            assert "\\x1b[2J\\n" in out
+
     def test_last_messages(self, shell: Shell, jobs: dict[str, str]) -> None:
         """As many of the last messages are shown as were asked for."""
         assert [each["seq"] for each in shell.value("show", "--messages", "2", jobs["words"])["messages"]] == [2, 3]

@@ -20,12 +20,16 @@ def test_nothing() -> None:
     assert render_table(HEAD, []) == "ID  N\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "columns"), [("né", 2), ("ne\u0301", 2), ("日本", 4), ("😀", 2), ("ﾊﾝ", 2), ("👩\u200d", 2)]
-)
+@pytest.mark.parametrize(("text", "columns"), [("né", 2), ("ne\u0301", 2), ("日本", 4), ("😀", 2), ("ﾊﾝ", 2)])
 def test_width(text: str, columns: int) -> None:
     """Characters that a terminal shows two columns wide count so, and those that it puts onto another not at all."""
     first = render_table(HEAD, [(text, "1"), ("x" * 6, "2")]).splitlines()[1]
     assert first == f"{text}{' ' * (6 - columns)}  1"
     last = render_table(("N", "ID"), [("1", text), ("2", "x" * 6)], right=("ID",)).splitlines()[1]
     assert last == f"1  {' ' * (6 - columns)}{text}"
+
+
+def test_cells_that_a_terminal_would_obey() -> None:
+    """Names that a store was given by others may hold anything: it is shown as escapes, each cell in its line."""
+    table = render_table(("ID", "q\x1b[2J"), [("a\nb", "\u202e"), ("\x9b", "1")], right=("q\x1b[2J",))
+    assert table == "ID    q\\x1b[2J\na\\nb    \\u202e\n\\x9b         1\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import trio.testing
 
 import jobtrio
-from jobtrio._events import EVENTS_KEPT
+from jobtrio._events import EVENTS_KEPT, Event
 from jobtrio.cli._output import STDERR, STDOUT
 from jobtrio.cli._work_log import WorkLog
 
@@ -43,6 +44,22 @@ async def test_job_that_is_gone() -> None:
     assert [(line["job_id"], line["executor"]) for _, line in lines] == [(job.id, "nothing")] * 3
     assert (await log.next(), await as_json.next()) == ([], [])
     assert log.summary() == as_json.summary() == "jobtrio: stopped; 1 completed"
+
+
+async def test_names_that_a_terminal_would_obey() -> None:
+    """What is no plain text in a job's id or its executor's name, as others may have stored it, is told by escapes."""
+    change = jobtrio.Transition(
+        job_id="a\x1b[2J\nb",
+        at=datetime.now(UTC),
+        previous=jobtrio.JobState.QUEUED,
+        state=jobtrio.JobState.RUNNING,
+        attempt=1,
+        worker="w",
+        reason=None,
+    )
+    async with jobtrio.open_registry() as registry:
+        [(_, text)] = WorkLog(registry, as_json=False)._pieces(Event(change, "e\u202e"))
+    assert text.endswith(" started a\\x1b[2J\\nb e\\u202e\n")
 
 
 async def test_held_job() -> None:
