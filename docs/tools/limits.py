@@ -41,6 +41,7 @@ from jobtrio.websocket import (
     _values,
     open_client,
 )
+from jobtrio.websocket import server as _server
 
 _OPEN = inspect.signature(jobtrio.open_registry).parameters
 _SUBMIT = inspect.signature(jobtrio.JobRegistry.submit).parameters
@@ -141,6 +142,11 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
     bridge = _BRIDGE
     return [
         ("Connections at once", bridge.connections, limits.format("connections")),
+        (
+            "Descriptors of the process that connections take, of those it may have (`ulimit -n`)",
+            f"{1 - 1 / _server.KEPT_BACK:.0%}",
+            fixed,
+        ),
         ("Connections that were not accepted yet", bridge.handshakes, limits.format("handshakes")),
         ("The opening handshake, hooks included", _seconds(bridge.handshake), limits.format("handshake")),
         ("Request that opens a connection", _kib(bridge.header_bytes), limits.format("header_bytes")),

@@ -26,7 +26,8 @@ class Limits:
     """What a client may do, and how long the bridge waits for it.
 
     Attributes:
-        connections: Connections at once; more are refused with the HTTP status 503.
+        connections: Connections at once; more are refused with the HTTP status 503. So are those, without a word,
+            that would take the last quarter of the descriptors that the process may have.
         handshakes: Connections at once that have not been accepted yet; more are refused likewise.
         handshake: Seconds for the opening handshake and for authentication, hooks included.
         header_bytes: The size of the request that opens a connection.

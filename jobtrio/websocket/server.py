@@ -7,9 +7,10 @@ and within a bound the last one gone. What happens on a connection is `_visit`'s
 from __future__ import annotations
 
 import random
+import resource
 import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from jobtrio.websocket._tally import ServerStats
 
 LAST_PORT = 65535
+
+KEPT_BACK: Final = 4
+"""One in so many of the descriptors that this process may have is for others than clients: jobs would fail without."""
 
 
 async def serve(
@@ -212,7 +216,7 @@ class Server:
         if self._closing.is_set():
             await self._turn_down(stream, "the server is shutting down")
             return
-        if not self._has_room():
+        if not self._has_room() or _is_one_of_the_last(stream):
             await self._turn_down(stream, "as many clients are connected as may be")
             return
         visit = Visit(self._house, stream)
@@ -230,8 +234,9 @@ class Server:
     async def _turn_down(self, stream: trio.SocketStream, why: str) -> None:
         """Say why it can't come in now; to a flood, nothing is said."""
         self._house.tally.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        is_flood = self._turned_down >= self._limits.handshakes or _is_one_of_the_last(stream)
         try:
-            if self._house.ssl_context is None and self._turned_down < self._limits.handshakes:
+            if self._house.ssl_context is None and not is_flood:
                 self._turned_down += 1
                 try:
                     seconds = max(1, round(self._limits.retry_after))
@@ -241,6 +246,12 @@ class Server:
                     self._turned_down -= 1
         finally:
             stream.socket.close()
+
+
+def _is_one_of_the_last(stream: trio.SocketStream) -> bool:
+    """Tell whether few descriptors are left: a connection gets the lowest number that is free."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most != resource.RLIM_INFINITY and stream.socket.fileno() >= most - most // KEPT_BACK
 
 
 def _retry_after(limits: Limits) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
@@ -283,6 +284,18 @@ async def test_more_connections_than_there_may_be() -> None:
             await until(lambda: bridge.server.stats().connections == 2)
             await bridge.assert_is_well()
         assert bridge.server.stats().refused == {503: 1}
+
+
+@pytest.mark.parametrize(("most", "status"), [(8, 0), (100_000, 101), (resource.RLIM_INFINITY, 101)])
+async def test_few_descriptors_are_left(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch, most: int, status: int
+) -> None:
+    """The last quarter of the descriptors that the process may have is for its jobs: no flood takes those."""
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda _: (most, most))
+        assert await answer(bridge, request("/ws")) == status
+    assert bridge.server.stats().refused == ({} if status else {503: 1})
+    await bridge.assert_is_well()
 
 
 async def test_connecting_and_leaving_many_times(bridge: Bridge) -> None:
