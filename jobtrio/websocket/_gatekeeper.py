@@ -7,8 +7,9 @@ know connections.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 import trio
@@ -18,6 +19,9 @@ from jobtrio._records import JobRecord
 from jobtrio._submission import JobSpec
 
 logger = logging.getLogger("jobtrio.websocket")
+
+TOLD: Final = 10
+"""Failures of the hooks that are logged in a minute: any client can cause them, as by a token that can't be read."""
 
 Action: TypeAlias = Literal["submit", "subscribe", "get", "find", "cancel", "traceback"]
 """What a principal may be allowed to do."""
@@ -76,6 +80,8 @@ class Gatekeeper:
         self._authenticate = authenticate
         self._authorize = authorize
         self._patience = patience
+        self._told: deque[float] = deque(maxlen=TOLD)  # when that was
+        self._untold = 0
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +104,9 @@ class Gatekeeper:
         except PermissionError as exc:
             raise Stranger(known=True) from exc
         except Exception as exc:
-            logger.warning("authenticate failed for %s: the client is refused", handshake.peer, exc_info=True)
+            if (more := self._tell()) is not None:
+                peer = handshake.peer
+                logger.warning("authenticate failed for %s: the client is refused%s", peer, more, exc_info=True)
             raise Stranger from exc
         if principal is None or principal is False:
             raise Stranger
@@ -116,7 +124,8 @@ class Gatekeeper:
         try:
             return bool(await self._in_time(self._authorize(principal, action, job)))
         except Exception:
-            logger.warning("authorize failed for the action %r: it is refused", action, exc_info=True)
+            if (more := self._tell()) is not None:
+                logger.warning("authorize failed for the action %r: it is refused%s", action, more, exc_info=True)
             return False
 
     async def _in_time(self, answer: Awaitable[Any]) -> Any:
@@ -125,3 +134,14 @@ class Gatekeeper:
         if isinstance(found, Awaitable):  # which would pass for a principal, and for a yes
             raise TypeError(f"the hook returned {show(found)}: is an await missing in it?")
         return found
+
+    def _tell(self) -> str | None:
+        """Return what to say, behind a hook's failure, of those that were not told; None where this is one of them."""
+        now = trio.current_time()
+        if len(self._told) == TOLD and now - self._told[0] < 60:
+            self._untold += 1
+            return None
+        more = f" (and {self._untold} more since the last of these)" if self._untold else ""
+        self._told.append(now)
+        self._untold = 0
+        return more
