@@ -178,6 +178,7 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
         ("Wait of a client for a server that does not read", _seconds(_client_link.SENDING_LIMIT), fixed),
         ("Messages that wait for a consumer of a client", _client_feed.MOST, fixed),
         ("Their size", _kib(_client_feed.MOST_BYTES), fixed),
+        ("The answer of a server that refuses a client", _kib(_client_link.ANSWER_LIMIT), fixed),
         ("A message of the server", f"{_client_link.MESSAGE_LIMIT // 1024**2} MiB", fixed),
     ]
 

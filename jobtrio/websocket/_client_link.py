@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 OPENING_LIMIT = 10.0
 """Seconds in which a connection is made and the server has said hello."""
 
+ANSWER_LIMIT = 1024 * 1024
+"""Bytes of the answer to the handshake, which the library keeps in memory: a proxy's page may be large, not endless."""
+
 SENDING_LIMIT = 15.0
 """Seconds that a send may be stuck before the connection is given up."""
 
@@ -216,11 +219,13 @@ async def _shake_hands(
             max_message_size=MESSAGE_LIMIT,
             receive_buffer_size=None,
         )
-        stream.on_end = None
+        stream.on_end = stream.room = None
         return websocket
     # Where the server has refused, that is raised instead, by the reader.
     await trio.lowlevel.checkpoint()
     why = "the connection was closed" if stream.has_ended else f"there was no answer within {OPENING_LIMIT:g} s"
+    if stream.room is not None and stream.room < 0:
+        why = f"the answer is longer than {ANSWER_LIMIT // 1024} KiB"
     raise LinkLostError(f"no handshake: {why}")
 
 
@@ -230,6 +235,7 @@ class _EndingStream(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self.on_end: object = None
+        self.room: int | None = ANSWER_LIMIT  # for the answer to the handshake; None once that is there
         self.sending: trio.CancelScope | None = None  # a message is sent in it, and may take longer while some goes out
         self.has_ended = False
         self.heard_at = trio.current_time()
@@ -241,6 +247,10 @@ class _EndingStream(trio.abc.Stream):
             self._end()
             raise
         self.heard_at = trio.current_time()
+        if self.room is not None:
+            self.room -= len(data)
+            if self.room < 0:
+                data = b""
         if not data:
             self._end()
         return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -321,6 +322,26 @@ async def test_no_websocket_at_all(data: bytes) -> None:
         with pytest.raises((ServerUnavailableError, ServerRefusedError)):
             async with open_client(f"ws://127.0.0.1:{port}", outage_limit=0.2):
                 pass
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [b"", b"Content-Length: 99999999999\r\n"])
+async def test_refusal_without_end(size: bytes) -> None:
+    """A server that goes on and on about why it refuses is away; what it said is not kept in memory without bound."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"HTTP/1.1 403 No\r\n" + size + b"\r\n")
+            while True:
+                await stream.send_all(b"no " * 20_000)
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
+        with pytest.raises(ServerUnavailableError, match="no handshake: the answer is longer than 1024 KiB"):
+            async with open_client(url, outage_limit=3):
+                raise AssertionError
         nursery.cancel_scope.cancel()
 
 
