@@ -7,7 +7,6 @@ and within a bound the last one gone. What happens on a connection is `_visit`'s
 from __future__ import annotations
 
 import random
-import resource
 import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +26,13 @@ from jobtrio.websocket._tally import Tally
 from jobtrio.websocket._visit import House, Visit
 from jobtrio.websocket.protocol import encode_retry_after
 from jobtrio.websocket.session import Terms
+
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows, where nothing tells how many descriptors there may be
+    IS_LIMITED = False
+else:
+    IS_LIMITED = True
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -250,6 +256,8 @@ class Server:
 
 def _is_one_of_the_last(stream: trio.SocketStream) -> bool:
     """Tell whether few descriptors are left: a connection gets the lowest number that is free."""
+    if not IS_LIMITED:
+        return False
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return most != resource.RLIM_INFINITY and stream.socket.fileno() >= most - most // KEPT_BACK
 
