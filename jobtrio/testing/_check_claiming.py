@@ -52,12 +52,12 @@ async def check_age_counts_from_readiness(open_store: OpenStore) -> None:
 
 
 async def check_room_of_queues(open_store: OpenStore) -> None:
-    """Only the queues asked about are taken from, at most as many from each as there is room."""
+    """Only the queues asked about are taken from, at most as many from each as there is room, of all executors."""
     async with open_worker(open_store) as worker:
         for n in range(4):
             for queue in ("a", "b", "c"):
                 level = JobPriority.HIGH if n == 3 else JobPriority.NORMAL
-                await worker.insert(new_entry(queue=queue, job_id=f"{queue}{n}", priority=level))
+                await worker.insert(new_entry(f"work{n % 2}", queue=queue, job_id=f"{queue}{n}", priority=level))
         assert await worker.claim(room={}) == []
         assert await worker.claim(room={"d": 3}) == []
         assert ids(await worker.claim(room={"a": 2, "b": 1})) == ["a3", "b3", "a0"]
@@ -70,7 +70,7 @@ async def check_limits_over_all_workers(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b", totals={"few": 2, "none": 0, "many": 9}) as (a, b):
         for n in range(4):
             for queue in ("few", "none", "many", "free"):
-                await a.insert(new_entry(queue=queue, job_id=f"{queue}{n}", retry=RetryPolicy()))
+                await a.insert(new_entry(f"work{n % 2}", queue=queue, job_id=f"{queue}{n}", retry=RetryPolicy()))
         first = await a.claim(limit=2)
         assert ids(first) == ["few0", "many0"]
         second = await b.claim()
@@ -81,6 +81,20 @@ async def check_limits_over_all_workers(open_store: OpenStore) -> None:
         assert ids(await b.claim(room={"few": 3})) == ["few2"]
         assert await b.store.retry(second[1], ERROR, LEASE)
         assert ids(await a.claim(room={"few": 3})) == ["few3"]
+
+
+async def check_a_limit_that_was_lowered(open_store: OpenStore) -> None:
+    """Where more jobs of a queue run than may by now, none is taken from it, and others are."""
+    if not open_store().durable:
+        return
+    async with open_workers(open_store, "a", totals={"few": 3}) as (a,):
+        await a.insert(*(new_entry(queue="few") for _ in range(5)))
+        assert len(await a.claim()) == 3
+    async with open_workers(open_store, "b", totals={"few": 1}) as (b,):
+        free = new_entry(queue="free")
+        await b.insert(free)
+        assert await b.claim(room={"few": 5}) == []
+        assert ids(await b.claim()) == [free.id]
 
 
 async def check_limits_hold_at_once(open_store: OpenStore) -> None:
