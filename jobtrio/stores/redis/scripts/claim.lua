@@ -43,7 +43,7 @@ local function room_left(room, totals)
         end
     end
     for queue, total in pairs(totals) do
-        left[queue] = math.min(left[queue] or math.huge, math.max(total - (running[queue] or 0), 0))
+        left[queue] = math.min(left[queue] or math.huge, total - (running[queue] or 0))
     end
     return left
 end
