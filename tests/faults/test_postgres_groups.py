@@ -527,11 +527,18 @@ async def test_keys_in_a_transaction_that_is_not_waited_for(postgres: str) -> No
         assert [record.key for record in await worker.store.find(JobQuery())] == ["four", "five"]
 
 
-@pytest.mark.parametrize("options", [{"limit": 2}, {"limit": 100, "room": {"default": 2}}])
-async def test_others_claim_the_same(postgres: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("options", "queues"),
+    [
+        ({"limit": 2}, ("one", "one")),
+        ({"limit": 2}, ("one", "another")),
+        ({"limit": 100, "room": {"one": 2}}, ("one", "one")),
+    ],
+)
+async def test_others_claim_the_same(postgres: str, options: dict[str, Any], queues: tuple[str, str]) -> None:
     """Who finds that others are about to take what he has chosen is told to look again, as there may be more."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
-        await worker.insert(*(new_entry(name) for name in ("a", "a", "b", "b")))
+        await worker.insert(*(new_entry(name, queue=queue) for name in "ab" for queue in queues))
         with closing(psycopg.connect(postgres)) as other:
             other.execute("SELECT FROM jobtrio.jobs WHERE executor = 'a' FOR UPDATE")
             worker.heard.forget()
