@@ -640,6 +640,18 @@ async def test_setting_a_clock_takes_no_job_away(postgres: str, monkeypatch: pyt
             assert await worker.store.finish(claim, Completed())
 
 
+async def test_the_clock_of_the_server_steps_back(postgres: str) -> None:
+    """A job that ends before it has started, by the server's clock, ends when it has started, also in its history."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claim = await worker.start()
+        with closing(psycopg.connect(postgres, autocommit=True)) as other:
+            other.execute("UPDATE jobtrio.jobs SET started_at = started_at + 1000")
+        assert await worker.store.finish(claim, Completed())
+        record = await worker.record(claim.entry.id)
+        assert record.duration == 0.0
+        assert (await worker.history(claim.entry.id))[-1].at == record.finished_at
+
+
 ISOLATED = ["check_claims_are_exclusive", "check_concurrent_inserts", "check_limits_hold_at_once"]
 ISOLATED += ["check_race_of_cancel_and_ending", "check_race_for_the_ending", "check_repeated_insert", "check_lapse"]
 ISOLATED += ["check_race_of_cancel_and_other_writes"]
