@@ -44,7 +44,7 @@ async def check_known_messages_are_passed_over(open_store: OpenStore) -> None:
         await worker.pass_time(0)
         second = await worker.claim_one()
         await worker.store.append_messages(second, tokens(9, 10, attempt=2))
-        await worker.store.finish(second, Completed(), messages=tokens(9, 11, attempt=2))
+        await worker.store.finish(second, Completed(), messages=tokens(10, 11, attempt=2))
         rest: list[Message] = [Restart(8, 1, ERROR, 0.0), *tokens(9, 11, attempt=2), End(12, Completed())]
         assert await worker.stream(job_id) == [*tokens(1, 7), *rest]
 
@@ -98,15 +98,17 @@ async def check_dropped_messages_leave_a_gap(open_store: OpenStore) -> None:
 async def check_a_hole_is_a_gap(open_store: OpenStore) -> None:
     """Where a worker no longer had some messages, readers are told of a gap, and later numbers stay right."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        claim = await a.start()
-        await a.store.append_messages(claim, tokens(1, 3))
-        await a.store.append_messages(claim, tokens(8, 9))
-        await a.store.finish(claim, Completed())
-        *before, gap, eight, nine, end = await b.stream(claim.entry.id)
-        assert [eight, nine, end] == [*tokens(8, 9), End(10, Completed())]
-        assert gap == Gap(len(before) + 1, 7)  # what comes before a hole may be dropped with it
-        assert before == tokens(1, len(before))
-        assert await b.stream(claim.entry.id, 3) == [Gap(4, 7), eight, nine, end]
+        for with_end in (False, True):
+            claim = await a.start()
+            await a.store.append_messages(claim, tokens(1, 3))
+            if not with_end:
+                await a.store.append_messages(claim, tokens(8, 9))
+            await a.store.finish(claim, Completed(), messages=tokens(8, 9) if with_end else ())
+            *before, gap, eight, nine, end = await b.stream(claim.entry.id)
+            assert [eight, nine, end] == [*tokens(8, 9), End(10, Completed())]
+            assert gap == Gap(len(before) + 1, 7)  # what comes before a hole may be dropped with it
+            assert before == tokens(1, len(before))
+            assert await b.stream(claim.entry.id, 3) == [Gap(4, 7), eight, nine, end]
 
 
 async def check_streams_of_jobs_that_never_ran(open_store: OpenStore) -> None:
