@@ -729,15 +729,17 @@ async def test_jobs_that_others_have_locked(postgres: str) -> None:
     """A claim, and what falls due, wait for nobody: what another transaction holds is passed over, and taken later."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
         held, free = new_entry(), new_entry()
-        late = new_entry(delay=SHORT)
-        await worker.insert(held, free, late)
+        late, expiring = new_entry(delay=SHORT), new_entry(expires_in=SHORT)
+        await worker.insert(held, free, late, expiring)
         async with await connect(postgres) as other, other.transaction():
-            await other.execute("SELECT 1 FROM jobtrio.jobs WHERE id = ANY(%s) FOR UPDATE", [[held.id, late.id]])
+            others = [held.id, late.id, expiring.id]
+            await other.execute("SELECT 1 FROM jobtrio.jobs WHERE id = ANY(%s) FOR UPDATE", [others])
             with trio.fail_after(60):
                 assert ids(await worker.claim(limit=1)) == [free.id]
                 await worker.pass_time()
                 assert await worker.claim() == []
         await worker.pass_time(LOCKED_FOR)
+        assert (await worker.record(expiring.id)).state is JobState.FAILED
         assert ids(await worker.claim()) == [held.id, late.id]
 
 
