@@ -71,8 +71,7 @@ class Transaction:
         self.identity: Final = identity
         self.hints: Hints = Hints()
         self._path = path
-        self._number: int | None = None
-        self._numbered = False
+        self._number: int | None = None  # the last that was given, if one was
 
     @property
     def now(self) -> float:
@@ -84,14 +83,12 @@ class Transaction:
         if self._number is None:
             self._number = int(self.run(SQL["number"]).fetchone()[0])
         self._number += 1
-        self._numbered = True
         return self._number
 
     def flush(self) -> None:
         """Write what the operations have left for the group's end."""
-        if self._numbered:
+        if self._number is not None:
             self.run(SQL["keep_number"], (self._number,))
-            self._numbered = False
 
     def translated(self, exc: Exception) -> Exception:
         """Return why an operation failed, for its caller."""
