@@ -294,6 +294,23 @@ async def test_two_that_prune(postgres: str) -> None:
     check_schema(postgres, [living.entry.id])
 
 
+async def test_an_ended_job_that_others_have_locked(postgres: str) -> None:
+    """Pruning waits for nobody: a job that another transaction holds is passed over, and removed later."""
+    async with open_worker(lambda: PostgresJobStore(postgres), Retention(finished_jobs=1)) as worker:
+        ended = [await worker.start() for _ in range(3)]
+        for claim in ended:
+            assert await worker.store.finish(claim, Completed())
+        held, _, newest = ids(ended)
+        with closing(psycopg.connect(postgres)) as other, trio.fail_after(60):
+            other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [held])
+            await worker.store.prune()
+            assert ids(await worker.store.find(JobQuery())) == [held, newest]
+            other.rollback()
+        await worker.store.prune()
+        assert ids(await worker.store.find(JobQuery())) == [newest]
+    check_schema(postgres, ())
+
+
 async def test_a_job_that_is_pruned_in_part(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While many messages go, slice by slice, readers of a job that is still there find a gap, and its true end."""
     monkeypatch.setattr(pruning, "CHUNKS", 2)
