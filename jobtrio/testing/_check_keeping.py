@@ -122,6 +122,7 @@ async def check_find_in_pages(open_store: OpenStore) -> None:
             (JobQuery(limit=3, tags={"of": "page"}), entries),
             (JobQuery(limit=3, tags={"of": "page", "half": "1"}), entries[1::2]),
             (JobQuery(limit=3, queue="b"), entries[1::2]),
+            (JobQuery(limit=3, executor="work"), entries),
         ]
         queries += [(attrs.evolve(query, newest_first=True), found[::-1]) for query, found in queries]
         for query, found in queries:

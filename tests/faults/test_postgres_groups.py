@@ -294,6 +294,17 @@ async def test_two_that_prune(postgres: str) -> None:
     check_schema(postgres, [living.entry.id])
 
 
+async def test_workers_that_did_not_leave(postgres: str) -> None:
+    """With the ended jobs go the workers that were not seen for long, and no others."""
+    async with open_workers(lambda: PostgresJobStore(postgres), "gone", "here") as workers:
+        for worker in workers:
+            await worker.store.renew([], LEASE)
+        with closing(psycopg.connect(postgres, autocommit=True)) as other:
+            other.execute("UPDATE jobtrio.workers SET until = until - 3600 WHERE name = 'gone'")
+            await workers[1].store.prune()
+            assert other.execute("SELECT name FROM jobtrio.workers").fetchall() == [("here",)]
+
+
 async def test_an_ended_job_that_others_have_locked(postgres: str) -> None:
     """Pruning waits for nobody: a job that another transaction holds is passed over, and removed later."""
     async with open_worker(lambda: PostgresJobStore(postgres), Retention(finished_jobs=1)) as worker:
