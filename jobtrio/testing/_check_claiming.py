@@ -28,6 +28,23 @@ async def check_claim_order(open_store: OpenStore) -> None:
         assert claimed == [expected[:1], expected[1:5], expected[5:10], expected[10:], []]
 
 
+async def check_order_over_many_lines(open_store: OpenStore) -> None:
+    """However many queues and executors there are, the jobs of all of them come in one order."""
+    async with open_worker(open_store) as worker:
+        levels = [JobPriority.NORMAL, JobPriority.HIGH]
+        entries = [
+            new_entry(f"work{n * 5 % 3}", queue=f"queue{n * n % 7}", priority=levels[n % 11 == 10], job_id=f"{n:02}")
+            for n in range(60)
+        ]
+        await worker.insert(*entries)
+        entries.sort(key=lambda entry: (-entry.plan.priority, entry.id))
+        room, executors = {"queue0": 9, "queue1": 9, "queue2": 9}, {"work1", "work2"}
+        named = [entry for entry in entries if entry.plan.queue in room and entry.plan.executor in executors][:9]
+        assert ids(await worker.claim(limit=9, room=room, executors=executors)) == ids(named)
+        claimed = [job_id for limit in (1, 7, 20, 100) for job_id in ids(await worker.claim(limit=limit))]
+        assert claimed == ids([entry for entry in entries if entry not in named])
+
+
 async def check_age_counts_from_readiness(open_store: OpenStore) -> None:
     """A job that became ready later stands behind, whenever it was stored, in its queue as beside other queues."""
     async with open_worker(open_store) as worker:
@@ -81,6 +98,8 @@ async def check_limits_over_all_workers(open_store: OpenStore) -> None:
         assert ids(await b.claim(room={"few": 3})) == ["few2"]
         assert await b.store.retry(second[1], ERROR, LEASE)
         assert ids(await a.claim(room={"few": 3})) == ["few3"]
+        await a.insert(new_entry(queue="many", job_id="many4"), new_entry(queue="many", job_id="many5"))
+        assert ids(await b.claim(room={"many": 1})) == ["many4"]
 
 
 async def check_a_limit_that_was_lowered(open_store: OpenStore) -> None:
@@ -202,7 +221,7 @@ async def check_claims_are_exclusive(open_store: OpenStore) -> None:
 
 async def check_repeated_claim(open_store: OpenStore) -> None:
     """A repeated call gives what the first one claimed and still holds, and nothing else."""
-    async with open_worker(open_store) as worker:
+    async with open_workers(open_store, "a", "b") as (worker, other):
         await worker.insert(*(new_entry() for _ in range(5)))
         first = await worker.store.claim("call", limit=2, lease=LEASE)
         again = await worker.store.claim("call", limit=2, lease=LEASE)
@@ -211,6 +230,10 @@ async def check_repeated_claim(open_store: OpenStore) -> None:
         await worker.store.finish(again[0], Completed())
         assert ids(await worker.store.claim("call", limit=2, lease=LEASE)) == ids(first[1:])
         assert (await worker.store.backlog(None)).queued == 3
+        lost = await worker.store.claim("lost", limit=5, lease=SHORT)
+        await worker.pass_time()
+        assert sorted(ids(await other.claim())) == sorted(ids(lost))
+        assert await worker.store.claim("lost", limit=5, lease=LEASE) == []
 
 
 async def check_claim_nowait(open_store: OpenStore) -> None:
