@@ -105,7 +105,7 @@ class Transaction:
         chunks = self._chunks.setdefault(job, [])
         for chunk in cut([item for item in items if item[0] > last]):
             first = chunk[0][0]
-            if first > last + 1 and last:
+            if first > last + 1:
                 # What comes before a hole is no longer kept: what can be read has no hole in it.
                 self._emptied.append(job)
                 chunks.clear()

@@ -37,7 +37,7 @@ def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep
     fresh = [item for item in items if item[0] > last]
     for chunk in texts.cut(fresh):
         first = chunk[0][0]
-        if first > last + 1 and last:
+        if first > last + 1:
             # What comes before a hole is no longer kept: what can be read has no hole in it.
             connection.execute(SQL["drop_chunks"], (job, job, -1))
         last = chunk[-1][0]

@@ -27,7 +27,7 @@ local function append(id, job, keep, args, index)
         index = start + count
         local known = math.max(last + 1 - first, 0)
         if known < count then
-            if first > last + 1 and last > 0 then
+            if first > last + 1 then
                 call('UNLINK', stream_key(id)) -- what can be read has no hole in it
             end
             last = first + count - 1
