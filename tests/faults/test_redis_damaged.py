@@ -300,7 +300,7 @@ async def test_all_or_none(place: Place) -> None:
         await worker.store.counts()  # it is connected now
         with place.displaced("lines"), pytest.raises(StoreUnavailableError, match="wrong kind of value"):
             await worker.store.insert(entries, "mark")
-        check_jobs(shared_server(), place.prefix)
+        check_jobs(shared_server(), place.prefix, was_refused=True)
         assert await worker.store.find(JobQuery()) == []
         assert await worker.store.insert(entries, "mark") == entries
         check_jobs(shared_server(), place.prefix, [entry.id for entry in entries])

@@ -23,7 +23,7 @@ from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
 from jobtrio.stores.redis import _inserting as inserting
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -539,3 +539,17 @@ async def test_what_belongs_to_jobs_taken_from_outside(open_store: Callable[[], 
         assert two.id == "two"
         (same,) = await worker.insert(new_entry(key="k"))
         assert same.id == "two"
+
+
+async def test_names_leave_nothing_behind(prefix: str, open_store: Callable[[], RedisJobStore]) -> None:
+    """Queues and executors without a job are forgotten, also the queue in which a held one waited for its executor."""
+    async with open_worker(open_store) as worker:
+        held, other = new_entry(None, queue="held"), new_entry(None, queue="held")
+        await worker.insert(held, other)
+        for entry in (held, other):
+            assert await worker.store.start_held(entry.id, new_plan("late", "late"))
+            check_jobs(shared_server(), prefix)
+        for claim in await worker.claim():
+            await worker.end(claim)
+            await worker.store.delete(claim.entry.id)
+            check_jobs(shared_server(), prefix)

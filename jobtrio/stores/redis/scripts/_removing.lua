@@ -1,4 +1,4 @@
--- Taking out all of ended jobs. `forget_cells` follows, once for all of them.
+-- Taking out all of ended jobs. `forget_cells` follows, once for all of them; or where the only job of a cell has left it.
 local STATES = {'SCHEDULED', 'QUEUED', 'RUNNING', 'RETRYING', 'COMPLETED', 'FAILED', 'CANCELLED'}
 local left = {}
 
@@ -39,4 +39,5 @@ local function forget_cells()
             call('SREM', PREFIX .. 'cells', cell)
         end
     end
+    left = {}
 end

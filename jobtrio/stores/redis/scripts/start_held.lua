@@ -1,7 +1,7 @@
 -- Give a held job its plan, and make it ready.
 -- Arguments: id, queue, executor, priority, plan. Returns 1; or 0 where it was not held (any more), or 2 where it has
 -- this very plan.
--- with: base clock sets moves
+-- with: base clock sets moves removing
 local function set_expiry(id)
     local later = number(call('HGET', job_key(id), 'later'))
     if later then
@@ -26,6 +26,7 @@ local function work(args)
         return 0 -- it has expired, though nobody has made it fail yet
     end
     drop(cell_key(job.state, job.cell), id)
+    left[job.cell] = true
     job.cell, job.priority = cell_of(queue, executor), priority
     add(cell_key(job.state, job.cell), job.order, id)
     call('SADD', PREFIX .. 'cells', job.cell)
@@ -35,6 +36,6 @@ local function work(args)
     end
     call('HSET', job_key(id), 'cell', job.cell, 'priority', priority, 'plan', plan) -- what comes before may fail
     set_expiry(id)
-    settle() -- the same job may be asked for again
+    forget_cells() -- which settles: the same job may be asked for again
     return 1
 end
