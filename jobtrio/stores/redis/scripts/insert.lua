@@ -19,9 +19,9 @@ local function look(args, submission, count)
     for n = 1, count do
         local index = 3 + (n - 1) * SIZE
         local id, key = args[index + 1], args[index + 2]
-        local mark = not placed[id] and call('HGET', job_key(id), 'submission')
+        local mark = call('HGET', job_key(id), 'submission')
         local holder = key ~= '' and (placed_keys[key] or holder_of(key))
-        if mark and mark == submission then
+        if mark == submission then
             standing_for[n] = id
         elseif holder then
             standing_for[n] = holder
