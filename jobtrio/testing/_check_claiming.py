@@ -282,6 +282,21 @@ async def check_start_held(open_store: OpenStore) -> None:
         assert (await a.claim_one()).entry.plan.executor == "work"
 
 
+async def check_held_jobs_that_have_ended(open_store: OpenStore) -> None:
+    """A held job is not started once it was cancelled or its time is up, whether or not that was noticed."""
+    async with open_worker(open_store, Retention(held_for=SHORT)) as worker:
+        cancelled, late = new_entry(None), new_entry(None, expires_in=LEASE)
+        await worker.insert(cancelled, late)
+        await worker.store.request_cancel(cancelled.id, None, 0.0)
+        assert not await worker.store.start_held(cancelled.id, new_plan())
+        await trio.sleep(2 * SHORT)
+        assert not await worker.store.start_held(late.id, new_plan())
+        await worker.advance()
+        assert not await worker.store.start_held(late.id, new_plan())
+        assert [(await worker.record(entry.id)).state for entry in (cancelled, late)] == ["CANCELLED", "FAILED"]
+        assert await worker.claim() == []
+
+
 async def check_started_jobs_stand_behind(open_store: OpenStore) -> None:
     """A held job is ready from its start on: it stands behind all that was ready before, however old it is."""
     async with open_workers(open_store, "a", "b") as (a, b):

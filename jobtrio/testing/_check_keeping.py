@@ -348,6 +348,7 @@ async def check_kept_over_a_restart(open_store: OpenStore) -> None:
         assert ids(await worker.insert(new_entry(key="k"))) == [claim.entry.id]
         (report,) = await worker.store.renew([claim], LEASE)
         assert report.held
+        assert [(each.name, each.running) for each in await worker.store.workers()] == [(worker.name, 1)]
         assert report.entry.cancel is not None
         assert report.entry.cancel.grace == 3.0
         assert await worker.store.finish(claim, Completed())
