@@ -15,7 +15,7 @@ import jobtrio
 from jobtrio import Completed, Failed, JobError, JobState, Restart, StoreUnavailableError, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
-from jobtrio.testing._workers import LEASE, SHORT, new_entry, new_plan, open_worker, open_workers, tokens
+from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -304,6 +304,26 @@ async def test_all_or_none(place: Place) -> None:
         assert await worker.store.find(JobQuery()) == []
         assert await worker.store.insert(entries, "mark") == entries
         check_jobs(shared_server(), place.prefix, [entry.id for entry in entries])
+
+
+async def test_calls_beside_one_that_is_refused(place: Place) -> None:
+    """What other calls put in, that are carried out with one which can't be, is there as a whole."""
+    async with open_worker(place.make_store) as worker:
+
+        async def refused() -> None:
+            with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+                await worker.insert(new_entry())
+
+        await worker.store.counts()  # it is connected now
+        entries = [new_entry(delay=LEASE, tags={"t": "v"}) for _ in range(10)]
+        with place.displaced("lines"):
+            async with trio.open_nursery() as nursery:
+                for entry in entries:
+                    nursery.start_soon(worker.insert, entry)
+                for _ in range(3):
+                    nursery.start_soon(refused)
+        kept = check_jobs(shared_server(), place.prefix, ids(entries), was_refused=True)
+        assert list(kept.values()) == ["SCHEDULED"] * 10
 
 
 @pytest.mark.parametrize("key", ["number", "lines"])
