@@ -83,7 +83,6 @@ local function settle()
         failed = in_parts('ZADD', key, list) or failed
     end
     if failed then -- somebody has put something else in a set's place; all others are what they have to be
-        gathered = {}
         take_back(0)
         adding, removing, watching, moving = {}, {}, {}, {}
         error(failed)
