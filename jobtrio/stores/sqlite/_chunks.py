@@ -42,7 +42,7 @@ def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep
             connection.execute(SQL["drop_chunks"], (job, job, -1))
         last = chunk[-1][0]
         connection.execute(SQL["insert_chunk"], (job, first, last, texts.body_of(chunk)))
-    if last > keep and fresh:
+    if last > keep:
         connection.execute(SQL["trim_chunks"], (job, job, last - keep, last - keep, TRIMMED))
 
 
