@@ -553,3 +553,13 @@ async def test_names_leave_nothing_behind(prefix: str, open_store: Callable[[], 
             await worker.end(claim)
             await worker.store.delete(claim.entry.id)
             check_jobs(shared_server(), prefix)
+
+
+async def test_workers_that_did_not_leave(prefix: str, open_store: Callable[[], RedisJobStore]) -> None:
+    """A worker that was not seen for as long as it said leaves nothing behind once another comes."""
+    async with open_workers(open_store, "gone", "here") as (gone, here):
+        await gone.store.renew([], SHORT)
+        await trio.sleep(2 * SHORT)
+        await here.store.renew([], LEASE)
+        assert shared_server().ask("ZCARD", f"{{{prefix}}}:workers") == 1
+        assert shared_server().ask("HLEN", f"{{{prefix}}}:sessions") == 1

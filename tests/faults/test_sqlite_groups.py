@@ -34,7 +34,7 @@ from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _checkpoint as checkpoint
 from jobtrio.stores.sqlite._wakeup import Doorbell
 from jobtrio.stores.sqlite._writer import LEAST, LOOK_AFTER, LOOKS, MOST
-from jobtrio.testing._workers import LEASE, SHORT, Worker, ids, new_entry, open_worker, open_workers, tokens
+from jobtrio.testing._workers import LEASE, SHORT, Worker, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -475,6 +475,26 @@ async def test_a_lapse_of_many(path: Path) -> None:
         assert len(claims) == 1200
         await worker.pass_time()
         assert (await worker.store.counts())["default"][JobState.QUEUED] == 1200
+
+
+async def test_workers_that_did_not_leave(path: Path) -> None:
+    """A worker that was not seen for as long as it said leaves nothing behind once another is seen."""
+    async with open_workers(lambda: SqliteJobStore(path), "gone", "here") as (gone, here):
+        await gone.store.renew([], SHORT)
+        await trio.sleep(2 * SHORT)
+        await here.store.renew([], LEASE)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT name FROM workers").fetchall() == [("here",)]
+
+
+async def test_a_held_job_that_waited_to_be_stored(path: Path) -> None:
+    """Of the time to start in, none is lost to a held job that was stored some while after it was made."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        held = new_entry(None, expires_in=LEASE)
+        held.created_at -= 2 * LEASE
+        await worker.insert(held)
+        assert await worker.store.start_held(held.id, new_plan())
+        assert (await worker.claim_one()).entry.id == held.id
 
 
 @pytest.mark.parametrize("way", ["late", "gone"])
