@@ -192,6 +192,20 @@ def test_no_folder_is_left(path: Path, monkeypatch: pytest.MonkeyPatch, module: 
     assert os.listdir(path.parent) == []
 
 
+def test_a_folder_that_goes_while_it_is_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one that closes removes the folder as another opens, that one makes it again."""
+    makedirs, others = os.makedirs, iter([True])
+
+    def make(folder: str, *, exist_ok: bool) -> None:
+        makedirs(folder, exist_ok=exist_ok)
+        if next(others, False):
+            os.rmdir(folder)
+
+    monkeypatch.setattr(os, "makedirs", make)
+    with opened(path) as bell:
+        assert bell.socket is not None
+
+
 def test_one_that_is_just_opening_is_not_gone(path: Path) -> None:
     """A socket refuses while it is being bound; by then it has no name that others look at."""
     with opened(path) as a:
