@@ -477,6 +477,44 @@ async def test_a_lapse_of_many(path: Path) -> None:
         assert (await worker.store.counts())["default"][JobState.QUEUED] == 1200
 
 
+async def test_times_that_others_are_told_of(path: Path) -> None:
+    """Others are told of a time to come, unless they know of an earlier one that has not come yet."""
+    bell = Doorbell(str(path))
+    told = []
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        bell.open()
+        try:
+            for delay in (SHORT, LEASE, 2 * LEASE, SHORT):
+                await worker.insert(new_entry(delay=delay))
+                told.append(bell.heard().due is not None)
+                await trio.sleep(2 * SHORT)
+        finally:
+            bell.close(keep_name=False)
+    assert told == [True, True, False, True]
+
+
+async def test_a_pause_in_which_nothing_is_written(path: Path) -> None:
+    """While nobody writes into the file, nothing is looked for in it."""
+    async with open_workers(lambda: SqliteJobStore(path), "a", "b") as (a, b):
+        for worker in (b, a):
+            await worker.insert(new_entry())
+        await trio.sleep(2 * LOOK_AFTER)  # by then what was written is found out
+        b.heard.forget()
+        with trio.move_on_after(3 * LOOK_AFTER) as scope:
+            await b.heard.wait_for("work_ready")
+        assert scope.cancelled_caught
+
+
+async def test_a_store_that_is_closed_with_a_claim(path: Path) -> None:
+    """What a closed store has not let go of returns to its queue when another looks, however long its lease."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        claim = await worker.start(lease=LEASE)
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.advance()
+        assert (await worker.record(claim.entry.id)).state is JobState.QUEUED
+    assert f"{path.name}-doorbells" not in os.listdir(path.parent)
+
+
 async def test_workers_that_did_not_leave(path: Path) -> None:
     """A worker that was not seen for as long as it said leaves nothing behind once another is seen."""
     async with open_workers(lambda: SqliteJobStore(path), "gone", "here") as (gone, here):
