@@ -231,8 +231,9 @@ async def test_given_up() -> None:
         assert server.done == ["late"]
 
 
-async def test_given_up_before_it_was_taken() -> None:
-    """A call that waits behind one that does not come back is given up as well, and never carried out."""
+async def test_given_up_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that waits behind one that does not come back is given up as well, never carried out, and makes room."""
+    monkeypatch.setattr(_calls, "WAITING", 1)
     async with open_server(patience=0.0) as server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_given_up, server, None)
