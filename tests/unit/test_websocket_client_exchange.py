@@ -227,6 +227,22 @@ def test_place_of_what_was_given_up(how: str) -> None:
     assert request.job == "next"
 
 
+def test_place_of_what_has_ended() -> None:
+    """The place of a job that has ended is taken at once, though that of another was not let go of yet."""
+    wire = Wire(subscriptions=2)
+    feeds = wire.feed("ended"), wire.feed("left")
+    for sub, request in enumerate(wire.said(), 1):
+        wire.accept(request, sub)
+    feeds[1].close()
+    wire.feed("next")
+    (given_up,) = wire.said()
+    assert isinstance(given_up, Unsubscribe)
+    wire.hear(end(1, 1))
+    (request,) = wire.said()
+    assert isinstance(request, Subscribe)
+    assert request.job == "next"
+
+
 def test_giving_up_one_too_many() -> None:
     """A subscription whose giving up was one message too many in its second is given up again, and its place waits."""
     wire = Wire(subscriptions=1)
