@@ -79,7 +79,7 @@ class FrameGate:
             return opcode == _CLOSE
         if opcode & _CONTROL:
             return True
-        if opcode:
+        if opcode:  # a message begins
             self._bytes = self._frames = 0
         self._bytes += length
         self._frames += 1
@@ -87,8 +87,6 @@ class FrameGate:
             self.verdict = CloseCode.TOO_BIG
         elif self._frames > self._most_frames:
             self.verdict = CloseCode.TOO_MANY_FRAMES
-        if first & 0x80:
-            self._bytes = self._frames = 0
         return self.verdict is None
 
 
