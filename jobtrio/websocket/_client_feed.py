@@ -107,7 +107,7 @@ class Feed:
             BrokenStreamError: It can't be what comes next.
         """
         if not self.is_wanting or self.has_dropped:
-            self.has_dropped = not self.is_over  # it was sent before the server knew
+            self.has_dropped = True  # it was sent before the server knew
             return
         if fresh := [each for message in messages for each in self._next(message)]:
             self._chunks.append(_Chunk(fresh, size))
@@ -141,7 +141,7 @@ class Feed:
             return ()  # once more, as some do who resume: nothing is lost by it
         if first > position + 1:
             raise BrokenStreamError(f"message {first} came where {position + 1} was due")
-        self.position = max(last, position)
+        self.position = last
         if isinstance(message, End):
             self._has_end = True
             if message.seq == self._after:
