@@ -49,7 +49,6 @@ class ConnectionLock:
         if self._idler is not None:
             # Cancelling takes the socket out of the idler's hands before this call returns.
             self._idler.cancel("a statement needs the connection")
-            self._idler = None
 
     async def _wait(self) -> None:
         try:
@@ -88,7 +87,6 @@ class ConnectionLock:
             try:
                 await wait()
             finally:
-                if self._idler is scope:
-                    self._idler = None
-                    self.changed.unpark_all()
+                self._idler = None
+                self.changed.unpark_all()
         return not (scope.cancelled_caught or self._held)
