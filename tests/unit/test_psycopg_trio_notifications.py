@@ -101,6 +101,28 @@ async def test_during_a_long_statement(listener: TrioConnection[Any], sender: Tr
             await listener.execute("SELECT 1")
 
 
+async def test_no_time_while_a_statement_runs(listener: TrioConnection[Any]) -> None:
+    """Whoever asks only for what is there by now does not wait for another task's statement."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.execute, "SELECT pg_sleep(60)")
+        await wait_all_tasks_blocked(0.01)
+        with trio.fail_after(30):
+            assert [news async for news in listener.notifies(timeout=0)] == []
+        nursery.cancel_scope.cancel()
+    await check_at_rest(listener)
+
+
+async def test_cancelled_where_some_are_there(listener: TrioConnection[Any]) -> None:
+    """A loop that need not wait is cancelled as well, and what it would have read is there for the next."""
+    await send(listener, "me")
+    await check_at_rest(listener)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await payloads(listener, 1)
+    assert scope.cancelled_caught
+    assert await payloads(listener, 1) == ["me"]
+
+
 async def test_own_notification(listener: TrioConnection[Any]) -> None:
     """A connection hears itself."""
     await send(listener, "me")
