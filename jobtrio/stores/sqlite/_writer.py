@@ -290,6 +290,7 @@ def _has_begun(connection: sqlite3.Connection) -> bool:
     except sqlite3.Error as exc:
         if not is_locked(exc):
             raise
+        connection.rollback()
         return False
     return True
 
