@@ -38,6 +38,7 @@ from jobtrio.websocket import (
     _client_keeper,
     _client_link,
     _desk,
+    _guard,
     _values,
     open_client,
 )
@@ -153,6 +154,7 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
         ("A client's message", _kib(bridge.message_bytes), limits.format("message_bytes")),
         ("Frames of a client's message", bridge.message_frames, limits.format("message_frames")),
         ("Messages of a client in a second", f"{bridge.messages_per_second:g}", limits.format("messages_per_second")),
+        ("Its pings and pongs in a second; those beyond wait, and what is behind them", _guard.CONTROLS, fixed),
         ("Subscriptions of a connection", bridge.subscriptions, limits.format("subscriptions")),
         ("Tokens in a message to a client", bridge.batch_items, limits.format("batch_items")),
         (

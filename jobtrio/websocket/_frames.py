@@ -28,11 +28,13 @@ class FrameGate:
     Attributes:
         is_closing: Whether a close was sent, so that only one may still come.
         verdict: Why nothing more may pass, once that is so.
+        controls: Control frames that have passed; for others to set back.
     """
 
     def __init__(self, message_bytes: int, message_frames: int) -> None:
         self.is_closing: bool = False
         self.verdict: CloseCode | None = None
+        self.controls = 0
         self._most_bytes = message_bytes
         self._most_frames = message_frames
         self._buffer = bytearray()
@@ -78,6 +80,7 @@ class FrameGate:
         if self.is_closing or self.verdict is not None:
             return opcode == _CLOSE
         if opcode & _CONTROL:
+            self.controls += 1
             return True
         if opcode:  # a message begins
             self._bytes = self._frames = 0

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 PIECE = 16 * 1024
 """Bytes for each of which a client has its time to read."""
 
+CONTROLS = 100
+"""Pings and pongs of a client that are dealt with in a second: what comes behind them has to wait, as each one costs
+an answer, and no message is refused for them."""
+
 WAITED = 1.0
 """Seconds after which a frame is not out yet because the client is slow; before, the system may have taken it."""
 
@@ -66,6 +70,7 @@ class GuardedStream(trio.abc.Stream):
         self.accepted: trio.Event = trio.Event()
         self._heard_at = trio.current_time()
         self._is_reading = False
+        self._counts_since = self._heard_at  # the control frames
         self._stream = stream
         self._socket = socket
         self._sending = trio.StrictFIFOLock()
@@ -89,6 +94,9 @@ class GuardedStream(trio.abc.Stream):
             request, self._request = self._request, b""
             return request
         await self.accepted.wait()
+        if self._gate.controls >= CONTROLS:
+            await trio.sleep_until(self._counts_since + 1.0)
+            self._gate.controls, self._counts_since = 0, trio.current_time()
         while not (piece := self._gate.take()):
             self._tell_verdict()
             self._is_reading = True

@@ -68,6 +68,24 @@ async def test_frames_come_one_by_one() -> None:
     assert [await setup.stream.receive_some() for _ in range(5)] == [b"request", *frames, b""]
 
 
+async def test_a_flood_of_pings_waits(autojump_clock: MockClock) -> None:
+    """Who does nothing but ping is answered a hundred times a second; who pings now and then does not wait."""
+    setup = Setup()
+    setup.stream.accepted.set()
+    began = trio.current_time()
+    last = frame(TEXT, b"a")
+    await setup.client.send_all(frame(PING) * 1_000 + last)
+    got = [await setup.stream.receive_some() for _ in range(1_002)]
+    assert got[-1] == last
+    assert trio.current_time() - began == pytest.approx(10)  # seconds
+    for _ in range(500):
+        await trio.sleep(0.02)
+        began = trio.current_time()
+        await setup.client.send_all(frame(PING))
+        await setup.stream.receive_some()
+        assert trio.current_time() == began
+
+
 async def test_a_verdict_is_told_once() -> None:
     """Why nothing more may pass is told once, and what comes then is dropped."""
     setup = Setup()
