@@ -194,16 +194,18 @@ def test_no_folder_is_left(path: Path, monkeypatch: pytest.MonkeyPatch, module: 
 
 def test_a_folder_that_goes_while_it_is_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one that closes removes the folder as another opens, that one makes it again."""
-    makedirs, others = os.makedirs, iter([True])
+    mkdir, others = os.mkdir, [True]
 
-    def make(folder: str, *, exist_ok: bool) -> None:
-        makedirs(folder, exist_ok=exist_ok)
-        if next(others, False):
+    def make(folder: str) -> None:
+        mkdir(folder)
+        if others:
+            others.pop()
             os.rmdir(folder)
 
-    monkeypatch.setattr(os, "makedirs", make)
+    monkeypatch.setattr(os, "mkdir", make)
     with opened(path) as bell:
         assert bell.socket is not None
+    assert not others
 
 
 def test_one_that_is_just_opening_is_not_gone(path: Path) -> None:
