@@ -94,12 +94,19 @@ def test_full_ears_by_any_name(path: Path, number: int) -> None:
 def test_without_such_sockets(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has no such sockets, nobody can ring, and nothing is taken for gone."""
     monkeypatch.delattr(socket, "AF_UNIX")
-    with opened(path) as bell:
-        assert bell.socket is None
-        assert not bell.ring(Hints(ready=True))
-        assert bell.heard() == Hints()
-        assert not bell.gone()
-    assert not os.path.exists(f"{path}-doorbells")
+    monkeypatch.delattr(os, "geteuid")
+    folder = path.with_name("jobs.db-doorbells")
+    for is_there in (False, True):  # as where the file was copied from another system
+        if is_there:
+            folder.mkdir()
+            (folder / "0123456789abcdef").touch()
+        with opened(path) as bell:
+            assert bell.socket is None
+            assert not bell.ring(Hints(ready=True))
+            assert bell.heard() == Hints()
+            assert not bell.gone()
+            assert not bell.has_others()
+        assert folder.exists() is is_there
 
 
 def test_too_much_for_one_ring(path: Path) -> None:

@@ -69,7 +69,7 @@ class Doorbell:
 
     def open(self) -> None:
         """Bind the socket, so that others can ring. Without it they can't, and it is looked instead."""
-        if not hasattr(socket, "AF_UNIX"):  # as on Windows
+        if not _has_sockets():
             return
         for _ in range(3):  # another store that closes may remove the folder in between
             with suppress(OSError):
@@ -189,6 +189,8 @@ class Doorbell:
 
     def _list(self) -> list[str]:
         """Return the others' names."""
+        if not _has_sockets():
+            return []  # whatever another system has left there
         try:
             changed = self._look_at_folder().st_mtime_ns
             if changed != self._listed:
@@ -226,6 +228,11 @@ class Doorbell:
     def _address(self, name: str) -> str:
         folder = self._folder if self._descriptor is None else f"/proc/self/fd/{self._descriptor}"
         return f"{folder}/{name}"
+
+
+def _has_sockets() -> bool:
+    """Whether the system has such sockets: Windows, say, has none."""
+    return hasattr(socket, "AF_UNIX")
 
 
 def _without_particulars(hints: Hints) -> Hints:
