@@ -541,6 +541,26 @@ async def test_what_belongs_to_jobs_taken_from_outside(open_store: Callable[[], 
         assert same.id == "two"
 
 
+async def test_a_lost_claim_of_many(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of one claim that end with its lease come as they were submitted, also where they are seen to in slices."""
+    looks, found = [], advancing.found
+
+    def note(answer: list[Any]) -> advancing.Due:
+        looks.append(found(answer))
+        return looks[-1]
+
+    monkeypatch.setattr(advancing, "SLICE", 5)
+    monkeypatch.setattr(advancing, "found", note)
+    async with open_workers(open_store, "a", "b") as (a, b):
+        entries = [new_entry(job_id=f"{n * 7 % 23:02}") for n in range(23)]
+        await a.insert(*entries)
+        assert len(await a.claim(limit=11, lease=SHORT)) == 11
+        assert len(await a.claim(limit=12, lease=SHORT)) == 12
+        await b.pass_time()
+        assert ids(await b.claim()) == ids(entries)
+    assert max(len(due.lapsed) for due in looks) == 5
+
+
 async def test_names_leave_nothing_behind(prefix: str, open_store: Callable[[], RedisJobStore]) -> None:
     """Queues and executors without a job are forgotten, also the queue in which a held one waited for its executor."""
     async with open_worker(open_store) as worker:

@@ -6,10 +6,15 @@ local function first_until_now(key, most, ...)
     return call('ZRANGE', PREFIX .. key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most, ...)
 end
 
--- The first leases that are over. Those of one claim end at once, and the set has them by their ids.
+local TOGETHER = 1000 -- so many leases may end at once: those of one claim
+
+-- The first leases that are over, and those that ended with the last of them: the set has these by their ids.
 local function first_leases(most)
-    local found, leases = first_until_now('leases', most, 'WITHSCORES'), {}
+    local found, leases = first_until_now('leases', most + TOGETHER, 'WITHSCORES'), {}
     for n = 1, #found, 2 do
+        if n > 2 * most and found[n + 1] ~= found[2 * most] then
+            break
+        end
         local state, order = unpack(fields_of(found[n], 'state', 'order'))
         leases[#leases + 1] = {id = found[n], state = state, over = tonumber(found[n + 1]), order = count(order, 0)}
     end
@@ -69,8 +74,8 @@ local function work(args)
             drop(PREFIX .. 'expiry', id)
         end
     end
-    for _, lease in ipairs(first_leases(most)) do
-        if is_full() then
+    for n, lease in ipairs(first_leases(most)) do
+        if n > most or is_full() then
             break
         elseif lease.state == 'RUNNING' then
             note(lapsed, lease.id)
