@@ -16,6 +16,7 @@ from jobtrio._errors import JobtrioError, UnknownJobError
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._records import Completed, Failed
 from jobtrio._state import JobState
+from jobtrio.cli._endings import printable
 from jobtrio.cli._follow import follow
 from jobtrio.cli._gaps import Filler
 
@@ -69,7 +70,8 @@ class StoreSource:
         self._job = job
         self.attempts: int | None = job.record.max_attempts
         dashes = "-- " if job.id.startswith("-") else ""
-        self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{dashes}{shlex.quote(job.id)}"
+        shown = printable(shlex.quote(job.id), lines=False)
+        self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{dashes}{shown}"
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, whichever process the job runs in.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,6 +146,14 @@ async def test_how_to_end_a_job_whose_id_could_be_an_option() -> None:
     async with jobtrio.open_registry() as registry:
         job = await registry.create_job(job_id="-x")
         assert StoreSource(registry, MemoryJobStore(), job, None).hint == "; to end it: jobtrio cancel -- -x"
+
+
+async def test_how_to_end_a_job_whose_id_a_terminal_would_obey() -> None:
+    """An id that no jobtrio has made is shown as text."""
+    async with jobtrio.open_registry() as registry:
+        job: Any = SimpleNamespace(id="\x1b[2J\n", record=SimpleNamespace(max_attempts=1))
+        hint = StoreSource(registry, MemoryJobStore(), job, None).hint
+        assert hint == "; to end it: jobtrio cancel '\\x1b[2J\\n'"
 
 
 async def test_a_store_that_keeps_more(tmp_path: Path) -> None:
