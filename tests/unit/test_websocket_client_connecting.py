@@ -22,6 +22,8 @@ from jobtrio.websocket import (
     _client_link,
     open_client,
 )
+from jobtrio.websocket._client_address import parse_url
+from jobtrio.websocket._client_refusals import final_error_of
 from jobtrio.websocket.protocol import (
     Get,
     Heartbeat,
@@ -326,8 +328,8 @@ async def test_no_websocket_at_all(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [b"", b"Content-Length: 99999999999\r\n"])
-async def test_refusal_without_end(size: bytes) -> None:
-    """A server that goes on and on about why it refuses is away; what it said is not kept in memory without bound."""
+async def test_refusal_without_end(size: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that goes on and on about why it refuses is given up, with what it said: that may take all memory."""
 
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -336,12 +338,15 @@ async def test_refusal_without_end(size: bytes) -> None:
             while True:
                 await stream.send_all(b"no " * 20_000)
 
+    monkeypatch.setattr(_client_link, "OPENING_LIMIT", 10 * WAIT)
+    why = "no handshake: the answer is longer than 1024 KiB"
     async with trio.open_nursery() as nursery:
         [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
-        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
-        with pytest.raises(ServerUnavailableError, match="no handshake: the answer is longer than 1024 KiB"):
-            async with open_client(url, outage_limit=3):
+        address = parse_url(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/ws")
+        with trio.fail_after(WAIT), pytest.raises(_client_link.LinkLostError, match=why) as lost:
+            async with _client_link.open_link(address, None, None):
                 raise AssertionError
+        assert final_error_of(lost.value, was_found=False) is None
         nursery.cancel_scope.cancel()
 
 
