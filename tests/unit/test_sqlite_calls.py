@@ -371,3 +371,26 @@ async def test_a_short_wait_ends() -> None:
     thread = threading.Thread(target=ask, daemon=True)  # one that hangs is not to hold up the tests
     thread.start()
     assert await trio.to_thread.run_sync(done.wait, 60)
+
+
+async def test_a_wait_that_signals_interrupt_ends() -> None:
+    """Signals may come to any thread, also to one that waits: its time goes on."""
+    calls = Calls(60.0)
+    done = threading.Event()
+
+    def ask() -> None:
+        for _ in range(1000):
+            assert calls.next(1e-4) is None
+        done.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        thread.start()
+        with trio.move_on_after(60):
+            while not done.is_set():
+                signal.pthread_kill(thread.ident or 0, signal.SIGUSR1)
+                await trio.sleep(1e-4)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert done.is_set()

@@ -122,6 +122,7 @@ class Calls:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._bell = threading.Lock()  # open from a call's arrival until the thread waits that has a time to
         self._trio = trio.lowlevel.current_trio_token()
         self._open: dict[Call, None] = {}  # not concluded yet, in order
         self._room = trio.lowlevel.ParkingLot()
@@ -143,7 +144,7 @@ class Calls:
         if self._closed:
             raise StoreUnavailableError(CLOSED)
         self._open[call] = None
-        self._queue.put(call)
+        self._put(call)
         try:
             answer: T = await call.wait()
         except (trio.Cancelled, KeyboardInterrupt):
@@ -186,15 +187,16 @@ class Calls:
 
         With a ``timeout`` no other thread may ask.
         """
-        try:
-            if timeout:
-                # Before Python 3.13 a wait that finds the queue's own lock open, and is late by then, has no end. A try
-                # that does not wait leaves it shut.
-                with suppress(queue.Empty):
-                    return self._queue.get_nowait()
-            return self._queue.get(timeout=timeout)
-        except queue.Empty:
-            return None
+        if timeout is None:
+            return self._queue.get()
+        # Before Python 3.13 a timed wait of the queue's own has no end where the machine or a signal holds it up.
+        over_at = time.monotonic() + timeout
+        while True:
+            with suppress(queue.Empty):
+                return self._queue.get_nowait()
+            left = over_at - time.monotonic()
+            if left <= 0 or not self._bell.acquire(timeout=left):
+                return None
 
     def next_nowait(self) -> Call | None:
         """Return the next call, to be taken, or None."""
@@ -206,7 +208,12 @@ class Calls:
 
     def stop(self) -> None:
         """Give one thread the sign to stop, behind all calls so far."""
-        self._queue.put(None)
+        self._put(None)
+
+    def _put(self, call: Call | None) -> None:
+        self._queue.put(call)
+        if self._bell.locked():  # which nobody else opens
+            self._bell.release()
 
     def deliver(self, calls: Sequence[Call], then: Callable[[], object] | None = None) -> None:
         """Have Trio's thread heed the answers of these calls, in order, and then call ``then``."""
