@@ -203,8 +203,8 @@ def test_a_folder_that_goes_while_it_is_used(path: Path, monkeypatch: pytest.Mon
     """Where one that closes removes the folder as another opens, that one makes it again."""
     mkdir, others = os.mkdir, [True]
 
-    def make(folder: str) -> None:
-        mkdir(folder)
+    def make(folder: str, mode: int) -> None:
+        mkdir(folder, mode)
         if others:
             others.pop()
             os.rmdir(folder)
@@ -318,3 +318,18 @@ def test_whose_the_folder_is(
         assert (bell.socket is not None) is is_used
         assert bell.gone() == [left.name] * is_used
     bell.close(keep_name=False)
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0, 0o644, 0o755), (0, 0o664, 0o775), (0o022, 0o664, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_who_may_put_something_into_the_folder(path: Path, umask: int, file: int, folder: int) -> None:
+    """None but who may write to the file: SQLite makes it without such rights for others, whatever the umask is."""
+    path.touch()
+    path.chmod(file)
+    before = os.umask(umask)
+    try:
+        with opened(path):
+            assert stat.S_IMODE(os.stat(f"{path}-doorbells").st_mode) == folder
+    finally:
+        os.umask(before)

@@ -74,9 +74,15 @@ class Doorbell:
         for _ in range(3):  # another store that closes may remove the folder in between
             with suppress(OSError):
                 with suppress(FileExistsError):
-                    os.mkdir(self._folder)
+                    os.mkdir(self._folder, self._rights())
                 self._bind()
                 return
+
+    def _rights(self) -> int:
+        """Return the rights of the folder: who may not write to the file must not have its processes look dead."""
+        with suppress(OSError):
+            return 0o755 | os.stat(self._file).st_mode & 0o022
+        return 0o755
 
     def _bind(self) -> None:
         self._let_go_of_folder()  # of the one before, which another store may have removed
