@@ -52,7 +52,8 @@ class StderrHandler(logging.Handler):
         os.register_at_fork(after_in_child=self._begin)  # no thread goes with it there
 
     def _begin(self) -> None:
-        self._lines: queue.Queue[tuple[bytes, threading.Event]] = queue.Queue(KEPT)
+        # Unlike a `queue.Queue` it lets a finaliser or a signal's handler, which may log as well, come in anywhere.
+        self._lines: queue.SimpleQueue[tuple[bytes, threading.Event]] = queue.SimpleQueue()
         self._dropped = 0  # since the last line that was kept
         self._patience = PATIENCE
         self._waited_at = monotonic()
@@ -67,25 +68,25 @@ class StderrHandler(logging.Handler):
         except Exception:  # as of arguments that don't fit the message
             self.handleError(record)
             return
-        if (written := self._keep(line, 0.0)) is not None and self._has_thread():
+        if self._lines.qsize() >= KEPT:
+            self._dropped += 1
+            return
+        written = self._keep(line)
+        if self._has_thread():
             self._wait_for(written)
 
     def flush(self) -> None:
         """Wait a moment until all is written; the logging module does so when the process ends."""
-        if self._thread is not None and (written := self._keep(b"", LAST_WORD)) is not None:
-            written.wait(LAST_WORD)
+        if self._thread is not None:
+            self._keep(b"").wait(LAST_WORD)
 
-    def _keep(self, line: bytes, seconds: float) -> threading.Event | None:
-        """Leave a line to the thread, and return what is set once it is written; None where there is no room."""
-        if self._dropped:
-            line = f"jobtrio: {plural(self._dropped, 'line')} came too quickly to be logged\n".encode() + line
+    def _keep(self, line: bytes) -> threading.Event:
+        """Leave a line to the thread, and return what is set once it is written."""
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            line = f"jobtrio: {plural(dropped, 'line')} came too quickly to be logged\n".encode() + line
         written = threading.Event()
-        try:
-            self._lines.put((line, written), timeout=seconds)
-        except queue.Full:
-            self._dropped += 1
-            return None
-        self._dropped = 0
+        self._lines.put((line, written))
         return written
 
     def _wait_for(self, written: threading.Event) -> None:

@@ -173,3 +173,42 @@ def test_last_lines_of_a_log(stalled: int, monkeypatch: pytest.MonkeyPatch) -> N
     handler.flush()
     reader.join()
     assert os.read(stalled, 1024).endswith(b"line 0\nline 1\njobtrio: 2 lines came too quickly to be logged\n")
+
+
+def test_log_from_within_the_log(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finaliser or a signal's handler may log wherever it comes in whoever logs, and holds up nothing."""
+    monkeypatch.setattr(_log, "STDERR", pipe[1])
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    comes_at, has_come = 0, True
+    while has_come:
+        comes_at += 1
+        has_come = _log_from_within(comes_at)
+        written = b""
+        while written.count(b"\n") < 2 + has_come:
+            written += os.read(pipe[0], 100)
+    assert comes_at > 10
+
+
+def _log_from_within(comes_at: int) -> bool:
+    """Log two lines, and another from within the n-th call that the second one makes; tell whether there was one."""
+    handler = _log.StderrHandler()
+    handler.handle(record_of(0))
+    calls = 0
+
+    def come(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += "call" in event
+        if calls == comes_at:
+            sys.setprofile(None)
+            handler.handle(record_of(1))
+
+    def log() -> None:
+        sys.setprofile(come)
+        handler.handle(record_of(2))
+        sys.setprofile(None)
+
+    thread = threading.Thread(target=log, daemon=True)  # one that hangs is not to hold up the tests
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), f"call {comes_at}"
+    return calls >= comes_at
