@@ -65,6 +65,7 @@ class Readers:
                 if call.take():
                     _read(connector, call)
                     self.calls.deliver((call,))
+                call = None  # its answer may be large, and the next call long in coming
         finally:
             connector.close()
             self.calls.run_in_trio(self._one_stopped)
