@@ -71,7 +71,7 @@ class Migration:
 
 
 def _read_migrations() -> tuple[Migration, ...]:
-    folder = resources.files(__package__).joinpath("schema")
+    folder = resources.files("jobtrio.stores.postgres").joinpath("schema")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return tuple(migration_of(file.read_text("utf-8")) for file in files)
 

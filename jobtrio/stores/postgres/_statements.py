@@ -129,7 +129,7 @@ _PARTS: Final = {
 @lru_cache(maxsize=16)
 def statements(schema: str) -> dict[str, str]:
     """Return each statement's text, by its name, given the schema's name as SQL has it."""
-    text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
+    text = resources.files("jobtrio.stores.postgres").joinpath("statements.sql").read_text("utf-8")
     for part, meaning in _PARTS.items():
         text = text.replace(part, meaning)
     text = _TELLING.sub(r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text)

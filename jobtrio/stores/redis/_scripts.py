@@ -93,7 +93,7 @@ class Run:
 
 
 def _read(name: str) -> Script:
-    folder = resources.files(__package__).joinpath("scripts")
+    folder = resources.files("jobtrio.stores.redis").joinpath("scripts")
     body = _text(folder, _SAME.get(name, name))
     found = _WITH.search(body)
     assert found is not None, f"{name}.lua does not say what it is made with"

@@ -22,7 +22,7 @@ APPLICATION_ID: Final = 0x4A6F6254
 
 
 def _read_migrations() -> tuple[str, ...]:
-    folder = resources.files(__package__).joinpath("schema")
+    folder = resources.files("jobtrio.stores.sqlite").joinpath("schema")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return tuple(file.read_text("utf-8") for file in files)
 

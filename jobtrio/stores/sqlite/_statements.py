@@ -26,7 +26,7 @@ _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 def _read() -> dict[str, str]:
-    text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
+    text = resources.files("jobtrio.stores.sqlite").joinpath("statements.sql").read_text("utf-8")
     text = text.replace("{entry}", ", ".join(ENTRY)).replace("{job.entry}", ", ".join(f"job.{name}" for name in ENTRY))
     _, *parts = _HEADING.split(text)
     return {name: body.partition(";")[0].strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
