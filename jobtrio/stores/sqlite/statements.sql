@@ -233,8 +233,10 @@ WHERE tag.name = ? AND tag.value = ? AND tag.job > ? AND tag.job < ?;
 SELECT job.seq FROM jobs AS job INDEXED BY jobs_cells
 WHERE job.queue = ? AND job.executor = ? AND job.state = ? AND job.seq > ? AND job.seq < ?;
 
+-- The plus keeps SQLite 3.51 and newer from joining the table for each tag, in orders that it compares for a tenth of a
+-- second where there are fifty.
 -- name: has_tag
-EXISTS (SELECT 1 FROM tags AS other WHERE other.name = ? AND other.value = ? AND other.job = job.seq);
++EXISTS (SELECT 1 FROM tags AS other WHERE other.name = ? AND other.value = ? AND other.job = job.seq);
 
 -- name: running
 SELECT 1 FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING' AND session = ? LIMIT 1;
