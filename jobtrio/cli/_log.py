@@ -77,7 +77,7 @@ class StderrHandler(logging.Handler):
 
     def flush(self) -> None:
         """Wait a moment until all is written; the logging module does so when the process ends."""
-        if self._thread is not None:
+        if (self._thread is not None or not self._lines.empty()) and self._has_thread():
             self._keep(b"").wait(LAST_WORD)
 
     def _keep(self, line: bytes) -> threading.Event:

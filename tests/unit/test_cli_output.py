@@ -92,6 +92,18 @@ def test_no_thread_to_log_in(pipe: tuple[int, int], no_threads: pytest.MonkeyPat
     assert os.read(ours, 100) == b"one\ntwo\n"
 
 
+def test_no_thread_to_log_in_until_the_end(pipe: tuple[int, int], no_threads: pytest.MonkeyPatch) -> None:
+    """What was logged where no thread could be started is shown at the end of the process, if one can be then."""
+    no_threads.setattr(sys, "stderr", sys.__stderr__)
+    handler = _log.StderrHandler()
+    handler.emit(record_of(0))
+    handler.flush()
+    no_threads.undo()
+    no_threads.setattr(_log, "STDERR", pipe[1])
+    handler.flush()
+    assert os.read(pipe[0], 100) == b"line 0\n"
+
+
 def record_of(n: int) -> logging.LogRecord:
     """Return a record."""
     return logging.LogRecord("app", logging.WARNING, __file__, 1, f"line {n}", None, None)
