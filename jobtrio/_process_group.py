@@ -43,8 +43,8 @@ class ProcessGroup(ProgramSession):
         """Start the program; it must be used in ``with``.
 
         Starting blocks until the program is loaded (about a millisecond) and is no checkpoint, so that no
-        cancellation can come between the program's birth and its owner's care. A thread would not help: the
-        interpreter holds its lock all the while.
+        cancellation can come between the program's birth and its owner's care. A thread would not help before Python
+        3.12: the interpreter holds its lock all the while.
 
         Raises:
             OSError: The program could not be started.
