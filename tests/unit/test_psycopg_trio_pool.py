@@ -163,6 +163,19 @@ async def test_cancelled_block(postgres: str) -> None:
             await check_at_rest(second)
 
 
+async def test_cancelled_before(postgres: str) -> None:
+    """A task that was cancelled is given no connection, not even one that is idle."""
+    async with open_pool(postgres, size=1, autocommit=True) as pool:
+        async with pool.connection():
+            pass
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with pool.connection():
+                raise AssertionError("entered")
+        assert scope.cancelled_caught
+        assert pool.statistics == PoolStatistics(size=1, idle=1, in_use=0, waiting=0)
+
+
 async def test_left_in_the_middle(postgres: str) -> None:
     """A connection in the middle of something is not used again."""
     async with open_pool(postgres, size=1, autocommit=True) as pool:
@@ -276,6 +289,22 @@ async def test_not_asked_needlessly(postgres: str) -> None:
     async with open_pool(postgres, size=1, autocommit=True) as pool:
         async with pool.connection() as connection:
             await connection.execute("SELECT 'used'")
+        async with pool.connection():
+            assert sessions(postgres) == [("idle", "SELECT 'used'")]
+
+
+async def test_asked_once(postgres: str) -> None:
+    """A connection that is asked because another one was lost, and answers, is above suspicion again."""
+    async with open_pool(postgres, size=2, autocommit=True) as pool:
+        async with pool.connection() as lost:
+            async with pool.connection() as kept:
+                pass
+            await lost.close()
+        await wait_for_sessions(postgres, 1)
+        async with pool.connection() as again:
+            assert again is kept
+            assert sessions(postgres) == [("idle", "")]
+            await again.execute("SELECT 'used'")
         async with pool.connection():
             assert sessions(postgres) == [("idle", "SELECT 'used'")]
 
