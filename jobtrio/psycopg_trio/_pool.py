@@ -207,6 +207,8 @@ class Pool(Generic[Row]):
                 self._idle.append(member)
                 self._offer()
             else:
+                if member.connection.closed:
+                    self._suspect_all()
                 await member.connection.close()
             await self._close_stale()
             self._places.release()
@@ -220,10 +222,7 @@ class Pool(Generic[Row]):
 
     async def _is_reusable(self, member: _Member[Row]) -> bool:
         connection = member.connection
-        if connection.closed:
-            self._suspect_all()
-            return False
-        if self._closed or not await leave_transaction(connection):
+        if self._closed or connection.closed or not await leave_transaction(connection):
             return False
         if self._rules.reset is not None:
             # At most `check_limit`: a cancelled task's connection is as good as any, if it can be reset.

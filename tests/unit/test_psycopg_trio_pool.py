@@ -284,6 +284,26 @@ async def test_one_lost_makes_all_suspect(postgres_server: PostgresServer) -> No
         assert second.closed
 
 
+async def test_lost_while_rolled_back(postgres_server: PostgresServer) -> None:
+    """A connection that turns out to be lost only as its block's transaction is rolled back was lost all the same."""
+    async with (
+        open_wire(postgres_server.port) as wire,
+        open_pool(postgres_server.conninfo(port=wire.port), size=2, check_limit=0.5) as pool,
+    ):
+        with trio.CancelScope() as scope:
+            async with pool.connection() as first:
+                async with pool.connection() as second:
+                    pass
+                await first.execute("SELECT 1")
+                first.cancel_grace = 0.05
+                wire.lose()
+                scope.cancel()
+        assert first.closed
+        async with pool.connection() as third:
+            await check_at_rest(third)
+        assert second.closed
+
+
 async def test_not_asked_needlessly(postgres: str) -> None:
     """A connection that was used a moment ago is handed out without a question to the server."""
     async with open_pool(postgres, size=1, autocommit=True) as pool:
