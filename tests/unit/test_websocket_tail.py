@@ -14,6 +14,7 @@ from jobtrio import Retention, RetryPolicy
 from jobtrio.websocket import CloseCode, Handshake, Limits
 from jobtrio.websocket._feed import Start
 from jobtrio.websocket._tailing import TailAddress, TailSession, is_tail, parse_tail
+from jobtrio.websocket.session import LONGEST_PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -453,20 +454,35 @@ async def test_flush_interval(autojump_clock: MockClock, registry: JobRegistry, 
     assert abs(len(events) - messages) <= 2
 
 
-@pytest.mark.parametrize(("send_time", "most"), [(0.0005, 650), (0.002, 130), (0.02, 25)])
-async def test_slowing_down(autojump_clock: MockClock, registry: JobRegistry, send_time: float, most: int) -> None:
+@pytest.mark.parametrize(
+    ("send_time", "interval", "most"),
+    [(0.0005, 0.0, 650), (0.002, 0.0, 130), (0.02, 0.0, 25), (0.002, 0.25, 5)],  # the interval is kept to all the same
+)
+async def test_slowing_down(autojump_clock: MockClock, send_time: float, interval: float, most: int) -> None:
     """Where sending takes long, less is sent: what comes meanwhile goes along, and time is left to others."""
+    sizes = await _sizes_of_batches(send_time, interval, tokens=500, every=0.001)
+    assert most / 4 < len(sizes) <= most
+
+
+async def test_slowing_down_has_a_bound(autojump_clock: MockClock) -> None:
+    """However long sending takes, no batch waits for more than a moment besides."""
+    sizes = await _sizes_of_batches(0.25, 0.0, tokens=200, every=0.01)
+    assert max(sizes) < 100 * (0.25 + 2 * LONGEST_PAUSE)
+
+
+async def _sizes_of_batches(send_time: float, interval: float, tokens: int, every: float) -> list[int]:
+    """Return how many of a job's tokens came in each message."""
 
     async def work(job: JobContext) -> None:
-        for n in range(500):
+        for n in range(tokens):
             await job.send(n)
-            await trio.sleep(0.001)
+            await trio.sleep(every)
 
     async with jobtrio.open_registry() as fresh:
         job = await fresh.submit(work, delay=1)
-        async with open_line(fresh, f"/jobs/{job.id}") as line:
+        async with open_line(fresh, f"/jobs/{job.id}", flush_interval=interval) as line:
             line.send_time = send_time
             heard, _ = await ending(line)
-    events = [message for message in heard if message["type"] == "events"]
-    assert [item for message in events for item in message["items"]] == list(range(500))
-    assert most / 4 < len(events) <= most
+    events = [message["items"] for message in heard if message["type"] == "events"]
+    assert [item for items in events for item in items] == list(range(tokens))
+    return [len(items) for items in events]
