@@ -396,6 +396,17 @@ async def test_shut_down_by_the_application() -> None:
         await job.cancel()
 
 
+async def test_shut_down_during_a_request() -> None:
+    """A client that has not finished its request is cut off at once: there is nothing to tell it yet."""
+    limits = Limits(handshake=1000.0, closing=1000.0)
+    async with open_bridge(limits=limits) as bridge, raw_client(bridge.port) as client:
+        await client.send(b"GET ")
+        await until(lambda: bridge.server.stats().connections == 1)
+        bridge.server.shut_down()
+        with trio.fail_after(60):
+            assert await client.rest() == b""
+
+
 class ShutDown(trio.abc.Instrument):
     """Shuts a server down when it has accepted a connection, and has not looked at it."""
 
