@@ -255,10 +255,35 @@ async def read_all(stream: GuardedStream) -> None:
         pass
 
 
+async def test_a_send_lets_others_run(nursery: trio.Nursery) -> None:
+    """A send that the system takes at once is a turn of the scheduler all the same."""
+    server, client = trio.socket.socketpair()
+    gate = FrameGate(100, 10)
+    stream = GuardedStream(trio.SocketStream(server), server, b"", gate, time_limit=10, on_verdict=print, abort=print)
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    with client, server:
+        nursery.start_soon(take_turns)
+        for _ in range(10):
+            await stream.send_all(b"x")
+        assert await client.recv(100) == b"x" * 10
+    assert turns >= 9
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_client_that_is_not_listened_to_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """While messages wait that the session has no time for, no pong behind them is read: the client is not cut off."""
     setup = Setup()
     setup.stream.accepted.set()
+    await setup.client.send_all(frame(TEXT, b"x"))
+    for _ in ("the request", "a message"):
+        await setup.stream.receive_some()
     nursery.start_soon(setup.watch_pulse)
     await trio.sleep(1000)
     assert not setup.aborted
