@@ -80,8 +80,6 @@ class Visit:
             # Whatever the library's reader raises; a fault of a session is reported there.
             logger.debug("a connection ended by an exception", exc_info=True)
             self._house.tally.drop("fault")
-        finally:
-            self._socket.socket.close()
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """Close the connection with a code; one that was not accepted yet is cut off."""

@@ -219,6 +219,7 @@ class Server:
         self._closing.set()
 
     async def _receive(self, stream: trio.SocketStream) -> None:
+        """See a client through; `trio.serve_listeners` closes the stream behind it."""
         if self._closing.is_set():
             await self._turn_down(stream, "the server is shutting down")
             return
@@ -241,17 +242,14 @@ class Server:
         """Say why it can't come in now; to a flood, nothing is said."""
         self._house.tally.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         is_flood = self._turned_down >= self._limits.handshakes or _is_one_of_the_last(stream)
-        try:
-            if self._house.ssl_context is None and not is_flood:
-                self._turned_down += 1
-                try:
-                    seconds = max(1, round(self._limits.retry_after))
-                    headers = (("Retry-After", str(seconds)),)
-                    await turn_down(stream, HttpRefusal(HTTPStatus.SERVICE_UNAVAILABLE, why, headers))
-                finally:
-                    self._turned_down -= 1
-        finally:
-            stream.socket.close()
+        if self._house.ssl_context is None and not is_flood:
+            self._turned_down += 1
+            try:
+                seconds = max(1, round(self._limits.retry_after))
+                headers = (("Retry-After", str(seconds)),)
+                await turn_down(stream, HttpRefusal(HTTPStatus.SERVICE_UNAVAILABLE, why, headers))
+            finally:
+                self._turned_down -= 1
 
 
 def _is_one_of_the_last(stream: trio.SocketStream) -> bool:
