@@ -15,6 +15,8 @@ from jobtrio.websocket._frames import FrameGate, text_frame
 from jobtrio.websocket._guard import GuardedConnection, GuardedStream
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio.testing import MockClock
 
 
@@ -255,11 +257,20 @@ async def read_all(stream: GuardedStream) -> None:
         pass
 
 
-async def test_a_send_lets_others_run(nursery: trio.Nursery) -> None:
-    """A send that the system takes at once is a turn of the scheduler all the same."""
+@pytest.fixture
+async def sockets() -> AsyncIterator[tuple[GuardedStream, trio.socket.SocketType]]:
+    """Return a stream over a socket, and the client's end of that."""
     server, client = trio.socket.socketpair()
-    gate = FrameGate(100, 10)
-    stream = GuardedStream(trio.SocketStream(server), server, b"", gate, time_limit=10, on_verdict=print, abort=print)
+    options: dict[str, Any] = {"time_limit": 10, "on_verdict": print, "abort": print}
+    with server, client:
+        yield GuardedStream(trio.SocketStream(server), server, b"request", FrameGate(100, 10), **options), client
+
+
+async def test_a_send_lets_others_run(
+    nursery: trio.Nursery, sockets: tuple[GuardedStream, trio.socket.SocketType]
+) -> None:
+    """A send that the system takes at once is a turn of the scheduler all the same."""
+    stream, client = sockets
     turns = 0
 
     async def take_turns() -> None:
@@ -268,13 +279,20 @@ async def test_a_send_lets_others_run(nursery: trio.Nursery) -> None:
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    with client, server:
-        nursery.start_soon(take_turns)
-        for _ in range(10):
-            await stream.send_all(b"x")
-        assert await client.recv(100) == b"x" * 10
+    nursery.start_soon(take_turns)
+    for _ in range(10):
+        await stream.send_all(b"x")
+    assert await client.recv(100) == b"x" * 10
     assert turns >= 9
     nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_has_left(sockets: tuple[GuardedStream, trio.socket.SocketType]) -> None:
+    """That the client has left is told in the one way that all who send know."""
+    stream, client = sockets
+    client.close()
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(b"x")
 
 
 async def test_a_client_that_is_not_listened_to_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
