@@ -13,6 +13,7 @@ from jobtrio.websocket import Limits
 from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._frames import FrameGate, text_frame
 from jobtrio.websocket._guard import GuardedConnection, GuardedStream
+from jobtrio.websocket.session import PeerGone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -293,6 +294,18 @@ async def test_a_client_that_has_left(sockets: tuple[GuardedStream, trio.socket.
     client.close()
     with pytest.raises(trio.BrokenResourceError):
         await stream.send_all(b"x")
+
+
+async def test_nothing_follows_the_close(sockets: tuple[GuardedStream, trio.socket.SocketType]) -> None:
+    """Once the library has answered a client's close, no message is sent any more."""
+    stream, client = sockets
+    library: Any = DeafConnection()
+    library.closed = True
+    connection = GuardedConnection(library, stream, FrameGate(100, 10), Limits(), print)
+    with pytest.raises(PeerGone):
+        await connection.send("late")
+    await stream.aclose()
+    assert await client.recv(100) == b""
 
 
 async def test_a_client_that_is_not_listened_to_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
