@@ -128,15 +128,16 @@ async def open_line(
     token: str | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     flush_interval: float = 0.0,
+    request_time: float = 0.0,
 ) -> AsyncIterator[Line]:
-    """Run a session and give the client's end of its line."""
+    """Run a session, whose request has taken so long, and give the client's end of its line."""
     gatekeeper = Gatekeeper(authenticate, authorize, limits.handshake)
     terms = Terms(registry, gatekeeper, limits, flush_interval, lambda: '{"retry_after":1.0}')
     target, _, query = path.partition("?")
     handshake = Handshake(target, query, {}, None, "198.51.100.7", token)
     line = Line()
     make = MultiplexedSession if target == "/ws" else TailSession
-    line.session = make(line, terms, handshake, trio.current_time() + limits.handshake)
+    line.session = make(line, terms, handshake, trio.current_time() + limits.handshake - request_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         yield line

@@ -313,16 +313,20 @@ async def test_who_may_watch(autojump_clock: MockClock, registry: JobRegistry, t
         assert closed == (code or CloseCode.COMPLETED)
 
 
-async def test_authentication_that_hangs(autojump_clock: MockClock, registry: JobRegistry) -> None:
-    """A client that can't be authenticated in time is closed."""
+@pytest.mark.parametrize("path", ["/jobs/x", "/ws"])
+@pytest.mark.parametrize("request_time", [0.0, 3.0])
+async def test_authentication_that_hangs(
+    autojump_clock: MockClock, registry: JobRegistry, path: str, request_time: float
+) -> None:
+    """A client that can't be authenticated in time is closed; its request has taken a part of that time."""
 
     async def hook(handshake: object) -> None:
         await trio.sleep_forever()
 
-    async with open_line(registry, "/jobs/x", authenticate=hook) as line:
+    async with open_line(registry, path, authenticate=hook, request_time=request_time) as line:
         _, code = await ending(line)
         assert code in (CloseCode.AUTH_TIMEOUT, CloseCode.UNAUTHENTICATED)
-        assert trio.current_time() == 10
+        assert trio.current_time() == 10 - request_time
 
 
 async def test_heartbeats(autojump_clock: MockClock, registry: JobRegistry) -> None:
