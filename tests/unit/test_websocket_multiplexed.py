@@ -632,6 +632,7 @@ async def test_may_submit_but_not_look(autojump_clock: MockClock, registry: JobR
         first = await line.ask({**submit, "id": 1})
         assert first["type"] == "submitted"
         assert await line.ask({**submit, "id": 2}) == {**first, "id": 2}
+        assert await line.ask({**submit, "id": 5, "subscribe": True}) == {**first, "id": 5}  # and is not shown it
         changes: list[dict[str, Any]] = [{"payload": {"a": [2]}}, {"tags": {}}, {"executor": "hang"}]
         changes.append({"metadata": {"a": 1}})
         for change in changes:
