@@ -423,6 +423,24 @@ async def test_configure_fails(postgres: str) -> None:
     await wait_for_sessions(postgres, 0)
 
 
+async def test_configure_is_cancelled(postgres: str) -> None:
+    """A connection is closed, and takes no place, whose configuration is cancelled."""
+    configured: list[TrioConnection[Any]] = []
+
+    async def configure(connection: TrioConnection[Any]) -> None:
+        configured.append(connection)
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    async with open_pool(postgres, size=1, configure=configure) as pool:
+        with trio.CancelScope() as scope:
+            async with pool.connection():
+                raise AssertionError("entered")
+        assert scope.cancelled_caught
+        assert [connection.closed for connection in configured] == [True]
+        assert pool.statistics == PoolStatistics(size=1, idle=0, in_use=0, waiting=0)
+
+
 async def test_notifications_of_the_block_before(postgres: str) -> None:
     """What a block was notified of and has not read is not given to the next one that has its connection."""
     async with open_pool(postgres, size=1, autocommit=True) as pool, await connect(postgres, autocommit=True) as other:
