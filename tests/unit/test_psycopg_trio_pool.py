@@ -132,6 +132,36 @@ async def test_another_comes_back_sooner(
     assert first.closed
 
 
+async def test_others_come_back_sooner(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
+) -> None:
+    """Each that comes back is for another one of those who wait for a new connection."""
+    used: list[TrioConnection[Any]] = []
+
+    async def connect_never(*args: Any, **options: Any) -> TrioConnection[Any]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def use() -> None:
+        async with pool.connection() as connection:
+            used.append(connection)
+            await trio.sleep_forever()
+
+    async with open_pool(postgres, size=4, autocommit=True) as pool, trio.open_nursery() as nursery:
+        async with pool.connection() as first, pool.connection() as second:
+            monkeypatch.setattr(_pool, "connect", connect_never)
+            for _ in range(2):
+                nursery.start_soon(use)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(_pool.SLOW - 1)
+        await wait_all_tasks_blocked()
+        assert used == []
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert {*used} == {first, second}
+        nursery.cancel_scope.cancel()
+
+
 async def test_open_transaction_is_rolled_back(postgres: str) -> None:
     """What a block leaves open is rolled back before the connection is used again."""
     async with open_pool(postgres, size=1) as pool:
