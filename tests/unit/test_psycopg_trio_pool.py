@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import trio
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg_bridge import check_at_rest, scalar, sessions, wait_for_sessions
 from trio.testing import wait_all_tasks_blocked
@@ -440,6 +441,25 @@ async def test_hooks_begin_transactions(postgres: str, hook: str) -> None:
             assert await scalar(connection, "SHOW work_mem") == "1MB"
 
 
+async def test_reset_that_hangs(postgres: str, autojump_clock: trio.testing.MockClock) -> None:
+    """What resets a connection has its time, also where the task is cancelled: past it the connection is closed."""
+
+    async def reset(connection: TrioConnection[Any]) -> None:
+        await trio.sleep_forever()
+
+    # The virtual clock would be over with any time limit for connecting.
+    where = make_conninfo(postgres, connect_timeout=0)
+    async with open_pool(where, size=1, autocommit=True, reset=reset, check_limit=7.0) as pool:
+        for _ in range(2):
+            with trio.CancelScope() as scope:
+                async with pool.connection() as connection:
+                    begun = trio.current_time()
+                    scope.cancel()
+            assert trio.current_time() == begun + 7
+            assert connection.closed
+            assert pool.statistics == PoolStatistics(size=1, idle=0, in_use=0, waiting=0)
+
+
 async def test_configure_fails(postgres: str) -> None:
     """A connection that can't be configured is closed, and takes no place."""
 
@@ -504,6 +524,16 @@ async def test_closed(postgres: str) -> None:
         assert connection.closed
     with pytest.raises(trio.ClosedResourceError):
         await pool.connection().__aenter__()
+
+
+async def test_closed_by_an_exception(postgres: str) -> None:
+    """A pool whose block raises is closed as well."""
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with open_pool(postgres, size=1) as pool:
+            async with pool.connection() as connection:
+                pass
+            raise ZeroDivisionError
+    assert connection.closed
 
 
 SECONDS = ("check_after", "check_limit", "max_idle", "max_age")
