@@ -228,7 +228,7 @@ class Pool(Generic[Row]):
             # At most `check_limit`: a cancelled task's connection is as good as any, if it can be reset.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._rules.check_limit) as scope:
                 await _call(self._rules.reset, connection)
-            return not (scope.cancelled_caught or connection.closed)
+            return not scope.cancelled_caught
         return True
 
     async def _close_stale(self) -> None:
