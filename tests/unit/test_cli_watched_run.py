@@ -47,9 +47,11 @@ async def test_told_to_stop_while_it_is_stored(autojump_clock: MockClock, capfd:
     assert "jobtrio: SIGTERM: ends before the program was started; job " in capfd.readouterr().err
 
 
-async def test_stored_after_it_was_told_to_stop(autojump_clock: MockClock) -> None:
-    """A job that is stored all the same is cancelled, rather than left for others to run."""
+@pytest.mark.parametrize("calls", [set(), {"request_cancel"}])
+async def test_stored_after_it_was_told_to_stop(autojump_clock: MockClock, calls: set[str]) -> None:
+    """A job that is stored all the same is cancelled, however long that takes, rather than left for others to run."""
     store = RemoteStore(server := Server())
+    store.outage_limit = 3600
     store.network.failing = {"insert"}
     async with trio.open_nursery() as nursery:
 
@@ -57,6 +59,8 @@ async def test_stored_after_it_was_told_to_stop(autojump_clock: MockClock) -> No
             await trio.sleep(1)
             signal.raise_signal(signal.SIGTERM)
             await trio.testing.wait_all_tasks_blocked()
+            store.network.failing = calls
+            await trio.sleep(2 * AT_ONCE)
             store.network.failing = set()
 
         nursery.start_soon(stop)
