@@ -289,7 +289,7 @@ async def test_commits_that_take_long(own_postgres: PostgresServer, monkeypatch:
     own_postgres.execute("ALTER SYSTEM SET synchronous_commit = 'local'")
     own_postgres.execute("SELECT pg_reload_conf()")
     try:
-        async with open_worker(lambda: PostgresJobStore(conninfo, outage_limit=4.0)) as worker:
+        async with open_worker(lambda: PostgresJobStore(conninfo, outage_limit=12.0)) as worker:
             claims = [await worker.start(), await worker.start()]
             with psycopg.connect(conninfo) as other:  # behind this each write is made alone
                 other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [claims[0].entry.id])
