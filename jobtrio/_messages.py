@@ -92,3 +92,13 @@ class End:
 
 Message: TypeAlias = Token | Progress | Restart | Gap | End
 """What a `Subscription` receives."""
+
+
+def first_of(message: Message) -> int:
+    """Return the number of a message; of a gap, that of the first one that is gone."""
+    return message.first if isinstance(message, Gap) else message.seq
+
+
+def last_of(message: Message) -> int:
+    """Return the number of a message; of a gap, that of the last one that is gone."""
+    return message.last if isinstance(message, Gap) else message.seq

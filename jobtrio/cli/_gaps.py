@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from jobtrio._errors import UnknownJobError
-from jobtrio._messages import Gap
+from jobtrio._messages import Gap, first_of
 from jobtrio._outage import keep_trying, never
 from jobtrio.stores._chunks import reached
 
@@ -71,7 +71,7 @@ class Filler:
         """Return the next messages of a gap that ends with number ``last``; a smaller gap where they are not kept."""
         page = await keep_trying(partial(self._store.read_messages, self._job.id, after, PAGE), never)
         is_its_own = await keep_trying(self._is_kept, never)  # asked behind it: the id may be another job's by then
-        found = [_up_to(last, message) for message in page or () if _first(message) <= last] if is_its_own else []
+        found = [_up_to(last, message) for message in page or () if first_of(message) <= last] if is_its_own else []
         return found or [Gap(after + 1, last)]
 
     async def _is_kept(self) -> bool:
@@ -79,10 +79,6 @@ class Filler:
             return await self._registry.get(self._job.id) == self._job
         except UnknownJobError:
             return False
-
-
-def _first(message: Message) -> int:
-    return message.first if isinstance(message, Gap) else message.seq
 
 
 def _up_to(last: int, message: Message) -> Message:

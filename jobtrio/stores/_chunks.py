@@ -11,7 +11,7 @@ import msgspec
 
 from jobtrio._codec import decode_value
 from jobtrio._errors import PayloadError
-from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
+from jobtrio._messages import End, Gap, Message, Progress, Restart, Token, last_of
 from jobtrio._records import JobError
 from jobtrio.stores._texts import error_text, scrub, text_of
 
@@ -120,10 +120,7 @@ def read(chunks: Iterable[tuple[int, int, str | bytes]], after: int, limit: int)
 
 def reached(messages: Sequence[Message], after: int) -> int:
     """Return the number up to which has been read, or told as a gap, with messages that were read behind ``after``."""
-    newest = messages[-1] if messages else None
-    if newest is None:
-        return after
-    return newest.last if isinstance(newest, Gap) else newest.seq
+    return last_of(messages[-1]) if messages else after
 
 
 def _message(seq: int, parts: list[Any]) -> Message:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
-from jobtrio._messages import End, Gap
+from jobtrio._messages import End, Gap, first_of, last_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,8 +135,7 @@ class Feed:
         position = self.position
         if position == "end" or self._has_end:
             raise BrokenStreamError(f"a message came {'behind the end' if self._has_end else 'before its place'}")
-        first = message.first if isinstance(message, Gap) else message.seq
-        last = message.last if isinstance(message, Gap) else message.seq
+        first, last = first_of(message), last_of(message)
         if last <= position and not isinstance(message, End):
             return ()  # once more, as some do who resume: nothing is lost by it
         if first > position + 1:

@@ -11,7 +11,7 @@ import trio
 
 from jobtrio._checks import check_count
 from jobtrio._errors import LaggedError
-from jobtrio._messages import Gap, Message
+from jobtrio._messages import Gap, Message, last_of
 from jobtrio._subscription import BATCH
 
 if TYPE_CHECKING:
@@ -166,6 +166,5 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         return self._noted(self._feed.pop_many(most, to_gap=True))
 
     def _noted(self, batch: list[Message]) -> list[Message]:
-        last = batch[-1]
-        self._received = last.last if isinstance(last, Gap) else last.seq
+        self._received = last_of(batch[-1])
         return batch

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from jobtrio._job import has_stored
-from jobtrio._messages import End, Gap
+from jobtrio._messages import End, Gap, last_of
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import ErrorCode
@@ -167,7 +167,7 @@ class Feed:
                 if self.is_closed:  # meanwhile, by an unsubscribe that waits for the outbox
                     return
                 await session.send(text)
-        self.last = last.last if isinstance(last, Gap) else last.seq
+        self.last = last_of(last)
 
     def _top_up(self, batch: list[Message], most: int) -> None:
         """Take what has come while others were sending."""
