@@ -105,12 +105,12 @@ def plural(number: int, noun: str) -> str:
 
 def one_line(text: str, limit: int = 200) -> str:
     """Return a text as one line of printable characters, shortened where it is long."""
-    text = printable(" ".join(text.split()), lines=False)
+    text = printable(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def printable(text: str, *, lines: bool = True) -> str:
-    """Return a text, of whatever ``lines`` or one, with escapes for what a terminal would take for more than text."""
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return a text, of one line or of many, with escapes for what a terminal would take for more than text."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or (lines and char == "\n") else ascii(char)[1:-1] for char in text)

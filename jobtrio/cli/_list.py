@@ -94,7 +94,7 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
     if len(records) == options.limit:
         last = records[-1].id
         after = [f"--after={last}"] if last.startswith("-") else ["--after", last]
-        complain(options, f"there may be more: {printable(shlex.join(after), lines=False)}")
+        complain(options, f"there may be more: {printable(shlex.join(after))}")
     return 0
 
 

@@ -40,7 +40,7 @@ class SpeakerFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as lines of printable characters: what others say, such as a server, may be in it."""
-        return printable(super().format(record))
+        return printable(super().format(record), lines=True)
 
 
 class StderrHandler(logging.Handler):

@@ -103,9 +103,9 @@ async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Messag
 
 
 def _text(record: JobRecord, history: Iterable[Transition], messages: list[Message]) -> Iterator[str]:
-    yield from (f"{name:<10} {printable(value, lines=False)}\n" for name, value in _fields(record) if value is not None)
+    yield from (f"{name:<10} {printable(value)}\n" for name, value in _fields(record) if value is not None)
     if record.error is not None:
-        yield f"\n{printable(record.error.traceback.rstrip() or str(record.error))}\n"
+        yield f"\n{printable(record.error.traceback.rstrip() or str(record.error), lines=True)}\n"
     yield "\n" + render_table(
         ("AT", "STATE", "ATTEMPT", "WORKER", "REASON"),
         [

@@ -70,7 +70,7 @@ class StoreSource:
         self._job = job
         self.attempts: int | None = job.record.max_attempts
         dashes = "-- " if job.id.startswith("-") else ""
-        shown = printable(shlex.quote(job.id), lines=False)
+        shown = printable(shlex.quote(job.id))
         self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{dashes}{shown}"
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:

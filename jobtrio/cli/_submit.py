@@ -174,7 +174,7 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
     if options.json:
         print_document(record_fields(job.record))
     else:
-        print(_shown(job.id))
+        print(printable(job.id))
     return 0
 
 
@@ -188,12 +188,12 @@ async def submit_to_server(options: argparse.Namespace, client: JobClient) -> in
         await _tell(options, job.id)
         return await _watch(options, await open_bridge_source(job))
     if not options.json:
-        print(_shown(job.id))
+        print(printable(job.id))
         return 0
     try:
         record = await job.refresh()
     except JobtrioError as exc:
-        complain(options, f"submitted {_shown(job.id)}, whose record can't be had: {one_line(str(exc))}")
+        complain(options, f"submitted {printable(job.id)}, whose record can't be had: {one_line(str(exc))}")
         return 1
     print_document(record_fields(record))
     return 0
@@ -215,13 +215,8 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _tell(options: argparse.Namespace, job_id: str) -> None:
-    said = submitted_line(job_id) if options.json else (STDERR, f"jobtrio: submitted {_shown(job_id)}\n")
+    said = submitted_line(job_id) if options.json else (STDERR, f"jobtrio: submitted {printable(job_id)}\n")
     await Output().write([said])
-
-
-def _shown(job_id: str) -> str:
-    """Return a job's id as text, whatever a server calls it, or somebody has put into the store under its key."""
-    return printable(job_id, lines=False)
 
 
 def submitted_line(job_id: str) -> Piece:

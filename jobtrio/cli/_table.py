@@ -25,7 +25,7 @@ def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Coll
         rows: The cells, row by row.
         right: The names of columns whose cells stand at the right.
     """
-    shown = [[printable(cell, lines=False) for cell in row] for row in (head, *rows)]
+    shown = [[printable(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(_columns, column)) for column in zip(*shown, strict=True)]
     lines = []
     for row in shown:

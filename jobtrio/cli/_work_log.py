@@ -103,7 +103,7 @@ class WorkLog:
             return []
         executor = "" if event.executor is None else f" {event.executor}"
         line = f"{change.at:%Y-%m-%dT%H:%M:%SZ} {what[0]} {change.job_id}{executor}{what[1]}"
-        return [(STDERR, f"{printable(line, lines=False)}\n")]
+        return [(STDERR, f"{printable(line)}\n")]
 
     def _note(self, change: Transition) -> str:
         """Keep count, and return how long an attempt that is over took; nothing where its start is not known."""
