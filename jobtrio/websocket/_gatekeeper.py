@@ -21,7 +21,7 @@ from jobtrio._submission import JobSpec
 logger = logging.getLogger("jobtrio.websocket")
 
 TOLD: Final = 10
-"""Failures of the hooks that are logged in a minute: any client can cause them, as by a token that can't be read."""
+"""Failures of a hook that are logged in a minute: any client can cause them, as by a token that can't be read."""
 
 Action: TypeAlias = Literal["submit", "subscribe", "get", "find", "cancel", "traceback"]
 """What a principal may be allowed to do."""
@@ -80,8 +80,8 @@ class Gatekeeper:
         self._authenticate = authenticate
         self._authorize = authorize
         self._patience = patience
-        self._told: deque[float] = deque(maxlen=TOLD)  # when that was
-        self._untold = 0
+        self._strangers = _Failures()  # who are many must not hide what happens to the others
+        self._refusals = _Failures()
 
     @property
     def is_open(self) -> bool:
@@ -104,7 +104,7 @@ class Gatekeeper:
         except PermissionError as exc:
             raise Stranger(known=True) from exc
         except Exception as exc:
-            if (more := self._tell()) is not None:
+            if (more := self._strangers.tell()) is not None:
                 peer = handshake.peer
                 logger.warning("authenticate failed for %s: the client is refused%s", peer, more, exc_info=True)
             raise Stranger from exc
@@ -124,7 +124,7 @@ class Gatekeeper:
         try:
             return bool(await self._in_time(self._authorize(principal, action, job)))
         except Exception:
-            if (more := self._tell()) is not None:
+            if (more := self._refusals.tell()) is not None:
                 logger.warning("authorize failed for the action %r: it is refused%s", action, more, exc_info=True)
             return False
 
@@ -135,8 +135,16 @@ class Gatekeeper:
             raise TypeError(f"the hook returned {show(found)}: is an await missing in it?")
         return found
 
-    def _tell(self) -> str | None:
-        """Return what to say, behind a hook's failure, of those that were not told; None where this is one of them."""
+
+class _Failures:
+    """Which failures of a hook are logged."""
+
+    def __init__(self) -> None:
+        self._told: deque[float] = deque(maxlen=TOLD)  # when that was
+        self._untold = 0
+
+    def tell(self) -> str | None:
+        """Return what to say, behind a failure, of those that were not told; None where this is one of them."""
         now = trio.current_time()
         if len(self._told) == TOLD and now - self._told[0] < 60:
             self._untold += 1
