@@ -36,10 +36,13 @@ class SpeakerFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
         is_own = record.name.partition(".")[0] == jobtrio.__name__
-        return f"{jobtrio.__name__ if is_own else record.name}: {record.message}"
+        return f"{jobtrio.__name__}: {printable(record.message)}" if is_own else f"{record.name}: {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as lines of printable characters: what others say, such as a server, may be in it."""
+        """Return a record as lines of printable characters: what others say, such as a server, may be in it.
+
+        What jobtrio itself says is one line, with a traceback behind it at most.
+        """
         return printable(super().format(record), lines=True)
 
 

@@ -105,6 +105,15 @@ def test_log() -> None:
     assert _log.SpeakerFormatter().format(record) == "app: a\nred \\x1b[31m\\x07"
 
 
+def test_a_logged_line_is_one() -> None:
+    """What others say can't begin a line that looks as if jobtrio had logged it; other programs' own lines stay."""
+    said = "gone\njobtrio: all is well"
+    record = logging.makeLogRecord({"name": "jobtrio.sqlite", "msg": "%s", "args": (said,)})
+    assert _log.SpeakerFormatter().format(record) == "jobtrio: gone\\njobtrio: all is well"
+    record = logging.makeLogRecord({"name": "app", "msg": "a\nb"})
+    assert _log.SpeakerFormatter().format(record) == "app: a\nb"
+
+
 def test_one_line() -> None:
     """Text of others is one line of printable characters, shortened where it is long."""
     assert _endings.one_line("a\n\tb  c\x1b[31m") == "a b c\\x1b[31m"
