@@ -188,6 +188,25 @@ async def test_without_a_table(tmp_path: Path) -> None:
     await refused(path, StoreError, "damaged")
 
 
+async def test_an_index_that_disagrees(tmp_path: Path) -> None:
+    """A job that an index names and the table doesn't have, as after a disk's fault, is told by its store's error."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(new_entry(), new_entry())
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        where = "FROM sqlite_schema WHERE name = 'jobs_cells'"
+        index = connection.execute(f"SELECT * {where}").fetchone()
+        connection.execute(f"DELETE {where}")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM jobs WHERE seq = 2")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", index)
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        with pytest.raises(StoreError, match="an index names job 2, which is not in its table"):
+            await worker.store.find(JobQuery(states=frozenset({JobState.QUEUED})))
+
+
 async def test_damage_that_sqlite_tells_in_no_utf8(tmp_path: Path) -> None:
     """SQLite names the part that it can't read, and Python can't read that name."""
     path = tmp_path / "jobs.db"

@@ -7,6 +7,7 @@ the square of their number; the others are in the jobs that those find, or not. 
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from heapq import nlargest, nsmallest
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -28,7 +29,6 @@ from jobtrio.stores.sqlite._transaction import load as load_row
 from jobtrio.stores.sqlite._transaction import row_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Collection, Iterator
 
     from jobtrio._entry import JobEntry
@@ -171,7 +171,15 @@ def _by_group(
         rows = connection.execute(statement, (*group, *span, *parameters, min(query.limit, MOST)))
         found += (row[0] for row in rows.fetchall())
     chosen = (nlargest if query.newest_first else nsmallest)(query.limit, found)
-    return [connection.execute(SQL["by_seq"], (seq,)).fetchone() for seq in chosen]
+    return [_indexed(connection, seq) for seq in chosen]
+
+
+def _indexed(connection: sqlite3.Connection, seq: int) -> Row:
+    """Return the row that an index has named."""
+    row: Row | None = connection.execute(SQL["by_seq"], (seq,)).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError(f"an index names job {seq}, which is not in its table")
+    return row
 
 
 def _having(tags: list[Tag]) -> tuple[str, list[object]]:
