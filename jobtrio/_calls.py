@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from jobtrio._checks import check_id, check_seconds, check_text, from_thread
+from jobtrio._checks import check_id, check_seconds, check_text, other_run
 from jobtrio._entry import CancelRequest
 from jobtrio._errors import UnknownJobError
 from jobtrio._known import KnownEntries
@@ -68,10 +68,7 @@ class RegistryCalls:
         """
         is_there = trio.lowlevel.in_trio_run() if by == "run_sync" else trio.lowlevel.in_trio_task()
         if not is_there or trio.lowlevel.current_trio_token() is not self._run:
-            raise RuntimeError(
-                f"{call} must be called in the thread, and within the run, of Trio that opened the registry; in "
-                f"another thread say {from_thread(instead, by)}"
-            )
+            raise other_run(f"{call} must be called", instead, by)
 
     def check_awaited(self, call: str, instead: str) -> None:
         """Raise `RuntimeError` where a call is awaited in another run of Trio: none can wake the tasks of another.

@@ -88,7 +88,7 @@ def refused(registry: JobRegistry, job: Job, call: str, instead: str, ask: Calla
     with pytest.raises(RuntimeError) as caught:
         ask(registry, job)
     text = str(caught.value)
-    assert text.startswith(f"{call} must be called in the thread, and within the run, of Trio that opened")
+    assert text.startswith(f"{call} must be called within the run of Trio that opened")
     assert f"trio.from_thread.run_sync({instead})" in text
 
 
@@ -136,7 +136,7 @@ async def test_awaited_in_another_run(durable: bool, tmp_path: Path) -> None:
     """What is awaited by a `trio.run` in another thread is refused there, and does no harm to the registry."""
 
     async def other_run(instead: str, call: Callable[[JobRegistry, Job], Awaitable[Any]]) -> None:
-        with pytest.raises(RuntimeError, match="must be called in the thread, and within the run, of Trio") as caught:
+        with pytest.raises(RuntimeError, match="must be called within the run of Trio") as caught:
             await call(registry, job)
         assert f"trio.from_thread.run({instead})" in str(caught.value)
 
