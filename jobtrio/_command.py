@@ -26,6 +26,10 @@ from jobtrio._watchdog import watchdog
 if TYPE_CHECKING:
     from jobtrio._context import JobContext
 
+JOB = "JOBTRIO_JOB"
+ATTEMPT = "JOBTRIO_ATTEMPT"
+"""Variables by which a program knows whose it is."""
+
 FIELDS = ("argv", "cwd", "env", "grace")
 
 DEFAULT_GRACE = 5.0
@@ -45,7 +49,8 @@ async def run_command(job: JobContext) -> int:
     The payload is a mapping: ``argv``, the program and its arguments; optional ``cwd``, the folder to run in;
     ``env``, text by name that is added to this process's own environment, where None takes a name away;
     ``grace``, the seconds from SIGTERM to SIGKILL, by default 5. Where jobs are in memory, a `pathlib.Path` may stand
-    for text. The program has no standard input and no terminal.
+    for text. The program has no standard input and no terminal. Its environment names the job, ``JOBTRIO_JOB``, and
+    the attempt, ``JOBTRIO_ATTEMPT``, unless ``env`` does.
 
     A line is a token ``{"stdout": "…"}`` or ``{"stderr": "…"}``, without its end, undecodable bytes as
     backslash escapes. With ``"partial": True`` more of the same line follows: lines over 64 KiB come in such
@@ -70,7 +75,7 @@ async def run_command(job: JobContext) -> int:
     """
     command = Command.from_payload(job.payload)
     await trio.lowlevel.checkpoint()
-    with command.start() as group, watchdog.guarding(group.id, command.grace):
+    with command.start(job) as group, watchdog.guarding(group.id, command.grace):
         relay = Relay(job.send, stdout=group.stdout, stderr=group.stderr)
         await _attend(group, relay, command.grace)
         if relay.failure is not None:
@@ -148,13 +153,14 @@ class Command:
             grace=check_seconds("payload['grace']", payload.get("grace", DEFAULT_GRACE)),
         )
 
-    def start(self) -> ProcessGroup:
-        """Start the program.
+    def start(self, job: JobContext) -> ProcessGroup:
+        """Start the program for a job.
 
         Raises:
             OSError: It could not be started; what could not be found or executed is its ``filename``.
         """
-        env = {**os.environ, **self.env}
+        # UTF-8 in any locale: one that can't hold the id doesn't hold up the program.
+        env = {**os.environ, JOB: os.fsdecode(job.id.encode()), ATTEMPT: str(job.attempt), **self.env}
         try:
             return ProcessGroup(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
         except OSError as exc:

@@ -19,7 +19,7 @@ import trio.testing
 
 import jobtrio
 from jobtrio import _command
-from jobtrio._command import run_command
+from jobtrio._command import ATTEMPT, JOB, run_command
 from jobtrio._errors import CommandFailedError
 from jobtrio._relay import Relay
 from jobtrio._watchdog import watchdog
@@ -38,6 +38,8 @@ class FakeJob:
     def __init__(self, *argv: str, **payload: Any) -> None:
         self.mark = uuid.uuid4().hex
         self.payload = {"argv": list(argv), "env": {MARK: self.mark}, "grace": 10.0, **payload}
+        self.id = "job"
+        self.attempt = 1
         self.sent: list[dict[str, Any]] = []
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -289,6 +291,18 @@ async def test_environment_is_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job.stream("stdout") == ["kept none after ä"]
 
 
+async def test_which_job_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program finds its job and attempt in its environment, not those of this process; the payload may say others."""
+    for name in (JOB, ATTEMPT):
+        monkeypatch.setenv(name, "of this process")
+    job = shell(f'echo "${JOB} ${{{ATTEMPT}-none}}"')
+    job.id, job.attempt = "a=\u2603", 2
+    await job.run()
+    job.payload["env"] = {JOB: "mine", ATTEMPT: None}
+    await job.run()
+    assert job.stream("stdout") == ["a=\u2603 2", "mine none"]
+
+
 async def test_folder(tmp_path: Path) -> None:
     """The program runs in the folder of the payload."""
     job = FakeJob("pwd", cwd=str(tmp_path))
@@ -437,13 +451,38 @@ async def test_senseless_payload_is_refused(payload: Any, error: type[Exception]
 
 def test_text_that_the_locale_cannot_hold_is_refused_as_such() -> None:
     """Text that can't be handed to a program in this process's locale is refused by the name of its encoding."""
-    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    done = subprocess.run([sys.executable, "-c", CHECK], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CHECK], env=of_ascii(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() in {
         r"payload['argv'][1] must be text in the encoding of this process's locale, ascii; got '\u2603'",
         "taken",  # where C is a locale of UTF-8
     }
 
+
+def test_an_id_that_the_locale_cannot_hold() -> None:
+    """A job's id is handed to its program in UTF-8, whatever this process's locale."""
+    argv = [sys.executable, "-c", IN_ASCII]
+    done = subprocess.run(argv, env=of_ascii(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == r"{'stdout': '\u2603'}"
+
+
+def of_ascii() -> dict[str, str]:
+    """Return the environment of a process whose locale holds ASCII alone, where C is not one of UTF-8."""
+    return os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+IN_ASCII = r"""
+import jobtrio, trio
+from jobtrio.executors import run_command
+
+async def main():
+    async with jobtrio.open_registry() as registry:
+        payload = {"argv": ["sh", "-c", "echo $JOBTRIO_JOB"]}
+        job = await registry.submit(run_command, payload, job_id="\u2603")
+        await job.result()
+        print(ascii((await job.subscribe().receive()).value))
+
+trio.run(main)
+"""
 
 CHECK = r"""
 from jobtrio._command import Command
