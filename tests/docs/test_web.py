@@ -1,4 +1,4 @@
-"""The web application of the docs, served by Hypercorn on Trio: what is said of it, and its page in a browser."""
+"""The web applications of the docs, served by Hypercorn on Trio: what is said of them, and a page in a browser."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import hypercorn.trio
+import pytest
 import trio
 from browser import open_browser
 from cutting_proxy import open_proxy
@@ -21,11 +22,11 @@ from jobtrio._nursery import open_background_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
     from types import ModuleType
 
-    import pytest
-
-EXAMPLE = web.FOLDER / "app.py"
+    OpenSite = Callable[..., AbstractAsyncContextManager["Site"]]
 
 
 @attrs.define
@@ -48,6 +49,12 @@ class Site:
         assert status == 202
         return await self.registry.get(json.loads(body)["id"])
 
+    async def cancel(self, job: jobtrio.Job) -> Any:
+        """Cancel a job as a client does, and return the answer."""
+        status, body = await self.ask("DELETE", f"/jobs/{job.id}")
+        assert status == 200
+        return json.loads(body)
+
     async def watch(self, job: jobtrio.Job) -> trio.SocketStream:
         """Return a connection on which the job's stream is asked for."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
@@ -55,9 +62,16 @@ class Site:
         return stream
 
 
+@pytest.fixture(params=["app", "quart_app"])
+def open_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> OpenSite:
+    """Return what serves an application."""
+    monkeypatch.syspath_prepend(web.FOLDER)
+    return partial(served, monkeypatch, web.FOLDER / f"{request.param}.py")
+
+
 @asynccontextmanager
-async def open_site(monkeypatch: pytest.MonkeyPatch, **registry_options: Any) -> AsyncIterator[Site]:
-    """Serve the application within the block, which may take four minutes, for a browser's sake."""
+async def served(monkeypatch: pytest.MonkeyPatch, example: Path, **registry_options: Any) -> AsyncIterator[Site]:
+    """Serve an application within the block, which may take four minutes, for a browser's sake."""
     registries = []
     subscriptions = []
     open_registry, subscribe = jobtrio.open_registry, jobtrio.Job.subscribe
@@ -74,7 +88,7 @@ async def open_site(monkeypatch: pytest.MonkeyPatch, **registry_options: Any) ->
 
     monkeypatch.setattr(jobtrio, "open_registry", opened)
     monkeypatch.setattr(jobtrio.Job, "subscribe", subscribed)
-    spec = importlib.util.spec_from_file_location("web_example", EXAMPLE)
+    spec = importlib.util.spec_from_file_location("web_example", example)
     assert spec is not None
     assert spec.loader is not None
     app = importlib.util.module_from_spec(spec)
@@ -107,7 +121,7 @@ def events(body: str) -> list[tuple[int, str, Any]]:
     return [(int(part["id"]), part["event"], json.loads(part["data"])) for part in parts]
 
 
-async def test_every_kind_of_message(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_kind_of_message(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no longer kept, a restart and progress are events of their own, whose numbers one can come back with."""
 
     async def executor(job: jobtrio.JobContext) -> str:
@@ -118,7 +132,7 @@ async def test_every_kind_of_message(monkeypatch: pytest.MonkeyPatch) -> None:
             raise jobtrio.RetryLater(0, "the connection broke")
         return "done"
 
-    async with open_site(monkeypatch, retention=jobtrio.Retention(tokens_per_job=4)) as site:
+    async with open_site(retention=jobtrio.Retention(tokens_per_job=4)) as site:
         monkeypatch.setattr(site.app, "generate", executor)
         job = await site.submit()
         await job.wait()
@@ -140,7 +154,7 @@ async def test_every_kind_of_message(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await site.ask("GET", path, Last_Event_ID="7") == (204, "")
 
 
-async def test_line_breaks_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_line_breaks_are_harmless(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token of several lines is one event, and one that looks like an end is a token."""
     values = ["one\n\ntwo\r\nthree", 'event: end\ndata: {"completed": 1}', "[DONE]", "ж"]
 
@@ -149,7 +163,7 @@ async def test_line_breaks_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None
             await job.send(value)
         raise OSError("no such file")
 
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         monkeypatch.setattr(site.app, "generate", executor)
         job = await site.submit()
         _, body = await site.ask("GET", f"/jobs/{job.id}/events")
@@ -157,21 +171,21 @@ async def test_line_breaks_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None
         assert events(body) == [*tokens, (5, "end", {"failed": "OSError: no such file"})]
 
 
-async def test_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancel(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who cancels is answered at once, and who watches is told by the end."""
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         job = await site.submit("to be or not " * 1000)
         async with await site.watch(job) as stream:
             await read_to(stream, "event: token")
-            assert await site.ask("DELETE", f"/jobs/{job.id}") == (200, '{"cancelled":true}')
+            assert await site.cancel(job) == {"cancelled": True}
             await read_to(stream, '{"cancelled": "no longer wanted"}')
         await job.wait()
-        assert await site.ask("DELETE", f"/jobs/{job.id}") == (200, '{"cancelled":false}')
+        assert await site.cancel(job) == {"cancelled": False}
 
 
-async def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refusals(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes no sense is refused with a status that says so."""
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         job = await site.submit("")
         await job.wait()
         path = f"/jobs/{job.id}/events"
@@ -185,7 +199,7 @@ async def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await site.ask("POST", "/jobs", "{}"))[0] == 503
 
 
-async def test_client_leaves_while_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_leaves_while_nothing_is_sent(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a client goes, its subscription is closed, and the job goes on."""
     done = trio.Event()
 
@@ -193,7 +207,7 @@ async def test_client_leaves_while_nothing_is_sent(monkeypatch: pytest.MonkeyPat
         await job.send("here")
         await done.wait()
 
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         monkeypatch.setattr(site.app, "generate", executor)
         job = await site.submit()
         async with await site.watch(job) as stream:
@@ -204,14 +218,14 @@ async def test_client_leaves_while_nothing_is_sent(monkeypatch: pytest.MonkeyPat
         assert await job.wait() == jobtrio.Completed(None)
 
 
-async def test_client_leaves_in_the_middle_of_a_send(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_leaves_in_the_middle_of_a_send(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that reads nothing and then goes holds up nobody, and its subscription is closed, too."""
 
     async def executor(job: jobtrio.JobContext) -> None:
         for _ in range(64):
             await job.send("x" * 2**18)
 
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         monkeypatch.setattr(site.app, "generate", executor)
         job = await site.submit()
         async with await site.watch(job):
@@ -221,7 +235,7 @@ async def test_client_leaves_in_the_middle_of_a_send(monkeypatch: pytest.MonkeyP
         await until(lambda: is_closed(site.subscriptions[0]))
 
 
-async def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_signs_of_life(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a job sends nothing, comments come, and no message is lost by them."""
     more = trio.Event()
 
@@ -229,7 +243,7 @@ async def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
         await more.wait()
         await job.send("here")
 
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         monkeypatch.setattr(site.app, "generate", executor)
         monkeypatch.setattr(site.app, "SIGN_OF_LIFE", 0.01)
         job = await site.submit()
@@ -240,7 +254,7 @@ async def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
             await read_to(stream, "event: end")
 
 
-async def test_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_server_stops(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the server stops, jobs are asked to stop and watchers are cut off, which does not look like an end."""
     asked = trio.Event()
 
@@ -250,7 +264,7 @@ async def test_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.set()
         return "a part"
 
-    async with open_site(monkeypatch) as site:
+    async with open_site() as site:
         monkeypatch.setattr(site.app, "generate", executor)
         job = await site.submit()
         async with await site.watch(job) as stream:
@@ -266,7 +280,8 @@ async def test_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
         assert is_closed(site.subscriptions[0])
 
 
-async def test_page_in_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("open_site", ["app"], indirect=True)
+async def test_page_in_a_browser(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page shows each token once, also when its connection is cut in between, and then the outcome."""
     more = trio.Event()
 
@@ -277,7 +292,7 @@ async def test_page_in_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
         await job.send("not")
         return "done"
 
-    async with open_site(monkeypatch) as site, open_proxy(site.port) as proxy, open_browser() as browser:
+    async with open_site() as site, open_proxy(site.port) as proxy, open_browser() as browser:
         monkeypatch.setattr(site.app, "generate", executor)
         page = await browser.new_page()
         await page.open(f"http://127.0.0.1:{proxy.port}/")
