@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
+    from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
     from ._connection import TrioConnection
@@ -32,8 +33,24 @@ class SyncedPipeline(psycopg.AsyncPipeline):
     Without a transaction, what goes together is committed there. psycopg then takes the true answer for one to nothing.
     """
 
+    _conn: TrioConnection[Any]
     forgets: bool = False
     """Whether the server is to forget what was prepared."""
+
+    _told: psycopg.Error | None = None
+    """The first of the answers read together that was an error."""
+
+    def _communicate_gen(self) -> PQGen[None]:
+        self._told = None
+        try:
+            yield from super()._communicate_gen()
+        except Exception as error:
+            if error is not self._told:
+                # What was not sent has a place in the queue, or what was read has left one: from here on each answer
+                # would be taken for another's.
+                self.result_queue.clear()
+                self._conn._abandon()
+            raise
 
     def _enqueue_sync(self) -> None:
         self.command_queue.append(self.pgconn.pipeline_sync)
@@ -50,7 +67,11 @@ class SyncedPipeline(psycopg.AsyncPipeline):
             queued = None
             if results[0].status != pq.ExecStatus.PIPELINE_SYNC:
                 self.result_queue.appendleft(_SYNC)
-        super()._process_results(queued, results)
+        try:
+            super()._process_results(queued, results)
+        except psycopg.Error as error:
+            self._told = self._told or error
+            raise
 
 
 @contextlib.asynccontextmanager

@@ -14,11 +14,12 @@ import trio
 from psycopg_bridge import check_at_rest, scalar, sessions
 from wire import open_wire
 
-from jobtrio.psycopg_trio import connect
-from jobtrio.psycopg_trio._driving import BUSY_LIMIT
+from jobtrio.psycopg_trio import _driving, connect
+from jobtrio.psycopg_trio._driving import BUSY_LIMIT, ready_now
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
+    from psycopg.waiting import Ready, Wait
 
 SLOW_ROWS = """
 CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN NEW; END';
@@ -188,6 +189,61 @@ async def test_a_failure_where_nothing_is_prepared(postgres: str) -> None:
             async with connection.pipeline():
                 await connection.cursor().executemany("SELECT 1 / %s::int", [(1,), (0,)])
         assert sessions(postgres) == [("idle", "SELECT 1 / $1::int")]
+
+
+async def test_what_can_not_be_sent(postgres: str) -> None:
+    """A statement that can't be sent has no answer: none is taken for it, since the connection is closed."""
+    too_many = b"SELECT " + b",".join([b"%s"] * 70_000)
+    async with await connect(postgres, autocommit=True) as connection:
+        with pytest.raises(psycopg.OperationalError, match="closed"):  # noqa: PT012
+            async with connection.pipeline():
+                with pytest.raises(psycopg.OperationalError, match="65535"):
+                    await connection.execute(too_many, range(70_000))
+                assert connection.broken
+                await connection.execute("SELECT 1")
+
+
+async def test_rows_that_can_not_be_made(postgres: str) -> None:
+    """Where psycopg loses what it had read besides an answer that is of no use, none is taken for another's."""
+
+    def fail(cursor: object) -> psycopg.rows.RowMaker[object]:
+        raise ZeroDivisionError
+
+    for _ in range(10):  # mostly several are read together
+        async with await connect(postgres, autocommit=True) as connection:
+            with suppress(ZeroDivisionError, psycopg.OperationalError):
+                async with connection.pipeline():
+                    await connection.cursor(row_factory=fail).execute("SELECT 0")
+                    cursors = []
+                    with suppress(ZeroDivisionError):
+                        for n in range(100):  # the server sends them as its buffer is full
+                            cursors.append(await connection.execute("SELECT %s::int, repeat('x', 10000)", [n]))
+                    for n, cursor in enumerate(cursors):
+                        assert (await cursor.fetchall())[0][0] == n
+
+
+async def test_handler_that_fails_in_a_pipeline(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a callback's exception takes along what was read just before, the connection is closed."""
+
+    def late(fd: int, wanted: Wait) -> Ready:
+        time.sleep(0.01)  # so that the server has answered what was sent last
+        return ready_now(fd, wanted)
+
+    def fail(notification: psycopg.Notify) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(_driving, "ready_now", late)
+    async with (
+        await connect(postgres, autocommit=True) as connection,
+        await connect(postgres, autocommit=True) as other,
+    ):
+        await connection.execute("LISTEN c")
+        connection.add_notify_handler(fail)
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with connection.pipeline():
+                await connection.execute("SELECT repeat('x', 100000)")
+                await other.execute("NOTIFY c")
+        assert connection.broken
 
 
 @pytest.mark.parametrize("where", ["fetch", "body", "end", "sync"])
