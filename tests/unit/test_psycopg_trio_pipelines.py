@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import trio
 from psycopg_bridge import check_at_rest, scalar, sessions
+from trio.testing import wait_all_tasks_blocked
 from wire import open_wire
 
 from jobtrio.psycopg_trio import _driving, connect
@@ -66,7 +67,7 @@ async def test_pipeline_of_a_lost_connection(postgres: str, caplog: pytest.LogCa
                 await connection.execute("SELECT 2")
                 await pipeline.sync()
         assert connection.broken
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(psycopg.OperationalError, match="the connection is closed"):
             async with connection.pipeline():
                 raise AssertionError("entered")
     assert not caplog.messages
@@ -89,6 +90,58 @@ async def test_pipeline_error(postgres: str, caplog: pytest.LogCaptureFixture) -
         await check_at_rest(connection)
         assert await scalar(connection, "SELECT to_regclass('t')") is None
     assert not caplog.messages
+
+
+async def test_a_pipeline_that_fails_besides(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that only the pipeline's end finds is logged where another exception leaves the block."""
+    async with await connect(postgres, autocommit=True) as connection:
+        with pytest.raises(KeyError):  # noqa: PT012
+            async with connection.pipeline():
+                await connection.execute("SELECT 1 / 0 FROM pg_sleep(0.05)")
+                raise KeyError
+        await check_at_rest(connection)
+    assert len(caplog.messages) == 1
+    assert "division by zero" in caplog.messages[0]
+
+
+async def test_a_pipeline_that_waits_for_its_turn(postgres_server: PostgresServer) -> None:
+    """A pipeline begins behind what another task is doing, all of its steps."""
+    async with open_wire(postgres_server.port) as wire:
+        async with await connect(postgres_server.conninfo(port=wire.port)) as connection:
+            async with trio.open_nursery() as nursery:
+
+                async def other() -> None:
+                    assert await scalar(connection, "SELECT 1") == 1  # behind a BEGIN
+
+                async def pipeline() -> None:
+                    async with connection.pipeline():
+                        assert await scalar(connection, "SELECT 2") == 2
+
+                wire.hold()
+                for task in (other, pipeline):
+                    nursery.start_soon(task)
+                    await wait_all_tasks_blocked()
+                wire.release()
+            await connection.rollback()
+            await check_at_rest(connection)
+
+
+async def test_a_pipeline_beside_a_listener(postgres: str) -> None:
+    """What a pipeline tells the server at its end gets on with a task that waits for notifications."""
+    async with await connect(postgres, autocommit=True) as connection, trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async for _ in connection.notifies():
+                raise AssertionError
+
+        nursery.start_soon(listen)
+        await wait_all_tasks_blocked()
+        for _ in range(10):  # either of the two may be the first to wait
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                async with connection.pipeline():
+                    await connection.execute("SELECT 1 / %s::int", [0], prepare=True)
+        assert await scalar(connection, "SELECT count(*) FROM pg_prepared_statements") == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_commit_that_fails(postgres: str) -> None:
@@ -173,8 +226,8 @@ async def test_failures_in_a_row(postgres: str) -> None:
     """A failure behind another takes along nothing that nobody has sent, and leaves nothing prepared behind."""
     async with await connect(postgres, autocommit=True) as connection:
         async with connection.pipeline() as pipeline:
-            for _ in range(3):
-                cursor = await connection.execute("SELECT 1 / %s::int", [0], prepare=True)
+            for prepare in (True, True, False):
+                cursor = await connection.execute("SELECT 1 / %s::int", [0], prepare=prepare)
                 with pytest.raises(psycopg.errors.DivisionByZero):
                     await cursor.fetchall()
                 await pipeline.sync()
@@ -289,10 +342,25 @@ async def test_pipeline_given_up(postgres_server: PostgresServer, monkeypatch: p
 async def test_cancelled_before_pipeline(postgres: str) -> None:
     """A task that is cancelled already opens no pipeline."""
     async with await connect(postgres, autocommit=True) as connection:
+        entered = False
         with trio.CancelScope() as scope:
             scope.cancel()
             async with connection.pipeline():
-                raise AssertionError
+                entered = True
+        assert scope.cancelled_caught
+        assert not entered
+        await check_at_rest(connection)
+
+
+async def test_cancelled_as_it_begins_within_another(postgres: str) -> None:
+    """A pipeline within another that is cancelled as it begins, and begins all the same, ends with it."""
+    stubborn = "DO $$ BEGIN PERFORM pg_sleep(0.3); EXCEPTION WHEN query_canceled THEN NULL; END $$"
+    async with await connect(postgres, autocommit=True) as connection:
+        with trio.move_on_after(0.05) as scope:
+            async with connection.pipeline():
+                await connection.execute(stubborn)
+                async with connection.pipeline():
+                    await trio.sleep_forever()
         assert scope.cancelled_caught
         await check_at_rest(connection)
 
@@ -331,7 +399,7 @@ async def test_statement_without_answer(postgres_server: PostgresServer, way: st
     async with open_wire(postgres_server.port) as wire:
         connection = await connect(postgres_server.conninfo(port=wire.port), autocommit=True)
         connection.cancel_grace = 0.1
-        with suppress(psycopg.OperationalError):
+        with pytest.raises(psycopg.OperationalError):  # noqa: PT012
             async with connection.pipeline():
                 cursor = await connection.execute("SELECT pg_sleep(100)")
                 getattr(wire, way)()
@@ -339,6 +407,22 @@ async def test_statement_without_answer(postgres_server: PostgresServer, way: st
                     await cursor.fetchone()
                 assert scope.cancelled_caught
                 assert connection.broken
+
+
+async def test_cancelled_statement_without_answer(
+    postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cancellation that closes the connection of a pipeline is passed on, and nothing is logged of its end."""
+    async with open_wire(postgres_server.port) as wire:
+        connection = await connect(postgres_server.conninfo(port=wire.port), autocommit=True)
+        with trio.move_on_after(0.05) as scope:
+            async with connection.pipeline():
+                cursor = await connection.execute("SELECT pg_sleep(100)")
+                wire.refuse()
+                await cursor.fetchone()
+        assert scope.cancelled_caught
+        assert connection.broken
+    assert not caplog.messages
 
 
 async def test_transaction_in_pipeline(postgres: str) -> None:
