@@ -87,11 +87,9 @@ async def bring_to_rest(pgconn: PGconn, driver: Driver, generator: PQGen[Any] | 
 
 def is_busy(pgconn: PGconn) -> bool:
     """Return whether the connection is in the middle of a statement; a pipeline's end sees to its own."""
-    return (
-        pgconn.status == pq.ConnStatus.OK
-        and pgconn.transaction_status == pq.TransactionStatus.ACTIVE
-        and pgconn.pipeline_status == pq.PipelineStatus.OFF
-    )
+    # That of a lost connection is unknown, not active.
+    active = pgconn.transaction_status == pq.TransactionStatus.ACTIVE
+    return active and pgconn.pipeline_status == pq.PipelineStatus.OFF
 
 
 async def _run_out(pgconn: PGconn, driver: Driver, generator: PQGen[Any], *, begun: bool) -> None:
