@@ -388,3 +388,14 @@ async def test_leaving_commits_or_rolls_back(postgres: str) -> None:
     assert late.closed
     async with await connect(postgres) as connection:
         assert await (await connection.execute("SELECT count(*) FROM t")).fetchone() == (0,)
+
+
+async def test_leaving_a_lost_connection(postgres: str) -> None:
+    """Behind the block of a connection that was lost comes the block's own exception."""
+    async with await connect(postgres, autocommit=True) as other:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with await connect(postgres) as connection:
+                await connection.execute("SELECT 1")
+                await other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+                1 / 0  # noqa: B018
+    assert connection.closed

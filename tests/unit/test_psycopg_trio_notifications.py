@@ -241,6 +241,9 @@ async def test_callbacks(listener: TrioConnection[Any], sender: TrioConnection[A
     listener.remove_notify_handler(callback)
     await send(sender, "c")
     assert await payloads(listener, 1) == ["c"]
+    await send(sender, "kept again")
+    await check_at_rest(listener)
+    assert await payloads(listener, 1) == ["kept again"]
     assert called == ["a", "b", "not kept"]
 
 
@@ -311,3 +314,21 @@ async def test_closed_while_a_statement_runs(listener: TrioConnection[Any]) -> N
         nursery.start_soon(wait)
         await wait_all_tasks_blocked(0.01)
         await listener.close()
+
+
+async def test_closed_while_another_task_holds_it(listener: TrioConnection[Any]) -> None:
+    """A loop ends when the connection is closed, not only when the task whose turn it was is done."""
+    ended = False
+
+    async def wait() -> None:
+        nonlocal ended
+        with pytest.raises(psycopg.OperationalError):
+            await payloads(listener, 1)
+        ended = True
+
+    async with trio.open_nursery() as nursery, listener.lock:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await listener.close()
+        await wait_all_tasks_blocked()
+        assert ended

@@ -157,6 +157,20 @@ async def test_commit_that_does_not_end(postgres: str, way: str) -> None:
             assert connection.broken
 
 
+async def test_cancelled_commit_that_fails(postgres: str) -> None:
+    """What the server says against a commit is told though the task was cancelled, and the connection goes on."""
+    async with slow_commits(postgres) as connection:
+        await connection.execute("CREATE TABLE u (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        with trio.CancelScope() as scope:
+            with pytest.raises(psycopg.errors.UniqueViolation):  # noqa: PT012
+                async with connection.transaction():
+                    await connection.execute("INSERT INTO t VALUES (300)")
+                    await connection.execute("INSERT INTO u VALUES (1), (1)")
+                    scope.deadline = trio.current_time() + 0.1
+            assert scope.cancel_called
+        await check_at_rest(connection)
+
+
 async def test_no_bound_without_cancellation(postgres: str) -> None:
     """A commit of a task that nobody cancels takes as long as it takes."""
     async with slow_commits(postgres) as connection:
