@@ -365,7 +365,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
         *Cancellation*: does not stop it, since it is part of cleaning up; the time is the bound.
         """
-        if self.closed or not self._should_cancel():
+        if not self._should_cancel():  # closed
             return
         limit = min(timeout or self.cancel_grace, self.cancel_grace)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope:
