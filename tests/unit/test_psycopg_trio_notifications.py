@@ -10,6 +10,7 @@ import trio
 import trio.lowlevel
 from psycopg_bridge import check_at_rest, scalar
 from trio.testing import wait_all_tasks_blocked
+from wire import open_wire
 
 from jobtrio.psycopg_trio import TrioConnection, connect
 
@@ -316,19 +317,30 @@ async def test_closed_while_a_statement_runs(listener: TrioConnection[Any]) -> N
         await listener.close()
 
 
-async def test_closed_while_another_task_holds_it(listener: TrioConnection[Any]) -> None:
-    """A loop ends when the connection is closed, not only when the task whose turn it was is done."""
+@pytest.mark.parametrize("way", ["closed", "given up"])
+async def test_over_while_another_task_holds_it(postgres_server: PostgresServer, way: str) -> None:
+    """A loop ends when the connection is over, not only when the task whose turn it was is done."""
     ended = False
 
     async def wait() -> None:
         nonlocal ended
         with pytest.raises(psycopg.OperationalError):
-            await payloads(listener, 1)
+            await payloads(connection, 1)
         ended = True
 
-    async with trio.open_nursery() as nursery, listener.lock:
-        nursery.start_soon(wait)
-        await wait_all_tasks_blocked()
-        await listener.close()
-        await wait_all_tasks_blocked()
-        assert ended
+    async with open_wire(postgres_server.port) as wire:
+        connection = await connect(postgres_server.conninfo(port=wire.port), autocommit=True)
+        connection.cancel_grace = 0.05
+        async with trio.open_nursery() as nursery, connection.lock:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            if way == "closed":
+                await connection.close()
+            else:
+                wire.hold()
+                connection.pgconn.send_query(b"SELECT 1")
+                with trio.move_on_after(0.05):
+                    await connection.wait(psycopg.generators.execute(connection.pgconn))
+            assert connection.closed
+            await wait_all_tasks_blocked()
+            assert ended
