@@ -325,6 +325,26 @@ async def test_roll_back_of_a_lost_connection(postgres_server: PostgresServer) -
         await connection.close()
 
 
+async def test_roll_back_of_a_cancelled_task(postgres_server: PostgresServer) -> None:
+    """A task that is cancelled can roll back all the same, for as long as its grace is."""
+    async with open_wire(postgres_server.port) as wire:
+        connection = await connect(postgres_server.conninfo(port=wire.port))
+        await check_at_rest(connection)
+        await connection.execute("SELECT 1")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.rollback()
+            assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        await connection.execute("SELECT 1")
+        connection.cancel_grace = 0.05
+        wire.hold()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(psycopg.OperationalError, match=r"within 0\.05 s"):
+                await connection.rollback()
+        assert connection.broken
+
+
 @pytest.mark.parametrize("late", [False, True])
 async def test_roll_back_without_answer(postgres_server: PostgresServer, late: bool) -> None:
     """A roll-back of a cancelled task that is not answered closes the connection, and the task is just cancelled."""
