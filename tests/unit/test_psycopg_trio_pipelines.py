@@ -235,6 +235,17 @@ async def test_failures_in_a_row(postgres: str) -> None:
         await check_at_rest(connection)
 
 
+async def test_a_failure_within_a_transaction(postgres: str) -> None:
+    """What was prepared before a failure that only a roll-back ends is forgotten with that."""
+    async with await connect(postgres, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):  # noqa: PT012
+            async with connection.transaction(), connection.pipeline():
+                await connection.execute("SELECT 1", prepare=True)
+                await connection.execute("SELECT 1 / 0")
+        assert await scalar(connection, "SELECT count(*) FROM pg_prepared_statements") == 0
+        await check_at_rest(connection)
+
+
 async def test_a_failure_where_nothing_is_prepared(postgres: str) -> None:
     """Where nothing was prepared the server is not told to forget it: behind a pooler, the session may be another's."""
     async with await connect(postgres, autocommit=True, prepare_threshold=None) as connection:
