@@ -186,7 +186,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     async def _stop(self, begun: PQGen[Any] | None) -> None:
         try:
             await self._within_grace(functools.partial(bring_to_rest, self.pgconn, self._driver, begun))
-        except (psycopg.Error, OSError):
+        except psycopg.Error:
             # Half of a statement's answer would be taken for the next one's.
             self._abandon()
 

@@ -266,6 +266,33 @@ async def test_callback_that_raises(listener: TrioConnection[Any], sender: TrioC
     assert listener.closed
 
 
+async def test_callback_that_raises_behind_a_cancellation(
+    listener: TrioConnection[Any], sender: TrioConnection[Any]
+) -> None:
+    """What a callback raises is told, also where a cancelled statement is read to its end, and whatever its type."""
+
+    def callback(news: psycopg.Notify) -> None:
+        raise OSError(news.payload)
+
+    told = False
+
+    async def work() -> None:
+        nonlocal told
+        with pytest.raises(OSError, match="a"):
+            await listener.execute("SELECT pg_sleep(100)")
+        told = True
+
+    listener.add_notify_handler(callback)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            await wait_all_tasks_blocked(0.01)
+            await send(sender, "a")
+            scope.cancel()
+    assert told
+    assert listener.closed
+
+
 async def test_connection_lost(own_postgres: PostgresServer) -> None:
     """A loop learns that the server has gone."""
     async with await connect(own_postgres.conninfo(), autocommit=True) as listener:
