@@ -178,12 +178,32 @@ async def test_busy_socket_lets_others_run() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_busy_socket_costs_no_turn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket that never blocks gives others a turn only now and then."""
-    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
-    with pair() as (near, _far), trio.CancelScope() as scope:
-        scope.cancel()
-        assert await Driver().drive(asking(*[Wait.W] * 100), near.fileno()) == [Ready.W] * 100
+class Turns(trio.abc.Instrument):
+    """Counts how often a task has waited for its turn."""
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self.task = task
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self.task
+
+
+@pytest.mark.parametrize("wanted", [[Wait.W] * 100, [Wait.W], []])
+async def test_a_turn_only_now_and_then(monkeypatch: pytest.MonkeyPatch, wanted: list[Wait]) -> None:
+    """What never blocks gives others a turn only now and then, be it one generator or many."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    turns = Turns(trio.lowlevel.current_task())
+    trio.lowlevel.add_instrument(turns)
+    with pair() as (near, _far):
+        driver = Driver()
+        for now, due in ((0.0, 0), (BUSY_LIMIT, 0), (2 * BUSY_LIMIT, 1), (2.5 * BUSY_LIMIT, 0)):  # noqa: B007
+            turns.count = 0
+            for _ in range(10):
+                await driver.drive(asking(*wanted), near.fileno())
+            assert turns.count == due
+    trio.lowlevel.remove_instrument(turns)
 
 
 async def test_busy_socket_can_be_cancelled() -> None:
