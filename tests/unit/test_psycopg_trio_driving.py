@@ -142,6 +142,23 @@ async def test_closed_while_waiting_for_either() -> None:
         assert got[0] & Ready.R
 
 
+async def test_closed_by_another_task_while_waiting_for_either() -> None:
+    """A generator that waits for both directions is sent to find out, too, that another task has closed its socket."""
+    with pair() as (near, _far):
+        clog(near)
+        got: list[int] = []
+
+        async def drive() -> None:
+            got.extend(await Driver().drive(asking(Wait.RW), near.fileno()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drive)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.notify_closing(near)
+            near.close()
+        assert got == [Ready.RW]
+
+
 async def test_bad_socket() -> None:
     """A socket that is none is reported by psycopg's error."""
     with pytest.raises(psycopg.OperationalError) as caught:
