@@ -91,11 +91,11 @@ def summary(outcome: Outcome, *, seconds: float | None, attempts: int | None, li
 def duration(seconds: float) -> str:
     """Return a duration as a person would say it."""
     minutes, rest = divmod(round(seconds), 60)
-    if seconds >= 3600:
+    if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
-    if seconds >= 60:
+    if round(seconds, 1) >= 60:
         return f"{minutes} min {rest} s"
-    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    return f"{seconds:.2f} s" if round(seconds, 2) < 1 else f"{seconds:.1f} s"
 
 
 def plural(number: int, noun: str) -> str:
