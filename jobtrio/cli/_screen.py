@@ -61,7 +61,7 @@ class Screen:
         self._attempts = attempts
         self._as_json = as_json
         self._as_text = as_text
-        self._tidy = tidy and not as_json
+        self._tidy = tidy
         self._bar = None if as_json else bar
         self._progress: Progress | None = None
         self._is_drawn = False

@@ -51,6 +51,7 @@ def test_duration(seconds: float, shown: str) -> None:
         (failed("exception", "KeyError", "'a'"), 1, "failed after 2.0 s, 1 attempt: KeyError: 'a'"),
         (failed("exception", "KeyError", ""), 1, "failed after 2.0 s, 1 attempt: KeyError"),
         (failed("gave_up", "GiveUp", "no use"), 1, "gave up after 2.0 s, 1 attempt: no use"),
+        (failed("gave_up", "GiveUp", ""), 1, "gave up after 2.0 s, 1 attempt: GiveUp"),
         (failed("expired", "Expired", "not started"), 1, "expired after 2.0 s, 1 attempt: not started"),
         (failed("lost", "LeaseLost", "worker 'w'"), 1, "was lost after 2.0 s, 1 attempt: worker 'w'"),
     ],
@@ -122,5 +123,6 @@ def test_a_logged_line_is_one() -> None:
 
 def test_one_line() -> None:
     """Text of others is one line of printable characters, shortened where it is long."""
-    assert _endings.one_line("a\n\tb  c\x1b[31m") == "a b c\\x1b[31m"
+    assert _endings.one_line("é\n\tb  c\x1b[31m") == "é b c\\x1b[31m"
+    assert _endings.one_line("x" * 200) == "x" * 200
     assert _endings.one_line("x" * 300) == "x" * 199 + "…"

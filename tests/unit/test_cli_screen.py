@@ -53,8 +53,8 @@ class TestTokens:
     def test_text(self) -> None:
         """With ``as_text`` text is put together; other values begin a line of their own."""
         screen = Screen(attempts=1, as_text=True)
-        pieces = shown(screen, token("to "), token("be"), token(1), token("!"))
-        assert "".join(text for _, text in pieces) == "to be\n1\n!"
+        pieces = shown(screen, token("to "), token("be"), token(1), token(2), token("!"))
+        assert "".join(text for _, text in pieces) == "to be\n1\n2\n!"
 
     def test_lines_are_counted(self) -> None:
         """A line that comes in parts is one line; other tokens are none."""
@@ -175,6 +175,7 @@ class TestBar:
         """While a line has no end yet no bar is drawn behind it."""
         screen = Screen(attempts=1, bar=Bar(), as_text=True)
         shown(screen, jobtrio.Progress(1, 1, 1))
+        assert shown(screen, token("")) == [(STDERR, ERASE), (STDERR, "[1]")]
         assert shown(screen, token("a")) == [(STDERR, ERASE), (STDOUT, "a")]
         assert shown(screen, token("b")) == [(STDOUT, "b")]
         assert shown(screen, token("\n")) == [(STDOUT, "\n"), (STDERR, "[1]")]
