@@ -15,7 +15,7 @@ import trio
 from jobtrio._errors import JobtrioError, UnknownJobError
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._records import Completed, Failed
-from jobtrio._state import JobState
+from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import printable
 from jobtrio.cli._follow import follow
 from jobtrio.cli._gaps import Filler
@@ -46,6 +46,10 @@ class Source(Protocol):
     attempts: int | None
     hint: str
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job is known to have ended, though its end may not be shown yet."""
+
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`."""
 
@@ -72,6 +76,11 @@ class StoreSource:
         dashes = "-- " if job.id.startswith("-") else ""
         shown = printable(shlex.quote(job.id))
         self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{dashes}{shown}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job is known to have ended."""
+        return self._job.outcome is not None
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, whichever process the job runs in.
@@ -110,6 +119,7 @@ class BridgeSource:
         self._attempt = record.attempt if record is not None and self._has_begun else None  # the present or the next
         self.attempts: int | None = None if record is None else record.max_attempts
         self.hint: str = ""
+        self.has_ended: bool = record is not None and record.state in FINAL_STATES
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`, over as many connections as that takes.
@@ -156,7 +166,7 @@ class BridgeSource:
                 case Gap():  # a restart may be in it
                     self._attempt, self._has_begun = None, False
                 case End(outcome=outcome):
-                    self._outcome = outcome
+                    self._outcome, self.has_ended = outcome, True
                 case _:
                     assert_never(message)
 

@@ -109,8 +109,8 @@ class Watcher:
     async def _say_farewell(self, number: int) -> None:
         # A terminal has just shown ^C, and no newline behind it.
         start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
-        line = f"{start}jobtrio: the job goes on{self._source.hint}\n"
-        await self._output.write([*self._screen.close(), (STDERR, line)])
+        what = "has ended" if self._source.has_ended else f"goes on{self._source.hint}"
+        await self._output.write([*self._screen.close(), (STDERR, f"{start}jobtrio: the job {what}\n")])
 
     async def _sum_up(self) -> int:
         outcome, seconds, attempts = await self._source.ending()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import signal
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +127,23 @@ class TestLeaving:
         command = shlex.split(err.partition("; to end it: ")[2])
         assert command == ["jobtrio", "cancel", "--store", shell.url, job]
         assert shell.run(*command[1:])[0] == 0
+
+    def test_ended_already(self, shell: Shell) -> None:
+        """Of a job that has ended by then it isn't said that it goes on, nor how to end it."""
+        job = trio.run(run_words, shell.folder / "jobs.db", jobtrio.Retention(tokens_per_job=2))
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * select.PIPE_BUF)
+        os.set_blocking(writer, True)
+        watcher = shell.start("watch", job, stdout=writer)
+        os.close(writer)
+        watcher.error_with("are lost")
+        watcher.send(signal.SIGINT)
+        code, _, err = watcher.end()
+        os.close(reader)
+        assert (code, err) == (130, "jobtrio: the job has ended\n")
 
     def test_before_it_started(self, shell: Shell) -> None:
         """A job that never starts can be watched, left, and cancelled."""

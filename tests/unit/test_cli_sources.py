@@ -103,9 +103,20 @@ async def test_attempts(
     async def show(batch: list[Message]) -> None:
         seen.extend(batch)
 
+    had_ended = source.has_ended
     await source.follow(show, after)
+    assert (had_ended, source.has_ended) == (False, True)
     assert len(seen) == len(messages) + 1
     assert await source.ending() == (outcome, None, attempts)
+
+
+def test_job_of_a_server_that_had_ended() -> None:
+    """A job that the server knows to have ended is known to have, before its end is read."""
+    now = datetime.now(UTC)
+    state = JobState.FAILED
+    record = JobRecord("a", "e", None, "q", JobPriority.LOW, {}, {}, None, state, 1, 1, now, finished_at=now)
+    job: Any = SecretJob()
+    assert BridgeSource(job, record).has_ended
 
 
 async def test_server_that_leaves_behind_the_end(autojump_clock: trio.testing.MockClock) -> None:
