@@ -86,7 +86,8 @@ class Watcher:
 
         *Cancellation*: the job goes on.
         """
-        receiving = [number for number in LEAVING if signal.getsignal(number) is not signal.SIG_IGN]
+        ignored = {number for number in LEAVING if signal.getsignal(number) is signal.SIG_IGN} - {signal.SIGTERM}
+        receiving = [number for number in LEAVING if number not in ignored]
         with trio.open_signal_receiver(*receiving) as signals:
             with trio.CancelScope() as scope:
                 async with open_background_nursery() as nursery:

@@ -8,6 +8,8 @@ import select
 import shlex
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -144,6 +146,12 @@ class TestLeaving:
         code, _, err = watcher.end()
         os.close(reader)
         assert (code, err) == (130, "jobtrio: the job has ended\n")
+
+    def test_signals_that_are_ignored(self, shell: Shell, words: str) -> None:
+        """A job can be watched also where whoever starts the command ignores all that would end it."""
+        script = f"trap '' HUP INT TERM; exec {sys.executable} -m jobtrio watch --store {shell.url} {words}"
+        done = subprocess.run(["sh", "-c", script], check=False, cwd=shell.folder, capture_output=True, text=True)
+        assert (done.returncode, done.stdout.splitlines()) == (0, ["to ", "be ", "or ", "not "])
 
     def test_before_it_started(self, shell: Shell) -> None:
         """A job that never starts can be watched, left, and cancelled."""
