@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import attrs
+import pytest
 import trio.testing
 
 import jobtrio
@@ -60,6 +62,20 @@ async def test_names_that_a_terminal_would_obey() -> None:
     async with jobtrio.open_registry() as registry:
         [(_, text)] = WorkLog(registry, as_json=False)._pieces(Event(change, "e\u202e"))
     assert text.endswith(" started a\\x1b[2J\\nb e\\u202e\n")
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(2.5, "2.5 s"), (-60, "0.00 s")])
+async def test_how_long_it_took(seconds: float, shown: str) -> None:
+    """An attempt is said to have taken the time between its changes, and no less than none where the clock was set."""
+    now = datetime.now(UTC)
+    start = jobtrio.Transition("a", now, jobtrio.JobState.QUEUED, jobtrio.JobState.RUNNING, 1, "w", None)
+    end = attrs.evolve(
+        start, at=now + timedelta(seconds=seconds), previous=start.state, state=jobtrio.JobState.COMPLETED
+    )
+    async with jobtrio.open_registry() as registry:
+        log = WorkLog(registry, as_json=False)
+        texts = [text for change in (start, end) for _, text in log._pieces(Event(change, "e"))]
+    assert texts[-1].endswith(f" completed a e in {shown}\n")
 
 
 async def test_held_job() -> None:
