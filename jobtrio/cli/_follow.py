@@ -94,15 +94,13 @@ class Sieve:
 
     def _rest_of(self, message: Message) -> Message:
         """Return of a gap what was not shown before, and any other message whole."""
-        if isinstance(message, Gap) and self._awaits_restart:
-            return Gap(max(message.first, self._last + 1), message.last)
-        return message
+        return Gap(max(message.first, self._last + 1), message.last) if isinstance(message, Gap) else message
 
     def _is_wanted(self, message: Message) -> bool:
         if isinstance(message, End):
             return True
         if isinstance(message, Gap):  # of what was shown already, nothing is missed
-            return not self._awaits_restart or message.last > self._last
+            return message.last > self._last
         if self._awaits_restart:
             is_behind = message.attempt > self._attempt
             if not is_behind and not (message.attempt == self._attempt and isinstance(message, Restart)):

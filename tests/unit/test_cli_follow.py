@@ -19,7 +19,7 @@ from jobtrio.websocket import RemoteJob, open_client
 from jobtrio.websocket.protocol import Get, Refused
 
 LOST = jobtrio.JobError("lost", "LeaseLost", "gone")
-END = jobtrio.End(9, jobtrio.Completed())
+END = jobtrio.End(12, jobtrio.Completed())
 
 
 def tokens(first: int, last: int, attempt: int = 1) -> list[jobtrio.Message]:
@@ -30,7 +30,7 @@ def tokens(first: int, last: int, attempt: int = 1) -> list[jobtrio.Message]:
 class TestSieve:
     def test_nothing_lost(self) -> None:
         """As long as nothing is lost all is wanted, gaps too."""
-        messages = [jobtrio.Gap(1, 6), *tokens(7, 8), *tokens(9, 9, attempt=2), END]
+        messages = [jobtrio.Gap(4, 6), *tokens(7, 8), *tokens(9, 9, attempt=2), jobtrio.Gap(10, 11), END]
         assert Sieve().wanted(messages) == messages
 
     def test_lost_attempt(self) -> None:
@@ -125,8 +125,9 @@ class Moving:
 
     id = "a"
 
-    def __init__(self, *streams: list[jobtrio.Message], kept: bool = True) -> None:
+    def __init__(self, *streams: list[jobtrio.Message], kept: bool = True, replaced: bool = False) -> None:
         self._kept = kept
+        self._replaced = replaced
         self.logs: list[TokenLog] = []
         for stream in streams:
             log = TokenLog(100)
@@ -141,7 +142,7 @@ class Moving:
         await trio.lowlevel.checkpoint()
         if not self._kept:
             raise jobtrio.UnknownJobError(job_id)
-        return self
+        return Moving() if self._replaced else self
 
 
 async def seen_of(job: Any, after: int = 0) -> list[jobtrio.Message]:
@@ -160,6 +161,8 @@ async def test_stream_that_moves() -> None:
     restart = jobtrio.Restart(2, 1, LOST, 0)
     second = [*tokens(1, 1), restart, *tokens(3, 4, attempt=2), jobtrio.End(5, jobtrio.Completed())]
     assert await seen_of(Moving(tokens(1, 3), second)) == [*tokens(1, 3), *second[1:]]
+    nothing_kept: list[jobtrio.Message] = [jobtrio.Restart(1, 1, LOST, 0), jobtrio.End(2, jobtrio.Completed())]
+    assert await seen_of(Moving(tokens(1, 3), nothing_kept)) == [*tokens(1, 3), *nothing_kept]
 
 
 async def test_stream_that_moves_behind_a_number() -> None:
@@ -174,10 +177,11 @@ async def test_stream_that_moves_before_anything_was_shown() -> None:
     assert await seen_of(Moving(tokens(1, 3), second), after=3) == second[3:]
 
 
-async def test_stream_that_is_gone() -> None:
-    """A stream that is cut off because the job is no longer kept is an error."""
+@pytest.mark.parametrize("fate", [{"kept": False}, {"replaced": True}])
+async def test_stream_that_is_gone(fate: dict[str, bool]) -> None:
+    """A stream that is cut off because the job is no longer kept is an error, also where another one has its id."""
     with pytest.raises(jobtrio.UnknownJobError):
-        await seen_of(Moving(tokens(1, 3), tokens(1, 3), kept=False))
+        await seen_of(Moving(tokens(1, 3), tokens(1, 3), **fate))
 
 
 async def test_end_that_is_known_of_a_job_that_may_not_be_looked_up() -> None:
