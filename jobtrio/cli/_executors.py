@@ -76,8 +76,10 @@ def _fail(options: argparse.Namespace, what: str, error: BaseException) -> Any:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in IMPORTING:
         frames = frames.tb_next
-    traceback.print_exception(error.with_traceback(frames))
-    print(f"jobtrio {options.command}: {what} has failed", file=sys.stderr)
+    if sys.stderr is not None:  # or it would go to stdout
+        with suppress(OSError):  # there is nobody to tell
+            traceback.print_exception(error.with_traceback(frames))
+            print(f"jobtrio {options.command}: {what} has failed", file=sys.stderr)
     raise SystemExit(1)
 
 

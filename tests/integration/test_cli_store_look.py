@@ -244,6 +244,8 @@ class TestClosedStreams:
         assert closed(shell, "2>&-", "show", "none") == (1, "", "")
         code, out, err = closed(shell, "2>&-", "list", "--limit", "1")
         assert (code, len(out.splitlines()), err) == (0, 2, "")
+        (shell.folder / "broken.py").write_text("1 / 0")
+        assert closed(shell, "2>&-", "worker", "broken:executors", "--json") == (1, "", "")
 
     def test_stdin(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A payload that is to come from a closed standard input is bad usage."""
