@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+from store_shell import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +131,22 @@ def test_queue(shell: Shell, tmp_path: Path) -> None:
     code, out, _ = shell.run("run", "--queue", "builds", "--", "echo", "second")
     assert (code, out) == (0, "second\n")
     assert shell.value("show", first)["job"]["state"] == "COMPLETED"
+
+
+def test_next_in_its_queue(shell: Shell, tmp_path: Path) -> None:
+    """A job that this process has started while its own was still shown does not hold up the end: it goes back."""
+    gate = tmp_path / "gate"
+    wait = f"echo ready; while ! test -e {gate}; do sleep 0.05; done"
+    say = "for n in $(seq 100); do printf '%09999d\\n' $n; done"  # more than a pipe holds
+    command = shell.start("run", "--queue", "builds", "--", "sh", "-c", f"{wait}; {say}")
+    assert command.line() == "ready"
+    behind = shell.submit("run_command", '{"argv": ["sleep", "1000"]}', "--queue", "builds")
+    gate.touch()
+    limit = time.monotonic() + LIMIT
+    while shell.value("show", behind)["job"]["state"] != "RUNNING":
+        assert time.monotonic() < limit
+    assert command.end()[0] == 0
+    assert shell.value("show", behind)["job"]["state"] == "QUEUED"
 
 
 def test_interrupt_while_the_store_is_away(shell: Shell) -> None:
