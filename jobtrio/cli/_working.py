@@ -142,7 +142,7 @@ class Worker:
                 self._stopped.set()
                 if not self._is_open:
                     self._opening.cancel(reason="the worker was told to stop")
-            elif number != signal.SIGHUP and not self._hurried.is_set():
+            elif number != signal.SIGHUP:
                 self._hurrying = number
                 self._hurried.set()
 
