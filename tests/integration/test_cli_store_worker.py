@@ -21,6 +21,7 @@ from store_jobs import executors
 from store_shell import LAUNCHER
 
 import jobtrio
+from jobtrio._processes import living_in_session
 from jobtrio.cli._work_log import BATCH
 from jobtrio.stores.sqlite import SqliteJobStore
 
@@ -189,6 +190,19 @@ def test_second_signal(shell: Shell) -> None:
     worker.send(signal.SIGINT)
     worker.error_with("Ctrl-C: ends at once")
     assert worker.end()[0] == 130
+
+
+def test_second_signal_kills_programs(shell: Shell) -> None:
+    """No program runs on beside its next start elsewhere, however long it may take to end."""
+    worker = shell.start("worker", "jobtrio.cli:programs")
+    worker.error_with("jobtrio: worker ")
+    payload = {"argv": ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"], "grace": 60}
+    session = int(shell.start("submit", "run_command", json.dumps(payload), "--watch").line())
+    worker.send(signal.SIGTERM)
+    worker.error_with("starts nothing more")
+    worker.send(signal.SIGTERM)
+    assert worker.end()[0] == 143
+    assert living_in_session(session) == []
 
 
 def test_second_signal_ends_the_grace(shell: Shell, tmp_path: Path) -> None:
