@@ -528,6 +528,14 @@ class TestPipes:
         command.error_with("jobtrio: cancelled after")
         assert living(command.session) == []
 
+    def test_summary_that_nobody_reads(self, start: Callable[..., Command]) -> None:
+        """Where nobody reads what is said of the end, the exit code is the program's all the same."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = start("--", "sh", "-c", "exit 3", stderr=writer)
+        os.close(writer)
+        assert command.end() == (3, "", "")
+
     def test_stderr_whose_reader_leaves(self, start: Callable[..., Command]) -> None:
         """A reader of stderr that leaves ends the program as well."""
         command = start("--", "sh", "-c", TELL + "echo ready; yes >&2")
