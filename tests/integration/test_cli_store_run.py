@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from store_shell import LIMIT
+
+from jobtrio._processes import living_in_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +150,19 @@ def test_next_in_its_queue(shell: Shell, tmp_path: Path) -> None:
         assert time.monotonic() < limit
     assert command.end()[0] == 0
     assert shell.value("show", behind)["job"]["state"] == "QUEUED"
+
+
+def test_job_that_is_removed(shell: Shell) -> None:
+    """A job that vanishes from the store ends the run with 1, and its program."""
+    command = shell.start("run", "--", "sh", "-c", "echo $$; exec sleep 1000")
+    session = int(command.line())
+    with contextlib.closing(sqlite3.connect(shell.folder / "jobs.db")) as connection, connection:
+        [(job,)] = connection.execute("DELETE FROM jobs RETURNING id").fetchall()
+    code, _, err = command.end()
+    assert code == 1
+    assert err.endswith(f"\njobtrio run: no job has the id {job!r}: it never existed or is no longer kept\n")
+    assert "Traceback" not in err
+    assert living_in_session(session) == []
 
 
 def test_interrupt_while_the_store_is_away(shell: Shell) -> None:
