@@ -61,7 +61,7 @@ def _fitted(text: str, columns: int) -> Text:
     from rich.text import Text
 
     fitted = Text(text)
-    fitted.truncate(max(columns, 0), overflow="ellipsis" if columns > 0 else "crop")
+    fitted.truncate(columns, overflow="ellipsis" if columns > 0 else "crop")
     return fitted
 
 

@@ -42,7 +42,7 @@ def test_one_line_whatever_the_note() -> None:
     assert len(line) < 60
 
 
-@pytest.mark.parametrize("columns", [1, 2, 10, 20, 30, 40])
+@pytest.mark.parametrize("columns", [0, 1, 2, 10, 20, 30, 40])
 @pytest.mark.parametrize("note", [None, "読み込み中", "reading"])
 def test_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, note: str | None) -> None:
     """Large numbers keep the line narrower than the terminal, at the cost of the note, the bar, and their own end."""
