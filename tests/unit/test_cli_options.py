@@ -98,6 +98,21 @@ def test_no_utf8_of_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         _options.json_value("@-")
 
 
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only who wants to read it has to have one."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert _options.json_value("[1]") == [1]
+    with pytest.raises(argparse.ArgumentTypeError, match="can't read the standard input: it is closed"):
+        _options.json_value("@-")
+
+
+def test_long_reason() -> None:
+    """A reason may be as long as the registry takes it, and no longer."""
+    assert _options.reason("x" * 10_000) == "x" * 10_000
+    with pytest.raises(argparse.ArgumentTypeError, match="at most 10000 characters; got 10001"):
+        _options.reason("x" * 10_001)
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
