@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
 
-from jobtrio import JobPriority, JobRecord, JobState
-from jobtrio.cli._records import attempt_text, note_text
+from jobtrio import JobError, JobPriority, JobRecord, JobState
+from jobtrio.cli._records import attempt_text, note_text, took_text
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 RECORD = JobRecord("a", "e", None, "q", JobPriority.LOW, {}, {}, None, JobState.RUNNING, 1, 2, NOW)
@@ -36,3 +36,27 @@ def test_attempt(attempt: int, most: int, shown: str) -> None:
 def test_note_of_a_cancelled_job(state: JobState, reason: str | None, shown: str) -> None:
     """A reason is told where there is one, and an empty one is none."""
     assert note_text(attrs.evolve(RECORD, state=state, cancel_requested_at=NOW, cancel_reason=reason)) == shown
+
+
+@pytest.mark.parametrize(
+    ("state", "asked_at", "shown"),
+    [
+        (JobState.FAILED, None, "ValueError: row 2"),
+        (JobState.FAILED, NOW, "ValueError: row 2"),
+        (JobState.RETRYING, None, "ValueError: row 2"),
+        (JobState.RETRYING, NOW, "asked to stop"),
+        (JobState.COMPLETED, None, "-"),
+        (JobState.COMPLETED, NOW, "-"),
+    ],
+)
+def test_note_of_a_job_with_an_error(state: JobState, asked_at: datetime | None, shown: str) -> None:
+    """An error is told but of a job that completed in spite of it, and a request as long as it may change the end."""
+    error = JobError("exception", "ValueError", "row 2")
+    assert note_text(attrs.evolve(RECORD, state=state, cancel_requested_at=asked_at, error=error)) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(None, "-"), (0.25, "0.25 s"), (75, "1 min 15 s")])
+def test_took(seconds: float | None, shown: str) -> None:
+    """What has not ended took no time yet."""
+    finished_at = None if seconds is None else NOW + timedelta(seconds=seconds)
+    assert took_text(attrs.evolve(RECORD, started_at=NOW, finished_at=finished_at)) == shown
