@@ -81,6 +81,9 @@ class SecretJob:
         (7, None, [], Completed(), None),
         (7, None, [Token(8, 2, "a")], Completed(), 2),
         (7, None, [Restart(8, 2, ERROR, 0.0)], Completed(), 3),
+        (0, 0, [], Completed(), 1),
+        (0, 0, [], Cancelled(), None),
+        (7, 0, [], Cancelled(), None),
         (0, 1, [], Cancelled(), 1),
         (7, 2, [], Failed(ERROR), 2),
     ],
@@ -92,9 +95,8 @@ async def test_attempts(
     record = None
     if running is not None:
         now = datetime.now(UTC)
-        record = JobRecord(
-            "a", "e", None, "q", JobPriority.LOW, {}, {}, None, JobState.RUNNING, running, 4, now, started_at=now
-        )
+        state = JobState.RUNNING if running else JobState.QUEUED
+        record = JobRecord("a", "e", None, "q", JobPriority.LOW, {}, {}, None, state, running, 4, now, started_at=now)
     job: Any = SecretJob(*messages, End(9, outcome))
     source = BridgeSource(job, record)
     assert source.attempts == (None if record is None else 4)
