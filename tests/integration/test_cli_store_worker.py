@@ -84,6 +84,20 @@ def test_watcher_alone_sees_the_loss(shell: Shell, tmp_path: Path) -> None:
     assert shell.value("show", job)["job"]["state"] == "QUEUED"
 
 
+def test_cancel_with_grace(shell: Shell, tmp_path: Path) -> None:
+    """A job that is cancelled with a grace has that long to end by itself, or until a request with less."""
+    shell.worker()
+    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
+    job = watcher.error_with("submitted").split()[-1]
+    assert watcher.line() == "attempt 1"
+    assert shell.run("cancel", job, "--grace", "1h") == (0, "asked to stop\n", "")
+    echo = shell.start("submit", "echo", "--watch")  # which the same worker is told of behind the request
+    assert echo.end()[0] == 0
+    assert shell.value("show", job)["job"]["state"] == "RUNNING"
+    assert shell.run("cancel", job)[0] == 0
+    assert watcher.end()[0] == 125
+
+
 def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     """A third process cancels a running job; its watcher is told why and exits with 125."""
     worker = shell.worker()
