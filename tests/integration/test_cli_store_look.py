@@ -262,6 +262,7 @@ class TestShow:
         record, trace, history, messages = out.split("\n\n")
         assert re.search(r"^state +FAILED$", record, re.MULTILINE)
         assert re.search(r"^tags +user=ann$", record, re.MULTILINE)
+        assert re.search(r"^ended +\S+ \S+, after \d+\.\d+ s$", record, re.MULTILINE)
         assert re.search(r"^error +ValueError: row 2: 'thirty' is not a number \(exception\)$", record, re.MULTILINE)
         assert trace.startswith("Traceback (most recent call last):")
         assert trace.endswith("ValueError: row 2: 'thirty' is not a number")
@@ -346,6 +347,18 @@ class TestStats:
         assert head.split() == ["STATE", "default", "other", "texts", "JOBS"]
         assert {line.split()[0]: int(line.split()[-1]) for line in lines} == every
 
+    @pytest.mark.parametrize(("queues", "head"), [(1, []), (8, [f"q{n}" for n in range(8)]), (9, [])])
+    def test_columns(self, shell: Shell, queues: int, head: list[str]) -> None:
+        """Queues have columns where there are several, up to eight."""
+
+        async def fill() -> None:
+            store = SqliteJobStore(shell.folder / "jobs.db")
+            async with jobtrio.open_registry(store_jobs.executors, store=store, queues={}) as registry:
+                await registry.submit_many([jobtrio.JobSpec("echo", queue=f"q{n}") for n in range(queues)])
+
+        trio.run(fill)
+        assert shell.run("stats")[1].splitlines()[0].split() == ["STATE", *head, "JOBS"]
+
 
 class TestPrune:
     def test_newest_are_kept(self, shell: Shell, jobs: dict[str, str]) -> None:
@@ -361,6 +374,7 @@ class TestPrune:
             connection.execute("UPDATE jobs SET finished_at = finished_at - 7200 WHERE id = ?", [jobs["words"]])
         connection.close()
         assert len(shell.value("list")) == len(shell.value("list")) == 4  # which removes nothing itself
+        assert shell.value("prune", "--keep", "3") == {"removed": 0, "kept": 3}
         assert shell.value("prune", "--keep-for", "1h") == {"removed": 1, "kept": 2}
         assert shell.value("prune", "--keep-for", "0") == {"removed": 2, "kept": 0}
         assert [each["id"] for each in shell.value("list")] == [jobs["later"]]
@@ -429,6 +443,7 @@ class TestSubmit:
         job = shell.submit("echo", "--retry", "2", "--delay", "60", "--expires-in", "90", "--time-limit", "5")
         record = shell.value("show", job)["job"]
         assert (record["max_attempts"], record["state"]) == (3, "SCHEDULED")
+        assert shell.run("submit", "echo", "1e999")[0] == 1  # JSON, but no number that could be stored
         code, _, err = shell.run("submit", "echo", "--delay", "60", "--expires-in", "30")
         assert code == 2
         assert err.startswith("jobtrio submit: expires_in must exceed the delay of 60 s")
