@@ -119,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     if isinstance(unwritten, BrokenPipeError):
         return NOTHING_READ
-    complain(options, f"the output can't be written: {unwritten.strerror}")
+    done = getattr(options, "done", "")  # which has succeeded all the same
+    complain(options, f"the output can't be written: {unwritten.strerror}{done}")
     _flush()  # the complaint, which may lie in the buffer where stderr can't be written either
     return 1
 

@@ -175,6 +175,7 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
         print_document(record_fields(job.record))
     else:
         print(printable(job.id))
+    options.done = _done(job.id)
     return 0
 
 
@@ -187,6 +188,7 @@ async def submit_to_server(options: argparse.Namespace, client: JobClient) -> in
     if options.watch:
         await _tell(options, job.id)
         return await _watch(options, await open_bridge_source(job))
+    options.done = _done(job.id)
     if not options.json:
         print(printable(job.id))
         return 0
@@ -212,6 +214,11 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         "tags": dict(options.tag),
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _done(job_id: str) -> str:
+    """Return what is said where the output can't be: who submits once more has two jobs."""
+    return f"; submitted {printable(job_id)}"
 
 
 async def _tell(options: argparse.Namespace, job_id: str) -> None:

@@ -149,7 +149,6 @@ class TestLostOutput:
             ["list"],
             ["list", "--json"],
             ["stats"],
-            ["submit", "echo"],
             ["show", "the-failing-one"],
             ["watch", "the-failing-one", "--json"],
         ],
@@ -160,6 +159,15 @@ class TestLostOutput:
             code, _, err = shell.run(*args, stdout=full, variables=BUFFERED)
         assert (code, err.count("\n")) == (1, 1)
         assert err == f"jobtrio {args[0]}: the output can't be written: No space left on device\n"
+
+    @pytest.mark.parametrize("more", [[], ["--json"]])
+    def test_full_disk_for_an_id(self, shell: Shell, more: list[str]) -> None:
+        """A job that was accepted is named all the same: whoever submitted it once more would have two."""
+        with open("/dev/full", "wb") as full:
+            code, _, err = shell.run("submit", "echo", *more, stdout=full, variables=BUFFERED)
+        (job,) = shell.value("list", "--newest-first", "--limit", "1")
+        told = f"No space left on device; submitted {job['id']}"
+        assert (code, err) == (1, f"jobtrio submit: the output can't be written: {told}\n")
 
     @pytest.mark.parametrize("args", [["list"], ["list", "--json"], ["stats"], ["submit", "echo"]])
     def test_full_disk_for_both(self, shell: Shell, jobs: dict[str, str], args: list[str]) -> None:
