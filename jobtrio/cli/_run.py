@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Run a program as a job and watch it. Each line appears as the program writes it,
 on stdout or stderr as the program chose; a summary on stderr tells how it ended.
-The program has no standard input. When its time is up or it is cancelled, it and
-all that it started get SIGTERM, and after the grace SIGKILL. Ctrl-C cancels it,
-a second Ctrl-C kills it; nothing is left running.
+The program has no standard input; JOBTRIO_JOB and JOBTRIO_ATTEMPT in its
+environment say whose it is. When its time is up or it is cancelled, it and all
+that it started get SIGTERM, and after the grace SIGKILL. Ctrl-C cancels it, a
+second Ctrl-C kills it; nothing is left running.
 
 With --store the job is kept: others can watch and cancel it, and when this
 process dies, a worker with jobtrio.cli:programs or with an executor of the name
