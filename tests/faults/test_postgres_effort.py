@@ -122,6 +122,8 @@ async def ask_all(conninfo: str, asked: Asked) -> None:
     """Have a store ask everything that it may ask; ``asked`` is what it has asked by then."""
     keep = Retention(finished_jobs=JOBS - 100, finished_for=float("inf"), tokens_per_job=5)
     async with open_worker(lambda: PostgresJobStore(conninfo), retention=keep) as worker:
+        with psycopg.connect(conninfo) as connection:  # so that it has to catch up
+            connection.execute("SELECT setval('jobtrio.numbers', 1)")
         await _live(worker)
         await _look(worker)
     limited = open_worker(lambda: PostgresJobStore(conninfo, listen=False), retention=keep)

@@ -128,6 +128,19 @@ async def test_one_id_for_several(postgres: str) -> None:
         assert ids(await worker.store.find(JobQuery(tags={"same": "same"}))) == ["one"]
 
 
+async def test_numbers_that_others_have(postgres: str) -> None:
+    """Where the server gives out again the numbers of jobs that there are, new ones are put in behind those."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry(job_id=str(n)) for n in range(100)))
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            for new in ((new_entry(job_id="alone"),), (new_entry(job_id="one"), new_entry(job_id="two"))):
+                connection.execute("SELECT setval('jobtrio.numbers', 1, false)")
+                assert await worker.insert(*new) == list(new)
+        order = [*map(str, range(100)), "alone", "one", "two"]
+        assert ids(await worker.store.find(JobQuery(limit=1000))) == order
+        assert [claim.entry.id for claim in await worker.claim(limit=1000)] == order
+
+
 async def test_one_id_twice_in_a_call(postgres: str) -> None:
     """A call in which an id stands twice is refused as such, whatever the tags."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

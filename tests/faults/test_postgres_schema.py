@@ -213,6 +213,17 @@ async def test_least_rights(postgres: str, user: str) -> None:
         assert await worker.store.delete("kept")
 
 
+async def test_least_rights_of_who_looks(postgres: str, user: str) -> None:
+    """Who only looks needs no more than to read the tables."""
+    await make(postgres)
+    name = sql.Identifier(str(conninfo_to_dict(user)["user"]))
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA jobtrio TO {}").format(name))
+        connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA jobtrio TO {}").format(name))
+    async with open_worker(lambda: PostgresJobStore(user)) as worker:
+        assert ids(await worker.store.find(JobQuery())) == ["kept"]
+
+
 TRAPS = """
 CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
 CREATE FUNCTION public.unnest(bigint[]) RETURNS SETOF bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
@@ -302,6 +313,16 @@ async def test_names(postgres: str, name: str) -> None:
         assert ids(await one.claim()) == ids(await two.claim()) == ["id"]
     found = {row[0] for row in run(postgres, "SELECT nspname FROM pg_namespace")}
     assert {name, "other"} <= found
+
+
+async def test_without_its_sequence(postgres: str) -> None:
+    """In tables that came without their sequence, as by logical replication, new jobs are numbered behind the old."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry(job_id=str(n)) for n in range(5)))
+    run(postgres, "SELECT setval('jobtrio.numbers', 1, false)", "DELETE FROM jobtrio.jobs WHERE id IN ('0', '1')")
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(new_entry(job_id="new"))
+        assert [claim.entry.id for claim in await worker.claim()] == ["2", "3", "4", "new"]
 
 
 async def test_an_empty_schema(postgres: str) -> None:

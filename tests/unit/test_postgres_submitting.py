@@ -173,6 +173,19 @@ async def test_what_is_in_use(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_numbers_that_others_have(
+    postgres: str, store: PostgresJobStore, registry: jobtrio.JobRegistry, kind: Callable[[str], Any]
+) -> None:
+    """Where the server gives out again the numbers of jobs that there are, a new one is put in behind those."""
+    await registry.submit_many([jobtrio.JobSpec("double", n) for n in range(30)])
+    async with kind(postgres) as connection:
+        await execute(connection, "SELECT setval('jobtrio.numbers', 1, false)")
+        await store.submit_in(connection, double, 30)
+        await commit(connection)
+    assert [record.payload for record in await registry.find()] == [*range(31)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_what_is_refused(
     postgres: str, store: PostgresJobStore, registry: jobtrio.JobRegistry, kind: Callable[[str], Any]
 ) -> None:

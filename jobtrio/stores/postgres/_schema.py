@@ -17,6 +17,7 @@ import psycopg
 
 from jobtrio._checks import show
 from jobtrio._errors import StoreError, StoreUnavailableError, StoreVersionError
+from jobtrio.stores.postgres._statements import statements
 
 if TYPE_CHECKING:
     from jobtrio.psycopg_trio import TrioConnection
@@ -130,6 +131,7 @@ class Schema:
         async with self._connection.transaction():  # a pooler that allows none says so here, and not amid the work
             version = await self._check()
         if version >= len(self._migrations):
+            await self._catch_up()
             return
         if not version and not create:
             raise StoreError(f"there is no schema {self._name!r} with jobs in this database")
@@ -141,6 +143,12 @@ class Schema:
             version = await self._check()
             if version < len(self._migrations):
                 await self._migrate(version)
+
+    async def _catch_up(self) -> None:
+        """Have new jobs numbered behind those that there are, where this role numbers any."""
+        may = "SELECT pg_catalog.has_sequence_privilege(%s::text, 'USAGE')"
+        if await self._value(may, f"{self._quoted}.numbers"):
+            await self._connection.execute(statements(self._quoted)["catch_up"].encode())
 
     async def _migrate(self, version: int) -> None:
         connection = self._connection

@@ -84,8 +84,9 @@ _HAS_TAGS = """NOT EXISTS (
 )"""
 
 _FUNCTIONS: Final = (
-    "array_agg|bool_or|clock_timestamp|count|current_setting|hashtextextended|max|min|nextval|octet_length"
-    "|pg_advisory_xact_lock|pg_logical_emit_message|pg_notify|row_number|set_config|statement_timestamp|substr|sum"
+    "array_agg|bool_or|clock_timestamp|count|current_setting|generate_series|hashtextextended|max|min|nextval"
+    "|octet_length|pg_advisory_xact_lock|pg_logical_emit_message|pg_notify|pg_sequence_last_value|row_number"
+    "|set_config|statement_timestamp|substr|sum"
     r"|unnest(?=\([^,()]+\))"  # that of several lists is the server's own in any case, and has no full name
 )
 """The functions that the statements call: not those of somebody in the search path that take what is given as it is."""
