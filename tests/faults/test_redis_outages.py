@@ -376,6 +376,29 @@ async def test_much_to_say_with_no_memory_left(server: ValkeyServer) -> None:
     check_jobs(server, "jobtrio", [claim.entry.id])
 
 
+async def test_values_that_the_server_does_not_take(server: ValkeyServer) -> None:
+    """What is longer than the server takes holds up the job that it is of, for as long as it does not, and no other."""
+    executors = jobtrio.Executors()
+
+    @executors.register("return")
+    async def give_back(job: jobtrio.JobContext) -> str:
+        return "x" * int(job.payload)
+
+    server.ask("CONFIG", "SET", "proto-max-bulk-len", 1 << 20)
+    store = RedisJobStore(server.url, outage_limit=1.0)
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors, store=store) as registry:
+            with pytest.raises(StoreUnavailableError, match="invalid bulk length"):
+                await registry.submit("return", "x" * (2 << 20))
+            large = await registry.submit("return", 2 << 20)
+            for _ in range(5):
+                assert await (await until_answered(partial(registry.submit, "return", 1))).wait() == Completed("x")
+                await trio.sleep(0.1)
+            assert large.state is JobState.RUNNING
+            server.ask("CONFIG", "SET", "proto-max-bulk-len", 512 << 20)
+            assert await large.wait() == Completed("x" * (2 << 20))
+
+
 async def test_busy(server: ValkeyServer) -> None:
     """While somebody's script keeps the server busy it is away, as its answers say."""
     server.ask("CONFIG", "SET", "busy-reply-threshold", 100)

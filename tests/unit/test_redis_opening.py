@@ -11,7 +11,7 @@ from valkey_server import FORGETFUL, ValkeyServer, new_prefix, shared_server
 
 from jobtrio import StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.stores.redis import RedisJobStore
-from jobtrio.stores.redis._opening import losses
+from jobtrio.stores.redis._opening import ROOM, losses, narrow_limits
 from jobtrio.testing._workers import new_entry, open_worker
 
 
@@ -143,14 +143,23 @@ def test_what_is_safe(settings: dict[str, str]) -> None:
     assert losses(settings) == []
 
 
+@pytest.mark.parametrize("name", ["proto-max-bulk-len", "client-query-buffer-limit"])
+def test_what_is_too_narrow(name: str) -> None:
+    """Limits that a large value would not get through are named; others, and what is no limit, are passed over."""
+    assert [each.partition(":")[0] for each in narrow_limits({name: str(ROOM - 1)})] == [f"{name} is {ROOM - 1}"]
+    assert not any(narrow_limits({name: limit}) for limit in (str(ROOM), "0", "", "x"))
+
+
 async def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
     """What may be lost is logged once, when the store is opened; a server that hides its settings is taken as it is."""
-    with ValkeyServer(*FORGETFUL, "--maxmemory-policy", "allkeys-lfu") as server, caplog.at_level(logging.WARNING):
+    options = (*FORGETFUL, "--maxmemory-policy", "allkeys-lfu", "--proto-max-bulk-len", "1mb")
+    with ValkeyServer(*options) as server, caplog.at_level(logging.WARNING):
         async with open_worker(lambda: RedisJobStore(server.url)):
             pass
         assert [record.message.partition(": ")[2][:20] for record in caplog.records] == [
             "nothing is kept on d",
             "maxmemory-policy is ",
+            "proto-max-bulk-len i",
         ]
         caplog.clear()
         server.ask("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-config", "-info")

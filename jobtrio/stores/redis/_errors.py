@@ -26,6 +26,7 @@ from jobtrio._errors import StoreError, StoreUnavailableError
 _PASSING: Final = (
     *("OOM", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED", "REDIRECT", "LOADING"),
     "max number of clients",  # of a cluster's node
+    "Protocol error: invalid bulk length",  # of what is longer than proto-max-bulk-len, which may be raised
 )
 """How errors begin that pass by themselves, of those for which the driver has no class."""
 

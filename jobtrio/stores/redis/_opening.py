@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 OLDEST: Final = 7
 """The first version of Redis that will do. What Valkey says it stands for is newer."""
 
+LIMITS: Final = ("proto-max-bulk-len", "client-query-buffer-limit")
+"""The settings that limit how long an argument of a command may be."""
+
+ROOM: Final = 16 * 1024 * 1024
+"""Bytes that the server has to take as one argument of a command: more than the largest value and what is beside it."""
+
 _NUMBER: Final = re.compile(rb"[1-9][0-9]{0,8}")
 
 log: Final = logging.getLogger("jobtrio.stores.redis")
@@ -63,11 +69,12 @@ def check_version(version: bytes | int | None, place: str, prefix: str) -> None:
 
 
 async def warn_of_losses(link: Link) -> None:
-    """Log what would make the server lose jobs that it has acknowledged, as far as it says.
+    """Log what would make the server lose jobs that it has acknowledged, or let them never end, as far as it says.
 
     Cancellation: the link is closed.
     """
-    for warning in losses(await _settings(link)):
+    settings = await _settings(link)
+    for warning in [*losses(settings), *narrow_limits(settings)]:
         log.warning("%s: %s", place_text(link.place), warning)
 
 
@@ -89,14 +96,24 @@ def losses(settings: dict[str, str]) -> list[str]:
     return found
 
 
+def narrow_limits(settings: dict[str, str]) -> list[str]:
+    """Return by what a server with these settings would refuse large values, also results of jobs that have run."""
+    found = []
+    for name in LIMITS:
+        limit = settings.get(name, "")
+        if limit.isdecimal() and 0 < int(limit) < ROOM:
+            found.append(f"{name} is {limit}: a job that sends or returns more at once can't end; {ROOM} is enough")
+    return found
+
+
 async def _settings(link: Link) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in (b"persistence", b"memory"):
         text = await _ask(link, b"INFO", part)
         lines = (text or b"").decode().splitlines()
         found.update(line.split(":", 1) for line in lines if ":" in line)  # type: ignore[misc]
-    for name in (b"save", b"appendfsync"):  # where the server lets its settings be read
-        answer = await _ask(link, b"CONFIG GET", name) or {}
+    for name in ("save", "appendfsync", *LIMITS):  # where the server lets its settings be read
+        answer = await _ask(link, b"CONFIG GET", name.encode()) or {}
         found.update({key.decode(): value.decode() for key, value in answer.items()})
     return found
 
