@@ -6,6 +6,7 @@ below this module knows it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -118,12 +119,13 @@ class JobRegistry:
         """
         if not isinstance(specs, Iterable):
             raise TypeError(f"specs must be an iterable of JobSpec values; got {show(specs)}")
-        entries = []
+        specs, entries = list(specs), []
+        now = time.time()  # of all: those that are to start at one moment become ready in order
         for n, spec in enumerate(specs):
             if not isinstance(spec, JobSpec):
                 raise TypeError(f"specs must be JobSpec values; specs[{n}] is {show(spec)}")
             try:
-                entries.append(self._core.submissions.entry(**_fields(spec)))
+                entries.append(self._core.submissions.entry(**_fields(spec), now=now))
             except Exception as exc:
                 exc.add_note(f"in specs[{n}]")
                 raise

@@ -139,8 +139,10 @@ class Submissions:
         expires_in: float | None,
         tags: Mapping[str, str] | None,
         metadata: Mapping[str, Any] | None,
+        *,
+        now: float | None = None,
     ) -> JobEntry:
-        """Return a new job; the executor `HELD` makes a held one.
+        """Return a new job, submitted at the time ``now``; the executor `HELD` makes a held one.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
@@ -148,7 +150,8 @@ class Submissions:
             PayloadError: The payload or metadata can't be stored, where the store is durable.
         """
         plan = self.plan(executor, queue, priority, time_limit, retry)
-        now = time.time()
+        if now is None:
+            now = time.time()
         if job_id is None:
             job_id = submission = new_id()
         else:

@@ -252,6 +252,17 @@ async def check_concurrent_inserts(open_store: OpenStore) -> None:
         assert len(await workers[0].store.find(JobQuery())) == 2
 
 
+async def check_order_of_delayed_jobs(open_store: OpenStore) -> None:
+    """Jobs that one call stores with one delay become ready in their order."""
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(delay=SHORT) for _ in range(20)]
+        for entry in entries:
+            entry.created_at, entry.run_at = entries[0].created_at, entries[0].run_at
+        await worker.insert(*entries)
+        await worker.pass_time()
+        assert ids(await worker.claim(limit=20)) == ids(entries)
+
+
 async def check_delay_counts_from_insertion(open_store: OpenStore) -> None:
     """A delayed job is scheduled, becomes ready when its delay is over, and `advance` says how long that is.
 

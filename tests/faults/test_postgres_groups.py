@@ -141,6 +141,20 @@ async def test_numbers_that_others_have(postgres: str) -> None:
         assert [claim.entry.id for claim in await worker.claim(limit=1000)] == order
 
 
+async def test_order_of_delayed_jobs_in_used_pages(postgres: str) -> None:
+    """Jobs that one call stores with one delay become ready in their order, wherever in the table there is room."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        filling = [new_entry("other", payload="x" * 200) for _ in range(300)]
+        await worker.insert(*filling)
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute("DELETE FROM jobtrio.jobs WHERE seq % 3 = 1")
+            connection.execute("VACUUM jobtrio.jobs")
+        delayed = [new_entry(payload="x" * (n % 7) * 100, delay=SHORT) for n in range(100)]
+        await worker.insert(*delayed)
+        await worker.pass_time()
+        assert ids(await worker.claim(limit=100, executors={"work"})) == ids(delayed)
+
+
 async def test_one_id_twice_in_a_call(postgres: str) -> None:
     """A call in which an id stands twice is refused as such, whatever the tags."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

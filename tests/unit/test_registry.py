@@ -191,6 +191,19 @@ async def test_a_key_is_free_when_its_job_is_too_old(autojump_clock: MockClock) 
             assert len(registry) == 0
 
 
+async def test_many_for_one_moment(autojump_clock: MockClock) -> None:
+    """Jobs of one call that are to start at one moment start in their order."""
+    begun: list[int] = []
+
+    async def note(job: JobContext) -> None:
+        begun.append(job.payload)
+
+    async with jobtrio.open_registry(max_running=1) as registry:
+        run_at = datetime.now(UTC) + timedelta(hours=1)
+        await registry.submit_many(JobSpec(note, n, run_at=run_at) for n in range(100))
+    assert begun == [*range(100)]
+
+
 async def test_submit_many() -> None:
     """All are accepted in order, or none is, and the fault is found in its place."""
     async with jobtrio.open_registry(max_queued=3) as registry:

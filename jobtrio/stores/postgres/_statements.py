@@ -40,15 +40,16 @@ _PLACED = """placed AS (
     SELECT
         number, number, id, key, submission, executor, queue, priority,
         CASE WHEN delay > 0::float8 THEN 'SCHEDULED' ELSE 'QUEUED' END, plan, payload, metadata, tags,
-        at, run_at, delay, expires_in, CASE WHEN delay > 0::float8 THEN at + delay ELSE 0 END, at + wait
+        at, run_at, delay, expires_in,
+        CASE WHEN delay > 0::float8 THEN at + delay + place::float8 * 1e-6::float8 ELSE 0 END, at + wait
     FROM (
         SELECT nextval('{schema}.numbers') AS number, clock.at, given.*
         FROM clock CROSS JOIN unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[],
             $9::text[], $10::text[], $11::float8[], $12::float8[], $13::float8[], $14::float8[]
-        ) AS given (
+        ) WITH ORDINALITY AS given (
             id, key, submission, executor, queue, priority, plan, payload, metadata, tags,
-            run_at, delay, expires_in, wait
+            run_at, delay, expires_in, wait, place
         )
     ) AS numbered"""
 

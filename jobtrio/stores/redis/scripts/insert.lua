@@ -6,6 +6,7 @@
 -- with: base clock sets moves
 local SIZE = 10
 local known_cells = {}
+local delayed = 0
 
 -- The job that has a key, if any; one that has been taken out from outside has none.
 local function holder_of(key)
@@ -92,6 +93,10 @@ local function place(args, index, submission, held_for, order)
     if not known_cells[job.cell] then
         call('SADD', PREFIX .. 'cells', job.cell)
         known_cells[job.cell] = true
+    end
+    if delay > 0 then
+        delayed = delayed + 1
+        delay = delay + delayed / 1000000 -- one behind the other: at one time the set has them by their ids
     end
     if expires ~= '' then
         add_time(PREFIX .. 'expiry', in_seconds(math.max(tonumber(expires) - NOW, delay)), id)
