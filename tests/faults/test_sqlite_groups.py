@@ -364,6 +364,17 @@ async def test_a_start_time_goes_by_the_wall_clock(path: Path, monkeypatch: pyte
         assert ids(await worker.claim()) == [entry.id]
 
 
+async def test_order_of_those_for_one_moment(path: Path) -> None:
+    """Jobs that are stored one by one and are to start at one moment become ready in their order."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        entries = [new_entry(delay=SHORT + 1.0 - n / 20) for n in range(20)]  # as if each was submitted a while later
+        for entry in entries:
+            entry.run_at = entries[-1].created_at + SHORT
+            await worker.insert(entry)
+        await worker.pass_time()
+        assert ids(await worker.claim()) == ids(entries)
+
+
 # -- keeping what is kept
 
 

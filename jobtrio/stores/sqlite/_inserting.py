@@ -48,7 +48,7 @@ def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
     order = tx.number()
     state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
     now = time.time()
-    due = now + entry.delay if entry.delay > 0 else 0.0
+    due = (entry.run_at or now + entry.delay) if entry.delay > 0 else 0.0
     place = Placed(order, state, due, _expiry(tx, entry, now))
     row = (
         *(order, entry.id, entry.key, submission, plan.executor or HELD, plan.queue, int(plan.priority), str(state)),
