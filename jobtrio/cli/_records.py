@@ -58,8 +58,14 @@ def _plain(value: Any, *, traceback: bool = False) -> Any:
 
 
 def moment_text(moment: datetime | None) -> str:
-    """Return a time by this machine's own zone, to the second."""
-    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time by this machine's own zone, to the second; by UTC where the years that there are end before."""
+    if moment is None:
+        return "-"
+    try:
+        local = moment.astimezone()
+    except (OverflowError, ValueError):  # in the first hours, or the last, or in a zone that is none
+        return moment.isoformat(" ", "seconds").replace("+00:00", "Z")
+    return local.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def attempt_text(record: JobRecord) -> str:

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 
 from jobtrio import JobError, JobPriority, JobRecord, JobState
-from jobtrio.cli._records import attempt_text, note_text, took_text
+from jobtrio.cli._records import attempt_text, moment_text, note_text, took_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 RECORD = JobRecord("a", "e", None, "q", JobPriority.LOW, {}, {}, None, JobState.RUNNING, 1, 2, NOW)
+
+
+@pytest.fixture
+def set_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return how to choose the zone of this process, until the test is over."""
+
+    def choose(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield choose
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "shown"),
+    [
+        ("UTC0", None, "-"),
+        ("JST-9", NOW, "2026-01-31 09:00:00"),
+        ("EST5", NOW, "2026-01-30 19:00:00"),
+        ("JST-9", datetime.min.replace(tzinfo=UTC), "0001-01-01 09:00:00"),
+        ("EST5", datetime.min.replace(tzinfo=UTC), "0001-01-01 00:00:00Z"),
+        ("JST-9", datetime.max.replace(tzinfo=UTC), "9999-12-31 23:59:59Z"),
+        ("XXX-30", NOW, "2026-01-31 00:00:00Z"),
+    ],
+)
+def test_moment(set_zone: Callable[[str], None], zone: str, moment: datetime | None, shown: str) -> None:
+    """A time is shown by this machine's zone, and by UTC where there is none such in that."""
+    set_zone(zone)
+    assert moment_text(moment) == shown
 
 
 @pytest.mark.parametrize(
