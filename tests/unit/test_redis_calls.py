@@ -71,7 +71,7 @@ class Rig:
         """Send a command of its own."""
         return await self.calls.make([Command(name.encode(), ())], after or self._hear)
 
-    async def run(self, name: str, *arguments: str) -> Any:
+    async def run(self, name: str, *arguments: str | bytes) -> Any:
         """Call a script."""
         return await self.calls.make([run(name, *arguments)], self._hear)
 
@@ -101,6 +101,21 @@ def open_rig() -> Callable[..., AbstractAsyncContextManager[tuple[Rig, trio.Nurs
 
 
 OpenRig = Any
+
+
+async def test_what_is_large_goes_alone(open_rig: OpenRig) -> None:
+    """A call that a server may not take goes when nothing else is under way, and the next ones when it is answered."""
+    async with open_rig() as (rig, nursery):
+        for argument in (b"a", b"b" * _calls.ALONE, b"c", b"d", b"e" * _calls.ALONE):
+            nursery.start_soon(rig.run, "leave", argument)
+            await trio.lowlevel.checkpoint()
+        for n, count in enumerate((1, 1, 2, 1)):
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(rig.link.sent) == n + 1
+            assert len(rig.calls._sent[-1][0]) == count
+            rig.link.sent[n][1].give([b"1"] * count if count > 1 else b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(rig.heard) == 5
 
 
 async def test_what_comes_at_once_goes_together(open_rig: OpenRig) -> None:

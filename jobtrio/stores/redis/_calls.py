@@ -40,6 +40,9 @@ BATCH_CALLS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Calls and bytes beyond which a batch takes no more: the server answers others in between."""
 
+ALONE: Final = 1024 * 1024
+"""Bytes from which on a call goes alone: a server may take no more, close the link, and so leave others unanswered."""
+
 WAITING: Final = 4096
 """Calls that wait or are under way, beyond which tasks wait to make theirs."""
 
@@ -202,7 +205,7 @@ class Calls:
     @trio.lowlevel.enable_ki_protection
     async def _send(self, link: Link) -> None:
         while True:
-            while not self._waiting or len(self._sent) >= UNDER_WAY:
+            while not self._waiting or len(self._sent) >= self._most_under_way():
                 self._may_send = trio.Event()
                 await self._may_send.wait()
             calls = self._batch()
@@ -220,10 +223,16 @@ class Calls:
                 self._sent.append((sent, answers, waits))
                 self._may_receive.set()
 
+    def _most_under_way(self) -> int:
+        last = self._sent[-1][0][0][0].size if self._sent else 0  # of a batch with one that goes alone the only one
+        return 1 if max(last, self._waiting[0].size) >= ALONE else UNDER_WAY
+
     def _batch(self) -> list[Call]:
         calls: list[Call] = []
         size = 0
         while self._waiting and len(calls) < BATCH_CALLS and size < BATCH_BYTES:
+            if calls and max(calls[-1].size, self._waiting[0].size) >= ALONE:
+                break
             call = self._waiting.popleft()
             self._room.unpark()
             if not call.is_left:
