@@ -12,6 +12,7 @@ from jobtrio import Cancelled, Completed, Executors, JobContext, open_registry
 from jobtrio._errors import DuplicateJobError
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _advancing as advancing
+from jobtrio.stores.postgres import _listening as listening
 from jobtrio.stores.postgres._listening import Listener
 from jobtrio.testing._workers import ids, new_entry, open_workers
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import jobtrio
+    from jobtrio.psycopg_trio import TrioConnection
 
 executors = Executors()
 
@@ -63,6 +65,27 @@ async def test_a_listener_that_is_cut(postgres: str, registry: jobtrio.JobRegist
             await _both_listen(postgres)
             with trio.fail_after(60):
                 assert await (await registry.submit("work")).wait() == Completed("done")
+
+
+async def test_a_listener_that_the_server_has_forgotten(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that lives, and does not listen any more, listens again after a while: workers hear of work then."""
+    monkeypatch.setattr(listening, "ALIVE_AFTER", 0.05)
+    sessions: list[TrioConnection[Any]] = []
+    hear = Listener._hear
+
+    async def noted(self: Listener, connection: TrioConnection[Any]) -> None:
+        sessions.append(connection)
+        await hear(self, connection)
+
+    monkeypatch.setattr(Listener, "_hear", noted)
+    async with open_registry(executors, store=PostgresJobStore(postgres)) as registry:
+        assert await (await registry.submit("work")).wait() == Completed("done")
+        (session,) = sessions
+        with trio.fail_after(60):
+            await session.execute("UNLISTEN *")
+            while not await (await session.execute("SELECT pg_listening_channels()")).fetchall():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert sessions == [session]
 
 
 async def _both_listen(conninfo: str) -> None:

@@ -65,6 +65,7 @@ class Listener:
         self.settled: trio.Event = trio.Event()
         self._connections = connections
         self._notices = notices
+        self._listen = f'LISTEN "{notices.channel}"'.encode()
         self._on_notice = on_notice
         self._on_change = on_change
         self._heard = trio.Event()
@@ -81,7 +82,7 @@ class Listener:
             try:
                 async with await self._connections.connect() as connection:
                     with trio.fail_after(self._connections.patience):
-                        await connection.execute(f'LISTEN "{self._notices.channel}"'.encode())
+                        await connection.execute(self._listen)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._hear, connection)
                         await self._try_out()
@@ -117,7 +118,7 @@ class Listener:
                 else:
                     self._on_notice(notice.payload)
             with trio.fail_after(self._connections.patience / 4):
-                await connection.execute(b"SELECT 1")
+                await connection.execute(self._listen)  # once more, in case that something has made it forget
 
     def _become(self, hears: bool) -> None:
         if hears != self.hears:
