@@ -255,8 +255,15 @@ async def test_signs_of_life(open_site: OpenSite, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_server_stops(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the server stops, jobs are asked to stop and watchers are cut off, which does not look like an end."""
+    """When the server stops, jobs have their grace and watchers are cut off, which does not look like an end."""
     asked = trio.Event()
+    shutdown = jobtrio.JobRegistry.shutdown
+    room = 0.0
+
+    async def shut_down(registry: jobtrio.JobRegistry, *, grace: float) -> None:
+        nonlocal room
+        room = trio.current_effective_deadline() - trio.current_time() - grace
+        await shutdown(registry, grace=grace)
 
     async def executor(job: jobtrio.JobContext) -> str:
         await job.send("here")
@@ -264,6 +271,7 @@ async def test_server_stops(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
         asked.set()
         return "a part"
 
+    monkeypatch.setattr(jobtrio.JobRegistry, "shutdown", shut_down)
     async with open_site() as site:
         monkeypatch.setattr(site.app, "generate", executor)
         job = await site.submit()
@@ -277,6 +285,7 @@ async def test_server_stops(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
             assert not rest.endswith(b"0\r\n\r\n")
         assert await job.wait() == jobtrio.Cancelled("shutdown")
         assert asked.is_set()
+        assert room > 0  # nothing around it ends the grace before it is over
         assert is_closed(site.subscriptions[0])
 
 

@@ -3,6 +3,7 @@
 hypercorn -k trio quart_app:app
 """
 
+import math
 from http import HTTPStatus
 from typing import Self
 
@@ -15,6 +16,7 @@ from quart_trio import QuartTrio
 import jobtrio
 
 app = QuartTrio(__name__)
+app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = math.inf  # Quart would end all after 5 seconds
 
 
 async def serve_jobs(task_status: trio.TaskStatus[jobtrio.JobRegistry]) -> None:
