@@ -325,6 +325,26 @@ async def test_without_its_sequence(postgres: str) -> None:
         assert [claim.entry.id for claim in await worker.claim()] == ["2", "3", "4", "new"]
 
 
+async def test_a_sequence_that_is_far_behind(postgres: str) -> None:
+    """However many numbers are to be passed over, no statement takes long, and none without a job that has them."""
+    first, last = "SELECT setval('jobtrio.numbers', 1, false)", "SELECT last_value FROM jobtrio.numbers"
+    for _ in range(2):
+        async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+            pass
+    assert run(postgres, last) == [(1,)]
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry(job_id=str(n)) for n in range(9)), new_entry(job_id="far"))
+    run(postgres, "UPDATE jobtrio.jobs SET seq = 5000000, ticket = 5000000 WHERE id = 'far'", first)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET statement_timeout = '400ms'").format(name))
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        assert run(postgres, last) == [(5_000_000,)]
+        run(postgres, first)
+        await worker.insert(new_entry(job_id="new"))
+        assert ids(await worker.store.find(JobQuery()))[-2:] == ["far", "new"]
+
+
 async def test_an_empty_schema(postgres: str) -> None:
     """A schema that somebody has made for it is filled."""
     run(postgres, "CREATE SCHEMA jobtrio")

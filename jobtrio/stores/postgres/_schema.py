@@ -148,7 +148,8 @@ class Schema:
         """Have new jobs numbered behind those that there are, where this role numbers any."""
         may = "SELECT pg_catalog.has_sequence_privilege(%s::text, 'USAGE')"
         if await self._value(may, f"{self._quoted}.numbers"):
-            await self._connection.execute(statements(self._quoted)["catch_up"].encode())
+            while await self._value(statements(self._quoted)["catch_up"]):
+                pass
 
     async def _migrate(self, version: int) -> None:
         connection = self._connection

@@ -186,7 +186,8 @@ def _steps(entry: JobEntry, schema: str) -> Generator[Step, Rows, JobEntry]:
         standing = Standing(by_ids, by_keys).for_(entry, submission)
         if standing is not None:
             return standing
-        yield ("catch_up",)  # or it is its number that another has
+        while (yield ("catch_up",))[0][0]:  # or it is its number that another has
+            pass
     raise StoreUnavailableError("others put in and take out the same jobs all the time")
 
 

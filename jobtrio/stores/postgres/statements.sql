@@ -23,12 +23,13 @@ WITH {clock}, {placed}
 ), {tagged}
 SELECT placed.*, {told 18 19} FROM placed;
 
--- Takes numbers until there is none left that a job has: a sequence that was not restored, or not replicated, with its
--- tables gives them out again. Who does so at the same time harms nobody.
+-- Takes numbers as long as there are jobs that have higher ones, some at a time, and says how many: a sequence that was not
+-- restored, or not replicated, with its tables gives those out again. Many may do so at once, each a part of it.
 -- name: catch_up
-SELECT count(nextval('{schema}.numbers')) FROM generate_series(
-    1 + coalesce(pg_sequence_last_value('{schema}.numbers'), 0), (SELECT max(seq) FROM {schema}.jobs)
-);
+SELECT count(nextval('{schema}.numbers')) FROM (
+    SELECT generate_series(last + 1, least(last + 100000, (SELECT coalesce(max(seq), 0) FROM {schema}.jobs)))
+    FROM (SELECT coalesce(pg_sequence_last_value('{schema}.numbers'), 0) AS last) AS sequence
+) AS behind;
 
 -- name: by_ids
 SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
