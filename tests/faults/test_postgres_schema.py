@@ -345,6 +345,15 @@ async def test_a_sequence_that_is_far_behind(postgres: str) -> None:
         assert ids(await worker.store.find(JobQuery()))[-2:] == ["far", "new"]
 
 
+async def test_who_writes_nothing(postgres: str) -> None:
+    """Where nothing may be written, jobs can be looked at, also those that came without their sequence."""
+    await make(postgres)
+    run(postgres, "SELECT setval('jobtrio.numbers', 1, false)")
+    reader = make_conninfo(postgres, options="-c default_transaction_read_only=on")
+    async with open_worker(lambda: PostgresJobStore(reader, outage_limit=2.0)) as worker:
+        assert ids(await worker.store.find(JobQuery())) == ["kept"]
+
+
 async def test_an_empty_schema(postgres: str) -> None:
     """A schema that somebody has made for it is filled."""
     run(postgres, "CREATE SCHEMA jobtrio")

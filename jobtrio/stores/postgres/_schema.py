@@ -146,7 +146,10 @@ class Schema:
 
     async def _catch_up(self) -> None:
         """Have new jobs numbered behind those that there are, where this role numbers any."""
-        may = "SELECT pg_catalog.has_sequence_privilege(%s::text, 'USAGE')"
+        may = (
+            "SELECT pg_catalog.has_sequence_privilege(%s::text, 'USAGE')"
+            " AND pg_catalog.current_setting('transaction_read_only') = 'off'"
+        )
         if await self._value(may, f"{self._quoted}.numbers"):
             while await self._value(statements(self._quoted)["catch_up"]):
                 pass
