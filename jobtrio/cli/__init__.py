@@ -119,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     if isinstance(unwritten, BrokenPipeError):
         return NOTHING_READ
-    done = getattr(options, "done", "")  # which has succeeded all the same
-    complain(options, f"the output can't be written: {unwritten.strerror}{done}")
+    complain(options, f"the output can't be written: {unwritten.strerror}")
     _flush()  # the complaint, which may lie in the buffer where stderr can't be written either
     return 1
 

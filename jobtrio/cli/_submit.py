@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import jobtrio
@@ -19,7 +20,7 @@ from jobtrio.cli._store import add_store_options, complain, open_client, print_d
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from jobtrio.abc import JobStore
     from jobtrio.cli._output import Piece
@@ -171,11 +172,11 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
         if options.watch:
             await _tell(options, job.id)
             return await _watch(options, StoreSource(registry, store, job, options.store))
-    if options.json:
-        print_document(record_fields(job.record))
-    else:
-        print(printable(job.id))
-    options.done = _done(job.id)
+    with _named(job.id):
+        if options.json:
+            print_document(record_fields(job.record))
+        else:
+            print(printable(job.id))
     return 0
 
 
@@ -188,16 +189,17 @@ async def submit_to_server(options: argparse.Namespace, client: JobClient) -> in
     if options.watch:
         await _tell(options, job.id)
         return await _watch(options, await open_bridge_source(job))
-    options.done = _done(job.id)
     if not options.json:
-        print(printable(job.id))
+        with _named(job.id):
+            print(printable(job.id))
         return 0
     try:
         record = await job.refresh()
     except JobtrioError as exc:
         complain(options, f"submitted {printable(job.id)}, whose record can't be had: {one_line(str(exc))}")
         return 1
-    print_document(record_fields(record))
+    with _named(job.id):
+        print_document(record_fields(record))
     return 0
 
 
@@ -216,14 +218,21 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _done(job_id: str) -> str:
-    """Return what is said where the output can't be: who submits once more has two jobs."""
-    return f"; submitted {printable(job_id)}"
+@contextmanager
+def _named(job_id: str) -> Iterator[None]:
+    """Have it named by the error which job was accepted where that can't be written: who submits once more has two."""
+    try:
+        yield
+        print(end="", flush=True)
+    except OSError as exc:
+        exc.strerror = f"{exc.strerror}; submitted {printable(job_id)}"
+        raise
 
 
 async def _tell(options: argparse.Namespace, job_id: str) -> None:
     said = submitted_line(job_id) if options.json else (STDERR, f"jobtrio: submitted {printable(job_id)}\n")
-    await Output().write([said])
+    with _named(job_id):
+        await Output().write([said])
 
 
 def submitted_line(job_id: str) -> Piece:

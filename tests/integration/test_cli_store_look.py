@@ -160,11 +160,12 @@ class TestLostOutput:
         assert (code, err.count("\n")) == (1, 1)
         assert err == f"jobtrio {args[0]}: the output can't be written: No space left on device\n"
 
-    @pytest.mark.parametrize("more", [[], ["--json"]])
-    def test_full_disk_for_an_id(self, shell: Shell, more: list[str]) -> None:
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("more", [[], ["--json"], ["--json", "--watch"]])
+    def test_full_disk_for_an_id(self, shell: Shell, more: list[str], unbuffered: str) -> None:
         """A job that was accepted is named all the same: whoever submitted it once more would have two."""
         with open("/dev/full", "wb") as full:
-            code, _, err = shell.run("submit", "echo", *more, stdout=full, variables=BUFFERED)
+            code, _, err = shell.run("submit", "echo", *more, stdout=full, variables={"PYTHONUNBUFFERED": unbuffered})
         (job,) = shell.value("list", "--newest-first", "--limit", "1")
         told = f"No space left on device; submitted {job['id']}"
         assert (code, err) == (1, f"jobtrio submit: the output can't be written: {told}\n")
