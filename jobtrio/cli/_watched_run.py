@@ -25,6 +25,7 @@ from jobtrio.cli._endings import exit_code, one_line, summary
 from jobtrio.cli._follow import follow
 from jobtrio.cli._output import STDERR, Output
 from jobtrio.cli._screen import Screen
+from jobtrio.cli._signals import heeded
 from jobtrio.cli._store import KEEP_ALL
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class WatchedRun:
         """
         started = trio.current_time()
         told, signals = trio.open_memory_channel[int](math.inf)
-        with trio.open_signal_receiver(*_signals_to_obey()) as received:
+        with trio.open_signal_receiver(*heeded(STOPPING)) as received:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._receive, received, told)
                 with self._starting:
@@ -267,9 +268,3 @@ class WatchedRun:
 def _new_line(name: str) -> str:
     # A terminal has just shown ^C, and no newline behind it.
     return "\n" if name == "Ctrl-C" and os.isatty(STDERR) else ""
-
-
-def _signals_to_obey() -> list[signal.Signals]:
-    """Return the signals that stop the program, without those that ``nohup`` or a shell's ``&`` silenced."""
-    ignored = {number for number in STOPPING if signal.getsignal(number) is signal.SIG_IGN}
-    return [number for number in STOPPING if number not in ignored or number is signal.SIGTERM]

@@ -18,6 +18,7 @@ from jobtrio.cli._bar import open_bar
 from jobtrio.cli._endings import exit_code, summary
 from jobtrio.cli._output import STDERR, STDOUT, Output
 from jobtrio.cli._screen import Screen
+from jobtrio.cli._signals import heeded
 
 if TYPE_CHECKING:
     import argparse
@@ -86,9 +87,7 @@ class Watcher:
 
         *Cancellation*: the job goes on.
         """
-        ignored = {number for number in LEAVING if signal.getsignal(number) is signal.SIG_IGN} - {signal.SIGTERM}
-        receiving = [number for number in LEAVING if number not in ignored]
-        with trio.open_signal_receiver(*receiving) as signals:
+        with trio.open_signal_receiver(*heeded(LEAVING)) as signals:
             with trio.CancelScope() as scope:
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(self._heed, signals, scope)

@@ -1,0 +1,14 @@
+"""Which of the signals that end a command it heeds. It must not know what they end."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Return those that are heeded: without what ``nohup`` or a shell's ``&`` has silenced, but SIGTERM always."""
+    return [n for n in numbers if n is signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
