@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         complain(options, f"the output can't be written: {play.unwritten.strerror}")
         return 1
     for problem in play.problems:
-        print(f"jobtrio demo: not as it should be: {problem}", file=sys.stderr)
+        complain(options, f"not as it should be: {problem}")
     return 1 if play.problems else 0
 
 
