@@ -513,6 +513,18 @@ async def test_fields_taken_from_outside(open_store: Callable[[], RedisJobStore]
     check_jobs(server, prefix)
 
 
+async def test_a_time_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A job that was not started in time fails, also where somebody else has removed it from those that expire."""
+    async with open_worker(open_store) as worker:
+        (entry,) = await worker.insert(new_entry(expires_in=SHORT))
+        assert shared_server().ask("ZREM", f"{{{prefix}}}:expiry", entry.id) == 1
+        await trio.sleep(2 * SHORT)
+        assert await worker.claim() == []
+        await worker.advance()
+        assert await worker.states(entry.id) == ["QUEUED", "FAILED"]
+    check_jobs(shared_server(), prefix)
+
+
 async def test_what_belongs_to_jobs_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
     """A stream that somebody else has removed is a gap before the end, and the key of a job that he has is free."""
 
@@ -573,6 +585,25 @@ async def test_names_leave_nothing_behind(prefix: str, open_store: Callable[[], 
             await worker.end(claim)
             await worker.store.delete(claim.entry.id)
             check_jobs(shared_server(), prefix)
+
+
+async def test_claims_leave_nothing_behind(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """What a claim has found is kept until it is known to have arrived, and no longer than a while beyond the lease."""
+
+    def kept() -> Any:
+        return shared_server().ask("KEYS", f"{{{prefix}}}:claim:*")
+
+    async with open_worker(open_store) as worker:
+        for n in range(3):
+            await worker.insert(new_entry())
+            (claim,) = await worker.store.claim(str(n), limit=1, lease=LEASE)
+            assert kept() == [f"{{{prefix}}}:claim:{n}"]
+            left = shared_server().ask("PTTL", kept()[0])
+            assert isinstance(left, int)
+            assert 1000 * LEASE < left <= 1000 * (LEASE + 60)
+            assert await worker.store.finish(claim, Completed())
+        assert await worker.claim() == []
+        assert kept() == []
 
 
 async def test_workers_that_did_not_leave(prefix: str, open_store: Callable[[], RedisJobStore]) -> None:
