@@ -218,6 +218,33 @@ async def test_a_member(place: Place, member: str | bytes) -> None:
         assert place.ask("ZSCORE", name, member) is None, name
 
 
+async def test_a_job_in_the_line_of_another_executor(place: Place) -> None:
+    """Whoever is given a job knows its executor, and may take it from its queue, whatever line it was put into."""
+    async with open_worker(place.make_store) as worker:
+        (other,) = await worker.insert(new_entry("other", queue="other"))
+        await worker.insert(new_entry())
+        place.ask("ZADD", "line:7:defaultwork", 5, other.id)
+        claims = await worker.claim(room={"default": 9}, executors={"work"})
+        assert [claim.entry.plan.executor for claim in claims] == ["work"]
+        assert ids(await worker.claim(room={"other": 9})) == [other.id]
+    check_jobs(shared_server(), place.prefix)
+
+
+async def test_a_line_that_is_gone(place: Place) -> None:
+    """A line that somebody has removed is not looked for again, and the next job of it is announced."""
+    async with open_workers(place.make_store, "a", "b") as (a, b):
+        await b.heard.wait_for("due_changed")  # it hears hints now
+        await a.insert(new_entry())
+        place.ask("DEL", "line:7:defaultwork")
+        assert await a.claim() == []
+        assert place.ask("ZCARD", "lines") == 0
+        await trio.sleep(SHORT)  # for what is under way to arrive
+        b.heard.forget()
+        (entry,) = await a.insert(new_entry())
+        await b.heard.wait_for("work_ready")
+        assert ids(await b.claim()) == [entry.id]
+
+
 SHARED = ("number", "all", "cells", "lines", "leases", "workers", "sessions", "cell:QUEUED:7:defaultwork")
 
 
