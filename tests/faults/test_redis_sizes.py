@@ -91,21 +91,27 @@ async def test_many_large_messages(open_store: Callable[[], RedisJobStore]) -> N
         assert stream == [*sent, Restart(21, 1, ERROR, 0.0), *more, End(32, Completed())]
 
 
-async def test_claims_of_large_jobs(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["payload", "saved state"])
+async def test_claims_of_large_jobs(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     """A call claims no more jobs than it can bring back at once, and says that there are more."""
     monkeypatch.setattr(claiming, "MOST_BYTES", 1000)
     async with open_worker(open_store) as worker:
-        entries = [new_entry(payload="x" * 600) for _ in range(5)]
+        entries = [new_entry(payload="x" * 600 if what == "payload" else None) for _ in range(5)]
         await worker.insert(*entries)
-        claimed = []
-        while True:
+        if what == "saved state":
+            for claim in await worker.claim():
+                assert await worker.store.save_state(claim, "x" * 600)
+                assert await worker.store.release(claim, "shutdown")
+        await trio.sleep(2 * SHORT)  # for hints that are under way to arrive
+        claimed: list[list[str]] = []
+        while not claimed or len(claimed[-1]) == 2:
             worker.heard.forget()
-            claims = await worker.claim()
-            claimed += ids(claims)
-            if len(claims) < 2:
-                break
-            await worker.heard.wait_for("work_ready")
-        assert claimed == ids(entries)
+            claimed.append(ids(await worker.claim()))
+            if len(claimed[-1]) == 2:
+                await worker.heard.wait_for("work_ready")
+        assert claimed == [ids(entries[:2]), ids(entries[2:4]), ids(entries[4:])]
 
 
 async def test_claims_of_many_jobs(open_store: Callable[[], RedisJobStore]) -> None:
@@ -168,22 +174,28 @@ def _calls_of(server: ValkeyServer, command: str) -> int:
     return int(found[1]) if found else 0
 
 
-@pytest.mark.parametrize("what", ["ready", "expired", "lapsed"])
+@pytest.mark.parametrize("what", ["ready", "expired", "lapsed", "lapsed with saved states"])
 async def test_large_jobs_fall_due(
     open_store: Callable[[], RedisJobStore], prefix: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """One look brings back no more of what is due than it can at once; all of it is found in the end."""
     monkeypatch.setattr(advancing, "MOST_BYTES", 1000)
-    options: dict[str, Any] = {"ready": {"delay": SHORT}, "expired": {"expires_in": SHORT}, "lapsed": {}}[what]
+    options: dict[str, dict[str, Any]] = {"ready": {"delay": SHORT}, "expired": {"expires_in": SHORT}}
+    large = "x" * 600
     async with open_worker(open_store) as worker:
-        entries = [new_entry(payload="x" * 600, **options) for _ in range(5)]
+        payload = None if what == "lapsed with saved states" else large
+        entries = [new_entry(payload=payload, **options.get(what, {})) for _ in range(5)]
         await worker.insert(*entries)
-        if what == "lapsed":
-            assert len(await worker.claim(lease=SHORT)) == 5
+        if what.startswith("lapsed"):
+            claims = await worker.claim(lease=SHORT)
+            assert len(claims) == 5
+            if payload is None:
+                for claim in claims:
+                    assert await worker.store.save_state(claim, large)
         await trio.sleep(2 * SHORT)
         session = worker.store._session  # type: ignore[attr-defined]
         due = await session.call(advancing.look(session.worker), advancing.found)
-        found = {"ready": due.changed, "expired": due.expired, "lapsed": due.lapsed}[what]
+        found = {"ready": due.changed, "expired": due.expired}.get(what, due.lapsed)
         assert (len(found), due.next) == (2, 0)
         await worker.pass_time(0)
         states = {record.state for record in await worker.store.find(JobQuery())}
