@@ -117,7 +117,7 @@ async def check_a_limit_that_was_lowered(open_store: OpenStore) -> None:
 
 
 async def check_limits_hold_at_once(open_store: OpenStore) -> None:
-    """However many workers claim at once, the limit over all of them holds, and what leaves makes room."""
+    """However many claim at once, in one process or several, the limit over all holds, and what leaves makes room."""
     async with open_workers(open_store, *"abcd", totals={"few": 3}) as workers:
         entries = [new_entry(queue="few") for _ in range(12)]
         await workers[0].insert(*entries)
@@ -134,7 +134,7 @@ async def check_limits_hold_at_once(open_store: OpenStore) -> None:
                 left -= len(claims)
 
         async with trio.open_nursery() as nursery:
-            for worker in workers:
+            for worker in 2 * workers:
                 nursery.start_soon(work, worker)
 
 
