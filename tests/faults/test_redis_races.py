@@ -1,7 +1,8 @@
-"""What comes between two steps on a Redis: a renewal before a verdict, and lines that others have emptied."""
+"""What comes between two steps on a Redis, as a renewal before a verdict, and what other workers are told."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,15 +11,15 @@ from redis_invariants import check_jobs
 from valkey_server import new_prefix, shared_server
 
 import jobtrio
-from jobtrio import Completed, JobState
+from jobtrio import Completed, JobState, RetryPolicy
 from jobtrio._known import refresh
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis._session import Session
-from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, open_worker, open_workers
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from jobtrio.stores.redis._scripts import Run
     from jobtrio.testing._workers import Worker
@@ -131,6 +132,49 @@ async def test_a_line_that_was_emptied(open_store: Callable[[], RedisJobStore], 
         await _settled(b)
         await a.insert(new_entry())
         await b.heard.wait_for("work_ready")
+
+
+async def test_earlier_times_are_told_to_others(open_store: Callable[[], RedisJobStore]) -> None:
+    """Other workers are told what falls due before all that they know of, and need not look again and again."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        await a.insert(new_entry(retry=RetryPolicy()), new_entry())
+        (running,) = await a.claim(limit=1, lease=9 * LEASE)
+        await _hears(b)
+        changes: tuple[tuple[float, Callable[[float], Awaitable[object]]], ...] = (
+            (8 * LEASE, lambda seconds: a.insert(new_entry(delay=seconds))),
+            (7 * LEASE, lambda seconds: a.insert(new_entry(expires_in=seconds, queue="unused"))),
+            (6 * LEASE, lambda seconds: a.store.retry(running, ERROR, seconds)),
+            (5 * LEASE, lambda seconds: a.claim(lease=seconds)),
+        )
+        for seconds, change in changes:
+            assert await b.advance() > seconds
+            await _settled(b)
+            await change(seconds)
+            await b.heard.wait_for("due_changed")
+            assert seconds - LEASE < await b.advance() <= seconds
+
+
+async def test_messages_are_told_to_others(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads a job's messages is told of new ones in another process, of each `Restart`, and of the `End`."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        told = partial(b.heard._event, "messages_added")
+        monkeypatch.setattr(b.heard, "messages_added", lambda _: told().set())
+        await _hears(b)
+        claim = await a.start(new_entry(retry=RetryPolicy()))
+        (waiting,) = await a.insert(new_entry(delay=LEASE))
+        changes: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
+            (claim.entry.id, lambda: a.store.append_messages(claim, tokens(1, 1))),
+            (claim.entry.id, lambda: a.store.retry(claim, ERROR, LEASE)),
+            (claim.entry.id, lambda: a.store.request_cancel(claim.entry.id, "why", 0.0)),
+            (waiting.id, lambda: a.store.request_cancel(waiting.id, "why", 0.0)),
+        )
+        for job_id, change in changes:
+            await b.stream(job_id)
+            await _settled(b)
+            await change()
+            await b.heard.wait_for("messages_added")
 
 
 async def _hears(worker: Worker) -> None:
