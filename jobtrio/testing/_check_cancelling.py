@@ -84,15 +84,16 @@ ENDINGS: dict[str, Callable[[Worker, Claim], Awaitable[bool]]] = {
 
 async def check_cancel_wins(open_store: OpenStore) -> None:
     """An accepted request wins over every ending written after it, also the second time that is written."""
+    why = 'why, "so", 1,'
     async with open_workers(open_store, "a", "b") as (a, b):
         for name, end in ENDINGS.items():
             claim = await a.start(new_entry(retry=RetryPolicy()))
-            assert (await _cancel(b, claim.entry.id)).accepted
+            assert (await _cancel(b, claim.entry.id, why)).accepted
             for _ in range(2):
                 assert await end(a, claim), name
                 entry = await b.load(claim.entry.id)
-                assert entry.outcome == claim.entry.outcome == Cancelled("why"), name
-                assert await b.stream(claim.entry.id) == [*tokens(1, 2), End(3, Cancelled("why"))], name
+                assert entry.outcome == claim.entry.outcome == Cancelled(why), name
+                assert await b.stream(claim.entry.id) == [*tokens(1, 2), End(3, Cancelled(why))], name
                 assert await b.states(claim.entry.id) == ["QUEUED", "RUNNING", "CANCELLED"], name
             assert entry.record().result is None
             assert entry.record().error == (ERROR if name in ("failed", "retried") else None), name
