@@ -12,7 +12,7 @@ from redis_invariants import check_jobs
 from valkey_server import new_prefix, shared_server
 
 import jobtrio
-from jobtrio import Completed, Failed, JobError, JobState, Restart, StoreUnavailableError, Token
+from jobtrio import Completed, Failed, JobError, JobState, Restart, RetryPolicy, StoreUnavailableError, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
@@ -176,6 +176,17 @@ async def test_a_field(place: Place, value: bytes | None) -> None:
         assert isinstance(outcomes[f"queued-{field}"], Failed), field
     async with open_worker(place.make_store) as worker:
         assert await worker.store.find(JobQuery(limit=1000)) == []
+
+
+async def test_failures_that_are_no_number(place: Place) -> None:
+    """Where somebody has written into the number of failures, they are counted from the next on."""
+    async with open_worker(place.make_store) as worker:
+        claim = await worker.start(new_entry(retry=RetryPolicy()))
+        place.ask("HSET", f"job:{claim.entry.id}", "failures", "junk")
+        assert await worker.store.retry(claim, JobError("exception", "E", "why"), LEASE)
+        entry = await worker.load(claim.entry.id)
+        assert (entry.failures, entry.unreadable) == (1, None)
+    check_jobs(shared_server(), place.prefix)
 
 
 @pytest.mark.parametrize("key", ["job", "messages"])

@@ -48,12 +48,9 @@ end
 
 -- Count something more in a job's hash.
 local function increment(id, name)
-    local found = redis.pcall('HINCRBY', job_key(id), name, 1)
-    if is_foreign(found) then
+    if is_foreign(redis.pcall('HINCRBY', job_key(id), name, 1)) then
         call('HSET', job_key(id), name, 1)
-        return 1
     end
-    return found
 end
 
 -- Take a job out of what it waits or runs in.
