@@ -6,7 +6,7 @@ local function set_expiry(id)
     local later = number(call('HGET', job_key(id), 'later'))
     if later then
         call('HSET', job_key(id), 'expires', string.format('%.6f', later))
-        add_time(PREFIX .. 'expiry', later, id)
+        add(PREFIX .. 'expiry', later, id) -- never earlier than it was
     else
         call('HDEL', job_key(id), 'expires')
         drop(PREFIX .. 'expiry', id)
