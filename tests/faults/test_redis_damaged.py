@@ -13,6 +13,7 @@ from valkey_server import new_prefix, shared_server
 
 import jobtrio
 from jobtrio import Completed, Failed, JobError, JobState, Restart, RetryPolicy, StoreUnavailableError, Token
+from jobtrio._policies import Retention
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
@@ -227,6 +228,20 @@ async def test_a_member(place: Place, member: str | bytes) -> None:
     assert len(outcomes) == len(KINDS)
     for name in ("due", "expiry", "leases", "line:7:defaultwork"):
         assert place.ask("ZSCORE", name, member) is None, name
+
+
+async def test_a_running_job_among_others(place: Place) -> None:
+    """A job that runs goes on running, wherever somebody has put it besides."""
+    async with open_worker(place.make_store, Retention(finished_jobs=0)) as worker:
+        claim = await worker.start()
+        for name in ("due", "expiry", "ended", "line:7:defaultwork", "lines"):
+            place.ask("ZADD", name, 5, "7:defaultwork" if name == "lines" else claim.entry.id)
+        await worker.advance()
+        await worker.store.prune()
+        assert await worker.claim() == []
+        assert await worker.states(claim.entry.id) == ["QUEUED", "RUNNING"]
+        check_jobs(shared_server(), place.prefix)
+        assert await worker.store.finish(claim, Completed())
 
 
 async def test_a_job_in_the_line_of_another_executor(place: Place) -> None:
