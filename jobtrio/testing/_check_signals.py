@@ -123,6 +123,25 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
             assert longest / (part + 2) < await worker.advance() <= seconds
 
 
+async def check_times_are_known_to_newcomers(open_store: OpenStore) -> None:
+    """Whoever opens a store learns when something falls due, whatever it is."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        if a is b:
+            return  # one object stands for all, and is open already
+        await a.insert(new_entry())
+        for part in range(3):
+            seconds = LEASE * (9 - part)
+            match part:
+                case 0:
+                    await a.claim_one(lease=seconds)
+                case 1:
+                    await a.insert(new_entry(delay=seconds))
+                case _:
+                    await a.insert(new_entry(expires_in=seconds, queue="unused"))
+            async with open_worker(open_store) as newcomer:
+                assert seconds - LEASE < await newcomer.advance() <= seconds
+
+
 CUTS: tuple[Any, ...] = (*range(9), 0.001, 0.004, 0.015, 0.04)
 """When to cut a call off: after so many steps (int), or so many seconds (float)."""
 
