@@ -37,8 +37,7 @@ def claim(
 ) -> Run:
     """Return the call that starts ready jobs."""
     totals = session.settings.max_running_total or None
-    answered = [each for each in session.answered if each != claim_id]
-    lists = (*_pairs(room), *_names(executors), *_pairs(totals), *_names(answered))
+    lists = (*_pairs(room), *_names(executors), *_pairs(totals), *_names(session.answered))
     return run("claim", claim_id, min(limit, MOST_JOBS), repr(lease), session.worker, session.name, MOST_BYTES, *lists)
 
 
