@@ -122,13 +122,14 @@ async def check_first_reason_stays(open_store: OpenStore) -> None:
 async def check_cancel_too_late(open_store: OpenStore) -> None:
     """A request for an ended job is not accepted and changes nothing; one for an unknown job is None."""
     async with open_worker(open_store) as worker:
-        claim = await worker.start()
-        await worker.store.finish(claim, Completed("result"))
-        before = await worker.record(claim.entry.id)
-        reply = await _cancel(worker, claim.entry.id)
-        assert not reply.accepted
-        assert reply.entry.outcome == Completed("result")
-        assert await worker.record(claim.entry.id) == before
+        for outcome in (Completed("result"), Cancelled("before")):
+            claim = await worker.start()
+            await worker.store.finish(claim, outcome)
+            before = await worker.record(claim.entry.id)
+            reply = await _cancel(worker, claim.entry.id)
+            assert not reply.accepted
+            assert reply.entry.outcome == outcome
+            assert await worker.record(claim.entry.id) == before
         assert await worker.store.request_cancel("unknown", "why", 0.0) is None
 
 

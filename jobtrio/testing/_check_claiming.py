@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -308,6 +309,21 @@ async def check_started_jobs_stand_behind(open_store: OpenStore) -> None:
         assert ids(await b.claim()) == [plain.id, held.id, last.id]
 
 
+async def check_priority_of_started_jobs(open_store: OpenStore) -> None:
+    """A held job has the priority that its start gives it, also when it becomes ready later and once more."""
+    async with open_worker(open_store) as worker:
+        held, late = new_entry(None, queue="held"), new_entry(None, queue="held", delay=SHORT)
+        await worker.insert(new_entry(), held, late)
+        for entry in (held, late):
+            assert await worker.store.start_held(entry.id, new_plan(priority=JobPriority.HIGH))
+        await worker.pass_time()
+        for _ in range(2):
+            claims = await worker.claim(limit=2)
+            assert ids(claims) == ids([held, late])
+            for claim in claims:
+                assert await worker.store.release(claim, "shutdown")
+
+
 async def check_start_held_when_scheduled(open_store: OpenStore) -> None:
     """A held job that is started before it is due becomes ready when it is; one that is started later, at once."""
     async with open_worker(open_store) as worker:
@@ -351,33 +367,36 @@ async def check_held_from_readiness(open_store: OpenStore) -> None:
     async with open_worker(open_store, Retention(held_for=4 * SHORT)) as worker:
         for _ in range(10):
             begun = trio.current_time()
-            held = new_entry(None, delay=4 * SHORT)
-            await worker.insert(held)
+            jobs = [new_entry(None, delay=4 * SHORT, expires_in=expires_in) for expires_in in (None, LEASE)]
+            await worker.insert(*jobs)
             await worker.pass_time(4.5 * SHORT)
-            states = await worker.states(held.id)
-            await worker.store.start_held(held.id, new_plan())
+            states = [await worker.states(held.id) for held in jobs]
+            for held in jobs:
+                await worker.store.start_held(held.id, new_plan())
             claimed = ids(await worker.claim())
             if trio.current_time() - begun < 7 * SHORT:  # else the machine may have stood still for too long
                 break
-        assert states == ["SCHEDULED", "QUEUED"]
-        assert claimed == [held.id]
+        assert states == [["SCHEDULED", "QUEUED"]] * 2
+        assert claimed == ids(jobs)
 
 
 async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
     """How long a job may wait counts from its submission, however long the process that starts it holds its own."""
     short, long = Retention(held_for=SHORT / 10), Retention(held_for=LEASE)
-    late, early = new_entry(None, expires_in=SHORT), new_entry(None, expires_in=LEASE)
-    async with open_workers(open_store, "a", "b", retention=(long, short)) as (a, b):
-        await a.insert(late)
-        assert await b.store.start_held(late.id, new_plan())
-        await a.pass_time(1.5 * SHORT)
-        assert (await a.record(late.id)).state == JobState.FAILED
-        late = new_entry(None, expires_in=2 * SHORT)
-        await a.insert(late)
-        await trio.sleep(SHORT)
-        await b.store.start_held(late.id, new_plan())
-        await a.pass_time(1.5 * SHORT)
-        assert (await a.record(late.id)).state == JobState.FAILED
+    early = new_entry(None, expires_in=LEASE)
+    for longer in (long, Retention(held_for=inf)):
+        async with open_workers(open_store, "a", "b", retention=(longer, short)) as (a, b):
+            late = new_entry(None, expires_in=SHORT)
+            await a.insert(late)
+            assert await b.store.start_held(late.id, new_plan())
+            await a.pass_time(1.5 * SHORT)
+            assert (await a.record(late.id)).state == JobState.FAILED
+            late = new_entry(None, expires_in=2 * SHORT)
+            await a.insert(late)
+            await trio.sleep(SHORT)
+            await b.store.start_held(late.id, new_plan())
+            await a.pass_time(1.5 * SHORT)
+            assert (await a.record(late.id)).state == JobState.FAILED
     async with open_workers(open_store, "a", "b", retention=(Retention(held_for=SHORT), long)) as (a, b):
         await a.insert(early)
         assert await b.store.start_held(early.id, new_plan())

@@ -73,6 +73,8 @@ async def check_lapse(open_store: OpenStore) -> None:
         assert isinstance(restart, Restart)
         assert (restart.seq, restart.attempt, restart.error.kind, restart.delay) == (3, 1, "lost", 0.0)
         assert await b.states(job_id) == ["QUEUED", "RUNNING", "QUEUED"]
+        error = (await a.record(job_id)).error
+        assert error == restart.error
         again = await b.claim_one()
         assert (again.attempt, again.entry.failures) == (2, 0)
         assert await b.store.append_messages(again, tokens(4, 4, attempt=2))
@@ -159,6 +161,7 @@ async def check_cancel_while_the_worker_is_dead(open_store: OpenStore) -> None:
         assert reply.accepted
         await other.pass_time()
         assert await _ending(other, claim.entry.id) == Cancelled("why")
+        assert (await other.record(claim.entry.id)).error is None
         assert await other.stream(claim.entry.id) == [*tokens(1, 1), End(2, Cancelled("why"))]
         assert not await dead.store.finish(claim, Completed())
 
