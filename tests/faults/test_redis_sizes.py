@@ -432,6 +432,16 @@ async def test_the_clock_steps_back(open_store: Callable[[], RedisJobStore], pre
     check_jobs(server, prefix)
 
 
+async def test_streams_are_bounded(open_store: Callable[[], RedisJobStore]) -> None:
+    """As many messages are kept of a stream that comes one by one as `Retention` says, neither more nor fewer."""
+    async with open_worker(open_store, Retention(tokens_per_job=10)) as worker:
+        claim = await worker.start()
+        for n in range(1, 31):
+            assert await worker.store.append_messages(claim, tokens(n, n))
+            gap = [Gap(1, n - 10)] if n > 10 else []
+            assert await worker.stream(claim.entry.id) == [*gap, *tokens(max(n - 9, 1), n)]
+
+
 async def test_a_lowered_limit_of_messages(prefix: str) -> None:
     """Where a worker keeps fewer messages than the last one did, a long stream is cut with its next message."""
 
@@ -616,6 +626,31 @@ async def test_claims_leave_nothing_behind(open_store: Callable[[], RedisJobStor
             assert await worker.store.finish(claim, Completed())
         assert await worker.claim() == []
         assert kept() == []
+
+
+@pytest.mark.parametrize("how", ["finished", "cancelled while it ran", "cancelled", "expired"])
+async def test_ended_jobs_are_pruned_as_they_come(open_store: Callable[[], RedisJobStore], how: str) -> None:
+    """Many jobs that end one after another are not all kept until somebody prunes, whichever way they end."""
+    async with open_worker(open_store, Retention(finished_jobs=5)) as worker:
+        assert await worker.store.prune() > 0
+        entries = [new_entry(expires_in=SHORT if how == "expired" else None) for _ in range(100)]
+        await worker.insert(*entries)
+        match how:
+            case "finished":
+                for claim in await worker.claim():
+                    await worker.store.finish(claim, Completed())
+            case "cancelled while it ran":
+                for claim in await worker.claim():
+                    await worker.store.request_cancel(claim.entry.id, None, 0.0)
+                    await worker.store.finish(claim, Completed())
+            case "cancelled":
+                for entry in entries:
+                    await worker.store.request_cancel(entry.id, None, 0.0)
+            case _:
+                await worker.pass_time()
+        with trio.fail_after(60):
+            while len(await worker.store.find(JobQuery(limit=1000))) > 5:  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
 
 async def test_workers_that_did_not_leave(prefix: str, open_store: Callable[[], RedisJobStore]) -> None:
