@@ -15,13 +15,17 @@ from jobtrio import Completed, JobState, RetryPolicy
 from jobtrio._known import refresh
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _advancing as advancing
+from jobtrio.stores.redis import _claiming as claiming
+from jobtrio.stores.redis._hints import Hints
 from jobtrio.stores.redis._session import Session
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
+from jobtrio.testing import _check_signals
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio.stores.redis._scripts import Run
+    from jobtrio.testing import StoreCheck
     from jobtrio.testing._workers import Worker
 
 
@@ -52,6 +56,79 @@ async def test_renewed_before_the_verdict(open_store: Callable[[], RedisJobStore
         assert (await worker.load(claim.entry.id)).state is JobState.RUNNING
         assert await worker.store.finish(claim, Completed())
     check_jobs(shared_server(), prefix)
+
+
+@pytest.mark.parametrize("meanwhile", ["finished", "claimed again", "cancelled"])
+async def test_verdicts_that_come_too_late(
+    open_store: Callable[[], RedisJobStore], prefix: str, meanwhile: str
+) -> None:
+    """What was found to be due is not carried out where something else has become of the job meanwhile."""
+    async with open_worker(open_store) as worker:
+        (entry,) = await worker.insert(new_entry(expires_in=SHORT if meanwhile == "cancelled" else None))
+        if meanwhile != "cancelled":
+            (claim,) = await worker.store.claim("same", limit=1, lease=SHORT)
+        await trio.sleep(2 * SHORT)
+        session = worker.store._session  # type: ignore[attr-defined]
+        due = await session.call(advancing.look(session.worker), advancing.found)
+        assert ids([*due.lapsed, *due.expired]) == [entry.id]
+        match meanwhile:
+            case "finished":
+                assert await worker.store.finish(claim, Completed())
+            case "claimed again":
+                assert await worker.store.release(claim, "shutdown")
+                assert len(await worker.store.claim("same", limit=1, lease=SHORT / 10)) == 1
+                await trio.sleep(SHORT)
+            case _:
+                assert await worker.store.request_cancel(entry.id, None, 0.0)
+        states = await worker.states(entry.id)
+        verdicts = advancing.verdicts(due, session.worker, session.settings.retention)
+        assert await session.calls.make(verdicts, lambda answers: answers) == [None]
+        assert await worker.states(entry.id) == states
+    check_jobs(shared_server(), prefix)
+
+
+@pytest.mark.parametrize(
+    "check", [_check_signals.check_earlier_times_are_announced, _check_signals.check_work_is_announced]
+)
+async def test_news_of_its_own(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, check: StoreCheck
+) -> None:
+    """A process knows of what it has done itself, also while it hears no hints."""
+
+    async def hear_nothing(hints: Hints) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Hints, "run", hear_nothing)
+    await check(open_store)
+
+
+async def test_a_claim_whose_answer_was_lost(open_store: Callable[[], RedisJobStore]) -> None:
+    """A claim that is made again, for want of an answer, is told of."""
+    async with open_worker(open_store) as worker:
+        (entry,) = await worker.insert(new_entry())
+        session = worker.store._session  # type: ignore[attr-defined]
+        await session.call(claiming.claim(session, "one", 1, LEASE, None, None), lambda _: None)
+        for _ in range(2):
+            assert ids(await worker.store.claim("one", limit=1, lease=LEASE)) == [entry.id]
+        assert worker.heard.of(entry.id) == await worker.history(entry.id)
+
+
+async def test_doubtful_calls(open_store: Callable[[], RedisJobStore]) -> None:
+    """A call that was not answered is taken for the one that did what is found, if it can have been; and once."""
+    async with open_worker(open_store) as worker:
+        session = worker.store._session  # type: ignore[attr-defined]
+        (started, ended) = await worker.insert(new_entry(None), new_entry())
+        assert await worker.store.start_held(started.id, new_plan("one"))
+        for name, expected in (("another", False), ("one", True)):
+            session.doubtful.add(("start_held", started.id))
+            assert await worker.store.start_held(started.id, new_plan(name)) is expected
+        assert not await worker.store.start_held(started.id, new_plan("one"))
+        assert await worker.store.request_cancel(ended.id, None, 0.0)
+        session.doubtful.add(("cancel", ended.id))
+        for accepted in (True, False):
+            reply = await worker.store.request_cancel(ended.id, None, 0.0)
+            assert reply is not None
+            assert reply.accepted is accepted
 
 
 async def test_a_renewal_that_is_older_than_a_request(
