@@ -407,7 +407,19 @@ def test_what_writes(name: str, writes: bool) -> None:
     batch = Batch("{p}:")
     batch.add([Command(b"HMGET", ("key",)), run(name)])
     assert batch.writes == writes
+    batch.add([run("finish")])
+    batch.add([run("read")])
+    assert batch.writes
     assert (b"no-writes" in SCRIPTS[name].text) != writes
+
+
+@pytest.mark.parametrize(
+    ("name", "grows"),
+    [("insert", True), ("append", True), ("save_state", True), ("append_last", False), ("finish", False)],
+)
+def test_what_is_refused_for_want_of_memory(name: str, grows: bool) -> None:
+    """A server that has no memory left takes nothing new; what lets a job come to its end it does take."""
+    assert (b"allow-oom" in SCRIPTS[name].text) != grows
 
 
 async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
