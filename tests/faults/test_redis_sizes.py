@@ -18,7 +18,7 @@ from jobtrio import Completed, End, Gap, JobPriority, JobState, PayloadError, Re
 from jobtrio._codec import SIZE_LIMIT
 from jobtrio._policies import Retention
 from jobtrio.abc import JobQuery
-from jobtrio.stores.redis import RedisJobStore
+from jobtrio.stores.redis import RedisJobStore, _store
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
@@ -89,6 +89,21 @@ async def test_many_large_messages(open_store: Callable[[], RedisJobStore]) -> N
             assert sum(len(message.value) for message in piece if isinstance(message, Token)) < 10_000_000
             stream += piece
         assert stream == [*sent, Restart(21, 1, ERROR, 0.0), *more, End(32, Completed())]
+
+
+async def test_reading_large_messages(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reading brings back no more of a stream than it can at once, whatever is asked for, and the next goes on."""
+    monkeypatch.setattr(_store, "READ_BYTES", 10_000)
+    async with open_worker(open_store) as worker:
+        claim = await worker.start()
+        sent = [Token(n, 1, "x" * 2000) for n in range(1, 41)]
+        for token in sent:
+            assert await worker.store.append_messages(claim, [token])
+        read: list[Any] = []
+        while some := await worker.stream(claim.entry.id, len(read)):
+            assert len(some) <= 8
+            read += some
+        assert read == sent
 
 
 @pytest.mark.parametrize("what", ["payload", "saved state"])
