@@ -149,13 +149,14 @@ async def _refused(worker: Worker, job_id: str, entries: list[JobEntry]) -> None
 
 
 async def check_key_in_use_gives_its_job(open_store: OpenStore) -> None:
-    """A key in use returns the job that has it, in any process, whatever has become of it, and stores nothing."""
+    """A key in use returns the job that has it, in any process, whatever has become of it or the new job's id."""
     async with open_workers(open_store, "a", "b") as (a, b):
         (first,) = await a.insert(new_entry(payload="first", key="k"))
         claim = await a.claim_one()
         for payload in ("second", "third"):
-            (answer,) = await b.insert(new_entry(payload=payload, key="k"))
-            assert answer.record() == (await a.load(first.id)).record()
+            for job_id in (None, first.id):
+                (answer,) = await b.insert(new_entry(payload=payload, key="k", job_id=job_id))
+                assert answer.record() == (await a.load(first.id)).record()
             await a.store.finish(claim, Completed("done"))
         assert ids(await a.store.find(JobQuery())) == [first.id]
 
