@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import itertools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,7 +118,11 @@ class ValkeyServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> ValkeyServer:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -185,12 +191,14 @@ def _parse(answer: object) -> object:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on; the cluster's own, 10,000 above it, has to be a port too."""
+    """Return a port that nobody listens on, and none of those that the system gives to whoever asks for any.
+
+    It could give that to another test before the server is up. The cluster's own, 10,000 above it, is none either.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
+        port = 11_000 + secrets.randbelow(10_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
 
 
