@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from jobtrio.psycopg_trio._driving import BUSY_LIMIT, Driver, ready_now, wait_for_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 
 @contextmanager
@@ -128,35 +128,35 @@ async def test_closed_by_another_task(wanted: Wait) -> None:
 async def test_closed_while_waiting_for_either() -> None:
     """A generator that waits for both directions is sent to find out what became of its socket."""
     with pair() as (near, far):
-        clog(near)
-        got: list[int] = []
-
-        async def drive() -> None:
-            got.extend(await Driver().drive(asking(Wait.RW), near.fileno()))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(drive)
-            await wait_all_tasks_blocked()
-            far.close()
-        assert got
-        assert got[0] & Ready.R
+        got = await sent_behind(near, far.close)
+    assert got
+    assert got[0] & Ready.R
 
 
 async def test_closed_by_another_task_while_waiting_for_either() -> None:
     """A generator that waits for both directions is sent to find out, too, that another task has closed its socket."""
+
+    def close() -> None:
+        trio.lowlevel.notify_closing(near)
+        near.close()
+
     with pair() as (near, _far):
-        clog(near)
-        got: list[int] = []
+        assert await sent_behind(near, close) == [Ready.RW]
 
-        async def drive() -> None:
-            got.extend(await Driver().drive(asking(Wait.RW), near.fileno()))
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(drive)
-            await wait_all_tasks_blocked()
-            trio.lowlevel.notify_closing(near)
-            near.close()
-        assert got == [Ready.RW]
+async def sent_behind(near: socket.socket, close: Callable[[], None]) -> list[int]:
+    """Return what a generator that waits for both directions is sent once ``close`` was called."""
+    clog(near)
+    got: list[int] = []
+
+    async def drive() -> None:
+        got.extend(await Driver().drive(asking(Wait.RW), near.fileno()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drive)
+        await wait_all_tasks_blocked()
+        close()
+    return got
 
 
 async def test_bad_socket() -> None:
