@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import jobtrio
-from jobtrio.cli import _cancel, _demo, _list, _prune, _run, _serve, _show, _stats, _submit, _watch, _worker
+from jobtrio.cli import _cancel, _demo, _list, _prune, _remove, _run, _serve, _show, _stats, _submit, _watch, _worker
 from jobtrio.cli._output import drop, prepare_stdout
 from jobtrio.cli._program import programs as programs
 from jobtrio.cli._store import NOTHING_READ, complain
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMANDS = tuple(
     module.add_parser
-    for module in (_demo, _run, _worker, _serve, _submit, _list, _show, _watch, _cancel, _stats, _prune)
+    for module in (_demo, _run, _worker, _serve, _submit, _list, _show, _watch, _cancel, _stats, _remove, _prune)
 )
 """What adds the subcommands, in the order in which ``--help`` shows them."""
 

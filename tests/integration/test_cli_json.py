@@ -122,11 +122,14 @@ def test_records(shell: Shell) -> None:
     assert worker.end()[0] == 0
 
 
-@pytest.mark.parametrize("command", ["submit", "list", "show", "cancel", "stats", "prune"])
+@pytest.mark.parametrize("command", ["submit", "list", "show", "cancel", "stats", "remove", "prune"])
 def test_documents(shell: Shell, command: str) -> None:
     """The page names each field of each document, and no other."""
     job = shell.submit("echo")
-    args = {"submit": ("echo",), "show": (job,), "cancel": (job,), "prune": ("--keep", "1")}.get(command, ())
+    if command == "remove":
+        shell.run("cancel", job)
+    one_job = dict.fromkeys(("show", "cancel", "remove"), (job,))
+    args = {"submit": ("echo",), "prune": ("--keep", "1"), **one_job}.get(command, ())
     (row,) = re.findall(rf"^\| `{command}` \| (.*) \|$", section("### Documents"), re.MULTILINE)
     document = shell.value(command, *args)
     fields = set(document) if isinstance(document, dict) else set()

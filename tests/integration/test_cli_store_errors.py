@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
-COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "stats", "prune")
+COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "stats", "remove", "prune")
 
-ONE_JOB = ("show", "watch", "cancel")
+ONE_JOB = ("show", "watch", "cancel", "remove")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -369,6 +369,27 @@ class TestStats:
         assert shell.run("stats")[1].splitlines()[0].split() == ["STATE", *head, "JOBS"]
 
 
+class TestRemove:
+    def test_ended_job(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """An ended job goes, with its history and its messages; the others stay."""
+        assert shell.run("remove", jobs["fail"]) == (0, "removed\n", "")
+        assert [each["id"] for each in shell.value("list")] == [jobs["words"], jobs["later"], jobs["gone"]]
+        assert shell.run("show", jobs["fail"])[0] == 1
+        record = shell.value("show", jobs["words"])["job"]
+        assert shell.value("remove", jobs["words"]) == {"removed": True, "job": record}
+
+    def test_living_job(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """One that lives stays, and the command says what is to be done first."""
+        job = jobs["later"]
+        code, out, err = shell.run("remove", job)
+        assert (code, out) == (1, "")
+        assert err == f"jobtrio remove: job {job!r} lives, it is scheduled: jobtrio cancel {job} ends it\n"
+        code, out, err = shell.run("remove", job, "--json")
+        assert code == 1
+        assert json.loads(out) == {"removed": False, "job": shell.value("show", job)["job"]}
+        assert err.startswith(f"jobtrio remove: job {job!r} lives")
+
+
 class TestPrune:
     def test_newest_are_kept(self, shell: Shell, jobs: dict[str, str]) -> None:
         """Of the ended jobs as many are kept as were asked for, the newest; living ones stay."""

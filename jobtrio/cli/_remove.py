@@ -1,0 +1,69 @@
+"""``jobtrio remove``: takes an ended job out of a store."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from jobtrio._errors import IllegalTransitionError
+from jobtrio.cli._bridge import job_of_store
+from jobtrio.cli._records import record_fields
+from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from jobtrio.abc import JobStore
+
+DESCRIPTION = """\
+Remove a job that has ended, with its history and its messages. One that lives
+stays: cancel it first.
+"""
+
+EPILOG = f"""\
+{EXIT_CODES}
+example:
+  jobtrio remove 4f0c…
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``remove`` to the command's parser."""
+    parser = commands.add_parser(
+        "remove",
+        help="remove one ended job from a store",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
+    add_store_options(parser, json="print one JSON object: removed, and the job's record")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Remove the job and return the exit code."""
+    return run_with_store(options, remove)
+
+
+async def remove(options: argparse.Namespace, store: JobStore) -> int:
+    """Remove the job, unless it lives, and say so.
+
+    *Cancellation*: it may have been removed.
+    """
+    async with open_client(store) as registry:
+        record = (await registry.get(options.id)).record
+        try:
+            await registry.remove(options.id)
+        except IllegalTransitionError:
+            removed = False
+            record = (await registry.get(options.id)).record
+        else:
+            removed = True
+    if options.json:
+        print_document({"removed": removed, "job": record_fields(record)})
+    elif removed:
+        print("removed")
+    if not removed:
+        end = f"jobtrio cancel {shlex.quote(options.id)} ends it"
+        complain(options, f"job {options.id!r} lives, it is {record.state.lower()}: {end}")
+    return 0 if removed else 1
