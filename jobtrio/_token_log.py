@@ -41,8 +41,8 @@ class TokenLog:
     __slots__ = (
         "__weakref__",
         "_base",
-        "_ended_waiters",
         "_idle",
+        "_idle_ended",
         "_idle_stored",
         "_is_ringing",
         "_items",
@@ -67,9 +67,9 @@ class TokenLog:
         self._restarted = 0  # the last attempt whose Restart is in the log
         self._idle: dict[trio.lowlevel.Task, object] = {}  # who waits, and by way of what
         self._idle_stored: dict[trio.lowlevel.Task, object] = {}  # those that no token wakes, but its being stored
+        self._idle_ended: dict[trio.lowlevel.Task, object] = {}  # those that wait for the end alone
         self._ringer = ringer
         self._is_ringing = False
-        self._ended_waiters: trio.lowlevel.ParkingLot | None = None
         self._lossless: weakref.WeakSet[Subscription] | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
         self.end: End | None = None
@@ -123,7 +123,9 @@ class TokenLog:
     def finish(self, outcome: Outcome) -> None:
         """Append the `End` and wake everybody, in one step; once only, however often it is told."""
         if self.end is None:
-            self.extend((End(self._base + len(self._items) + 1, outcome),))
+            self.end = End(self._base + len(self._items) + 1, outcome)
+            self.may_lag = False
+            self.wake()
 
     @trio.lowlevel.enable_ki_protection
     def extend(self, messages: tuple[Message, ...] | list[Message]) -> None:
@@ -145,8 +147,6 @@ class TokenLog:
             if len(self._items) >= self._trim_at:
                 self._trim()
         self.wake()
-        if self.end is not None and self._ended_waiters is not None:
-            self._ended_waiters.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
     def pass_over(self, last: int) -> None:
@@ -162,8 +162,6 @@ class TokenLog:
         if self.end is None:
             self.cut, self.cut_by = why, by
             self.wake()
-            if self._ended_waiters is not None:
-                self._ended_waiters.unpark_all()
 
     def set_stored(self, last: int | None) -> None:
         """Note the number of the last message that is stored; None: whatever is here is."""
@@ -198,15 +196,7 @@ class TokenLog:
             await trio.lowlevel.checkpoint()
             return
         self.check_receiving()
-        idle = self._idle if not stored or self.stored is None else self._idle_stored
-        task = trio.lowlevel.current_task()
-        idle[task] = by
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            del idle[task]
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await _wait(self._idle if not stored or self.stored is None else self._idle_stored, by)
 
     async def wait_end(self) -> Outcome:
         """Wait for the `End` and return its outcome.
@@ -217,23 +207,24 @@ class TokenLog:
 
         Cancellation: nothing has changed.
         """
-        if self.end is None:
-            if self._ended_waiters is None:
-                self._ended_waiters = trio.lowlevel.ParkingLot()
-            while self.end is None:
-                if self.cut is not None:
-                    raise self.cut_by(self.cut)
-                await self._ended_waiters.park()
-        else:
+        if self.end is not None:
             await trio.lowlevel.checkpoint()
+        while self.end is None:
+            if self.cut is not None:
+                raise self.cut_by(self.cut)
+            await _wait(self._idle_ended)
         return self.end.outcome
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
-        """Wake all who wait in `wait_beyond`; they look again."""
+        """Wake all who wait in `wait_beyond`, which look again, and once nothing more comes those in `wait_end`."""
         self._is_ringing = False
-        self._wake(self._idle)
-        self._wake(self._idle_stored)
+        if self._idle:
+            self._wake(self._idle)
+        if self._idle_stored:
+            self._wake(self._idle_stored)
+        if self._idle_ended and (self.end is not None or self.cut is not None):
+            self._wake(self._idle_ended)
 
     @trio.lowlevel.enable_ki_protection
     def wake_only(self, by: object) -> None:
@@ -313,3 +304,16 @@ class TokenLog:
         if excess > 0:
             del self._items[:excess]
             self._base += excess
+
+
+@trio.lowlevel.enable_ki_protection
+async def _wait(idle: dict[trio.lowlevel.Task, object], by: object = None) -> None:
+    """Wait among those in ``idle`` until woken. Cancellation: the task is none of them any more."""
+    task = trio.lowlevel.current_task()
+    idle[task] = by
+
+    def abort(_: Any) -> trio.lowlevel.Abort:
+        del idle[task]
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    await trio.lowlevel.wait_task_rescheduled(abort)
