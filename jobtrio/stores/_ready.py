@@ -10,13 +10,13 @@ from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
-from jobtrio._policies import JobPriority
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from jobtrio._entry import JobEntry
+    from jobtrio._policies import JobPriority
     from jobtrio.stores._room import Room
 
 _TOLERATED = 64  # tombstones, or empty lines, below this number are not worth a sweep
@@ -88,7 +88,7 @@ class ReadyQueue:
     """All ready jobs of a store."""
 
     def __init__(self) -> None:
-        self._levels: dict[JobPriority, _Level] = {level: _Level() for level in sorted(JobPriority, reverse=True)}
+        self._levels: dict[JobPriority, _Level] = {}  # those that there were jobs of, the highest first
         self._living = 0
 
     def __len__(self) -> int:
@@ -114,7 +114,10 @@ class ReadyQueue:
     def push(self, entry: JobEntry) -> None:
         """Add a job at the end of its line; its ticket must be higher than all before."""
         plan = entry.plan
-        level = self._levels[plan.priority]
+        level = self._levels.get(plan.priority)
+        if level is None:
+            levels = {**self._levels, plan.priority: (level := _Level())}
+            self._levels = dict(sorted(levels.items(), reverse=True))
         line = level.lines.get(plan.queue)
         if line is None:
             line = level.open_line(plan.queue)
@@ -145,7 +148,7 @@ class ReadyQueue:
                 _take(next(iter(lines.values())), limit, taken)
             elif left is not None and not left.has_others and len(left.limited) <= _FEW:
                 _take_from(level.lines_of(left.limited), left, limit, taken)
-            elif lines:
+            else:
                 _take_oldest(level.heads, left, limit, taken)
         self._living -= len(taken)
         return taken

@@ -39,8 +39,11 @@ class Shelf:
 
     def get(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
-        self.evict()
-        return self.jobs.get(job_id)
+        entry = self.jobs.get(job_id)
+        if entry is not None and entry.outcome is not None:
+            self.evict()  # it may have become too old
+            entry = self.jobs.get(job_id)
+        return entry
 
     @property
     def living(self) -> int:

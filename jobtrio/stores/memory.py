@@ -76,7 +76,8 @@ class MemoryJobStore(MemoryBooks, JobStore):
                 raise QueueFullError(self.settings.max_queued)
             for entry in placed:
                 self._place(entry, submission)
-            self.settings.listener.work_ready()
+            if self._ready:
+                self.settings.listener.work_ready()
         return answer
 
     async def load(self, job_id: str) -> JobEntry | None:
@@ -192,8 +193,9 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
         """Return how many jobs are ready that there is room for."""
-        left = self._room(room)
-        return len(self._ready) if left is None else self._ready.count(left)
+        ready = len(self._ready)
+        left = self._room(room) if ready else None
+        return ready if left is None else self._ready.count(left)
 
     def _claim(
         self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None

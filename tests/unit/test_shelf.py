@@ -7,7 +7,7 @@ import random
 import pytest
 import trio
 
-from jobtrio import JobPriority, JobState, Retention
+from jobtrio import Completed, JobPriority, JobState, Retention
 from jobtrio._entry import JobEntry, Plan
 from jobtrio.stores._shelf import Shelf
 
@@ -33,7 +33,9 @@ class Ended:
     def add(self, name: str, key: str | None = None) -> JobEntry:
         """Put in a job that has ended."""
         self.orders += 1
-        entry = JobEntry(name, PLAN, None, 0.0, state=JobState.COMPLETED, key=key, order=self.orders)
+        entry = JobEntry(
+            name, PLAN, None, 0.0, state=JobState.COMPLETED, outcome=Completed(), key=key, order=self.orders
+        )
         self.shelf.put(entry)
         self.shelf.end(entry)
         return entry
