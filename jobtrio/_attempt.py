@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 EXITS = (KeyboardInterrupt, SystemExit)
 """What ends the program rather than a job."""
 
+_references_to: Callable[[object], int] | None = getattr(sys, "getrefcount", None)
+
 
 class Attempt:
     """A running attempt, and the one who may end it early.
@@ -135,7 +137,10 @@ class Attempt:
     @property
     def is_timed_out(self) -> bool:
         """Whether the deadline came before any request."""
-        return self._cause is None and self._scope is not None and trio.current_time() >= self._scope.deadline
+        if self._cause is not None or self._scope is None:
+            return False
+        deadline = self._scope.deadline
+        return deadline != inf and trio.current_time() >= deadline
 
     def may_be_cancelled(self) -> bool:
         """Whether a request to cancel can still decide how the job ends."""
@@ -187,7 +192,8 @@ class Attempt:
                     scope.deadline = self._deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
-                turns, self.references = _traces()
+                task = nursery.parent_task
+                turns, self.references = _traces(task)
                 try:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:
@@ -195,7 +201,7 @@ class Attempt:
                     if nursery.child_tasks:
                         self._fail(scope)
                 finally:
-                    self.has_used_task = turns is None or (turns, self.references) != _traces()
+                    self.has_used_task = turns is None or (turns, self.references) != _traces(task)
         except BaseException as exc:
             group = exc
         else:
@@ -284,16 +290,15 @@ async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobC
     return result
 
 
-def _traces() -> tuple[int | None, int]:
-    """Return how often the current task has let others run, and how many references to it there are; None if unknown.
+def _traces(task: trio.lowlevel.Task) -> tuple[int | None, int]:
+    """Return how often a task has let others run, and how many references to it there are; None if unknown.
 
     Trio counts the first for `trio.testing.assert_checkpoints`. The second grows where a lock or a limiter notes its
     holder and lets nobody run meanwhile, as by `acquire_nowait`.
     """
-    task = trio.lowlevel.current_task()
-    if not hasattr(sys, "getrefcount"):
+    if _references_to is None:
         return None, 0
-    return getattr(task, "_schedule_points", None), sys.getrefcount(task)
+    return getattr(task, "_schedule_points", None), _references_to(task)
 
 
 def _let_out(group: BaseException) -> None:

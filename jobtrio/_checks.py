@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 NAME_LIMIT = 200
@@ -131,17 +132,14 @@ def check_tags(name: str, value: Any) -> dict[str, str] | None:
     """Return a copy of ``value``, a mapping of names to names; None stands for none."""
     if value is None:
         return None
-    if not isinstance(value, Mapping):
+    if value.__class__ is not dict and not isinstance(value, Mapping):  # the latter takes its time
         raise TypeError(f"{name} must be a mapping of text to text; got {show(value)}")
     tags = dict(value)
-    if not all(_is_name(key) and _is_name(item) for key, item in tags.items()):
-        # Some are no tags, or text of a class of its own, which is kept as plain text.
-        tags = {check_name(f"a key of {name}", key): check_name(f"{name}[{key!r}]", item) for key, item in tags.items()}
+    for text in chain(tags, tags.values()):
+        if text.__class__ is not str or not 0 < len(text) <= NAME_LIMIT or not text.isprintable():
+            # It is no tag, or text of a class of its own, which is kept as plain text.
+            return {check_name(f"a key of {name}", key): check_name(f"{name}[{key!r}]", tags[key]) for key in tags}
     return tags or None
-
-
-def _is_name(value: Any) -> bool:
-    return value.__class__ is str and 0 < len(value) <= NAME_LIMIT and value.isprintable()
 
 
 def check_metadata(name: str, value: Any) -> dict[str, Any] | None:

@@ -222,8 +222,8 @@ class Dispatcher:
     def _free(self) -> int:
         if self.closing or self.jobs is None:
             return 0
-        room = min(self._max_running - self._runner.occupied, self._most_kept - len(self._runner.running))
-        return room - self._starting
+        room, kept = self._max_running - self._runner.occupied, self._most_kept - len(self._runner.running)
+        return (room if room < kept else kept) - self._starting
 
     def _claim_id(self) -> str:
         self._claims += 1
@@ -232,7 +232,7 @@ class Dispatcher:
     def _claim_one(self) -> Attempt | None:
         """Claim one job at once and return its attempt, if there is one and room for it."""
         room = self._runner.room
-        if self._free() <= 0 or not self._store.ready_nowait(room):
+        if not self._store.ready_nowait(room) or self._free() <= 0:
             return None
         claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=room)
         return self._prepare(claims[0]) if claims else None

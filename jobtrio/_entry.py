@@ -276,9 +276,8 @@ def retry(entry: JobEntry, error: JobError, *, worker: str, now: float) -> None:
 
 def finish(entry: JobEntry, outcome: Outcome, *, worker: str, now: float, error: JobError | None = None) -> None:
     """Any living state → its final one. ``error`` is what a cancelled attempt's clean-up raised."""
-    state = JobState.COMPLETED if type(outcome) is Completed else final_state(outcome)
+    state, reason = final_state(outcome), None
     check_transition(entry.state, state)
-    reason = None
     if isinstance(outcome, Failed):
         error = outcome.error
         reason = reason_of(error)

@@ -134,12 +134,12 @@ class Runner:
                 except BaseException:
                     await self._abandon(attempt)
                     raise
-                step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
-                del verdict  # the traceback in it may hold this frame
-                if type(step) is Finish:  # the way of most jobs, without a detour
+                if type(verdict) is Returned:  # the way of most jobs, without a detour
                     attempt.decided = True
-                    await self._store.finish(attempt.claim, step.outcome, error=step.error)
+                    await self._store.finish(attempt.claim, Completed(verdict.result))
                 else:
+                    step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
+                    del verdict  # the traceback in it may hold this frame
                     await self._take(attempt, step)
         finally:
             del self.running[attempt.claim.entry.id]
