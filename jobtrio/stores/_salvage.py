@@ -24,6 +24,10 @@ FIRST: Final = -62135596800.0
 LAST: Final = 253402300799.0
 """The first and the last second that a `datetime` can tell: of the years 1 and 9999."""
 
+_INT: Final = frozenset({int})
+_TEXT: Final = frozenset({str})
+_TEXT_OR_NONE: Final = frozenset({str, type(None)})
+
 
 class Salvage:
     """Reads the parts of one job.
@@ -77,6 +81,6 @@ def check_steps(steps: list[Any]) -> None:
     ats, attempts, workers, reasons = (steps[n::STEP] for n in (0, 2, 3, 4))
     check_time(min(ats))
     check_time(max(ats))
-    is_sound = all(type(attempt) is int for attempt in attempts) and all(type(worker) is str for worker in workers)
-    if len(steps) % STEP or not is_sound or not all(reason is None or type(reason) is str for reason in reasons):
+    is_sound = _INT.issuperset(map(type, attempts)) and _TEXT.issuperset(map(type, workers))
+    if len(steps) % STEP or not is_sound or not _TEXT_OR_NONE.issuperset(map(type, reasons)):
         raise ValueError("it is no history")
