@@ -121,7 +121,7 @@ def _class(name: str, cls: type, links: Links) -> list[str]:
     parts = []
     if attrs.has(cls) or name in CONSTRUCTED:
         parts.append(_fence(_signature(name, cls)))
-    bases = [base for base in cls.__bases__ if base not in (object, tuple, enum.Enum) and not _is_private(base)]
+    bases = [base for base in cls.__bases__ if base not in (object, tuple, enum.Enum) and not _is_private(base, links)]
     if tuple in cls.__bases__:
         parts.append("A named tuple.")
     elif bases:
@@ -279,8 +279,9 @@ def _qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__name__}"
 
 
-def _is_private(cls: type) -> bool:
-    return cls.__module__ in ("abc", "typing", "typing_extensions")
+def _is_private(cls: type, links: Links) -> bool:
+    is_own = cls.__module__.partition(".")[0] == "jobtrio"
+    return links(cls.__name__) is None if is_own else cls.__module__ in ("abc", "typing", "typing_extensions")
 
 
 def _and(items: Any) -> str:

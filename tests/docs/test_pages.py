@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import enum
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +108,14 @@ def test_public_names_are_in_the_reference(module: Any) -> None:
         name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
     ]
     assert [name for name in names if f"{module.__name__}.{name}" not in pages.places()] == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_bases_are_public(path: Path) -> None:
+    """What a class is said to be a subclass of has an entry of its own, or is not jobtrio's."""
+    for bases in re.findall(r"^A subclass of (.+)\.$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        for name in re.findall(r"`(.+?)`", re.sub(r"\[`.+?\)", "", bases)):
+            assert "." in name or hasattr(builtins, name) or hasattr(enum, name), name
 
 
 def test_public_names_are_in_the_index() -> None:
