@@ -51,10 +51,12 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     *Cancellation*, of every method that talks to the server: before anything was sent there is no effect. After that
     the server is asked to cancel the statement, which it may have carried out already. The cancelled task still waits
     for its answer, for at most ``cancel_grace`` seconds; past them the connection is closed.
+
+    Attributes:
+        cancel_grace: Seconds for which the clean-up behind a cancellation may keep the cancelled task, by default 5.
     """
 
     cancel_grace: float = 5.0
-    """Seconds for which the clean-up behind a cancellation may keep the cancelled task."""
 
     def __init__(self, pgconn: PGconn, *args: Any, **options: Any) -> None:
         super().__init__(pgconn, *args, **options)
