@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
+import attrs
 import msgspec
 import pytest
 
@@ -15,6 +21,40 @@ from jobtrio._codec import DEPTH_LIMIT, SIZE_LIMIT, decode_value, encode_value
 def test_comes_back(value: Any) -> None:
     """What JSON can hold is what it was."""
     assert decode_value(encode_value("x", value)) == value
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+@attrs.frozen
+class Size:
+    width: int
+
+
+@pytest.mark.parametrize(
+    ("value", "comes_back"),
+    [
+        ((1, (2,)), [1, [2]]),
+        ({3}, [3]),
+        ({1: "a", 2.5: "b"}, {"1": "a", "2.5": "b"}),
+        (b"jobs", "am9icw=="),
+        (datetime(2026, 1, 31, 12, tzinfo=UTC), "2026-01-31T12:00:00Z"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Decimal("1.50"), "1.50"),
+        (Colour.RED, "red"),
+        (Point(1), {"x": 1}),
+        (Size(2), {"width": 2}),
+    ],
+)
+def test_comes_back_as_json_made_it(value: Any, comes_back: Any) -> None:
+    """What has no form of its own in JSON is accepted in another: the page on the SQLite store says in which."""
+    assert decode_value(encode_value("x", value)) == comes_back
 
 
 @pytest.mark.parametrize(
