@@ -75,7 +75,12 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="how many jobs of a queue may run at once over all workers, if all are told the same (default: no limit)",
     )
-    add("--name", metavar="NAME", type=_options.name, help="this worker's name in the history (default: host, process)")
+    add(
+        "--name",
+        metavar="NAME",
+        type=_options.name,
+        help="this worker's name in the history (default: host, process, a random part)",
+    )
     add(
         "--grace",
         metavar="DURATION",
