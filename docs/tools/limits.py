@@ -233,6 +233,7 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
         ),
         ("Looks for new messages a second, where no wake-up came, for all streams", _tail.LOOKS_A_SECOND, fixed),
         ("Look for work where no wake-up came, after", _seconds(SqliteJobStore.poll_interval), fixed),
+        ("The same, in an SQLite file to which others have written", _seconds(_writer.LOOK_AFTER), fixed),
         ("The same, on PostgreSQL where no notices arrive", _seconds(_postgres_session.LOOK_OFTEN), fixed),
         ("Calls in one transaction of an SQLite file", _writer.GROUP, fixed),
         ("Time after which such a transaction takes no more calls", _seconds(_transaction.LONGEST), fixed),
