@@ -86,7 +86,7 @@ class UnknownExecutorError(JobtrioError, LookupError):
 
 
 class PayloadError(JobtrioError, TypeError):
-    """A payload, token, result or saved state that cannot be kept as it is."""
+    """A payload, metadata, token, result or saved state that cannot be kept as it is."""
 
 
 class QueueFullError(JobtrioError):

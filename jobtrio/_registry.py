@@ -84,9 +84,9 @@ class JobRegistry:
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
             UnknownExecutorError: No executor has this name.
-            PayloadError: The payload can't be stored (durable stores).
+            PayloadError: The payload or the metadata can't be stored (durable stores).
             DuplicateJobError: ``job_id`` is in use.
-            QueueFullError: As many jobs wait for their first start as ``max_queued`` allows.
+            QueueFullError: As many jobs wait for their first start as ``max_queued`` allows (memory store).
             StoreUnavailableError: The store was away too long (durable stores). The job may have been stored.
             trio.ClosedResourceError: The registry is shut down; if that was while the store was away, the job may have
                 been stored.
