@@ -6,12 +6,12 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 from jobtrio.stores.sqlite import _checkpoint as checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_a_pause_behind_one_that_readers_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +36,17 @@ def test_a_pause_behind_one_that_readers_held_up(tmp_path: Path, monkeypatch: py
         for _ in range(3):
             checkpoints.idle(writer)
     assert made == ["one"] * 2
+
+
+@pytest.mark.parametrize(("size", "made"), [(64 * 2**20, 0), (64 * 2**20 + 1, 1)])
+def test_a_large_log_is_copied_at_once(tmp_path: Path, size: int, made: int) -> None:
+    """From 64 MiB on the log is copied behind each commit, however few there were."""
+    path = tmp_path / "jobs.db"
+    with (tmp_path / "jobs.db-wal").open("wb") as log:
+        log.truncate(size)
+    seen: list[str] = []
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as writer:
+        checkpoints = checkpoint.Checkpoints(str(path))
+        writer.set_trace_callback(seen.append)
+        checkpoints.committed(writer)
+    assert sum("wal_checkpoint" in statement for statement in seen) == made
