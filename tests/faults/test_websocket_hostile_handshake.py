@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from typing import TYPE_CHECKING
@@ -296,6 +297,18 @@ async def test_few_descriptors_are_left(
         assert await answer(bridge, request("/ws")) == status
     assert bridge.server.stats().refused == ({} if status else {503: 1})
     await bridge.assert_is_well()
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.7, 101), (0.8, 0)])
+async def test_which_descriptors_are_the_last(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch, share: float, status: int
+) -> None:
+    """Those beyond three quarters of all are: a client that would take one is refused, one below is let in."""
+    with contextlib.ExitStack() as held, monkeypatch.context() as patch:
+        for _ in range(300):
+            held.callback(os.close, taken := os.dup(0))
+        patch.setattr(resource, "getrlimit", lambda _: (round(taken / share), resource.RLIM_INFINITY))
+        assert await answer(bridge, request("/ws")) == status
 
 
 async def test_connecting_and_leaving_many_times(bridge: Bridge) -> None:
