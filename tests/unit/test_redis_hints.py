@@ -10,12 +10,14 @@ import trio
 import trio.testing
 
 from jobtrio import StoreUnavailableError
+from jobtrio.stores.redis import _hints
 from jobtrio.stores.redis._announcer import RedisAnnouncer
 from jobtrio.stores.redis._hints import PING_EVERY, WATCHED_FOR, Hints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    import pytest
     from trio.testing import MockClock
 
 
@@ -149,6 +151,20 @@ async def test_messages_of_watched_jobs(autojump_clock: MockClock) -> None:
         await trio.sleep(WATCHED_FOR - 1)
         assert link.channels == {"{p}:hints", "{p}:messages:a"}
         await trio.sleep(PING_EVERY + 2)
+        assert link.channels == {"{p}:hints"}
+
+
+async def test_messages_of_very_many_jobs(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where so many jobs are followed that each is read but seldom, they are listened to from one read to the next."""
+    monkeypatch.setattr(_hints, "LOOKS_A_SECOND", 2)
+    watched = {f"{{p}}:messages:{n}" for n in range(60)}
+    async with open_rig() as rig:
+        (link,) = rig.links
+        for channel in watched:
+            rig.hints.watch(channel.rpartition(":")[2])
+        await trio.sleep(60 / 2)
+        assert link.channels == {"{p}:hints", *watched}
+        await trio.sleep(60)
         assert link.channels == {"{p}:hints"}
 
 

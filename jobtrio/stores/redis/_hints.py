@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from jobtrio._errors import StoreError
+from jobtrio._tail import LOOKS_A_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from jobtrio.stores.redis._link import Link
 
 WATCHED_FOR: Final = 5.0
-"""Seconds since a job's messages were last read, after which hints of new ones are not wanted any more."""
+"""Seconds since a job's messages were last read, after which hints of new ones are not wanted any more: more, where so
+many jobs are followed that each is read but seldom."""
 
 PING_EVERY: Final = 5.0
 """Seconds between two questions whether the server is still there."""
@@ -48,14 +50,14 @@ class Hints:
         self._messages = f"{prefix}messages:"
         self._announcer = announcer
         self._is_connected = is_connected
-        self._watched: dict[str, float] = {}  # jobs whose messages are read, until when
+        self._watched: dict[str, float] = {}  # jobs whose messages are read, and when they last were
         self._link: Link | None = None
 
     def watch(self, job_id: str) -> None:
         """Listen, for a while, for new messages of a job."""
         if job_id not in self._watched and self._link is not None and not self._link.closed.is_set():
             self._link.subscribe([self._messages + job_id])
-        self._watched[job_id] = trio.current_time() + WATCHED_FOR
+        self._watched[job_id] = trio.current_time()
 
     def forget(self, job_id: str) -> None:
         """Listen for them no more."""
@@ -96,8 +98,8 @@ class Hints:
         while True:
             await trio.sleep(PING_EVERY)
             await link.ping()
-            now = trio.current_time()
-            for job_id in [job_id for job_id, until in self._watched.items() if until < now]:
+            since = trio.current_time() - WATCHED_FOR - 2 * len(self._watched) / LOOKS_A_SECOND
+            for job_id in [job_id for job_id, read_at in self._watched.items() if read_at < since]:
                 self.forget(job_id)
 
     @trio.lowlevel.enable_ki_protection
