@@ -126,6 +126,16 @@ def test_public_names_are_in_the_index() -> None:
     assert [name for name in names if f"[`{name}`]" not in text] == []
 
 
+def test_log_lines_are_those_of_the_code() -> None:
+    """Each log line that the page on monitoring has is in the code, with anything in the place of each …."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in Path(jobtrio.__file__).parent.rglob("*.py"))
+    rows = re.findall(r"^\| [^|]*\| (?:warning|error) \|([^|]+)\|", text_of("howto/monitor.md"), re.MULTILINE)
+    lines = [line for row in rows for line in re.findall(r"`([^`]+)`", row)]
+    assert len(lines) > len(rows)
+    for line in lines:
+        assert re.search(".*".join(map(re.escape, line.split("…"))), code), line
+
+
 def test_every_page_is_found_from_the_start() -> None:
     """Each page is linked from the start page, or from that of the reference."""
     start, index = pages.FOLDER / "index.md", pages.FOLDER / "reference/index.md"
