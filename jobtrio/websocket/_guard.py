@@ -259,6 +259,9 @@ async def accept(
 ) -> trio_websocket.WebSocketConnection:
     """Let the library answer a request that was checked; its reader runs in ``nursery``.
 
+    Raises:
+        PeerGone: The client has left meanwhile.
+
     Cancellation: the stream is of no further use.
     """
     request = await trio_websocket.wrap_server_stream(
@@ -266,6 +269,9 @@ async def accept(
         stream,
         max_message_size=limits.message_bytes,  # never reached: the gate counts bytes
     )
-    connection = await request.accept(subprotocol=PROTOCOL if head.speaks else None)
+    try:
+        connection = await request.accept(subprotocol=PROTOCOL if head.speaks else None)
+    except trio_websocket.ConnectionClosed:
+        raise PeerGone from None
     stream.accepted.set()
     return connection

@@ -7,6 +7,7 @@ connection alone. It must not know what is spoken, nor of other connections.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -122,9 +123,10 @@ class Visit:
             on_verdict=self._judge,
             abort=self.abort,
         )
-        with trio.move_on_at(deadline) as scope:
+        library = None
+        with trio.move_on_at(deadline), suppress(PeerGone):
             library = await accept(nursery, guarded, head, self._limits)
-        if scope.cancelled_caught:
+        if library is None:
             self._house.tally.drop("gone before it was accepted")
             return
         connection = GuardedConnection(library, guarded, gate, self._limits, self.abort)

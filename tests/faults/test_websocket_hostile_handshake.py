@@ -155,6 +155,15 @@ async def test_leaving_in_the_middle(bridge: Bridge, how: str, sent: int) -> Non
                 await client.rest()
 
 
+async def test_leaving_before_the_answer(bridge: Bridge) -> None:
+    """A client that resets the connection before it is answered is counted as gone, not as a fault."""
+    async with raw_client(bridge.port) as client:
+        os.write(client.stream.socket.fileno(), request("/ws"))
+        client.reset()
+    await until(lambda: bool(bridge.server.stats().dropped))
+    assert bridge.server.stats().dropped == {"gone before it was accepted": 1}
+
+
 async def test_megabytes_before_acceptance(bridge: Bridge) -> None:
     """Of what comes behind the request before it is answered, nothing is kept."""
     before = resident()
