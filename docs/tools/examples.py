@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import os
 import runpy
+import signal
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
 
 from docs.tools import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -25,6 +31,7 @@ REAL_CLOCK = {
     "at_least_once.py",
     "backup.py",
     "call_from_threads.py",
+    "desktop.py",
     "drain_on_sigterm.py",
     "durable_batch.py",
     "idempotent_executor.py",
@@ -61,12 +68,23 @@ def run(name: str) -> str:
         os.environ["DATABASE_URL"] = servers.postgres().create_database()
     with contextlib.redirect_stdout(out), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         if "main" in defined:
-            clock = None if name in REAL_CLOCK else trio.testing.MockClock(autojump_threshold=0)
-            trio.run(defined["main"], clock=clock)
+            _run_main(defined["main"], None if name in REAL_CLOCK else trio.testing.MockClock(autojump_threshold=0))
         else:
             for test in [value for key, value in defined.items() if key.startswith("test_")]:
                 test()
     return out.getvalue()
+
+
+def _run_main(main: Callable[[], Any], clock: trio.testing.MockClock | None) -> None:
+    """Run what is async in Trio. What is not brings a loop of its own, and may take the signal of Ctrl-C."""
+    if inspect.iscoroutinefunction(main):
+        trio.run(main, clock=clock)
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def source(name: str, *definitions: str) -> str:
