@@ -1,4 +1,4 @@
-"""A job that submits others, one after the other, and cancels the one it waits for where it is cancelled itself."""
+"""A job that submits others, all at once, and cancels those that it waits for where it is cancelled itself."""
 
 from functools import partial
 
@@ -18,24 +18,28 @@ async def step(job: jobtrio.JobContext) -> str:
 async def build(registry: jobtrio.JobRegistry, job: jobtrio.JobContext) -> None:
     for payload in job.payload:
         part = await registry.submit("step", payload, key=f"{job.id}/{payload['name']}")
-        try:
-            await job.send(await part.result())
-        except trio.Cancelled:
-            with trio.move_on_after(5, shield=True):
-                if (await registry.get(job.id)).record.cancel_requested_at is not None:
-                    await part.cancel("its build was cancelled")
-                    await part.wait()
-            raise
+        job.nursery.start_soon(follow, registry, job, part)
+
+
+async def follow(registry: jobtrio.JobRegistry, job: jobtrio.JobContext, part: jobtrio.Job) -> None:
+    try:
+        await job.send(await part.result())
+    except trio.Cancelled:
+        with trio.move_on_after(5, shield=True):
+            if (await registry.get(job.id)).record.cancel_requested_at is not None:
+                await part.cancel("its build was cancelled")
+                await part.wait()
+        raise
 
 
 async def main() -> None:
     queues = {"builds": 4, "steps": 6}
     async with jobtrio.open_registry(executors, max_running=10, queues=queues) as registry:
         executors.register("build", queue="builds")(partial(build, registry))
-        quick = await registry.submit("build", [{"name": "compile", "seconds": 0.1}, {"name": "test", "seconds": 0.1}])
+        quick = await registry.submit("build", [{"name": "compile", "seconds": 0.1}, {"name": "check", "seconds": 0.2}])
         async for line in quick.tokens():
             print(line)
-        slow = await registry.submit("build", [{"name": "compile", "seconds": 60}, {"name": "test", "seconds": 60}])
+        slow = await registry.submit("build", [{"name": "compile", "seconds": 60}, {"name": "check", "seconds": 60}])
         await trio.sleep(1)
         await slow.cancel("no longer wanted")
         print(await slow.wait())
