@@ -28,12 +28,13 @@ def next_time(now: datetime) -> datetime:
 
 
 async def submit_each(registry: jobtrio.JobRegistry, executor: str) -> None:
-    while True:
-        now = datetime.now(UTC)
-        due = next_time(now)
-        with suppress(jobtrio.StoreUnavailableError):  # the next one is tried again
-            await registry.submit(executor, f"{due:%H:%M:%S}", run_at=due, key=f"{executor}:{due:%FT%TZ}")
-        await trio.sleep((due - now).total_seconds())
+    with suppress(trio.ClosedResourceError):  # it is shut down
+        while True:
+            now = datetime.now(UTC)
+            due = next_time(now)
+            with suppress(jobtrio.StoreUnavailableError):  # the next one is tried again
+                await registry.submit(executor, f"{due:%H:%M:%S}", run_at=due, key=f"{executor}:{due:%FT%TZ}")
+            await trio.sleep((due - now).total_seconds())
 
 
 async def process(name: str) -> None:
