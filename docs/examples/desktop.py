@@ -3,6 +3,7 @@
 import queue
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import outcome
@@ -46,16 +47,16 @@ class Application:
             self.nursery.start_soon(self.show_job)
 
     def press_close(self, *_: Any) -> None:
-        print("jobs that run:", self.registry.stats().running)
         self.closing.set()
 
     async def show_job(self) -> None:
-        job = await self.registry.submit(count)
-        async with job.subscribe() as messages:
-            async for message in messages:
-                print(message)
-                if message == jobtrio.Token(seq=2, attempt=1, value=2):
-                    signal.raise_signal(signal.SIGINT)  # as Ctrl-C in the terminal would
+        with suppress(trio.ClosedResourceError):  # it was closed before the job was submitted
+            job = await self.registry.submit(count)
+            async with job.subscribe() as messages:
+                async for message in messages:
+                    print(message)
+                    if message == jobtrio.Token(seq=2, attempt=1, value=2):
+                        signal.raise_signal(signal.SIGINT)  # as Ctrl-C in the terminal would
 
 
 async def count(job: jobtrio.JobContext) -> None:
