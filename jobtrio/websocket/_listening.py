@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from jobtrio._checks import show
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -66,7 +68,7 @@ async def open_place(host: str, port: int, *, anywhere: bool) -> Place:
         anywhere: Whether it may be reached from other machines.
 
     Raises:
-        ValueError: It would be reached from other machines, and must not be.
+        ValueError: It would be reached from other machines, and must not be; or the host can't be a name.
         OSError: The host has no address, or the port is not free.
 
     Cancellation: nothing is left open.
@@ -92,7 +94,10 @@ async def open_place(host: str, port: int, *, anywhere: bool) -> Place:
 async def _resolve(host: str) -> list[str]:
     if not host:
         return ["0.0.0.0", "::"]
-    found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    try:
+        found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError:  # as of a name with a dot too many
+        raise ValueError(f"host must be a name or an address; got {show(host)}") from None
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 

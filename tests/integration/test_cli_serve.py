@@ -307,6 +307,7 @@ def test_unknown(shell: Shell) -> None:
         (["serve", "store_jobs:executors", "--host", "0.0.0.0"], ["--host must be", "--token-file", "0.0.0.0"]),
         (["submit", "a", "--retry", "3", "1", "2"], ["must be [URL] EXECUTOR [JSON]"]),
         (["submit", "a", "--retried", "3", "1"], ["unknown, or out of place: --retried 3 1", "submit --help"]),
+        (["serve", "store_jobs:executors", "--host", "a..b"], ["serve: --host must be a name or an address; got 'a"]),
         (["serve", "store_jobs:executors", "--allow-origin", "example"], ["--allow-origin must be", "'example'"]),
         (["serve", "store_jobs:executors", "--private-key", "x"], ["--private-key", "--certificate"]),
         (["serve", "store_jobs:executors", "--certificate", "x"], ["--certificate", "can't use x", "No such file"]),

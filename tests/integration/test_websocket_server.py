@@ -132,6 +132,14 @@ async def test_without_authentication_only_this_machine() -> None:
                 await serve(registry, host=host, port=0)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
+async def test_host_that_cannot_be_a_name(host: str) -> None:
+    """What can't be a name is refused as the parameter that it is, rather than as a fault of a codec."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises(ValueError, match=r"^host must be a name or an address; got '"):
+            await serve(registry, host=host, port=0)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
 async def test_addresses(host: str) -> None:
     """The bridge is reached by the address that it tells, of whichever kind."""
