@@ -201,9 +201,14 @@ def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
             options.parser.error("--private-key is of no use without --certificate")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    files = [file for file in (options.certificate, options.private_key) if file is not None]
     try:
+        for file in files:
+            open(file, "rb").close()  # OpenSSL does not say which of the two it is
         context.load_cert_chain(options.certificate, options.private_key, password="")
-    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-        files = " and ".join(filter(None, (options.certificate, options.private_key)))
-        options.parser.error(f"--certificate: can't use {files}: {one_line(str(exc))}")
+    except ssl.SSLError as exc:
+        wanted = "it takes a certificate chain and its private key, as PEM without a password"
+        options.parser.error(f"--certificate: can't use {' and '.join(files)}: {one_line(str(exc))}; {wanted}")
+    except (OSError, ValueError) as exc:
+        options.parser.error(f"--certificate: can't use {' and '.join(files)}: {one_line(str(exc))}")
     return context

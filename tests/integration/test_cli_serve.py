@@ -311,6 +311,8 @@ def test_unknown(shell: Shell) -> None:
         (["serve", "store_jobs:executors", "--allow-origin", "example"], ["--allow-origin must be", "'example'"]),
         (["serve", "store_jobs:executors", "--private-key", "x"], ["--private-key", "--certificate"]),
         (["serve", "store_jobs:executors", "--certificate", "x"], ["--certificate", "can't use x", "No such file"]),
+        (["serve", "store_jobs:executors", "--certificate", __file__, "--private-key", "x"], ["directory: 'x'"]),
+        (["serve", "store_jobs:executors", "--certificate", __file__], [f"can't use {__file__}", "as PEM without"]),
         (["serve", "store_jobs:executors", "--token-file", "x"], ["--token-file: can't read 'x': No such"]),
         (["serve", "store_jobs:nothing"], ["store_jobs:nothing has no executor"]),
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
@@ -343,7 +345,7 @@ def test_bad_token(shell: Shell) -> None:
     """A token that can't stand in a header is refused by its place, and not repeated."""
     code, _, err = shell.run("watch", "ws://host/jobs/x", variables={"JOBTRIO_TOKEN": "open sesame"})
     assert code == 2
-    assert "JOBTRIO_TOKEN: token must be" in err
+    assert "JOBTRIO_TOKEN: token must be 1 to 4096 printable" in err
     assert "sesame" not in err
 
 
