@@ -187,6 +187,16 @@ def test_last_lines_of_a_log(stalled: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert os.read(stalled, 1024).endswith(b"line 0\nline 1\njobtrio: 2 lines came too quickly to be logged\n")
 
 
+def test_log_of_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message and arguments that don't fit are told as the mistake that they are; whoever logs them does not fail."""
+    log = logging.Logger("app")
+    log.addHandler(_log.StderrHandler())
+    log.warning("%d rows", "no")
+    err = capsys.readouterr().err
+    assert err.startswith("--- Logging error ---\n")
+    assert "Message: '%d rows'\nArguments: ('no',)\n" in err
+
+
 def test_log_from_within_the_log(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A finaliser or a signal's handler may log wherever it comes in whoever logs, and holds up nothing."""
     monkeypatch.setattr(_log, "STDERR", pipe[1])
