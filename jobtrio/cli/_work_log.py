@@ -66,6 +66,11 @@ class WorkLog:
         self._untold = len(pieces)
         return pieces
 
+    def miss_last(self) -> None:
+        """Note that what was asked for last could not be written."""
+        self._missed += self._untold
+        self._untold = 0
+
     def summary(self) -> str:
         """Return what became of the jobs, in a line: also of those whose changes were not asked for."""
         self._pass_over()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -22,11 +22,10 @@ from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio.abc import JobStore
-    from jobtrio.cli._output import Piece
 
 STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 """The signals that drain, as the log names them."""
@@ -161,8 +160,15 @@ class Worker:
 
     async def _tell(self, log: WorkLog) -> None:
         """Write the log to its end, which is that of the registry."""
+        is_said = False
         while pieces := await log.next():
-            await self._write(pieces)
+            try:
+                await self._output.write(pieces)
+            except OSError as exc:  # the jobs are worth more than the log
+                log.miss_last()
+                if not is_said:
+                    is_said = True
+                    await self._say(f"jobtrio: changes can't be logged: {exc.strerror}; the work goes on")
         self._told.set()
 
     async def _drain(self, registry: jobtrio.JobRegistry, number: int) -> None:
@@ -202,12 +208,8 @@ class Worker:
         return f"{start}jobtrio: {STOPPING[signal.Signals(number)]}"
 
     async def _say(self, line: str) -> None:
-        with trio.move_on_after(LAST_WORD):
-            await self._write([(STDERR, line + "\n")])
-
-    async def _write(self, pieces: list[Piece]) -> None:
-        with _unless_gone():
-            await self._output.write(pieces)
+        with trio.move_on_after(LAST_WORD), suppress(OSError):  # there is nobody to tell
+            await self._output.write([(STDERR, line + "\n")])
 
 
 def _end_by_sigterm() -> None:
@@ -233,12 +235,3 @@ def _signals_to_obey() -> list[signal.Signals]:
 @asynccontextmanager
 async def _nothing_beside(registry: jobtrio.JobRegistry, say: Say) -> AsyncIterator[None]:
     yield
-
-
-@contextmanager
-def _unless_gone() -> Iterator[None]:
-    """Go on where the output can't be written: the jobs are worth more than the log."""
-    try:
-        yield
-    except OSError:
-        pass

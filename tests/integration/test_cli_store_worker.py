@@ -344,6 +344,22 @@ async def _submit_echoes(path: Path, count: int) -> None:
         await registry.submit_many(jobtrio.JobSpec("echo", n) for n in range(count))
 
 
+def test_json_that_cannot_be_written(shell: Shell) -> None:
+    """A worker whose changes can't be written says so, once, works on, and counts in the end what is missing."""
+    with open("/dev/full", "wb") as full:
+        worker = shell.start("worker", "store_jobs:executors", "--json", stdout=full)
+    for _ in range(2):
+        assert shell.run("submit", "echo", "--watch")[0] == 0
+    worker.send(signal.SIGTERM)
+    code, _, err = worker.end()
+    assert code == 0
+    assert err.splitlines()[-3:] == [
+        "jobtrio: changes can't be logged: No space left on device; the work goes on",
+        "jobtrio: SIGTERM: starts nothing more",
+        "jobtrio: stopped; 2 completed; 4 changes not logged",
+    ]
+
+
 def test_log_that_nobody_reads(shell: Shell) -> None:
     """A worker works on when the reader of its log has left."""
     worker = shell.worker()
