@@ -123,7 +123,7 @@ def stalled(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_log_that_is_read_slowly(stalled: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that goes on reading, yet slowly, holds up whoever logs for a small part of the time."""
+    """A reader that goes on reading, yet slowly, holds up whoever logs for a small part of the time, and no less."""
     now = waited = 0.0
     wait = threading.Event.wait
 
@@ -143,7 +143,7 @@ def test_log_that_is_read_slowly(stalled: int, monkeypatch: pytest.MonkeyPatch) 
     for n in range(200):
         handler.emit(record_of(n))
         now += 0.05
-    assert waited <= _log.PATIENCE + _log.SHARE * now
+    assert _log.PATIENCE < waited <= _log.PATIENCE + _log.SHARE * now
 
 
 def test_log_that_is_too_long(stalled: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +185,45 @@ def test_last_lines_of_a_log(stalled: int, monkeypatch: pytest.MonkeyPatch) -> N
     handler.flush()
     reader.join()
     assert os.read(stalled, 1024).endswith(b"line 0\nline 1\njobtrio: 2 lines came too quickly to be logged\n")
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return what is written of a log, which begins once whoever logs waits for it."""
+    begun, wait, data = threading.Event(), threading.Event.wait, list[bytes]()
+
+    def wait_for(event: threading.Event, seconds: float | None = None) -> bool:
+        if seconds:
+            begun.set()
+        return wait(event, seconds)
+
+    def write(fd: int, line: bytes) -> None:
+        begun.wait()
+        data.append(line)
+
+    monkeypatch.setattr(threading.Event, "wait", wait_for)
+    monkeypatch.setattr(_log, "write_now", write)
+    monkeypatch.setattr(_log, "PATIENCE", 60.0)
+    monkeypatch.setattr(_log, "LAST_WORD", 60.0)
+    return data
+
+
+def test_log_before_what_follows(written: list[bytes]) -> None:
+    """What is logged is written before whoever logs goes on, and may say something else."""
+    _log.StderrHandler().emit(record_of(0))
+    assert written == [b"line 0\n"]
+
+
+def test_last_line_of_a_log(written: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the process, a line that is just being written is waited for as well."""
+    monkeypatch.setattr(_log, "PATIENCE", 0.0)
+    handler = _log.StderrHandler()
+    handler.emit(record_of(0))
+    while not handler._lines.empty():
+        pass
+    assert written == []
+    handler.flush()
+    assert written[0] == b"line 0\n"
 
 
 def test_log_of_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
