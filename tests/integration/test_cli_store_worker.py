@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +27,6 @@ from jobtrio.cli._work_log import BATCH
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from store_shell import Shell
 
 pytestmark = pytest.mark.once
@@ -456,15 +455,19 @@ def test_retention(shell: Shell) -> None:
         ("store_jobs:", 2, ["MODULE:EXECUTORS"]),
         ("./store_jobs.py:executors", 2, ["MODULE:EXECUTORS", "'./store_jobs.py:executors'"]),
         (".store_jobs:executors", 2, ["MODULE:EXECUTORS"]),
-        ("store_jobs:none", 2, ["no Executors 'none'", "it has executors, nothing"]),
+        ("app/jobs:executors", 2, ["MODULE:EXECUTORS", "'app/jobs:executors'"]),
+        ("store_jobs:none", 2, ["store_jobs has no Executors 'none'", "it has executors, nothing"]),
         ("store_jobs:words", 2, ["<function words", "no Executors 'words'"]),
         ("store_jobs:nothing", 2, ["store_jobs:nothing has no executor"]),
         ("no.such:executors", 2, ["no module 'no'"]),
+        ("no_such:executors", 2, ["no module 'no_such'"]),
         ("broken:executors", 1, ["ZeroDivisionError", "jobtrio worker: importing broken has failed"]),
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
+        ("nameless:executors", 1, ["ModuleNotFoundError: no luck", "importing nameless has failed"]),
         ("spoilt:executors", 1, ["spoilt.py", "SyntaxError", "importing spoilt has failed"]),
         ("script:executors", 1, ["script.py", "SystemExit: 0", "importing script has failed"]),
         ("odd:executors", 1, ["odd.py", "GeneratorExit", "importing odd has failed"]),
+        ("pressed:executors", 130, []),
         ("lazy:executors", 1, ["lazy.py", "RuntimeError: later", "looking up executors in lazy has failed"]),
     ],
 )
@@ -472,9 +475,11 @@ def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str,
     """A module or executors that aren't there are named; a module's own error is shown, from the module on."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import missing_part\n")
+    (tmp_path / "nameless.py").write_text("raise ModuleNotFoundError('no luck')\n")
     (tmp_path / "spoilt.py").write_text("def f(:\n")
     (tmp_path / "script.py").write_text("raise SystemExit(0)\n")
     (tmp_path / "odd.py").write_text("raise GeneratorExit\n")
+    (tmp_path / "pressed.py").write_text("raise KeyboardInterrupt\n")
     (tmp_path / "lazy.py").write_text("def __getattr__(name):\n    raise RuntimeError('later')\n")
     got, out, err = shell.run("worker", target)
     assert (got, out) == (code, "")
@@ -482,4 +487,15 @@ def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str,
     assert "jobtrio/cli" not in err
     for part in parts:
         assert part in err
+    assert bool(err) is (code != 130)  # after Ctrl-C there is nothing to say
     assert not os.path.exists(tmp_path / "jobs.db")
+
+
+def test_module_beside_the_user(shell: Shell, tmp_path: Path) -> None:
+    """The installed command, too, finds a module in the current directory."""
+    (tmp_path / "beside.py").write_text("print('imported', flush=True)\n")
+    script = Path(sys.executable).with_name("jobtrio")
+    command = [str(script), "worker", "--store", "sqlite:///jobs.db", "beside:executors"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "imported\n")
+    assert "beside has no Executors 'executors'; it has none" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -144,6 +145,10 @@ def test_log_that_is_read_slowly(stalled: int, monkeypatch: pytest.MonkeyPatch) 
         handler.emit(record_of(n))
         now += 0.05
     assert _log.PATIENCE < waited <= _log.PATIENCE + _log.SHARE * now
+    now += 3600
+    waited = 0.0
+    handler.emit(record_of(200))
+    assert 0 < waited <= _log.PATIENCE  # however long nothing was logged
 
 
 def test_log_that_is_too_long(stalled: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +229,21 @@ def test_last_line_of_a_log(written: list[bytes], monkeypatch: pytest.MonkeyPatc
     assert written == []
     handler.flush()
     assert written[0] == b"line 0\n"
+
+
+def test_log_that_cannot_be_written(written: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be written, as on a full disk, is lost, and what is logged later is not."""
+
+    def write_if_there_is_room(fd: int, line: bytes) -> None:
+        written.append(line)
+        if len(written) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_log, "write_now", write_if_there_is_room)
+    handler = _log.StderrHandler()
+    for n in range(2):
+        handler.emit(record_of(n))
+    assert written == [b"line 0\n", b"line 1\n"]
 
 
 def test_log_of_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
