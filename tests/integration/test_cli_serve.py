@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -172,6 +173,21 @@ def test_leaving(shell: Shell, tmp_path: Path) -> None:
     assert shell.run("watch", job)[0] == 0
 
 
+def test_output_that_nobody_takes(shell: Shell) -> None:
+    """Where nobody reads the output of a watcher any more it ends with 141, on a full disk with 1 and one line."""
+    _, url = serve(shell)
+    job = shell.submit("words", "--payload", '"a"')
+    assert shell.run("watch", job)[0] == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = shell.start("watch", f"{url}/jobs/{job}", stdout=writer, variables=TOKEN)
+    os.close(writer)
+    assert command.end() == (141, "", "")
+    with open("/dev/full", "wb") as full:
+        code, _, err = shell.run("watch", f"{url}/jobs/{job}", stdout=full, variables=TOKEN)
+    assert (code, err) == (1, "jobtrio watch: the output can't be written: No space left on device\n")
+
+
 def test_server_that_comes_back(shell: Shell, tmp_path: Path) -> None:
     """A watcher lives through its server's restart, and says that it did."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -314,6 +330,7 @@ def test_unknown(shell: Shell) -> None:
         (["serve", "store_jobs:executors", "--certificate", __file__, "--private-key", "x"], ["directory: 'x'"]),
         (["serve", "store_jobs:executors", "--certificate", __file__], [f"can't use {__file__}", "as PEM without"]),
         (["serve", "store_jobs:executors", "--token-file", "x"], ["--token-file: can't read 'x': No such"]),
+        (["serve", "store_jobs:executors", "--token-file", sys.executable], ["--token-file: can't read", "utf-8"]),
         (["serve", "store_jobs:nothing"], ["store_jobs:nothing has no executor"]),
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),

@@ -96,6 +96,7 @@ def test_no_thread_to_log_in(pipe: tuple[int, int], no_threads: pytest.MonkeyPat
 def test_no_thread_to_log_in_until_the_end(pipe: tuple[int, int], no_threads: pytest.MonkeyPatch) -> None:
     """What was logged where no thread could be started is shown at the end of the process, if one can be then."""
     no_threads.setattr(sys, "stderr", sys.__stderr__)
+    no_threads.setattr(threading.Event, "wait", None)  # there is nobody to wait for
     handler = _log.StderrHandler()
     handler.emit(record_of(0))
     handler.flush()
