@@ -255,6 +255,18 @@ def test_process_of_an_executor(shell: Shell, tmp_path: Path) -> None:
     assert worker.line() == f"-{signal.SIGTERM}"
 
 
+@pytest.mark.parametrize("command", ["worker", "serve --port 0"])
+def test_ignored_children(shell: Shell, command: str) -> None:
+    """Where whoever started a worker ignores the end of children, its programs' exit codes are known all the same."""
+    argv = f'trap "" CHLD; exec {sys.executable} -m jobtrio {command} --store {shell.url} jobtrio.cli:programs'
+    job = shell.submit("run_command", "--payload", '{"argv": ["sh", "-c", "exit 3"]}')
+    with subprocess.Popen(["bash", "-c", argv], cwd=shell.folder, stderr=subprocess.DEVNULL) as worker:
+        try:
+            assert shell.run("watch", job)[0] == 3
+        finally:
+            worker.terminate()
+
+
 def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
     """A worker serves the queues that it was given, as many jobs of each at once as it was told."""
     gate = tmp_path / "gate"
