@@ -14,12 +14,16 @@ import trio.testing
 from remote_store import RemoteStore, Server
 
 from jobtrio._state import JobState
-from jobtrio.cli._watched_run import AT_ONCE, RunPlan, WatchedRun
+from jobtrio.cli._output import Output
+from jobtrio.cli._watched_run import AT_ONCE, LAST_WORD, RunPlan, WatchedRun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trio.testing import MockClock
 
     from jobtrio import Job
+    from jobtrio.cli._output import Piece
 
 
 async def perform(store: RemoteStore) -> int:
@@ -122,3 +126,19 @@ async def test_output_that_is_shown_late(
     plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
     assert await WatchedRun(plan).perform() == 0
     assert re.fullmatch(r"jobtrio: completed in [0-9.]+ s, 1 attempt, 0 lines\n", capfd.readouterr().err)
+
+
+async def test_summary_that_is_read_late(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader who takes his time reads the last line as well: as long as nobody hurries, it is waited for."""
+    written: list[Piece] = []
+
+    async def write(output: Output, pieces: Iterable[Piece]) -> None:
+        shown = list(pieces)
+        await trio.sleep(60 * LAST_WORD)
+        written.extend(shown)
+
+    monkeypatch.setattr(Output, "write", write)
+    payload: dict[str, Any] = {"argv": ["true"], "cwd": None, "env": {}, "grace": 5.0}
+    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
+    assert await WatchedRun(plan).perform() == 0
+    assert written[-1][1].startswith("jobtrio: completed in ")
