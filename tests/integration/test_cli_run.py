@@ -199,7 +199,11 @@ class TestOutput:
             argv = [sys.executable, "-m", "jobtrio", "run", "--", "sh", "-c", "echo x; exec sleep 60"]
             done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
         assert done.returncode == 1
-        assert "the output can't be written: No space left on device" in done.stderr
+        assert re.fullmatch(
+            r"jobtrio: cancelled after [\d.]+ s \(the output can't be written: No space left on device\), "
+            r"1 attempt, 1 line\n",
+            done.stderr,
+        )
 
 
 def wait_until_blocked(pipe: int | IO[bytes] | None) -> None:

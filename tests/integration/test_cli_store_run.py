@@ -107,6 +107,16 @@ def test_interrupt(shell: Shell) -> None:
     assert shell.value("list")[0]["cancel_reason"] == "Ctrl-C"
 
 
+def test_quit(shell: Shell) -> None:
+    """SIGQUIT kills the program at once, and nobody says that it has time to end."""
+    command = shell.start("run", "--", "sh", "-c", "trap '' TERM; echo ready; sleep 60")
+    assert command.line() == "ready"
+    command.send(signal.SIGQUIT)
+    code, _, err = command.end()
+    assert code == 131
+    assert "to end" not in err
+
+
 def test_taken_over(shell: Shell, tmp_path: Path) -> None:
     """When the process that runs the program is killed, a worker starts it again."""
     gate = tmp_path / "gate"

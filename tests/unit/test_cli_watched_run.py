@@ -13,8 +13,10 @@ import trio
 import trio.testing
 from remote_store import RemoteStore, Server
 
+from jobtrio._errors import UnknownJobError
+from jobtrio._messages import Token
 from jobtrio._state import JobState
-from jobtrio.cli._output import Output
+from jobtrio.cli._output import STDOUT, Output
 from jobtrio.cli._watched_run import AT_ONCE, LAST_WORD, RunPlan, WatchedRun
 
 if TYPE_CHECKING:
@@ -142,3 +144,73 @@ async def test_summary_that_is_read_late(autojump_clock: MockClock, monkeypatch:
     plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
     assert await WatchedRun(plan).perform() == 0
     assert written[-1][1].startswith("jobtrio: completed in ")
+
+
+async def test_farewell_that_nobody_reads(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the program answers waits a moment for a line of our own that stalls, and what follows that does not."""
+    shown: list[float] = []
+
+    async def write(output: Output, pieces: Iterable[Piece]) -> None:
+        for fd, text in pieces:
+            if fd == STDOUT:
+                shown.append(trio.current_time())
+            elif "to end; Ctrl-C" in text:
+                await trio.sleep_forever()
+
+    async def follow(registry: Any, job: Job, show: Any, *, lossless: bool) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        with trio.fail_after(60 * LAST_WORD):
+            for n in range(1, 4):
+                await show([Token(n, 1, {"stdout": "bye"})])
+        shown[:] = [at - begun for at in shown]
+        scope.cancel()  # there is nobody left to kill it
+
+    monkeypatch.setattr(Output, "write", write)
+    monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
+    payload: dict[str, Any] = {"argv": ["sleep", "1000"], "cwd": None, "env": {}, "grace": 0.0}
+    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
+    with trio.CancelScope() as scope:
+        await WatchedRun(plan).perform()
+    assert shown == pytest.approx([LAST_WORD] * 3)
+
+
+async def test_cancel_that_does_not_get_through(autojump_clock: MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the store can't be told that the job is cancelled, it is said what is left to do."""
+    store = RemoteStore(Server())
+    store.outage_limit = 1.0
+    store.network.failing = {"request_cancel"}
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                await trio.sleep(1)
+                signal.raise_signal(signal.SIGTERM)
+                await trio.sleep(10)
+                scope.cancel()
+
+            nursery.start_soon(stop)
+            await perform(store)
+    farewell, failure = capfd.readouterr().err.splitlines()[:2]
+    assert farewell == "jobtrio: SIGTERM: the program has 5 s to end; Ctrl-C kills it"
+    assert failure.startswith("jobtrio: the job could not be cancelled: ")
+    assert failure.endswith("; Ctrl-C kills it")
+
+
+async def test_job_that_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the job is gone is told as such, whichever part of the run learns of it first."""
+
+    async def wait(job: Job) -> None:
+        raise trio.BrokenResourceError
+
+    async def follow(registry: Any, job: Job, show: Any, *, lossless: bool) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        raise UnknownJobError(job.id)
+
+    monkeypatch.setattr("jobtrio.Job.wait", wait)
+    monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
+    payload: dict[str, Any] = {"argv": ["true"], "cwd": None, "env": {}, "grace": 5.0}
+    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
+    with pytest.raises(UnknownJobError):
+        await WatchedRun(plan).perform()
