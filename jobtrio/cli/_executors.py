@@ -64,7 +64,9 @@ def _import(options: argparse.Namespace, name: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
             _fail(options, f"importing {name}", exc)
-        options.parser.error(f"there is no module {exc.name!r} on sys.path, which begins with {show(sys.path[0])}")
+        hint = "; modules are named without .py" if name.endswith(".py") else ""
+        where = f"on sys.path, which begins with {show(sys.path[0])}"
+        options.parser.error(f"there is no module {exc.name!r} {where}{hint}")
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # a script's own exit code, 0 often, must not pass for this command's

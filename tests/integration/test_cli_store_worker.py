@@ -473,6 +473,7 @@ def test_retention(shell: Shell) -> None:
         ("store_jobs:nothing", 2, ["store_jobs:nothing has no executor"]),
         ("no.such:executors", 2, ["no module 'no'"]),
         ("no_such:executors", 2, ["no module 'no_such'"]),
+        ("store_jobs.py:executors", 2, ["no module 'store_jobs.py'", "; modules are named without .py"]),
         ("broken:executors", 1, ["ZeroDivisionError", "jobtrio worker: importing broken has failed"]),
         ("needy:executors", 1, ["No module named 'missing_part'", "importing needy has failed"]),
         ("nameless:executors", 1, ["ModuleNotFoundError: no luck", "importing nameless has failed"]),
