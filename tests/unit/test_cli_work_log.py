@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -76,6 +77,28 @@ async def test_how_long_it_took(seconds: float, shown: str) -> None:
         log = WorkLog(registry, as_json=False)
         texts = [text for change in (start, end) for _, text in log._pieces(Event(change, "e"))]
     assert texts[-1].endswith(f" completed a e in {shown}\n")
+
+
+async def test_job_that_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """Each attempt has its lines: that it failed, why, and whether another follows; jobs count once."""
+
+    async def fail(job: jobtrio.JobContext) -> None:
+        raise ValueError(f"row {job.attempt}")
+
+    async with jobtrio.open_registry() as registry:
+        log = WorkLog(registry, as_json=False)
+        job = await registry.submit(fail, retry=jobtrio.RetryPolicy(max_attempts=2))
+        await job.wait()
+        told = [re.sub(r"after [0-9.]+ s", "after a moment", line) for line in await words(log)]
+    assert await log.next() == []
+    assert told == [
+        f"started {job.id} fail\n",
+        f"failed {job.id} fail after a moment, to be tried again: ValueError: row 1\n",
+        f"started {job.id} fail, attempt 2\n",
+        f"failed {job.id} fail after a moment: ValueError: row 2\n",
+    ]
+    assert log.summary() == "jobtrio: stopped; 1 failed"
+    assert not log._started  # nothing is kept of what has ended
 
 
 async def test_held_job() -> None:
