@@ -78,7 +78,7 @@ def summary(outcome: Outcome, *, seconds: float | None, attempts: int | None, li
         case Completed():
             what = "completed" if seconds is None else f"completed in {duration(seconds)}"
         case Failed(error) if error.type in _program.NOT_STARTED:
-            return f"jobtrio: {one_line(error.message)}"
+            return f"jobtrio: {one_line(error.message, 1000)}"
         case Failed(error):
             what, why = _describe(error)
             what += after

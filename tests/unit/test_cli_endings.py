@@ -79,6 +79,12 @@ def test_signal_that_is_not_known_here(which: str) -> None:
     assert _endings.describe(outcome.error) == f"failed: CommandFailedError: 'make' was ended by {which}"
 
 
+def test_program_with_a_long_name() -> None:
+    """However long a program's path is, it is said why it can't be run."""
+    outcome = failed("gave_up", "ProgramMissingError", f"can't run '/{'d/' * 200}make': no such program")
+    assert _endings.summary(outcome, seconds=0.1, attempts=1).endswith("/d/make': no such program")
+
+
 def test_never_started() -> None:
     """A job that never started took no time."""
     summary = _endings.summary(jobtrio.Cancelled("x"), seconds=None, attempts=0)
