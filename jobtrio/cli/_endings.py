@@ -81,7 +81,7 @@ def summary(outcome: Outcome, *, seconds: float | None, attempts: int | None, li
             return f"jobtrio: {one_line(error.message, 1000)}"
         case Failed(error):
             what, why = _describe(error)
-            what += after
+            what = what.removeprefix("was ") + after  # or it would be jobtrio that was killed
         case Cancelled(reason):
             what = f"cancelled{after}" + (f" ({one_line(reason)})" if reason else "")
     counts = [plural(number, noun) for number, noun in ((attempts, "attempt"), (lines, "line")) if number is not None]

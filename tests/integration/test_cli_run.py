@@ -234,8 +234,8 @@ class TestExitCodes:
         [
             ("exit 0", 0, "completed in"),
             ("exit 3", 3, "failed with exit code 3 after"),
-            ("kill -9 $$", 137, "was killed by SIGKILL after"),
-            ("kill -TERM $$", 143, "was killed by SIGTERM after"),
+            ("kill -9 $$", 137, "killed by SIGKILL after"),
+            ("kill -TERM $$", 143, "killed by SIGTERM after"),
             ("exit 137", 137, "failed with exit code 137 after"),
         ],
     )

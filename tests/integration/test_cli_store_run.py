@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     [
         (["sh", "-c", "echo one; echo two >&2"], 0, "completed in "),
         (["sh", "-c", "exit 3"], 3, "failed with exit code 3 after "),
-        (["sh", "-c", "kill -9 $$"], 137, "was killed by SIGKILL after "),
+        (["sh", "-c", "kill -9 $$"], 137, "killed by SIGKILL after "),
         (["no-such-program-here"], 127, "can't run 'no-such-program-here': no such program"),
         (["/"], 126, "can't run '/': "),
     ],

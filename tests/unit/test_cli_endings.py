@@ -53,7 +53,7 @@ def test_duration(seconds: float, shown: str) -> None:
         (failed("gave_up", "GiveUp", "no use"), 1, "gave up after 2.0 s, 1 attempt: no use"),
         (failed("gave_up", "GiveUp", ""), 1, "gave up after 2.0 s, 1 attempt: GiveUp"),
         (failed("expired", "Expired", "not started"), 1, "expired after 2.0 s, 1 attempt: not started"),
-        (failed("lost", "LeaseLost", "worker 'w'"), 1, "was lost after 2.0 s, 1 attempt: worker 'w'"),
+        (failed("lost", "LeaseLost", "worker 'w'"), 1, "lost after 2.0 s, 1 attempt: worker 'w'"),
     ],
 )
 def test_ending(outcome: jobtrio.Outcome, code: int, words: str) -> None:

@@ -38,8 +38,8 @@ async def fate_of(exc: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[int,
     ("script", "code", "words"),
     [
         ("exit 2", 2, "failed with exit code 2"),
-        ("kill -SEGV $$", 139, "was killed by SIGSEGV"),
-        (f"kill -{signal.SIGRTMIN + 1} $$", 128 + signal.SIGRTMIN + 1, f"was killed by signal {signal.SIGRTMIN + 1}"),
+        ("kill -SEGV $$", 139, "killed by SIGSEGV"),
+        (f"kill -{signal.SIGRTMIN + 1} $$", 128 + signal.SIGRTMIN + 1, f"killed by signal {signal.SIGRTMIN + 1}"),
     ],
 )
 async def test_program_that_failed(script: str, code: int, words: str) -> None:
