@@ -268,8 +268,8 @@ def test_wrong_token(shell: Shell, token: str) -> None:
 
 
 def test_token_in_a_file(shell: Shell, tmp_path: Path) -> None:
-    """A token may be the first line of a file, on either side."""
-    (tmp_path / "token").write_text("from a file\n".replace(" ", "-") + "second line\n")
+    """A token may be the first line of a file, without the space around it, on either side."""
+    (tmp_path / "token").write_text("from-a-file \nsecond line\n")
     _, url = serve(shell, "--token-file", "token", token=False)
     code, out, _ = shell.run("submit", f"{url}/ws", "echo", "--watch", "--token-file", "token")
     assert (code, out) == (0, "")

@@ -286,6 +286,13 @@ def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
     assert worker.end()[0] == 0
 
 
+def test_queue_without_a_limit(shell: Shell) -> None:
+    """A queue without a number has as many jobs at once as the worker; the first line of the log says what it does."""
+    worker = shell.start("worker", "store_jobs:executors", "--max-running", "7", "--queue", "a", "--queue", "b=2")
+    line = worker.error_with("jobtrio: worker ")
+    assert line.endswith("; queues: a (7 at once), b (2 at once); at most 7 jobs at once")
+
+
 def test_total_over_all_workers(shell: Shell, tmp_path: Path) -> None:
     """Workers that are told so run together no more jobs of a queue; `stats` shows them all."""
     gate = tmp_path / "gate"
