@@ -86,7 +86,7 @@ def token_of(options: argparse.Namespace) -> str | None:
         return check_token(token)
     except ValueError as exc:
         source = VARIABLE if options.token_file is None else "--token-file"
-        options.parser.error(f"{source}: {str(exc).replace('None or ', '')}")
+        options.parser.error(f"{source}: {exc}")
         raise AssertionError from None  # error() has ended the program
 
 

@@ -105,9 +105,9 @@ def check_token(token: Any) -> str | None:
     """Return ``token``, None or what can stand in a header: up to 4,096 ASCII characters, no space among them."""
     if token is None:
         return None
-    allowed = f"None or 1 to {TOKEN_LIMIT} printable ASCII characters without spaces"
+    allowed = f"1 to {TOKEN_LIMIT} printable ASCII characters without spaces"
     if not isinstance(token, str):
-        raise TypeError(f"token must be {allowed}; got a {type(token).__name__}")
+        raise TypeError(f"token must be None or {allowed}; got a {type(token).__name__}")
     # The token itself is not shown: errors end up in logs.
     if not (0 < len(token) <= TOKEN_LIMIT and all("!" <= char <= "~" for char in token)):
         raise ValueError(f"token must be {allowed}; got {len(token)} characters, or others")
