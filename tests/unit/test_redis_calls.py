@@ -209,15 +209,16 @@ async def test_scripts_that_are_not_known(open_rig: OpenRig) -> None:
         assert rig.heard == [1]
 
 
-async def test_scripts_that_can_not_be_loaded(open_rig: OpenRig) -> None:
-    """Where that fails, so does the call."""
+@pytest.mark.parametrize("error", [ResponseError("OOM command not allowed"), TimeoutError("SCRIPT LOAD timed out")])
+async def test_scripts_that_can_not_be_loaded(open_rig: OpenRig, error: Exception) -> None:
+    """Where that fails, so does the call, and only that."""
     async with open_rig() as (rig, nursery):
         errors: list[Exception] = []
         nursery.start_soon(_note, errors, rig.run, "delete", "id")
         await trio.testing.wait_all_tasks_blocked()
         rig.link.sent[0][1].give(NoScriptError("no matching script"))
         await trio.testing.wait_all_tasks_blocked()
-        rig.link.sent[1][1].give(*(ResponseError("OOM command not allowed") for _ in SCRIPTS))
+        rig.link.sent[1][1].give(*(error for _ in SCRIPTS))
         await trio.testing.wait_all_tasks_blocked()
         assert [type(error) for error in errors] == [StoreUnavailableError]
 

@@ -254,7 +254,7 @@ class Calls:
             if forgotten:
                 try:
                     await load_scripts(link)
-                except RedisError as exc:
+                except (RedisError, OSError) as exc:
                     for call in forgotten:
                         call.fail(_caused(exc, link))
                     forgotten = []
