@@ -527,3 +527,16 @@ async def test_hints_are_lost(server: ValkeyServer) -> None:
             with trio.fail_after(60):
                 while (await submitter.load(entry.id)).state is not JobState.COMPLETED:  # noqa: ASYNC110
                     await trio.sleep(0.01)
+
+
+async def test_hints_after_an_outage(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hints are heard again after an outage in which it was tried in vain to connect, again and again."""
+    monkeypatch.setattr("jobtrio.stores.redis._hints.PAUSE", 0.01)
+    monkeypatch.setattr("jobtrio.stores.redis._session.LONGEST_PAUSE", 0.05)
+    async with open_worker(lambda: RedisJobStore(server.url, prefix="gate")):
+        server.kill()
+        await trio.sleep(0.5)
+        server.start()
+        with trio.fail_after(60):
+            while server.ask("SPUBLISH", "{gate}:hints", "work") == 0:  # noqa: ASYNC110
+                await trio.sleep(0.01)

@@ -215,7 +215,8 @@ class Session:
                 # Whatever it is, it came after the store was open, and running jobs are not to die of it.
                 self.calls.fail_waiting(StoreUnavailableError(str(exc)))
             finally:
-                self._connected = trio.Event()
+                if self._connected.is_set():  # else hints wait for this one
+                    self._connected = trio.Event()
                 self.hints.follow()
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
