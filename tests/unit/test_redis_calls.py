@@ -170,6 +170,26 @@ async def test_cancelled_before_it_is_sent(open_rig: OpenRig) -> None:
         assert rig.names(2) == [b"d"]
 
 
+async def test_idle_once_those_that_waited_were_cancelled(open_rig: OpenRig) -> None:
+    """Calls that are not made any more are not waited for, in whatever order the tasks take notice of that."""
+    for _ in range(20):
+        async with open_rig() as (rig, nursery), trio.open_nursery() as idle:
+            for name in "ab":
+                nursery.start_soon(rig.ask, name)
+                await trio.testing.wait_all_tasks_blocked()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as others:
+                    others.start_soon(rig.ask, "c")
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+            idle.start_soon(rig.calls.wait_idle)
+            await trio.testing.wait_all_tasks_blocked()
+            for _, answers in rig.link.sent:
+                answers.give("fine")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not idle.child_tasks
+
+
 async def test_cancelled_when_it_was_sent(open_rig: OpenRig) -> None:
     """A call that was sent may be cancelled at once, and its answer is heeded all the same; a refusal harms nobody."""
     async with open_rig() as (rig, nursery):

@@ -222,6 +222,8 @@ class Calls:
                     return
                 self._sent.append((sent, answers, waits))
                 self._may_receive.set()
+            else:
+                self._answered.unpark_all()  # nobody waits for any of them
 
     def _most_under_way(self) -> int:
         last = self._sent[-1][0][0][0].size if self._sent else 0  # of a batch with one that goes alone the only one
