@@ -27,16 +27,20 @@ class FakeLink:
     def __init__(self) -> None:
         self.closed = trio.Event()
         self.channels: set[str] = set()
+        self.unsubscribed: list[str] = []
         self.is_silent = False
         self._send, self._receive = trio.open_memory_channel[tuple[str, str]](100)
 
     def subscribe(self, channels: Sequence[str]) -> None:
+        assert not self.closed.is_set()
         self.channels |= set(channels)
         for channel in channels:
             self.publish(channel, "")
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
-        self.channels -= set(channels)
+        assert not self.closed.is_set()
+        self.channels.difference_update(channels)
+        self.unsubscribed += channels
 
     def publish(self, channel: str, text: str) -> None:
         if channel in self.channels:
@@ -152,6 +156,7 @@ async def test_messages_of_watched_jobs(autojump_clock: MockClock) -> None:
         assert link.channels == {"{p}:hints", "{p}:messages:a"}
         await trio.sleep(PING_EVERY + 2)
         assert link.channels == {"{p}:hints"}
+        assert link.unsubscribed == ["{p}:messages:b", "{p}:messages:a"]
 
 
 async def test_messages_of_very_many_jobs(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +184,8 @@ async def test_a_link_that_falls_silent(autojump_clock: MockClock) -> None:
         rig.hints.watch("a")
         rig.refuses = True
         await trio.sleep(1)
+        rig.hints.watch("b")
+        rig.hints.forget("b")
         assert rig.take() == []
         rig.refuses = False
         await trio.sleep(1)

@@ -55,13 +55,13 @@ class Hints:
 
     def watch(self, job_id: str) -> None:
         """Listen, for a while, for new messages of a job."""
-        if job_id not in self._watched and self._link is not None and not self._link.closed.is_set():
+        if job_id not in self._watched and self._link is not None:
             self._link.subscribe([self._messages + job_id])
         self._watched[job_id] = trio.current_time()
 
     def forget(self, job_id: str) -> None:
         """Listen for them no more."""
-        if self._watched.pop(job_id, None) is not None and self._link is not None and not self._link.closed.is_set():
+        if self._watched.pop(job_id, None) is not None and self._link is not None:
             self._link.unsubscribe([self._messages + job_id])
 
     def follow(self) -> None:
