@@ -334,9 +334,16 @@ async def test_overdue(autojump_clock: trio.testing.MockClock) -> None:
         rig.calls.fail_overdue()
         await trio.testing.wait_all_tasks_blocked()
         assert [str(error) for error in errors] == ["no connection within 1 s"]
+        nursery.start_soon(rig.calls.wait_idle)
+        await trio.testing.wait_all_tasks_blocked()
         rig.calls.fail_waiting(StoreUnavailableError("refused"))
         await trio.testing.wait_all_tasks_blocked()
         assert str(errors[1]) == "refused"
+        assert not nursery.child_tasks
+        nursery.start_soon(_note, errors, rig.ask)
+        await trio.sleep(1.1)
+        rig.calls.fail_overdue()
+    assert str(errors[2]) == "no connection within 1 s"
 
 
 async def test_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +358,23 @@ async def test_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert [rig.names(n) for n in range(len(rig.link.sent))] == [[b"a", b"b"], [b"c"]]
         nursery.cancel_scope.cancel()
+
+
+async def test_overdue_where_too_many_wait(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where calls fail that could not be sent in time, others take their places."""
+    monkeypatch.setattr(_calls, "WAITING", 2)
+    rig = Rig(0)
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(_note, errors, rig.ask)
+        for count in (2, 4):
+            await trio.sleep(1.1)
+            rig.calls.fail_overdue()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(errors) == count
 
 
 async def test_replicas(open_rig: OpenRig) -> None:
