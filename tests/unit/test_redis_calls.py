@@ -170,6 +170,21 @@ async def test_cancelled_before_it_is_sent(open_rig: OpenRig) -> None:
         assert rig.names(2) == [b"d"]
 
 
+async def test_idle(open_rig: OpenRig) -> None:
+    """Calls that are under way are waited for, and those that are behind them."""
+    async with open_rig() as (rig, nursery), trio.open_nursery() as idle:
+        for name in "abc":
+            nursery.start_soon(rig.ask, name)
+            await trio.testing.wait_all_tasks_blocked()
+        idle.start_soon(rig.calls.wait_idle)
+        for n in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            assert idle.child_tasks
+            rig.link.sent[n][1].give("fine")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not idle.child_tasks
+
+
 async def test_idle_once_those_that_waited_were_cancelled(open_rig: OpenRig) -> None:
     """Calls that are not made any more are not waited for, in whatever order the tasks take notice of that."""
     for _ in range(20):
@@ -336,6 +351,7 @@ async def test_overdue(autojump_clock: trio.testing.MockClock) -> None:
         assert [str(error) for error in errors] == ["no connection within 1 s"]
         nursery.start_soon(rig.calls.wait_idle)
         await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 2
         rig.calls.fail_waiting(StoreUnavailableError("refused"))
         await trio.testing.wait_all_tasks_blocked()
         assert str(errors[1]) == "refused"
