@@ -330,11 +330,12 @@ async def test_a_link_that_is_broken() -> None:
         errors: list[Exception] = []
         nursery.start_soon(_note, errors, rig.ask)
         await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(rig.calls.wait_idle)
         rig.link.broken = True
         nursery.start_soon(_note, errors, rig.ask)
         await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.child_tasks
     assert [type(error) for error in errors] == [StoreUnavailableError] * 2
-    await rig.calls.wait_idle()
 
 
 async def test_overdue(autojump_clock: trio.testing.MockClock) -> None:
