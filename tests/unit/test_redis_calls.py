@@ -136,6 +136,18 @@ async def test_what_comes_at_once_goes_together(open_rig: OpenRig) -> None:
         assert answers == {"a": "A", "b": "B", "c": "C"}
 
 
+async def test_batches_are_bounded(open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes only so many calls, and no more once they are large."""
+    monkeypatch.setattr(_calls, "BATCH_CALLS", 3)
+    monkeypatch.setattr(_calls, "BATCH_BYTES", 100)
+    for size, counts in ((1, [3, 2]), (60, [2, 2]), (50, [2, 2])):
+        async with open_rig() as (rig, nursery):
+            for _ in range(5):
+                nursery.start_soon(rig.run, "leave", bytes(size))
+            await trio.testing.wait_all_tasks_blocked()
+            assert [len(calls) for calls, *_ in rig.calls._sent] == counts
+
+
 async def test_batches_under_way(open_rig: OpenRig) -> None:
     """While two batches are under way, the next calls gather in a third; answers are heeded in the order of batches."""
     async with open_rig() as (rig, nursery):
@@ -336,6 +348,26 @@ async def test_a_link_that_is_broken() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert not nursery.child_tasks
     assert [type(error) for error in errors] == [StoreUnavailableError] * 2
+
+
+async def test_behind_a_call_that_could_not_be_sent() -> None:
+    """Calls that wait behind one that found the link broken are made over the next."""
+    rig = Rig(0)
+    rig.link.broken = True
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+        for argument in (b"a" * _calls.ALONE, b"b"):
+            nursery.start_soon(_note, errors, rig.run, "leave", argument)
+            await trio.testing.wait_all_tasks_blocked()
+        await rig.calls.serve(rig.link)
+        rig.link = FakeLink()
+        nursery.start_soon(rig.calls.serve, rig.link)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[0][1].give([1])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [type(error) for error in errors] == [StoreUnavailableError]
+    assert rig.heard == [1]
 
 
 async def test_overdue(autojump_clock: trio.testing.MockClock) -> None:
