@@ -350,6 +350,26 @@ async def test_a_link_that_is_broken() -> None:
     assert [type(error) for error in errors] == [StoreUnavailableError] * 2
 
 
+async def test_errors_of_many() -> None:
+    """Each task that a lost link or an outage fails is given an error of its own, whose traceback tells of it alone."""
+    rig = Rig(0)
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            for _ in range(2):
+                nursery.start_soon(_note, errors, rig.ask)
+            await trio.testing.wait_all_tasks_blocked()
+            if not errors:
+                nursery.start_soon(rig.calls.serve, rig.link)
+                await trio.testing.wait_all_tasks_blocked()
+                rig.link.close()
+            else:
+                rig.calls.fail_waiting("refused")
+            await trio.testing.wait_all_tasks_blocked()
+    assert sorted(map(str, errors)) == ["host:6379: connection lost"] * 2 + ["refused"] * 2
+    assert len({id(error) for error in errors}) == 4
+
+
 async def test_behind_a_call_that_could_not_be_sent() -> None:
     """Calls that wait behind one that found the link broken are made over the next."""
     rig = Rig(0)
@@ -385,7 +405,7 @@ async def test_overdue(autojump_clock: trio.testing.MockClock) -> None:
         nursery.start_soon(rig.calls.wait_idle)
         await trio.testing.wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 2
-        rig.calls.fail_waiting(StoreUnavailableError("refused"))
+        rig.calls.fail_waiting("refused")
         await trio.testing.wait_all_tasks_blocked()
         assert str(errors[1]) == "refused"
         assert not nursery.child_tasks

@@ -157,12 +157,12 @@ class Calls:
         answer: T = await call.wait()
         return answer
 
-    def fail_waiting(self, error: BaseException) -> None:
-        """Wake those whose calls have not been sent: the server is away."""
+    def fail_waiting(self, why: str) -> None:
+        """Wake those whose calls have not been sent, each with an error of its own: the server is away."""
         waiting, self._waiting = self._waiting, deque()
         self._room.unpark_all()
         for call in waiting:
-            call.fail(error)
+            call.fail(StoreUnavailableError(why))
         self._answered.unpark_all()
 
     def fail_overdue(self) -> None:
@@ -175,7 +175,7 @@ class Calls:
     def close(self) -> None:
         """Refuse all calls from now on, also those that wait: no link will come any more."""
         self._is_closed = True
-        self.fail_waiting(StoreUnavailableError(CLOSED))
+        self.fail_waiting(CLOSED)
 
     async def wait_idle(self) -> None:
         """Wait until all calls have been answered, or their link is lost."""
@@ -197,9 +197,8 @@ class Calls:
                 nursery.cancel_scope.cancel()
         finally:
             sent, self._sent = self._sent, deque()
-            lost = StoreUnavailableError(f"{place_text(link.place)}: connection lost")
             for call in (call for calls, *_ in sent for call, _ in calls):
-                call.fail(lost)
+                call.fail(StoreUnavailableError(f"{place_text(link.place)}: connection lost"))
             self._answered.unpark_all()
 
     @trio.lowlevel.enable_ki_protection

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._outages import OutageLog
 from jobtrio.stores._pruner import Pruner
@@ -213,7 +213,7 @@ class Session:
             except StoreError as exc:
                 outages.failed(exc)
                 # Whatever it is, it came after the store was open, and running jobs are not to die of it.
-                self.calls.fail_waiting(StoreUnavailableError(str(exc)))
+                self.calls.fail_waiting(str(exc))
             finally:
                 if self._connected.is_set():  # else hints wait for this one
                     self._connected = trio.Event()
