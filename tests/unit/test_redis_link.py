@@ -54,6 +54,8 @@ ERRORS = [ConnectionError("not usable"), TimeoutError("PING timed out"), Connect
 MUCH = 200_000
 """Bytes."""
 
+GREETING = b"%3\r\n+proto\r\n:3\r\n+version\r\n+7.0\r\n+id\r\n:1\r\n"
+
 KILLED = ResponseError("ERR Script killed by user with SCRIPT KILL. script: on @user_script:7.")
 FULL = ResponseError("max number of clients + cluster connections reached")
 """What a cluster's node says; of a server of its own the driver makes a lost connection."""
@@ -125,6 +127,38 @@ async def test_cancelled_while_it_connects() -> None:
     assert errors == []
 
 
+@pytest.mark.parametrize("answer", [b"", b"+OK\r\n"])
+async def test_not_greeted(answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the server hangs up, or is none, who connects is told, and the driver logs nothing of its own."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    place = ("127.0.0.1", listener.socket.getsockname()[1])
+
+    async def serve() -> None:
+        async with await listener.accept() as stream:
+            await stream.receive_some(1000)
+            if answer:
+                await stream.send_all(answer)
+                await stream.receive_some(1)  # which ends when the other side hangs up
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(LinkError) as caught:
+            async with open_link(Address((place,)), place, 60.0):
+                raise AssertionError("nobody has answered")
+    assert isinstance(translate(caught.value, "host:6379"), StoreUnavailableError)
+    assert caplog.records == []
+
+
+async def test_no_answer() -> None:
+    """Who does not answer in time is given up."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    place = ("127.0.0.1", listener.socket.getsockname()[1])
+    async with listener:
+        with trio.fail_after(60), pytest.raises(TimeoutError, match=r"no connection within 0\.1 s"):
+            async with open_link(Address((place,)), place, 0.1):
+                raise AssertionError("nobody has answered")
+
+
 def test_interrupted_while_it_connects() -> None:
     """Ctrl-C in the middle of the login is nothing else, and no error of the server's besides."""
 
@@ -161,7 +195,7 @@ async def test_given_up() -> None:
             server, _ = await listener.accept()
             servers.append(server)
             await server.recv(1000)
-            await server.send(b"%3\r\n+proto\r\n:3\r\n+version\r\n+7.0\r\n+id\r\n:1\r\n")
+            await server.send(GREETING)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(greet)
@@ -172,6 +206,25 @@ async def test_given_up() -> None:
                 await link.closed.wait()
         with servers[0] as server, trio.fail_after(60), pytest.raises(ConnectionResetError):
             await _take(server, MUCH)
+
+
+async def test_closed_when_it_is_lost() -> None:
+    """A link may be closed while the driver is about to close it, too."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    place = ("127.0.0.1", listener.socket.getsockname()[1])
+
+    async def greet() -> None:
+        async with await listener.accept() as stream:
+            await stream.receive_some(1000)
+            await stream.send_all(GREETING)
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(greet)
+        async with open_link(Address((place,)), place, 60.0) as link:
+            assert link._connection.stream is not None
+            await link._connection.stream.aclose()
+            link.close()
+            await link.closed.wait()
 
 
 async def _take(server: trio.socket.SocketType, size: int) -> None:
