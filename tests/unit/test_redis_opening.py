@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -11,7 +12,8 @@ from valkey_server import FORGETFUL, ValkeyServer, new_prefix, shared_server
 
 from jobtrio import StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.stores.redis import RedisJobStore
-from jobtrio.stores.redis._opening import ROOM, losses, narrow_limits
+from jobtrio.stores.redis._link import LinkError
+from jobtrio.stores.redis._opening import ROOM, losses, narrow_limits, prepare, warn_of_losses
 from jobtrio.testing._workers import new_entry, open_worker
 
 
@@ -112,6 +114,38 @@ async def test_too_old(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobtrio.stores.redis._opening.OLDEST", 99)
     with pytest.raises(StoreError, match=r"version \d+\.\d+\.\d+ is too old: it takes Redis 7 or Valkey 8"):
         await _open(prefix)
+
+
+class Lost:
+    """A link that was lost once the server had said its version."""
+
+    place = ("host", 6379)
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def send(self, _: object) -> NoReturn:
+        raise LinkError("lost")
+
+    async def command(self, _: object) -> NoReturn:
+        raise LinkError("lost")
+
+
+@pytest.mark.parametrize(
+    ("version", "error"), [("0", StoreError), ("6.2.18", StoreError), ("7.0.0", LinkError), ("10.1", LinkError)]
+)
+async def test_oldest(version: str, error: type[Exception]) -> None:
+    """Servers before Redis 7 are too old; what Valkey says of itself is newer."""
+    link: Any = Lost(version)
+    with pytest.raises(error):
+        await prepare(link, "{p}:")
+
+
+async def test_lost_while_it_is_asked() -> None:
+    """A link that is lost while the server is asked for its settings is not taken for one that hides them."""
+    link: Any = Lost("7.0.0")
+    with pytest.raises(LinkError):
+        await warn_of_losses(link)
 
 
 @pytest.mark.parametrize(
