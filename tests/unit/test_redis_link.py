@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,6 +16,9 @@ from jobtrio import StoreUnavailableError
 from jobtrio.stores.redis._address import Address
 from jobtrio.stores.redis._errors import translate
 from jobtrio.stores.redis._link import Answers, Command, Link, LinkError, open_link
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class Lost:
@@ -91,6 +94,32 @@ async def test_a_reader_that_fails_oddly() -> None:
     await link.ping()
     assert [heard async for heard in link.published()] == []
     assert connection.reasons == ["closed"] * 2
+
+
+async def test_what_is_published() -> None:
+    """Texts come with their channels, whatever is in them; before them comes, once, that a channel is heard."""
+
+    class Publishing:
+        @property
+        async def push_messages(self) -> AsyncIterator[list[Any]]:
+            yield [b"ssubscribe", b"a", 1]
+            yield [b"smessage", b"a", b"text"]
+            yield [b"smessage", b"b", b"\xff"]
+            yield [b"sunsubscribe", b"a", 0]
+
+    connection: Any = Publishing()
+    link = Link(connection, ("host", 6379), 1.0)
+    assert [heard async for heard in link.published()] == [("a", ""), ("a", "text"), ("b", "\ufffd")]
+
+
+async def test_astray() -> None:
+    """A link over which the server named another one is closed, and says so."""
+    connection: Any = Lost(ConnectionError(""))
+    link = Link(connection, ("host", 6379), 1.0)
+    error = ResponseError("not here")
+    link.leads_astray(error)
+    assert link.astray is error
+    assert connection.reasons == ["closed"]
 
 
 @pytest.mark.parametrize("error", [EndOfStream(), IndexError("tuple index out of range")], ids=repr)
