@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,17 @@ async def test_not_greeted(answer: bytes, caplog: pytest.LogCaptureFixture) -> N
                 raise AssertionError("nobody has answered")
     assert isinstance(translate(caught.value, "host:6379"), StoreUnavailableError)
     assert caplog.records == []
+
+
+async def test_refused() -> None:
+    """Where nobody listens, who connects is told, and nothing is left that Python warns of."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    place = ("127.0.0.1", listener.socket.getsockname()[1])
+    await listener.aclose()
+    with pytest.raises(LinkError):
+        async with open_link(Address((place,)), place, 60.0):
+            raise AssertionError("nobody was there")
+    gc.collect()
 
 
 async def test_no_answer() -> None:
