@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobtrio import Cancelled, Completed, Failed, JobState
+from jobtrio._entry import CancelRequest
 from jobtrio.stores.redis._rows import entry_of, new_job, outcome_of, whole_row
 from jobtrio.stores.redis._scripts import FIELDS, LIGHT
 from jobtrio.testing._workers import new_entry
@@ -32,6 +33,15 @@ def test_a_new_job() -> None:
     assert (entry.id, entry.order, entry.payload, entry.metadata, entry.tags) == ("id", 1, [1], {"a": "b"}, {"c": "d"})
     assert (entry.run_at, entry.delay, entry.expires_in, entry.key) == (7.0, 0.0, 3.0, None)
     assert (entry.attempt, entry.failures, entry.losses, entry.claim, entry.outcome) == (0, 0, 0, None, None)
+
+
+def test_a_running_job() -> None:
+    """What came to be known of a job comes back, also a claim that somebody else has written."""
+    numbers: Any = {"attempt": b"4", "failures": b"2", "losses": b"1"}
+    entry = entry_of(_row(state=b"RUNNING", claim=b"a\xff", cancel=b'1.0,2.0,"why"', saved=b"[1]", **numbers))
+    assert entry.unreadable is None
+    assert (entry.attempt, entry.failures, entry.losses, entry.claim) == (4, 2, 1, "a\udcff")
+    assert (entry.cancel, entry.saved_state) == (CancelRequest(1.0, "why", 2.0), [1])
 
 
 def test_without_what_users_gave() -> None:
