@@ -413,11 +413,13 @@ class TestStopping:
         assert "1 attempt," in err
 
     def test_quit_kills(self, start: Callable[..., Command]) -> None:
-        """SIGQUIT, which nobody sends to be waited for, kills at once."""
+        """SIGQUIT, which nobody sends to be waited for, kills at once, and nobody says that there is time to end."""
         command = start("--grace", "3600", "--", "sh", "-c", STUBBORN)
         command.lines_until("ready")
         command.send(signal.SIGQUIT)
-        assert command.end()[0] == 131
+        code, _, err = command.end()
+        assert code == 131
+        assert "to end" not in err
         assert living(command.session) == []
 
     def test_ignored_signals_stay_ignored(self) -> None:
