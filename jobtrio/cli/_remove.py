@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import IllegalTransitionError
 from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._records import record_fields
+from jobtrio.cli._sources import cancel_command
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
 if TYPE_CHECKING:
@@ -64,6 +64,6 @@ async def remove(options: argparse.Namespace, store: JobStore) -> int:
     elif removed:
         print("removed")
     if not removed:
-        end = f"jobtrio cancel {shlex.quote(options.id)} ends it"
+        end = f"{cancel_command(options.id, options.store)} ends it"
         complain(options, f"job {options.id!r} lives, it is {record.state.lower()}: {end}")
     return 0 if removed else 1

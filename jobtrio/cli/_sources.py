@@ -73,9 +73,7 @@ class StoreSource:
         self._store = store
         self._job = job
         self.attempts: int | None = job.record.max_attempts
-        dashes = "-- " if job.id.startswith("-") else ""
-        shown = printable(shlex.quote(job.id))
-        self.hint: str = f"; to end it: jobtrio cancel {_store_option(url)}{dashes}{shown}"
+        self.hint: str = f"; to end it: {cancel_command(job.id, url)}"
 
     @property
     def has_ended(self) -> bool:
@@ -190,6 +188,17 @@ async def open_bridge_source(job: RemoteJob) -> BridgeSource:
 def _has_run(outcome: Outcome) -> bool:
     """Whether only an attempt can end so: jobs can be cancelled and expire before one and between two."""
     return isinstance(outcome, Completed) or (isinstance(outcome, Failed) and outcome.error.kind != "expired")
+
+
+def cancel_command(job_id: str, url: str | None) -> str:
+    """Return the command that ends a job of a store, for people to copy.
+
+    Args:
+        job_id: The job's id.
+        url: The store as this command was told it; None where the environment says so, to every command.
+    """
+    dashes = "-- " if job_id.startswith("-") else ""
+    return f"jobtrio cancel {_store_option(url)}{dashes}{printable(shlex.quote(job_id))}"
 
 
 def _store_option(url: str | None) -> str:
