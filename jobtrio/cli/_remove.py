@@ -50,20 +50,19 @@ async def remove(options: argparse.Namespace, store: JobStore) -> int:
 
     *Cancellation*: it may have been removed.
     """
+    lives: str | None = None  # in which state
     async with open_client(store) as registry:
         record = (await registry.get(options.id)).record
         try:
             await registry.remove(options.id)
-        except IllegalTransitionError:
-            removed = False
-            record = (await registry.get(options.id)).record
-        else:
-            removed = True
+        except IllegalTransitionError as exc:
+            lives = exc.previous
     if options.json:
-        print_document({"removed": removed, "job": record_fields(record)})
-    elif removed:
+        print_document({"removed": lives is None, "job": record_fields(record)})
+    elif lives is None:
         print("removed")
-    if not removed:
-        end = f"{cancel_command(options.id, options.store)} ends it"
-        complain(options, f"job {options.id!r} lives, it is {record.state.lower()}: {end}")
-    return 0 if removed else 1
+    if lives is None:
+        return 0
+    end = f"{cancel_command(options.id, options.store)} ends it"
+    complain(options, f"job {options.id!r} lives, it is {lives.lower()}: {end}")
+    return 1
