@@ -120,6 +120,7 @@ class TokenLog:
             seq = self._base + len(self._items) + 1
             self.extend((Restart(seq, attempt, error, delay),))
 
+    @trio.lowlevel.enable_ki_protection
     def finish(self, outcome: Outcome) -> None:
         """Append the `End` and wake everybody, in one step; once only, however often it is told."""
         if self.end is None:

@@ -14,7 +14,7 @@ from jobtrio._ringer import Ringer
 from jobtrio._token_log import FEW, OVERHANG, TokenLog
 
 if TYPE_CHECKING:
-    from jobtrio import Message
+    from jobtrio import Message, Outcome
 
 ERROR = JobError("exception", "ValueError", "no")
 
@@ -342,6 +342,19 @@ async def test_wait_end() -> None:
     assert outcomes == [Completed(1)]
     with trio.testing.assert_checkpoints():
         assert await log.wait_end() == Completed(1)
+
+
+async def test_ctrl_c_comes_behind_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing gets between an end and the waking of those who wait for it, whoever ends the log."""
+    is_protected: list[bool] = []
+
+    def end(seq: int, outcome: Outcome) -> End:
+        is_protected.append(trio.lowlevel.currently_ki_protected())
+        return End(seq, outcome)
+
+    monkeypatch.setattr("jobtrio._token_log.End", end)
+    TokenLog(10).finish(Completed())
+    assert is_protected == [True]
 
 
 async def test_cut_off() -> None:
