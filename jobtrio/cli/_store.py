@@ -33,7 +33,7 @@ VARIABLE = "JOBTRIO_STORE"
 """The environment variable that stands for ``--store``."""
 
 KEEP_ALL = jobtrio.Retention(finished_jobs=2**31, finished_for=inf)
-"""For commands that look at a store or put something into it: only workers and ``prune`` remove anything."""
+"""For commands that look at a store or put something into it: what is old, only workers and ``prune`` remove."""
 
 NOTHING_READ = 128 + 13
 """The exit code where nobody reads the output any more: 128 + SIGPIPE."""
@@ -138,7 +138,7 @@ def reason_of(exc: JobtrioError | OSError) -> str:
 async def open_client(
     store: JobStore, executors: jobtrio.Executors | None = None
 ) -> AsyncIterator[jobtrio.JobRegistry]:
-    """Open a registry that submits, finds and watches, but runs nothing and removes nothing.
+    """Open a registry that submits, finds and watches, but runs nothing, nor removes anything by itself.
 
     *Cancellation*: as that of `open_registry`.
     """

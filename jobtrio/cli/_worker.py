@@ -25,7 +25,8 @@ SIGHUP, unless nohup has silenced it: no job is started any more, those that run
 are told to stop and have the grace to end, and what then is left returns to its
 queue. A second SIGTERM or Ctrl-C ends all of it at once.
 
-Only workers and `jobtrio prune` remove ended jobs: see --keep and --keep-for.
+Only workers, `jobtrio remove` and `jobtrio prune` remove ended jobs: see --keep
+and --keep-for.
 """
 
 EPILOG = f"""\

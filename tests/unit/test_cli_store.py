@@ -21,7 +21,7 @@ def keeps_all(store: MemoryJobStore) -> bool:
 
 
 async def test_looking_removes_nothing() -> None:
-    """Who looks at a store, or puts something into it, removes nothing: only workers and prune do."""
+    """Who looks at a store, or puts something into it, removes nothing that is old: only workers and prune do."""
     store = MemoryJobStore()
     async with open_client(store):
         assert keeps_all(store)
