@@ -222,8 +222,8 @@ class Dispatcher:
     def _free(self) -> int:
         if self.closing or self.jobs is None:
             return 0
-        room, kept = self._max_running - self._runner.occupied, self._most_kept - len(self._runner.running)
-        return (room if room < kept else kept) - self._starting
+        room = min(self._max_running - self._runner.occupied, self._most_kept - len(self._runner.running))
+        return room - self._starting
 
     def _claim_id(self) -> str:
         self._claims += 1

@@ -206,9 +206,9 @@ def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
         for file in files:
             open(file, "rb").close()  # OpenSSL does not say which of the two it is
         context.load_cert_chain(options.certificate, options.private_key, password="")
-    except ssl.SSLError as exc:
-        wanted = "it takes a certificate chain and its private key, as PEM without a password"
-        options.parser.error(f"--certificate: can't use {' and '.join(files)}: {one_line(str(exc))}; {wanted}")
     except (OSError, ValueError) as exc:
-        options.parser.error(f"--certificate: can't use {' and '.join(files)}: {one_line(str(exc))}")
+        why = one_line(str(exc))
+        if isinstance(exc, ssl.SSLError):
+            why += "; it takes a certificate chain and its private key, as PEM without a password"
+        options.parser.error(f"--certificate: can't use {' and '.join(files)}: {why}")
     return context

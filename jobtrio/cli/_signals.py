@@ -6,9 +6,11 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
-def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
-    """Return those that are heeded: without what ``nohup`` or a shell's ``&`` has silenced, but SIGTERM always."""
-    return [n for n in numbers if n is signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
+def heeded(
+    numbers: Iterable[signal.Signals], *, always: Collection[signal.Signals] = (signal.SIGTERM,)
+) -> list[signal.Signals]:
+    """Return those that are heeded: without what ``nohup`` or a shell's ``&`` has silenced, but for ``always``."""
+    return [n for n in numbers if n in always or signal.getsignal(n) is not signal.SIG_IGN]

@@ -19,6 +19,7 @@ from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
 from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals
+from jobtrio.cli._signals import heeded
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Worker:
         *Cancellation*: running jobs return to their queue.
         """
         os.register_at_fork(after_in_child=_end_by_sigterm)
-        with trio.open_signal_receiver(*_signals_to_obey()) as signals:
+        with trio.open_signal_receiver(*heeded(STOPPING, always=(signal.SIGTERM, signal.SIGINT))) as signals:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
                 nursery.start_soon(_mind_terminals)
@@ -224,12 +225,6 @@ async def _mind_terminals() -> None:
         await trio.sleep(TERMINAL_LOOK)
         is_there = os.isatty(STDOUT) or os.isatty(STDERR)
         forget_dead_terminals()
-
-
-def _signals_to_obey() -> list[signal.Signals]:
-    """Return the signals that drain, without SIGHUP where ``nohup`` has silenced that."""
-    is_silenced = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in STOPPING if not (is_silenced and number is signal.SIGHUP)]
 
 
 @asynccontextmanager

@@ -71,6 +71,14 @@ class Rig:
         """Send a command of its own."""
         return await self.calls.make([Command(name.encode(), ())], after or self._hear)
 
+    async def ask_and_leave(self, name: str) -> None:
+        """Make a call in a task that is cancelled while it waits."""
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.ask, name)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
     async def run(self, name: str, *arguments: str | bytes) -> Any:
         """Call a script."""
         return await self.calls.make([run(name, *arguments)], self._hear)
@@ -170,11 +178,7 @@ async def test_cancelled_before_it_is_sent(open_rig: OpenRig) -> None:
         for name in "ab":
             nursery.start_soon(rig.ask, name)
             await trio.testing.wait_all_tasks_blocked()
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as others:
-                others.start_soon(rig.ask, "c")
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
+        await rig.ask_and_leave("c")
         rig.link.sent[0][1].give("A")
         rig.link.sent[1][1].give("B")
         nursery.start_soon(rig.ask, "d")
@@ -204,11 +208,7 @@ async def test_idle_once_those_that_waited_were_cancelled(open_rig: OpenRig) -> 
             for name in "ab":
                 nursery.start_soon(rig.ask, name)
                 await trio.testing.wait_all_tasks_blocked()
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as others:
-                    others.start_soon(rig.ask, "c")
-                    await trio.testing.wait_all_tasks_blocked()
-                    scope.cancel()
+            await rig.ask_and_leave("c")
             idle.start_soon(rig.calls.wait_idle)
             await trio.testing.wait_all_tasks_blocked()
             for _, answers in rig.link.sent:
