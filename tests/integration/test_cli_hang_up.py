@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -139,9 +140,10 @@ def test_twice(shell: Shell, tmp_path: Path) -> None:
     assert worker.end()[0] == 0
 
 
-def test_without_heed(shell: Shell) -> None:
-    """A worker that was started with SIGHUP ignored, as by nohup, goes on ignoring it."""
-    command = ["nohup", sys.executable, "-m", "jobtrio", "worker", "store_jobs:executors", "--store", shell.url]
+@contextlib.contextmanager
+def worker_by(shell: Shell, *starter: str) -> Iterator[subprocess.Popen[str]]:
+    """Give a worker that works, and that another program has become."""
+    command = [*starter, sys.executable, "-m", "jobtrio", "worker", "store_jobs:executors", "--store", shell.url]
     variables = {**os.environ, "PYTHONPATH": os.path.dirname(store_shell.__file__)}
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     worker = subprocess.Popen(command, cwd=shell.folder, env=variables, text=True, stdin=null, stdout=null, stderr=pipe)
@@ -149,15 +151,31 @@ def test_without_heed(shell: Shell) -> None:
         assert worker.stderr is not None
         while "jobtrio: worker " not in worker.stderr.readline():
             assert worker.poll() is None
+        yield worker
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+def test_without_heed(shell: Shell) -> None:
+    """A worker that was started with SIGHUP ignored, as by nohup, goes on ignoring it."""
+    with worker_by(shell, "nohup") as worker:
         worker.send_signal(signal.SIGHUP)
         assert shell.run("submit", "echo", "--watch")[0] == 0
         worker.send_signal(signal.SIGTERM)
         _, err = worker.communicate(timeout=LIMIT)
         assert worker.returncode == 0
         assert "SIGHUP" not in err
-    finally:
-        worker.kill()
-        worker.communicate()
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_silenced_and_heeded_all_the_same(shell: Shell, number: signal.Signals, name: str) -> None:
+    """A worker started with SIGINT ignored, as by a script's ``&``, drains when it is sent one all the same."""
+    with worker_by(shell, "sh", "-c", "trap '' INT TERM; exec \"$@\"", "sh") as worker:
+        worker.send_signal(number)
+        _, err = worker.communicate(timeout=LIMIT)
+        assert worker.returncode == 0
+        assert f"{name}: starts nothing more" in err
 
 
 def test_in_the_background(shell: Shell, terminal: Terminal, tmp_path: Path) -> None:
