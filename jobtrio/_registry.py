@@ -16,6 +16,7 @@ import trio
 
 from jobtrio._checks import check_count, check_flag, check_id, check_name, check_seconds, check_tags, show
 from jobtrio._job import Job
+from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._state import JobState
 from jobtrio._streams import TextStream
@@ -25,7 +26,7 @@ from jobtrio.abc import JobQuery
 from jobtrio.executors import Executors, check_executor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from datetime import datetime
 
     from jobtrio._core import RegistryCore, RegistryStats
@@ -264,16 +265,56 @@ class JobRegistry:
         """
         if after is not None:
             check_id("after", after)
-        query = JobQuery(
+        query = self._query(state, tags, queue, executor, newest_first)
+        return await self._core.find(attrs.evolve(query, limit=check_count("limit", limit), after=after))
+
+    def find_all(
+        self,
+        *,
+        state: JobState | Iterable[JobState] | None = None,
+        tags: Mapping[str, str] | None = None,
+        queue: str | None = None,
+        executor: Callable[[Any], Any] | str | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[JobRecord]:
+        """Return an async iterator over the records of all jobs that match, in the order of their submission.
+
+        They are read in pages of 100. A record is as old as its page. Jobs that are submitted meanwhile are found as
+        well, but not with the newest first: those then are in front. The loop may cancel the jobs that it is given, or
+        remove them. The parameters are those of `find`.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+            UnknownJobError: While iterating: of a whole page no job is kept any more. Begin again.
+            StoreUnavailableError: While iterating: the store was away too long (durable stores). Iterating on goes on
+                where it was.
+            trio.BusyResourceError: While iterating: another task does.
+            trio.ClosedResourceError: While iterating: the registry is closed (durable stores).
+
+        Cancellation: iterating on goes on where it was.
+        """
+        query = self._query(state, tags, queue, executor, newest_first)
+
+        def find(after: str | None) -> Awaitable[list[JobRecord]]:
+            return self._core.find(attrs.evolve(query, limit=PAGE, after=after))
+
+        return FoundJobs(find)
+
+    def _query(
+        self,
+        state: JobState | Iterable[JobState] | None,
+        tags: Mapping[str, str] | None,
+        queue: str | None,
+        executor: Callable[[Any], Any] | str | None,
+        newest_first: bool,
+    ) -> JobQuery:
+        return JobQuery(
             states=check_states(state),
             tags=check_tags("tags", tags),
             queue=None if queue is None else check_name("queue", queue),
             executor=None if executor is None else self._core.submissions.name_of(executor),
-            limit=check_count("limit", limit),
-            after=after,
             newest_first=check_flag("newest_first", newest_first),
         )
-        return await self._core.find(query)
 
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's changes of state, the oldest first.

@@ -1,4 +1,4 @@
-"""Finding jobs by their tags and states, page by page, and following all changes."""
+"""Finding jobs by their tags and states, cancelling what is found, and following all changes."""
 
 import trio
 
@@ -16,26 +16,20 @@ async def audit(registry: jobtrio.JobRegistry, *, task_status: trio.TaskStatus[N
             print(f"{change.previous or '(new)'} -> {change.state}, attempt {change.attempt}, {change.reason}")
 
 
-async def all_of(registry: jobtrio.JobRegistry, user: str) -> list[jobtrio.JobRecord]:
-    found: list[jobtrio.JobRecord] = []
-    while page := await registry.find(tags={"user": user}, limit=2, after=found[-1].id if found else None):
-        found += page
-    return found
-
-
 async def main() -> None:
     async with jobtrio.open_registry() as registry:
         for seconds in (0.1, 0.2, 60):
             await registry.submit(render, seconds, tags={"user": "ann", "kind": "render"})
         await trio.sleep(0.5)
 
-        for record in await all_of(registry, "ann"):
+        async for record in registry.find_all(tags={"user": "ann"}):
             print(f"{record.executor}({record.payload}) is {record.state}")
 
-        [running] = await registry.find(state=jobtrio.JobState.RUNNING, tags={"user": "ann"})
+        [running] = await registry.find(state=jobtrio.JobState.RUNNING, limit=1)
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: audit(registry, task_status=task_status))
-            await registry.cancel(running.id, "ann logged out")
+            async for record in registry.find_all(tags={"user": "ann"}):
+                await registry.cancel(record.id, "ann logged out")  # those that have ended stay as they are
             await registry.drain()
             nursery.cancel_scope.cancel()
 

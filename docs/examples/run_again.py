@@ -15,15 +15,6 @@ async def mail(job: jobtrio.JobContext) -> str:
     return f"mailed {job.payload}"
 
 
-async def failed(registry: jobtrio.JobRegistry, executor: str) -> list[jobtrio.JobRecord]:
-    found: list[jobtrio.JobRecord] = []
-    while page := await registry.find(
-        state=jobtrio.JobState.FAILED, executor=executor, after=found[-1].id if found else None
-    ):
-        found += page
-    return found
-
-
 async def run_again(registry: jobtrio.JobRegistry, old: jobtrio.JobRecord) -> jobtrio.Job:
     assert old.executor is not None  # what never had one can't have failed in it
     return await registry.submit(
@@ -44,7 +35,8 @@ async def main() -> None:
         await registry.drain()
 
         is_back.set()
-        for old in await failed(registry, "mail"):
+        failed = [record async for record in registry.find_all(state=jobtrio.JobState.FAILED, executor="mail")]
+        for old in failed:
             assert old.error is not None
             job = await run_again(registry, old)
             assert await run_again(registry, old) == job  # asked for twice, it is run once

@@ -18,6 +18,7 @@ from jobtrio._errors import (
     UnknownExecutorError,
     UnknownJobError,
 )
+from jobtrio._pages import find_behind
 from jobtrio._policies import JobPriority
 from jobtrio._submission import DEFAULT_QUEUE, JobSpec, UnservedQueueError
 from jobtrio.websocket._codes import ErrorCode
@@ -181,14 +182,12 @@ class Desk:
         Raises:
             Refusal: None of them is.
         """
-        known = {record.id for record in page}
-        for record in reversed(page):
-            try:
-                behind = await self._page(request, record.id, limit)
-            except UnknownJobError:  # removed meanwhile; its id is not for the client
-                continue
-            return [each for each in behind if each.id not in known], len(behind) < limit
-        raise Refusal(ErrorCode.UNAVAILABLE, "the jobs were removed while they were looked through; try again")
+        try:
+            behind = await find_behind(page, lambda after: self._page(request, after, limit))
+        except UnknownJobError as exc:  # its id is not for the client
+            message = "the jobs were removed while they were looked through; try again"
+            raise Refusal(ErrorCode.UNAVAILABLE, message) from exc
+        return behind, len(behind) < limit
 
     async def cancel(self, job_id: str, reason: str | None, grace: float) -> bool:
         """Ask a job to end; tell whether it lived. Raises what `find_job` raises.

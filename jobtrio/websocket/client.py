@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
+from msgspec.structs import replace
 
 from jobtrio._checks import (
     NAME_LIMIT,
@@ -27,6 +28,7 @@ from jobtrio._checks import (
 from jobtrio._errors import UnknownJobError
 from jobtrio._ids import new_id
 from jobtrio._nursery import open_background_nursery
+from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._policies import JobPriority, check_priority
 from jobtrio._registry import check_states
 from jobtrio._subscription import check_on_gap
@@ -240,15 +242,36 @@ class JobClient:
             raise ValueError(f"limit must be a whole number, 1 to {MOST_FOUND}; got {show(limit)}")
         if after is not None:
             check_id("after", after)
-        states = check_states(state)
-        request = Find(
-            tags=check_tags("tags", tags),
-            state=None if states is None else sorted(states),
-            limit=limit,
-            after=after,
-            newest_first=check_flag("newest_first", newest_first),
-        )
-        return [record_of(job) for job in (await self._ask(request, after or "", JobsFound)).jobs]
+        return await self._find(replace(_query(state, tags, newest_first), limit=limit, after=after))
+
+    def find_all(
+        self,
+        *,
+        state: JobState | Iterable[JobState] | None = None,
+        tags: Mapping[str, str] | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[JobRecord]:
+        """Return an async iterator over the records of all jobs that match and that this client may see.
+
+        They come in the order of their submission, and are read in pages of at most 100; else it is as that of
+        `JobRegistry.find_all`. The parameters are those of `find`.
+
+        Raises:
+            TypeError, ValueError: A parameter makes no sense; the error names it.
+            UnknownJobError: While iterating: of a whole page no job is kept any more. Begin again.
+            StoreUnavailableError: While iterating: the server's store was away too long. Iterating on goes on where it
+                was.
+            ServerUnavailableError: While iterating: the server was away too long. The same.
+            ServerRefusedError: While iterating: the server does not let this client look.
+            trio.BusyResourceError: While iterating: another task does.
+
+        Cancellation: iterating on goes on where it was.
+        """
+        query = _query(state, tags, newest_first)
+        return FoundJobs(lambda after: self._find(replace(query, limit=PAGE, after=after)))
+
+    async def _find(self, request: Find) -> list[JobRecord]:
+        return [record_of(job) for job in (await self._ask(request, request.after or "", JobsFound)).jobs]
 
     async def _ask(self, request: AnyRequest, subject: str, answer: type[R]) -> R:
         reply: AnyReply = await self._keeper.ask(request, subject)
@@ -256,6 +279,15 @@ class JobClient:
             got = type(reply).__name__
             raise ServerRefusedError("protocol", f"{answer.__name__} was due, and {got} came")
         return reply
+
+
+def _query(state: JobState | Iterable[JobState] | None, tags: Mapping[str, str] | None, newest_first: bool) -> Find:
+    states = check_states(state)
+    return Find(
+        tags=check_tags("tags", tags),
+        state=None if states is None else sorted(states),
+        newest_first=check_flag("newest_first", newest_first),
+    )
 
 
 @asynccontextmanager

@@ -56,6 +56,23 @@ async def test_as_in_process(bridge: Bridge) -> None:
         assert await client.find(tags={"user": "bob"}) == []
 
 
+async def test_all_jobs(bridge: Bridge) -> None:
+    """All jobs that match are found, over several pages, as in process."""
+    async with open_client(bridge.url, token=TOKEN) as client:
+        for n in range(230):
+            await bridge.registry.submit("echo", n, tags={"even": str(n % 2 == 0)})
+        await bridge.registry.drain()
+        every = [record async for record in bridge.registry.find_all()]
+        assert len(every) == 230
+        assert [record async for record in client.find_all()] == every
+        assert [record async for record in client.find_all(newest_first=True)] == every[::-1]
+        assert [record async for record in client.find_all(tags={"even": "True"})] == every[::2]
+        assert [record async for record in client.find_all(state=[jobtrio.JobState.FAILED])] == []
+        async for record in client.find_all(tags={"even": "False"}):
+            await bridge.registry.remove(record.id)
+        assert [record async for record in client.find_all()] == every[::2]
+
+
 async def test_outcomes(bridge: Bridge) -> None:
     """A job's outcome is awaited, and its result unwrapped, as in process."""
     async with open_client(bridge.url, token=TOKEN) as client:

@@ -95,6 +95,8 @@ async def looking(registry: jobtrio.JobRegistry) -> None:
     assert_type(await registry.get("id"), jobtrio.Job)
     assert_type(await registry.find(state=jobtrio.JobState.QUEUED, limit=5, after=None), list[jobtrio.JobRecord])
     await registry.find(state=[jobtrio.JobState.QUEUED, jobtrio.JobState.RUNNING], tags={"a": "b"})
+    async for record in registry.find_all(state=jobtrio.JobState.QUEUED, executor=executor, newest_first=True):
+        assert_type(record, jobtrio.JobRecord)
     await registry.find(state={jobtrio.JobState.FAILED}, queue="gpu", executor="generate")
     assert_type(await registry.history("id"), list[jobtrio.Transition])
     assert_type(await registry.counts(), dict[str, dict[jobtrio.JobState, int]])

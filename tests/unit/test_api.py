@@ -85,6 +85,10 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
             *kwargs(state=None, tags=None, queue=None, executor=None, limit=100, after=None, newest_first=False),
         ],
     ),
+    "find_all": (
+        REGISTRY.find_all,
+        [*args(self=REQUIRED), *kwargs(state=None, tags=None, queue=None, executor=None, newest_first=False)],
+    ),
     "cancel": (REGISTRY.cancel, [*args(self=REQUIRED, job_id=REQUIRED, reason=None), *kwargs(grace=0.0)]),
     "history": (REGISTRY.history, args(self=REQUIRED, job_id=REQUIRED)),
     "peek": (REGISTRY.peek, args(self=REQUIRED, job_id=REQUIRED)),

@@ -411,6 +411,15 @@ async def test_find(name: str, value: Any) -> None:
         await untouched(registry)
 
 
+@pytest.mark.parametrize(("name", "value"), rows({name: FIND[name] for name in FIND if name not in ("limit", "after")}))
+async def test_find_all(name: str, value: Any) -> None:
+    """`find_all` refuses them as soon as it is called."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises((TypeError, ValueError)) as excinfo:
+            registry.find_all(**{name: value})
+        refuses(excinfo, name, value)
+
+
 @pytest.mark.parametrize("job_id", ["nobody", "", LONG, "[DONE]", "../x", "a\nb", "😀"], ids=ascii)
 async def test_unknown_ids(job_id: str) -> None:
     """Every method that takes an id answers one that nobody has with `UnknownJobError`."""

@@ -144,6 +144,9 @@ async def test_cancels_and_finds() -> None:
         (lambda c: c.find(state="running"), ValueError, "state"),
         (lambda c: c.find(after=3), TypeError, "after"),
         (lambda c: c.find(newest_first=1), TypeError, "newest_first"),
+        (lambda c: c.find_all(state="running"), ValueError, "state"),
+        (lambda c: c.find_all(tags={"a": 1}), TypeError, "tags"),
+        (lambda c: c.find_all(newest_first=1), TypeError, "newest_first"),
     ],
 )
 async def test_nonsense(
