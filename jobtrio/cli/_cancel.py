@@ -1,22 +1,29 @@
-"""``jobtrio cancel``: asks a job to end, whichever process runs it."""
+"""``jobtrio cancel``: asks a job, or all that match, to end, whichever process runs them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
+from jobtrio._errors import JobtrioError, UnknownJobError
+from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
+from jobtrio.cli._endings import plural
+from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
 if TYPE_CHECKING:
     import argparse
 
+    from jobtrio._registry import JobRegistry
     from jobtrio.abc import JobStore
 
 DESCRIPTION = """\
-Ask a job to end. One that waits ends at once, one that runs when all of it is
-gone; `jobtrio watch ID` tells when.
+Ask a job to end, or all that live and match. One that waits ends at once, one
+that runs when all of it is gone; `jobtrio watch ID` tells when.
 """
 
 EPILOG = f"""\
@@ -25,18 +32,26 @@ EPILOG = f"""\
 examples:
   jobtrio cancel 4f0c…
   jobtrio cancel 4f0c… --reason 'wrong file' --grace 10
+  jobtrio cancel --tag user=ann
+  jobtrio cancel --queue builds --state scheduled,queued
 """
+
+LIVING = tuple(state for state in JobState if state not in FINAL_STATES)
+
+AT_ONCE = 32
+"""Jobs that are asked at once: a store writes what is asked of it together."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``cancel`` to the command's parser."""
     parser = commands.add_parser(
         "cancel",
-        help="ask a job to end",
+        help="ask a job, or all that match, to end",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
+    parser.add_argument("id", metavar="ID", nargs="?", type=job_of_store, help="the job's id; or else which jobs:")
+    add_filters(parser, LIVING)
     parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why: all who watch it are told")
     parser.add_argument(
         "--grace",
@@ -45,13 +60,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=0.0,
         help="how long it has to end by itself (default: 0)",
     )
-    add_store_options(parser, json="print one JSON object: cancelled, and the job's record")
+    add_store_options(
+        parser, json="print one JSON object: cancelled, and the job's record; or cancelled, with the ids of all"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Cancel the job and return the exit code."""
-    return run_with_store(options, cancel)
+    """Cancel the job, or the jobs, and return the exit code."""
+    is_filtered = any(value is not None for value in filters_of(options).values())
+    if is_filtered == (options.id is not None):
+        options.parser.error("say which: a job's ID, or --tag, --queue, --executor and --state for all that match")
+    if any(state in FINAL_STATES for state in options.state or ()):
+        allowed = ",".join(LIVING).lower()
+        given = ",".join(options.state).lower()
+        options.parser.error(
+            f"argument --state: must be one or several of {allowed}, in which a job lives; got {given!r}"
+        )
+    return run_with_store(options, cancel_all if is_filtered else cancel)
 
 
 async def cancel(options: argparse.Namespace, store: JobStore) -> int:
@@ -69,3 +95,58 @@ async def cancel(options: argparse.Namespace, store: JobStore) -> int:
     if not accepted:
         complain(options, f"job {options.id!r} has ended already: {record.state.lower()}")
     return 0 if accepted else 1
+
+
+async def cancel_all(options: argparse.Namespace, store: JobStore) -> int:
+    """Ask all jobs that match to end, and say how many will; also where the store fails before all are asked.
+
+    *Cancellation*: some may have been asked.
+    """
+    asked: list[str] = []
+    try:
+        async with open_client(store) as registry:
+            await _ask_all(options, registry, asked)
+    except BaseException:
+        if asked:
+            _tell(options, asked)
+        raise
+    _tell(options, asked)
+    return 0
+
+
+def _tell(options: argparse.Namespace, asked: list[str]) -> None:
+    if options.json:
+        print_document({"cancelled": asked})
+    else:
+        print(f"asked {plural(len(asked), 'job')} to end" if asked else "no job that lives matches")
+
+
+async def _ask_all(options: argparse.Namespace, registry: JobRegistry, asked: list[str]) -> None:
+    """Ask all that match, and note which of them will end so."""
+    places = trio.Semaphore(AT_ONCE)
+    failures: list[JobtrioError] = []
+
+    async def ask(job_id: str) -> None:
+        try:
+            if await registry.cancel(job_id, options.reason, grace=options.grace):
+                asked.append(job_id)
+        except UnknownJobError:  # it has ended meanwhile, and is no longer kept
+            pass
+        except JobtrioError as exc:
+            failures.append(exc)
+        finally:
+            places.release()
+
+    filters = filters_of(options)
+    filters["state"] = filters["state"] or LIVING
+    async with trio.open_nursery() as nursery:
+        try:
+            async for record in registry.find_all(**filters):
+                await places.acquire()
+                if failures:
+                    break  # those that are being asked get their answers
+                nursery.start_soon(ask, record.id)
+        except JobtrioError as exc:
+            failures.append(exc)
+    if failures:
+        raise failures[0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from jobtrio._state import JobState
 from jobtrio.cli import _options
 from jobtrio.cli._endings import printable
+from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
@@ -41,24 +43,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description=DESCRIPTION,
         epilog=EPILOG,
     )
+    add_filters(parser, JobState)
     add = parser.add_argument
-    add(
-        "--state",
-        metavar="STATE,…",
-        type=_options.states,
-        action="extend",
-        help="only jobs in these states: scheduled, queued, running, retrying, completed, failed, cancelled",
-    )
-    add(
-        "--tag",
-        metavar="NAME=VALUE",
-        type=_options.tag,
-        action=_options.OnceEach,
-        default=[],
-        help="only jobs with this tag; may be given several times",
-    )
-    add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
-    add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
     add("--limit", metavar="N", type=_options.positive_count, default=100, help="how many at most (default: 100)")
     add("--newest-first", action="store_true", help="begin with the newest, rather than the oldest")
     add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
@@ -78,10 +64,7 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         records = await registry.find(
-            state=options.state,
-            tags=dict(options.tag) or None,
-            queue=options.queue,
-            executor=options.executor,
+            **filters_of(options),
             limit=options.limit,
             after=options.after,
             newest_first=options.newest_first,

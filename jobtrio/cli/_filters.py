@@ -1,0 +1,53 @@
+"""Which jobs of a store a command is about, where it is about all that match: its options, and what they stand for.
+
+It must not know what becomes of the jobs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobtrio.cli import _options
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from jobtrio._state import JobState
+
+
+def add_filters(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> None:
+    """Add the options that say which jobs.
+
+    Args:
+        parser: The command's parser.
+        states: The states that ``--state`` may name.
+    """
+    add = parser.add_argument
+    add(
+        "--state",
+        metavar="STATE,…",
+        type=_options.states,
+        action="extend",
+        help=f"only jobs in these states: {', '.join(states).lower()}",
+    )
+    add(
+        "--tag",
+        metavar="NAME=VALUE",
+        type=_options.tag,
+        action=_options.OnceEach,
+        default=[],
+        help="only jobs with this tag; may be given several times",
+    )
+    add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
+    add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
+
+
+def filters_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options say as `JobRegistry.find` takes it, None for each that was not given."""
+    return {
+        "state": options.state,
+        "tags": dict(options.tag) or None,
+        "queue": options.queue,
+        "executor": options.executor,
+    }
