@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import ssl
+from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,6 +168,14 @@ class Server:
         sessions = [visit.session for visit in self._visits]
         subscriptions = sum(session.subscriptions for session in sessions if session is not None)
         return self._house.tally.stats(len(self._visits), subscriptions)
+
+    def watched(self) -> dict[str, int]:
+        """Return how many subscriptions and tails of this server follow each job now, by its id, at once.
+
+        A client that went without a word is among them until its silence has been noticed.
+        """
+        feeds = [feed for visit in self._visits if visit.session is not None for feed in visit.session.feeds()]
+        return dict(Counter(feed.job.id for feed in feeds if not feed.is_closed))
 
     async def listen(self, task_status: trio.TaskStatus[Server]) -> None:
         """Accept clients, whose tasks `keep` holds, until cancelled or shut down."""

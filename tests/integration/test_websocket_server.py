@@ -455,6 +455,25 @@ async def test_stats(bridge: Bridge) -> None:
     assert (stats().refused, stats().closed, stats().accepted) == ({404: 1}, {4011: 1}, 2)
 
 
+async def test_watched(bridge: Bridge) -> None:
+    """The server tells which jobs are watched, and by how many, until they have left or the job has ended."""
+    watched = bridge.server.watched
+    assert watched() == {}
+    one, other = [await bridge.registry.submit(hang) for _ in range(2)]
+    async with connected(bridge.port, "/ws") as client, connected(bridge.port, f"/jobs/{one.id}?format=text"):
+        for job in (one, one, other):
+            await client.say({"type": "subscribe", "id": 1, "job": job.id})
+        await until(lambda: watched() == {one.id: 3, other.id: 1})
+        async with connected(bridge.port, f"/jobs/{other.id}"):
+            await until(lambda: watched() == {one.id: 3, other.id: 2})
+        await until(lambda: watched() == {one.id: 3, other.id: 1})
+        await client.say({"type": "unsubscribe", "id": 2, "sub": 2})
+        await until(lambda: watched() == {one.id: 2, other.id: 1})
+        await bridge.registry.cancel(one.id)
+        await until(lambda: watched() == {other.id: 1})
+    await until(lambda: watched() == {})
+
+
 async def test_on_a_durable_store(tmp_path: Path) -> None:
     """On a file, a stream goes on by number and epoch when the server is another one."""
     path = tmp_path / "jobs.db"
