@@ -288,6 +288,40 @@ def test_refusing_a_text_that_never_ends_takes_no_longer(rest: str) -> None:
     assert min(seconds("") for _ in range(3)) < 50 * whole
 
 
+@pytest.mark.parametrize("number", ["1e308", "-1E+0300", "1e-320", "2.2250738585072011e-308"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"submit","id":1,"executor":"e","payload":%s}',
+        '{"type":"submit","id":1,"executor":"e","metadata":{"a":%s}}',
+        '{"type":"nothing","id":%s}',
+        '{"type":"events","seq":1,"attempt":1,"items":%s}',
+    ],
+)
+def test_numbers_near_the_ends_of_floats_take_no_longer(text: str, number: str) -> None:
+    """A message full of the largest or smallest numbers is read about as quickly as one of others, and as exactly."""
+    decode = decode_reply if "events" in text else decode_request
+
+    def seconds(number: str) -> float:
+        whole = text % f"[{','.join([number] * (60_000 // len(number)))}]"
+        began = time.perf_counter()
+        with contextlib.suppress(ProtocolError):
+            decode(whole)
+        return (time.perf_counter() - began) / whole.count(",")
+
+    usual = max(seconds("1.5") for _ in range(3))
+    assert min(seconds(number) for _ in range(3)) < 50 * usual
+    if "events" in text:
+        reply = decode_reply(text % f"[{number}]")
+        assert isinstance(reply, protocol.Events)
+        assert reply.items == [float(number)]
+    elif "payload" in text:
+        request = decode_request(text % f"[{number}]")
+        assert isinstance(request, protocol.Submit)
+        assert request.payload == [float(number)]
+        assert "out of range" in str(wrong(text % "1e309"))
+
+
 def test_a_value_too_large_for_a_client_goes_as_its_repr() -> None:
     """No message is larger than a client takes, though memory holds values of any size."""
     size = _values.VALUE_LIMIT - 2
