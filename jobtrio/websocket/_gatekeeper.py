@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from jobtrio._checks import show
+from jobtrio._exceptions import holds
 from jobtrio._records import JobRecord
 from jobtrio._submission import JobSpec
 
@@ -22,6 +23,10 @@ logger = logging.getLogger("jobtrio.websocket")
 
 TOLD: Final = 10
 """Failures of a hook that are logged in a minute: any client can cause them, as by a token that can't be read."""
+
+LEAVING: Final = (KeyboardInterrupt, SystemExit, trio.Cancelled)
+"""What a hook may raise that is not about the client. All else is, also what code seldom catches, as a token can make
+an extension in Rust panic, which is no `Exception`."""
 
 Action: TypeAlias = Literal["submit", "subscribe", "get", "find", "cancel", "traceback"]
 """What a principal may be allowed to do."""
@@ -103,7 +108,9 @@ class Gatekeeper:
             principal = await self._in_time(self._authenticate(handshake))
         except PermissionError as exc:
             raise Stranger(known=True) from exc
-        except Exception as exc:
+        except BaseException as exc:
+            if holds(exc, LEAVING):
+                raise
             if (more := self._strangers.tell()) is not None:
                 peer = handshake.peer
                 logger.warning("authenticate failed for %s: the client is refused%s", peer, more, exc_info=True)
@@ -123,7 +130,9 @@ class Gatekeeper:
             return action != "traceback"
         try:
             return bool(await self._in_time(self._authorize(principal, action, job)))
-        except Exception:
+        except BaseException as exc:
+            if holds(exc, LEAVING):
+                raise
             if (more := self._refusals.tell()) is not None:
                 logger.warning("authorize failed for the action %r: it is refused%s", action, more, exc_info=True)
             return False

@@ -205,7 +205,7 @@ async def test_what_cannot_be_encoded(bridge: Bridge) -> None:
         await client.send(close_frame())
 
 
-@pytest.mark.parametrize("how", ["hangs", "raises", "raises a group"])
+@pytest.mark.parametrize("how", ["hangs", "raises", "raises a group", "panics"])
 async def test_authenticate_that_fails_for_many(how: str) -> None:
     """A hook that hangs or raises for one client harms no other."""
 
@@ -216,6 +216,8 @@ async def test_authenticate_that_fails_for_many(how: str) -> None:
             await trio.sleep_forever()
         if how == "raises":
             raise KeyError("no")
+        if how == "panics":
+            raise BaseException("no")
         raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
 
     async with open_bridge(authenticate=authenticate, limits=brief(handshake=2 if how == "hangs" else 60)) as bridge:

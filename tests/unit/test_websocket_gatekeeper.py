@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from jobtrio.websocket import Handshake
 from jobtrio.websocket._gatekeeper import TOLD, Gatekeeper, Stranger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
 
 HANDSHAKE = Handshake(path="/ws", query="", headers={}, origin=None, peer="192.0.2.1", token="wrong")
@@ -50,3 +53,64 @@ async def test_strangers_hide_no_failures(autojump_clock: MockClock, caplog: pyt
         assert len(caplog.records) == TOLD
         assert not await gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse))
     assert caplog.records[-1].getMessage() == "authorize failed for the action 'submit': it is refused"
+
+
+class Panic(BaseException):
+    """An exception outside the hierarchy that code usually catches."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ValueError("no token"),
+        lambda: ExceptionGroup("several", [ValueError("a"), KeyError("b")]),
+        Panic,
+        asyncio.CancelledError,
+        GeneratorExit,
+        lambda: BaseExceptionGroup("one", [Panic("x")]),
+    ],
+)
+async def test_whatever_a_hook_raises_refuses(make: Callable[[], BaseException]) -> None:
+    """Whatever a hook raises is about the one whom it was asked about, and is told to nobody else."""
+
+    async def fail(*_: Any) -> Any:
+        raise make()
+
+    gatekeeper = Gatekeeper(fail, fail, 10.0)
+    with pytest.raises(Stranger) as caught:
+        await gatekeeper.identify(HANDSHAKE)
+    assert not caught.value.known
+    assert not await gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_what_ends_the_program_leaves_a_hook(kind: type[BaseException], grouped: bool) -> None:
+    """A hook in which Ctrl-C arrives, or that exits, does not swallow that."""
+
+    async def leave(*_: Any) -> Any:
+        raise BaseExceptionGroup("one", [kind()]) if grouped else kind
+
+    gatekeeper = Gatekeeper(leave, leave, 10.0)
+    with pytest.RaisesGroup(kind, allow_unwrapped=True):
+        await gatekeeper.identify(HANDSHAKE)
+    with pytest.RaisesGroup(kind, allow_unwrapped=True):
+        await gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse))
+
+
+async def test_a_hook_is_cancelled_with_its_session() -> None:
+    """A session that ends while a hook thinks, with tasks of its own, ends the hook, which refuses nobody by that."""
+
+    async def think(*_: Any) -> Any:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+
+    gatekeeper = Gatekeeper(think, think, 10.0)
+    for ask in (
+        lambda: gatekeeper.identify(HANDSHAKE),
+        lambda: gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse)),
+    ):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ask()
+        assert scope.cancelled_caught
