@@ -27,7 +27,9 @@ def show(value: object, limit: int = 80) -> str:
     """Return ``repr(value)``, shortened to ``limit`` characters; a repr that raises is named so."""
     try:
         text = repr(value)
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
         text = f"<{type(value).__name__} whose repr raised {type(exc).__name__}>"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -43,7 +43,9 @@ def encode_value(name: str, value: Any) -> bytes:
         data = _encoder.encode(value)
     except RecursionError:
         raise PayloadError(f"{name} must be what JSON can hold; it is nested too deeply") from None
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # the value's own code may raise anything
         raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
     if len(data) > SIZE_LIMIT:
         raise PayloadError(f"{name} must be at most {SIZE_LIMIT} bytes of JSON; got {len(data)}")
@@ -57,7 +59,9 @@ def encode_value(name: str, value: Any) -> bytes:
     if b"null" in data and value is not None:
         try:
             plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already
-        except Exception as exc:  # it was encoded just now, so it is another each time
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # it was encoded just now, so it is another each time
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
         try:
             _refuse_not_finite(name, plain)

@@ -89,7 +89,9 @@ class TextStream:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
         return f"<a {type(value).__name__} whose text raised {type(exc).__name__}>"
 
 

@@ -40,7 +40,9 @@ def value_json(value: Any) -> bytes:
             _check_list(b"[" + data + b"]", 1)
         if b"null" in data and not _is_finite(msgspec.to_builtins(value, enc_hook=bytes)):
             return _repr_json(value)
-    except Exception:  # whatever the value's own code raises, or a value that is nested too deeply
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # whatever the value's own code raises, or a value that is nested too deeply
         return _repr_json(value)
     return data
 
@@ -51,7 +53,9 @@ def values_json(values: Sequence[Any]) -> bytes:
         data = _encode(values)
         if not SCALARS.issuperset(map(type, values)):
             _check_list(data, len(values))
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
         data = None
     # A NaN among them would be a null. Of the brackets of all of them, few are within each other.
     if data is None or len(data) > VALUE_LIMIT or b"null" in data or data.count(b"[") + data.count(b"{") > DEPTH_LIMIT:
@@ -63,7 +67,9 @@ def value_text(value: Any) -> str:
     """Return ``str(value)`` as text that UTF-8 can hold; its `repr` where that raises."""
     try:
         text = value if value.__class__ is str else str(value)
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
         text = show(value, REPR_LIMIT)
     return clean_text(text)
 

@@ -86,11 +86,19 @@ async def test_hostile_values() -> None:
             await registry.submit(echo, priority=value)
 
 
-async def test_token_without_text() -> None:
+class Panicky:
+    """A value whose text raises what is no `Exception`."""
+
+    def __str__(self) -> str:
+        raise BaseException("no text")
+
+
+@pytest.mark.parametrize("kind", [Hostile, Panicky])
+async def test_token_without_text(kind: type[Hostile | Panicky]) -> None:
     """A token whose text fails breaks the plain-text view at most; the job and its stream are unharmed."""
 
     async def executor(job: JobContext) -> str:
-        await job.send(Hostile())
+        await job.send(kind())
         return "sent"
 
     async with jobtrio.open_registry() as registry:

@@ -115,6 +115,13 @@ async def test_names_that_no_job_can_have(open_store: Callable[[], JobStore]) ->
                 assert await worker.store.find(query) == []
 
 
+class Panicky:
+    """A value whose own code raises what is no `Exception`."""
+
+    def __repr__(self) -> str:
+        raise BaseException("broken")
+
+
 async def test_values_that_cannot_be_stored(open_store: Callable[[], JobStore]) -> None:
     """What JSON can't hold, or is larger than 8 MiB, is refused before anything is stored."""
     executors = jobtrio.Executors()
@@ -125,16 +132,17 @@ async def test_values_that_cannot_be_stored(open_store: Callable[[], JobStore]) 
             await job.send(object())
         with pytest.raises(PayloadError):
             await job.save_state({1, "x", object()})
-        return object()
+        return object() if job.payload is None else Panicky()
 
     async with jobtrio.open_registry(executors, store=open_store()) as registry:
         for payload in (object(), "\ud800", float("nan"), "x" * 10_000_000, {"x": [object()]}):
             with pytest.raises(PayloadError):
                 await registry.submit("return", payload)
         assert await registry.find() == []
-        outcome = await (await registry.submit("return", "x" * 8_000_000)).wait()
-        assert isinstance(outcome, jobtrio.Failed)
-        assert outcome.error.type == "PayloadError"
+        for payload in ("x" * 8_000_000, None):
+            outcome = await (await registry.submit("return", payload)).wait()
+            assert isinstance(outcome, jobtrio.Failed)
+            assert outcome.error.type == "PayloadError"
 
 
 async def test_times_outlast_the_process(open_store: Callable[[], JobStore]) -> None:

@@ -13,11 +13,18 @@ import pytest
 from jobtrio import _checks as checks
 
 
+class Panic(BaseException):
+    """An exception outside the hierarchy that code usually catches."""
+
+
 class Unshowable:
     """A value whose repr raises."""
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def __repr__(self) -> str:
-        raise LookupError("no repr")
+        raise self.error
 
 
 def test_show_is_bounded() -> None:
@@ -31,7 +38,10 @@ def test_show_is_bounded() -> None:
 
 def test_show_survives_a_bad_repr() -> None:
     """A repr that raises is told by type and error."""
-    assert checks.show(Unshowable()) == "<Unshowable whose repr raised LookupError>"
+    assert checks.show(Unshowable(LookupError("no repr"))) == "<Unshowable whose repr raised LookupError>"
+    assert checks.show(Unshowable(Panic())) == "<Unshowable whose repr raised Panic>"
+    with pytest.raises(SystemExit):
+        checks.show(Unshowable(SystemExit()))
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(0, 0.0), (0.0, 0.0), (1, 1.0), (2.5, 2.5), (1e300, 1e300)])

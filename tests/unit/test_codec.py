@@ -27,6 +27,17 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Panic(BaseException):
+    """An exception outside the hierarchy that code usually catches."""
+
+
+class Panicky(set[int]):
+    """A value whose own code raises when it is encoded, and when it is shown."""
+
+    def __iter__(self) -> Any:
+        raise Panic("broken")
+
+
 @dataclasses.dataclass
 class Point:
     x: int
@@ -65,6 +76,7 @@ def test_comes_back_as_json_made_it(value: Any, comes_back: Any) -> None:
         (float("nan"), "it contains nan"),
         ([1, {"a": (float("-inf"),)}], "it contains -inf"),
         (msgspec.Raw(b'"\xff"'), "can't decode byte 0xff"),
+        ([Panicky({1})], "got <list whose repr raised Panic>: broken"),
         ("x" * SIZE_LIMIT, f"at most {SIZE_LIMIT} bytes"),
     ],
 )
@@ -90,12 +102,24 @@ def test_depth(pair: str) -> None:
         encode_value("x", [value])
 
 
-def test_a_value_that_changes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [OSError, Panic])
+def test_a_value_that_changes_meanwhile(kind: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a value that was encoded can't be looked at any more, that too is said as an error of the value's."""
 
     def fail(value: Any, **_: Any) -> Any:
-        raise OSError("it is gone")
+        raise kind("it is gone")
 
     monkeypatch.setattr("msgspec.to_builtins", fail)
     with pytest.raises(PayloadError, match=r"^x must be what JSON can hold; got \[None\]: it is gone"):
         encode_value("x", [None])
+
+
+def test_what_ends_the_program() -> None:
+    """Ctrl-C while a value is encoded is not an error of the value's."""
+
+    class Slow(set[int]):
+        def __iter__(self) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_value("x", Slow({1}))

@@ -160,6 +160,39 @@ def test_values_that_json_cannot_hold_go_as_their_repr(value: Any, encoded: Any)
     assert end["outcome"]["result"] == encoded
 
 
+class Panic(BaseException):
+    """An exception outside the hierarchy that code usually catches."""
+
+
+class Panicky(set[int]):
+    """A value whose own code raises, whatever is done to it."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__({1})
+        self.error = error
+
+    def __iter__(self) -> Any:
+        raise self.error
+
+    def __repr__(self) -> str:
+        raise self.error
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), Panic("broken")])
+def test_values_whose_own_code_raises(error: BaseException) -> None:
+    """Whatever a value's own code raises is about that value alone, but for what ends the program."""
+    name = f"<Panicky whose repr raised {type(error).__name__}>"
+    test_values_that_json_cannot_hold_go_as_their_repr(Panicky(error), {"repr": name})
+    test_values_that_json_cannot_hold_go_as_their_repr([Panicky(error)], {"repr": name.replace("Panicky", "list")})
+    assert _values.value_text(Panicky(error)) == name
+    for kind in (KeyboardInterrupt, SystemExit):
+        for encode in (_values.value_json, _values.value_text, lambda value: _values.values_json([value])):
+            with pytest.raises(kind):
+                encode(Panicky(kind()))
+
+
 class Envelope(msgspec.Struct):
     """What a program may have that reads parts of its messages later: where they are missing, it passes for JSON."""
 
