@@ -39,6 +39,9 @@ an answer, and no message is refused for them."""
 WAITED = 1.0
 """Seconds after which a frame is not out yet because the client is slow; before, the system may have taken it."""
 
+PULSE = b"pulse"
+"""What each ping holds: the library keeps every other one until it is answered, and a client may only ever talk."""
+
 
 class GuardedStream(trio.abc.Stream):
     """A client's bytes as the library gets to see them: a plain request, and then frames that passed the gate.
@@ -235,9 +238,11 @@ class GuardedConnection:
                 continue
             with trio.move_on_after(self._limits.send) as scope:
                 try:
-                    await self._connection.ping()
+                    await self._connection.ping(PULSE)
                 except (trio_websocket.ConnectionClosed, LocalProtocolError):
                     return
+                except ValueError:  # the last one is not answered yet
+                    await trio.sleep_forever()
             await trio.lowlevel.checkpoint()  # where this process was held up, the reader finds in this turn what came
             if scope.cancelled_caught and trio.current_time() >= self._stream.heard_at + self._limits.send:
                 self._abort("silent")

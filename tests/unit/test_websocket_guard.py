@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from raw_client import PING, TEXT, frame
+from raw_client import PING, PONG, TEXT, frame
 
 from jobtrio.websocket import Limits
 from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._frames import FrameGate, text_frame
-from jobtrio.websocket._guard import GuardedConnection, GuardedStream
+from jobtrio.websocket._guard import GuardedConnection, GuardedStream, accept
+from jobtrio.websocket._head import Head, plain_request
 from jobtrio.websocket.session import PeerGone
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.N
 class DeafConnection:
     """A connection of the library whose pings are not answered, or not heard to be."""
 
-    async def ping(self) -> None:
+    async def ping(self, payload: bytes) -> None:
         """Wait for the answer."""
         await trio.sleep_forever()
 
@@ -337,6 +338,32 @@ async def test_a_client_that_is_heard_is_not_silent(autojump_clock: MockClock, n
     assert not setup.aborted
     await trio.sleep(2)
     assert setup.aborted == ["silent"]
+
+
+async def test_pings_without_an_answer_are_not_gathered(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Of a client that talks, and answers no ping, nothing more is kept the longer it stays."""
+    head = Head("/ws", "", {}, "A" * 22 + "==", speaks=False, token=None)
+    client, server = trio.testing.memory_stream_pair()
+    gate, limits, aborted = FrameGate(100, 10), Limits(), list[str]()
+    options: dict[str, Any] = {"time_limit": 10, "on_verdict": print, "abort": aborted.append}
+    stream = GuardedStream(server, None, plain_request(head), gate, **options)
+    library: Any = await accept(nursery, stream, head, limits)
+    connection = GuardedConnection(library, stream, gate, limits, aborted.append)
+    nursery.start_soon(connection.watch_pulse)
+    for _ in range(20):
+        await trio.sleep(40)
+        await client.send_all(frame(TEXT, b"x"))
+        assert await connection.receive() == "x"
+    assert not aborted
+    assert len(library._pings) == 1
+    sent = bytes(await client.receive_some())
+    assert sent.count(b"\x89\x05pulse") == 1
+    await client.send_all(frame(PONG, b"pulse"))
+    await trio.sleep(20)
+    assert bytes(await client.receive_some()) == b"\x89\x05pulse"
+    await trio.sleep(30)
+    assert aborted == ["silent"]
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
