@@ -138,7 +138,8 @@ def _kind(schema: dict[str, Any]) -> str:
     """Return in words what a schema allows."""
     match schema:
         case {"anyOf": options}:
-            return " or ".join(dict.fromkeys(_kind(option) for option in options))
+            kinds = dict.fromkeys(_kind(option) for option in options)
+            return " or ".join(kind for kind in kinds if kind != "whole number" or "number" not in kinds)
         case {"$ref": reference}:
             return _reference(reference.rpartition("/")[2])
         case {"enum": values} | {"const": values}:

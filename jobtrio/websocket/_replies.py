@@ -19,6 +19,9 @@ PROTOCOL: str = "jobtrio.v1"
 Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time, with its zone."""
 
+Amount: TypeAlias = int | float
+"""A number that stays whole where it is: beyond 2**53 a float would round it."""
+
 
 class Reply(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, frozen=True):
     """Any message of a server."""
@@ -151,8 +154,8 @@ class ProgressMade(StreamReply, tag="progress", kw_only=True, frozen=True):
 
     seq: int
     attempt: int
-    done: float
-    total: float | None
+    done: Amount
+    total: Amount | None
     note: str | None
 
 

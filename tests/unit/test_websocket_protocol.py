@@ -387,6 +387,16 @@ def test_messages_survive_the_way_to_a_client() -> None:
     assert "Traceback" not in hidden
 
 
+@pytest.mark.parametrize("done", [1, 2**60 + 1, 10**30, 0.5, 1.0])
+def test_progress_counts_at_a_client_as_in_the_process(done: float) -> None:
+    """A whole number stays one: a float would have rounded a count beyond 2**53."""
+    message = jobtrio.Progress(1, 1, done, done)
+    reply = decode_reply(encode_reply(protocol.reply_to(message)))
+    assert isinstance(reply, protocol.ProgressMade)
+    assert (reply.done, type(reply.done)) == (done, type(done))
+    assert protocol.messages_of(reply) == [message]
+
+
 def test_halves_of_surrogate_pairs_in_texts_are_escaped() -> None:
     """An error's text with bytes of a broken file name can be sent."""
     error = jobtrio.JobError("exception", "OSError", "no file \udcff", "")
