@@ -34,6 +34,8 @@ class ThreadJobContext:
         metadata: The job's metadata.
         queue: The queue the job waited in.
         priority: The job's priority.
+        nursery: The attempt's own nursery, for child tasks. The attempt ends when they have. It belongs to Trio's
+            thread: start one by ``trio.from_thread.run_sync(job.nursery.start_soon, …)``.
     """
 
     def __init__(self, context: JobContext) -> None:
@@ -47,6 +49,12 @@ class ThreadJobContext:
         self.metadata: dict[str, Any] = context.metadata
         self.queue: str = context.queue
         self.priority: JobPriority = context.priority
+        self.nursery: trio.Nursery = context.nursery
+
+    @property
+    def cancel_scope(self) -> trio.CancelScope:
+        """The nursery's scope, which ends the attempt; it, too, is for ``trio.from_thread.run_sync``."""
+        return self._context.cancel_scope
 
     @property
     def deadline(self) -> float:

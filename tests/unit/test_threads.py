@@ -128,6 +128,36 @@ SPEAKING: dict[str, Callable[[ThreadJobContext], object]] = {
 }
 
 
+async def test_its_nursery() -> None:
+    """A thread starts child tasks in the attempt's nursery, which the attempt waits for."""
+
+    async def child() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        ended.append("child")
+
+    def executor(job: ThreadJobContext) -> str:
+        trio.from_thread.run_sync(job.nursery.start_soon, child)
+        return "returned"
+
+    ended: list[str] = []
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor)
+        assert await job.wait() == Completed("returned")
+        assert ended == ["child"]
+
+
+async def test_its_cancel_scope() -> None:
+    """A thread that cancels its own scope ends its job, as an async executor does."""
+
+    def executor(job: ThreadJobContext) -> None:
+        trio.from_thread.run_sync(job.cancel_scope.cancel)
+        job.check_cancelled()
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, retry=RetryPolicy())
+        assert await job.wait() == Cancelled(None)
+
+
 @pytest.mark.parametrize("name", SPEAKING)
 async def test_nothing_is_sent_behind_the_end(name: str) -> None:
     """A context that was kept says that the attempt is over, in Trio's thread, in a worker's and in a stranger's."""
