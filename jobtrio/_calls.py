@@ -160,12 +160,14 @@ class RegistryCalls:
         reason = check_text("reason", reason)
         check_seconds("grace", grace)
         await self._give_way()
-        if entry is not None and not self._is_sure_to_live(entry):
+        if entry is not None and entry.outcome is not None:
+            return False
+        if entry is not None and self._may_be_gone(entry):
             found = await self._ask(partial(self.store.look, job_id))
             if found is None:
                 raise UnknownJobError(job_id)
-            if entry.outcome is not None or found.order != entry.order:
-                return False  # it has ended, and this process may have missed that
+            if found.order != entry.order:
+                return False  # it is, then
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled():
             if self._waits and running.if_lost is None:
@@ -184,12 +186,10 @@ class RegistryCalls:
         self._heed(reply, grace)
         return reply.accepted
 
-    def _is_sure_to_live(self, entry: JobEntry) -> bool:
-        """Whether a job has not ended, nor was ended elsewhere and removed, so that another one may have its id."""
-        if entry.outcome is not None or not self._waits:
-            return entry.outcome is None  # in memory that is known at once
+    def _may_be_gone(self, entry: JobEntry) -> bool:
+        """Whether a job may have ended without a word to this process, and another one have its id by now."""
         running = self._runner.running.get(entry.id)
-        return running is not None and running.claim.entry is entry
+        return self._waits and (running is None or running.claim.entry is not entry)
 
     def _heed(self, reply: CancelReply, grace: float) -> None:
         """Stop what runs here of a job that its store has asked to end."""

@@ -217,7 +217,7 @@ class Job:
         return unwrap(self.id, await self.wait())
 
     async def cancel(self, reason: str | None = None, *, grace: float = 0.0) -> bool:
-        """Ask the job to end, as `JobRegistry.cancel` does.
+        """Ask the job to end, as `JobRegistry.cancel` does; of a job whose end this handle knows, return False.
 
         Cancellation: the request may have been made.
         """

@@ -129,6 +129,9 @@ async def test_answers_of_cancel(autojump_clock: MockClock) -> None:
             assert await job.wait() == Cancelled("why")
             assert await job.cancel() is False
         assert (completed.state, failed.state) == ("COMPLETED", "FAILED")
+        for job in (completed, failed):
+            await registry.remove(job.id)
+            assert await job.cancel() is False  # which its handle knows
 
 
 async def test_cancel_while_retrying(autojump_clock: MockClock) -> None:
