@@ -6,10 +6,12 @@ the process. What is here does not recurse. It must not know what the exceptions
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
 Kinds: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
 
@@ -50,16 +52,26 @@ def is_all(exception: BaseException, kinds: Kinds) -> bool:
     return True
 
 
-def is_more_than(most: int, exception: BaseException) -> bool:
-    """Whether a traceback would have to tell of more than so many exceptions: those in it, and those it came from."""
+def frames_of(exception: BaseException) -> Iterator[TracebackType]:
+    """Give the parts of an exception's own traceback, the outermost first."""
+    part = exception.__traceback__
+    while part is not None:
+        yield part
+        part = part.tb_next
+
+
+def is_more_than(exceptions: int, frames: int, exception: BaseException) -> bool:
+    """Whether a traceback has to tell of more exceptions, those in it and those it came from, or of more frames."""
     seen = {id(exception)}
     left = [exception]
     while left:
-        for exc in _beside(left.pop()):
-            if id(exc) not in seen:
-                seen.add(id(exc))
-                left.append(exc)
-        if len(seen) > most:
+        exc = left.pop()
+        frames -= sum(1 for _ in islice(frames_of(exc), frames + 1))
+        for other in _beside(exc):
+            if id(other) not in seen:
+                seen.add(id(other))
+                left.append(other)
+        if len(seen) > exceptions or frames < 0:
             return True
     return False
 

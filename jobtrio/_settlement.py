@@ -6,6 +6,7 @@ It owns which failures are retried and after which delay. It must not know store
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +15,7 @@ import attrs
 
 from jobtrio._checks import check_seconds
 from jobtrio._errors import GiveUp, RetryLater
-from jobtrio._exceptions import holds, is_all, is_more_than, leaves, lone_leaf
+from jobtrio._exceptions import frames_of, holds, is_all, is_more_than, leaves, lone_leaf
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
@@ -27,7 +28,11 @@ TEXT_LIMIT = 64 * 1024
 """Characters kept of a traceback or an exception's text, the last ones."""
 
 TOLD = 500
-"""Exceptions that a traceback tells of: behind some 200 the text is cut anyway, and each takes time."""
+FRAMES = 10_000
+"""Exceptions that a traceback tells of, and frames of them all: the text of a tenth is cut, and each takes time."""
+
+LAST = 1_000
+"""Frames that it tells of where there are more."""
 
 NAMED = 3
 """Exceptions of a group that stand behind its text."""
@@ -165,11 +170,12 @@ def _text(exception: BaseException) -> str:
 
 def _trace(exception: BaseException, message: str) -> str:
     """Return the traceback, with those of all that it came from unless they are too many."""
-    if not is_more_than(TOLD, exception):
+    if not is_more_than(TOLD, FRAMES, exception):
         return "".join(traceback.format_exception(exception))
-    frames = "".join(traceback.format_tb(exception.__traceback__))
+    last = deque(frames_of(exception), maxlen=LAST)
+    frames = "".join(traceback.format_tb(last[0] if last else None))
     name = type(exception).__qualname__
-    left_out = f"(more than {TOLD} exceptions that it came from, or is made of, are left out)"
+    left_out = f"(of more than {TOLD} exceptions, or {FRAMES} frames, the others are left out)"
     return f"Traceback (most recent call last):\n{frames}{name}: {message}\n{left_out}\n"
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
+from operator import itemgetter
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -315,6 +319,9 @@ def test_long_texts_are_cut() -> None:
     assert error.traceback.endswith("xend\n")
 
 
+LEFT_OUT = "(of more than 500 exceptions, or 10000 frames, the others are left out)\n"
+
+
 def chained(count: int, how: str) -> BaseException:
     """Return an exception that stands for so many: it came from them by ``how``, or they are nested in it."""
     exc: BaseException = ValueError("first")
@@ -335,7 +342,39 @@ def test_a_long_chain(how: str) -> None:
     for count in (501, 200_000):
         told = settlement.describe(chained(count, how))
         assert told.traceback.startswith(f"Traceback (most recent call last):\n{told.type}: {told.message}\n")
-        assert told.traceback.endswith("(more than 500 exceptions that it came from, or is made of, are left out)\n")
+        assert told.traceback.endswith(LEFT_OUT)
+
+
+def deep(count: int) -> ValueError:
+    """Return an exception that was raised in so many calls within each other."""
+    trace: TracebackType | None = None
+    for _ in range(count):
+        trace = TracebackType(trace, sys._getframe(), 0, 1)
+    return ValueError("deep").with_traceback(trace)
+
+
+@pytest.mark.parametrize("is_cause", [False, True])
+def test_a_deep_traceback(is_cause: bool) -> None:
+    """A traceback tells of 10,000 frames, of all exceptions together; of the last 1,000 where there are more.
+
+    A program that has raised the limit of recursion may bring a million, and others would wait until all are told.
+    """
+
+    def described(count: int) -> tuple[str, float]:
+        exc: Exception = deep(count)
+        if is_cause:
+            before, exc = exc, RuntimeError("behind it")
+            exc.__cause__ = before
+        began = time.perf_counter()
+        trace = settlement.describe(exc).traceback
+        return trace, time.perf_counter() - began
+
+    most, seconds = min((described(10_000) for _ in range(2)), key=itemgetter(1))
+    assert "left out" not in most
+    more, _ = described(10_001)
+    assert more.endswith(LEFT_OUT)
+    assert ("repeated 997 more times" in more) == (not is_cause)
+    assert min(described(500_000)[1] for _ in range(2)) < 10 * seconds
 
 
 def test_a_chain_that_is_not_told() -> None:
