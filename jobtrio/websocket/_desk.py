@@ -21,7 +21,7 @@ from jobtrio._errors import (
 from jobtrio._pages import find_behind
 from jobtrio._policies import JobPriority
 from jobtrio._submission import DEFAULT_QUEUE, JobSpec, UnservedQueueError
-from jobtrio.websocket._codes import ErrorCode
+from jobtrio.websocket._codes import AWAY, ErrorCode
 from jobtrio.websocket._replies import Refused
 from jobtrio.websocket._translation import wire_error, wire_record
 from jobtrio.websocket._values import value_json
@@ -81,7 +81,7 @@ def refusal_of(exc: Exception) -> Refusal | None:
         case QueueFullError():
             return Refusal(ErrorCode.QUEUE_FULL, str(exc), exc.limit)
         case StoreError():
-            return Refusal(ErrorCode.UNAVAILABLE, "the store is away; try again")
+            return Refusal(ErrorCode.UNAVAILABLE, AWAY)
         case trio.ClosedResourceError():
             return Refusal(ErrorCode.UNAVAILABLE, "the server is shutting down")
         case UnservedQueueError():  # without the queues that are served

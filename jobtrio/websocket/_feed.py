@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._job import has_stored
 from jobtrio._messages import End, Gap, last_of
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
-from jobtrio.websocket._codes import ErrorCode
+from jobtrio.websocket._codes import AWAY, ErrorCode
 from jobtrio.websocket._replies import Refused, Subscribed
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class Feed:
                 batch = await self._subscription.receive_batch()
             except trio.ClosedResourceError:
                 return None
+            except StoreUnavailableError:
+                return await self._give_up(session, ErrorCode.UNAVAILABLE, AWAY)
             except CUT_OFF as exc:
                 return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
             except ValueError as exc:

@@ -171,6 +171,24 @@ async def test_cursors_that_are_refused(autojump_clock: MockClock, registry: Job
         assert len(await items_of(line, 2)) == 100
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (trio.BrokenResourceError, "connecting to db.example failed"),
+        (jobtrio.StoreUnavailableError, "the store is away; try again"),
+    ],
+)
+async def test_a_stream_that_is_cut_off(
+    autojump_clock: MockClock, registry: JobRegistry, kind: type[Exception], said: str
+) -> None:
+    """A stream that can't go on says so, and nothing of what the store's failure tells: that is not for clients."""
+    job = await registry.submit(hang)
+    async with open_line(registry) as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": job.id})
+        job._owner.open_log(job._entry).cut_off("connecting to db.example failed", kind)
+        assert await line.hear() == {"type": "error", "sub": 1, "code": "unavailable", "message": said}
+
+
 async def test_falling_behind(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """A subscription that falls behind what is kept is told of the gap, or ends with an error, as it was asked to."""
     started = trio.Event()
