@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -23,10 +23,13 @@ LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """The last moment that a record is asked to hold: behind it, time zones and rounding reach the end of `datetime`."""
 
 
-def show(value: object, limit: int = 80) -> str:
-    """Return ``repr(value)``, shortened to ``limit`` characters; a repr that raises is named so."""
+def show(value: object, limit: int = 80, make: Callable[[object], str] = repr) -> str:
+    """Return ``repr(value)``, shortened to ``limit`` characters; a repr that raises is named so.
+
+    ``make`` makes the repr, or its beginning.
+    """
     try:
-        text = repr(value)
+        text = make(value)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as exc:

@@ -7,6 +7,8 @@ value is.
 from __future__ import annotations
 
 import math
+import reprlib
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +17,7 @@ from jobtrio._checks import show
 from jobtrio._codec import SCALARS, is_deeper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 REPR_LIMIT = 10_000
 """Characters of a `repr` that stands for a value; what is longer ends in an ellipsis."""
@@ -26,6 +28,9 @@ VALUE_LIMIT = 16 * 1024 * 1024
 DEPTH_LIMIT = 500
 """Lists and mappings within each other, beyond which a value's `repr` stands for it, and a message is refused."""
 
+LOOKED_AT = 20
+"""Parts of a value that are looked at first: one that is plainly too large is not encoded in vain."""
+
 _encode = msgspec.json.Encoder().encode
 _parts_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -33,6 +38,8 @@ _parts_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
 def value_json(value: Any) -> bytes:
     """Return a value as JSON; one that JSON can't hold, or that is too large, as ``{"repr": …}``. It never raises."""
     try:
+        if _is_large(value):
+            return _repr_json(value, _brief.repr)
         data = _encode(value)
         if len(data) > VALUE_LIMIT or is_deeper(data, DEPTH_LIMIT):
             return _repr_json(value)
@@ -83,8 +90,40 @@ def clean_text(text: str) -> str:
     return text
 
 
-def _repr_json(value: Any) -> bytes:
-    return _encode({"repr": clean_text(show(value, REPR_LIMIT))})
+class _Brief(reprlib.Repr):
+    """Makes the beginning of a large value's `repr`, and little more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = 2 * REPR_LIMIT + 10  # one half is the text's beginning
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = LOOKED_AT
+
+    repr_bytes = reprlib.Repr.repr_str
+
+
+_brief = _Brief()
+
+
+def _repr_json(value: Any, make: Callable[[Any], str] = repr) -> bytes:
+    return _encode({"repr": clean_text(show(value, REPR_LIMIT, make))})
+
+
+def _is_large(value: Any) -> bool:
+    """Whether a few parts of a value tell that it is too large as JSON."""
+    size = 0
+    parts = [value]
+    for _ in range(LOOKED_AT):
+        part = parts.pop()
+        kind = type(part)
+        if kind is str or kind is bytes:
+            size += len(part)
+        elif kind is dict:
+            parts += islice(part.values(), LOOKED_AT)
+        elif kind is list or kind is tuple:
+            parts += islice(part, LOOKED_AT)
+        if not parts or size > VALUE_LIMIT:
+            break
+    return size > VALUE_LIMIT
 
 
 def _check_list(data: bytes, count: int) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -21,6 +21,9 @@ from jobtrio.websocket.protocol import (
     encode_reply,
     encode_request,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ERROR = jobtrio.JobError("exception", "ValueError", "no", "Traceback …")
 
@@ -365,6 +368,34 @@ def test_a_value_too_large_for_a_client_goes_as_its_repr() -> None:
     end = json.loads(encode_reply(protocol.Ended(seq=1, outcome=protocol.WireCompleted(result=[larger]))))
     assert list(end["outcome"]["result"]) == ["repr"]
     assert 3 * _values.VALUE_LIMIT < _client_link.MESSAGE_LIMIT - 2**20  # a record has three, and little else
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+@pytest.mark.parametrize(
+    "wrap", [lambda large: large, lambda large: {"a": 1, "b": [large], "c": 2}, lambda large: (0, [{"x": large}])]
+)
+def test_a_value_far_too_large_takes_no_longer(wrap: Callable[[Any], Any], kind: type[Any]) -> None:
+    """A value that is plainly too large is not encoded for every client that asks for it, nor is all of its repr."""
+
+    def seconds(size: int) -> float:
+        value = wrap("é" * size if kind is str else b"\0" * size)
+        began = time.perf_counter()
+        text = json.loads(_values.value_json(value))["repr"]
+        ended = time.perf_counter()
+        assert text == f"{repr(value)[: _values.REPR_LIMIT - 1]}…"
+        return ended - began
+
+    usual = max(seconds(_values.VALUE_LIMIT + 1) for _ in range(2))
+    assert min(seconds(4 * _values.VALUE_LIMIT) for _ in range(2)) < 2 * usual
+
+
+def test_large_parts_together_are_too_large() -> None:
+    """Neither is one whose parts are too large together; one that is not goes as it is."""
+    third = "x" * (_values.VALUE_LIMIT // 3)
+    assert json.loads(_values.value_json([third, third])) == [third, third]
+    assert list(json.loads(_values.value_json([third, third, third, third]))) == ["repr"]
+    many = [third[:1000]] * 10_000
+    assert json.loads(_values.value_json({"a": many})) == {"a": many}
 
 
 def test_messages_survive_the_way_to_a_client() -> None:
