@@ -29,8 +29,8 @@ FEW = 100
 SCALARS = frozenset({str, int, float, bool, type(None)})
 """The classes of values that have no parts; parts may pass for JSON that was encoded before."""
 
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')  # with an end or without, or what never ends takes n²
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STRINGS = re.compile(rb'"[^"]*+"?')  # with an end or without, or what never ends takes n²
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
@@ -103,7 +103,8 @@ def is_deeper(data: bytes, levels: int) -> bool:
     """
     if data.count(b"[") + data.count(b"{") <= levels:
         return False  # without looking at them one by one
-    steps = _STRINGS.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
+    marks = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_STEPS, _NO_BRACKETS)
+    steps = _STRINGS.sub(b"", marks.replace(b'""', b""))  # most strings have no brackets in them
     return max(accumulate(memoryview(steps).cast("b")), default=0) > levels
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
+import random
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +17,7 @@ import msgspec
 import pytest
 
 from jobtrio import PayloadError
-from jobtrio._codec import DEPTH_LIMIT, SHORT, SIZE_LIMIT, decode_value, encode_value
+from jobtrio._codec import DEPTH_LIMIT, SHORT, SIZE_LIMIT, decode_value, encode_value, is_deeper
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "", "null", "é😀", [None, [None]], {"a": {"b": None}}])
@@ -118,6 +120,26 @@ def test_depth(pair: str) -> None:
     assert decode_value(encode_value("x", value)) == value
     with pytest.raises(PayloadError, match="nested at most 200 levels"):
         encode_value("x", [value])
+
+
+def test_depth_of_values_with_brackets_in_texts() -> None:
+    """Only what is a list or a mapping counts as a level, whatever texts hold."""
+    rng = random.Random(1)
+    texts = ["", "[", "]}", '"', '""', '"[', "\\", "\\\\", '\\"{', '[""]', "\\[", "plain"]
+
+    def drawn(most: int) -> tuple[Any, int]:
+        if most == 0 or rng.random() < 0.3:
+            return rng.choice([None, 1.5, *texts]), 0
+        parts = [drawn(most - 1) for _ in range(rng.randrange(4))]
+        levels = 1 + max((levels for _, levels in parts), default=0)
+        if rng.random() < 0.5:
+            return [value for value, _ in parts], levels
+        return {f"{n}{rng.choice(texts)}": value for n, (value, _) in enumerate(parts)}, levels
+
+    for _ in range(2_000):
+        value, levels = drawn(8)
+        data = json.dumps(value).encode()
+        assert [is_deeper(data, most) for most in range(10)] == [levels > most for most in range(10)], data
 
 
 @pytest.mark.parametrize("kind", [OSError, Panic])
