@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
@@ -23,10 +24,6 @@ logger = logging.getLogger("jobtrio.websocket")
 
 TOLD: Final = 10
 """Failures of a hook that are logged in a minute: any client can cause them, as by a token that can't be read."""
-
-LEAVING: Final = (KeyboardInterrupt, SystemExit, trio.Cancelled)
-"""What a hook may raise that is not about the client. All else is, also what code seldom catches, as a token can make
-an extension in Rust panic, which is no `Exception`."""
 
 Action: TypeAlias = Literal["submit", "subscribe", "get", "find", "cancel", "traceback"]
 """What a principal may be allowed to do."""
@@ -109,7 +106,7 @@ class Gatekeeper:
         except PermissionError as exc:
             raise Stranger(known=True) from exc
         except BaseException as exc:
-            if holds(exc, LEAVING):
+            if _must_leave(exc):
                 raise
             if (more := self._strangers.tell()) is not None:
                 peer = handshake.peer
@@ -131,7 +128,7 @@ class Gatekeeper:
         try:
             return bool(await self._in_time(self._authorize(principal, action, job)))
         except BaseException as exc:
-            if holds(exc, LEAVING):
+            if _must_leave(exc):
                 raise
             if (more := self._refusals.tell()) is not None:
                 logger.warning("authorize failed for the action %r: it is refused%s", action, more, exc_info=True)
@@ -143,6 +140,17 @@ class Gatekeeper:
         if isinstance(found, Awaitable):  # which would pass for a principal, and for a yes
             raise TypeError(f"the hook returned {show(found)}: is an await missing in it?")
         return found
+
+
+def _must_leave(exc: BaseException) -> bool:
+    """Whether what a hook has raised is not about the client.
+
+    All else is, also what code seldom catches: a token can make an extension in Rust panic, which is no `Exception`,
+    and a cache may hand on the `trio.Cancelled` of the one who asked first, and left.
+    """
+    is_cancelled = trio.current_effective_deadline() == -inf
+    exits = (KeyboardInterrupt, SystemExit)
+    return holds(exc, (*exits, trio.Cancelled) if is_cancelled else exits)
 
 
 class _Failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +97,34 @@ async def test_what_ends_the_program_leaves_a_hook(kind: type[BaseException], gr
         await gatekeeper.identify(HANDSHAKE)
     with pytest.RaisesGroup(kind, allow_unwrapped=True):
         await gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancellation_that_was_kept(grouped: bool) -> None:
+    """A hook that hands on how it ended for another, who left meanwhile, fails as by any other error."""
+    kept: list[BaseException] = []
+
+    async def remember(*_: Any) -> Any:
+        if not kept:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as exc:
+                kept.append(BaseExceptionGroup("one", [exc]) if grouped else exc)
+                raise
+        raise kept[0]
+
+    gatekeeper = Gatekeeper(remember, remember, 10.0)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await gatekeeper.identify(HANDSHAKE)
+    assert scope.cancelled_caught
+    with pytest.raises((Stranger, trio.Cancelled, BaseExceptionGroup)) as caught:
+        await gatekeeper.identify(HANDSHAKE)
+    assert caught.type is Stranger
+    answers = []
+    with suppress(trio.Cancelled, BaseExceptionGroup):  # nobody would notice one that came out of a test
+        answers.append(await gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse)))
+    assert answers == [False]
 
 
 async def test_a_hook_is_cancelled_with_its_session() -> None:
