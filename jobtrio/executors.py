@@ -170,8 +170,9 @@ def is_async_executor(function: Callable[[Any], Any]) -> bool:
 def executor_name(function: Callable[[Any], Any]) -> str:
     """Return the name that a job's record gives to an executor without a registered name."""
     inner = _unwrapped(function)
-    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
-    return str(name).rpartition("<locals>.")[2][:200]
+    name = str(getattr(inner, "__qualname__", None) or type(inner).__qualname__).rpartition("<locals>.")[2]
+    # Programs make names of what they find, such as files: one that is no Unicode could be shown to nobody.
+    return name.encode("utf-8", "backslashreplace").decode()[:200]
 
 
 def _unwrapped(function: Any) -> Any:

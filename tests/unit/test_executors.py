@@ -173,6 +173,8 @@ def test_names() -> None:
     assert executor_name(work_of_many_letters) == "work"
     inner.__qualname__ = "x" * 300
     assert executor_name(inner) == "x" * 200
+    inner.__qualname__ = "a\udc80é"
+    assert executor_name(inner) == "a\\udc80é"
     inner.__qualname__ = ""
     assert executor_name(inner) == "function"
 

@@ -412,6 +412,22 @@ async def test_find(autojump_clock: MockClock, registry: JobRegistry) -> None:
         await registry.cancel(record["id"])
 
 
+async def test_finding_what_has_an_odd_name(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """A job whose function has a name that is no Unicode is found with the others."""
+
+    async def odd(job: JobContext) -> None:
+        pass
+
+    odd.__qualname__ = "a\udc80"
+    jobs = [await registry.submit(words, "a"), await registry.submit(odd)]
+    async with open_line(registry) as line:
+        found = await line.ask({"type": "find", "id": 1})
+        assert [(each["id"], each["executor"]) for each in found["jobs"]] == [
+            (jobs[0].id, "words"),
+            (jobs[1].id, "a\\udc80"),
+        ]
+
+
 async def test_errors_of_requests(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """Each way for a request to be wrong has its code, with the request's id, and the connection goes on."""
     wrong: list[tuple[str, str]] = [
