@@ -171,8 +171,11 @@ def executor_name(function: Callable[[Any], Any]) -> str:
     """Return the name that a job's record gives to an executor without a registered name."""
     inner = _unwrapped(function)
     name = str(getattr(inner, "__qualname__", None) or type(inner).__qualname__).rpartition("<locals>.")[2]
-    # Programs make names of what they find, such as files: one that is no Unicode could be shown to nobody.
-    return name.encode("utf-8", "backslashreplace").decode()[:200]
+    if (
+        not name.isascii()
+    ):  # programs make names of what they find, such as files: half a character could be shown to nobody
+        name = name.encode("utf-8", "backslashreplace").decode()
+    return name[:200]
 
 
 def _unwrapped(function: Any) -> Any:
