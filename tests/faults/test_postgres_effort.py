@@ -124,7 +124,7 @@ async def ask_all(conninfo: str, asked: Asked) -> None:
     async with open_worker(lambda: PostgresJobStore(conninfo), retention=keep) as worker:
         with psycopg.connect(conninfo) as connection:  # so that it has to catch up
             connection.execute("SELECT setval('jobtrio.numbers', 1)")
-        await _live(worker)
+        await _live(worker, conninfo)
         await _look(worker)
     limited = open_worker(lambda: PostgresJobStore(conninfo, listen=False), retention=keep)
     with pytest.MonkeyPatch.context() as patch:
@@ -144,7 +144,7 @@ def _limited(patch: pytest.MonkeyPatch) -> Any:
     return lambda worker, retention, _, most: original(worker, retention, {"few": 3, "default": JOBS}, most)
 
 
-async def _live(worker: Worker) -> None:
+async def _live(worker: Worker, conninfo: str) -> None:
     store = worker.store
     own = frozenset({"own"})
     entries = [new_entry("own", retry=RetryPolicy(), tags={"t": str(n)}, key=f"key {n}") for n in range(8)]
@@ -156,7 +156,9 @@ async def _live(worker: Worker) -> None:
     await worker.insert(held)
     await store.start_held(held.id, new_plan("own"))
     one, two, three, four, five, six, *rest = await worker.claim(executors=own)
-    await store.renew([one, two], LEASE)
+    with psycopg.connect(conninfo) as other:  # so that it has to be waited for
+        other.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [one.entry.id])
+        await store.renew([one, two], LEASE)
     await store.append_messages(one, tokens(1, 2))
     await store.append_messages(one, tokens(9, 20))
     await store.append_messages(one, tokens(21, 40))

@@ -29,7 +29,7 @@ from jobtrio import (
     StoreUnavailableError,
 )
 from jobtrio._known import refresh
-from jobtrio.abc import JobQuery
+from jobtrio.abc import JobQuery, LeaseReport
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _pruning as pruning
@@ -671,6 +671,59 @@ async def test_a_lease_of_a_job_that_others_have_locked(postgres: str) -> None:
         assert [(await worker.load(job_id)).state for job_id in ids(claims)] == ["RUNNING", "QUEUED", "RUNNING"]
         reports = await worker.store.renew(claims, LEASE)
         assert [report.held for report in reports] == [True, False, True]
+
+
+async def test_leases_of_jobs_that_are_locked_for_a_moment(postgres: str) -> None:
+    """A job that is locked but for a moment, as by what it sends, has its lease renewed as the others have."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
+        claims = [await worker.start() for _ in range(5)]
+        reports: list[LeaseReport] = []
+        own, strange = (psycopg.connect(postgres) for _ in range(2))
+        with closing(own), closing(strange), trio.fail_after(60):
+            lock = "SELECT FROM jobtrio.jobs WHERE id = ANY(%s) FOR NO KEY UPDATE"
+            strange.execute(lock, [ids(claims[:1])])  # and it is the first that is waited for
+            own.execute(lock, [ids(claims[1:4])])
+            async with trio.open_nursery() as nursery:
+
+                async def renew() -> None:
+                    reports.extend(await worker.store.renew(claims, 10 * LEASE))
+
+                nursery.start_soon(renew)
+                await wait_for_waiting(postgres, own.info.backend_pid)
+                own.rollback()
+        assert [report.held for report in reports] == [True] * 5
+        query = "SELECT lease_until - extract(epoch FROM clock_timestamp()) > %s FROM jobtrio.jobs ORDER BY seq"
+        with psycopg.connect(postgres) as connection:
+            is_renewed = connection.execute(query, [5 * LEASE]).fetchall()
+        assert is_renewed == [(False,), (True,), (True,), (True,), (True,)]
+
+
+async def wait_for_waiting(conninfo: str, holder: int) -> None:
+    """Return when somebody waits for what a session has locked."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        while True:
+            query = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            if connection.execute(query, [holder]).fetchone() is not None:
+                return
+            await trio.sleep(0.002)
+
+
+async def test_a_lapse_while_it_is_renewed(postgres: str) -> None:
+    """A job that is taken from its worker just as that renews is reported as lost, as soon as it is known."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
+        claim = await worker.start()
+        reports: list[LeaseReport] = []
+        with closing(psycopg.connect(postgres)) as other, trio.fail_after(60):
+            other.execute("UPDATE jobtrio.jobs SET state = 'QUEUED', claim = NULL")
+            async with trio.open_nursery() as nursery:
+
+                async def renew() -> None:
+                    reports.extend(await worker.store.renew([claim], LEASE))
+
+                nursery.start_soon(renew)
+                await wait_for_waiting(postgres, other.info.backend_pid)
+                other.commit()
+        assert [report.held for report in reports] == [False]
 
 
 async def test_setting_a_clock_takes_no_job_away(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

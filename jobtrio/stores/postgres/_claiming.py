@@ -6,16 +6,19 @@ It owns what the two calls ask of the server, and what they make of the answers.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
+import psycopg
+import trio
 
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
-from jobtrio.stores.postgres._connections import BEGIN, COMMIT
+from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, rank_of
 
 if TYPE_CHECKING:
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
     from jobtrio.stores.postgres._connections import Link, Rows, Step
     from jobtrio.stores.postgres._notices import Notices
     from jobtrio.stores.postgres._transaction import Identity
+
+Kept: TypeAlias = "dict[tuple[int, str], tuple[float, CancelRequest | None]]"
+"""What was renewed, by job and claim: until when, and the request to cancel the job if there is one."""
+
+WAITED: Final = 0.1
+"""The share of a lease, or of the time that one piece of work may take, in which jobs are waited for that are locked as
+their leases are to be renewed."""
 
 
 @attrs.frozen
@@ -116,14 +126,42 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
     if not claims:
         await link.change(*there)
         return []
-    rows = sorted((claim.entry.order, claim.entry.id, claim.id, claim.attempt) for claim in claims)
-    *_, renewed = await link.fetch_all([link.limit, there, ("renew", *arrays(rows, 4), str(lease), identity.session)])
-    kept = {(seq, held_by): (until, readable_cancel(cancel)) for seq, held_by, until, cancel in renewed}
-    others: Rows = []
-    if lost := [claim.entry.order for claim in claims if _name_of(claim) not in kept]:
-        others = await link.fetch("by_seqs", array(lost))
-    known = {entry.id: entry for entry in map(entry_of, others)}
+    *_, renewed = await link.fetch_all([link.limit, there, _renewal_step(claims, lease, identity)])
+    kept = _kept(renewed)
+    give_up_at = trio.current_time() + WAITED * min(lease, link.patience)
+    for n in count():
+        others = [claim for claim in claims if _name_of(claim) not in kept]
+        rows = await link.fetch("by_seqs", array([claim.entry.order for claim in others])) if others else []
+        known = {entry.id: entry for entry in map(entry_of, rows)}
+        locked = [claim for claim in others if _holds(claim, known)]
+        if not locked or trio.current_time() >= give_up_at:
+            break
+        kept |= _kept(await _renew_behind(link, locked[n % len(locked)], locked, lease, identity))
     return [_renewal(claim, kept, known) for claim in claims]
+
+
+def _renewal_step(claims: Sequence[Claim], lease: float, identity: Identity) -> Step:
+    rows = sorted((claim.entry.order, claim.entry.id, claim.id, claim.attempt) for claim in claims)
+    return ("renew", *arrays(rows, 4), str(lease), identity.session)
+
+
+def _kept(renewed: Rows) -> Kept:
+    return {(seq, held_by): (until, readable_cancel(cancel)) for seq, held_by, until, cancel in renewed}
+
+
+async def _renew_behind(link: Link, first: Claim, claims: Sequence[Claim], lease: float, identity: Identity) -> Rows:
+    """Wait a moment for one job that is locked; renew its claim then, with all of those that are free.
+
+    Most were locked by one transaction: of messages that this very process appends.
+    """
+    wait: Step = ("wait_for", str(first.entry.order))
+    renewal = _renewal_step(claims, lease, identity)
+    try:
+        *_, renewed, _ = await link.fetch_all([BEGIN, link.limit, ("limit_waits", WAIT), wait, renewal, COMMIT])
+    except psycopg.errors.LockNotAvailable:
+        await link.fetch_all([("ROLLBACK",)])
+        return []
+    return renewed
 
 
 def _name_of(claim: Claim) -> tuple[int, str]:
@@ -131,16 +169,21 @@ def _name_of(claim: Claim) -> tuple[int, str]:
     return claim.entry.order, claim.id
 
 
-def _renewal(
-    claim: Claim, kept: Mapping[tuple[int, str], tuple[float, CancelRequest | None]], known: Mapping[str, JobEntry]
-) -> Renewal:
-    renewed = kept.get(_name_of(claim))
-    entry = None if renewed else known.get(claim.entry.id)
-    if (
+def _holds(claim: Claim, known: Mapping[str, JobEntry]) -> bool:
+    """Whether a claim holds its job, as far as is known."""
+    entry = known.get(claim.entry.id)
+    return (
         entry is not None
         and entry.state is JobState.RUNNING
         and (entry.claim, entry.attempt) == (claim.id, claim.attempt)
-    ):
-        # Somebody has locked it: until he lets it go nobody can take it, though its lease may be over by then.
-        renewed = entry.lease_until, entry.cancel
-    return Renewal(renewed, entry)
+    )
+
+
+def _renewal(claim: Claim, kept: Kept, known: Mapping[str, JobEntry]) -> Renewal:
+    if (renewed := kept.get(_name_of(claim))) is not None:
+        return Renewal(renewed)
+    entry = known.get(claim.entry.id)
+    if entry is not None and _holds(claim, known):
+        # Somebody keeps it locked: until he lets it go nobody can take it, though its lease may be over by then.
+        return Renewal((entry.lease_until, entry.cancel), entry)
+    return Renewal(None, entry)

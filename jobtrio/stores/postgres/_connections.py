@@ -101,6 +101,7 @@ class Link:
 
     Attributes:
         connection: The connection.
+        patience: Seconds that one piece of work may take.
         limit: The step that has the server end this transaction where nothing more comes of it. All those have it that
             lock anything and then wait for more to arrive: a process that has died or was stopped in the midst of one
             must not keep others from the rows.
@@ -108,6 +109,7 @@ class Link:
 
     def __init__(self, connection: TrioConnection[Any], sql: dict[str, str], patience: float) -> None:
         self.connection: Final = connection
+        self.patience: Final = patience
         self.limit: Final[Step] = ("limit_transaction", IDLE, f"{min(1000 * (patience + LINGER), MOST_TIME):.0f}ms")
         self._sql = sql
 

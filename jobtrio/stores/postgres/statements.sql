@@ -135,7 +135,8 @@ SELECT set_config('lock_timeout', $1, true);
 SELECT pg_advisory_xact_lock(hashtextextended('{schema}:' || name, 0::bigint))
 FROM (SELECT name FROM unnest($1::text[]) AS name ORDER BY name) AS sorted;
 
--- Renewing. A job that somebody else has locked is passed over: it is not to hold up the leases of all others.
+-- Renewing. A job that is locked is passed over: it is not to hold up the leases of all others. One that always sends is
+-- locked most of the time, where commits take long, so those that were passed over are waited for afterwards, one by one.
 -- name: renew
 WITH {clock},
 free AS MATERIALIZED (
@@ -149,8 +150,11 @@ UPDATE {schema}.jobs AS job SET lease_until = clock.at + $5::float8, session = $
 FROM clock CROSS JOIN free WHERE job.seq = free.seq
 RETURNING job.seq, job.claim, job.lease_until, job.cancel;
 
+-- name: wait_for
+SELECT FROM {schema}.jobs WHERE seq = $1::bigint FOR NO KEY UPDATE;
+
 -- name: by_seqs
-SELECT {entry} FROM {schema}.jobs AS job WHERE seq = ANY($1::bigint[]);
+SELECT {light} FROM {schema}.jobs AS job WHERE seq = ANY($1::bigint[]);
 
 -- Completing, as most jobs end: $1 to $4 are the claims, $5 their results, $6 to $8 a chunk of messages each, or NULLs; $9
 -- is how the history's line ends. Messages have to go on from what is stored.
