@@ -52,7 +52,7 @@ _exponents_decoder = msgspec.json.Decoder(float_hook=read_float)
 
 
 def encode_value(name: str, value: Any) -> bytes:
-    """Return ``value`` as JSON.
+    """Return ``value`` as JSON, in one line and without control characters.
 
     Raises:
         PayloadError: It is not what JSON can hold, larger than 8 MiB, or nested too deeply; the error says which part.
@@ -74,6 +74,8 @@ def encode_value(name: str, value: Any) -> bytes:
             decode_value(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
+        if b"\n" in data or b"\r" in data or b"\t" in data:  # between parts of what was JSON already
+            data = msgspec.json.format(data, indent=-1)
     if b"null" in data and value is not None:
         try:
             plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import postgres_faults
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import jobtrio
-from jobtrio import Completed, PayloadError
+from jobtrio import Completed, End, PayloadError, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.testing._workers import ids, new_entry, open_worker
@@ -64,6 +65,19 @@ async def test_another_reading_of_arrays(postgres: str) -> None:
         for claim in await worker.claim():
             assert await worker.store.finish(claim, Completed("NULL" if claim.entry.id == given.id else None))
         assert (await worker.load(bare.id)).outcome == Completed(None)
+
+
+async def test_values_of_several_lines(shared: str) -> None:
+    """Values that are JSON already, with line breaks, come back as what they stand for."""
+    pretty, plain = msgspec.Raw(b'{\r\n\t"a": [\n1\n]\n}'), {"a": [1]}
+    async with open_worker(lambda: PostgresJobStore(shared)) as worker:
+        claim = await worker.start(new_entry(payload=pretty, metadata={"m": pretty}))
+        assert (claim.entry.payload, claim.entry.metadata) == (plain, {"m": plain})
+        assert await worker.store.save_state(claim, pretty)
+        assert await worker.store.finish(claim, Completed(pretty), messages=[Token(1, 1, pretty), Token(2, 1, 2)])
+        entry = await worker.load(claim.entry.id)
+        assert (entry.saved_state, entry.outcome) == (plain, Completed(plain))
+        assert await worker.stream(entry.id) == [Token(1, 1, plain), Token(2, 1, 2), End(3, Completed(plain))]
 
 
 async def test_values_that_fail_reach_no_server(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,13 @@ def test_what_is_encoded_already() -> None:
     assert decode_value(encode_value("x", [None, msgspec.Raw(b'{"a": [null]}')])) == [None, {"a": [None]}]
 
 
+def test_what_is_encoded_in_several_lines() -> None:
+    """What is JSON already has no line breaks and no tabs in the end, which not all stores can hold."""
+    pretty = msgspec.Raw(b'{\r\n\t"a b": [\n\t\t1,\t"\\n"\n\t]\n}\n')
+    assert encode_value("x", pretty) == b'{"a b":[1,"\\n"]}'
+    assert encode_value("x", [pretty, None]) == b'[{"a b":[1,"\\n"]},null]'
+
+
 @pytest.mark.parametrize("pair", ["[]", "{}"])
 def test_depth(pair: str) -> None:
     """So many levels, and not one more."""
