@@ -353,6 +353,20 @@ async def test_leases_of_another_time(path: Path) -> None:
         assert await worker.states(claim.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
 
 
+async def test_a_clock_that_stands_still(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that begins and is looked at in one tick of the clock is not over because its end was rounded up."""
+    now, lease = 1234.567, 7.7
+    assert (now + lease) - now > lease
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(new_entry())
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: now)
+            claim = await worker.claim_one(lease)
+            worker.store._opened.announcer.look_at = 0.0  # type: ignore[attr-defined]
+            await worker.store.advance()
+        assert await worker.store.finish(claim, Completed())
+
+
 async def test_a_start_time_goes_by_the_wall_clock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that is to start at a certain time starts when the clock says so."""
     async with open_worker(lambda: SqliteJobStore(path)) as worker:

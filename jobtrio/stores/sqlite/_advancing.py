@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 SLICE: Final = 500
 """Jobs of one kind changed in one go, so that other writes come in between."""
 
+ROUNDED: Final = 0.001
+"""Seconds by which a lease may seem to be longer than it was given: where the clock stands still between two readings,
+as Windows' does for 16 ms, that is by how much its end was rounded."""
+
 
 @attrs.frozen
 class Progress:
@@ -93,7 +97,7 @@ def _lapse(tx: Transaction, gone: Collection[str], over_at: float) -> tuple[list
     following = inf
     for seq, session, lease, until in sorted(tx.run(SQL["leases"]).fetchall(), key=itemgetter(3, 0)):
         left = until - now
-        if len(overdue) < SLICE and (session in gone or not 0 < left <= lease):
+        if len(overdue) < SLICE and (session in gone or not 0 < left <= lease + ROUNDED):
             overdue.append((seq, session))
         else:
             holding.add(session)
