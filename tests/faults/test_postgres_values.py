@@ -15,10 +15,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import jobtrio
-from jobtrio import Completed, End, PayloadError, Token
+from jobtrio import Completed, End, JobPriority, JobState, PayloadError, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
-from jobtrio.testing._workers import ids, new_entry, open_worker
+from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -157,3 +157,38 @@ async def test_more_than_one_statement_takes(postgres: str, monkeypatch: pytest.
         assert [names.count("keep_state") for names in faults.asked if "keep_state" in names] == [1] * 3
         assert {len((await worker.load(claim.entry.id)).saved_state) for claim in claims} == {400}
     check_schema(postgres, ids(entries))
+
+
+async def test_claims_of_large_jobs(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large jobs one call claims no more than comes in time, by their order, and has the next called for at once."""
+    monkeypatch.setattr("jobtrio.stores.postgres._claiming.ANSWERED", 1000)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry(payload="x" * 300, queue=f"queue {n % 3}") for n in range(10)]
+        entries += [new_entry(payload="y" * 5000), new_entry(payload="z", priority=JobPriority.HIGH)]
+        await worker.insert(*entries)
+        claimed: list[list[str]] = []
+        while claims := await worker.claim():
+            claimed.append([claim.entry.payload[0] for claim in claims])
+            if len(claimed) < 3:
+                worker.heard.forget()
+                await worker.heard.wait_for("work_ready")
+        assert claimed == [list("zxxxx"), list("xxxx"), list("xxy")]
+    check_schema(postgres, ids(entries))
+
+
+async def test_large_jobs_fall_due(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large jobs that fall due together no more are looked at in one go than come in time."""
+    monkeypatch.setattr("jobtrio.stores.postgres._advancing.ANSWERED", 1000)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry(payload="x" * 600, delay=SHORT) for _ in range(5)]
+        await worker.insert(*entries)
+        await trio.sleep(2 * SHORT)
+        for count in (2, 4, 5):
+            await worker.store.advance()
+            assert len(await worker.store.find(JobQuery(states=frozenset({JobState.QUEUED})))) == count
+        assert len(await worker.claim(lease=SHORT)) == 5
+        await trio.sleep(2 * SHORT)
+        for count in (2, 4, 5):
+            await worker.store.advance()
+            assert len(await worker.store.find(JobQuery(states=frozenset({JobState.QUEUED})))) == count
+        assert [claim.entry.payload for claim in await worker.claim()] == ["x" * 600] * 5

@@ -15,7 +15,7 @@ from jobtrio._records import Failed
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._settling import lapse
-from jobtrio.stores.postgres._arrays import array
+from jobtrio.stores.postgres._arrays import ANSWERED, array
 from jobtrio.stores.postgres._connections import COMMIT
 from jobtrio.stores.postgres._statements import ENTRY
 from jobtrio.stores.postgres._transaction import Transaction
@@ -62,8 +62,8 @@ async def advance(link: Link, identity: Identity, notices: Notices) -> Progress:
     now, following = _times(await link.fetch("next"))
     if following > 0:
         return Progress([], following, False, now, Hints())
-    size = str(SLICE)
-    due, expired, lapsed = await link.begin(("lock_due", size), ("lock_expired", size), ("lock_lapsed", size))
+    size = str(SLICE), str(ANSWERED)
+    due, expired, lapsed = await link.begin(("lock_due", *size), ("lock_expired", *size), ("lock_lapsed", *size))
     # Behind the locks: it sees what the workers of those that lapsed have appended until then.
     lasts = await link.fetch("lasts", array([row[_SEQ] for row in lapsed])) if lapsed else []
     tx = Transaction(identity, due + expired + lapsed, lasts)

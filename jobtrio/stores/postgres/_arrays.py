@@ -19,6 +19,9 @@ R = TypeVar("R")
 LARGEST: Final = 8 * 1024 * 1024
 """Characters that one statement is given, unless one value alone is larger; the server takes less than a gigabyte."""
 
+ANSWERED: Final = 8 * 1024 * 1024
+"""Bytes of what users gave beyond which an answer has no more jobs: all of it has to come in time."""
+
 MOST: Final = 2**31 - 1
 """What counts are cut to that may be larger than the server's integers; it stands for no limit."""
 

@@ -17,7 +17,7 @@ from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._texts import readable_cancel
-from jobtrio.stores.postgres._arrays import MOST, array, arrays
+from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, rank_of
 
@@ -62,7 +62,7 @@ class Claimed:
         entries: The jobs, as claimed by this call or by the one that it repeats.
         now: The server's time; None where there are none.
         hints: When something falls due by it.
-        missed: Whether there may be others in the place of jobs that were locked at that moment.
+        missed: Whether there may be others: in the place of jobs that were locked at that moment, or behind large ones.
     """
 
     entries: list[JobEntry]
@@ -87,7 +87,7 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     names = [f"queue {name}" for name in limited] + ([f"claim {wanted.claim_id}"] if alone else [])
     hints = Hints()
     hints.falls_due(time.monotonic() + wanted.lease)
-    step = (*_claim_step(wanted, identity), *notices.telling(hints))
+    step = (*_claim_step(wanted, identity), *notices.telling(hints), str(ANSWERED))
     if names:
         # What is counted behind the locks is what those who held them before have left.
         *_, rows, _ = await link.fetch_all([BEGIN, link.limit, ("lock_names", array(names)), step, COMMIT])

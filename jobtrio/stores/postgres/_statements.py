@@ -84,6 +84,16 @@ _HAS_TAGS = """NOT EXISTS (
     )
 )"""
 
+_SIZE = f"({' + '.join(f'coalesce(octet_length(job.{name}), 0)' for name in sorted(GIVEN))})"
+
+_AS_MANY = r"""\1 LIMIT (
+    SELECT count(*) FROM (
+        SELECT sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before
+        FROM (SELECT {size} AS size FROM {schema}.jobs AS job WHERE \1 LIMIT $1::integer) AS first
+    ) AS sized
+    WHERE before < $2::bigint
+)"""
+
 _FUNCTIONS: Final = (
     "array_agg|bool_or|clock_timestamp|count|current_setting|generate_series|hashtextextended|max|min|nextval"
     "|octet_length|pg_advisory_xact_lock|pg_logical_emit_message|pg_notify|pg_sequence_last_value|row_number"
@@ -94,6 +104,7 @@ _FUNCTIONS: Final = (
 
 _CALL = re.compile(rf"(?<![\w.])(?=(?:{_FUNCTIONS})\()")
 _TELLING = re.compile(r"\{told (\d+) (\d+)\}")
+_FIRST = re.compile(r"\{first of ([^{}]*)\}")
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -117,6 +128,7 @@ _PARTS: Final = {
     "{placed}": _PLACED,
     "{tagged}": _TAGGED,
     "{now}": _NOW,
+    "{size}": _SIZE,
     "{asked}": _NOW.replace("clock_timestamp", "statement_timestamp"),
     "{entry}": _columns("job.{}"),
     "{nothing}": ", ".join("NULL" for _ in ENTRY),
@@ -132,6 +144,7 @@ _PARTS: Final = {
 def statements(schema: str) -> dict[str, str]:
     """Return each statement's text, by its name, given the schema's name as SQL has it."""
     text = resources.files("jobtrio.stores.postgres").joinpath("statements.sql").read_text("utf-8")
+    text = _FIRST.sub(_AS_MANY, text.replace("{asked}", _PARTS["{asked}"]))
     for part, meaning in _PARTS.items():
         text = text.replace(part, meaning)
     text = _TELLING.sub(r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text)

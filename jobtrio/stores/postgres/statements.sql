@@ -4,6 +4,7 @@
 --   {placed} and {tagged} the parts of an insertion
 --   {entry}   the columns of a whole entry   {light} the same without what users gave   {nothing} as many NULLs
 --   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
+--   {size}    how many bytes a job has              {first of …} as many as there may be, of what a condition finds
 --   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
 -- Parameters that are lists come as array literals, so every parameter says its type.
 
@@ -46,8 +47,9 @@ SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
 -- name: light_by_ids
 SELECT {light} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 
--- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all.
--- Where others had locked some of these, and there may be more that were not among the first, a row of NULLs says so.
+-- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all, and
+-- no more than $14 bytes of what users gave, but for the first. Where others had locked some of these, and there may be more
+-- that were not among the first, or where some were too large, a row of NULLs says so.
 -- name: claim
 WITH RECURSIVE {clock},
 kept AS MATERIALIZED (
@@ -97,12 +99,16 @@ shares AS MATERIALIZED (
     GROUP BY queue, executor
 ),
 picked AS MATERIALIZED (
-    SELECT job.seq FROM shares AS line CROSS JOIN clock CROSS JOIN LATERAL (
-        SELECT seq FROM {schema}.jobs
+    SELECT job.* FROM shares AS line CROSS JOIN clock CROSS JOIN LATERAL (
+        SELECT seq, priority, ticket, {size} AS size FROM {schema}.jobs AS job
         WHERE state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor
             AND (attempt > 0 OR expires IS NULL OR expires > clock.at)
         ORDER BY priority DESC, ticket LIMIT line.many FOR UPDATE SKIP LOCKED
     ) AS job
+),
+fitting AS MATERIALIZED (
+    SELECT seq, sum(size) OVER (ORDER BY priority DESC, ticket ROWS UNBOUNDED PRECEDING) - size < $14::bigint AS fits
+    FROM picked
 ),
 started AS (
     UPDATE {schema}.jobs AS job SET
@@ -110,7 +116,7 @@ started AS (
         lease_until = clock.at + $5::float8,
         history = history || ',' || clock.n::text || ',"RUNNING",' || (attempt + 1)::text || $4
     -- As an array: of a limit that is a parameter the planner thinks that it may be a tenth of all, and would read all.
-    FROM clock WHERE job.seq = ANY(ARRAY(SELECT seq FROM picked))
+    FROM clock WHERE job.seq = ANY(ARRAY(SELECT seq FROM fitting WHERE fits))
     RETURNING {entry}, clock.at
 )
 SELECT started.*, {told 12 13} FROM started
@@ -119,7 +125,8 @@ SELECT {entry}, clock.at, 0 FROM kept CROSS JOIN clock JOIN {schema}.jobs AS job
 UNION ALL
 SELECT {nothing}, NULL, 0
 FROM (SELECT sum(many)::bigint AS many, min(room) AS room FROM shares GROUP BY queue) AS chosen
-HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint >= $6::integer OR bool_or(many >= room));
+HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint >= $6::integer OR bool_or(many >= room))
+    OR EXISTS (SELECT FROM fitting WHERE NOT fits);
 
 -- How long a transaction may stand still, $1, and how long it may last in all, $2, where the server knows of that (17).
 -- name: limit_transaction
@@ -219,23 +226,21 @@ SELECT {when whole}, {now}
 FROM wanted JOIN {schema}.jobs AS job ON job.seq = wanted.seq
 ORDER BY job.seq FOR NO KEY UPDATE OF job;
 
--- What has fallen due, at most $1 of each kind; what others have locked is theirs to see to.
+-- What has fallen due, at most $1 of each kind and of $2 bytes; what others have locked is theirs to see to.
 -- name: lock_due
 SELECT {entry}, {now} FROM {schema}.jobs AS job
-WHERE state IN ('SCHEDULED', 'RETRYING') AND due <= {asked}
-ORDER BY due LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
+WHERE {first of state IN ('SCHEDULED', 'RETRYING') AND due <= {asked} ORDER BY due}
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: lock_expired
 SELECT {entry}, {now} FROM {schema}.jobs AS job
-WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL
-    AND expires <= {asked}
-ORDER BY expires LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
+WHERE {first of state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL AND expires <= {asked} ORDER BY expires}
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: lock_lapsed
 SELECT {entry}, {now} FROM {schema}.jobs AS job
-WHERE state = 'RUNNING' AND lease_until <= {asked}
-ORDER BY lease_until, seq
-LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED;
+WHERE {first of state = 'RUNNING' AND lease_until <= {asked} ORDER BY lease_until, seq}
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: next
 SELECT
