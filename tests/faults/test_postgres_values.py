@@ -23,6 +23,8 @@ from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
 
+    from jobtrio._entry import JobEntry
+
 NASTY = "a\x00b\x01\x1f\x7f\x85\u2028\ufeff\uffff 'q' \"d\" \\ {} NULL $1 %s :x -- /* \n\r\t 😀 é"
 
 
@@ -192,3 +194,26 @@ async def test_large_jobs_fall_due(postgres: str, monkeypatch: pytest.MonkeyPatc
             await worker.store.advance()
             assert len(await worker.store.find(JobQuery(states=frozenset({JobState.QUEUED})))) == count
         assert [claim.entry.payload for claim in await worker.claim()] == ["x" * 600] * 5
+
+
+async def test_large_jobs_are_loaded(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large jobs that many ask for no more come with one trip than come in time; all are answered, also for none."""
+    monkeypatch.setattr("jobtrio.stores.postgres._reading.ANSWERED", 1000)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry(payload="x" * 300) for _ in range(10)]
+        await worker.insert(*entries)
+        faults = postgres_faults.install(monkeypatch)
+        loaded: dict[str, JobEntry | None] = {}
+
+        async def load(job_id: str) -> None:
+            loaded[job_id] = await worker.store.load(job_id)
+
+        async with trio.open_nursery() as nursery:
+            for job_id in ["unknown", *ids(entries)]:
+                nursery.start_soon(load, job_id)
+        assert "unknown" in list(loaded)[:5]  # with the first of the others
+        assert {job_id: entry and entry.payload for job_id, entry in loaded.items()} == {
+            **dict.fromkeys(ids(entries), "x" * 300),
+            "unknown": None,
+        }
+        assert faults.asked == [("some_by_ids",)] * 3

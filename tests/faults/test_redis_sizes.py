@@ -23,12 +23,15 @@ from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
 from jobtrio.stores.redis import _inserting as inserting
+from jobtrio.stores.redis._link import Link
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from jobtrio._entry import JobEntry
     from jobtrio.abc import Claim
+    from jobtrio.stores.redis._link import Answers, Command
 
 
 LARGEST = "x" * (SIZE_LIMIT - 2)
@@ -127,6 +130,33 @@ async def test_claims_of_large_jobs(
             if len(claimed[-1]) == 2:
                 await worker.heard.wait_for("work_ready")
         assert claimed == [ids(entries[:2]), ids(entries[2:4]), ids(entries[4:])]
+
+
+async def test_many_jobs_are_loaded(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the jobs that many ask for at once no more come together than come in time, should they be large."""
+    sent: list[int] = []
+    original = Link.send
+
+    def send(link: Link, commands: Sequence[Command]) -> Answers:
+        sent.append(sum(command.name == b"HMGET" for command in commands))
+        return original(link, commands)
+
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(payload=n) for n in range(200)]
+        await worker.insert(*entries)
+        monkeypatch.setattr(Link, "send", send)
+        loaded: dict[str, JobEntry | None] = {}
+
+        async def load(job_id: str) -> None:
+            loaded[job_id] = await worker.store.load(job_id)
+
+        async with trio.open_nursery() as nursery:
+            for job_id in [*ids(entries), "unknown"]:
+                nursery.start_soon(load, job_id)
+        assert loaded.pop("unknown") is None
+        assert {entry.payload for entry in loaded.values() if entry} == set(range(200))
+        assert sum(sent) == 201
+        assert max(sent) <= 32
 
 
 async def test_claims_of_many_jobs(open_store: Callable[[], RedisJobStore]) -> None:

@@ -11,7 +11,7 @@ import attrs
 
 from jobtrio._messages import End
 from jobtrio.stores import _chunks as chunks
-from jobtrio.stores.postgres._arrays import MOST, array, arrays
+from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
 
 if TYPE_CHECKING:
@@ -62,30 +62,43 @@ class Reader:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    async def carry_out(self, calls: list[Call[Reading]]) -> None:
-        """Carry out a group of readings, and answer them.
+    async def carry_out(self, calls: list[Call[Reading]]) -> list[Call[Reading]]:
+        """Carry out a group of readings, and answer them; return those of jobs that are too large to come with others.
 
         Cancellation: nothing has changed.
         """
-        loads = [(call, call.work) for call in calls if isinstance(call.work, Load)]
+        whole = [(call, call.work) for call in calls if isinstance(call.work, Load) and not call.work.light]
+        whole.sort(key=lambda each: not each[0].is_late)  # those first that did not come with others before
+        light = [(call, call.work) for call in calls if isinstance(call.work, Load) and call.work.light]
         reads = [(call, call.work) for call in calls if isinstance(call.work, ReadMessages)]
 
-        async def read(link: Link) -> tuple[dict[bool, Rows], Rows]:
-            loaded = {}
-            for light, statement in ((False, "by_ids"), (True, "light_by_ids")):
-                ids = {load.job_id for _, load in loads if load.light is light}
-                loaded[light] = await link.fetch(statement, array(ids)) if ids else []
-            return loaded, await _fetch_messages(link, [reading for _, reading in reads]) if reads else []
+        async def read(link: Link) -> tuple[Rows, Rows, Rows]:
+            return (
+                await link.fetch("some_by_ids", _ids(whole), str(ANSWERED)) if whole else [],
+                await link.fetch("light_by_ids", _ids(light)) if light else [],
+                await _fetch_messages(link, [reading for _, reading in reads]) if reads else [],
+            )
 
-        loaded, found = await self._connections.use(read)
-        rows = {(row[0], light): row for light, some in loaded.items() for row in some}
-        for call, load in loads:
-            row = rows.get((load.job_id, load.light))
-            call.succeed(None if row is None else entry_of(row))
+        some, lights, found = await self._connections.use(read)
+        others = {row[0] for row in some if not row[WIDTH]}
+        _answer(light, lights)
+        _answer([(call, load) for call, load in whole if load.job_id not in others], some)
         places = {row[WIDTH]: row for row in found}
         for place, (call, reading) in enumerate(reads, 1):
             row = places.get(place)
             call.succeed(None if row is None else _messages_of(row, reading))
+        return [call for call, load in whole if load.job_id in others]
+
+
+def _ids(loads: list[tuple[Call[Reading], Load]]) -> str:
+    return array(list(dict.fromkeys(load.job_id for _, load in loads)))
+
+
+def _answer(loads: list[tuple[Call[Reading], Load]], rows: Rows) -> None:
+    found = {row[0]: row for row in rows}
+    for call, load in loads:
+        row = found.get(load.job_id)
+        call.succeed(None if row is None else entry_of(row))
 
 
 async def _fetch_messages(link: Link, readings: list[ReadMessages]) -> Rows:

@@ -35,6 +35,17 @@ SELECT count(nextval('{schema}.numbers')) FROM (
 -- name: by_ids
 SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 
+-- The same, but of those behind so many bytes, $2, in the order in which they are named, without what users gave; and
+-- whether that is there.
+-- name: some_by_ids
+SELECT {when whole}, wanted.whole FROM (
+    SELECT seq, sum(size) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) - size < $2::bigint AS whole
+    FROM (
+        SELECT job.seq, given.place, {size} AS size
+        FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place) JOIN {schema}.jobs AS job ON job.id = given.id
+    ) AS found
+) AS wanted JOIN {schema}.jobs AS job ON job.seq = wanted.seq;
+
 -- name: by_keys
 SELECT {entry} FROM {schema}.jobs AS job WHERE key = ANY($1::text[]);
 

@@ -56,10 +56,12 @@ class Command:
     Attributes:
         name: Its name.
         arguments: What it is given.
+        brings: About how many bytes the answer may have, where that may be many.
     """
 
     name: bytes
     arguments: tuple[Argument, ...]
+    brings: int = 0
 
 
 class Answers:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOADED: Final = 128 * 1024
+"""Bytes that a job which is loaded counts for: it may have megabytes, and all that go together have to come in time."""
+
 
 class RedisJobStore(JobStore):
     """Keeps jobs in Redis or Valkey, for the processes of many machines.
@@ -121,7 +124,7 @@ class RedisJobStore(JobStore):
         """Return a job, or None."""
         if not job_id.isprintable():
             return None  # UTF-8 may not hold it
-        return await self._opened.call(self._row(job_id), lambda row: _entry(row, job_id))
+        return await self._opened.call(self._row(job_id, LOADED), lambda row: _entry(row, job_id))
 
     async def look(self, job_id: str) -> JobEntry | None:
         """Return a job, or None, without what never changes."""
@@ -285,9 +288,9 @@ class RedisJobStore(JobStore):
             raise RuntimeError(f"{self!r} is not open")
         return self._session
 
-    def _row(self, job_id: str) -> Command:
+    def _row(self, job_id: str, brings: int = 0) -> Command:
         """Return the command that reads a job's row, but for its id."""
-        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS))
+        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS), brings)
 
     async def _call_once(self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument) -> T:
         """Call a script by which a repeated call would not be recognised; ``after`` is told whether this may be one."""
