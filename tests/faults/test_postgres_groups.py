@@ -803,6 +803,35 @@ async def test_many_conflicts(postgres: str) -> None:
         assert tries == CONFLICTS + TRIES
 
 
+@pytest.mark.parametrize("size", [2, 4])
+async def test_many_who_look(postgres: str, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """However many look at the jobs, and however long that takes, leases are renewed meanwhile, and jobs end."""
+    enough, full, looking = trio.Event(), trio.Event(), 0
+
+    async def count(_: Link) -> dict[str, dict[JobState, int]]:
+        nonlocal looking
+        looking += 1
+        if looking == size // 2:
+            full.set()
+        await enough.wait()
+        return {}
+
+    monkeypatch.setattr("jobtrio.stores.postgres._finding.counts", count)
+    async with open_worker(lambda: PostgresJobStore(postgres, pool_size=size, outage_limit=60.0)) as worker:
+        claim = await worker.start()
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(worker.store.counts)
+            with trio.fail_after(20):
+                await full.wait()
+                (report,) = await worker.store.renew([claim], LEASE)
+                assert report.held
+                assert await worker.store.finish(claim, Completed())
+            assert looking == size // 2
+            enough.set()
+        assert looking == 20
+
+
 async def test_one_connection_is_enough(postgres: str) -> None:
     """With a single connection all goes on, one after the other."""
     async with open_worker(lambda: PostgresJobStore(postgres, pool_size=1)) as worker:

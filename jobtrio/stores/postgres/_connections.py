@@ -192,6 +192,7 @@ class Connections:
         self.is_direct: bool = False
         self._outages = OutageLog(log)
         self._tuned: WeakSet[TrioConnection[Any]] = WeakSet()
+        self._looking = trio.Semaphore(max(size // 2, 1))  # who looks may take long, and leaves the rest to what runs
 
     async def prepare(self, *, create: bool) -> None:
         """Check the schema, or make it where it is missing and may be made.
@@ -238,8 +239,13 @@ class Connections:
         # Behind a pooler the session may be one that listens for somebody else: nobody reads here what comes then.
         connection.add_notify_handler(_ignore)
 
-    async def use(self, work: Callable[[Link], Awaitable[T]]) -> T:
+    async def use(self, work: Callable[[Link], Awaitable[T]], *, looks: bool = False) -> T:
         """Return what ``work`` returns, given a connection; it is done again where it came between two others.
+
+        Args:
+            work: What to do.
+            looks: Whether it only looks, for somebody who may ask for any amount of that: such take half of the
+                connections at most, so that however many they are, leases are renewed.
 
         Raises:
             StoreUnavailableError: There was no answer in time, or the server can't do it for now.
@@ -249,7 +255,10 @@ class Connections:
         """
         asked = time.monotonic()
         with trio.move_on_after(self.patience):
-            return await self._try(work)
+            if not looks:
+                return await self._try(work)
+            async with self._looking:
+                return await self._try(work)
         error = StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
         self._outages.failed(error, asked)
         raise error

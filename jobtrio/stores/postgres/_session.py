@@ -170,6 +170,13 @@ class Session:
         """
         return await self._connections.use(work)
 
+    async def look(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        """Return what ``work`` returns, which only looks, given a connection.
+
+        Cancellation: nothing has changed.
+        """
+        return await self._connections.use(work, looks=True)
+
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
 

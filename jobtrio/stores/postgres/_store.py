@@ -242,23 +242,23 @@ class PostgresJobStore(JobStore):
         """Return the matching jobs, in the order of their submission."""
         if query.after is not None and not query.after.isprintable():
             raise UnknownJobError(query.after)
-        return await self._opened.use(lambda link: finding.find(link, query))
+        return await self._opened.look(lambda link: finding.find(link, query))
 
     async def history(self, job_id: str) -> list[Transition] | None:
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
-        return await self._opened.use(lambda link: finding.history(link, job_id)) if job_id.isprintable() else None
+        return await self._opened.look(lambda link: finding.history(link, job_id)) if job_id.isprintable() else None
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
-        return await self._opened.use(finding.counts)
+        return await self._opened.look(finding.counts)
 
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there, by name."""
-        return await self._opened.use(finding.workers)
+        return await self._opened.look(finding.workers)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
-        return await self._opened.use(lambda link: finding.backlog(link, queues, executors))
+        return await self._opened.look(lambda link: finding.backlog(link, queues, executors))
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
