@@ -136,9 +136,13 @@ class Attempt:
 
     @property
     def is_timed_out(self) -> bool:
-        """Whether the deadline came before any request."""
+        """Whether the deadline came before any request, and before the job cancelled itself."""
         if self._cause is not None or self._scope is None:
             return False
+        if self._scope.cancel_called:  # which a deadline that has passed makes true for good, wherever it is moved then
+            source = _source_of(self._scope)
+            if source == "deadline" or (source == "explicit" and not self._failed):
+                return source == "deadline"
         deadline = self._scope.deadline
         return deadline != inf and trio.current_time() >= deadline
 
@@ -330,6 +334,14 @@ def _part(exc: BaseException, kinds: Kinds) -> BaseException | None:
     if not holds(exc, kinds):
         return None
     return exc.subgroup(kinds) if isinstance(exc, BaseExceptionGroup) else exc
+
+
+def _source_of(scope: trio.CancelScope) -> str | None:
+    """Return what cancelled a scope, as `trio.Cancelled.source` tells it; None if unknown.
+
+    Where no task has met that at a checkpoint, it is told by nothing else.
+    """
+    return getattr(getattr(scope, "_cancel_reason", None), "source", None)
 
 
 def _is_explicit(cancelled: BaseException) -> bool:

@@ -214,6 +214,51 @@ async def test_own_scope_cancelled() -> None:
         assert broken.record.error.message == "clean-up broke"
 
 
+async def test_own_scope_cancelled_before_its_deadline(autojump_clock: MockClock) -> None:
+    """An executor that cancels itself, and returns from its clean-up behind its time limit, is cancelled."""
+
+    async def executor(job: JobContext) -> None:
+        job.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, time_limit=5, retry=RetryPolicy(max_attempts=2))
+        assert await job.wait() == Cancelled(None)
+        assert job.record.attempt == 1
+
+
+async def test_deadline_that_is_moved_when_it_is_over(autojump_clock: MockClock) -> None:
+    """An attempt whose time was up has timed out, also where its clean-up moves the deadline as steps did before."""
+
+    async def executor(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            job.cancel_scope.deadline = trio.current_time() + 10
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, time_limit=5, retry=RetryPolicy(max_attempts=2))
+        restart, end = await read(job)
+        assert (restart.error.kind, end.outcome.error.kind) == ("timeout", "timeout")
+
+
+async def test_deadline_that_is_moved_behind_an_answer(autojump_clock: MockClock) -> None:
+    """Whom `cancel` has told that the time is up, sees the job time out: it can't give itself more any longer."""
+
+    async def executor(job: JobContext) -> None:
+        autojump_clock.jump(6)  # none of its awaits has met the deadline
+        assert not await registry.cancel(job.id)
+        job.cancel_scope.deadline = trio.current_time() + 10
+        await trio.sleep(1)
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(executor, time_limit=5)
+        outcome = await job.wait()
+        assert isinstance(outcome, Failed)
+        assert outcome.error.kind == "timeout"
+
+
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_cancel_behind_the_deadline(attempts: int, autojump_clock: MockClock) -> None:
     """While a timed-out attempt cleans up, a request comes too late unless another attempt would follow."""
