@@ -176,7 +176,7 @@ class Dispatcher:
             else:
                 before.stop(LOST, 0.0)  # the lease of an attempt that still runs here has lapsed unnoticed
                 self._behind += 1
-                self._runner.keep_room(before)
+                self._runner.keep_room(before, claim.entry.plan.queue)
                 self._spawn(self._start_after, claim, asked)
         self.asked_early.clear()
         if len(claims) == limit and self._free() > 0:

@@ -155,12 +155,12 @@ class Runner:
             attempt.has_room = False
             self.free_room(attempt.claim.entry.plan.queue)
 
-    def keep_room(self, attempt: Attempt) -> None:
-        """Keep an attempt's room, once it is gone, for the next one of its job, until `free_room` is called."""
-        if attempt.has_room:
+    def keep_room(self, attempt: Attempt, queue: str) -> None:
+        """Keep an attempt's room, once it is gone, for the next one, until `free_room` is called for its ``queue``."""
+        if attempt.has_room and attempt.claim.entry.plan.queue == queue:
             attempt.has_room = False
-        else:
-            self._count(attempt.claim.entry.plan.queue, 1)
+        else:  # or it is another job's, which has been given the same id
+            self._count(queue, 1)
 
     def free_room(self, queue: str) -> None:
         """Count one less in a queue."""

@@ -173,3 +173,37 @@ def test_an_answer_about_the_former_job() -> None:
     assert known.get(ID) is new
     known.forget(new)
     assert known.get(ID) is None
+
+
+async def test_room_where_the_old_job_is_not_gone(autojump_clock: MockClock) -> None:
+    """Where the new job waits for the old one to go, in another queue, each counts in its own."""
+
+    @(own := jobtrio.Executors()).register("stubborn")
+    async def stubborn(job: JobContext) -> None:
+        with trio.CancelScope(shield=job.attempt == 1):
+            await trio.sleep(60)
+
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(own, store=store, lease=9, queues={"a": 1, "b": 1}) as here:
+        await here.submit("stubborn", job_id=ID, queue="a")
+        await trio.sleep(1)
+        store.network.away = True
+        async with jobtrio.open_registry(own, store=RemoteStore(server), queues={}) as there:
+            old = await there.get(ID)
+            assert await old.cancel()
+            await old.wait()  # until its lease is over
+            await there.remove(ID)
+            store.network.away = False
+            new = await there.submit("stubborn", job_id=ID, queue="b")
+            await trio.sleep(10)
+            assert (await there.get(ID)).state is JobState.RUNNING
+            assert here.stats().running_by_queue == {"a": 1, "b": 1}
+            await new.wait()
+            assert here.stats().running_by_queue == {}
+            again = [await there.submit("stubborn", queue=queue) for queue in ("a", "b", "a", "b")]
+            await trio.sleep(10)
+            states = [(await there.get(job.id)).state.value for job in again]
+            assert states == ["RUNNING", "RUNNING", "QUEUED", "QUEUED"]
+            for job in again:
+                await job.cancel()
