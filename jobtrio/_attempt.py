@@ -222,8 +222,9 @@ class Attempt:
             context.close()
             if group is not None:
                 _let_out(group)
-            elif cut and not (timed_out or self._failed):
-                self._self_cancelled = True  # no child failed, and the scope was cancelled before anything was raised
+            if cut and not (timed_out or self._failed):
+                # Unless a child has failed first; where stop() has asked for it, that is the cause.
+                self._self_cancelled = group is None or _source_of(scope) == "explicit"
             return self._judge(result, _merge(raised, group), cut=cut, timed_out=timed_out)
         finally:
             raised = group = None  # their tracebacks hold this frame
@@ -258,8 +259,6 @@ class Attempt:
             return RuntimeError(f"the executor raised a trio.Cancelled that no scope of its own asked for: {exc!r}")
         # They have reached the scope that they were raised for. An outer one that is cancelled as well raises again at
         # the next checkpoint; to raise them through the nursery would only cost a group.
-        if _is_explicit(cancelled):
-            self._self_cancelled = True  # unless stop() has asked for it, which then is the cause
         return rest
 
     def _judge(self, result: Any, exception: BaseException | None, *, cut: bool, timed_out: bool) -> Verdict:
@@ -276,8 +275,11 @@ class Attempt:
 
     def _has_run_out(self) -> bool:
         """Whether a scope that was cancelled was so because the time was up, and not by what the job did."""
-        now = trio.current_time()
-        return not self._failed and self._scope is not None and now >= min(self._stop_by, self._scope.deadline)
+        if self._failed or self._scope is None:
+            return False
+        if _source_of(self._scope) == "deadline":  # which the executor may have moved since
+            return True
+        return trio.current_time() >= min(self._stop_by, self._scope.deadline)
 
     def _has_watched(self) -> bool:
         """Whether the executor knew of the stop, and may have ended early because of it."""
@@ -342,9 +344,3 @@ def _source_of(scope: trio.CancelScope) -> str | None:
     Where no task has met that at a checkpoint, it is told by nothing else.
     """
     return getattr(getattr(scope, "_cancel_reason", None), "source", None)
-
-
-def _is_explicit(cancelled: BaseException) -> bool:
-    """Whether a scope was cancelled by a call, not by its deadline or a failure in its nursery."""
-    first = next(leaves(cancelled))
-    return isinstance(first, trio.Cancelled) and first.source == "explicit"

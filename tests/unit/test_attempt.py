@@ -542,6 +542,19 @@ async def test_returned_within_the_grace_of_a_shutdown(autojump_clock: MockClock
         assert shown(verdict) == ("stopped", SHUTDOWN, None)
 
 
+async def test_cut_off_within_the_grace_of_a_shutdown(autojump_clock: MockClock) -> None:
+    """What its time limit cuts off in the grace has not come to its own end, also where it moves its deadline then."""
+
+    async def executor(job: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            job.cancel_scope.deadline = trio.current_time() + 10
+
+    verdict, _ = await stopped_after(new_attempt(2), executor, 1, (SHUTDOWN, 5))
+    assert shown(verdict) == ("stopped", SHUTDOWN, None)
+
+
 # -- request against deadline against exit
 
 
@@ -712,7 +725,10 @@ async def test_cancelled_by_itself_with_a_bad_clean_up() -> None:
         job.nursery.start_soon(executor, job)
         await trio.sleep_forever()
 
-    for each in (executor, by_its_child):
+    async def by_its_child_alone(job: JobContext) -> None:
+        job.nursery.start_soon(executor, job)
+
+    for each in (executor, by_its_child, by_its_child_alone):
         assert shown(await judge(each)) == ("stopped", SELF, "ValueError('clean-up')")
 
 
