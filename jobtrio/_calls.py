@@ -168,7 +168,9 @@ class RegistryCalls:
                 raise UnknownJobError(job_id)
             if found.order != entry.order:
                 return False  # it is, then
-        running = self._runner.running.get(job_id)
+        running, asked = self._runner.running.get(job_id), entry or self._known.get(job_id)
+        if running is not None and asked is not None and running.claim.entry is not asked:
+            running = None  # of an earlier job with this id, whose end is not known to be written yet
         if running is not None and not running.may_be_cancelled():
             if self._waits and running.if_lost is None:
                 request = CancelRequest(time.time(), reason, grace)

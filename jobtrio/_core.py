@@ -379,7 +379,7 @@ class RegistryCore(RegistryCalls):
         One after which the job is to go on does not know: behind what it has written others may have ended the job.
         """
         attempt = self._runner.running.get(entry.id)
-        return attempt is not None and attempt.decided and attempt.is_caught_up
+        return attempt is not None and attempt.claim.entry is entry and attempt.decided and attempt.is_caught_up
 
     def _let_go(self, entry: JobEntry) -> None:
         """Part with the local stream of a job that was lost: others go on with other messages of the same numbers."""

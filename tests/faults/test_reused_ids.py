@@ -9,7 +9,7 @@ import trio
 from remote_store import RemoteStore, Server
 
 import jobtrio
-from jobtrio import Completed, End, JobContext, JobState, Token, UnknownJobError
+from jobtrio import Cancelled, Completed, End, JobContext, JobState, Restart, Token, UnknownJobError
 from jobtrio._known import KnownEntries
 from jobtrio.cli._follow import follow
 from jobtrio.testing._workers import new_entry
@@ -115,6 +115,54 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
         await trio.sleep(20)
         store.network.failing, store.network.slow = set(), {}
         assert await new.wait() == Completed("new 1")
+
+
+@pytest.mark.parametrize("by_handle", [True, False])
+async def test_a_request_while_the_old_end_is_not_answered(autojump_clock: MockClock, by_handle: bool) -> None:
+    """A job is cancelled although the process that it is asked in does not know yet that the old one has ended."""
+    server = Server()
+    store = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=store, lease=9, max_running=2) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+    ):
+        old = await here.submit("echo", "old", job_id=ID)
+        store.network.slow = {"finish": 8}
+        await (await there.get(ID)).wait()
+        await there.remove(ID)
+        new = await here.submit("echo", "new", job_id=ID)
+        assert old.outcome is None
+        assert await (new.cancel("now") if by_handle else here.cancel(ID, "now"))
+        assert await new.wait() == Cancelled("now")
+        assert await old.wait() == Completed("old 1")
+
+
+async def test_an_end_while_the_old_one_is_not_answered(autojump_clock: MockClock) -> None:
+    """Whoever watches the new job gets all that it sent before its end, although the old one's is not answered yet."""
+    own, policy = jobtrio.Executors(), jobtrio.RetryPolicy(initial=100)
+
+    @own.register("echo")
+    async def fail(job: JobContext) -> None:
+        await job.send(job.payload)
+        raise ValueError
+
+    server = Server()
+    store = RemoteStore(server)
+    async with (
+        jobtrio.open_registry(executors, store=store, lease=9, queues={"here": 1}) as here,
+        jobtrio.open_registry(own, store=RemoteStore(server), queues={"there": 1}) as there,
+    ):
+        old = await here.submit("echo", "old", job_id=ID, queue="here")
+        store.network.slow = {"finish": 8}
+        await (await there.get(ID)).wait()
+        await there.remove(ID)
+        store.network.slow |= {"read_messages": 3}
+        new = await here.submit("echo", "new", job_id=ID, queue="there", retry=policy)
+        messages = new.subscribe()
+        await trio.sleep(1)
+        assert old.outcome is None
+        assert await new.cancel("now")
+        assert [type(message) for message in [m async for m in messages]] == [Token, Restart, End]
 
 
 async def test_a_handle_of_a_job_that_is_gone(autojump_clock: MockClock) -> None:
