@@ -286,8 +286,9 @@ async def test_removed_here(autojump_clock: MockClock) -> None:
             assert len(registry) == 0
             assert await waited.wait() == read.outcome == Completed({"sent": 2})
             assert [message async for message in read.subscribe()] == counted(2)
+            assert await read.cancel() is False
             with pytest.raises(UnknownJobError):
-                await read.cancel()
+                await registry.cancel(read.id)
             again = await registry.submit("count", 1, job_id=unseen.id)
             assert again.id in registry
             assert await again.wait() == Completed({"sent": 1})
