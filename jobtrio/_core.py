@@ -158,9 +158,7 @@ class RegistryCore(RegistryCalls):
             await self.store.abandon(SHUTDOWN)
         finally:
             self.events.close()
-            for entry in self._known:
-                if entry.log is not None:
-                    entry.log.cut_off(CLOSED)
+            self._tails.cut_off(CLOSED)
             self._served.set()
             self._look_again()  # attempts that an exit has torn down are gone without a word
 
@@ -337,9 +335,10 @@ class RegistryCore(RegistryCalls):
             if not self._served.is_set():
                 self.check_run("job.subscribe()", "job.subscribe")
             log.may_lag = not self._feeds(entry.id, log)
-            self._tails.follow(entry)
             if self._served.is_set():
                 log.cut_off(CLOSED)
+            else:
+                self._tails.follow(entry)
         return log
 
     async def catch_up(self, entry: JobEntry) -> TokenLog:

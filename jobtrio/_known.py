@@ -7,15 +7,11 @@ the answers come from.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
 
 import attrs
 
 from jobtrio._entry import JobEntry
 from jobtrio._state import JobState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class KnownEntries:
@@ -57,9 +53,6 @@ class KnownEntries:
         """Let an entry stand for its id no more; who holds it keeps it."""
         if self._entries.get(entry.id) is entry:
             del self._entries[entry.id]
-
-    def __iter__(self) -> Iterator[JobEntry]:
-        return iter(list(self._entries.values()))
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -109,7 +109,7 @@ class Tails:
         """Follow a job in the log that its entry has, until its end or until nobody holds that log."""
         log = entry.log
         tails = self._tails.get(entry.id, [])
-        if self.nursery is None or log is None or any(tail.log() is log for tail in tails):
+        if log is None or any(tail.log() is log for tail in tails):
             return
         tail = _Tail(entry.id, entry.order, weakref.ref(log), weakref.ref(entry))
         self._tails[entry.id] = [*tails, tail]
@@ -161,8 +161,10 @@ class Tails:
         log = tail.log()
         if tail.is_looking:
             tail.is_hinted = True
-        elif not tail.is_wanted or self.nursery is None or log is None:
+        elif not tail.is_wanted or log is None:
             self._drop(tail)
+        elif self.nursery is None:
+            pass  # all is about to be cut off
         elif self._is_fed_here(tail.job_id, log):
             tail.pause = LOOK_AFTER
             self._look_in(LOOK_AFTER, tail)
@@ -176,6 +178,14 @@ class Tails:
             tails.remove(tail)
         if not tails:
             self._tails.pop(tail.job_id, None)
+
+    def cut_off(self, why: str) -> None:
+        """Follow nothing any more, and tell all who read, whether or not they hold their jobs as well."""
+        for tails in self._tails.values():
+            for tail in tails:
+                if (log := tail.log()) is not None:
+                    log.cut_off(why)
+        self._tails.clear()
 
     async def look_now(self, entry: JobEntry) -> None:
         """Copy all that the store has by now of a job that is followed.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 from remote_store import RemoteStore, Server
 
 import jobtrio
@@ -342,6 +344,34 @@ async def test_waiters_when_their_registry_closes(autojump_clock: MockClock) -> 
             assert not errors
     assert errors == ["broken"] * 4
     assert job.outcome is None
+
+
+@pytest.mark.parametrize("how", ["forgotten", "replaced"])
+async def test_readers_of_handles_that_are_gone(autojump_clock: MockClock, how: str) -> None:
+    """Who reads a stream gets that error too where nobody holds the job, or where its id is another job's by then."""
+    server = Server()
+    async with trio.open_nursery() as nursery, jobtrio.open_registry(store=RemoteStore(server)) as there:
+        async with jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as registry:
+            job = await registry.submit("count", 3, job_id="id")
+            messages = job.subscribe()
+            if how == "forgotten":
+                del job
+                gc.collect()
+                assert registry.peek("id") is None
+            nursery.start_soon(_expect_closed, messages.receive)
+            await trio.sleep(1)
+            if how == "replaced":
+                await there.cancel("id")
+                await there.remove("id")
+                assert await registry.submit("count", 3, job_id="id") != job
+                nursery.start_soon(_expect_closed, job.wait)
+        with trio.fail_after(1):
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def _expect_closed(wait: Callable[[], Awaitable[Any]]) -> None:
+    with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="closed before the job ended"):
+        await wait()
 
 
 async def test_waiting_when_the_registry_is_closed(autojump_clock: MockClock) -> None:
