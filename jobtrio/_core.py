@@ -373,12 +373,16 @@ class RegistryCore(RegistryCalls):
         return attempt is not None and attempt.is_caught_up and attempt.claim.entry.log is log
 
     def _is_written_here(self, entry: JobEntry) -> bool:
-        """Whether the end of a job is being written by an attempt in this process, which knows all that came before.
+        """Whether a job's end was written by an attempt in this process, which knows all that came before.
 
-        One after which the job is to go on does not know: behind what it has written others may have ended the job.
+        One after which the job is to go on does not know: behind what it has written others may have ended the job. Nor
+        does one that lost its job on the way: what it has may not be stored.
         """
         attempt = self._runner.running.get(entry.id)
-        return attempt is not None and attempt.claim.entry is entry and attempt.decided and attempt.is_caught_up
+        if attempt is None or not (attempt.decided and attempt.is_caught_up):
+            return False
+        claim = attempt.claim
+        return claim.entry is entry and (entry.claim, entry.attempt) == (claim.id, claim.attempt)
 
     def _let_go(self, entry: JobEntry) -> None:
         """Part with the local stream of a job that was lost: others go on with other messages of the same numbers."""

@@ -10,6 +10,7 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import (
+    Cancelled,
     Completed,
     End,
     Executors,
@@ -121,6 +122,33 @@ async def test_of_a_run_that_is_lost(autojump_clock: MockClock) -> None:
         there_job = await there.get(job.id)
         stored = [message async for message in there_job.subscribe(1)]
         assert seen == stored
+
+
+@pytest.mark.parametrize("by", ["a lapse", "a request"])
+async def test_of_a_run_that_lost_its_job_as_it_was_to_end(autojump_clock: MockClock, by: str) -> None:
+    """Where a job is ended while the end that its run has decided is on its way, what only this run has is no part."""
+    server = Server()
+    store = RemoteStore(server)
+    async with jobtrio.open_registry(executors, store=store, lease=4) as here:
+        job = await here.submit("count")
+        readers = [job.subscribe(), job.subscribe(stored=True)]
+        await trio.sleep(1.5)
+        store.network.failing = {"append_messages"}
+        await trio.sleep(3)
+        if by == "a lapse":
+            assert await here.cancel(job.id, "enough", grace=60)
+        store.network.hanging, store.network.failing = {"finish"}, {"append_messages", "renew", "claim"}
+        if by == "a request":
+            await trio.sleep(6)  # its lease is over
+            assert await here.cancel(job.id, "enough")
+        for reader in readers:
+            with trio.fail_after(30), pytest.raises(trio.BrokenResourceError, match="subscribe again"):
+                print([message async for message in reader])  # which would come to an end with an `End`
+        again = [message async for message in job.subscribe(stored=True)]
+    async with jobtrio.open_registry(store=RemoteStore(server), queues={}) as there:
+        stored = [message async for message in (await there.get(job.id)).subscribe()]
+    assert again == stored
+    assert stored[-1] == End(len(stored), Cancelled("enough"))
 
 
 async def test_a_gap_ends_where_the_store_does() -> None:
