@@ -201,6 +201,8 @@ class Job:
             try:
                 return await log.wait_end()
             except CUT_OFF:
+                if (outcome := self.outcome) is not None:
+                    return outcome  # it came by another way than the stream
                 if self._entry.log is log:
                     raise
 

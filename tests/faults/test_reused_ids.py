@@ -97,6 +97,30 @@ async def test_a_stream_is_not_continued_by_another(holds: bool, autojump_clock:
             assert shown == [Token(1, 1, "old")]
 
 
+async def test_waiting_for_a_job_that_is_removed_as_soon_as_it_has_ended(autojump_clock: MockClock) -> None:
+    """Whoever waits gets the outcome of a job that is looked up and removed before its stream has brought the end."""
+    server = Server()
+    outcomes: list[jobtrio.Outcome] = []
+
+    async def wait() -> None:
+        outcomes.append(await job.wait())
+
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as there,
+        jobtrio.open_registry(store=(store := RemoteStore(server)), queues={}) as here,
+        trio.open_nursery() as nursery,
+    ):
+        await there.submit("echo", "old", job_id=ID)
+        job = await here.get(ID)
+        nursery.start_soon(wait)
+        await trio.sleep(1)
+        store.network.failing = {"read_messages"}
+        await (await there.get(ID)).wait()
+        assert (await here.get(ID)).outcome == Completed("old 1")
+        await here.remove(ID)
+    assert outcomes == [Completed("old 1")]
+
+
 async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
     """A request to cancel whose job had come to its end is not made again of the job that has its id by then."""
     server = Server()

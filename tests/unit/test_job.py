@@ -351,6 +351,22 @@ async def test_waiting_for_a_job_that_is_cut_off() -> None:
         await job.tokens().__anext__()
 
 
+async def test_waiting_for_a_job_whose_end_is_known_by_then() -> None:
+    """Whoever waits gets the outcome also where the stream was cut off before its end, if the record tells it."""
+    job, log = handle()
+    outcomes: list[Any] = []
+
+    async def wait() -> None:
+        outcomes.append(await job.wait())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        job._entry.outcome = Completed(3)
+        log.cut_off("gone")
+    assert outcomes == [Completed(3)]
+
+
 async def test_waiting_goes_on_with_another_log() -> None:
     """Where the job's stream goes on elsewhere, waiting goes on with the log that has taken the old one's place."""
     job, log = handle()
