@@ -89,7 +89,7 @@ def body_of(chunk: Sequence[Item]) -> str:
 def read(chunks: Iterable[tuple[int, int, str | bytes]], after: int, limit: int) -> list[Message]:
     """Return up to ``limit`` messages behind number ``after``, behind a `Gap` where some are not kept.
 
-    A chunk that can't be read is as good as one that is not kept.
+    A chunk that can't be read, or has not as many messages as it should, is as good as one that is not kept.
 
     Args:
         chunks: The numbers of each chunk's first and last message, and its text, in order.
@@ -102,7 +102,7 @@ def read(chunks: Iterable[tuple[int, int, str | bytes]], after: int, limit: int)
         if last <= after:
             continue
         try:
-            parts = [_message(first + n, part) for n, part in enumerate(decode_value(body))]
+            parts = [_message(seq, part) for seq, part in zip(range(first, last + 1), decode_value(body), strict=True)]
         except Exception:
             if messages:
                 break  # next time it is told as the gap before what follows

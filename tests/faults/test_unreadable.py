@@ -55,9 +55,12 @@ class Place:
                 field = "body" if column in ("payload", "metadata") else column
                 shared_server().ask("HSET", f"{{{options['prefix']}}}:job:{job_id}", field, value)
 
-    def damage_messages(self, job_id: str, last: int, count: int) -> None:
+    def damage_messages(self, job_id: str, last: int, count: int, text: str = "[[") -> None:
         """Make a chunk of a job's messages nonsense: it has so many, up to a number."""
-        chosen = "UPDATE {}messages SET body = '[[' WHERE last = {} AND job = (SELECT seq FROM {}jobs WHERE id = '{}')"
+        chosen = (
+            f"UPDATE {{}}messages SET body = '{text}' "
+            "WHERE last = {} AND job = (SELECT seq FROM {}jobs WHERE id = '{}')"
+        )
         match self._address:
             case StoreAddress(path=path):
                 with closing(sqlite3.connect(path)) as file:
@@ -71,7 +74,7 @@ class Place:
                 entries: Any = shared_server().ask("XRANGE", key, "-", "+")
                 shared_server().ask("DEL", key)
                 for entry_id, (name, body) in entries:
-                    shared_server().ask("XADD", key, entry_id, name, "[[" if entry_id == f"{last}-{count}" else body)
+                    shared_server().ask("XADD", key, entry_id, name, text if entry_id == f"{last}-{count}" else body)
 
 
 @pytest.fixture(params=STORES)
@@ -230,13 +233,14 @@ async def test_removed(place: Place) -> None:
 
 
 @pytest.mark.parametrize("bad", [1, 2, 3])
-async def test_messages(place: Place, bad: int) -> None:
-    """Messages that can't be read are told as a gap, and what is before them and behind them is read."""
+@pytest.mark.parametrize("text", ["[[", "[]", '[[0,1,"a"]]', '[[0,1,"a"],[0,1,"b"],[0,1,"c"]]'])
+async def test_messages(place: Place, text: str, bad: int) -> None:
+    """Messages that can't be read, or are not as many as there were, are told as a gap; all others are read."""
     async with open_worker(place.make_store) as worker:
         claim = await worker.start()
         for first in (1, 3, 5):
             assert await worker.store.append_messages(claim, tokens(first, first + 1))
-        place.damage_messages(claim.entry.id, 2 * bad, 2)
+        place.damage_messages(claim.entry.id, 2 * bad, 2, text)
         expected: list[Any] = [tokens(1, 2), tokens(3, 4), tokens(5, 6)]
         expected[bad - 1] = [Gap(2 * bad - 1, 2 * bad)]
         assert await worker.store.finish(claim, Completed(1))
