@@ -390,13 +390,13 @@ class RegistryCore(RegistryCalls):
         if log is not None:
             log.cut_off("this process lost the job, whose stream goes on elsewhere: subscribe again")
 
-    def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str) -> None:
-        """Part with a stream whose store is away, unless an attempt here is about to feed it."""
+    def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str, by: type[Exception]) -> None:
+        """Part with a stream that can't be followed, unless an attempt here is about to feed it."""
         if entry is not None and entry.log is log:
             if entry.id in self._runner.running:
                 return
             entry.log = None  # the next to watch tries again
-        log.cut_off(why, StoreUnavailableError)
+        log.cut_off(why, by)
 
     def _attempt_over(self, claim: Claim) -> None:
         self._leases.ended(claim)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 GONE = "the job is no longer kept by its store"
 """What readers are told of a job that was removed before its end was seen here."""
 
+TAKEN_BACK = "the store has lost a part of the stream that was read here: subscribe again"
+"""What readers are told who have got more than the store has by now, as where a replica took over."""
+
 LOOK_AFTER = 0.25
 """Seconds after which to look although no hint came; doubled each time that there is nothing new."""
 
@@ -65,6 +68,7 @@ class _Tail:
     is_looking: bool = False  # a task does so
     is_hinted: bool = False  # and there may be more than it finds
     was_read: bool = False  # the store has answered
+    has_ended: bool = False  # the store has said so of the job
 
     @property
     def is_wanted(self) -> bool:
@@ -80,7 +84,8 @@ class Tails:
         store: Where they are.
         is_fed_here: Whether an attempt in this process writes to this log of this job.
         refresh: Brings an entry to what a newer one says.
-        give_up: Is told of a log that could not be begun to be read, since the store was away too long.
+        give_up: Is told of a log that can't be followed, why, and by which error to say so: the store was away too long
+            as it was to be begun, or has lost a part of it.
         claims: Whether jobs come to run in this process at all.
     """
 
@@ -89,7 +94,7 @@ class Tails:
         store: JobStore,
         is_fed_here: Callable[[str, TokenLog], bool],
         refresh: Callable[[JobEntry, JobEntry], None],
-        give_up: Callable[[JobEntry | None, TokenLog, str], None],
+        give_up: Callable[[JobEntry | None, TokenLog, str, type[Exception]], None],
         *,
         claims: bool,
     ) -> None:
@@ -236,7 +241,7 @@ class Tails:
             except StoreUnavailableError as exc:
                 is_news = False
                 if not tail.was_read and (log := tail.log()) is not None and log.last == 0:
-                    self._give_up(tail.entry(), log, str(exc))
+                    self._give_up(tail.entry(), log, str(exc), StoreUnavailableError)
             looks += 1
         tail.is_looking = False
         tail.pause = LOOK_AFTER if looks > 1 else min(2 * tail.pause, LOOK_AT_LEAST)
@@ -254,13 +259,18 @@ class Tails:
         log, entry = tail.log(), tail.entry()
         if log is None or self._is_fed_here(tail.job_id, log):
             return False
-        before = log.last
+        before, had_ended = log.last, tail.has_ended
         messages = await self._store.read_messages(tail.job_id, before, PIECE)
         fresh = await self._store.look(tail.job_id)  # no older than the messages
         tail.was_read = True
         if messages is None or (fresh is not None and fresh.order != tail.order):
             log.cut_off(GONE)
             return False
+        if had_ended and not messages and log.end is None:
+            # The `End` is not behind what is here: that is more than there is.
+            self._give_up(entry, log, TAKEN_BACK, trio.BrokenResourceError)
+            return False
+        tail.has_ended = fresh is not None and fresh.outcome is not None
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
             self._refresh(entry, fresh)  # the record and the stream end in one step
         log.extend(messages)

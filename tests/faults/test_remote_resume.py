@@ -72,6 +72,34 @@ async def test_beyond_the_end(autojump_clock: MockClock) -> None:
             (await registry.get(job_id)).subscribe(-1)
 
 
+async def test_of_a_stream_that_is_shorter_than_it_was(autojump_clock: MockClock) -> None:
+    """Where the server comes back with less than was read, readers are told, and whoever waits gets the outcome."""
+    server = Server()
+    outcomes: list[jobtrio.Outcome] = []
+
+    async def wait() -> None:
+        outcomes.append(await job.wait())
+
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+        trio.open_nursery() as nursery,
+    ):
+        job = await there.get((await here.submit("count")).id)
+        nursery.start_soon(wait)
+        messages = job.subscribe()
+        await trio.sleep(4.5)
+        assert await messages.receive_batch() == STREAM[:5]
+        kept = server.store.peek(job.id)
+        assert kept is not None
+        assert kept.log is not None
+        del kept.log._items[2:]
+        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError, match="subscribe again"):
+            await messages.receive()
+        assert [message async for message in job.subscribe()] == [*STREAM[:2], End(3, Completed(None))]
+    assert outcomes == [Completed(None)]
+
+
 async def test_a_watcher_prunes_nothing(autojump_clock: MockClock) -> None:
     """A process that claims nothing leaves it to the workers what is kept."""
     server = Server()

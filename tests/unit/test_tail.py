@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError, Token
-from jobtrio._entry import JobEntry, Plan, start
+from jobtrio._entry import JobEntry, Plan, finish, start
 from jobtrio._known import KnownEntries, refresh
 from jobtrio._tail import LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, REMEMBERED, Tails
 from jobtrio._token_log import TokenLog
@@ -55,13 +55,18 @@ class Bench:
             raise StoreUnavailableError("away")
         return self.messages[after : after + limit]
 
-    def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str) -> None:
-        log.cut_off(why)
+    def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str, by: type[Exception]) -> None:
+        log.cut_off(why, by)
         self.given_up.append(why)
 
     async def look(self, job_id: str) -> JobEntry | None:
-        """Return nothing new."""
-        return None
+        """Return the job if it has ended, and else nothing new."""
+        if not self.messages or not isinstance(end := self.messages[-1], End):
+            return None
+        entry = self._new(job_id)
+        start(entry, claim="c", worker="w", now=0.0)
+        finish(entry, end.outcome, worker="w", now=1.0)
+        return entry
 
     def say(self, value: object) -> None:
         """Have another message in the store."""
@@ -69,11 +74,14 @@ class Bench:
 
     def entry(self, name: str = "id", *, started: bool = True) -> JobEntry:
         """Return a job that is known here, with a log."""
-        entry = JobEntry(name, Plan("work", None, "default", JobPriority.NORMAL, None, None, "w"), None, 0.0)
+        entry = self._new(name)
         if started:
             start(entry, claim="c", worker="w", now=0.0)
         entry.log = TokenLog(100)
         return self.known.entry_of(entry)
+
+    def _new(self, name: str) -> JobEntry:
+        return JobEntry(name, Plan("work", None, "default", JobPriority.NORMAL, None, None, "w"), None, 0.0)
 
 
 def last(entry: JobEntry) -> int:
@@ -321,6 +329,31 @@ async def test_an_end_that_is_found(autojump_clock: MockClock) -> None:
         bench.messages.append(End(2, Completed()))
         await trio.testing.wait_all_tasks_blocked()
         assert last(entry) == 2
+        assert not bench.tails._tails
+
+
+@pytest.mark.parametrize("is_read_behind", [True, False])
+async def test_an_end_before_what_was_read(is_read_behind: bool, autojump_clock: MockClock) -> None:
+    """Where a store comes back with less than was read, and the job has ended, readers are told; no other ever is."""
+    bench = Bench()
+    async with bench.running():
+        entry = bench.entry()
+        assert entry.log is not None
+        bench.tails.follow(entry)
+        for n in range(3):
+            bench.say(n)
+        await trio.sleep(1)
+        assert last(entry) == 3
+        if not is_read_behind:
+            bench.messages.clear()
+        bench.messages.append(End(len(bench.messages) + 1, Completed()))
+        await trio.sleep(3 * LOOK_AT_LEAST)
+        if is_read_behind:
+            assert (entry.outcome, entry.log.end) == (Completed(), End(4, Completed()))
+            assert not bench.given_up
+        else:
+            assert entry.log.cut is not None
+            assert "subscribe again" in entry.log.cut
         assert not bench.tails._tails
 
 
