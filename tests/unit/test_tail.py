@@ -357,6 +357,23 @@ async def test_an_end_before_what_was_read(is_read_behind: bool, autojump_clock:
         assert not bench.tails._tails
 
 
+async def test_an_answer_that_is_overtaken_by_an_attempt(autojump_clock: MockClock) -> None:
+    """What comes when an attempt has begun to feed the log here is passed over: that has all that came before."""
+    bench = Bench()
+    bench.takes = 1.0
+    async with bench.running():
+        entry = bench.entry()
+        assert entry.log is not None
+        bench.say("a")
+        bench.messages.append(End(2, Completed()))
+        bench.tails.follow(entry)
+        await trio.sleep(0.5)
+        bench.fed.add("id")
+        entry.log.send(1, "a")
+        await trio.sleep(1)
+        assert (last(entry), entry.log.end) == (1, None)
+
+
 async def test_catching_up_with_more_than_is_read_at_once(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
