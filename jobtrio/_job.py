@@ -123,7 +123,9 @@ class Job:
         """
         if lossless:
             self._owner.check_run("job.subscribe(lossless=True)", "partial(job.subscribe, lossless=True)")
-        return Subscription(self._owner.open_log(self._entry), after, on_gap=on_gap, lossless=lossless, stored=stored)
+        entry = self._entry
+        log = self._owner.open_log(entry)
+        return Subscription(log, after, on_gap=on_gap, lossless=lossless, stored=stored, holds=entry)
 
     async def span(self) -> StreamSpan:
         """Return from where to where the job's stream can be read, as far as it is stored by now.

@@ -50,6 +50,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     __slots__ = (
         "__weakref__",
         "_closed",
+        "_holds",
         "_log",
         "_lossless",
         "_on_gap",
@@ -63,10 +64,18 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     @trio.lowlevel.enable_ki_protection
     def __init__(
-        self, log: TokenLog, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False, stored: bool = False
+        self,
+        log: TokenLog,
+        after: int = 0,
+        *,
+        on_gap: OnGap = "raise",
+        lossless: bool = False,
+        stored: bool = False,
+        holds: object = None,
     ) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
         self._log = log
+        self._holds = holds  # what stands for the job: without it an attempt here would feed another log
         self.position: int = check_position(log, after)
         self._on_gap = check_on_gap(on_gap)
         self._lossless = check_flag("lossless", lossless)

@@ -357,7 +357,6 @@ async def test_readers_of_handles_that_are_gone(autojump_clock: MockClock, how: 
             if how == "forgotten":
                 del job
                 gc.collect()
-                assert registry.peek("id") is None
             nursery.start_soon(_expect_closed, messages.receive)
             await trio.sleep(1)
             if how == "replaced":

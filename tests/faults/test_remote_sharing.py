@@ -193,6 +193,19 @@ async def test_a_lossless_consumer_in_another_process(autojump_clock: MockClock)
                 await messages.receive()
 
 
+async def test_a_lossless_consumer_of_a_job_whose_handle_is_gone(autojump_clock: MockClock) -> None:
+    """A job that comes to run here waits for a consumer that has subscribed before, though nobody kept the handle."""
+    kept = Retention(tokens_per_job=2)
+    async with jobtrio.open_registry(executors, store=RemoteStore(Server()), retention=kept) as registry:
+        with (await registry.submit("count", 50)).subscribe(lossless=True) as messages:
+            gc.collect()
+            seen = []
+            async for message in messages:
+                seen.append(message)
+                await trio.sleep(1)
+    assert len(seen) == 52
+
+
 @pytest.mark.parametrize("name", ["count", "silent"])
 async def test_an_ended_job_that_nobody_holds(name: str, autojump_clock: MockClock) -> None:
     """What has ended is held no longer than somebody has a handle of it, however long the leases are."""
