@@ -7,11 +7,16 @@ the answers come from.
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING
 
 import attrs
 
-from jobtrio._entry import JobEntry
+from jobtrio._entry import JobEntry, final_state
+from jobtrio._records import Failed
 from jobtrio._state import JobState
+
+if TYPE_CHECKING:
+    from jobtrio._records import Outcome
 
 
 class KnownEntries:
@@ -75,6 +80,14 @@ def refresh(known: JobEntry, fresh: JobEntry, *, light: bool = False) -> None:
         known.plan = plan
     if known.cancel is None:
         known.cancel = cancel
+
+
+def conclude(known: JobEntry, outcome: Outcome) -> None:
+    """Bring an entry to an end of which no more than this can be known: the job is gone already."""
+    if known.outcome is None:
+        known.outcome = outcome
+        known.error = outcome.error if isinstance(outcome, Failed) else known.error
+        known.state = final_state(outcome)  # last, as below
 
 
 _SHARED = (*(field.name for field in attrs.fields(JobEntry) if field.name not in ("log", "state")), "state")

@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._known import conclude
 from jobtrio._messages import End, Gap
 from jobtrio._outage import keep_trying, try_for
 
@@ -273,8 +274,11 @@ class Tails:
             self._give_up(entry, log, TAKEN_BACK, trio.BrokenResourceError)
             return False
         tail.has_ended = fresh is not None and fresh.outcome is not None
+        # The record and the stream end in one step.
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
-            self._refresh(entry, fresh)  # the record and the stream end in one step
+            self._refresh(entry, fresh)
+        if entry is not None and messages and isinstance(end := messages[-1], End):
+            conclude(entry, end.outcome)  # where it was removed since
         log.extend(messages)
         return log.last > before
 

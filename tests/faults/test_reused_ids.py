@@ -97,6 +97,25 @@ async def test_a_stream_is_not_continued_by_another(holds: bool, autojump_clock:
             assert shown == [Token(1, 1, "old")]
 
 
+async def test_a_job_that_is_removed_as_its_end_is_read(autojump_clock: MockClock) -> None:
+    """Where a job is gone by the time that its record is read behind its end, what stands for it has ended as well."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server)) as there,
+        jobtrio.open_registry(store=(store := RemoteStore(server)), queues={}) as here,
+    ):
+        await there.submit("echo", "old", job_id=ID)
+        job = await here.get(ID)
+        messages = job.subscribe()
+        await messages.receive()
+        store.network.slow = {"read_messages": 1}
+        await (await there.get(ID)).wait()
+        await trio.sleep(1.5)  # the answer with the end is on its way
+        await there.remove(ID)
+        assert [message async for message in messages] == [Token(2, 1, "old"), End(3, Completed("old 1"))]
+        assert (job.outcome, job.state, job.record.result) == (Completed("old 1"), JobState.COMPLETED, "old 1")
+
+
 async def test_waiting_for_a_job_that_is_removed_as_soon_as_it_has_ended(autojump_clock: MockClock) -> None:
     """Whoever waits gets the outcome of a job that is looked up and removed before its stream has brought the end."""
     server = Server()
