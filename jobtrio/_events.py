@@ -133,8 +133,8 @@ class Events:
 
     @trio.lowlevel.enable_ki_protection
     def publish(self, transition: Transition, executor: str | None = None) -> None:
-        """Tell everybody of a change of a job with this executor."""
-        if self.log is not None:
+        """Tell everybody of a change of a job with this executor, unless all have had their end."""
+        if self.log is not None and not self._closed:
             if not self._listeners:
                 self.log = None
                 self._told.clear()

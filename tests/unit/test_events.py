@@ -93,6 +93,21 @@ async def test_falling_behind() -> None:
     assert other.receive_nowait().job_id == "1"
 
 
+async def test_a_change_that_comes_too_late() -> None:
+    """What is answered when the registry is closed is told to nobody: the end stays the last that a listener gets."""
+    events = Events()
+    behind, listener = events.subscribe(), events.subscribe()
+    events.publish(change(1))
+    assert listener.receive_nowait().job_id == "1"
+    events.close()
+    events.publish(change(2))
+    assert behind.receive_nowait().job_id == "1"
+    for each in (behind, listener):
+        for _ in range(2):
+            with pytest.raises(trio.EndOfChannel):
+                each.receive_nowait()
+
+
 async def test_after_the_end() -> None:
     """Whoever subscribes when the registry is closed is told so at once."""
     events = Events()
