@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobtrio.testing import (
     _check_cancelling,
     _check_claiming,
+    _check_held,
     _check_inserting,
     _check_keeping,
     _check_leases,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _MODULES = (
     _check_inserting,
     _check_claiming,
+    _check_held,
     _check_settling,
     _check_leases,
     _check_cancelling,
