@@ -121,14 +121,13 @@ async def check_limits_hold_at_once(open_store: OpenStore) -> None:
     async with open_workers(open_store, *"abcd", totals={"few": 3}) as workers:
         entries = [new_entry(queue="few") for _ in range(12)]
         await workers[0].insert(*entries)
-        left = len(entries)
+        left, most = len(entries), 0
 
         async def work(worker: Worker) -> None:
-            nonlocal left
+            nonlocal left, most
             while left:
                 claims = await worker.claim(limit=2)
-                running = (await worker.store.counts())["few"][JobState.RUNNING]
-                assert running <= 3, running
+                most = max(most, (await worker.store.counts())["few"][JobState.RUNNING])
                 for claim in claims:
                     assert await worker.store.finish(claim, Completed())
                 left -= len(claims)
@@ -136,6 +135,7 @@ async def check_limits_hold_at_once(open_store: OpenStore) -> None:
         async with trio.open_nursery() as nursery:
             for worker in 2 * workers:
                 nursery.start_soon(work, worker)
+        assert most <= 3
 
 
 async def check_room_over_all_workers_is_told(open_store: OpenStore) -> None:

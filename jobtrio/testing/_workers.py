@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
@@ -44,6 +45,8 @@ SHORT = 0.3
 
 ERROR = JobError("exception", "ValueError", "it 'failed'\x00", "Traceback …\n  😀")
 """What an attempt failed with."""
+
+_count = count(1)
 
 
 class Heard:
@@ -226,7 +229,9 @@ def new_entry(
 ) -> JobEntry:
     """Return a new job; without an executor it is a held one. ``fields`` are those of `JobEntry`."""
     plan = new_plan(executor, queue, priority, time_limit, retry)
-    entry = JobEntry(secrets.token_hex(8) if job_id is None else job_id, plan, payload, time.time(), **fields)
+    if job_id is None:  # of no order, but it tells whoever reads a failure which of the check's jobs this is
+        job_id = f"{secrets.token_hex(2)}-{next(_count)}"
+    entry = JobEntry(job_id, plan, payload, time.time(), **fields)
     if entry.delay:
         entry.run_at = entry.created_at + entry.delay
         entry.state = JobState.SCHEDULED
