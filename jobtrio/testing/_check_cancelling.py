@@ -45,15 +45,17 @@ async def check_cancel_of_what_does_not_run(open_store: OpenStore) -> None:
 
 
 async def check_cancel_of_a_retrying_job(open_store: OpenStore) -> None:
-    """A job that waits for its next attempt ends at once, behind what it sent."""
-    async with open_worker(open_store) as worker:
-        claim = await worker.start(new_entry(retry=RetryPolicy()))
-        await worker.store.retry(claim, ERROR, 0.0, messages=tokens(1, 1))
-        assert (await _cancel(worker, claim.entry.id, None)).accepted
-        await worker.advance()
-        assert await worker.claim() == []
+    """A job that waits for its next attempt ends at once, behind what it sent, by whoever asked for it."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(retry=RetryPolicy()))
+        await a.store.retry(claim, ERROR, 0.0, messages=tokens(1, 1))
+        assert (await _cancel(b, claim.entry.id, None)).accepted
+        await a.advance()
+        assert await a.claim() == []
         restart = Restart(2, 1, ERROR, 0.0)
-        assert await worker.stream(claim.entry.id) == [*tokens(1, 1), restart, End(3, Cancelled(None))]
+        assert await a.stream(claim.entry.id) == [*tokens(1, 1), restart, End(3, Cancelled(None))]
+        last = (await a.history(claim.entry.id))[-1]
+        assert (last.state, last.attempt, last.worker) == (JobState.CANCELLED, 1, b.name)
 
 
 async def check_cancel_of_a_running_job(open_store: OpenStore) -> None:
@@ -88,7 +90,7 @@ async def check_cancel_wins(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         for name, end in ENDINGS.items():
             claim = await a.start(new_entry(retry=RetryPolicy()))
-            assert (await _cancel(b, claim.entry.id, why)).accepted
+            assert (await _cancel(b, claim.entry.id, why, LEASE)).accepted
             for _ in range(2):
                 assert await end(a, claim), name
                 entry = await b.load(claim.entry.id)
@@ -170,3 +172,30 @@ async def check_race_of_cancel_and_ending(open_store: OpenStore) -> None:
             outcome = (await b.load(claim.entry.id)).outcome
             assert outcome == (Cancelled("why") if replies[0].accepted else Completed())
             assert await b.stream(claim.entry.id) == [End(1, outcome)]
+
+
+async def check_race_of_cancel_and_claim(open_store: OpenStore) -> None:
+    """A job that is asked to cancel while somebody claims is claimed with the request, or has ended and never runs."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for n in range(20):
+            await a.insert(entry := new_entry())
+            replies: list[CancelReply] = []
+            claims: list[Claim] = []
+
+            async def cancel(job_id: str = entry.id, replies: list[CancelReply] = replies) -> None:
+                replies.append(await _cancel(b, job_id))
+
+            async def claim(claims: list[Claim] = claims) -> None:
+                claims += await a.claim()
+
+            async with trio.open_nursery() as nursery:
+                for call in (cancel, claim)[:: 1 if n % 2 else -1]:
+                    nursery.start_soon(call)
+            assert replies[0].accepted
+            if claims:
+                (report,) = await a.store.renew(claims, LEASE)
+                assert report.held
+                assert report.entry.cancel is not None
+                assert await a.store.finish(claims[0], Completed())
+            assert await b.states(entry.id) == ["QUEUED", *["RUNNING"] * len(claims), "CANCELLED"]
+            assert await b.stream(entry.id) == [End(1, Cancelled("why"))]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from jobtrio._policies import JobPriority, Retention, RetryPolicy
+from jobtrio._records import Completed
 from jobtrio._state import JobState
 from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers
 
 if TYPE_CHECKING:
-    from jobtrio.testing._workers import OpenStore
+    from jobtrio._entry import JobEntry
+    from jobtrio.testing._workers import OpenStore, Worker
 
 
 async def check_start_held(open_store: OpenStore) -> None:
@@ -156,3 +158,22 @@ async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
         await a.pass_time()
         assert (await a.record(early.id)).state == JobState.QUEUED
         assert ids(await b.claim()) == [early.id]
+
+
+async def check_race_of_starts(open_store: OpenStore) -> None:
+    """Of many that start a held job at once, one does, and its plan is the job's."""
+    async with open_workers(open_store, *"abcd") as workers:
+        for _ in range(5):
+            await workers[0].insert(held := new_entry(None))
+            started: list[str] = []
+
+            async def start(worker: Worker, name: str, held: JobEntry = held, started: list[str] = started) -> None:
+                if await worker.store.start_held(held.id, new_plan(name)):
+                    started.append(name)
+
+            async with trio.open_nursery() as nursery:
+                for n, worker in enumerate(workers):
+                    nursery.start_soon(start, worker, f"work{n}")
+            claim = await workers[0].claim_one()
+            assert [claim.entry.plan.executor] == started
+            assert await workers[0].store.finish(claim, Completed())

@@ -49,7 +49,7 @@ async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
             found = await b.load(entry.id)
             assert found.record() == entry.record()
             assert attrs.evolve(found.record(), created_at=wanted.created_at) == wanted  # some stores set it themselves
-            assert _as_json(found.payload) == _as_json(wanted.payload)  # 1.0 equals 1, but is another value
+            assert as_json(found.payload) == as_json(wanted.payload)  # 1.0 equals 1, but is another value
             assert found.plan.retry == entry.plan.retry
             assert found.plan.time_limit == entry.plan.time_limit
         record = rich.record()
@@ -58,7 +58,8 @@ async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
         assert record.priority is JobPriority.CRITICAL
 
 
-def _as_json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a value so that 1 and 1.0, or 0 and False, are told apart."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -216,18 +217,34 @@ async def check_order_of_insertions(open_store: OpenStore) -> None:
                 assert await a.store.delete(claim.entry.id)
 
 
+async def check_order_over_a_restart(open_store: OpenStore) -> None:
+    """Where a durable store is opened anew, its counts go on: new jobs have higher numbers, and stand behind."""
+    if not open_store().durable:
+        return
+    async with open_worker(open_store) as worker:
+        await worker.insert(*(early := [new_entry() for _ in range(3)]), gone := new_entry())
+        await worker.store.request_cancel(gone.id, None, 0.0)
+        assert await worker.store.delete(gone.id)
+    async with open_worker(open_store) as worker:
+        await worker.insert(late := new_entry())
+        assert late.order > gone.order
+        assert ids(await worker.store.find(JobQuery())) == ids([*early, late])
+        assert ids(await worker.claim()) == ids([*early, late])
+
+
 async def check_repeated_insert(open_store: OpenStore) -> None:
     """A repeated call is recognised by its mark and answered alike, also when its jobs have moved on."""
     async with open_worker(open_store) as worker:
-        jobs = [("one", None), ("two", "k"), ("three", "k"), ("four", None)]
+        await worker.insert(new_entry(None, job_id="old", key="taken"))
+        jobs = [("one", None), ("two", "k"), ("three", "k"), ("five", "taken"), ("four", None)]
         answers = []
         for _ in range(3):  # each time with new entries: only the mark and the ids tell
             entries = [new_entry(job_id=job_id, key=key) for job_id, key in jobs]
             answers.append(ids(await worker.store.insert(entries, "mark")))
             for claim in await worker.claim(limit=1):
                 await worker.store.finish(claim, Completed())
-        assert answers == [["one", "two", "two", "four"]] * 3
-        assert ids(await worker.store.find(JobQuery())) == ["one", "two", "four"]
+        assert answers == [["one", "two", "two", "old", "four"]] * 3
+        assert ids(await worker.store.find(JobQuery())) == ["old", "one", "two", "four"]
         assert await worker.claim() == []
         assert await worker.states("one") == ["QUEUED", "RUNNING", "COMPLETED"]
 

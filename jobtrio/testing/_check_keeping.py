@@ -6,6 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from jobtrio._entry import HISTORY, REASON
 from jobtrio._errors import IllegalTransitionError, UnknownJobError
@@ -39,9 +40,11 @@ async def check_look(open_store: OpenStore) -> None:
             new_entry(delay=LEASE),
             new_entry(),
             new_entry(metadata={"m": 1}, tags={"t": "v"}, key="k"),
+            new_entry(retry=RetryPolicy()),
         ]
         await a.insert(*entries)
-        ended, running = sorted(await a.claim(), key=lambda claim: claim.entry.order)
+        ended, running, retrying = sorted(await a.claim(), key=lambda claim: claim.entry.order)
+        assert await a.store.retry(retrying, ERROR, LEASE)
         assert await a.store.save_state(running, "saved")
         await a.store.request_cancel(running.entry.id, "why", 0.0)
         assert await a.store.finish(ended, Completed("done"), messages=tokens(1, 2))
@@ -291,14 +294,14 @@ async def _check_gone(worker: Worker, job_id: str) -> None:
 
 async def check_prune_by_count(open_store: OpenStore) -> None:
     """Of the ended jobs the newest are kept, as many as wanted, beside all that live."""
-    async with open_worker(open_store, Retention(finished_jobs=2)) as worker:
-        entries = [new_entry(key=f"k{n}") for n in range(5)]
+    async with open_worker(open_store, Retention(finished_jobs=10)) as worker:
+        entries = [new_entry(key=f"k{n}") for n in range(13)]
         await worker.insert(*entries)
         claims = await worker.claim()
-        for n in (3, 0, 4, 1):
+        for n in (3, 0, 4, 1, *range(12, 4, -1)):
             await worker.store.finish(claims[n], Completed(), messages=tokens(1, 2))
         await worker.store.prune()
-        assert ids(await worker.store.find(JobQuery())) == [entries[n].id for n in (1, 2, 4)]
+        assert ids(await worker.store.find(JobQuery())) == [entries[n].id for n in (1, 2, *range(4, 13))]
         for n in (3, 0):
             await _check_gone(worker, entries[n].id)
             assert (await worker.insert(new_entry(key=f"k{n}")))[0].key == f"k{n}"
@@ -353,3 +356,24 @@ async def check_kept_over_a_restart(open_store: OpenStore) -> None:
         assert report.entry.cancel.grace == 3.0
         assert await worker.store.finish(claim, Completed())
         assert (await worker.load(claim.entry.id)).outcome == Cancelled("why")
+
+
+MANY = 1100
+"""Jobs that fall due at once, more than a store does in one step."""
+
+
+async def check_much_falls_due_at_once(open_store: OpenStore) -> None:
+    """However much falls due at once, `advance` does it all, or says that there is more; and `prune` likewise."""
+    async with open_worker(open_store, Retention(finished_for=SHORT)) as worker:
+        await worker.insert(*(new_entry(delay=SHORT) for _ in range(MANY)))
+        await worker.insert(*(new_entry(expires_in=SHORT) for _ in range(MANY)))
+        await worker.pass_time()
+        counts = (await worker.store.counts())["default"]
+        assert (counts[JobState.SCHEDULED], counts[JobState.QUEUED]) == (0, MANY)
+        await trio.sleep(2 * SHORT)
+        for _ in range(MANY):
+            seconds = await worker.store.prune()
+            if seconds > SHORT:
+                break
+            await trio.sleep(seconds)
+        assert await worker.store.counts() == {"default": _each(QUEUED=MANY)}

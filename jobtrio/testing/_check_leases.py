@@ -83,19 +83,21 @@ async def check_lapse(open_store: OpenStore) -> None:
 
 
 async def check_three_losses_in_a_row(open_store: OpenStore) -> None:
-    """A job whose third worker in a row is lost fails as lost."""
+    """A job whose third worker in a row is lost fails as lost, unless somebody has asked to cancel it."""
     async with open_worker(open_store) as worker:
-        await worker.start(lease=SHORT)
-        for _ in range(2):
+        await worker.insert(new_entry(), new_entry())
+        for _ in range(3):
+            claim, asked = sorted(await worker.claim(lease=SHORT), key=lambda claim: claim.entry.order)
+            if claim.attempt == 3:
+                await worker.store.request_cancel(asked.entry.id, "why", 0.0)
             await worker.pass_time()
-            claim = await worker.claim_one(SHORT)
-        await worker.pass_time()
         assert await worker.claim() == []
         record = await worker.record(claim.entry.id)
         assert record.error is not None
         assert (record.state, record.error.kind, record.attempt) == (JobState.FAILED, "lost", 3)
         assert (await worker.stream(record.id))[-1] == End(3, Failed(record.error))
         assert not await worker.store.finish(claim, Completed())
+        assert (await worker.load(asked.entry.id)).outcome == Cancelled("why")
 
 
 async def check_losses_not_in_a_row(open_store: OpenStore) -> None:
@@ -195,3 +197,26 @@ async def check_workers(open_store: OpenStore) -> None:
 async def _ending(worker: Worker, job_id: str) -> object:
     assert await worker.claim() == []
     return (await worker.load(job_id)).outcome
+
+
+async def check_race_of_advances(open_store: OpenStore) -> None:
+    """What has fallen due is done once, however many see to it at once, and told to the one that did it."""
+    async with open_workers(open_store, *"abc") as workers:
+        first = workers[0]
+        await first.insert(*(new_entry() for _ in range(5)))
+        lapsed = await first.claim(lease=SHORT)
+        jobs = [*[new_entry(delay=SHORT) for _ in range(5)], *[new_entry(expires_in=SHORT) for _ in range(5)]]
+        await first.insert(*jobs)
+        await trio.sleep(2 * SHORT)
+        async with trio.open_nursery() as nursery:
+            for worker in workers:
+                nursery.start_soon(worker.advance)
+        states = [
+            *[["QUEUED", "RUNNING", "QUEUED"]] * 5,
+            *[["SCHEDULED", "QUEUED"]] * 5,
+            *[["QUEUED", "FAILED"]] * 5,
+        ]
+        for job_id, expected in zip([*ids(lapsed), *ids(jobs)], states, strict=True):
+            assert await first.states(job_id) == expected
+            heard = [change for worker in {*workers} for change in worker.heard.of(job_id)]
+            assert len(heard) == len(expected)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import trio
 
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 from jobtrio._policies import Retention, RetryPolicy
 from jobtrio._records import Completed, Failed
-from jobtrio.testing._check_inserting import RICH
+from jobtrio.testing._check_inserting import RICH, as_json
 from jobtrio.testing._workers import ERROR, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from jobtrio.testing._workers import OpenStore
+
+
+EMPTY: tuple[Any, ...] = (None, 0, 0.0, False, "", [], {})
+"""What counts as nothing where only that is asked."""
 
 
 async def check_append_and_read(open_store: OpenStore) -> None:
@@ -22,14 +28,17 @@ async def check_append_and_read(open_store: OpenStore) -> None:
             Token(1, 1, RICH),
             Progress(2, 1, 0.5, None, "é"),
             Progress(3, 1, 1, 2),
-            Token(4, 1, None),
+            *(Token(seq, 1, value) for seq, value in enumerate(EMPTY, 4)),
         ]
         assert await b.stream(claim.entry.id) == []
         assert await a.store.append_messages(claim, sent[:1])
         assert await b.stream(claim.entry.id) == sent[:1]
         assert await a.store.append_messages(claim, sent[1:])
         assert await a.store.append_messages(claim, [])
-        assert await b.stream(claim.entry.id) == sent
+        read = await b.stream(claim.entry.id)
+        assert read == sent
+        values = [each.value for each in read if isinstance(each, Token)]
+        assert as_json(values) == as_json([RICH, *EMPTY])  # 0 equals False, but is another value
 
 
 async def check_known_messages_are_passed_over(open_store: OpenStore) -> None:
@@ -131,3 +140,26 @@ async def check_many_messages(open_store: OpenStore) -> None:
             last += size
         for claim in (one, two):
             assert await worker.stream(claim.entry.id) == tokens(1, 1000)
+
+
+async def check_end_and_state_come_at_once(open_store: OpenStore) -> None:
+    """Whoever looks while a job is ending finds neither an `End` of a job that lives, nor an ended job without it."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for _ in range(10):
+            claim = await a.start()
+            seen: list[tuple[list[Message], bool]] = []
+
+            async def watch(job_id: str = claim.entry.id, seen: list[tuple[list[Message], bool]] = seen) -> None:
+                while not seen or not seen[-1][1]:
+                    await trio.lowlevel.checkpoint()  # not every store's calls are one
+                    messages = await b.stream(job_id)
+                    seen.append((messages, (await b.load(job_id)).outcome is not None))
+                seen.append((await b.stream(job_id), True))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await trio.lowlevel.checkpoint()
+                await a.store.finish(claim, Completed(), messages=tokens(1, 3))
+            whole = [*tokens(1, 3), End(4, Completed())]
+            assert [messages for messages, has_ended in seen if messages == whole and not has_ended] == []
+            assert seen[-1][0] == whole

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from jobtrio._messages import End, Restart
+from jobtrio._messages import End, Restart, Token
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, Outcome
 from jobtrio._state import JobState
@@ -94,6 +95,7 @@ async def check_release(open_store: OpenStore) -> None:
         assert claim.entry.state is JobState.QUEUED
         again = await b.claim_one()
         assert (again.entry.id, again.attempt, again.entry.failures) == (job_id, 2, 0)
+        assert again.entry.error is None
         token, restart = await b.stream(job_id)
         assert token == tokens(1, 1)[0]
         assert isinstance(restart, Restart)
@@ -120,6 +122,25 @@ async def check_saved_state(open_store: OpenStore) -> None:
         assert third.entry.saved_state == [2]
         await b.pass_time()
         assert (await b.claim_one()).entry.saved_state == [2]
+
+
+async def check_values_are_kept_as_json(open_store: OpenStore) -> None:
+    """A durable store keeps whatever msgspec can encode as JSON, which is more than JSON has, as what it becomes."""
+    if not open_store().durable:
+        return
+    given = {"when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "pair": (1, 2), "bytes": b"b"}
+    kept = {"when": "2026-01-02T03:04:05Z", "pair": [1, 2], "bytes": "Yg=="}
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(payload=given, metadata=given))
+        job_id = claim.entry.id
+        record = await b.record(job_id)
+        assert (record.payload, record.metadata) == (kept, kept)
+        assert await a.store.append_messages(claim, [Token(1, 1, given)])
+        assert await a.store.save_state(claim, given)
+        assert (await b.load(job_id)).saved_state == kept
+        assert await a.store.finish(claim, Completed(given), messages=[Token(2, 1, given)])
+        assert (await b.record(job_id)).result == kept
+        assert await b.stream(job_id) == [Token(1, 1, kept), Token(2, 1, kept), End(3, Completed(kept))]
 
 
 async def check_expiry(open_store: OpenStore) -> None:
@@ -224,6 +245,34 @@ async def check_repeated_writes(open_store: OpenStore) -> None:
             assert await worker.stream(claim.entry.id) == stream
             assert await worker.states(claim.entry.id) == states
             await worker.end(claim)
+
+
+async def check_race_of_writes_and_release(open_store: OpenStore) -> None:
+    """What a claim writes while it is given up comes before that, or is refused."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for n in range(20):
+            claim = await a.start()
+            calls: list[Callable[[], Awaitable[bool]]] = [
+                partial(a.store.append_messages, claim, tokens(1, 2)),
+                partial(a.store.save_state, claim, "saved"),
+                partial(a.store.release, claim, "shutdown"),
+            ]
+            answers = [False] * len(calls)
+
+            async def write(nth: int, call: Callable[[], Awaitable[bool]], answers: list[bool] = answers) -> None:
+                answers[nth] = await call()
+
+            async with trio.open_nursery() as nursery:
+                for nth, call in [*enumerate(calls)][:: 1 if n % 2 else -1]:
+                    nursery.start_soon(write, nth, call)
+            is_appended, is_saved, is_released = answers
+            assert is_released
+            *sent, restart = await b.stream(claim.entry.id)
+            assert isinstance(restart, Restart)
+            assert sent == (tokens(1, 2) if is_appended else [])
+            again = await b.claim_one()
+            assert again.entry.saved_state == ("saved" if is_saved else None)
+            await b.end(again)
 
 
 async def check_race_for_the_ending(open_store: OpenStore) -> None:

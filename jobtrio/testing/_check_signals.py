@@ -193,3 +193,24 @@ async def check_calls_cut_off(open_store: OpenStore) -> None:
             assert (await b.record(entry.id)).result == when
             assert [message.seq for message in await b.stream(entry.id) if hasattr(message, "seq")] == [*range(1, 8)]
         assert len(await b.store.find(JobQuery())) == 3 * len(CUTS)
+
+
+async def check_work_is_announced_to_others(open_store: OpenStore) -> None:
+    """A store of which one has not to look for work unless called (`poll_interval` is inf) calls every process."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        if b.store.poll_interval == inf:
+            await trio.sleep(SHORT)  # for what was told of the opening to arrive
+            b.heard.forget()
+            await a.insert(new_entry())
+            await b.heard.wait_for("work_ready")
+
+
+async def check_errors_leave_as_they_came(open_store: OpenStore) -> None:
+    """What is raised while a store is open comes out of its block as it is, not within a group."""
+    error, came_out = LookupError("raised in the block"), []
+    try:
+        async with open_worker(open_store):
+            raise error
+    except (Exception, BaseExceptionGroup) as exc:
+        came_out.append(exc)
+    assert came_out == [error]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from contextlib import asynccontextmanager
+from copy import copy
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +15,19 @@ import attrs
 import pytest
 import trio
 
-from jobtrio import JobState
+from jobtrio import Cancelled, End, JobError, JobState, Token
+from jobtrio.abc import CancelReply, CancelRequest
 from jobtrio.stores._timers import Timer
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
+from jobtrio.testing._workers import Heard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from trio.testing import MockClock
 
+    from jobtrio import Message, Outcome
     from jobtrio.abc import Claim, JobEntry, LeaseReport, Plan, StoreSettings
 
 CHECKS = {check.__name__: check for check in STORE_CHECKS}
@@ -129,6 +136,219 @@ class HoldsForEver(MemoryJobStore):
         super()._use(attrs.evolve(settings, retention=attrs.evolve(settings.retention, held_for=inf)))
 
 
+class AnswersWithItsOwn(MemoryJobStore):
+    """Finds by the mark of a repeated call what that had stored, and not what had a key already."""
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        is_repeated = any(entry.submission == submission for entry in self._jobs.values())
+        answer = await super().insert(entries, submission)
+        return [entry for entry in answer if entry.submission == submission] if is_repeated else answer
+
+
+class CountsAnew(MemoryJobStore):
+    """Goes on counting behind what it still has when it is opened."""
+
+    durable = True
+
+    def _use(self, settings: StoreSettings) -> None:
+        super()._use(settings)
+        self._numbers = count(1 + max((entry.order for entry in self._jobs.values()), default=0))
+
+
+class DoesAHundred(MemoryJobStore):
+    """Does no more than so much in one go, and forgets to say that there is more."""
+
+    async def advance(self) -> float:
+        most = sorted(entry.due for entry in self._jobs.values() if entry.state is JobState.SCHEDULED)[:100]
+        if not most or most[-1] > trio.current_time():
+            return await super().advance()
+        for _ in most:
+            found = self._timers.pop(most[-1])
+            if found is not None:
+                self._requeue(found[1], None)
+        return inf
+
+
+class RemovesAHundred(MemoryJobStore):
+    """Removes no more than so many in one go, and forgets to say that there are more."""
+
+    async def prune(self) -> float:
+        past = time.time() - self.settings.retention.finished_for
+        for entry in [entry for entry in self._jobs.values() if entry.finished_at and entry.finished_at < past][:100]:
+            self._shelf.remove(entry)
+        return inf
+
+    async def counts(self) -> dict[str, dict[JobState, int]]:
+        return self._index.counts()
+
+
+class FailsAtTheThirdLoss(MemoryJobStore):
+    """Counts leases before it looks whether somebody has asked to cancel."""
+
+    def _lapse(self, entry: JobEntry) -> None:
+        if entry.losses == 2:
+            entry.cancel = None
+        super()._lapse(entry)
+
+
+class WritesTheEndLater(MemoryJobStore):
+    """Writes the state in one step, and the `End` in another."""
+
+    _ending: str | None = None
+
+    async def finish(
+        self, claim: Claim, outcome: Outcome, *, error: JobError | None = None, messages: Sequence[Message] = ()
+    ) -> bool:
+        finished = await super().finish(claim, outcome, error=error, messages=messages)
+        self._ending = claim.entry.id
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        self._ending = None
+        return finished
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        messages = await super().read_messages(job_id, after, limit)
+        is_ending = messages is not None and job_id == self._ending
+        return [each for each in messages or () if not isinstance(each, End)] if is_ending else messages
+
+
+class WritesTheEndFirst(WritesTheEndLater):
+    """Writes the `End` in one step, and the state in another."""
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        entry = await super().load(job_id)
+        return attrs.evolve(entry, outcome=None) if entry is not None and job_id == self._ending else entry
+
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        return await MemoryJobStore.read_messages(self, job_id, after, limit)
+
+
+class CancelsWhatItRead(MemoryJobStore):
+    """Ends a job that was waiting when it looked."""
+
+    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
+        read = copy(self.peek(job_id))
+        await trio.lowlevel.checkpoint()
+        entry = self.peek(job_id)
+        if read is None or entry is None or read.state is entry.state:
+            return await super().request_cancel(job_id, reason, grace)
+        entry.cancel = CancelRequest(time.time(), reason, grace)
+        self._end(entry, Cancelled(reason), None)
+        return CancelReply(entry, accepted=True)
+
+
+class StartsWhatItRead(MemoryJobStore):
+    """Starts a job that was held when it looked."""
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        entry = self.peek(job_id)
+        if entry is None or not entry.is_held:
+            return False
+        await trio.lowlevel.checkpoint()
+        await super().start_held(job_id, plan)
+        return True
+
+
+class AppendsToWhatItRead(MemoryJobStore):
+    """Appends to a job that the claim held when it looked."""
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        is_held = self._holds(claim)
+        await trio.lowlevel.checkpoint()
+        if is_held:
+            self._append(claim, messages)
+        return is_held
+
+
+class ForgetsPatientRequests(MemoryJobStore):
+    """Heeds a request to cancel behind a failure only where it has no grace."""
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        cancel = claim.entry.cancel
+        if cancel is not None and cancel.grace:
+            claim.entry.cancel = None
+        return await super().retry(claim, error, delay, messages=messages)
+
+
+class RemovesMore(MemoryJobStore):
+    """Keeps a tenth less, so as not to have to remove anything soon again."""
+
+    def _use(self, settings: StoreSettings) -> None:
+        kept = settings.retention.finished_jobs * 9 // 10
+        super()._use(attrs.evolve(settings, retention=attrs.evolve(settings.retention, finished_jobs=kept)))
+
+
+class TellsOfAllThatWasDue(MemoryJobStore):
+    """Tells of each job that was due when it looked, whoever was at it meanwhile."""
+
+    async def advance(self) -> float:
+        due = [job for job in self._jobs.values() if job.state is JobState.SCHEDULED and job.due <= trio.current_time()]
+        await trio.lowlevel.checkpoint()
+        seconds = await super().advance()
+        for entry in due:
+            self._changed(entry)
+        return seconds
+
+
+class KeepsObjects(MemoryJobStore):
+    """Keeps what it is given, as if that were JSON."""
+
+    durable = True
+
+
+class DropsWhatIsEmpty(MemoryJobStore):
+    """Takes an empty value for none."""
+
+    async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
+        kept = [Token(each.seq, 1, each.value or None) if isinstance(each, Token) else each for each in messages]
+        return await super().append_messages(claim, kept)
+
+
+class BlamesTheReleased(MemoryJobStore):
+    """Takes a job that was given back for one that has failed."""
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        released = await super().release(claim, reason, messages=messages)
+        claim.entry.error = JobError("lost", "Released", reason)
+        return released
+
+
+class LooksAway(MemoryJobStore):
+    """Leaves out what went wrong when it is looked at."""
+
+    async def look(self, job_id: str) -> JobEntry | None:
+        entry = self.peek(job_id)
+        return None if entry is None else attrs.evolve(entry, error=None)
+
+
+class CallsNobody(MemoryJobStore):
+    """Calls nobody, and says that nobody has to look."""
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        listener = self.settings.listener
+        self.settings = attrs.evolve(self.settings, listener=_Deaf())
+        try:
+            return await super().insert(entries, submission)
+        finally:
+            self.settings = attrs.evolve(self.settings, listener=listener)
+
+
+class _Deaf(Heard):
+    def work_ready(self) -> None:
+        """Hear nothing."""
+
+
+class OpensANursery(MemoryJobStore):
+    """Has a task in the background, by a plain nursery."""
+
+    @asynccontextmanager
+    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
+        async with super().open(settings), trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -143,6 +363,25 @@ class HoldsForEver(MemoryJobStore):
         (RenewsWhateverRuns, "check_report_of_a_lost_claim_beside_its_successor"),
         (HoldsForEver, "check_held_as_its_submitter_says"),
         (CountsFromTheStart, "check_started_elsewhere_in_time"),
+        (AnswersWithItsOwn, "check_repeated_insert"),
+        (CountsAnew, "check_order_over_a_restart"),
+        (DoesAHundred, "check_much_falls_due_at_once"),
+        (RemovesAHundred, "check_much_falls_due_at_once"),
+        (FailsAtTheThirdLoss, "check_three_losses_in_a_row"),
+        (WritesTheEndLater, "check_end_and_state_come_at_once"),
+        (WritesTheEndFirst, "check_end_and_state_come_at_once"),
+        (CancelsWhatItRead, "check_race_of_cancel_and_claim"),
+        (StartsWhatItRead, "check_race_of_starts"),
+        (AppendsToWhatItRead, "check_race_of_writes_and_release"),
+        (ForgetsPatientRequests, "check_cancel_wins"),
+        (RemovesMore, "check_prune_by_count"),
+        (TellsOfAllThatWasDue, "check_race_of_advances"),
+        (KeepsObjects, "check_values_are_kept_as_json"),
+        (DropsWhatIsEmpty, "check_append_and_read"),
+        (BlamesTheReleased, "check_release"),
+        (LooksAway, "check_look"),
+        (CallsNobody, "check_work_is_announced_to_others"),
+        (OpensANursery, "check_errors_leave_as_they_came"),
     ],
 )
 async def test_a_fault_is_found(autojump_clock: MockClock, kind: type[MemoryJobStore], check: str) -> None:
