@@ -162,7 +162,7 @@ class JobEntry:
 
     @property
     def is_held(self) -> bool:
-        """Whether the job waits for an executor."""
+        """Whether the job has no executor yet; it may have ended all the same."""
         return self.plan.executor is None
 
     @property

@@ -10,11 +10,14 @@ The rules, for all stores:
   history.
 * A call may be made again after `StoreUnavailableError` or a cancellation, with the same arguments: what the first
   call did is recognised, and the second answers what the first would have answered. (`request_cancel`, `delete` and
-  `start_held` carry no mark: a second one finds what the first has left, and callers know what to make of that.)
+  `start_held` carry no mark: a second one finds what the first has left, and callers know what to make of that. And
+  once another claim has had the job, `retry` and `release` may answer False.)
 * A change of a running job's state needs the claim that holds it (`Claim`: its id and the attempt's number). Without
   it nothing is written, and the answer is False. This is the fencing that keeps a worker that lost its lease from
   writing.
 * On success the `JobEntry` that was passed, or that the claim carries, has been brought to what is stored.
+* A durable store keeps values, which are payloads, metadata, tokens, results and saved states, as the JSON that
+  ``msgspec.json.encode`` makes of them, and hands out what that is decoded to. That it can be done was checked before.
 * A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
   A later request may shorten the grace of the first, and changes nothing else of it.
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
@@ -22,7 +25,8 @@ The rules, for all stores:
   and its number among all insertions (``order``), which tells a job from a later one of the same id. Of a long history
   the oldest attempts may be left out.
 * `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state. Behind
-  a release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay.
+  a release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay; that of a lapse is the entry's
+  ``error`` as well.
 * A delay and what limits a wait count from insertion, by the store's clock. A held job may wait for
   `Retention.held_for` of the process that inserts it, counted from when it could start, and for ``expires_in`` if it
   has one; `start_held` lifts the former. What has waited too long fails with the kind ``"expired"``, and is never
@@ -60,7 +64,10 @@ class StoreListener(Protocol):
     """Whom a store tells that something has happened. The calls return at once, in Trio's thread."""
 
     def changed(self, entry: JobEntry) -> None:
-        """This process has changed the job's state, and the change is kept. Called for each change, in order."""
+        """This process has changed the job's state, and the change is kept.
+
+        Called for each change, in order, that of its insertion first, with the entry as it is then.
+        """
 
     def work_ready(self) -> None:
         """A job may have become ready, or room for one under `StoreSettings.max_running_total`.
@@ -210,6 +217,8 @@ class JobStore(ABC):
     def open(self, settings: StoreSettings) -> AbstractAsyncContextManager[None]:
         """Make the store usable within the block; all its background work ends with it.
 
+        What is raised in the block leaves it as it is. A nursery would put it in a group.
+
         Raises:
             StoreUnavailableError: It could not be reached within ``outage_limit``.
             StoreVersionError: Its format is newer than this version knows.
@@ -274,7 +283,10 @@ class JobStore(ABC):
 
     @abstractmethod
     async def start_held(self, job_id: str, plan: Plan) -> bool:
-        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+        """Give a held job its plan, and make it ready if it is due, behind all that are; False if it is not held.
+
+        It is not (any more) where it was started, has ended, or has waited too long.
+        """
 
     @abstractmethod
     async def claim(
@@ -288,7 +300,8 @@ class JobStore(ABC):
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready.
 
-        No more than `StoreSettings.max_running_total` of a queue run then, over all workers.
+        No more than `StoreSettings.max_running_total` of a queue run then, over all workers. Made again, the call
+        returns what it had claimed and still holds, and nothing else.
 
         Args:
             claim_id: Marks the call and all it claims.
@@ -316,15 +329,15 @@ class JobStore(ABC):
     ) -> bool:
         """End a running job, after appending ``messages``.
 
-        If a request to cancel was accepted before, it ends `Cancelled` with that reason instead. ``error`` is
-        what a cancelled attempt's clean-up raised.
+        If a request to cancel was accepted before, it ends `Cancelled` with that reason instead, and the error of a
+        failure is kept as the entry's. ``error`` is what a cancelled attempt's clean-up raised.
         """
 
     @abstractmethod
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``.
 
-        If a request to cancel was accepted before, the job ends `Cancelled` instead.
+        If a request to cancel was accepted before, the job ends `Cancelled` instead; ``error`` is kept all the same.
         """
 
     @abstractmethod
@@ -338,7 +351,7 @@ class JobStore(ABC):
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone.
 
-        The first request's reason stays. Returns None for an unknown job.
+        Either way the request is kept in the entry. The first one's reason stays. Returns None for an unknown job.
         """
 
     @abstractmethod
