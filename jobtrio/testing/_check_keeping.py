@@ -6,7 +6,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from jobtrio._entry import HISTORY, REASON
 from jobtrio._errors import IllegalTransitionError, UnknownJobError
@@ -356,24 +355,3 @@ async def check_kept_over_a_restart(open_store: OpenStore) -> None:
         assert report.entry.cancel.grace == 3.0
         assert await worker.store.finish(claim, Completed())
         assert (await worker.load(claim.entry.id)).outcome == Cancelled("why")
-
-
-MANY = 1100
-"""Jobs that fall due at once, more than a store does in one step."""
-
-
-async def check_much_falls_due_at_once(open_store: OpenStore) -> None:
-    """However much falls due at once, `advance` does it all, or says that there is more; and `prune` likewise."""
-    async with open_worker(open_store, Retention(finished_for=SHORT)) as worker:
-        await worker.insert(*(new_entry(delay=SHORT) for _ in range(MANY)))
-        await worker.insert(*(new_entry(expires_in=SHORT) for _ in range(MANY)))
-        await worker.pass_time()
-        counts = (await worker.store.counts())["default"]
-        assert (counts[JobState.SCHEDULED], counts[JobState.QUEUED]) == (0, MANY)
-        await trio.sleep(2 * SHORT)
-        for _ in range(MANY):
-            seconds = await worker.store.prune()
-            if seconds > SHORT:
-                break
-            await trio.sleep(seconds)
-        assert await worker.store.counts() == {"default": _each(QUEUED=MANY)}

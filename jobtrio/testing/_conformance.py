@@ -15,6 +15,7 @@ from jobtrio.testing import (
     _check_inserting,
     _check_keeping,
     _check_leases,
+    _check_limits,
     _check_messages,
     _check_settling,
     _check_signals,
@@ -32,6 +33,7 @@ _MODULES = (
     _check_cancelling,
     _check_messages,
     _check_keeping,
+    _check_limits,
     _check_signals,
 )
 

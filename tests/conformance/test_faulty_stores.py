@@ -278,6 +278,25 @@ class RemovesMore(MemoryJobStore):
         super()._use(attrs.evolve(settings, retention=attrs.evolve(settings.retention, finished_jobs=kept)))
 
 
+class CutsTexts(MemoryJobStore):
+    """Keeps errors in columns of a fixed length."""
+
+    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+        cut = attrs.evolve(error, message=error.message[:1000])
+        return await super().retry(claim, cut, delay, messages=messages)
+
+
+class CountsIn32Bits(MemoryJobStore):
+    """Keeps numbers in columns of a fixed length."""
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        for entry in entries:
+            if entry.plan.retry is not None:
+                most = min(entry.plan.retry.max_attempts, 2**31 - 1)
+                entry.plan = attrs.evolve(entry.plan, retry=attrs.evolve(entry.plan.retry, max_attempts=most))
+        return await super().insert(entries, submission)
+
+
 class TellsOfAllThatWasDue(MemoryJobStore):
     """Tells of each job that was due when it looked, whoever was at it meanwhile."""
 
@@ -375,6 +394,8 @@ class OpensANursery(MemoryJobStore):
         (AppendsToWhatItRead, "check_race_of_writes_and_release"),
         (ForgetsPatientRequests, "check_cancel_wins"),
         (RemovesMore, "check_prune_by_count"),
+        (CutsTexts, "check_large_values_are_kept_whole"),
+        (CountsIn32Bits, "check_numbers_of_any_size"),
         (TellsOfAllThatWasDue, "check_race_of_advances"),
         (KeepsObjects, "check_values_are_kept_as_json"),
         (DropsWhatIsEmpty, "check_append_and_read"),
