@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._policies import Retention, RetryPolicy
-from jobtrio._records import Completed
+from jobtrio._records import Cancelled, Completed
 from jobtrio.abc import JobQuery
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from jobtrio.testing._workers import OpenStore
+    from jobtrio.abc import Claim
+    from jobtrio.testing._workers import OpenStore, Worker
 
 
 async def check_changes_are_told_once(open_store: OpenStore) -> None:
@@ -214,3 +215,38 @@ async def check_errors_leave_as_they_came(open_store: OpenStore) -> None:
     except (Exception, BaseExceptionGroup) as exc:
         came_out.append(exc)
     assert came_out == [error]
+
+
+async def check_calls_without_a_mark_cut_off(open_store: OpenStore) -> None:
+    """A call that carries no mark, and was cancelled at any moment, can be made again: nothing is left undone."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for when in CUTS:
+            waiting = await a.start(new_entry(retry=RetryPolicy()))
+            await a.store.retry(waiting, ERROR, 0.0)
+            await _cut_off(a.store.advance, when)
+            claim = await _claim_in_the_end(a)
+            await _cut_off_and_repeat(partial(a.store.renew, [claim], LEASE), when)
+            await _cut_off_and_repeat(partial(b.store.request_cancel, claim.entry.id, "why", 0.0), when)
+            assert await a.store.finish(claim, Completed())
+            assert (await b.load(claim.entry.id)).outcome == Cancelled("why")
+            await a.insert(held := new_entry(None))
+            await _cut_off_and_repeat(partial(b.store.start_held, held.id, new_plan()), when)
+            claim = await a.claim_one()
+            assert await a.store.finish(claim, Completed())
+            await _cut_off_and_repeat(partial(b.store.delete, held.id), when)
+            assert await a.store.load(held.id) is None
+
+
+async def _cut_off_and_repeat(call: Callable[[], Awaitable[Any]], when: int | float) -> None:
+    await _cut_off(call, when)
+    await call()
+
+
+async def _claim_in_the_end(worker: Worker) -> Claim:
+    """Claim the one job that is ready, or is so soon: what was cut off may go on elsewhere for a moment."""
+    for _ in range(100):
+        await worker.advance()
+        for claim in await worker.claim():
+            return claim
+        await trio.sleep(0.05)
+    raise AssertionError("a job that is due is not ready")

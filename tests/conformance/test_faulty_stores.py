@@ -278,6 +278,20 @@ class RemovesMore(MemoryJobStore):
         super()._use(attrs.evolve(settings, retention=attrs.evolve(settings.retention, finished_jobs=kept)))
 
 
+class ForgetsWhatItTookOut(MemoryJobStore):
+    """Takes out what is due, and does it afterwards, unless it is cancelled in between."""
+
+    async def advance(self) -> float:
+        now = trio.current_time()
+        taken = []
+        while found := self._timers.pop(now):
+            taken.append(found)
+        await trio.lowlevel.checkpoint()
+        for timer, entry in taken:
+            self._timers.add(now, timer, entry)
+        return await super().advance()
+
+
 class CutsTexts(MemoryJobStore):
     """Keeps errors in columns of a fixed length."""
 
@@ -394,6 +408,7 @@ class OpensANursery(MemoryJobStore):
         (AppendsToWhatItRead, "check_race_of_writes_and_release"),
         (ForgetsPatientRequests, "check_cancel_wins"),
         (RemovesMore, "check_prune_by_count"),
+        (ForgetsWhatItTookOut, "check_calls_without_a_mark_cut_off"),
         (CutsTexts, "check_large_values_are_kept_whole"),
         (CountsIn32Bits, "check_numbers_of_any_size"),
         (TellsOfAllThatWasDue, "check_race_of_advances"),
