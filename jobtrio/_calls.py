@@ -12,6 +12,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
 import trio
 
 from jobtrio._checks import check_id, check_seconds, check_text, other_run
@@ -143,6 +144,7 @@ class RegistryCalls:
     @trio.lowlevel.enable_ki_protection
     async def start_held(self, entry: JobEntry, plan: Plan) -> None:
         """Let a held job run, unless somebody else did."""
+        plan = attrs.evolve(plan, worker=entry.plan.worker)  # who submitted it remains so
         if await self._ask(partial(self.store.start_held, entry.id, plan)):
             entry.plan = plan
         elif self._waits and (kept := await self._ask(partial(self.store.load, entry.id))) is not None:

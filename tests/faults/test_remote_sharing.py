@@ -486,3 +486,18 @@ async def test_claimed_while_it_is_watched(autojump_clock: MockClock) -> None:
                 assert begun == [None]
                 assert isinstance(await messages.receive(), End)
     assert begun == [None, "saved"]
+
+
+async def test_a_held_job_was_submitted_by_its_submitter(autojump_clock: MockClock) -> None:
+    """The history of a held job begins with who submitted it, also when another process has started it."""
+    server = Server()
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), worker="submitter", queues={}) as submitter,
+        jobtrio.open_registry(executors, store=RemoteStore(server), worker="starter") as starter,
+    ):
+        job = await submitter.create_job(1)
+        async with starter.execute_and_stream(job.id, "count") as lines:
+            assert [line async for line in lines][-1] == "[DONE]"
+        for registry in (submitter, starter):
+            workers = [change.worker for change in await registry.history(job.id)]
+            assert workers == ["submitter", "starter", "starter"]
