@@ -197,13 +197,14 @@ async def check_calls_cut_off(open_store: OpenStore) -> None:
 
 
 async def check_work_is_announced_to_others(open_store: OpenStore) -> None:
-    """A store of which one has not to look for work unless called (`poll_interval` is inf) calls every process."""
+    """A store that has nobody look for work without a call, its `poll_interval` being inf, calls every process."""
     async with open_workers(open_store, "a", "b") as (a, b):
         if b.store.poll_interval == inf:
             await trio.sleep(SHORT)  # for what was told of the opening to arrive
-            b.heard.forget()
-            await a.insert(new_entry())
-            await b.heard.wait_for("work_ready")
+            for entry, signal in ((new_entry(), "work_ready"), (new_entry(delay=LEASE), "due_changed")):
+                b.heard.forget()
+                await a.insert(entry)
+                await b.heard.wait_for(signal)
 
 
 async def check_errors_leave_as_they_came(open_store: OpenStore) -> None:
