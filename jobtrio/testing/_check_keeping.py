@@ -135,6 +135,11 @@ async def check_find_in_pages(open_store: OpenStore) -> None:
                 for claim in await worker.claim(limit=1):  # which stands behind the others when it is ready again
                     await worker.store.release(claim, "shutdown")
             assert not expected, query
+        for query in (JobQuery(queue="b"), JobQuery(tags={"half": "1"})):  # the last one may not match it any more
+            assert ids(await worker.store.find(attrs.evolve(query, after=entries[4].id))) == ids(entries[5::2])
+        (running,) = ids(await worker.claim(limit=1))
+        query = JobQuery(states=frozenset({JobState.QUEUED}), after=running)
+        assert ids(await worker.store.find(query)) == ids(entries)[1 + ids(entries).index(running) :]
         with refused(UnknownJobError) as errors:
             await worker.store.find(JobQuery(after="unknown"))
         assert errors[0].job_id == "unknown"
@@ -179,6 +184,7 @@ async def check_history(open_store: OpenStore) -> None:
         await b.store.retry(claim, ERROR, 0.0)
         await b.pass_time(0)
         claim = await a.claim_one()
+        assert claim.entry.history() == await b.history(claim.entry.id)
         await b.store.request_cancel(claim.entry.id, "why", 0.0)
         await a.store.finish(claim, Completed())
         lines = await b.history(claim.entry.id)

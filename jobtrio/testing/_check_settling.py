@@ -155,6 +155,7 @@ async def check_expiry(open_store: OpenStore) -> None:
         assert ids(await worker.claim()) == [started.entry.id, early.id]
         await worker.advance()
         assert await worker.states(delayed.id) == ["SCHEDULED", "QUEUED", "FAILED"]
+        assert worker.heard.of(delayed.id) == await worker.history(delayed.id)
         record = await worker.record(late.id)
         assert record.error is not None
         assert (record.state, record.error.kind) == (JobState.FAILED, "expired")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from jobtrio import Message, Outcome
-    from jobtrio.abc import Claim, JobEntry, LeaseReport, Plan, StoreSettings
+    from jobtrio import JobRecord, Message, Outcome
+    from jobtrio.abc import Claim, JobEntry, JobQuery, LeaseReport, Plan, StoreSettings
 
 CHECKS = {check.__name__: check for check in STORE_CHECKS}
 
@@ -292,6 +292,17 @@ class ForgetsWhatItTookOut(MemoryJobStore):
         return await super().advance()
 
 
+class GoesOnBehindAMatch(MemoryJobStore):
+    """Looks for the last job of a page only among those that match."""
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        if query.after is not None:
+            matching = await super().find(attrs.evolve(query, after=None, limit=len(self._jobs)))
+            if query.after not in [record.id for record in matching]:
+                return matching[: query.limit]
+        return await super().find(query)
+
+
 class CutsTexts(MemoryJobStore):
     """Keeps errors in columns of a fixed length."""
 
@@ -409,6 +420,7 @@ class OpensANursery(MemoryJobStore):
         (ForgetsPatientRequests, "check_cancel_wins"),
         (RemovesMore, "check_prune_by_count"),
         (ForgetsWhatItTookOut, "check_calls_without_a_mark_cut_off"),
+        (GoesOnBehindAMatch, "check_find_in_pages"),
         (CutsTexts, "check_large_values_are_kept_whole"),
         (CountsIn32Bits, "check_numbers_of_any_size"),
         (TellsOfAllThatWasDue, "check_race_of_advances"),
