@@ -169,6 +169,7 @@ async def check_counts(open_store: OpenStore) -> None:
         assert await worker.store.backlog(set()) == Backlog()
         assert await worker.store.backlog({"x"}, {"work", "other"}) == await worker.store.backlog({"x"})
         assert await worker.store.backlog(None, {"other"}) == Backlog()
+        assert await worker.store.backlog(None, set()) == Backlog()
 
 
 def _each(**counts: int) -> dict[JobState, int]:

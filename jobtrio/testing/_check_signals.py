@@ -30,6 +30,7 @@ async def check_changes_are_told_once(open_store: OpenStore) -> None:
         await worker.pass_time()
         await worker.insert(other)
         first, second, third = await worker.claim(lease=SHORT)
+        assert await worker.store.save_state(first, "saved")  # which is no change of state
         await worker.store.finish(first, Completed())
         await worker.store.release(second, "shutdown")
         await worker.pass_time()
