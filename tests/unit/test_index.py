@@ -166,6 +166,7 @@ def test_replanned() -> None:
     assert shelf.find(executor="work") == shelf.find(queue="other") == ["1"]
     assert shelf.find(queue="default") == []
     assert shelf.index.waiting(QUEUED, None) == 1
+    assert (shelf.index.in_queue(QUEUED, "default"), shelf.index.in_queue(QUEUED, "other")) == (0, 1)
 
 
 def test_removed() -> None:
