@@ -166,7 +166,7 @@ class RowAnnouncer(Announcer):
 
     def __init__(self, listener: StoreListener) -> None:
         super().__init__(listener, time.monotonic)
-        self._coming: dict[str, tuple[JobEntry, str]] = {}  # new jobs and what marks their calls, not answered yet
+        self._coming: dict[tuple[str, str], JobEntry] = {}  # new jobs, by id and their calls, that are not answered yet
 
     def heed(self, hints: Hints) -> None:
         """Tell of what a write in this process or in another one has made possible."""
@@ -182,18 +182,19 @@ class RowAnnouncer(Announcer):
     @contextmanager
     def putting_in(self, entries: Sequence[JobEntry], submission: str) -> Iterator[None]:
         """Within the block new jobs are told of before what becomes of them, whichever is answered first."""
-        self._coming.update({entry.id: (entry, submission) for entry in entries})
+        coming = {(entry.id, submission): entry for entry in reversed(entries)}  # the first that has an id counts
+        self._coming.update(coming)
         try:
             yield
         finally:
-            for entry in entries:
-                self._coming.pop(entry.id, None)
+            for job in coming:
+                self._coming.pop(job, None)
 
     def changed(self, entries: Iterable[JobEntry]) -> None:
         """Tell of changes of state."""
         for entry in entries:
-            coming, submission = self._coming.get(entry.id, (None, ""))
-            if coming is not None and not coming.order and entry.submission == submission:
+            coming = self._coming.get((entry.id, entry.submission))
+            if coming is not None and not coming.order:
                 self.learned(coming, entry)
             self.listener.changed(entry)
 

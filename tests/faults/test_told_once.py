@@ -141,6 +141,27 @@ def test_overtaken_by_a_claim() -> None:
     assert (entry.order, entry.state) == (7, JobState.RUNNING)
 
 
+def test_overtaken_by_a_claim_beside_a_call_with_the_same_id() -> None:
+    """A new job is told of before its start, though another call under way has its id, and is refused for that."""
+    entry, heard = new_entry(submission="mark"), Heard()
+    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    with announcer.putting_in([entry], "mark"):
+        with announcer.putting_in([_copied(entry)], "another"):
+            announcer.changed([stored])
+        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+    assert heard.changes == stored.history() == entry.history()
+
+
+def test_overtaken_by_a_claim_where_a_call_repeats_an_id() -> None:
+    """A new job is told of before its start, though a later one of its call that it stands for has its id as well."""
+    entry, heard = new_entry(submission="mark", key="key"), Heard()
+    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    with announcer.putting_in([entry, _copied(entry)], "mark"):
+        announcer.changed([stored])
+        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+    assert heard.changes == stored.history() == entry.history()
+
+
 def test_told_of_by_the_second_call() -> None:
     """A new job whose first call was answered by nobody is told of as it began, whatever was told of it since."""
     entry, heard = new_entry(submission="mark"), Heard()
