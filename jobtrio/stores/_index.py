@@ -136,7 +136,7 @@ class JobIndex:
         ]
         matching = sum(map(len, groups))
         # Walking by age meets a match every total/matching jobs; collecting and sorting costs every match.
-        if matching and query.limit * len(self._by_age) < matching * matching:
+        if query.limit * len(self._by_age) < matching * matching:
             return self._walk(query, after)
         found = list(_matching((entry for group in groups for entry in group.values()), query, after))
         first = nlargest if query.newest_first else nsmallest

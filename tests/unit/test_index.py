@@ -137,6 +137,14 @@ def test_pages(query: dict[str, Any]) -> None:
     assert len(pages) > 7
 
 
+def test_the_first_page_of_many() -> None:
+    """Behind none, the first page begins with the very first job, also where far more match than are on it."""
+    shelf = Shelf()
+    for _ in range(100):
+        shelf.add()
+    assert shelf.find(limit=2) == ["1", "2"]
+
+
 def test_one_exactly_behind() -> None:
     """The job that ends a page is not on the next, and the one right behind it is."""
     shelf = Shelf()
