@@ -297,6 +297,20 @@ def test_one_queue_looks_at_no_other() -> None:
     assert calls_with_queues(1000) == calls_with_queues(100)
 
 
+def calls_to_add(queues: int) -> float:
+    """Return the calls that it takes to take in a job, of so many with a queue each."""
+    shelf = Shelf()
+    with calls_made() as calls:
+        for n in range(queues):
+            shelf.add(queue=f"q{n}")
+    return calls.count / queues
+
+
+def test_a_new_queue_costs_the_same_with_many() -> None:
+    """To take in the first job of a queue costs no look at all the others, in the long run."""
+    assert calls_to_add(2_000) < 2 * calls_to_add(200)
+
+
 def test_holders_that_come_and_go_are_not_kept() -> None:
     """However many jobs with a tag come and go, the memory for it is bounded."""
     shelf = Shelf()
