@@ -78,6 +78,17 @@ def test_removed_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(ended.shelf.jobs, key=int) == ["8", "9", "10", "11"]
 
 
+def test_how_many_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended jobs are none of the living, whether they are still kept, or removed before their time."""
+    Clock(monkeypatch)
+    ended = Ended(Retention(finished_jobs=5))
+    ended.shelf.put(JobEntry("lives", PLAN, None, 0.0, order=1_000))
+    entries = [ended.add(str(n)) for n in range(9)]
+    for entry in entries[6:8]:
+        ended.shelf.remove(entry)
+        assert ended.shelf.living == 1
+
+
 def test_a_key_belongs_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     """When an old job goes, a key that a newer one took over in the meantime stays with that."""
     clock = Clock(monkeypatch)
