@@ -60,6 +60,15 @@ def test_whose_time_has_come_is_gone(kept_for: float, monkeypatch: pytest.Monkey
         assert not ended.shelf.jobs
 
 
+def test_a_time_that_is_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time of a job has come meanwhile, nothing is left to wait for, and no less than nothing."""
+    clock = Clock(monkeypatch)
+    ended = Ended(Retention(finished_for=10))
+    ended.add("a")
+    clock.now = 11
+    assert ended.shelf.next_eviction() == 0.0
+
+
 def test_removed_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept, and those that were removed before their time take no place among them."""
     Clock(monkeypatch)

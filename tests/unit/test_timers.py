@@ -6,6 +6,7 @@ import random
 from math import inf
 
 import pytest
+from call_count import calls_made
 
 from jobtrio import JobPriority, JobState
 from jobtrio._entry import JobEntry, Plan
@@ -46,6 +47,7 @@ def test_infinity_is_no_time() -> None:
     """A time at infinity is not kept."""
     heap = TimerHeap()
     heap.add(inf, Timer.EXPIRY, scheduled("a", 1.0))
+    assert not heap._heap
     assert heap.next() == inf
     assert heap.pop(inf) is None
 
@@ -114,6 +116,21 @@ def test_outdated_ones_are_not_kept() -> None:
         job.state = JobState.CANCELLED
     assert len(heap._heap) <= 100
     assert heap.pop(1.0) == (Timer.DUE, stays)
+
+
+def calls_to_add(times: int) -> float:
+    """Return the calls that it takes to add a time, of so many that stay valid."""
+    heap = TimerHeap()
+    jobs = [scheduled(str(n), float(n)) for n in range(times)]
+    with calls_made() as calls:
+        for job in jobs:
+            heap.add(job.due, Timer.DUE, job)
+    return calls.count / times
+
+
+def test_adding_costs_the_same_with_many() -> None:
+    """To add a time costs no look at all the others, in the long run."""
+    assert calls_to_add(2_000) < 2 * calls_to_add(200)
 
 
 def test_many_that_become_outdated_at_one_time() -> None:
