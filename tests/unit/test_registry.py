@@ -888,3 +888,23 @@ def test_a_store_in_another_run(waited: float, kept: bool) -> None:
 
     for run in (first, second):
         trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize(("waited", "kept"), [(3000, True), (4000, False)])
+async def test_a_store_again_in_the_same_run(autojump_clock: MockClock, waited: float, kept: bool) -> None:
+    """The time between two registries that a store is used for, in one run of Trio, counts as any other."""
+    store = MemoryJobStore()
+    async with jobtrio.open_registry(store=store) as registry:
+        await (await registry.submit(work, job_id="a")).wait()
+    await trio.sleep(waited)
+    async with jobtrio.open_registry(store=store) as registry:
+        assert ("a" in registry) is kept
+
+
+async def test_times_that_nobody_waits_for_are_not_kept(autojump_clock: MockClock) -> None:
+    """When many jobs are cancelled long before their time, that is not waited for, and no memory is kept for it."""
+    store = MemoryJobStore()
+    async with jobtrio.open_registry(store=store) as registry:
+        for job in [await registry.submit(work, delay=3000) for _ in range(1000)]:
+            await job.cancel()
+        assert len(store._timers._heap) < 200
