@@ -103,7 +103,7 @@ class MemoryBooks:
                 self._end(entry, Failed(rules.expired(entry, self.settings.retention)), None)
             else:
                 self._lapse(entry)
-        return max(self._timers.next() - now, 0.0)
+        return self._timers.next() - now
 
     def _add_timer(self, at: float, timer: Timer, entry: JobEntry) -> None:
         earliest = self._timers.next()
