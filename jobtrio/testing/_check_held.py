@@ -141,6 +141,12 @@ async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
     early = new_entry(None, expires_in=LEASE)
     for longer in (long, Retention(held_for=inf)):
         async with open_workers(open_store, "a", "b", retention=(longer, short)) as (a, b):
+            soon = new_entry(None, expires_in=LEASE / 2)
+            await a.insert(soon)
+            assert await b.store.start_held(soon.id, new_plan())
+            claim = await b.claim_one()
+            assert claim.entry.id == soon.id
+            await b.end(claim)
             late = new_entry(None, expires_in=SHORT)
             await a.insert(late)
             assert await b.store.start_held(late.id, new_plan())
