@@ -9,6 +9,7 @@ import pytest
 from jobtrio import JobState, open_registry
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
+from jobtrio.testing._workers import LEASE, ids, new_entry, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,17 @@ async def test_a_registry_that_is_closed_is_no_worker_any_more() -> None:
         async with open_registry(store=store, worker=name) as registry:
             await registry.drain()
             assert [worker.name for worker in await registry.workers()] == [name]
+
+
+async def test_old_calls_are_not_remembered() -> None:
+    """A claim that is asked for again soon is answered as before; of old calls nothing is kept."""
+    async with open_worker(MemoryJobStore) as worker:
+        for n in range(100):
+            await worker.insert(entry := new_entry())
+            assert ids(await worker.store.claim(str(n), limit=1, lease=LEASE)) == [entry.id]
+            assert ids(await worker.store.claim(str(n), limit=1, lease=LEASE)) == [entry.id]
+        assert isinstance(worker.store, MemoryJobStore)
+        assert len(worker.store._claims) == 32
 
 
 class _LooksTwice(MemoryJobStore):

@@ -37,7 +37,8 @@ async def test_when_many_have_ended(bench: Bench, nursery: trio.Nursery, kept: i
     nursery.start_soon(pruner.run)
     assert await pruner.prune() == 7.0
     for rounds in (1, 2):
-        pruner.ended(enough - 1)
+        pruner.ended(enough - 2)
+        pruner.ended()
         await wait_all_tasks_blocked()
         assert len(bench.at) == rounds
         pruner.ended()
