@@ -110,6 +110,15 @@ def test_public_way_refuses(url: Any, error: type[Exception], what: str) -> None
     assert "secret" not in str(caught.value)
 
 
+def test_public_way_makes_what_is_not_there() -> None:
+    """A store that is named by its URL is made where it is missing, as one that is named by its class is."""
+    of_postgres, of_redis = store_from_url("postgresql://host/db"), store_from_url("redis://host")
+    assert isinstance(of_postgres, PostgresJobStore)
+    assert isinstance(of_redis, RedisJobStore)
+    assert of_postgres._create
+    assert of_redis._creates
+
+
 def test_public_way_imports_one_store_alone() -> None:
     """Who names a file in a URL needs no extra, and who names none at all imports no store of a URL."""
     program = (
@@ -134,7 +143,9 @@ def test_public_way_imports_one_store_alone() -> None:
         ("sqlite:///a%00b", ["name a file"]),
         ("sqlite:///jobs.db?synchronous=OFF", ["synchronous=NORMAL", "synchronous='OFF'"]),
         ("sqlite:///jobs.db?mode=ro", ["synchronous=NORMAL", "'mode'"]),
+        ("sqlite:///jobs.db?synchronous", ["synchronous=NORMAL", "synchronous=''"]),
         ("sqlite:///jobs.db?outage_limit=0", ["outage_limit=SECONDS"]),
+        ("sqlite:///jobs.db?outage_limit=-1", ["outage_limit=SECONDS"]),
         ("sqlite:///jobs.db?outage_limit=inf", ["outage_limit=SECONDS"]),
         ("sqlite:///jobs.db?outage_limit=soon", ["outage_limit=SECONDS"]),
     ],
@@ -180,6 +191,8 @@ def test_no_password_is_shown(url: str) -> None:
             {"schema": "jobs", "pool_size": 8, "listen": False, "outage_limit": 0.5},
         ),
         ("postgresql://host/db?listen=TRUE", "postgresql://host/db", {"listen": True}),
+        ("postgresql://host/db?listen=1", "postgresql://host/db", {"listen": True}),
+        ("postgresql://host/db?listen=0", "postgresql://host/db", {"listen": False}),
     ],
 )
 def test_postgres(url: str, conninfo: str, options: dict[str, object]) -> None:
@@ -202,6 +215,8 @@ def test_postgres(url: str, conninfo: str, options: dict[str, object]) -> None:
         "postgresql://ann:secret@host/db?pool_size=0",
         "postgresql://ann:secret@host/db?pool_size=-1",
         "postgresql://ann:secret@host/db?pool_size=x",
+        "postgresql://ann:secret@host/db?pool_size=%D9%A3",
+        f"postgresql://ann:secret@host/db?pool_size={'9' * 5000}",
         "postgresql://ann:secret@host/db?listen=maybe",
         "postgresql://ann:secret@host/db?schema=",
         "postgresql://ann:secret@host/db?outage_limit=0",
