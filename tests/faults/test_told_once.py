@@ -141,6 +141,19 @@ def test_overtaken_by_a_claim() -> None:
     assert (entry.order, entry.state) == (7, JobState.RUNNING)
 
 
+def test_overtaken_by_a_claim_and_its_end() -> None:
+    """A new job is told of once, before all that becomes of it by the time that its call is answered."""
+    entry, heard = new_entry(submission="mark"), Heard()
+    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    with announcer.putting_in([entry], "mark"):
+        announcer.changed([stored])
+        ended = _copied(stored)
+        steps.finish(ended, Completed(1), worker="a", now=time.time())
+        announcer.changed([ended])
+        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+    assert heard.changes == ended.history()
+
+
 def test_overtaken_by_a_claim_beside_a_call_with_the_same_id() -> None:
     """A new job is told of before its start, though another call under way has its id, and is refused for that."""
     entry, heard = new_entry(submission="mark"), Heard()

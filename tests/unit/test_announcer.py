@@ -51,6 +51,27 @@ def test_to_look_everywhere_while_it_is_asked() -> None:
     assert announcer.idle_for() == inf
 
 
+def test_told_of_while_there_is_nothing_to_do() -> None:
+    """What falls due is known at once, also what is past already, and so is that one has to look everywhere."""
+    told = Told()
+    announcer = Announcer(told, lambda: 100.0)
+
+    def idle_until_told() -> None:
+        announcer.asked()
+        announcer.looked(inf, 50.0)
+        assert announcer.idle_for() == inf
+        told.signals.clear()
+
+    idle_until_told()
+    announcer.falls_due(103.0)
+    assert (announcer.idle_for(), told.signals) == (3.0, ["due"])
+    announcer.falls_due(99.0)
+    assert (announcer.idle_for(), told.signals) == (0.0, ["due", "due"])
+    idle_until_told()
+    announcer.look_everywhere()
+    assert (announcer.idle_for(), sorted(told.signals)) == (0.0, ["due", "ready"])
+
+
 def test_new_jobs_are_forgotten_once_they_are_in() -> None:
     """What is told of new jobs before they are answered is not kept behind that."""
     announcer = RowAnnouncer(Heard())
