@@ -260,6 +260,19 @@ def test_refresh_with_a_long_history() -> None:
     assert known.history() == fresh.history()
 
 
+def test_refresh_while_an_attempt_runs() -> None:
+    """An answer of the same moment leaves an attempt what it works with; one of what came after it brings all."""
+    known, same, ended = started(), started(), started()
+    steps.finish(ended, Completed(3), worker="back", now=102.0)
+    for fresh in (same, ended):
+        fresh.payload, fresh.saved_state, fresh.lease_until = "stored", "stored", 7.0
+    known.payload["a"], known.saved_state = 2, "saved here"
+    refresh(known, same)
+    assert (known.payload, known.saved_state, known.lease_until) == ({"a": 2}, "saved here", 7.0)
+    refresh(known, ended)
+    assert (known.payload, known.saved_state, known.outcome) == ("stored", "stored", Completed(3))
+
+
 def test_what_is_behind_a_change() -> None:
     """Behind each change come those that were made since, within its attempt and in later ones."""
     entry = make(retry=RetryPolicy(max_attempts=10), delay=1.0, state=JobState.SCHEDULED)
