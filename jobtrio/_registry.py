@@ -375,7 +375,7 @@ class JobRegistry:
         """Return the handle of a job that this process holds, at once; None for any other.
 
         In memory those are all jobs that are kept. With a durable store they are those that run here and those of which
-        somebody here has a handle; `get` finds the others.
+        somebody here has a handle or a subscription; `get` finds the others.
 
         Raises:
             TypeError: `job_id` is no text.
