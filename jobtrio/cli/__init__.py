@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jobtrio
 from jobtrio.cli import _cancel, _demo, _list, _prune, _remove, _run, _serve, _show, _stats, _submit, _watch, _worker
@@ -55,6 +55,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2 and say why, where that can be said."""
+        if sys.stderr is None:  # or the usage would go to stdout
+            self.exit(2)
+        super().error(message)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is None or file is not sys.stdout:

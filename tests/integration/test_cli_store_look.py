@@ -255,6 +255,8 @@ class TestClosedStreams:
         assert (code, len(out.splitlines()), err) == (0, 2, "")
         (shell.folder / "broken.py").write_text("1 / 0")
         assert closed(shell, "2>&-", "worker", "broken:executors", "--json") == (1, "", "")
+        for args in (["list", "--limit", "no", "--json"], ["submit"], ["worker", "nowhere:executors"], ["no"]):
+            assert closed(shell, "2>&-", *args) == (2, "", "")
 
     def test_stdin(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A payload that is to come from a closed standard input is bad usage."""
