@@ -118,16 +118,19 @@ class StderrHandler(logging.Handler):
             written.set()
 
 
-def log_to_stderr(level: int, *, outages: bool = False) -> None:
+def log_to_stderr(level: int, *, runs: bool = False) -> None:
     """Show what is logged on stderr, unless the application has configured logging itself.
 
     Args:
         level: The lowest level that is shown.
-        outages: Whether it is shown also below that level that a store is away, and that it is back.
+        runs: Whether a job runs here: then warnings about it, and that its store is away or back, are shown as well.
     """
     handler = StderrHandler()
-    if outages:
-        handler.addFilter(lambda record: record.levelno >= level or hasattr(record, OUTAGE))
-        level = min(level, logging.WARNING)
+    if runs:
+        handler.addFilter(lambda record: record.levelno >= level or _is_of_a_run(record))
     handler.setFormatter(SpeakerFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=min(level, logging.WARNING) if runs else level, handlers=[handler])
+
+
+def _is_of_a_run(record: logging.LogRecord) -> bool:
+    return record.name == jobtrio.__name__ or hasattr(record, OUTAGE)

@@ -104,7 +104,7 @@ def run_with_store(
     *,
     make: bool = False,
     quiet: bool = True,
-    outages: bool = False,
+    runs: bool = False,
 ) -> int:
     """Run ``work`` with the store that the options name, and return its exit code, or 1 where it fails.
 
@@ -113,11 +113,11 @@ def run_with_store(
         work: What to do.
         make: Whether the store is made where it isn't there.
         quiet: Whether only errors are logged: a warning about the file is the worker's to give.
-        outages: Whether it is logged all the same that the store is away: what goes on meanwhile would seem to hang.
+        runs: Whether a job runs here: what goes on while the store is away would seem to hang, hence it is said.
     """
     store = store_of(options, make=make)
     level = logging.ERROR if quiet else logging.WARNING
-    log_to_stderr(level, outages=outages)
+    log_to_stderr(level, runs=runs)
     try:
         return trio.run(partial(work, options, store))
     except BrokenPipeError:

@@ -9,13 +9,14 @@ import select
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from jobtrio.cli import _log
 from jobtrio.cli._output import Output
+from jobtrio.stores._outages import OUTAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +105,27 @@ def test_no_thread_to_log_in_until_the_end(pipe: tuple[int, int], no_threads: py
     no_threads.setattr(_log, "STDERR", pipe[1])
     handler.flush()
     assert os.read(pipe[0], 100) == b"line 0\n"
+
+
+def test_what_is_logged_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run warns of its job and of its store's absence; of the file it tells, as any client does, errors alone."""
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(logging, "basicConfig", options.update)
+    _log.log_to_stderr(logging.ERROR, runs=True)
+    (handler,) = options["handlers"]
+    records = {
+        name: logging.LogRecord(name, level, __file__, 1, "", None, None)
+        for name, level in (
+            ("jobtrio", logging.WARNING),
+            ("jobtrio.stores.sqlite", logging.WARNING),
+            ("jobtrio.stores.redis", logging.ERROR),
+            ("jobtrio.stores.postgres", logging.WARNING),
+        )
+    }
+    vars(records["jobtrio.stores.postgres"])[OUTAGE] = True
+    shown = [name for name, record in records.items() if handler.filter(record)]
+    assert shown == ["jobtrio", "jobtrio.stores.redis", "jobtrio.stores.postgres"]
+    assert options["level"] == logging.WARNING
 
 
 def record_of(n: int) -> logging.LogRecord:
