@@ -113,7 +113,8 @@ class Watchdog:
         executable = sys.executable if spawn is None else spawn.get_executable()
         if not executable or getattr(sys, "frozen", False):
             return  # this program is no interpreter that could be started
-        argv = [os.fsdecode(executable), "-I", "-S", "-c", BOOT, os.path.dirname(__file__), str(os.getpid()), NAME]
+        flags = "-ISB" if sys.dont_write_bytecode else "-IS"  # -I passes over the environment, where that may be said
+        argv = [os.fsdecode(executable), flags, "-c", BOOT, os.path.dirname(__file__), str(os.getpid()), NAME]
         null, pipe = subprocess.DEVNULL, subprocess.PIPE
         try:
             process = subprocess.Popen(

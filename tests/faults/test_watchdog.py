@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 import jobtrio
@@ -299,6 +300,17 @@ def test_no_interpreter(fresh: Watchdog, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with sleeping() as session, fresh.guarding(session, 0.1):
         assert fresh.pid is None
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_it_writes_no_bytecode_where_that_is_not_wanted(
+    fresh: Watchdog, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    """A program that is to write nothing beside its modules has no watchdog that does."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", not writes)
+    with sleeping() as session, fresh.guarding(session, 0.1):
+        assert fresh.pid is not None
+        assert ("-ISB" in psutil.Process(fresh.pid).cmdline()) is not writes
 
 
 async def test_one_for_all_programs() -> None:
