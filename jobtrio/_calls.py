@@ -25,6 +25,7 @@ from jobtrio._settlement import CANCELLED
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from jobtrio._attempt import Attempt
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._records import JobRecord, Transition, WorkerReport
     from jobtrio._runner import Runner
@@ -162,18 +163,17 @@ class RegistryCalls:
         reason = check_text("reason", reason)
         check_seconds("grace", grace)
         await self._give_way()
-        if entry is not None and entry.outcome is not None:
-            return False
-        if entry is not None and self._may_be_gone(entry):
-            found = await self._ask(partial(self.store.look, job_id))
-            if found is None:
-                raise UnknownJobError(job_id)
-            if found.order != entry.order:
-                return False  # it is, then
-        running, asked = self._runner.running.get(job_id), entry or self._known.get(job_id)
-        if running is not None and asked is not None and running.claim.entry is not asked:
-            running = None  # of an earlier job with this id, whose end is not known to be written yet
-        if running is not None and not running.may_be_cancelled():
+        if entry is not None:
+            if entry.outcome is not None:
+                return False
+            if self._may_be_gone(entry):
+                found = await self._ask(partial(self.store.look, job_id))
+                if found is None:
+                    raise UnknownJobError(job_id)
+                if found.order != entry.order:
+                    return False  # it is, then
+        running = self._runner.running.get(job_id)
+        if running is not None and not running.may_be_cancelled() and self._runs(running, entry, job_id):
             if self._waits and running.if_lost is None:
                 request = CancelRequest(time.time(), reason, grace)
                 running.if_lost = partial(self._cancel_lost, running.claim.entry, request)
@@ -194,6 +194,11 @@ class RegistryCalls:
         """Whether a job may have ended without a word to this process, and another one have its id by now."""
         running = self._runner.running.get(entry.id)
         return self._waits and (running is None or running.claim.entry is not entry)
+
+    def _runs(self, attempt: Attempt, entry: JobEntry | None, job_id: str) -> bool:
+        """Whether an attempt is of this job, not of an earlier one of its id whose end is not known to be written."""
+        asked = entry or self._known.get(job_id)
+        return asked is None or attempt.claim.entry is asked
 
     def _heed(self, reply: CancelReply, grace: float) -> None:
         """Stop what runs here of a job that its store has asked to end."""
