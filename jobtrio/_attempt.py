@@ -137,14 +137,13 @@ class Attempt:
     @property
     def is_timed_out(self) -> bool:
         """Whether the deadline came before any request, and before the job cancelled itself."""
-        if self._cause is not None or self._scope is None:
-            return False
-        if self._scope.cancel_called:  # which a deadline that has passed makes true for good, wherever it is moved then
-            source = _source_of(self._scope)
-            if source == "deadline" or (source == "explicit" and not self._failed):
-                return source == "deadline"
-        deadline = self._scope.deadline
-        return deadline != inf and trio.current_time() >= deadline
+        scope = self._scope
+        if self._cause is not None or scope is None or not scope.cancel_called:
+            return False  # a deadline that has passed makes it true for good, wherever it is moved then
+        source = _source_of(scope)
+        if source == "deadline" or (source == "explicit" and not self._failed):
+            return source == "deadline"
+        return trio.current_time() >= scope.deadline
 
     def may_be_cancelled(self) -> bool:
         """Whether a request to cancel can still decide how the job ends."""
@@ -209,15 +208,14 @@ class Attempt:
         except BaseException as exc:
             group = exc
         else:
-            stopped = scope.cancel_called or self.is_timed_out or self._cause is not None
+            stopped = scope.cancel_called or self._cause is not None
             # The checker does not see that the nursery's body may have assigned it.
             if raised is None and not stopped:  # type: ignore[redundant-expr, unused-ignore]
                 self.over = True
                 context.close()
                 return Returned(result)
         try:
-            cut = scope.cancel_called  # asked before the deadline is: in between, the deadline may pass
-            timed_out = self.is_timed_out
+            cut, timed_out = scope.cancel_called, self.is_timed_out
             self.over = True
             context.close()
             if group is not None:
@@ -266,7 +264,7 @@ class Attempt:
             self._cause = None  # it came to its own end within the grace
         if self._cause is not None:
             return Stopped(self._cause, exception)
-        if timed_out and not self._self_cancelled:
+        if timed_out:
             is_moved = self._scope is None or self._scope.deadline != self._deadline
             return TimedOut(inf if is_moved else self._limit, exception)
         if self._self_cancelled:
