@@ -133,7 +133,7 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
         others = [claim for claim in claims if _name_of(claim) not in kept]
         rows = await link.fetch("by_seqs", array([claim.entry.order for claim in others])) if others else []
         known = {entry.id: entry for entry in map(entry_of, rows)}
-        locked = [claim for claim in others if _holds(claim, known)]
+        locked = [claim for claim in others if _held(claim, known) is not None]
         if not locked or trio.current_time() >= give_up_at:
             break
         kept |= _kept(await _renew_behind(link, locked[n % len(locked)], locked, lease, identity))
@@ -169,21 +169,20 @@ def _name_of(claim: Claim) -> tuple[int, str]:
     return claim.entry.order, claim.id
 
 
-def _holds(claim: Claim, known: Mapping[str, JobEntry]) -> bool:
-    """Whether a claim holds its job, as far as is known."""
+def _held(claim: Claim, known: Mapping[str, JobEntry]) -> JobEntry | None:
+    """Return the job that a claim holds, as far as is known."""
     entry = known.get(claim.entry.id)
-    return (
+    is_held = (
         entry is not None
         and entry.state is JobState.RUNNING
         and (entry.claim, entry.attempt) == (claim.id, claim.attempt)
     )
+    return entry if is_held else None
 
 
 def _renewal(claim: Claim, kept: Kept, known: Mapping[str, JobEntry]) -> Renewal:
-    if (renewed := kept.get(_name_of(claim))) is not None:
-        return Renewal(renewed)
-    entry = known.get(claim.entry.id)
-    if entry is not None and _holds(claim, known):
+    renewed = kept.get(_name_of(claim))
+    if renewed is None and (entry := _held(claim, known)) is not None:
         # Somebody keeps it locked: until he lets it go nobody can take it, though its lease may be over by then.
-        return Renewal((entry.lease_until, entry.cancel), entry)
-    return Renewal(None, entry)
+        renewed = entry.lease_until, entry.cancel
+    return Renewal(renewed, known.get(claim.entry.id))
