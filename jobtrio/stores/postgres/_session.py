@@ -69,7 +69,7 @@ class Session:
         writes: The way to change them.
         reads: The way to read them.
         pruner: Prunes when many jobs have ended.
-        missed: Set where others had locked what was to be claimed.
+        missed: Set where there may be more to be claimed: others had locked it, or it was too large to come at once.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     async def _look_again(self) -> None:
-        """Have work looked for again where others were in the way: those who claim at once choose the same."""
+        """Have work looked for again where some was missed: those who claim at once choose the same."""
         while True:
             await self.missed.wait()
             await trio.sleep(AGAIN_AFTER)
