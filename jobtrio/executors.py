@@ -171,9 +171,7 @@ def executor_name(function: Callable[[Any], Any]) -> str:
     """Return the name that a job's record gives to an executor without a registered name."""
     inner = _unwrapped(function)
     name = str(getattr(inner, "__qualname__", None) or type(inner).__qualname__).rpartition("<locals>.")[2]
-    if (
-        not name.isascii()
-    ):  # programs make names of what they find, such as files: half a character could be shown to nobody
+    if not name.isascii():  # programs name functions by what they find, such as files: half a character can't be shown
         name = name.encode("utf-8", "backslashreplace").decode()
     return name[:200]
 
