@@ -175,6 +175,7 @@ async def test_a_request_while_the_old_end_is_not_answered(autojump_clock: MockC
         await there.remove(ID)
         new = await here.submit("echo", "new", job_id=ID)
         assert old.outcome is None
+        assert not await old.cancel("late")  # its end is decided
         assert await (new.cancel("now") if by_handle else here.cancel(ID, "now"))
         assert await new.wait() == Cancelled("now")
         assert await old.wait() == Completed("old 1")
