@@ -18,7 +18,7 @@ import jobtrio
 from jobtrio import Completed, End, JobPriority, JobState, PayloadError, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
-from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker
+from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, open_worker
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -176,6 +176,20 @@ async def test_claims_of_large_jobs(postgres: str, monkeypatch: pytest.MonkeyPat
                 await worker.heard.wait_for("work_ready")
         assert claimed == [list("zxxxx"), list("xxxx"), list("xxy")]
     check_schema(postgres, ids(entries))
+
+
+async def test_a_repeated_claim_of_large_jobs(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the answer was lost that said that there are more, they are called for when it comes again."""
+    monkeypatch.setattr("jobtrio.stores.postgres._claiming.ANSWERED", 1000)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry(payload="x" * 600) for _ in range(5)))
+        claims = await worker.store.claim("call", limit=9, lease=LEASE)
+        assert len(claims) == 2
+        worker.heard.forget()
+        await worker.heard.wait_for("work_ready")
+        assert ids(await worker.store.claim("call", limit=9, lease=LEASE)) == ids(claims)
+        worker.heard.forget()
+        await worker.heard.wait_for("work_ready")
 
 
 async def test_large_jobs_fall_due(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     else:
         rows = await link.fetch(*step)
     found = [row for row in rows if row[0] is not None]
-    missed = len(found) < len(rows)
+    missed = alone or len(found) < len(rows)  # the answer that was lost may have said so
     if not found:
         return Claimed([], None, Hints(), missed)
     entries = sorted(map(entry_of, found), key=rank_of)
