@@ -272,7 +272,7 @@ def fresh(name: str, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
             return ("another claim", *parameters[1:])
         case "insert_all":
             ids, keys, *others = parameters
-            return (re.sub(r'"(\w+)"', r'"new \1"', ids), keys.replace("key", "new key"), *others)
+            return (re.sub(r'"([\w-]+)"', r'"new \1"', ids), keys.replace("key", "new key"), *others)
         case "insert_chunks":
             jobs, *others = parameters
             return (re.sub(r"\d+", "99999999", jobs), *others)
