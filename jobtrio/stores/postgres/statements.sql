@@ -224,17 +224,10 @@ SELECT seq, {told 9 10} FROM held;
 -- The jobs that are to be changed, locked in one order, so that nobody waits for somebody who waits for him. Those in
 -- $1 are given without what users gave, those of $2 whole.
 -- name: lock
-WITH wanted AS (
-    SELECT seq, bool_or(whole) AS whole
-    FROM (
-        SELECT seq, false AS whole FROM unnest($1::bigint[]) AS seq
-        UNION ALL
-        SELECT seq, true FROM {schema}.jobs WHERE id = ANY($2::text[])
-    ) AS named
-    GROUP BY seq
-)
 SELECT {when whole}, {now}
-FROM wanted JOIN {schema}.jobs AS job ON job.seq = wanted.seq
+FROM {schema}.jobs AS job CROSS JOIN LATERAL (SELECT job.id IN (SELECT unnest($2::text[])) AS whole) AS wanted
+-- As an array: a join may be planned, while there are few jobs, that walks over all of them.
+WHERE job.seq = ANY(ARRAY(SELECT unnest($1::bigint[]) UNION SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])))
 ORDER BY job.seq FOR NO KEY UPDATE OF job;
 
 -- What has fallen due, at most $1 of each kind and of $2 bytes; what others have locked is theirs to see to.
