@@ -542,6 +542,25 @@ async def test_returned_within_the_grace_of_a_shutdown(autojump_clock: MockClock
         assert shown(verdict) == ("stopped", SHUTDOWN, None)
 
 
+async def test_a_child_that_raises_a_foreign_cancellation() -> None:
+    """A child whose `trio.Cancelled` no scope has asked for ends the attempt, which then is no success."""
+
+    async def child() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as exc:
+                cancelled = exc
+        raise cancelled
+
+    async def executor(job: JobContext) -> str:
+        job.nursery.start_soon(child)
+        return "done"
+
+    assert shown(await judge(executor)) == ("stopped", SELF, None)
+
+
 async def test_cut_off_within_the_grace_of_a_shutdown(autojump_clock: MockClock) -> None:
     """What its time limit cuts off in the grace has not come to its own end, also where it moves its deadline then."""
 
