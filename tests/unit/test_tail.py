@@ -357,6 +357,17 @@ async def test_an_end_before_what_was_read(is_read_behind: bool, autojump_clock:
         assert not bench.tails._tails
 
 
+async def test_a_hint_just_before_all_is_cut_off() -> None:
+    """Who reads is told so, also where there is news when nobody looks any more."""
+    bench = Bench()
+    entry = bench.entry()
+    assert entry.log is not None
+    bench.tails.follow(entry)
+    bench.tails.look("id")
+    bench.tails.cut_off("closed")
+    assert entry.log.cut == "closed"
+
+
 async def test_an_answer_that_is_overtaken_by_an_attempt(autojump_clock: MockClock) -> None:
     """What comes when an attempt has begun to feed the log here is passed over: that has all that came before."""
     bench = Bench()
