@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 import trio
@@ -110,3 +110,53 @@ async def test_writes(own_postgres: PostgresServer, name: str) -> None:
                 with pytest.raises(StoreUnavailableError):
                     await WRITES[name](worker, claim)
         assert await until_answered(lambda: WRITES[name](worker, claim))
+
+
+TOLD: dict[str, tuple[Write, LiteralString]] = {
+    "append": (WRITES["append"], "SELECT FROM jobtrio.messages"),
+    "complete": (WRITES["complete"], "SELECT FROM jobtrio.jobs WHERE state = 'COMPLETED'"),
+    "cancel": (WRITES["cancel"], "SELECT FROM jobtrio.jobs WHERE cancel IS NOT NULL"),
+    "insert": (lambda worker, _: worker.insert(new_entry()), "SELECT FROM jobtrio.jobs WHERE attempt = 0"),
+    "named": (lambda worker, _: worker.insert(new_entry(key="key")), "SELECT FROM jobtrio.jobs WHERE attempt = 0"),
+}
+"""What others are told of, and what shows that it is written."""
+
+
+@pytest.mark.parametrize("name", TOLD)
+async def test_commits_that_send_notices(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where commits are slow, and those that send notices follow one another, jobs are not locked while one waits."""
+    monkeypatch.setattr("jobtrio.stores.postgres._notices.QUICK", 0.0)
+    write, written = TOLD[name]
+    conninfo = own_postgres.create_database(options="-c synchronous_commit=local")
+    async with (
+        open_worker(lambda: PostgresJobStore(conninfo, listen=False, outage_limit=60.0)) as worker,
+        await connect(conninfo, autocommit=True) as other,
+    ):
+        claim = await worker.start()
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery, standby_away(own_postgres):
+                nursery.start_soon(tell_slowly, own_postgres.conninfo())
+                await wait_for(other, "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+                nursery.start_soon(write, worker, claim)
+                await wait_for(other, "SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted")
+                await rows_of(other, "SELECT FROM jobtrio.jobs FOR UPDATE NOWAIT")
+                assert len(await rows_of(other, written)) == 1
+
+
+async def tell_slowly(conninfo: str) -> None:
+    """Send a notice with something that a standby is to have."""
+    async with await connect(conninfo, autocommit=True) as connection:
+        await connection.execute("SELECT pg_notify('x', ''), pg_logical_emit_message(true, 'test', 'test')")
+
+
+async def rows_of(connection: psycopg.AsyncConnection[Any], query: LiteralString) -> list[Any]:
+    """Return what is found."""
+    return await (await connection.execute(query)).fetchall()
+
+
+async def wait_for(connection: psycopg.AsyncConnection[Any], query: LiteralString) -> None:
+    """Return when something is found."""
+    while not await rows_of(connection, query):  # noqa: ASYNC110
+        await trio.sleep(0.002)

@@ -118,3 +118,15 @@ def test_later_times_are_not_told() -> None:
     over = notices("other")
     over.told(hints(due=now - 1.0))
     assert over.telling(hints(due=now + 50.0))[1] != NOTHING
+
+
+def test_notices_of_slow_writes() -> None:
+    """Where writes take long, notices go behind their commit, as long as they do."""
+    one = notices("one")
+    news = hints(messages="a")
+    told = one.telling(news)
+    one.answered(time.monotonic() - 60.0)
+    assert one.ways(news) == ((one.channel, NOTHING), [("notify", *told)])
+    assert one.ways(hints()) == ((one.channel, NOTHING), [])
+    one.answered(time.monotonic() + 60.0)  # however long this test stands still
+    assert one.ways(news) == (told, [])

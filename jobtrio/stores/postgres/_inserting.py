@@ -163,32 +163,37 @@ class Inserter:
     async def _insert(
         self,
         link: Link,
-        how: Callable[[Link, Step], Awaitable[Rows]],
+        how: Callable[[Link, Step, Hints], Awaitable[Rows]],
         statement: str,
         rows: Sequence[Row],
         entries: Sequence[JobEntry],
     ) -> tuple[dict[JobEntry, NewPlace], Hints]:
         """Put in jobs, and tell of them with the same trip."""
         hints = hints_of(entries, rows)
-        step = (*insertion_step(statement, rows, entries), *self._notices.telling(hints))
-        found = await how(link, step)
+        found = await how(link, insertion_step(statement, rows, entries), hints)
         placed = {entry: place_of(row, entry) for entry, row in _matched(entries, found)}
         return placed, hints
 
-    async def _at_once(self, link: Link, step: Step) -> Rows:
+    async def _at_once(self, link: Link, step: Step, hints: Hints) -> Rows:
         """Run a statement as a transaction."""
-        if not self._first:
-            return await link.fetch(*step)
-        *_, found, _, _ = await link.fetch_all([BEGIN, link.limit, *self._first, step, *self._last])
+        told, behind = self._notices.ways(hints)
+        step = (*step, *told)
+        asked = time.monotonic()
+        if self._first or behind:
+            steps = [BEGIN, link.limit, *self._first, step, *self._last, *behind]
+            found = (await link.fetch_all(steps))[steps.index(step)]
+        else:
+            found = await link.fetch(*step)
+        self._notices.answered(asked)
         return found
 
-    async def _begin(self, link: Link, step: Step) -> Rows:
+    async def _begin(self, link: Link, step: Step, hints: Hints) -> Rows:
         """Run a statement that others follow in one transaction."""
-        return (await link.begin(*self._first, step))[-1]
+        return (await link.begin(*self._first, (*step, *self._notices.telling(hints))))[-1]
 
-    async def _go_on(self, link: Link, step: Step) -> Rows:
+    async def _go_on(self, link: Link, step: Step, hints: Hints) -> Rows:
         """Run a statement that follows."""
-        return await link.fetch(*step)
+        return await link.fetch(*step, *self._notices.telling(hints))
 
     def _committed(self, hints: Hints) -> None:
         self._notices.told(hints)

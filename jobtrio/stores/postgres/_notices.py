@@ -27,6 +27,9 @@ PAYLOAD: Final = 7900
 NOTHING: Final = "{}"
 """No payloads."""
 
+QUICK: Final = 0.005
+"""Seconds within which a write is answered where commits are quick, and nobody waits to commit."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -85,16 +88,21 @@ class Notices:
         channel: Where they are sent.
         session: This store's name in them.
         clock: The server's clock.
+        go_behind: Whether they are to go behind the commit of what makes them true, as a transaction of their own. The
+            server has all those that send notices commit one by one, however long a commit waits for the disk and the
+            standbys; meanwhile the jobs are locked, and their leases can't be renewed. A transaction that has written
+            nothing waits for neither. Where commits are quick, this would cost more than it saves.
     """
 
     def __init__(self, schema: str, session: str, clock: Clock) -> None:
         self.channel: Final = channel_of(schema)
         self.session: Final = session
         self.clock: Final = clock
+        self.go_behind: bool = False
         self._told_due = 0.0  # the earliest time that others were told of, and have not come to yet
 
     def steps(self, hints: Hints) -> list[Step]:
-        """Return the statement that tells others, in the transaction that makes it true; none where nothing is news."""
+        """Return the statement that tells others; none where nothing is news."""
         channel, payloads = self.telling(hints)
         return [] if payloads == NOTHING else [("notify", channel, payloads)]
 
@@ -110,6 +118,16 @@ class Notices:
             return self.channel, NOTHING
         news = Hints(hints.ready, due, hints.messages, hints.cancels)
         return self.channel, array(payloads_of(news, self.session, self.clock))
+
+    def ways(self, hints: Hints) -> tuple[tuple[str, str], list[Step]]:
+        """Return what the statement is given that makes hints true, and those that go behind its commit."""
+        if self.go_behind:
+            return (self.channel, NOTHING), self.steps(hints)
+        return self.telling(hints), []
+
+    def answered(self, asked: float) -> None:
+        """Note that a write was answered just now, and when that was asked for."""
+        self.go_behind = time.monotonic() - asked > QUICK
 
     def told(self, hints: Hints) -> None:
         """Note that this was sent."""

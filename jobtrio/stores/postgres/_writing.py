@@ -7,6 +7,7 @@ who waits for the answers.
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,7 +23,7 @@ from jobtrio.stores._texts import value_of
 from jobtrio.stores.postgres import _changing as changing
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
 from jobtrio.stores.postgres._calls import singly
-from jobtrio.stores.postgres._connections import COMMIT, PATIENTLY, WAIT, is_held_up
+from jobtrio.stores.postgres._connections import BEGIN, COMMIT, PATIENTLY, WAIT, is_held_up
 from jobtrio.stores.postgres._transaction import Transaction
 
 if TYPE_CHECKING:
@@ -187,13 +188,21 @@ class Writer:
         """Carry out what can be done by one statement; return what it could not be done with."""
         ends, others = self._quick_hints(quick.completions), self._quick_hints(quick.appends)
         plan: list[Step] = []
+        behind: list[Step] = []
         if quick.appends:
-            plan.append((*self._append(quick.appends), *self._notices.telling(others)))
+            told, later = self._notices.ways(others)
+            plan.append((*self._append(quick.appends), *told))
+            behind += later
         if quick.completions:
-            plan.append((*self._complete(quick.completions), *self._notices.telling(ends)))
+            told, later = self._notices.ways(ends)
+            plan.append((*self._complete(quick.completions), *told))
+            behind += later
 
         async def write(link: Link) -> list[Rows] | None:
             try:
+                if behind:
+                    _, _, *rows = await link.fetch_all([BEGIN, link.limit, *plan, COMMIT, *behind])
+                    return rows[: len(plan)]
                 if len(plan) == 1:
                     return [await link.fetch(*plan[0])]
                 _, *rows = await link.fetch_all([link.limit, *plan])
@@ -201,7 +210,9 @@ class Writer:
             except psycopg.errors.UniqueViolation:
                 return None  # messages that a call which was cut off had brought, just now
 
+        asked = time.monotonic()
         answers = await self._connections.use(write)
+        self._notices.answered(asked)
         if answers is None:
             return quick.calls
         if quick.appends:
@@ -255,8 +266,8 @@ class Writer:
             *_, locked, lasts = await link.begin(*first, ("lock", orders, ids), ("lasts_of", orders, ids))
             tx, values, failures = self._perform(changes, locked, lasts)
             plan = tx.steps()
-            answers = await link.fetch_all([*plan, *self._notices.steps(tx.hints), *last])
-            tx.took(answers)
+            # Behind the commit, where they hold up nobody: see `Notices`.
+            tx.took(await link.fetch_all([*plan, *last, *self._notices.steps(tx.hints)]))
             return tx, values, failures
 
         tx, values, failures = await self._connections.use(write)
