@@ -337,11 +337,19 @@ async def test_leaving_during_an_outage(tmp_path: Path) -> None:
             assert await (await gate.registry.get(job.id)).wait() == Completed(job.id)
 
 
-async def test_opening_waits_for_a_locked_file(tmp_path: Path) -> None:
-    """A store that can't be opened within its limit raises; one whose lock goes in time is opened."""
+async def test_opening_passes_by_a_lock(tmp_path: Path) -> None:
+    """A file of jobs is opened, and read, while others hold the lock of writers: some hardly ever let go of it."""
     path = tmp_path / "jobs.db"
-    async with open_worker(lambda: SqliteJobStore(path)):
-        pass
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.insert(entry := new_entry())
+    with locked(path):
+        async with jobtrio.open_registry(store=SqliteJobStore(path, outage_limit=0.01), queues={}) as registry:
+            assert [record.id for record in await registry.find()] == [entry.id]
+
+
+async def test_opening_waits_for_a_locked_file(tmp_path: Path) -> None:
+    """A store that can't be made within its limit raises; one whose lock goes in time is made."""
+    path = tmp_path / "jobs.db"
     with locked(path):
         begun = time.monotonic()
         with pytest.raises(StoreUnavailableError, match="locked"):

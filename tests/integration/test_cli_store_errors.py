@@ -185,7 +185,7 @@ def test_locked_file(shell: Shell) -> None:
     holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        code, out, err = shell.run("cancel", "a", "--store", f"{shell.url}?outage_limit=0.5")
+        code, out, err = shell.run("cancel", "a", "--store", f"{shell.url}?outage_limit=2")
     finally:
         holder.close()
     assert (code, out) == (1, "")

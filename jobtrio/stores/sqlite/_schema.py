@@ -82,10 +82,19 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ...] = MIGRATIONS) -> None:
-    """Bring a file to the newest format, or leave it as it was. Many processes may do so at once."""
+    """Bring a file to the newest format, or leave it as it was. Many processes may do so at once.
+
+    A file of the newest format is only read, without the lock of writers: while others write to a slow disk without a
+    pause, it is hardly ever free.
+    """
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN")
         version = check(connection, path, migrations)
+        connection.execute("COMMIT")
+        if version == len(migrations):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        version = check(connection, path, migrations)  # once more: somebody else may just have done it
         if version < len(migrations):
             for migration in migrations[version:]:
                 for statement in statements(migration):
