@@ -214,6 +214,16 @@ async def test_a_full_disk_is_told_once(tmp_path: Path, faults: Faults, caplog: 
     ]
 
 
+async def test_who_writes_nothing_is_told_that_a_lock_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also a process that only watches says that the store is back, which others had locked for a while."""
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+        with locked(path), pytest.raises(StoreUnavailableError, match="locked"):
+            await worker.store.delete("unknown")
+        await worker.store.delete("unknown")
+    assert caplog.messages == [f"the store is away: {path} is locked by another process", "the store is back"]
+
+
 @pytest.fixture
 def limit_files() -> Iterator[Callable[[int], None]]:
     """Lets no file grow beyond so many bytes, as where a disk or a quota is full."""

@@ -86,6 +86,7 @@ class Writer:
         self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
         self._outages = OutageLog(log)
+        self._is_full = False  # nothing was written since a write failed, though the lock can be had
         self._data_version: int | None = None
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
@@ -226,7 +227,9 @@ class Writer:
         connection.execute("COMMIT")
         self._linger = min(LINGER * (time.perf_counter() - began), MOST)
         self._location.check_log()  # only then others see what was committed
-        if connection.total_changes != changes:  # to write nothing succeeds on a full disk as well
+        if connection.total_changes != changes:
+            self._is_full = False
+        if not self._is_full:  # to write nothing succeeds on a full disk as well
             self._outages.answered()
         return tx.hints
 
@@ -240,6 +243,7 @@ class Writer:
     def _fail(self, calls: list[Call], exc: Exception) -> None:
         error = self._connector.failed(exc)
         if isinstance(error, StoreUnavailableError):
+            self._is_full = True
             self._outages.failed(error)
         for call in calls:
             call.fail(_again(error))
