@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -344,6 +346,39 @@ async def test_out_of_memory(server: ValkeyServer) -> None:
         server.ask("CONFIG", "SET", "maxmemory", 0)
         await gate.check_recovery(job)
         check_jobs(server, "gate", [job.id, waiting.id])
+
+
+@pytest.mark.parametrize("calm", [0.0, inf])
+async def test_a_refusal_is_told_once(
+    server: ValkeyServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, calm: float
+) -> None:
+    """The log says that a server refuses, and that it does so no more; not where it may do so again any moment."""
+    monkeypatch.setattr("jobtrio.stores.redis._calls.CALM", calm)
+    async with open_worker(lambda: RedisJobStore(server.url)) as worker:
+        claim = await worker.start()
+        server.ask("CONFIG", "SET", "maxmemory", 1)
+        for n in range(1, 4):
+            with pytest.raises(StoreUnavailableError, match="OOM"):
+                await worker.insert(new_entry())
+            with pytest.raises(StoreUnavailableError, match="OOM"):
+                await worker.store.append_messages(claim, tokens(n, n))
+            assert await worker.store.find(JobQuery())
+            assert (await worker.store.renew([claim], 30.0))[0].held
+        server.ask("CONFIG", "SET", "maxmemory", 0)
+        await worker.insert(new_entry())
+        await worker.store.append_messages(claim, tokens(1, 1))
+    told = [message.partition(" command")[0] for message in caplog.messages]
+    assert told == [f"the store is away: 127.0.0.1:{server.port}: OOM", "the store is back"][: 1 if calm else 2]
+
+
+async def test_a_missing_replica_is_told(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says why nothing is answered where a replica is to have it, and there is none."""
+    async with open_worker(lambda: RedisJobStore(server.url, replicas=1, outage_limit=3)) as worker:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                await worker.insert(new_entry())
+    assert re.fullmatch("the store is away: .*replicas have what was written.*", caplog.messages[0])
+    assert len(caplog.messages) == 1
 
 
 async def test_connected_with_no_memory_left(server: ValkeyServer) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import trio
 
 from jobtrio._errors import JobtrioError, StoreUnavailableError
+from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.redis import _errors as errors
 from jobtrio.stores.redis._address import place_text
 from jobtrio.stores.redis._batch import Batch, pick, size_of
@@ -45,6 +46,10 @@ ALONE: Final = 1024 * 1024
 
 WAITING: Final = 4096
 """Calls that wait or are under way, beyond which tasks wait to make theirs."""
+
+CALM: Final = 1.0
+"""Seconds since the last refusal after which a call that succeeds says that the store is back: a server that is nearly
+full refuses now and then."""
 
 CLOSED: Final = "the store was closed"
 
@@ -116,10 +121,12 @@ class Calls:
 
     Attributes:
         prefix: What all keys begin with.
+        outages: Says when the server is away, and when it is back.
     """
 
     def __init__(self, prefix: str, patience: float, replicas: int) -> None:
         self.prefix: Final = prefix
+        self.outages: Final = OutageLog(log)
         self._replicas: Final = replicas
         # Less than the link's patience: a replica that is away is no reason to give up the link.
         self._wait: Final = Command(b"WAIT", (replicas, int(patience * 500)))
@@ -131,6 +138,8 @@ class Calls:
         self._room = trio.lowlevel.ParkingLot()
         self._answered = trio.lowlevel.ParkingLot()
         self._is_closed = False
+        self._refused: set[object] = set()  # scripts and commands that the server can't carry out for now
+        self._refused_at = 0.0
         self._refusing: Link | None = None  # the last one over which something was forbidden, or damaged
 
     # -- making
@@ -280,14 +289,30 @@ class Calls:
             if error is None:
                 if unkept is None:
                     call.conclude(own)
+                    if self._refused:
+                        self._note_success(call)
                 else:
                     call.fail(StoreUnavailableError(unkept))
+                    self._note_refusal(call, unkept)
             elif errors.is_unknown_script(error):
                 forgotten.append(call)
             else:
                 call.fail(_caused(error, link))
                 self._heed(error, link)
+                if errors.is_refusal(error):
+                    self._note_refusal(call, _caused(error, link))
         return forgotten
+
+    def _note_refusal(self, call: Call, why: object) -> None:
+        self._refused.add(_kind(call))
+        self._refused_at = trio.current_time()
+        self.outages.failed(why)
+
+    def _note_success(self, call: Call) -> None:
+        """Say that the store is back, if it does now what it refused: others it may have done all the time."""
+        if _kind(call) in self._refused and trio.current_time() >= self._refused_at + CALM:
+            self._refused.clear()
+            self.outages.answered()
 
     def _heed(self, error: BaseException, link: Link) -> None:
         if errors.is_wrong_server(error):
@@ -306,6 +331,11 @@ async def load_scripts(link: Link) -> None:
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
+
+
+def _kind(call: Call) -> object:
+    part = call.parts[0]
+    return part.name if isinstance(part, Command) else part.script
 
 
 def _caused(error: BaseException, link: Link) -> BaseException:

@@ -23,8 +23,11 @@ from coredis.exceptions import (
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 
+_REFUSALS: Final = ("OOM", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "LOADING")
+"""How errors begin by which a server says that it can't do what it is asked for now."""
+
 _PASSING: Final = (
-    *("OOM", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED", "REDIRECT", "LOADING"),
+    *(*_REFUSALS, "UNBLOCKED", "REDIRECT"),
     "max number of clients",  # of a cluster's node
     "Protocol error: invalid bulk length",  # of what is longer than proto-max-bulk-len, which may be raised
 )
@@ -76,6 +79,11 @@ def is_passing(exc: BaseException) -> bool:
     """Whether the same call may succeed later."""
     text = str(exc)
     return isinstance(exc, _PASSING_CLASSES) or text.startswith(_PASSING) or _KILLED in text
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether the server is there, and says that it can't do this for now."""
+    return isinstance(exc, (BusyLoadingError, ClusterDownError, TryAgainError)) or str(exc).startswith(_REFUSALS)
 
 
 def is_forbidden(exc: BaseException) -> bool:

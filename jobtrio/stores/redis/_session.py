@@ -15,7 +15,6 @@ import trio
 
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
-from jobtrio.stores._outages import OutageLog
 from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
@@ -23,7 +22,6 @@ from jobtrio.stores.redis._announcer import RedisAnnouncer
 from jobtrio.stores.redis._calls import Calls
 from jobtrio.stores.redis._connector import Connector
 from jobtrio.stores.redis._hints import Hints
-from jobtrio.stores.redis._opening import log
 from jobtrio.stores.redis._recent import Recent
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import run
@@ -200,18 +198,17 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     async def _keep_connected(self) -> None:
         pause = FIRST_PAUSE
-        outages = OutageLog(log)
         while True:
             try:
                 async with self._connector.connect() as link:
                     await opening.prepare(link, self.calls.prefix)
-                    outages.answered()
+                    self.calls.outages.answered()
                     pause = FIRST_PAUSE
                     self._connected.set()
                     self.announcer.look_everywhere()
                     await self.calls.serve(link)
             except StoreError as exc:
-                outages.failed(exc)
+                self.calls.outages.failed(exc)
                 # Whatever it is, it came after the store was open, and running jobs are not to die of it.
                 self.calls.fail_waiting(str(exc))
             finally:
