@@ -100,8 +100,10 @@ class Link:
                     return await self._websocket.get_message()
                 except trio_websocket.ConnectionClosed as exc:
                     raise _closed(exc) from None
-            # A part of a large message may have come. Where this process was held up, the reader finds it in this turn.
-            await trio.lowlevel.checkpoint()
+            # A part of a large message may have come. Where this process was held up, or stopped, the reader finds it
+            # in these turns: after a stop, time is told of a turn earlier than data.
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
             is_silent = trio.current_time() >= self._stream.heard_at + silence
         raise LinkLostError(f"the server was silent for {silence:g} s")
 

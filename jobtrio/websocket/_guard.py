@@ -243,7 +243,8 @@ class GuardedConnection:
                     return
                 except ValueError:  # the last one is not answered yet
                     await trio.sleep_forever()
-            await trio.lowlevel.checkpoint()  # where this process was held up, the reader finds in this turn what came
+            for _ in range(2):  # in which the reader finds what came while this process was held up, or stopped
+                await trio.lowlevel.checkpoint()
             if scope.cancelled_caught and trio.current_time() >= self._stream.heard_at + self._limits.send:
                 self._abort("silent")
                 return

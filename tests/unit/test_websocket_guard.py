@@ -223,7 +223,8 @@ async def test_a_client_that_reads_on_is_not_silent(autojump_clock: MockClock, n
     assert setup.aborted == ["silent"]
 
 
-async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.Nursery, is_late: bool) -> None:
     """A client is not silent whose bytes came while something else held up the server's event loop."""
     setup = Setup()
     setup.stream.accepted.set()
@@ -235,6 +236,8 @@ async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.N
         mock_clock.jump(limits.heartbeat)
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(limits.send)
+        if is_late:  # by a turn, as where the process was stopped: what waits for time goes on before it looks for data
+            await trio.lowlevel.checkpoint()
         received.put_data(frame(TEXT, b"here"))
     await trio.testing.wait_all_tasks_blocked()
     assert not setup.aborted
