@@ -39,8 +39,8 @@ an answer, and no message is refused for them."""
 WAITED = 1.0
 """Seconds after which a frame is not out yet because the client is slow; before, the system may have taken it."""
 
-PULSE = b"pulse"
-"""What each ping holds: the library keeps every other one until it is answered, and a client may only ever talk."""
+PULSE = b"\x89\x00"
+"""A ping as a frame. The library keeps each of its own until it is answered, also one that never went out."""
 
 
 class GuardedStream(trio.abc.Stream):
@@ -57,6 +57,7 @@ class GuardedStream(trio.abc.Stream):
 
     Attributes:
         accepted: To be set when the library has answered the request; nothing is read of the client before.
+        heard: Set when the client sends anything.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class GuardedStream(trio.abc.Stream):
         abort: Callable[[str], None],
     ) -> None:
         self.accepted: trio.Event = trio.Event()
+        self.heard: trio.Event = trio.Event()
         self._heard_at = trio.current_time()
         self._is_reading = False
         self._counts_since = self._heard_at  # the control frames
@@ -110,6 +112,7 @@ class GuardedStream(trio.abc.Stream):
             if not data:
                 return b""
             self._heard_at = trio.current_time()
+            self.heard.set()
             self._gate.feed(data)
         return piece
 
@@ -236,16 +239,18 @@ class GuardedConnection:
             await trio.sleep_until(self._stream.heard_at + self._limits.heartbeat)
             if trio.current_time() < self._stream.heard_at + self._limits.heartbeat:
                 continue
-            with trio.move_on_after(self._limits.send) as scope:
+            if self._gate.is_closing or self._connection.closed:
+                return
+            self._stream.heard = trio.Event()
+            with trio.move_on_after(self._limits.send):
                 try:
-                    await self._connection.ping(PULSE)
-                except (trio_websocket.ConnectionClosed, LocalProtocolError):
+                    await self._stream.send_all(PULSE)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
-                except ValueError:  # the last one is not answered yet
-                    await trio.sleep_forever()
+                await self._stream.heard.wait()
             for _ in range(2):  # in which the reader finds what came while this process was held up, or stopped
                 await trio.lowlevel.checkpoint()
-            if scope.cancelled_caught and trio.current_time() >= self._stream.heard_at + self._limits.send:
+            if trio.current_time() >= self._stream.heard_at + self._limits.send:
                 self._abort("silent")
                 return
 

@@ -12,13 +12,14 @@ from raw_client import PING, PONG, TEXT, frame
 from jobtrio.websocket import Limits
 from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._frames import FrameGate, text_frame
-from jobtrio.websocket._guard import GuardedConnection, GuardedStream, accept
+from jobtrio.websocket._guard import PULSE, GuardedConnection, GuardedStream, accept
 from jobtrio.websocket._head import Head, plain_request
 from jobtrio.websocket.session import PeerGone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import trio_websocket
     from trio.testing import MockClock
 
 
@@ -45,7 +46,7 @@ class Setup:
 
     async def watch_pulse(self) -> None:
         """Watch the client as a connection does."""
-        library: Any = DeafConnection()
+        library: Any = OpenConnection()
         connection = GuardedConnection(library, self.stream, self.gate, Limits(), self.aborted.append)
         await connection.watch_pulse()
 
@@ -219,6 +220,7 @@ async def test_a_client_that_reads_on_is_not_silent(autojump_clock: MockClock, n
         await trio.sleep(9)
         await setup.client.receive_some(16 * 1024)
     assert not setup.aborted
+    await setup.client.receive_some()  # the ping
     await trio.sleep(100)
     assert setup.aborted == ["silent"]
 
@@ -248,12 +250,10 @@ async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.N
     assert setup.aborted == ["silent"]
 
 
-class DeafConnection:
-    """A connection of the library whose pings are not answered, or not heard to be."""
+class OpenConnection:
+    """A connection of the library that is not closed."""
 
-    async def ping(self, payload: bytes) -> None:
-        """Wait for the answer."""
-        await trio.sleep_forever()
+    closed = None
 
 
 async def read_all(stream: GuardedStream) -> None:
@@ -303,7 +303,7 @@ async def test_a_client_that_has_left(sockets: tuple[GuardedStream, trio.socket.
 async def test_nothing_follows_the_close(sockets: tuple[GuardedStream, trio.socket.SocketType]) -> None:
     """Once the library has answered a client's close, no message is sent any more."""
     stream, client = sockets
-    library: Any = DeafConnection()
+    library: Any = OpenConnection()
     library.closed = True
     connection = GuardedConnection(library, stream, FrameGate(100, 10), Limits(), print)
     with pytest.raises(PeerGone):
@@ -343,29 +343,55 @@ async def test_a_client_that_is_heard_is_not_silent(autojump_clock: MockClock, n
     assert setup.aborted == ["silent"]
 
 
-async def test_pings_without_an_answer_are_not_gathered(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """Of a client that talks, and answers no ping, nothing more is kept the longer it stays."""
+async def accepted(
+    nursery: trio.Nursery, server: trio.abc.Stream
+) -> tuple[GuardedConnection, trio_websocket.WebSocketConnection, list[str]]:
+    """Return a connection as the library has accepted it, that of the library, and why it was aborted."""
     head = Head("/ws", "", {}, "A" * 22 + "==", speaks=False, token=None)
-    client, server = trio.testing.memory_stream_pair()
     gate, limits, aborted = FrameGate(100, 10), Limits(), list[str]()
     options: dict[str, Any] = {"time_limit": 10, "on_verdict": print, "abort": aborted.append}
     stream = GuardedStream(server, None, plain_request(head), gate, **options)
-    library: Any = await accept(nursery, stream, head, limits)
-    connection = GuardedConnection(library, stream, gate, limits, aborted.append)
+    library = await accept(nursery, stream, head, limits)
+    return GuardedConnection(library, stream, gate, limits, aborted.append), library, aborted
+
+
+async def test_pings_without_an_answer_are_not_gathered(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Of a client that talks, and answers no ping, nothing more is kept the longer it stays."""
+    client, server = trio.testing.memory_stream_pair()
+    connection, library, aborted = await accepted(nursery, server)
     nursery.start_soon(connection.watch_pulse)
     for _ in range(20):
         await trio.sleep(40)
         await client.send_all(frame(TEXT, b"x"))
         assert await connection.receive() == "x"
     assert not aborted
-    assert len(library._pings) == 1
-    sent = bytes(await client.receive_some())
-    assert sent.count(b"\x89\x05pulse") == 1
-    await client.send_all(frame(PONG, b"pulse"))
+    assert not library._pings
+    assert bytes(await client.receive_some()).endswith(20 * PULSE)
+    await client.send_all(frame(PONG))
     await trio.sleep(20)
-    assert bytes(await client.receive_some()) == b"\x89\x05pulse"
+    assert bytes(await client.receive_some()) == PULSE
     await trio.sleep(30)
     assert aborted == ["silent"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_that_had_to_wait_for_its_turn(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A client that was sent something for long, as it reads slowly, is asked for a sign of life behind that."""
+    client, server = trio.testing.lockstep_stream_pair()
+
+    async def answer() -> None:
+        while True:
+            if bytes(await client.receive_some(16 * 1024)).endswith(PULSE):
+                await client.send_all(frame(PONG))
+            else:
+                await trio.sleep(9)
+
+    nursery.start_soon(answer)
+    connection, _, aborted = await accepted(nursery, server)
+    nursery.start_soon(connection.watch_pulse)
+    await connection.send("a" * 400_000)
+    await trio.sleep(500)
+    assert not aborted
     nursery.cancel_scope.cancel()
 
 
