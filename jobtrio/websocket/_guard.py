@@ -18,6 +18,7 @@ from wsproto.utilities import LocalProtocolError
 
 from jobtrio.websocket._frames import text_frame
 from jobtrio.websocket._replies import PROTOCOL
+from jobtrio.websocket._uptake import UNKNOWN
 from jobtrio.websocket.session import PeerGone
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jobtrio.websocket._frames import FrameGate
     from jobtrio.websocket._head import Head
     from jobtrio.websocket._limits import Limits
+    from jobtrio.websocket._uptake import Uptake
 
 
 PIECE = 16 * 1024
@@ -54,10 +56,12 @@ class GuardedStream(trio.abc.Stream):
         time_limit: Seconds for which the client may read nothing of what is sent.
         on_verdict: Called once when the gate lets nothing more pass.
         abort: Ends the client's connection at once, without a word; is told why.
+        uptake: Tells how much of what was sent has arrived.
 
     Attributes:
         accepted: To be set when the library has answered the request; nothing is read of the client before.
         heard: Set when the client sends anything.
+        uptake: Tells how much of what was sent has arrived.
     """
 
     def __init__(
@@ -70,15 +74,19 @@ class GuardedStream(trio.abc.Stream):
         time_limit: float,
         on_verdict: Callable[[CloseCode], None],
         abort: Callable[[str], None],
+        uptake: Callable[[], Uptake] = lambda: UNKNOWN,
     ) -> None:
         self.accepted: trio.Event = trio.Event()
         self.heard: trio.Event = trio.Event()
+        self.uptake: Callable[[], Uptake] = uptake
         self._heard_at = trio.current_time()
         self._is_reading = False
         self._counts_since = self._heard_at  # the control frames
         self._stream = stream
         self._socket = socket
         self._sending = trio.StrictFIFOLock()
+        self._prolonged: trio.CancelScope | None = None  # around a piece that may take longer while some of it arrives
+        self._arrived = 0
         self._request = request
         self._gate = gate
         self._time_limit = time_limit
@@ -141,16 +149,19 @@ class GuardedStream(trio.abc.Stream):
         try:
             await self._send_rest(memoryview(data)[sent:])
         finally:
+            self._prolonged = None
             self._sending.release()
 
     async def _send_rest(self, data: memoryview) -> None:
         """Send bytes piece by piece, so that a slow client has its time for each, however large the frame is."""
         start, deadline = trio.current_time(), inf
         for at in range(0, len(data), PIECE):
-            if trio.current_effective_deadline() > -inf or deadline == inf:
+            is_wanted = trio.current_effective_deadline() > -inf
+            if is_wanted or deadline == inf:
                 deadline = trio.current_time() + self._time_limit
             # A cancelled send would leave half a frame. Bounded by the time limit, after which the stream is of no use.
             with trio.CancelScope(shield=True, deadline=deadline) as scope:
+                self._prolonged = scope if is_wanted else None
                 await self._stream.send_all(data[at : at + PIECE])
             if scope.cancelled_caught:
                 self._abort("too slow")
@@ -158,6 +169,14 @@ class GuardedStream(trio.abc.Stream):
             now = trio.current_time()
             if now - start > WAITED:
                 self._heard_at = now
+
+    def look(self) -> None:
+        """Give a client its time anew where more has arrived since the last look: on a slow way much is under way."""
+        if self._prolonged is not None:
+            before, self._arrived = self._arrived, self.uptake().arrived
+            if self._arrived > before:
+                self._heard_at = trio.current_time()
+                self._prolonged.deadline = self._heard_at + self._time_limit
 
     def _send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the socket takes at once: nearly always all, at a third of the cost."""
@@ -241,6 +260,7 @@ class GuardedConnection:
                 continue
             if self._gate.is_closing or self._connection.closed:
                 return
+            before = self._stream.uptake()
             self._stream.heard = trio.Event()
             with trio.move_on_after(self._limits.send):
                 try:
@@ -250,7 +270,9 @@ class GuardedConnection:
                 await self._stream.heard.wait()
             for _ in range(2):  # in which the reader finds what came while this process was held up, or stopped
                 await trio.lowlevel.checkpoint()
-            if trio.current_time() >= self._stream.heard_at + self._limits.send:
+            if trio.current_time() < self._stream.heard_at + self._limits.send:
+                continue
+            if not before.arrived < self._stream.uptake().arrived < before.sent:  # else the ping is behind that
                 self._abort("silent")
                 return
 

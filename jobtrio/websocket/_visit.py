@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from jobtrio.websocket._guard import GuardedConnection, GuardedStream, accept
 from jobtrio.websocket._head import HttpRefusal, plain_request
 from jobtrio.websocket._multiplexed import MultiplexedSession
 from jobtrio.websocket._tailing import TailSession
+from jobtrio.websocket._uptake import uptake_of
 from jobtrio.websocket.session import PeerGone
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Visit:
         self._house = house
         self._limits = house.terms.limits
         self._socket = socket
+        self._stream: GuardedStream | None = None  # once the client was let in
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -88,6 +91,11 @@ class Visit:
             self._scope.cancel(reason="the bridge is shut down")
         else:
             self.session.stop(code, reason)
+
+    def look(self) -> None:
+        """See whether what is sent arrives: to be done a few times in `Limits.send` seconds."""
+        if self._stream is not None:
+            self._stream.look()
 
     def abort(self, why: str) -> None:
         """Cut the client off at once, without a word."""
@@ -114,7 +122,7 @@ class Visit:
 
     async def _let_in(self, nursery: trio.Nursery, stream: trio.abc.Stream, head: Head, deadline: float) -> None:
         gate = FrameGate(self._limits.message_bytes, self._limits.message_frames)
-        guarded = GuardedStream(
+        self._stream = guarded = GuardedStream(
             stream,
             self._socket.socket if stream is self._socket else None,
             plain_request(head),
@@ -122,6 +130,7 @@ class Visit:
             time_limit=self._limits.send,
             on_verdict=self._judge,
             abort=self.abort,
+            uptake=partial(uptake_of, self._socket.socket),
         )
         library = None
         with trio.move_on_at(deadline), suppress(PeerGone):

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 LAST_PORT = 65535
 
+LOOKS = 4
+"""How often it is looked, in the time that a client has to read, whether it takes what is sent."""
+
 KEPT_BACK: Final = 4
 """One in so many of the descriptors that this process may have is for others than clients: jobs would fail without."""
 
@@ -200,6 +203,7 @@ class Server:
         # Bounded by `_cut_off`, once `shut_down` was called.
         with trio.CancelScope(shield=True) as scope:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look)
                 async with trio.open_nursery() as self._nursery:
                     self._opened.set()
                     await self._closing.wait()
@@ -207,6 +211,12 @@ class Server:
                         nursery.start_soon(self._see_off, visit)
                     nursery.start_soon(self._cut_off, scope)
                 nursery.cancel_scope.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await trio.sleep(self._limits.send / LOOKS)
+            for visit in self._visits:
+                visit.look()
 
     async def _see_off(self, visit: Visit) -> None:
         """Have a client told of the jobs that have ended, and then to come back; half of the time is for the latter."""

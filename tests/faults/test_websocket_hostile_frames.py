@@ -10,6 +10,8 @@ import trio
 from bridge import Bridge, brief, open_bridge, resident, until, words
 from raw_client import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_frame, connected, frame
 
+from jobtrio.websocket._uptake import Uptake
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -175,6 +177,22 @@ async def test_a_flood_of_pings_without_reading(bridge: Bridge) -> None:
                 pass
         assert resident() - before < 10 * MEGABYTE
     assert bridge.server.stats().dropped == {"too slow": 1}
+
+
+async def test_a_client_on_a_slow_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client is not cut off to which something arrives now and then, before it stops."""
+    arrived: list[int] = []
+
+    def uptake(_: trio.socket.SocketType) -> Uptake:
+        arrived.append(min(len(arrived), 5))
+        return Uptake(arrived[-1], 1_000_000)
+
+    monkeypatch.setattr("jobtrio.websocket._visit.uptake_of", uptake)
+    async with open_bridge(limits=brief(send=1)) as bridge:
+        job = await bridge.registry.submit(words, "x" * 10_000_000)
+        async with connected(bridge.port, f"/jobs/{job.id}", receive_buffer=4096):
+            await until(lambda: bridge.server.stats().dropped == {"too slow": 1})
+    assert arrived[-1] == 5
 
 
 @pytest.mark.parametrize("sent", [0, 1, 5, 50])

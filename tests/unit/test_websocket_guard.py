@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,11 @@ from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._frames import FrameGate, text_frame
 from jobtrio.websocket._guard import PULSE, GuardedConnection, GuardedStream, accept
 from jobtrio.websocket._head import Head, plain_request
+from jobtrio.websocket._uptake import UNKNOWN, Uptake, uptake_of
 from jobtrio.websocket.session import PeerGone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     import trio_websocket
     from trio.testing import MockClock
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 class Setup:
     """A guarded stream and the client at its other end."""
 
-    def __init__(self, *, lockstep: bool = False) -> None:
+    def __init__(self, *, lockstep: bool = False, uptake: Callable[[], Uptake] = lambda: UNKNOWN) -> None:
         self.client: trio.abc.HalfCloseableStream
         self.server: trio.StapledStream[Any, Any]
         pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
@@ -42,6 +44,7 @@ class Setup:
             time_limit=10,
             on_verdict=self.verdicts.append,
             abort=self.aborted.append,
+            uptake=uptake,
         )
 
     async def watch_pulse(self) -> None:
@@ -49,6 +52,12 @@ class Setup:
         library: Any = OpenConnection()
         connection = GuardedConnection(library, self.stream, self.gate, Limits(), self.aborted.append)
         await connection.watch_pulse()
+
+    async def look(self) -> None:
+        """Look at the client now and then, as a server does."""
+        while True:
+            await trio.sleep(2.5)
+            self.stream.look()
 
 
 async def test_nothing_is_read_before_acceptance(autojump_clock: MockClock) -> None:
@@ -393,6 +402,112 @@ async def test_a_ping_that_had_to_wait_for_its_turn(autojump_clock: MockClock, n
     await trio.sleep(500)
     assert not aborted
     nursery.cancel_scope.cancel()
+
+
+class Link:
+    """A way to a client that tells of each byte what became of it, and on which a byte takes its time."""
+
+    def __init__(self) -> None:
+        self.sent = self.arrived = 0
+
+    def uptake(self) -> Uptake:
+        """Return how far the bytes have come."""
+        return Uptake(self.arrived, self.sent)
+
+    async def carry(self, count: int, each: float) -> None:
+        """Have so many bytes arrive, one by one."""
+        self.sent += count
+        for _ in range(count):
+            await trio.sleep(each)
+            self.arrived += 1
+
+
+async def test_a_piece_on_a_slow_way_has_its_time(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """While bytes arrive, what is behind them waits: also a single piece may take longer than the limit."""
+    link = Link()
+    setup = Setup(lockstep=True, uptake=link.uptake)
+    setup.stream.accepted.set()
+    for task in (setup.watch_pulse, setup.look):
+        nursery.start_soon(task)
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(link.carry, 100, 5)
+    start = trio.current_time()
+    with pytest.raises(trio.BrokenResourceError, match="did not read"):
+        await setup.stream.send_all(b"x" * 100)
+    assert 505 < trio.current_time() - start < 515
+    assert setup.aborted == ["too slow"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_send_is_not_prolonged(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """What is sent to a client that is to go has one time limit, though it arrives."""
+    link = Link()
+    setup = Setup(lockstep=True, uptake=link.uptake)
+    nursery.start_soon(setup.look)
+    nursery.start_soon(link.carry, 100, 1)
+    start = trio.current_time()
+    with trio.move_on_after(0), pytest.raises(trio.BrokenResourceError, match="did not read"):
+        await setup.stream.send_all(b"x" * 100)
+    assert trio.current_time() - start == 10
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_on_a_slow_way_has_its_time(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A client is not silent that has not been asked yet: while what was sent before arrives, the ping is behind it."""
+    link = Link()
+    setup = Setup(uptake=link.uptake)
+    setup.stream.accepted.set()
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(setup.watch_pulse)
+    nursery.start_soon(link.carry, 100, 5)
+    await trio.sleep(500)
+    assert not setup.aborted
+    await trio.sleep(80)
+    assert setup.aborted == ["silent"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_arrives_at_a_dead_program_is_no_sign_of_life(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """The system of a client takes what is sent also where its program hangs: that answers nothing."""
+    link = Link()
+    setup = Setup(uptake=link.uptake)
+    setup.stream.accepted.set()
+    nursery.start_soon(read_all, setup.stream)
+    nursery.start_soon(setup.watch_pulse)
+
+    async def trickle() -> None:
+        while True:
+            await link.carry(1, 0.3)
+
+    nursery.start_soon(trickle)
+    await trio.sleep(46)
+    assert setup.aborted == ["silent"]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell")
+async def test_how_much_has_arrived() -> None:
+    """The system tells what has arrived, and what is on its way; of a connection that is gone, nothing."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        client = await trio.open_tcp_stream(*listener.socket.getsockname())
+        server = await listener.accept()
+    async with client, server:
+        before = uptake_of(server.socket)
+        assert before.arrived == before.sent
+        with trio.move_on_after(0.1):
+            await server.send_all(b"x" * 10_000_000)
+        full = uptake_of(server.socket)
+        assert before.arrived < full.arrived < full.sent
+        received = 0
+        while received < full.sent - before.sent:
+            received += len(await client.receive_some())
+        with trio.fail_after(60):
+            while uptake_of(server.socket).arrived < full.sent:
+                await trio.lowlevel.checkpoint()
+    assert uptake_of(server.socket) == UNKNOWN
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
