@@ -144,18 +144,20 @@ async def test_goes_on() -> None:
 
 
 async def test_silence() -> None:
-    """A connection that is gone without a word is given up after a while, and the page goes on with another."""
+    """A connection that is gone without a word is given up after a while, and the page goes on with a longer one."""
     async with open_site() as site:
         job = await site.bridge.registry.submit("hang")
         plan = lambda n: Cut(frames=2, how="stall") if n == 0 else None  # noqa: E731
         async with open_proxy(site.bridge.server.port, plan) as proxy:
             page = await site.open("tail.html")
-            await page.value("window.later = setTimeout; setTimeout = (f, ms) => later(f, ms > 50000 ? 500 : ms)")
+            await page.value("window.waits = []; window.later = setTimeout")
+            await page.value("setTimeout = (f, ms) => (waits.push(ms), later(f, ms > 50000 ? 500 : ms))")
             await page.value(f"form.url.value = {json.dumps(site.url(job.id, proxy.port))}; form.requestSubmit()")
             await page.wait_for("document.querySelector('#output').textContent === 'here'")
             await job.cancel()
             await wait_end(page, "cancelled")
         assert proxy.connections >= 2
+        assert await page.value("[60000, 120000].map((ms) => waits.includes(ms))") == [True, True]
         assert await page.text("#output") == "here"
 
 
