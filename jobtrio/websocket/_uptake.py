@@ -5,8 +5,17 @@ It must not know what is sent, nor who waits for it.
 
 from __future__ import annotations
 
+import socket
 import sys
 from typing import TYPE_CHECKING, NamedTuple
+
+try:
+    import fcntl
+    import termios
+except ModuleNotFoundError:  # on Windows
+    IS_TOLD = False
+else:
+    IS_TOLD = sys.platform == "linux"
 
 if TYPE_CHECKING:
     import trio
@@ -26,26 +35,18 @@ class Uptake(NamedTuple):
 
 UNKNOWN = Uptake(0, 0)
 
-if sys.platform == "linux":
-    import fcntl
-    import socket
-    import termios
+_ACKNOWLEDGED = slice(120, 128)
+"""Where `tcpi_bytes_acked` stands in a `tcp_info`."""
 
-    _ACKNOWLEDGED = slice(120, 128)
-    """Where `tcpi_bytes_acked` stands in a `tcp_info`."""
 
-    def uptake_of(connection: trio.socket.SocketType) -> Uptake:
-        """Return how far a connection's bytes have come, `UNKNOWN` where nobody tells."""
-        try:
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
-            waiting = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:  # it is closed
-            return UNKNOWN
-        arrived = int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
-        return Uptake(arrived, arrived + int.from_bytes(waiting, sys.byteorder))
-
-else:
-
-    def uptake_of(connection: trio.socket.SocketType) -> Uptake:
-        """Return `UNKNOWN`: this system does not tell."""
+def uptake_of(connection: trio.socket.SocketType) -> Uptake:
+    """Return how far a connection's bytes have come, `UNKNOWN` where nobody tells."""
+    if not IS_TOLD:
         return UNKNOWN
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
+        waiting = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # it is closed
+        return UNKNOWN
+    arrived = int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
+    return Uptake(arrived, arrived + int.from_bytes(waiting, sys.byteorder))
