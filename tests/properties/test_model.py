@@ -574,8 +574,7 @@ class World:
         reason = f"reason {self.step}"
         if life.removed:
             with pytest.raises(jobtrio.UnknownJobError):
-                await life.handle.cancel(reason, grace=grace)
-            return
+                await self.registry.cancel(life.handle.id, reason, grace=grace)
         assert await life.handle.cancel(reason, grace=grace) is life.living
         if not life.living:
             return
