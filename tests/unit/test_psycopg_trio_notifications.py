@@ -290,7 +290,8 @@ async def test_callback_that_raises_behind_a_cancellation(
             await send(sender, "a")
             scope.cancel()
     assert told
-    assert listener.closed
+    if not listener.closed:  # the statement's end was read with it
+        await check_at_rest(listener)
 
 
 async def test_connection_lost(own_postgres: PostgresServer) -> None:
