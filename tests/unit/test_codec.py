@@ -96,7 +96,7 @@ def test_comes_back_as_json_made_it(value: Any, comes_back: Any) -> None:
         (msgspec.Raw(b'"\xff"'), "can't decode byte 0xff"),
         (msgspec.Raw(b"[1e309]"), "out of range"),
         (msgspec.Raw(b"[1e300," + b"1e0," * SHORT + b"-1e309]"), "out of range"),
-        ([Panicky({1})], "got <list whose repr raised Panic>: broken"),
+        ([Panicky({1})], ": broken"),
         ("x" * SIZE_LIMIT, f"at most {SIZE_LIMIT} bytes"),
     ],
 )
