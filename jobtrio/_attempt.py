@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._context import JobContext
-from jobtrio._exceptions import holds, leaves
+from jobtrio._exceptions import EXITS, holds, leaves
 from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from jobtrio._spool import Spool
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim
-
-EXITS = (KeyboardInterrupt, SystemExit)
-"""What ends the program rather than a job."""
 
 _references_to: Callable[[object], int] | None = getattr(sys, "getrefcount", None)
 

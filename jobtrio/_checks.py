@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from jobtrio._exceptions import EXITS
+
 NAME_LIMIT = 200
 """Characters in an id, a key, a queue's or an executor's name."""
 
@@ -30,7 +32,7 @@ def show(value: object, limit: int = 80, make: Callable[[object], str] = repr) -
     """
     try:
         text = make(value)
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException as exc:
         text = f"<{type(value).__name__} whose repr raised {type(exc).__name__}>"

@@ -15,6 +15,7 @@ import msgspec
 
 from jobtrio._checks import show
 from jobtrio._errors import PayloadError
+from jobtrio._exceptions import EXITS
 
 SIZE_LIMIT = 8 * 1024 * 1024
 """Bytes of one encoded value."""
@@ -61,7 +62,7 @@ def encode_value(name: str, value: Any) -> bytes:
         data = _encoder.encode(value)
     except RecursionError:
         raise PayloadError(f"{name} must be what JSON can hold; it is nested too deeply") from None
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException as exc:  # the value's own code may raise anything
         raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
@@ -79,7 +80,7 @@ def encode_value(name: str, value: Any) -> bytes:
     if b"null" in data and value is not None:
         try:
             plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already
-        except (KeyboardInterrupt, SystemExit):
+        except EXITS:
             raise
         except BaseException as exc:  # it was encoded just now, so it is another each time
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc

@@ -7,13 +7,16 @@ the process. What is here does not recurse. It must not know what the exceptions
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
 Kinds: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
+
+EXITS: Final = (KeyboardInterrupt, SystemExit)
+"""What ends the program rather than a job."""
 
 
 def leaves(exception: BaseException) -> Iterator[BaseException]:

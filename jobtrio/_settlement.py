@@ -15,7 +15,7 @@ import attrs
 
 from jobtrio._checks import check_seconds
 from jobtrio._errors import GiveUp, RetryLater
-from jobtrio._exceptions import frames_of, holds, is_all, is_more_than, leaves, lone_leaf
+from jobtrio._exceptions import EXITS, frames_of, holds, is_all, is_more_than, leaves, lone_leaf
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
@@ -140,7 +140,7 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     message = _message(exception)
     try:
         trace = _trace(exception, message)
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException as exc:
         trace = f"<its traceback raised {type(exc).__name__}>"
@@ -162,7 +162,7 @@ def _message(exception: BaseException) -> str:
 def _text(exception: BaseException) -> str:
     try:
         return str(exception)
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException as exc:
         return f"<its text raised {type(exc).__name__}>"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._errors import JobCancelledError, JobFailedError
+from jobtrio._exceptions import EXITS
 from jobtrio._messages import End, Token
 from jobtrio._records import Completed, Failed, Outcome
 
@@ -89,7 +90,7 @@ class TextStream:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException as exc:
         return f"<a {type(value).__name__} whose text raised {type(exc).__name__}>"

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from jobtrio._checks import show
-from jobtrio._exceptions import holds
+from jobtrio._exceptions import EXITS, holds
 from jobtrio._records import JobRecord
 from jobtrio._submission import JobSpec
 
@@ -149,8 +149,7 @@ def _must_leave(exc: BaseException) -> bool:
     and a cache may hand on the `trio.Cancelled` of the one who asked first, and left.
     """
     is_cancelled = trio.current_effective_deadline() == -inf
-    exits = (KeyboardInterrupt, SystemExit)
-    return holds(exc, (*exits, trio.Cancelled) if is_cancelled else exits)
+    return holds(exc, (*EXITS, trio.Cancelled) if is_cancelled else EXITS)
 
 
 class _Failures:

@@ -15,6 +15,7 @@ import msgspec
 
 from jobtrio._checks import show
 from jobtrio._codec import SCALARS, is_deeper
+from jobtrio._exceptions import EXITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ def value_json(value: Any) -> bytes:
             _check_list(b"[" + data + b"]", 1)
         if b"null" in data and not _is_finite(msgspec.to_builtins(value, enc_hook=bytes)):
             return _repr_json(value)
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException:  # whatever the value's own code raises, or a value that is nested too deeply
         return _repr_json(value)
@@ -60,7 +61,7 @@ def values_json(values: Sequence[Any]) -> bytes:
         data = _encode(values)
         if not SCALARS.issuperset(map(type, values)):
             _check_list(data, len(values))
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException:
         data = None
@@ -74,7 +75,7 @@ def value_text(value: Any) -> str:
     """Return ``str(value)`` as text that UTF-8 can hold; its `repr` where that raises."""
     try:
         text = value if value.__class__ is str else str(value)
-    except (KeyboardInterrupt, SystemExit):
+    except EXITS:
         raise
     except BaseException:
         text = show(value, REPR_LIMIT)
