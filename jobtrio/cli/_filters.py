@@ -31,16 +31,26 @@ def add_filters(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> 
         action="extend",
         help=f"only jobs in these states: {', '.join(states).lower()}",
     )
-    add(
+    add_tag_option(parser, help="only jobs with this tag")
+    add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
+    add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
+
+
+def add_tag_option(parser: argparse.ArgumentParser, *, help: str) -> None:
+    """Add ``--tag``, of which there may be several.
+
+    Args:
+        parser: The command's parser.
+        help: What a tag is for.
+    """
+    parser.add_argument(
         "--tag",
         metavar="NAME=VALUE",
         type=_options.tag,
         action=_options.OnceEach,
         default=[],
-        help="only jobs with this tag; may be given several times",
+        help=f"{help}; may be given several times",
     )
-    add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
-    add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
 
 
 def filters_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_url, run_with_client
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._executors import load_executors, stand_in
+from jobtrio.cli._filters import add_tag_option
 from jobtrio.cli._output import STDERR, STDOUT, Output, to_json
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._sources import StoreSource, open_bridge_source
@@ -78,14 +79,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--id", metavar="ID", type=_options.name, help="the job's id (default: one is made)")
     add("--key", metavar="KEY", type=_options.name, help="stands for the job: while it is kept, none is added under it")
     _add_limits(parser)
-    add(
-        "--tag",
-        metavar="NAME=VALUE",
-        type=_options.tag,
-        action=_options.OnceEach,
-        default=[],
-        help="a tag to find the job by; may be given several times",
-    )
+    add_tag_option(parser, help="a tag to find the job by")
     add_token_option(parser, help="for a server, the token")
     add("--watch", action="store_true", help="watch the job to its end, as `jobtrio watch` does")
     add_watch_options(parser)
