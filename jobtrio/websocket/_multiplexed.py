@@ -52,11 +52,6 @@ class MultiplexedSession(Session):
         self._nursery: trio.Nursery | None = None
         self._introduction = trio.CancelScope(deadline=self._deadline)
 
-    @property
-    def subscriptions(self) -> int:
-        """How many there are."""
-        return len(self._feeds)
-
     def feeds(self) -> list[Feed]:
         """Return what it shows of jobs now."""
         return list(self._feeds.values())

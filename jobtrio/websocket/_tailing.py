@@ -108,11 +108,6 @@ class TailSession(Session):
     _feed: Feed | None = None
     _is_plain = False
 
-    @property
-    def subscriptions(self) -> int:
-        """How many jobs it shows now."""
-        return 0 if self._feed is None or self._feed.is_closed else 1
-
     def feeds(self) -> list[Feed]:
         """Return what it shows of a job now."""
         return [] if self._feed is None else [self._feed]

@@ -147,8 +147,8 @@ class Session:
 
     @property
     def subscriptions(self) -> int:
-        """How many jobs it shows now."""
-        raise NotImplementedError
+        """How many subscriptions to jobs' streams are open, or tails."""
+        return sum(not feed.is_closed for feed in self.feeds())
 
     def feeds(self) -> list[Feed]:
         """Return what it shows of jobs now."""
