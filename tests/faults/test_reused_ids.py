@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +16,11 @@ from jobtrio.cli._follow import follow
 from jobtrio.testing._workers import new_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from trio.testing import MockClock
 
+    from jobtrio import JobRegistry
     from jobtrio.abc import JobStore
 
 ID = "nightly"
@@ -140,8 +142,9 @@ async def test_waiting_for_a_job_that_is_removed_as_soon_as_it_has_ended(autojum
     assert outcomes == [Completed("old 1")]
 
 
-async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
-    """A request to cancel whose job had come to its end is not made again of the job that has its id by then."""
+@asynccontextmanager
+async def old_end_unanswered() -> AsyncIterator[tuple[RemoteStore, JobRegistry, JobRegistry, jobtrio.Job]]:
+    """Give two registries, the first with its store, and a job that has ended, which only the second knows yet."""
     server = Server()
     store = RemoteStore(server)
     async with (
@@ -151,6 +154,12 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
         old = await here.submit("echo", "old", job_id=ID)
         store.network.slow = {"finish": 8}
         await (await there.get(ID)).wait()
+        yield store, here, there, old
+
+
+async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
+    """A request to cancel whose job had come to its end is not made again of the job that has its id by then."""
+    async with old_end_unanswered() as (store, _, there, old):
         assert not await old.cancel("too late")
         store.network.failing = {"finish"}  # the reply is lost
         await there.remove(ID)
@@ -163,15 +172,7 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("by_handle", [True, False])
 async def test_a_request_while_the_old_end_is_not_answered(autojump_clock: MockClock, by_handle: bool) -> None:
     """A job is cancelled although the process that it is asked in does not know yet that the old one has ended."""
-    server = Server()
-    store = RemoteStore(server)
-    async with (
-        jobtrio.open_registry(executors, store=store, lease=9, max_running=2) as here,
-        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
-    ):
-        old = await here.submit("echo", "old", job_id=ID)
-        store.network.slow = {"finish": 8}
-        await (await there.get(ID)).wait()
+    async with old_end_unanswered() as (_, here, there, old):
         await there.remove(ID)
         new = await here.submit("echo", "new", job_id=ID)
         assert old.outcome is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,8 @@ from jobtrio._entry import JobEntry, Plan
 from jobtrio._token_log import TokenLog
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio.testing import MockClock
 
 
@@ -351,10 +354,10 @@ async def test_waiting_for_a_job_that_is_cut_off() -> None:
         await job.tokens().__anext__()
 
 
-async def test_waiting_for_a_job_whose_end_is_known_by_then() -> None:
-    """Whoever waits gets the outcome also where the stream was cut off before its end, if the record tells it."""
-    job, log = handle()
-    outcomes: list[Any] = []
+@asynccontextmanager
+async def waiting_for(job: jobtrio.Job) -> AsyncIterator[list[jobtrio.Outcome]]:
+    """Wait for a job within the block, and to its end; give the list that its outcome is put into."""
+    outcomes: list[jobtrio.Outcome] = []
 
     async def wait() -> None:
         outcomes.append(await job.wait())
@@ -362,6 +365,13 @@ async def test_waiting_for_a_job_whose_end_is_known_by_then() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
+        yield outcomes
+
+
+async def test_waiting_for_a_job_whose_end_is_known_by_then() -> None:
+    """Whoever waits gets the outcome also where the stream was cut off before its end, if the record tells it."""
+    job, log = handle()
+    async with waiting_for(job) as outcomes:
         job._entry.outcome = Completed(3)
         log.cut_off("gone")
     assert outcomes == [Completed(3)]
@@ -370,14 +380,7 @@ async def test_waiting_for_a_job_whose_end_is_known_by_then() -> None:
 async def test_waiting_goes_on_with_another_log() -> None:
     """Where the job's stream goes on elsewhere, waiting goes on with the log that has taken the old one's place."""
     job, log = handle()
-    outcomes: list[Any] = []
-
-    async def wait() -> None:
-        outcomes.append(await job.wait())
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait)
-        await trio.testing.wait_all_tasks_blocked()
+    async with waiting_for(job) as outcomes:
         job._entry.log = None
         log.cut_off("elsewhere")
         await trio.testing.wait_all_tasks_blocked()
