@@ -22,6 +22,7 @@ from jobtrio._errors import CommandFailedError
 from jobtrio._process_group import ProcessGroup
 from jobtrio._relay import Relay
 from jobtrio._watchdog import watchdog
+from jobtrio._watchdog_process import MARK
 
 if TYPE_CHECKING:
     from jobtrio._context import JobContext
@@ -75,7 +76,8 @@ async def run_command(job: JobContext) -> int:
     """
     command = Command.from_payload(job.payload)
     await trio.lowlevel.checkpoint()
-    with command.start(job) as group, watchdog.guarding(group.id, command.grace):
+    with watchdog.guarding(command.grace) as mark, command.start(job, mark) as group:
+        watchdog.born(mark, group.id)
         relay = Relay(job.send, stdout=group.stdout, stderr=group.stderr)
         await _attend(group, relay, command.grace)
         if relay.failure is not None:
@@ -153,14 +155,14 @@ class Command:
             grace=check_seconds("payload['grace']", payload.get("grace", DEFAULT_GRACE)),
         )
 
-    def start(self, job: JobContext) -> ProcessGroup:
-        """Start the program for a job.
+    def start(self, job: JobContext, mark: str) -> ProcessGroup:
+        """Start the program for a job, with the watchdog's mark.
 
         Raises:
             OSError: It could not be started; what could not be found or executed is its ``filename``.
         """
         # UTF-8 in any locale: one that can't hold the id doesn't hold up the program.
-        env = {**os.environ, JOB: os.fsdecode(job.id.encode()), ATTEMPT: str(job.attempt), **self.env}
+        env = {**os.environ, JOB: os.fsdecode(job.id.encode()), ATTEMPT: str(job.attempt), MARK: mark, **self.env}
         try:
             return ProcessGroup(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
         except OSError as exc:

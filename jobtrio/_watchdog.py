@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import logging
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -44,7 +45,7 @@ class Watchdog:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._programs: dict[int, float] = {}  # seconds of grace by session
+        self._programs: dict[str, tuple[float, int | None]] = {}  # seconds of grace, and the session once there is one
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
 
@@ -56,20 +57,32 @@ class Watchdog:
     @property
     def sessions(self) -> list[int]:
         """The ids of the programs that run."""
-        return list(self._programs)
+        return [session for _, session in self._programs.values() if session is not None]
 
     @contextlib.contextmanager
-    def guarding(self, session: int, grace: float) -> Iterator[None]:
-        """See to it that a session ends with this process, ``grace`` seconds from SIGTERM to SIGKILL."""
+    def guarding(self, grace: float) -> Iterator[str]:
+        """See to it that a program's session ends with this process, ``grace`` seconds from SIGTERM to SIGKILL.
+
+        Gives a mark. The program is to be started with it in its environment, as `MARK`: by that it is found where this
+        process is gone before it could tell, by `born`, which session it is.
+        """
+        mark = secrets.token_hex(8)
         with self._lock:
-            self._programs[session] = grace
-            self._tell(_begun(session, grace))
+            self._programs[mark] = (grace, None)
+            self._tell(_told(mark, grace, None))
         try:
-            yield
+            yield mark
         finally:
             with self._lock:
-                self._programs.pop(session, None)
-                self._tell(f"- {session}\n")
+                self._programs.pop(mark, None)
+                self._tell(f"- {mark}\n")
+
+    def born(self, mark: str, session: int) -> None:
+        """Tell which session it is."""
+        with self._lock:
+            grace, _ = self._programs[mark]
+            self._programs[mark] = (grace, session)
+            self._tell(_told(mark, grace, session))
 
     def forget(self) -> None:
         """Part with the watchdog's process, as this process does when it ends, and a child that it has forked."""
@@ -125,12 +138,12 @@ class Watchdog:
             return
         os.set_blocking(_pipe_of(process).fileno(), False)
         self._process = process
-        self._unread = "".join(_begun(session, grace) for session, grace in self._programs.items()).encode()
+        self._unread = "".join(_told(mark, *program) for mark, program in self._programs.items()).encode()
         self._write(process)
 
 
-def _begun(session: int, grace: float) -> str:
-    return f"+ {session} {grace!r}\n"
+def _told(mark: str, grace: float, session: int | None) -> str:
+    return f"? {mark} {grace!r}\n" if session is None else f"+ {mark} {grace!r} {session}\n"
 
 
 def _pipe_of(process: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -1,7 +1,8 @@
 """The watchdog's process: ends the programs of a process that is gone.
 
-It reads from a pipe which programs run, and which have ended. When the pipe ends, nobody is there any more to end the
-others. It imports nothing but the standard library, and is started without the package that it is in.
+It reads from a pipe which programs are about to be started, which run, and which have ended. When the pipe ends, nobody
+is there any more to end the others. It imports nothing but the standard library, and is started without the package
+that it is in.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import os
 import select
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from jobtrio._program_session import ProgramSession
+from jobtrio._processes import HAS_PROC, leaders_with
+from jobtrio._program_session import LONGEST_PAUSE, ProgramSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 READ_SIZE = 64 * 1024
 LOOK_AFTER = 1.0
 """Seconds between two looks whether the other process is there: a child that it has forked may hold the pipe open."""
+
+MARK = "JOBTRIO_PROGRAM"
+"""The variable in a program's environment by which it is found where nobody could tell its id."""
+
+BIRTH_LIMIT = 1.0
+"""Seconds in which a program that was about to be started is looked for."""
 
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """What would end it together with the process that it outlives."""
@@ -37,14 +46,19 @@ def main(parent: int) -> None:
     """Look after the programs of a process until it is gone, and end those that are left then."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    programs: dict[int, _Program] = {}
+    expected: dict[bytes, float] = {}
+    programs: dict[bytes, _Program] = {}
     for line in _lines(parent):
-        kind, session, *rest = line.split()
-        if kind == b"+":
-            programs[int(session)] = _Program(int(session), float(rest[0]))
+        kind, mark, *rest = line.split()
+        expected.pop(mark, None)
+        if kind == b"?":
+            expected[mark] = float(rest[0])
+        elif kind == b"+":
+            programs[mark] = _Program(int(rest[1]), float(rest[0]))
         else:
-            programs.pop(int(session), None)
+            programs.pop(mark, None)
     _end(programs.values())
+    _end(_found(expected))
 
 
 def _end(programs: Iterable[_Program]) -> None:
@@ -53,6 +67,20 @@ def _end(programs: Iterable[_Program]) -> None:
             threading.Thread(target=program.end_by, args=(program.grace,)).start()
         except RuntimeError:  # no thread can be started, perhaps because of these very programs
             program.end_by(0.0)
+
+
+def _found(expected: Mapping[bytes, float]) -> Iterator[_Program]:
+    """Yield the programs that were started when nobody could tell any more which they are."""
+    end = time.monotonic() + BIRTH_LIMIT
+    known = set()
+    while expected and HAS_PROC:
+        for leader, mark in leaders_with(MARK):
+            if mark in expected and leader not in known:
+                known.add(leader)
+                yield _Program(leader, expected[mark])
+        if time.monotonic() > end:
+            return
+        time.sleep(LONGEST_PAUSE)
 
 
 def _lines(parent: int) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ import jobtrio
 from jobtrio import Completed, _watchdog, _watchdog_process
 from jobtrio._processes import HAS_PROC, began_at, living_in_session
 from jobtrio._watchdog import MOST_UNREAD, Watchdog, watchdog
+from jobtrio._watchdog_process import MARK
 from jobtrio.executors import run_command
 
 if TYPE_CHECKING:
@@ -50,6 +51,26 @@ async def main(grace, scripts):
         AND_THEN
 
 trio.run(main, float(sys.argv[1]), sys.argv[2:])
+"""
+
+
+KILLED_AT_BIRTH = """
+import os, signal
+import trio
+import jobtrio
+from jobtrio._watchdog import Watchdog, watchdog
+from jobtrio.executors import run_command
+
+def killed(self, mark, session):
+    print(watchdog.pid, session, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    async with jobtrio.open_registry() as registry:
+        await registry.submit(run_command, {"argv": ["sh", "-c", "sleep 1000 & sleep 1000"]})
+
+Watchdog.born = killed
+trio.run(main)
 """
 
 
@@ -151,6 +172,20 @@ def test_killed(start: Callable[..., Worker]) -> None:
     for session in sessions:
         wait_gone(session)
     wait_ended(worker.watchdog)
+
+
+def test_killed_before_it_could_tell() -> None:
+    """Nothing is left of a program that was started, but not told of, when the process was killed."""
+    argv = [sys.executable, "-c", KILLED_AT_BIRTH]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        pid, session = map(int, process.stdout.readline().split())
+    try:
+        wait_ended(pid)
+        assert not living_in_session(session)
+    finally:
+        for each in living_in_session(session):
+            os.kill(each, signal.SIGKILL)
 
 
 def test_what_a_program_does_on_sigterm(start: Callable[..., Worker], tmp_path: Path) -> None:
@@ -256,9 +291,9 @@ def fresh() -> Iterator[Watchdog]:
 
 
 @contextlib.contextmanager
-def sleeping() -> Iterator[int]:
+def sleeping(mark: str = "") -> Iterator[int]:
     """Run a program, and give the id of its session."""
-    program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    program = subprocess.Popen(["sleep", "1000"], env={**os.environ, MARK: mark}, start_new_session=True)
     try:
         yield program.pid
     finally:
@@ -266,14 +301,22 @@ def sleeping() -> Iterator[int]:
         program.wait()
 
 
+@contextlib.contextmanager
+def guarding(own: Watchdog, session: int) -> Iterator[None]:
+    """Have a watchdog look after a program that is there already."""
+    with own.guarding(0.1) as mark:
+        own.born(mark, session)
+        yield
+
+
 def test_one_that_stands_still(fresh: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     """A watchdog that reads no more is replaced before it holds anything up, and does no harm by it."""
-    with sleeping() as session, fresh.guarding(session, 0.1):
+    with sleeping() as session, guarding(fresh, session):
         first = fresh.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         for number in range(4 * MOST_UNREAD // 10):
-            with fresh.guarding(10_000_000 + number, 0.0):
+            with guarding(fresh, 10_000_000 + number):
                 pass
             if fresh.pid != first:
                 break
@@ -285,12 +328,34 @@ def test_one_that_stands_still(fresh: Watchdog, caplog: pytest.LogCaptureFixture
         wait_gone(session)
 
 
+def test_only_what_was_about_to_be_started_is_looked_for(fresh: Watchdog) -> None:
+    """A program that bears another mark is let alone, and so is one whose guard is over."""
+    with fresh.guarding(0.1) as over:
+        pass
+    with sleeping() as other, sleeping(over) as ended, fresh.guarding(0.1) as mark, sleeping(mark) as sought:
+        pid = fresh.pid
+        fresh.forget()  # as the end of this process would
+        assert pid is not None
+        wait_ended(pid)
+        assert living_in_session(other)
+        assert living_in_session(ended)
+        assert not living_in_session(sought)
+
+
+async def test_a_program_that_is_not_there() -> None:
+    """Nothing is looked after of a program that could not be started."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(run_command, {"argv": ["jobtrio-no-such-program"]})
+        assert isinstance(await job.wait(), jobtrio.Failed)
+    assert not watchdog._programs
+
+
 def test_nothing_to_start_it_with(
     fresh: Watchdog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where it can't be started, that is said, and programs run all the same."""
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: b"/no/such/program")
-    with sleeping() as session, fresh.guarding(session, 0.1):
+    with sleeping() as session, guarding(fresh, session):
         assert fresh.pid is None
     assert "no watchdog could be started" in caplog.text
 
@@ -298,7 +363,7 @@ def test_nothing_to_start_it_with(
 def test_no_interpreter(fresh: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that is frozen is not started a second time."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with sleeping() as session, fresh.guarding(session, 0.1):
+    with sleeping() as session, guarding(fresh, session):
         assert fresh.pid is None
 
 
@@ -308,7 +373,7 @@ def test_it_writes_no_bytecode_where_that_is_not_wanted(
 ) -> None:
     """A program that is to write nothing beside its modules has no watchdog that does."""
     monkeypatch.setattr(sys, "dont_write_bytecode", not writes)
-    with sleeping() as session, fresh.guarding(session, 0.1):
+    with sleeping() as session, guarding(fresh, session):
         assert fresh.pid is not None
         while not (line := psutil.Process(fresh.pid).cmdline()):
             time.sleep(0.01)  # it has only just become another program

@@ -101,7 +101,8 @@ async def test_kill_where_nothing_lists_processes(monkeypatch: pytest.MonkeyPatc
     """A second Ctrl-C kills the programs that run here also where no process can be listed."""
     monkeypatch.setattr(_processes, "HAS_PROC", False)
     monkeypatch.setattr(_processes, "PARENTS", ("jobtrio-no-such-program",))
-    with ProcessGroup(["sleep", "1000"], env=dict(os.environ)) as group, watchdog.guarding(group.id, 5.0):
+    with watchdog.guarding(5.0) as mark, ProcessGroup(["sleep", "1000"], env=dict(os.environ)) as group:
+        watchdog.born(mark, group.id)
         _program.kill()
         await group.wait_exited()
         assert group.reap() == -signal.SIGKILL
