@@ -5,30 +5,19 @@ It must not know how a store finds that out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, TypeAlias
 
 from jobtrio.abc import LeaseReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jobtrio._entry import CancelRequest, JobEntry
+    from jobtrio._entry import CancelRequest
     from jobtrio.abc import Claim
 
 
-@attrs.frozen
-class Renewal:
-    """What became of a claim that was to be renewed.
-
-    Attributes:
-        kept: Until when it lasts now, and the request to cancel its job if there is one; None where it holds none.
-        entry: The job as it is now, where the claim does not hold it.
-    """
-
-    kept: tuple[float, CancelRequest | None] | None
-    entry: JobEntry | None = None
+Renewal: TypeAlias = "tuple[float, CancelRequest | None] | None"
+"""Until when a claim lasts now, and the request to cancel its job if there is one; None where it holds none."""
 
 
 def report(claims: Sequence[Claim], found: Iterable[Renewal]) -> list[LeaseReport]:
@@ -38,9 +27,9 @@ def report(claims: Sequence[Claim], found: Iterable[Renewal]) -> list[LeaseRepor
 
 def _report(claim: Claim, renewal: Renewal) -> LeaseReport:
     entry = claim.entry
-    if renewal.kept is None:
-        return LeaseReport(False, renewal.entry or entry)
-    entry.lease_until, cancel = renewal.kept
+    if renewal is None:
+        return LeaseReport(False, entry)
+    entry.lease_until, cancel = renewal
     if cancel is not None:  # else the answer may be older than a request that is known by now
         entry.cancel = cancel
     return LeaseReport(True, entry)

@@ -15,7 +15,6 @@ import trio
 
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
-from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import CancelRequest, JobEntry
     from jobtrio.abc import Claim
+    from jobtrio.stores._renewing import Renewal
     from jobtrio.stores.postgres._connections import Link, Rows, Step
     from jobtrio.stores.postgres._notices import Notices
     from jobtrio.stores.postgres._transaction import Identity
@@ -185,4 +185,4 @@ def _renewal(claim: Claim, kept: Kept, known: Mapping[str, JobEntry]) -> Renewal
     if renewed is None and (entry := _held(claim, known)) is not None:
         # Somebody keeps it locked: until he lets it go nobody can take it, though its lease may be over by then.
         renewed = entry.lease_until, entry.cancel
-    return Renewal(renewed, known.get(claim.entry.id))
+    return renewed

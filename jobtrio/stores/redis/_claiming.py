@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio.abc import Claim, LeaseReport
-from jobtrio.stores._renewing import Renewal, report
+from jobtrio.stores._renewing import report
 from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import Run, run
@@ -17,6 +17,7 @@ from jobtrio.stores.redis._texts import cancel_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from jobtrio.stores._renewing import Renewal
     from jobtrio.stores.redis._link import Argument
     from jobtrio.stores.redis._session import Session
 
@@ -70,14 +71,13 @@ def renew(session: Session, claims: Sequence[Claim], lease: float) -> Run:
 def renewed(claims: Sequence[Claim], answer: list[Any]) -> list[LeaseReport]:
     """Return what became of the claims."""
     until, reports = answer
-    return report(claims, [_renewal(held, rest, float(until)) for held, rest in reports])
+    return report(claims, [_renewal(held, cancel, float(until)) for held, cancel in reports])
 
 
-def _renewal(held: int, rest: Any, until: float) -> Renewal:
-    """Return what became of one: ``rest`` is the request to cancel its job, or the job that it does not hold."""
-    if held:
-        return Renewal((until, None if rest is None else Salvage().part("request", cancel_of, rest, None)))
-    return Renewal(None, None if rest is None else entry_of(rest))
+def _renewal(held: int, cancel: bytes | None, until: float) -> Renewal:
+    if not held:
+        return None
+    return until, None if cancel is None else Salvage().part("request", cancel_of, cancel, None)
 
 
 def _pairs(numbers: Mapping[str, int] | None) -> list[Argument]:

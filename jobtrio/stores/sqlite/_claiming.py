@@ -15,7 +15,6 @@ import attrs
 
 from jobtrio import _entry as steps
 from jobtrio._state import JobState
-from jobtrio.stores._renewing import Renewal
 from jobtrio.stores._room import room_for
 from jobtrio.stores._texts import history_text, readable_cancel
 from jobtrio.stores.sqlite._rows import rank_of
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio.abc import Claim
+    from jobtrio.stores._renewing import Renewal
     from jobtrio.stores._room import Room
     from jobtrio.stores.sqlite._rows import Row
     from jobtrio.stores.sqlite._transaction import Transaction
@@ -157,16 +157,14 @@ def renew(tx: Transaction, claims: Sequence[Claim], lease: float) -> list[Renewa
 def _renew(tx: Transaction, claim: Claim, lease: float) -> Renewal:
     entry = claim.entry
     row = tx.run(SQL["holder"], (entry.order, entry.id)).fetchone()
-    if row is None:
-        return Renewal(None)
-    state, claim_id, attempt, session, cancel = row
-    if (state, claim_id, attempt) != (JobState.RUNNING, claim.id, claim.attempt):
-        return Renewal(None, tx.load("by_seq", entry.order))
+    if row is None or row[:3] != (JobState.RUNNING, claim.id, claim.attempt):
+        return None
+    session, cancel = row[3:]
     until = time.monotonic() + lease
     tx.run(SQL["renew"], (lease, until, entry.order))
     if session != tx.identity.session:
         tx.run(SQL["take_over"], (tx.identity.session, entry.order))
-    return Renewal((until, readable_cancel(cancel)))
+    return until, readable_cancel(cancel)
 
 
 def leave(tx: Transaction) -> None:

@@ -1,12 +1,11 @@
 -- Let claims last from now, and say that this worker is there for as long.
 -- Arguments: the lease's seconds, the session, the worker, and of each claim: the job's id, the claim's id, the attempt.
--- Returns until when, and for each claim whether it is held, and then the request to cancel, or else the row of the
--- job, if there is one.
+-- Returns until when, and for each claim whether it is held, and the request to cancel if there is one.
 -- with: base clock sets workers
 local function renew(id, claim, attempt, session, lease_until)
     local found = fields_of(id, 'state', 'claim', 'attempt', 'cancel', 'session')
     if found[1] ~= 'RUNNING' or found[2] ~= claim or found[3] ~= attempt then
-        return {0, found[1] and row_of(id)}
+        return {0, false}
     end
     add(PREFIX .. 'leases', lease_until, id)
     if found[5] ~= session then
