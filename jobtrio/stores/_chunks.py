@@ -5,7 +5,7 @@ It owns how messages are encoded and where they are cut into chunks. It must not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
@@ -28,7 +28,10 @@ READ_TEXT: Final = 4 * 1024 * 1024
 Item: TypeAlias = tuple[int, str]
 """A message's number, and its text: a JSON array that begins with its kind."""
 
-_TOKEN, _PROGRESS, _RESTART = 0, 1, 2
+Text = TypeVar("Text", str, bytes)
+
+TOKEN, PROGRESS, RESTART = 0, 1, 2
+"""The kinds of messages, as each one's text begins."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,16 +47,16 @@ def encoded(messages: Sequence[Message]) -> list[Item]:
 
 def restart_item(seq: int, attempt: int, error: JobError, delay: float) -> Item:
     """Return a `Restart` as it is stored."""
-    return seq, f"[{_RESTART},{attempt},{error_text(error)},{_text(delay)}]"
+    return seq, f"[{RESTART},{attempt},{error_text(error)},{_text(delay)}]"
 
 
 def _item(message: Message) -> Item:
     match message:
         case Token(seq=seq, attempt=attempt, value=value):
-            return seq, f"[{_TOKEN},{attempt},{text_of('a token', value)}]"
+            return seq, f"[{TOKEN},{attempt},{text_of('a token', value)}]"
         case Progress(seq=seq, attempt=attempt, done=done, total=total, note=note):
             note = None if note is None else scrub(note)
-            return seq, f"[{_PROGRESS},{attempt},{_text(done)},{_text(total)},{_text(note)}]"
+            return seq, f"[{PROGRESS},{attempt},{_text(done)},{_text(total)},{_text(note)}]"
         case Restart(seq=seq, attempt=attempt, error=error, delay=delay):
             return restart_item(seq, attempt, error, delay)
         case Gap() | End():
@@ -66,9 +69,9 @@ def _text(value: Any) -> str:
     return _encode(value).decode()
 
 
-def cut(items: Sequence[Item]) -> Iterator[list[Item]]:
+def cut(items: Iterable[tuple[int, Text]]) -> Iterator[list[tuple[int, Text]]]:
     """Cut messages into runs without holes, none of them large unless one message is."""
-    chunk: list[Item] = []
+    chunk: list[tuple[int, Text]] = []
     size = 0
     for item in items:
         seq, text = item
@@ -125,8 +128,8 @@ def reached(messages: Sequence[Message], after: int) -> int:
 
 def _message(seq: int, parts: list[Any]) -> Message:
     kind, attempt, *rest = parts
-    if kind == _TOKEN:
+    if kind == TOKEN:
         return Token(seq, attempt, rest[0])
-    if kind == _PROGRESS:
+    if kind == PROGRESS:
         return Progress(seq, attempt, *rest)
     return Restart(seq, attempt, msgspec.convert(rest[0], JobError), rest[1])

@@ -10,26 +10,21 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from jobtrio._errors import PayloadError
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 from jobtrio.stores import _chunks as chunks
+from jobtrio.stores._chunks import PROGRESS, RESTART, TOKEN
 from jobtrio.stores.redis._rows import outcome_of
 from jobtrio.stores.redis._texts import NULL, array_text, error_text, plain_text, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from jobtrio._records import JobError
     from jobtrio.stores.redis._link import Argument
-
-RUN_MESSAGES: Final = 256
-RUN_BYTES: Final = 64 * 1024
-"""Messages and bytes beyond which a run takes no more."""
 
 PIECE_BYTES: Final = 2 * 1024 * 1024
 """Bytes of messages beyond which they go in several calls."""
 
 READ_BYTES: Final = 2 * 1024 * 1024
 """Bytes beyond which one reading stops, whatever was asked for: the server does nothing else meanwhile."""
-
-_TOKEN, _PROGRESS, _RESTART = 0, 1, 2
 
 
 # -- sending
@@ -44,12 +39,13 @@ def pieces(messages: Sequence[Message]) -> list[list[Argument]]:
     found: list[list[Argument]] = []
     piece: list[Argument] = [0]
     count = size = 0
-    for first, texts in _runs(messages):
+    for run in chunks.cut(map(_text, messages)):
+        numbers, texts = zip(*run, strict=True)
         length = sum(map(len, texts))
         if count and size + length > PIECE_BYTES:
             found.append(piece)
             piece, count, size = [0], 0, 0
-        piece += (first, len(texts), *texts)
+        piece += (numbers[0], len(texts), *texts)
         count += 1
         size += length
         piece[0] = count
@@ -58,33 +54,15 @@ def pieces(messages: Sequence[Message]) -> list[list[Argument]]:
 
 def restart_text(attempt: int, error: JobError, delay: float) -> bytes:
     """Return a `Restart` as it is stored."""
-    return array_text((_plain(_RESTART), _plain(attempt), error_text(error), _plain(delay)))
-
-
-def _runs(messages: Sequence[Message]) -> Iterator[tuple[int, list[bytes]]]:
-    """Cut messages into runs without holes, none of them large unless one message is."""
-    first = 0
-    texts: list[bytes] = []
-    size = 0
-    for message in messages:
-        seq, text = _text(message)
-        if texts and (seq != first + len(texts) or len(texts) >= RUN_MESSAGES or size + len(text) > RUN_BYTES):
-            yield first, texts
-            texts, size = [], 0
-        if not texts:
-            first = seq
-        texts.append(text)
-        size += len(text)
-    if texts:
-        yield first, texts
+    return array_text((_plain(RESTART), _plain(attempt), error_text(error), _plain(delay)))
 
 
 def _text(message: Message) -> tuple[int, bytes]:
     match message:
         case Token(seq=seq, attempt=attempt, value=value):
-            return seq, b"[%d,%d,%b]" % (_TOKEN, attempt, text_of("a token", value))
+            return seq, b"[%d,%d,%b]" % (TOKEN, attempt, text_of("a token", value))
         case Progress(seq=seq, attempt=attempt, done=done, total=total, note=note):
-            return seq, array_text([*map(_plain, (_PROGRESS, attempt, done, total, note))])
+            return seq, array_text([*map(_plain, (PROGRESS, attempt, done, total, note))])
         case Restart(seq=seq, attempt=attempt, error=error, delay=delay):
             return seq, restart_text(attempt, error, delay)
         case Gap() | End():
