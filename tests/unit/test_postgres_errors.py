@@ -7,7 +7,7 @@ import pytest
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.psycopg_trio import OutcomeUnknownError
-from jobtrio.stores.postgres._errors import again, is_conflict, is_statement_lost, translate
+from jobtrio.stores.postgres._errors import is_conflict, is_statement_lost, translate
 
 E = psycopg.errors
 
@@ -72,12 +72,3 @@ def test_those_that_are_tried_again() -> None:
     assert is_statement_lost(E.InvalidSqlStatementName())
     assert is_statement_lost(E.DuplicatePreparedStatement())
     assert not is_statement_lost(E.SerializationFailure())
-
-
-def test_for_another_task() -> None:
-    """Each task gets an error object of its own, with the same cause."""
-    error = StoreUnavailableError("away")
-    error.__cause__ = OSError("why")
-    fresh = again(error)
-    assert fresh is not error
-    assert (type(fresh), str(fresh), fresh.__cause__) == (StoreUnavailableError, "away", error.__cause__)

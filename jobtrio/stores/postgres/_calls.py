@@ -15,8 +15,8 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._outage import limit_of_calls
+from jobtrio.stores._outages import again
 from jobtrio.stores.postgres._arrays import LARGEST
-from jobtrio.stores.postgres._errors import again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -73,10 +73,3 @@ def translate(exc: psycopg.Error, where: str, *, is_open: bool = False) -> Store
     if exc.sqlstate in _DAMAGED:
         return StoreError(f"{where} is damaged: {text} ({code})")
     return StoreError(f"{where}: {text} ({code})")
-
-
-def again(error: StoreError) -> StoreError:
-    """Return an error of the same kind for another task: an exception object belongs to one."""
-    fresh = type(error)(*error.args)
-    fresh.__cause__ = error.__cause__
-    return fresh

@@ -19,7 +19,7 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores._hints import Hints
-from jobtrio.stores._outages import OutageLog
+from jobtrio.stores._outages import OutageLog, again
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log, read_all
@@ -170,7 +170,7 @@ class Writer:
         while self._waiting and (is_over or self._waiting[0].asked < limit):
             call = self._waiting.popleft()
             if call.take():
-                call.fail(_again(error))
+                call.fail(again(error))
                 failed.append(call)
         self.calls.deliver(failed)
         if self._waiting:
@@ -246,7 +246,7 @@ class Writer:
             self._is_full = True
             self._outages.failed(error)
         for call in calls:
-            call.fail(_again(error))
+            call.fail(again(error))
         self.calls.deliver(calls)
         self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
         if self._connector.connection is None:
@@ -327,10 +327,3 @@ def _perform_guarded(tx: Transaction, call: Call) -> None:
         tx.run("ROLLBACK TO operation")
         call.fail(tx.translated(exc))
     tx.run("RELEASE operation")
-
-
-def _again(error: StoreError) -> StoreError:
-    """Return an error of the same kind for another task: an exception object belongs to one."""
-    fresh = type(error)(*error.args)
-    fresh.__cause__ = error.__cause__
-    return fresh
