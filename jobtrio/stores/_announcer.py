@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import attrs
 
@@ -29,14 +29,24 @@ _HOLDERS: Final = frozenset({"plan", "log", "payload", "metadata", "tags", "save
 _LEARNED: Final = tuple(field.name for field in attrs.fields(JobEntry) if field.name not in _HOLDERS)
 
 
-@attrs.frozen
-class Placed:
+class Placed(NamedTuple):
     """What the store has decided about a new job."""
 
     order: int
     state: JobState
+    created_at: float
     due: float
     expires: float | None
+
+    def note(self, entry: JobEntry, submission: str) -> None:
+        """Note it in the job's entry."""
+        entry.order = entry.ticket = self.order
+        entry.created_at, entry.submission = self.created_at, submission
+        entry.state, entry.due, entry.expires = self.state, self.due, self.expires
+
+
+Answer: TypeAlias = Placed | JobEntry
+"""A new job was placed, or another stands for it."""
 
 
 @attrs.frozen
@@ -198,11 +208,23 @@ class RowAnnouncer(Announcer):
                 self.learned(coming, entry)
             self.listener.changed(entry)
 
+    def inserted(self, entries: Sequence[JobEntry], answers: Iterable[Answer], submission: str) -> list[JobEntry]:
+        """Bring new jobs' entries to what is stored, and tell of them; return the entries that stand for the jobs."""
+        stored = []
+        for entry, answer, repeats in zip(entries, answers, repeats_id(entries), strict=True):
+            standing = entry
+            if isinstance(answer, Placed):
+                self.placed(entry, answer, submission)
+            elif answer.id == entry.id and answer.submission == submission and not repeats:
+                self.learned(entry, answer)
+            else:
+                standing = answer
+            stored.append(standing)
+        return stored
+
     def placed(self, entry: JobEntry, place: Placed, submission: str) -> None:
         """Bring a new job's entry to what is stored, and tell of it, unless that was told."""
         if entry.order == place.order:
             return  # it has learned more by now
-        entry.order = entry.ticket = place.order
-        entry.submission = submission
-        entry.state, entry.due, entry.expires = place.state, place.due, place.expires
+        place.note(entry, submission)
         self.listener.changed(entry)

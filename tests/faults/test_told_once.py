@@ -136,7 +136,7 @@ def test_overtaken_by_a_claim() -> None:
     announcer, stored = RowAnnouncer(heard), _claimed(entry)
     with announcer.putting_in([entry], "mark"):
         announcer.changed([stored])
-        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+        announcer.placed(entry, Placed(7, JobState.QUEUED, entry.created_at, 0.0, None), "mark")
     assert heard.changes == stored.history() == entry.history()
     assert (entry.order, entry.state) == (7, JobState.RUNNING)
 
@@ -150,7 +150,7 @@ def test_overtaken_by_a_claim_and_its_end() -> None:
         ended = _copied(stored)
         steps.finish(ended, Completed(1), worker="a", now=time.time())
         announcer.changed([ended])
-        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+        announcer.placed(entry, Placed(7, JobState.QUEUED, entry.created_at, 0.0, None), "mark")
     assert heard.changes == ended.history()
 
 
@@ -161,7 +161,7 @@ def test_overtaken_by_a_claim_beside_a_call_with_the_same_id() -> None:
     with announcer.putting_in([entry], "mark"):
         with announcer.putting_in([_copied(entry)], "another"):
             announcer.changed([stored])
-        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+        announcer.placed(entry, Placed(7, JobState.QUEUED, entry.created_at, 0.0, None), "mark")
     assert heard.changes == stored.history() == entry.history()
 
 
@@ -171,7 +171,7 @@ def test_overtaken_by_a_claim_where_a_call_repeats_an_id() -> None:
     announcer, stored = RowAnnouncer(heard), _claimed(entry)
     with announcer.putting_in([entry, _copied(entry)], "mark"):
         announcer.changed([stored])
-        announcer.placed(entry, Placed(7, JobState.QUEUED, 0.0, None), "mark")
+        announcer.placed(entry, Placed(7, JobState.QUEUED, entry.created_at, 0.0, None), "mark")
     assert heard.changes == stored.history() == entry.history()
 
 

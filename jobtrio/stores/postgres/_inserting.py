@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 import psycopg
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from jobtrio._entry import JobEntry
+    from jobtrio.stores._announcer import Answer
     from jobtrio.stores.postgres._calls import Call
     from jobtrio.stores.postgres._connections import Connections, Link, Rows, Step
     from jobtrio.stores.postgres._notices import Notices
@@ -54,23 +55,6 @@ class Insertion:
     def size(self) -> int:
         """Return how many characters the jobs bring."""
         return sum(map(size_of, self.rows))
-
-
-@attrs.frozen
-class NewPlace:
-    """What the store has decided about a new job.
-
-    Attributes:
-        place: Its place.
-        created_at: When it was stored, by the server's clock.
-    """
-
-    place: Placed
-    created_at: float
-
-
-Answer: TypeAlias = "NewPlace | JobEntry"
-"""A new job was placed, or another stands for it."""
 
 
 class Inserter:
@@ -167,7 +151,7 @@ class Inserter:
         statement: str,
         rows: Sequence[Row],
         entries: Sequence[JobEntry],
-    ) -> tuple[dict[JobEntry, NewPlace], Hints]:
+    ) -> tuple[dict[JobEntry, Placed], Hints]:
         """Put in jobs, and tell of them with the same trip."""
         hints = hints_of(entries, rows)
         found = await how(link, insertion_step(statement, rows, entries), hints)
@@ -259,9 +243,9 @@ class Inserter:
 
     async def _insert_pieces(
         self, link: Link, pieces: Sequence[Sequence[tuple[Row, JobEntry]]]
-    ) -> tuple[dict[JobEntry, NewPlace], Hints]:
+    ) -> tuple[dict[JobEntry, Placed], Hints]:
         """Begin a transaction, and put in all that stand in nobody's way."""
-        placed: dict[JobEntry, NewPlace] = {}
+        placed: dict[JobEntry, Placed] = {}
         hints = Hints()
         for n, piece in enumerate(pieces):
             rows, entries = zip(*piece, strict=True)
@@ -355,8 +339,8 @@ def _matched(entries: Sequence[JobEntry], rows: Rows) -> list[tuple[JobEntry, Ro
     return [(entry, by_id.pop(entry.id)) for entry in entries if entry.id in by_id]
 
 
-def place_of(row: Row, entry: JobEntry) -> NewPlace:
+def place_of(row: Row, entry: JobEntry) -> Placed:
     """Return what the server has decided about a new job."""
     _, order, created_at, due, expires, *_ = row
     state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
-    return NewPlace(Placed(order, state, due, expires), created_at)
+    return Placed(order, state, created_at, due, expires)

@@ -25,7 +25,7 @@ from jobtrio._records import Completed, Outcome
 from jobtrio._submission import DEFAULT_QUEUE
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
-from jobtrio.stores._announcer import repeats_id
+from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._renewing import report
 from jobtrio.stores._texts import text_of, value_of
@@ -33,7 +33,7 @@ from jobtrio.stores.postgres import _changing as changing
 from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _finding as finding
 from jobtrio.stores.postgres._connections import Connections
-from jobtrio.stores.postgres._inserting import Insertion, NewPlace
+from jobtrio.stores.postgres._inserting import Insertion
 from jobtrio.stores.postgres._reading import Load, ReadMessages
 from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
@@ -50,9 +50,8 @@ if TYPE_CHECKING:
     from jobtrio._policies import RetryPolicy
     from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
     from jobtrio._state import JobState
-    from jobtrio.stores._announcer import Settled
+    from jobtrio.stores._announcer import Answer, Settled
     from jobtrio.stores._chunks import Item
-    from jobtrio.stores.postgres._inserting import Answer
     from jobtrio.stores.postgres._transaction import Transaction
 
 T = TypeVar("T")
@@ -148,10 +147,9 @@ class PostgresJobStore(JobStore):
         asked = time.monotonic()
 
         def inserted(answers: list[Answer]) -> list[JobEntry]:
-            if answers and isinstance(answers[0], NewPlace):
+            if answers and isinstance(answers[0], Placed):
                 session.clock.note(answers[0].created_at, asked)
-            stored = zip(entries, answers, repeats_id(entries), strict=True)
-            return [_stands(session, entry, answer, submission, repeats=repeats) for entry, answer, repeats in stored]
+            return session.announcer.inserted(entries, answers, submission)
 
         lane = session.inserts if all(map(_is_unheard_of, entries)) else session.named_inserts
         with session.announcer.putting_in(entries, submission):
@@ -431,15 +429,3 @@ def _check_conninfo(conninfo: Any) -> str:
 def _is_unheard_of(entry: JobEntry) -> bool:
     """Whether nobody else can put in a job with its id or key: the id was made for it, as its submission shows."""
     return entry.key is None and entry.submission == entry.id
-
-
-def _stands(session: Session, entry: JobEntry, answer: Answer, submission: str, *, repeats: bool) -> JobEntry:
-    """Return the entry that stands for a job that was inserted."""
-    if isinstance(answer, NewPlace):
-        entry.created_at = answer.created_at
-        session.announcer.placed(entry, answer.place, submission)
-    elif answer.id == entry.id and answer.submission == submission and not repeats:
-        session.announcer.learned(entry, answer)
-    else:
-        return answer
-    return entry

@@ -22,7 +22,7 @@ from jobtrio._submission import DEFAULT_QUEUE, Submissions
 from jobtrio.executors import Executors
 from jobtrio.stores.postgres._adapting import adapters_for
 from jobtrio.stores.postgres._arrays import array
-from jobtrio.stores.postgres._inserting import TRIES, NewPlace, Standing, hints_of, insertion_step, place_of
+from jobtrio.stores.postgres._inserting import TRIES, Standing, hints_of, insertion_step, place_of
 from jobtrio.stores.postgres._notices import Clock, channel_of, payloads_of
 from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
@@ -179,7 +179,7 @@ def _steps(entry: JobEntry, schema: str) -> Generator[Step, Rows, JobEntry]:
         told = array(payloads_of(hints_of([entry], rows), "", Clock()))
         found = yield (*insertion_step("insert", rows, [entry]), channel_of(schema), told)
         if found:
-            _bring_up_to(entry, place_of(found[0], entry), submission)
+            place_of(found[0], entry).note(entry, submission)
             return entry
         by_ids = yield ("by_ids", array([entry.id]))
         by_keys: Rows = [] if entry.key is None else (yield ("by_keys", array([entry.key])))
@@ -189,9 +189,3 @@ def _steps(entry: JobEntry, schema: str) -> Generator[Step, Rows, JobEntry]:
         while (yield ("catch_up",))[0][0]:  # or it is its number that another has
             pass
     raise StoreUnavailableError("others put in and take out the same jobs all the time")
-
-
-def _bring_up_to(entry: JobEntry, new: NewPlace, submission: str) -> None:
-    entry.created_at, entry.submission = new.created_at, submission
-    entry.order = entry.ticket = new.place.order
-    entry.state, entry.due, entry.expires = new.place.state, new.place.due, new.place.expires

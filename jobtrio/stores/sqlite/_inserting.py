@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from jobtrio._errors import DuplicateJobError
 from jobtrio._state import FINAL_STATES, JobState
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobtrio._entry import JobEntry, Plan
+    from jobtrio.stores._announcer import Answer
     from jobtrio.stores.sqlite._rows import NewJob
     from jobtrio.stores.sqlite._transaction import Transaction
-
-
-Answer: TypeAlias = "Placed | JobEntry"
-"""A new job was placed, or another stands for it."""
 
 
 def insert(tx: Transaction, jobs: Sequence[NewJob], submission: str) -> list[Answer]:
@@ -49,7 +46,7 @@ def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
     state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
     now = time.time()
     due = (entry.run_at or now + entry.delay) if entry.delay > 0 else 0.0
-    place = Placed(order, state, due, _expiry(tx, entry, now))
+    place = Placed(order, state, entry.created_at, due, _expiry(tx, entry, now))
     row = (
         *(order, entry.id, entry.key, submission, plan.executor or HELD, plan.queue, int(plan.priority), str(state)),
         *(order, job.plan, *job.values, entry.created_at, entry.run_at, entry.delay, entry.expires_in),

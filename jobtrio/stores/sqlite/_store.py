@@ -20,7 +20,6 @@ from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
-from jobtrio.stores._announcer import Placed, repeats_id
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._renewing import report
 from jobtrio.stores._texts import text_of, value_of
@@ -105,23 +104,12 @@ class SqliteJobStore(JobStore):
 
     async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
         """Store new jobs, all or none."""
+        session = self._opened
         jobs = [new_job(entry) for entry in entries]
-
-        def inserted(answers: list[inserting.Answer]) -> list[JobEntry]:
-            stored = zip(entries, answers, repeats_id(entries), strict=True)
-            return [self._stands(entry, answer, submission, repeats=repeats) for entry, answer, repeats in stored]
-
-        return await self._opened.write(lambda tx: inserting.insert(tx, jobs, submission), inserted)
-
-    def _stands(self, entry: JobEntry, answer: inserting.Answer, submission: str, *, repeats: bool) -> JobEntry:
-        """Return the entry that stands for a job that was inserted."""
-        if isinstance(answer, Placed):
-            self._opened.announcer.placed(entry, answer, submission)
-        elif answer.id == entry.id and answer.submission == submission and not repeats:
-            self._opened.announcer.learned(entry, answer)
-        else:
-            return answer
-        return entry
+        return await session.write(
+            lambda tx: inserting.insert(tx, jobs, submission),
+            lambda answers: session.announcer.inserted(entries, answers, submission),
+        )
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
