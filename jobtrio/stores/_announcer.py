@@ -15,6 +15,7 @@ import attrs
 
 from jobtrio._entry import JobEntry, finish
 from jobtrio._state import JobState
+from jobtrio.abc import CancelReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,6 +61,20 @@ class Settled:
 
     entry: JobEntry
     is_news: bool
+
+
+class Reply(NamedTuple):
+    """What became of a request to cancel.
+
+    Attributes:
+        entry: The job, as it is now.
+        accepted: Whether it lives and will end `Cancelled`, or just has.
+        is_news: Whether the request has ended it.
+    """
+
+    entry: JobEntry
+    accepted: bool
+    is_news: bool = False
 
 
 def repeats_id(entries: Sequence[JobEntry]) -> list[bool]:
@@ -163,6 +178,18 @@ class Announcer:
         if settled.entry.outcome is not None:
             on_end()
         return True
+
+    def replied(self, reply: Reply | None, on_end: Callable[[], None]) -> CancelReply | None:
+        """Tell of what a request to cancel has done, and return its answer; None for None.
+
+        ``on_end`` is called where it has ended the job.
+        """
+        if reply is None:
+            return None
+        if reply.is_news:
+            self.changed((reply.entry,))
+            on_end()
+        return CancelReply(reply.entry, reply.accepted)
 
     def ended(self, entry: JobEntry, outcome: Outcome, error: JobError | None, worker: str, at: float) -> None:
         """Bring a running job's entry to the end that was asked for, and tell of it."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import attrs
-
-from jobtrio._entry import CancelRequest, JobEntry
+from jobtrio._entry import CancelRequest
 from jobtrio._errors import IllegalTransitionError
 from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores import _rules as rules
-from jobtrio.stores._announcer import Settled
+from jobtrio.stores._announcer import Reply, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jobtrio._entry import JobEntry
     from jobtrio._records import JobError, Outcome
     from jobtrio.abc import Claim
     from jobtrio.stores._chunks import Item
@@ -59,21 +58,6 @@ class JobSteps(Protocol):
 
     def remove(self, entry: JobEntry) -> None:
         """Take out a job and all that belongs to it."""
-
-
-@attrs.frozen
-class Reply:
-    """What became of a request to cancel.
-
-    Attributes:
-        entry: The job, as it is now.
-        accepted: Whether it lives and will end `Cancelled`, or just has.
-        is_news: Whether the request has ended it.
-    """
-
-    entry: JobEntry
-    accepted: bool
-    is_news: bool = False
 
 
 def finish(

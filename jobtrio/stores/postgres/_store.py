@@ -352,16 +352,11 @@ class PostgresJobStore(JobStore):
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
         session = self._opened
-
-        def asked(reply: settling.Reply | None) -> CancelReply | None:
-            if reply is None:
-                return None
-            if reply.is_news:
-                session.announcer.changed((reply.entry,))
-                session.pruner.ended()
-            return CancelReply(reply.entry, reply.accepted)
-
-        return await self._change(job_id, lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
+        return await self._change(
+            job_id,
+            lambda tx: settling.request_cancel(tx, job_id, reason, grace),
+            lambda reply: session.announcer.replied(reply, session.pruner.ended),
+        )
 
     async def _change(self, job_id: str, do: Callable[[Transaction], Any], after: Callable[[Any], T]) -> T:
         """Change a job that is found by its id; one that is not printable is that of no job."""

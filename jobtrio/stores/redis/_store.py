@@ -18,6 +18,7 @@ from jobtrio._errors import IllegalTransitionError, StoreUnavailableError
 from jobtrio._outage import try_for
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores._announcer import Reply
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
 from jobtrio.stores.redis import _inserting as inserting
@@ -237,10 +238,7 @@ class RedisJobStore(JobStore):
             entry = entry_of(row)
             if is_repeated and entry.state is JobState.CANCELLED:
                 accepted = is_news = True
-            if is_news:
-                session.announcer.changed((entry,))
-                session.pruner.ended()
-            return CancelReply(entry, bool(accepted))
+            return session.announcer.replied(Reply(entry, bool(accepted), bool(is_news)), session.pruner.ended)
 
         text = NULL if reason is None else plain_text(reason)
         return await self._call_once(asked, "cancel", job_id, repr(float(grace)), text, session.worker)

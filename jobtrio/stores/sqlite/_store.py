@@ -210,16 +210,11 @@ class SqliteJobStore(JobStore):
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
-
-        def asked(reply: settling.Reply | None) -> CancelReply | None:
-            if reply is None:
-                return None
-            if reply.is_news:
-                self._opened.announcer.changed((reply.entry,))
-                self._opened.pruner.ended()
-            return CancelReply(reply.entry, reply.accepted)
-
-        return await self._opened.write(lambda tx: settling.request_cancel(tx, job_id, reason, grace), asked)
+        session = self._opened
+        return await session.write(
+            lambda tx: settling.request_cancel(tx, job_id, reason, grace),
+            lambda reply: session.announcer.replied(reply, session.pruner.ended),
+        )
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         """Keep a value for the job's next attempt."""
