@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobtrio._errors import IllegalTransitionError
 from jobtrio._records import Cancelled, Failed, JobError
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
     from jobtrio._records import Outcome
+    from jobtrio._state import JobState
     from jobtrio.abc import JobQuery
 
 LOSSES = 3
@@ -43,6 +45,12 @@ def heeding_cancel(entry: JobEntry, outcome: Outcome, error: JobError | None) ->
     if entry.cancel is None:
         return outcome, error
     return Cancelled(entry.cancel.reason), outcome.error if isinstance(outcome, Failed) else error
+
+
+def still_lives(job_id: str, state: JobState) -> IllegalTransitionError:
+    """Return the error of who removes a job that has not ended."""
+    why = f"job {job_id!r} is {state}: only an ended job can be removed; cancel it first"
+    return IllegalTransitionError(state, None, why)
 
 
 def can_match(query: JobQuery) -> bool:

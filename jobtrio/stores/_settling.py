@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from jobtrio._entry import CancelRequest
-from jobtrio._errors import IllegalTransitionError
 from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores import _rules as rules
@@ -135,9 +134,7 @@ def delete(tx: JobSteps, job_id: str) -> bool:
     if entry is None:
         return False
     if entry.state not in FINAL_STATES:
-        raise IllegalTransitionError(
-            entry.state, None, f"job {job_id!r} is {entry.state}: only an ended job can be removed; cancel it first"
-        )
+        raise rules.still_lives(job_id, entry.state)
     tx.remove(entry)
     return True
 

@@ -17,7 +17,7 @@ import trio
 
 from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest, JobEntry, Plan
-from jobtrio._errors import IllegalTransitionError, QueueFullError, UnknownJobError
+from jobtrio._errors import QueueFullError, UnknownJobError
 from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, JobError, JobRecord, Outcome, Transition, WorkerReport
 from jobtrio._state import FINAL_STATES, JobState
@@ -139,11 +139,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         if entry is None:
             return False
         if entry.state not in FINAL_STATES:
-            raise IllegalTransitionError(
-                entry.state,
-                None,
-                f"job {job_id!r} is {entry.state}: only an ended job can be removed; cancel it first",
-            )
+            raise rules.still_lives(job_id, entry.state)
         self._shelf.remove(entry)
         return True
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from jobtrio._checks import check_count, check_flag, check_name, check_seconds, show
-from jobtrio._errors import IllegalTransitionError, StoreUnavailableError
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._outage import try_for
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Reply
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
@@ -160,9 +161,7 @@ class RedisJobStore(JobStore):
 
         def deleted(answer: int | bytes, is_repeated: bool) -> bool:
             if isinstance(answer, bytes):
-                state = answer.decode()
-                why = f"job {job_id!r} is {state}: only an ended job can be removed; cancel it first"
-                raise IllegalTransitionError(JobState(state), None, why)
+                raise rules.still_lives(job_id, JobState(answer.decode()))
             return bool(answer) or is_repeated
 
         return job_id.isprintable() and await self._call_once(deleted, "delete", job_id)
