@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 HELD: Final = ""
 """The executor of a job that has none yet: a text, since NULL can't be compared."""
 
+PARTS: Final = (
+    *("id", "plan", "payload", "created_at", "submission", "state", "tags", "metadata", "key", "run_at", "delay"),
+    *("expires_in", "seq", "ticket", "attempt", "started_at", "finished_at", "worker", "claim", "lease_until"),
+    *("losses", "failures", "due", "expires", "cancel", "error", "result", "saved_state", "history"),
+    *("executor", "queue", "priority"),
+)
+"""What is kept of a job: what stands for the fields of a `JobEntry`, in their order, and for the rest of a plan."""
+
 _STATES: Final[dict[str, JobState]] = {str(state): state for state in JobState}
 
 

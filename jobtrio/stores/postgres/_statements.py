@@ -10,14 +10,9 @@ from functools import lru_cache
 from importlib import resources
 from typing import Final
 
-FIELDS: Final = (
-    *("id", "plan", "payload", "created_at", "submission", "state", "tags", "metadata", "key", "run_at", "delay"),
-    *("expires_in", "seq", "ticket", "attempt", "started_at", "finished_at", "worker", "claim", "lease_until"),
-    *("losses", "failures", "due", "expires", "cancel", "error", "result", "saved_state", "history"),
-)
-"""The columns that stand for the fields of a `JobEntry`, in the order of those."""
+from jobtrio.stores._texts import PARTS
 
-ENTRY: Final = (*FIELDS, "executor", "queue", "priority")
+ENTRY: Final = PARTS
 """The columns that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
 
 GIVEN: Final = frozenset({"payload", "metadata", "tags", "saved_state"})

@@ -9,14 +9,9 @@ import re
 from importlib import resources
 from typing import Final
 
-FIELDS: Final = (
-    *("id", "plan", "payload", "created_at", "submission", "state", "tags", "metadata", "key", "run_at", "delay"),
-    *("expires_in", "seq", "ticket", "attempt", "started_at", "finished_at", "worker", "claim", "lease_until"),
-    *("losses", "failures", "due", "expires", "cancel", "error", "result", "saved_state", "history"),
-)
-"""The columns that stand for the fields of a `JobEntry`, in the order of those."""
+from jobtrio.stores._texts import PARTS
 
-ENTRY: Final = (*FIELDS, "executor", "queue", "priority", "asides")
+ENTRY: Final = (*PARTS, "asides")
 """The columns that make a `JobEntry`, in the order in which `_rows.entry_of` takes them."""
 
 MOST: Final = 2**63 - 1
