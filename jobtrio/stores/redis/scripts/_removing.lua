@@ -1,5 +1,5 @@
 -- Taking out all of ended jobs. `forget_cells` follows, once for all of them; or where the only job of a cell has left it.
-local STATES = {'SCHEDULED', 'QUEUED', 'RUNNING', 'RETRYING', 'COMPLETED', 'FAILED', 'CANCELLED'}
+local STATES = {$STATES}
 local left = {}
 
 local function remove(id)
