@@ -24,6 +24,9 @@ FIRST: Final = -62135596800.0
 LAST: Final = 253402300799.0
 """The first and the last second that a `datetime` can tell: of the years 1 and 9999."""
 
+STATES: Final[dict[str, JobState]] = {str(state): state for state in JobState}
+"""Each state, by its name."""
+
 _INT: Final = frozenset({int})
 _TEXT: Final = frozenset({str})
 _TEXT_OR_NONE: Final = frozenset({str, type(None)})
@@ -76,11 +79,16 @@ def check_finite(number: float) -> float:
     return number
 
 
-def check_steps(steps: list[Any]) -> None:
-    """Raise where a flat history, but for its states, is none: when, state, attempt, worker, reason of each change."""
+def checked_steps(steps: list[Any]) -> list[Any]:
+    """Return a flat history, its states no longer as text; raise where it is none.
+
+    Of each change it has when, to which state, in which attempt, by which worker and for which reason.
+    """
     ats, attempts, workers, reasons = (steps[n::STEP] for n in (0, 2, 3, 4))
     check_time(min(ats))
     check_time(max(ats))
     is_sound = _INT.issuperset(map(type, attempts)) and _TEXT.issuperset(map(type, workers))
     if len(steps) % STEP or not is_sound or not _TEXT_OR_NONE.issuperset(map(type, reasons)):
         raise ValueError("it is no history")
+    steps[1::STEP] = [STATES[state] for state in steps[1::STEP]]
+    return steps

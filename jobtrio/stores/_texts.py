@@ -13,11 +13,11 @@ import msgspec
 
 from jobtrio._checks import check_seconds
 from jobtrio._codec import decode_value, encode_value
-from jobtrio._entry import STEP, CancelRequest, JobEntry, Plan
+from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.stores._salvage import Salvage, check_finite, check_steps, check_time
+from jobtrio.stores._salvage import STATES, Salvage, check_finite, check_time, checked_steps
 
 if TYPE_CHECKING:
     from jobtrio._records import Outcome
@@ -32,8 +32,6 @@ PARTS: Final = (
     *("executor", "queue", "priority"),
 )
 """What is kept of a job: what stands for the fields of a `JobEntry`, in their order, and for the rest of a plan."""
-
-_STATES: Final[dict[str, JobState]] = {str(state): state for state in JobState}
 
 
 @attrs.frozen
@@ -139,7 +137,7 @@ def readable_cancel(text: str | None) -> CancelRequest | None:
 
 def state_of(text: str) -> JobState:
     """Return a state; for one that nobody knows, what jobs are said to be that can't be read."""
-    return _STATES.get(text, JobState.FAILED)
+    return STATES.get(text, JobState.FAILED)
 
 
 def _metadata_of(text: str | None) -> dict[str, Any] | None:
@@ -166,7 +164,7 @@ def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, l
     if light:
         raw.payload = raw.metadata = raw.tags = raw.saved_state = None
     try:
-        plan, state = _plan_of(executor, queue, priority, raw.plan), _STATES[raw.state]
+        plan, state = _plan_of(executor, queue, priority, raw.plan), STATES[raw.state]
         steps, cancel = _steps(raw.steps), cancel_of(raw.cancel)
         _check_times(entry)
         error = None if raw.error is None else _error_decoder.decode(raw.error)
@@ -208,7 +206,7 @@ def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobE
     rest = salvage.part("plan", _plan_decoder.decode, raw.plan, _PlanRest(None, None, ""))
     level = salvage.part("priority", JobPriority, priority, JobPriority.NORMAL)
     entry.plan = Plan(executor or None, None, queue, level, rest.time_limit, rest.retry, rest.worker)
-    entry.state = salvage.part("state", _STATES.__getitem__, raw.state, JobState.FAILED)
+    entry.state = salvage.part("state", STATES.__getitem__, raw.state, JobState.FAILED)
     entry.steps = salvage.part("history", _steps, raw.steps, None)
     entry.cancel = salvage.part("request to cancel", cancel_of, raw.cancel, None)
     entry.error = None if raw.error is None else salvage.part("error", _error_decoder.decode, raw.error, None)
@@ -224,12 +222,7 @@ def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobE
 
 
 def _steps(history: str) -> list[Any] | None:
-    if history == "[]":
-        return None
-    steps: list[Any] = _decode(history)
-    check_steps(steps)
-    steps[1::STEP] = [_STATES[state] for state in steps[1::STEP]]
-    return steps
+    return None if history == "[]" else checked_steps(_decode(history))
 
 
 def _outcome(state: JobState, error: JobError | None, steps: list[Any] | None, result: str | None) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobtrio.stores._salvage import FIRST, LAST, check_steps
+from jobtrio.stores._salvage import FIRST, LAST, checked_steps
 
 
 def steps(*times: float) -> list[object]:
@@ -14,7 +14,7 @@ def steps(*times: float) -> list[object]:
 
 def test_times_of_a_history() -> None:
     """Each change has a time that a calendar has, whichever of them it is."""
-    check_steps(steps(FIRST, 0.0, LAST))
+    checked_steps(steps(FIRST, 0.0, LAST))
     for times in ((FIRST - 1, 0.0), (0.0, FIRST - 1), (LAST + 1, 0.0), (0.0, LAST + 1)):
         with pytest.raises(ValueError, match="is no time"):
-            check_steps(steps(*times))
+            checked_steps(steps(*times))

@@ -15,7 +15,7 @@ from jobtrio._entry import STEP, JobEntry, Plan
 from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.stores._salvage import Salvage, check_steps, check_time
+from jobtrio.stores._salvage import Salvage, check_time, checked_steps
 from jobtrio.stores.redis._scripts import FIELDS, LIGHT
 from jobtrio.stores.redis._texts import (
     NULL,
@@ -43,7 +43,6 @@ Row: TypeAlias = "list[Any]"
 """The fields `FIELDS` of a job, bytes or None each, and its id."""
 
 _STATES: Final[dict[bytes, JobState]] = {str(state).encode(): state for state in JobState}
-_BY_NAME: Final[dict[str, JobState]] = {str(state): state for state in JobState}
 _NO_BODY: Final = [None, None, None, 0.0, 0.0]
 _NO_BODY_TEXT: Final = b"[null,null,null,0.0,0.0]"
 _NO_PLAN: Final = Plan("", None, "", JobPriority.NORMAL, None, None, "")
@@ -171,10 +170,7 @@ def _steps(history: bytes) -> list[Any]:
 
 def _recount(entry: JobEntry, history: bytes) -> None:
     """Give an entry its history, and what that tells."""
-    steps = _steps(history)
-    check_steps(steps)
-    steps[1::STEP] = [_BY_NAME[state] for state in steps[1::STEP]]
-    entry.steps = steps
+    entry.steps = steps = checked_steps(_steps(history))
     for at in range(len(steps) - STEP, -1, -STEP):
         if steps[at + 1] is JobState.RUNNING:
             entry.started_at, entry.worker = steps[at], steps[at + 3]
