@@ -12,6 +12,7 @@ import io
 import json
 import os
 import select
+import signal
 import sys
 import termios
 from contextlib import suppress
@@ -61,6 +62,11 @@ def prepare_stdout() -> None:
 def can_draw(stream: TextIO | None) -> bool:
     """Whether a stream goes to a terminal that can show more than lines of plain text."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
+
+
+def line_start(number: int) -> str:
+    """Return what begins a line of our own behind a signal: a terminal shows ^C, and no newline behind it."""
+    return "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
 
 
 class Output:

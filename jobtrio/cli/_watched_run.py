@@ -23,7 +23,7 @@ from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import exit_code, one_line, summary
 from jobtrio.cli._follow import follow
-from jobtrio.cli._output import STDERR, Output
+from jobtrio.cli._output import STDERR, Output, line_start
 from jobtrio.cli._screen import Screen
 from jobtrio.cli._signals import heeded
 from jobtrio.cli._store import KEEP_ALL
@@ -114,7 +114,7 @@ class WatchedRun:
             return await self._end_early(signals.receive_nowait())
         if self._stopped != 128 + signal.SIGPIPE:
             seconds = min(trio.current_time(), self._ended_at) - started
-            start = _new_line("Ctrl-C") if self._killing else ""
+            start = line_start(signal.SIGINT) if self._killing else ""
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
                 await self._say(start + self._last_word(job, outcome, seconds))
         return self._exit_code(outcome)
@@ -152,7 +152,7 @@ class WatchedRun:
         """Say that the program was not started, and return the exit code."""
         name = STOPPING[signal.Signals(number)]
         stored = f"; job {self._job_id} may have been stored" if self._is_open else ""
-        await self._say(f"{_new_line(name)}jobtrio: {name}: ends before the program was started{stored}")
+        await self._say(f"{line_start(number)}jobtrio: {name}: ends before the program was started{stored}")
         return 128 + number
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
@@ -207,22 +207,21 @@ class WatchedRun:
             kills = number == signal.SIGQUIT or (number == signal.SIGINT and not first)
             if first:
                 self._stopped = 128 + number
-                name = STOPPING[signal.Signals(number)]
                 if self._plan.store is not None:
                     # In a task of its own: a store that is away must not keep the next Ctrl-C waiting.
-                    nursery.start_soon(self._cancel_elsewhere, job, name, kills, nursery)
-                elif await job.cancel(name) and not kills:
-                    self._announce(self._farewell(name), nursery)
+                    nursery.start_soon(self._cancel_elsewhere, job, number, kills, nursery)
+                elif await job.cancel(STOPPING[signal.Signals(number)]) and not kills:
+                    self._announce(self._farewell(number), nursery)
             if kills and not self._killing:
                 self._killing = self._cut_short = True
                 self._showing.cancel()
                 nursery.start_soon(self._kill, 128 + number)
 
-    async def _cancel_elsewhere(self, job: jobtrio.Job, name: str, kills: bool, nursery: trio.Nursery) -> None:
+    async def _cancel_elsewhere(self, job: jobtrio.Job, number: int, kills: bool, nursery: trio.Nursery) -> None:
         if not kills:
-            self._announce(self._farewell(name), nursery)
+            self._announce(self._farewell(number), nursery)
         try:
-            await job.cancel(name)
+            await job.cancel(STOPPING[signal.Signals(number)])
         except JobtrioError as exc:
             await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
 
@@ -244,9 +243,9 @@ class WatchedRun:
         # The store is away, or the job runs elsewhere and takes its time: it ends without this process.
         os._exit(exit_code)
 
-    def _farewell(self, name: str) -> str:
-        grace = self._plan.payload["grace"]
-        return f"{_new_line(name)}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
+    def _farewell(self, number: int) -> str:
+        name, grace = STOPPING[signal.Signals(number)], self._plan.payload["grace"]
+        return f"{line_start(number)}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
 
     def _last_word(self, job: jobtrio.Job, outcome: jobtrio.Outcome, seconds: float) -> str:
         if self._fault is not None and not isinstance(outcome, jobtrio.Cancelled):  # it had ended before it could be
@@ -263,8 +262,3 @@ class WatchedRun:
             await self._output.write([(STDERR, line + "\n")])
         except OSError:
             pass  # stderr is gone: there is nowhere to say it
-
-
-def _new_line(name: str) -> str:
-    # A terminal has just shown ^C, and no newline behind it.
-    return "\n" if name == "Ctrl-C" and os.isatty(STDERR) else ""

@@ -16,7 +16,7 @@ import trio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli._bar import open_bar
 from jobtrio.cli._endings import exit_code, summary
-from jobtrio.cli._output import STDERR, STDOUT, Output
+from jobtrio.cli._output import STDERR, STDOUT, Output, line_start
 from jobtrio.cli._screen import Screen
 from jobtrio.cli._signals import heeded
 
@@ -107,10 +107,8 @@ class Watcher:
             scope.cancel()
 
     async def _say_farewell(self, number: int) -> None:
-        # A terminal has just shown ^C, and no newline behind it.
-        start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
         what = "has ended" if self._source.has_ended else f"goes on{self._source.hint}"
-        await self._output.write([*self._screen.close(), (STDERR, f"{start}jobtrio: the job {what}\n")])
+        await self._output.write([*self._screen.close(), (STDERR, f"{line_start(number)}jobtrio: the job {what}\n")])
 
     async def _sum_up(self) -> int:
         outcome, seconds, attempts = await self._source.ending()

@@ -18,7 +18,7 @@ import jobtrio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
-from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals
+from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals, line_start
 from jobtrio.cli._signals import heeded
 from jobtrio.cli._work_log import WorkLog
 
@@ -204,9 +204,7 @@ class Worker:
 
     @staticmethod
     def _signal(number: int) -> str:
-        # A terminal has just shown ^C, and no newline behind it.
-        start = "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
-        return f"{start}jobtrio: {STOPPING[signal.Signals(number)]}"
+        return f"{line_start(number)}jobtrio: {STOPPING[signal.Signals(number)]}"
 
     async def _say(self, line: str) -> None:
         with trio.move_on_after(LAST_WORD), suppress(OSError):  # there is nobody to tell
