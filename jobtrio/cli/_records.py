@@ -19,30 +19,18 @@ if TYPE_CHECKING:
     from jobtrio._records import JobRecord, Transition, WorkerReport
 
 
-def record_fields(record: JobRecord, *, traceback: bool = False) -> dict[str, Any]:
+def record_fields(record: JobRecord | Transition | WorkerReport, *, traceback: bool = False) -> dict[str, Any]:
     """Return a record as JSON can hold it: times as ISO 8601 text in UTC, the priority by its name.
 
     Args:
-        record: The record.
-        traceback: Whether the error's traceback is part of it.
+        record: Of a job, of a change of state, or of a worker.
+        traceback: Whether an error's traceback is part of it.
     """
-    fields = {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
+    fields = attrs.asdict(record, recurse=False)
     return {name: _plain(value, traceback=traceback) for name, value in fields.items()}
 
 
-def transition_fields(transition: Transition) -> dict[str, Any]:
-    """Return a change of state as JSON can hold it."""
-    fields = attrs.asdict(transition, recurse=False)
-    return {name: _plain(value) for name, value in fields.items()}
-
-
-def worker_fields(report: WorkerReport) -> dict[str, Any]:
-    """Return what is known of a worker as JSON can hold it."""
-    fields = attrs.asdict(report, recurse=False)
-    return {name: _plain(value) for name, value in fields.items()}
-
-
-def _plain(value: Any, *, traceback: bool = False) -> Any:
+def _plain(value: Any, *, traceback: bool) -> Any:
     match value:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")

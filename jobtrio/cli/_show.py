@@ -11,7 +11,7 @@ from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._output import message_fields
-from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text, transition_fields
+from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text
 from jobtrio.cli._screen import message_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
@@ -81,7 +81,7 @@ async def show(options: argparse.Namespace, store: JobStore) -> int:
         print_document(
             {
                 "job": record_fields(record, traceback=True),
-                "history": [transition_fields(transition) for transition in history],
+                "history": [record_fields(transition) for transition in history],
                 "messages": [message_fields(message) for message in messages],
             }
         )

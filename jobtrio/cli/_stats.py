@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
-from jobtrio.cli._records import moment_text, worker_fields
+from jobtrio.cli._records import moment_text, record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
 from jobtrio.cli._table import render_table
 
@@ -55,7 +55,7 @@ async def stats(options: argparse.Namespace, store: JobStore) -> int:
     if options.json:
         rows = [{"worker": worker, "queue": queue, "jobs": n} for (worker, queue), n in sorted(running.items())]
         print_document(
-            {"states": states, "queues": queues, "workers": list(map(worker_fields, workers)), "running": rows}
+            {"states": states, "queues": queues, "workers": list(map(record_fields, workers)), "running": rows}
         )
     else:
         print(_by_queue(queues, states) + _workers(workers) + _running(running), end="")

@@ -14,7 +14,7 @@ from jobtrio._errors import LaggedError
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import duration, one_line, plural, printable
 from jobtrio.cli._output import STDERR, STDOUT, to_json
-from jobtrio.cli._records import transition_fields
+from jobtrio.cli._records import record_fields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -141,7 +141,7 @@ class WorkLog:
 
 def change_line(change: Transition, executor: str | None) -> Piece:
     """Return a change as a line of JSON for stdout."""
-    return STDOUT, to_json({**transition_fields(change), "executor": executor})
+    return STDOUT, to_json({**record_fields(change), "executor": executor})
 
 
 FINAL_ORDER = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
