@@ -118,9 +118,8 @@ class Screen:
             yield STDOUT, value
         else:
             start = "" if self._at_start else "\n"
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
             self._at_start = True
-            yield STDOUT, f"{start}{text}\n"
+            yield STDOUT, f"{start}{_value_text(value)}\n"
 
     def _told(self, progress: Progress) -> Iterator[Piece]:
         self._progress = progress
@@ -146,6 +145,10 @@ class Screen:
         return f"jobtrio: attempt {restart.attempt}{of} {describe(error)}; the next follows in {round(delay, 2):g} s"
 
 
+def _value_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+
+
 def progress_text(progress: Progress) -> str:
     """Return how far a job is: "3 of 12 (25 %), reading"."""
     done, total, note = progress.done, progress.total, progress.note
@@ -161,8 +164,7 @@ def message_text(message: Message) -> tuple[str, str, str]:
     """Return a message as cells of a table: its number, its attempt, and what it says."""
     match message:
         case Token(seq, attempt, value):
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-            return str(seq), str(attempt), one_line(text)
+            return str(seq), str(attempt), one_line(_value_text(value))
         case Progress(seq, attempt):
             return str(seq), str(attempt), f"progress: {progress_text(message)}"
         case Restart(seq, attempt, error):
