@@ -21,6 +21,7 @@ from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
 from jobtrio.cli._log import log_to_stderr
+from jobtrio.cli._output import to_json
 from jobtrio.stores._url import FORMS, parse_store_url
 
 if TYPE_CHECKING:
@@ -155,6 +156,4 @@ def complain(options: argparse.Namespace, what: str) -> None:
 
 def print_document(value: Any) -> None:
     """Print one JSON document."""
-    from jobtrio.cli._output import to_json
-
     print(to_json(value, indent=2), end="")
