@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import attrs
@@ -17,9 +17,12 @@ from jobtrio._checks import show
 from jobtrio._errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from jobtrio.abc import JobStore
+
+Options: TypeAlias = "Mapping[str, Callable[[str], Any]]"
+"""What turns an option's text into what the store takes, by its name; into nothing, where it makes no sense."""
 
 FORMS = (
     "sqlite:///jobs.db (beside you), sqlite:////var/lib/jobs.db (from the root), "
@@ -153,10 +156,20 @@ def _shown(url: str) -> str:
     return show(re.sub(r"\?.+", "?…", before, flags=re.DOTALL))
 
 
-def _refusal(allowed: str, name: str, value: str, known: Collection[str]) -> ValueError:
-    """Return the error of what is behind the ?, of which what is not known may be a password."""
-    got = f"{name}={show(value)}" if name in known else f"{show(name)}, which is none of them"
-    return ValueError(f"behind ? in a store's URL there must be {allowed}; got {got}")
+def _options(pairs: Iterable[tuple[str, str]], known: Options, allowed: str) -> dict[str, Any]:
+    """Return what is behind the ?, as the store takes it.
+
+    Raises:
+        ValueError: It makes no sense, or is not known; in that case the value may be a password.
+    """
+    options: dict[str, Any] = {}
+    for name, value in pairs:
+        option = known[name](value) if name in known else None
+        if not option and option is not False:
+            got = f"{name}={show(value)}" if name in known else f"{show(name)}, which is none of them"
+            raise ValueError(f"behind ? in a store's URL there must be {allowed}; got {got}")
+        options[name] = option
+    return options
 
 
 # -- SQLite
@@ -168,12 +181,7 @@ def _sqlite(rest: str, url: str) -> Address:
     path, _, query = rest.removeprefix("///").partition("?")
     if not path or "\0" in unquote(path) or path == ":memory:":
         raise ValueError(f"a store must be {FORMS}, and name a file; got {_shown(url)}")
-    options: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        option = _SQLITE_OPTIONS[name](value) if name in _SQLITE_OPTIONS else None
-        if not option:
-            raise _refusal(SQLITE_QUERY, name, value, _SQLITE_OPTIONS)
-        options[name] = option
+    options = _options(parse_qsl(query, keep_blank_values=True), _SQLITE_OPTIONS, SQLITE_QUERY)
     return StoreAddress(unquote(path, errors="surrogateescape"), options)
 
 
@@ -182,14 +190,10 @@ def _sqlite(rest: str, url: str) -> Address:
 
 def _redis(rest: str, url: str) -> Address:
     place, _, query = rest.partition("?")
-    options: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        option = _REDIS_OPTIONS[name](value) if name in _REDIS_OPTIONS else None
-        if "@" in name:
-            raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; in a password it is %3F")
-        if not option:
-            raise _refusal(REDIS_QUERY, name, value, _REDIS_OPTIONS)
-        options[name] = option
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if any("@" in name for name, _ in pairs):
+        raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; in a password it is %3F")
+    options = _options(pairs, _REDIS_OPTIONS, REDIS_QUERY)
     return RedisAddress(f"{url.partition(':')[0].lower()}:{place}", options)
 
 
@@ -200,16 +204,9 @@ def _postgres(rest: str, url: str) -> Address:
     if not rest.startswith("//"):
         raise ValueError(f"a store must be {FORMS}, with two slashes before the host")
     place, _, query = rest.partition("?")
-    options: dict[str, Any] = {}
-    others = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in _POSTGRES_OPTIONS:
-            others.append((name, value))
-            continue
-        option = _POSTGRES_OPTIONS[name](value)
-        if not option and option is not False:
-            raise _refusal(POSTGRES_QUERY, name, value, _POSTGRES_OPTIONS)
-        options[name] = option
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = _options([pair for pair in pairs if pair[0] in _POSTGRES_OPTIONS], _POSTGRES_OPTIONS, POSTGRES_QUERY)
+    others = [pair for pair in pairs if pair[0] not in _POSTGRES_OPTIONS]
     return PostgresAddress(f"postgresql:{place}{'?' if others else ''}{urlencode(others, quote_via=quote)}", options)
 
 
@@ -234,18 +231,18 @@ def _seconds(text: str) -> float:
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
 
 
-_SQLITE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+_SQLITE_OPTIONS: Final[Options] = {
     "synchronous": _synchronous,
     "outage_limit": _seconds,
 }
 
-_REDIS_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+_REDIS_OPTIONS: Final[Options] = {
     "prefix": str,
     "replicas": _count,
     "outage_limit": _seconds,
 }
 
-_POSTGRES_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+_POSTGRES_OPTIONS: Final[Options] = {
     "schema": str,
     "pool_size": _count,
     "listen": _flag,
