@@ -66,7 +66,7 @@ class Driver:
                 return ready
             await trio.lowlevel.checkpoint()
         else:
-            ready = await _wait(fd, wanted)
+            ready = await wait_for_socket(fd, wanted)
         self._rested_at = time.perf_counter()
         return ready
 
@@ -95,7 +95,11 @@ def ready_now(fd: int, wanted: Wait) -> Ready:
     return ready
 
 
-async def _wait(fd: int, wanted: Wait) -> Ready:
+async def wait_for_socket(fd: int, wanted: Wait) -> Ready:
+    """Wait until the socket can be read (`Wait.R`) or written (`Wait.W`), and return what it is ready for.
+
+    *Cancellation*: has no effect on the socket.
+    """
     try:
         if wanted is Wait.R:
             await trio.lowlevel.wait_readable(fd)
@@ -123,11 +127,3 @@ async def _wait_either(fd: int) -> Ready:
         # Only a cancellation comes out of the two; the callers know it by its own type.
         raise both.exceptions[0] from None
     return ready_now(fd, Wait.RW)
-
-
-async def wait_for_socket(fd: int, wanted: Wait) -> None:
-    """Wait until the socket can be read (`Wait.R`) or written (`Wait.W`).
-
-    *Cancellation*: has no effect on the socket.
-    """
-    await _wait(fd, wanted)
