@@ -159,10 +159,6 @@ class Feed:
         chunk = self._chunks[0]
         return chunk.messages[chunk.at]
 
-    def pop(self) -> Message:
-        """Take the first message that waits."""
-        return self.pop_many(1)[0]
-
     def pop_many(self, most: int, *, to_gap: bool = False) -> list[Message]:
         """Take up to ``most`` of the messages that wait, with ``to_gap`` none from the first `Gap` on."""
         taken: list[Message] = []

@@ -161,7 +161,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         """Take messages up to a gap; where that comes first, raise it."""
         first = self._feed.peek()
         if isinstance(first, Gap):
-            self._noted([self._feed.pop()])
+            self._noted(self._feed.pop_many(1))
             raise LaggedError(first.first, first.last)
         return self._noted(self._feed.pop_many(most, to_gap=True))
 
