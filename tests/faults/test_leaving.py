@@ -13,9 +13,11 @@ import pytest
 import trio
 import trio.testing
 from remote_store import RemoteStore, Server
+from store_urls import STORES, new_url
 
 import jobtrio
 from jobtrio import Cancelled, Completed, JobContext, RetryPolicy
+from jobtrio.stores._url import parse_store_url
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -237,6 +239,31 @@ async def test_calls_on_a_registry_that_is_closed(tmp_path: Path) -> None:
     assert waits.state == "SCHEDULED"
     await registry.drain()
     await registry.shutdown()
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_callers_when_it_is_closed(kind: str, request: pytest.FixtureRequest) -> None:
+    """Tasks outside that go on asking while the registry is closed are told so; none of them waits for ever."""
+    store = parse_store_url(new_url(kind, request)).make_store()
+    told: list[str] = []
+
+    async def ask() -> None:
+        while True:
+            try:
+                await registry.get("unknown")
+            except jobtrio.UnknownJobError:
+                pass
+            except trio.ClosedResourceError as exc:
+                told.append(str(exc))
+                return
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            async with jobtrio.open_registry(store=store) as registry:
+                for _ in range(20):
+                    nursery.start_soon(ask)
+                await trio.sleep(0.05)
+    assert told == ["the registry is closed"] * 20
 
 
 async def test_calls_on_a_registry_in_memory_that_is_closed() -> None:

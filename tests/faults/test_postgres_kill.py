@@ -15,7 +15,6 @@ from postgres_worker import open_worker
 from worker_process import make_executors, read_journal
 
 import jobtrio
-from jobtrio import Completed, End, Failed, Restart, Token
 from jobtrio.stores.postgres import PostgresJobStore
 
 if TYPE_CHECKING:
@@ -82,45 +81,3 @@ async def _run_to_the_end(conninfo: str, journal: Path) -> None:
 async def _is_over(registry: jobtrio.JobRegistry) -> bool:
     counts = (await registry.counts()).get("default", {})
     return not any(many for state, many in counts.items() if not state.is_final)
-
-
-async def test_killed_while_it_is_watched(tmp_path: Path, postgres: str) -> None:
-    """A consumer in another process sees the stream go on with a `Restart`, within two leases, and no number twice."""
-    journal = tmp_path / "jobs.journal"
-    executors = make_executors(str(journal))
-    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres), queues={}) as registry:
-        job = await registry.submit("send", {"tokens": 40, "pause": 0.01})
-        seen: list[jobtrio.Message] = []
-        with job.subscribe() as messages, trio.fail_after(60):
-            async with open_worker(postgres, journal, lease=LEASE) as worker:
-                while len(seen) < 10:
-                    seen.append(await messages.receive())
-                await worker.kill()
-            async with open_worker(postgres, journal, lease=LEASE):
-                seen += [message async for message in messages]
-        assert [message.seq for message in seen if not isinstance(message, jobtrio.Gap)] == [*range(1, len(seen) + 1)]
-        restarts = [message for message in seen if isinstance(message, Restart)]
-        # A busy machine may lose the lease of a further attempt as well.
-        assert [(each.error.kind, each.attempt) for each in restarts] == [("lost", n + 1) for n in range(len(restarts))]
-        assert restarts
-        assert [m.value[1] for m in seen[restarts[-1].seq :] if isinstance(m, Token)] == [*range(40)]
-        assert seen[-1] == End(len(seen), Completed(40))
-        assert (await registry.get(job.id)).record.attempt == 1 + len(restarts)
-    check_schema(postgres, [job.id])
-
-
-async def test_three_losses_end_it(tmp_path: Path, postgres: str) -> None:
-    """A job that kills its worker three times fails as lost, and runs no fourth time."""
-    journal = tmp_path / "jobs.journal"
-    executors = make_executors(str(journal))
-    async with jobtrio.open_registry(executors, store=PostgresJobStore(postgres), queues={}) as registry:
-        job = await registry.submit("die", retry=jobtrio.RetryPolicy(max_attempts=100))
-        with trio.fail_after(60):
-            for _ in range(3):
-                async with open_worker(postgres, journal, lease=LEASE) as worker:
-                    await worker.process.wait()
-            outcome = await job.wait()
-    assert isinstance(outcome, Failed)
-    assert (outcome.error.kind, job.record.attempt) == ("lost", 3)
-    assert len(read_journal(tmp_path / "jobs")) == 3
-    check_schema(postgres, [job.id])

@@ -11,7 +11,7 @@ from redis_invariants import check_jobs
 from valkey_server import new_prefix, shared_server
 
 import jobtrio
-from jobtrio import Completed, JobState, RetryPolicy
+from jobtrio import Cancelled, Completed, JobState, RetryPolicy
 from jobtrio._known import refresh
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _advancing as advancing
@@ -265,24 +265,30 @@ async def _settled(worker: Worker) -> None:
     worker.heard.forget()
 
 
-async def test_callers_when_it_is_closed(open_store: Callable[[], RedisJobStore]) -> None:
-    """Tasks outside that go on asking while the registry is closed are told so; none of them waits for ever."""
-    told: list[str] = []
+async def test_cancelled_before_hints_are_heard(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request made while a worker did not listen yet, or not for a moment, is found when it does."""
+    listens, run = trio.Event(), Hints.run
 
-    async def ask() -> None:
-        while True:
-            try:
-                await registry.get("unknown")
-            except jobtrio.UnknownJobError:
-                pass
-            except trio.ClosedResourceError as exc:
-                told.append(str(exc))
-                return
+    async def run_late(hints: Hints) -> None:
+        await listens.wait()
+        await run(hints)
 
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            async with jobtrio.open_registry(store=open_store()) as registry:
-                for _ in range(20):
-                    nursery.start_soon(ask)
-                await trio.sleep(0.05)
-    assert told == ["the registry is closed"] * 20
+    monkeypatch.setattr(Hints, "run", run_late)
+    executors = jobtrio.Executors()
+    begun = trio.Event()
+
+    @executors.register("hang")
+    async def hang(job: jobtrio.JobContext) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    async with jobtrio.open_registry(executors, store=open_store(), lease=600.0) as worker:
+        job = await worker.submit("hang")
+        with trio.fail_after(60):
+            await begun.wait()
+            async with jobtrio.open_registry(executors, store=open_store(), queues={}) as registry:
+                assert await registry.cancel(job.id, "enough")
+            listens.set()
+            assert await job.wait() == Cancelled("enough")

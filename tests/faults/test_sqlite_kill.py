@@ -15,7 +15,6 @@ from sqlite_worker import open_worker
 from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
-from jobtrio import Completed, End, Failed, Restart, Token
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -72,43 +71,3 @@ async def _run_to_the_end(path: Path) -> None:
     async with jobtrio.open_registry(executors, store=SqliteJobStore(path), retention=keep) as registry:
         with trio.fail_after(60 + 4 * ROUNDS):
             await registry.drain()
-
-
-async def test_killed_while_it_is_watched(tmp_path: Path) -> None:
-    """A consumer in another process sees the stream go on with a `Restart`, at once, and no number twice."""
-    path = tmp_path / "jobs.db"
-    executors = make_executors(str(journal_of(path)))
-    async with jobtrio.open_registry(executors, store=SqliteJobStore(path), queues={}) as registry:
-        job = await registry.submit("send", {"tokens": 40, "pause": 0.01})
-        seen: list[jobtrio.Message] = []
-        with job.subscribe() as messages, trio.fail_after(60):
-            async with open_worker(path, lease=LEASE) as worker:
-                while len(seen) < 10:
-                    seen.append(await messages.receive())
-                await worker.kill()
-            async with open_worker(path, lease=LEASE):
-                seen += [message async for message in messages]
-        assert [message.seq for message in seen if not isinstance(message, jobtrio.Gap)] == [*range(1, len(seen) + 1)]
-        (restart,) = (message for message in seen if isinstance(message, Restart))
-        assert (restart.error.kind, restart.attempt) == ("lost", 1)
-        assert [m.value[1] for m in seen[restart.seq :] if isinstance(m, Token)] == [*range(40)]
-        assert seen[-1] == End(len(seen), Completed(40))
-        assert (await registry.get(job.id)).record.attempt == 2
-    check_file(path, [job.id])
-
-
-async def test_three_losses_end_it(tmp_path: Path) -> None:
-    """A job that kills its worker three times fails as lost, and runs no fourth time."""
-    path = tmp_path / "jobs.db"
-    executors = make_executors(str(journal_of(path)))
-    async with jobtrio.open_registry(executors, store=SqliteJobStore(path), queues={}) as registry:
-        job = await registry.submit("die", retry=jobtrio.RetryPolicy(max_attempts=100))
-        with trio.fail_after(60):
-            for _ in range(3):
-                async with open_worker(path, lease=LEASE) as worker:
-                    await worker.process.wait()
-            outcome = await job.wait()
-    assert isinstance(outcome, Failed)
-    assert (outcome.error.kind, job.record.attempt) == ("lost", 3)
-    assert len(read_journal(path)) == 3
-    check_file(path, [job.id])

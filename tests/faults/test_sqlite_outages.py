@@ -384,26 +384,3 @@ async def test_opening_waits_for_a_locked_file(tmp_path: Path) -> None:
         async with open_worker(lambda: SqliteJobStore(path, outage_limit=10)) as worker:
             await worker.insert(new_entry())
     assert [*check_file(path, []).values()] == [JobState.QUEUED]
-
-
-async def test_callers_when_it_is_closed(tmp_path: Path) -> None:
-    """Tasks outside that go on asking while the registry is closed are told so; none of them waits for ever."""
-    told: list[str] = []
-
-    async def ask() -> None:
-        while True:
-            try:
-                await registry.get("unknown")
-            except jobtrio.UnknownJobError:
-                pass
-            except trio.ClosedResourceError as exc:
-                told.append(str(exc))
-                return
-
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            async with jobtrio.open_registry(store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
-                for _ in range(20):
-                    nursery.start_soon(ask)
-                await trio.sleep(0.01)
-    assert told == ["the registry is closed"] * 20
