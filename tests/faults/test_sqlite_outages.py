@@ -18,7 +18,7 @@ from sqlite_invariants import check_file
 import jobtrio
 from jobtrio import Completed, Executors, JobContext, JobState, StoreUnavailableError
 from jobtrio._outage import try_for
-from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.stores.sqlite import SqliteJobStore, _connection
 from jobtrio.testing._workers import new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
@@ -171,6 +171,32 @@ async def test_each_error_passes(tmp_path: Path, faults: Faults, code: str) -> N
         faults.never_fail()
         assert await store.finish(claim, Completed(), messages=tokens(1, 1))
         assert (await worker.load(claim.entry.id)).outcome == Completed()
+
+
+async def test_a_file_that_could_not_be_written(
+    tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where SQLite could open the file for reading alone, it is opened anew, and written as soon as that is allowed."""
+    path, connect = tmp_path / "jobs.db", _connection.connect
+    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+        claim = await worker.start()
+
+        async def append() -> bool:
+            return await worker.store.append_messages(claim, tokens(1, 1))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_connection, "connect", lambda where, **more: connect(where.replace("=rw", "=ro"), **more))
+            faults.failing = True
+            with pytest.raises(StoreUnavailableError, match="on purpose"):
+                await append()  # the connection is closed
+            faults.never_fail()
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError, match="readonly"):
+                    await append()
+        assert await try_for(60, append)
+        assert await worker.store.finish(claim, Completed())
+    assert [text.partition(":")[0] for text in caplog.messages] == ["the store is away", "the store is back"]
+    check_file(path, [claim.entry.id])
 
 
 async def test_disk_full(tmp_path: Path, faults: Faults) -> None:

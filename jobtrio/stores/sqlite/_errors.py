@@ -47,6 +47,11 @@ def is_locked(exc: sqlite3.Error) -> bool:
     return primary_code(exc) == sqlite3.SQLITE_BUSY
 
 
+def is_read_only(exc: Exception) -> bool:
+    """Whether the connection can't write, and never will: SQLite opens for reading alone what it may not write then."""
+    return isinstance(exc, sqlite3.Error) and primary_code(exc) == sqlite3.SQLITE_READONLY
+
+
 def is_undecodable(exc: Exception) -> bool:
     """Whether a text in the file is no UTF-8, as somebody else may have written it: Python says so, not SQLite."""
     return isinstance(exc, sqlite3.OperationalError) and not primary_code(exc)

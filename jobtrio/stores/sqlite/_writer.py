@@ -23,7 +23,7 @@ from jobtrio.stores._outages import OutageLog, again
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log, read_all
-from jobtrio.stores.sqlite._errors import is_locked, is_undecodable
+from jobtrio.stores.sqlite._errors import is_locked, is_read_only, is_undecodable
 from jobtrio.stores.sqlite._transaction import LONGEST, Transaction
 
 if TYPE_CHECKING:
@@ -309,8 +309,8 @@ def _perform(tx: Transaction, call: Call) -> None:
     try:
         call.succeed(call.work(tx))
     except Exception as exc:
-        if not tx.connection.in_transaction:
-            raise  # SQLite has rolled back the whole group
+        if _is_over(tx, exc):
+            raise
         if tx.connection.total_changes != before or is_undecodable(exc):
             raise _HalfDone from exc
         call.fail(tx.translated(exc))
@@ -322,8 +322,13 @@ def _perform_guarded(tx: Transaction, call: Call) -> None:
     try:
         call.succeed(call.work(tx))
     except Exception as exc:
-        if not tx.connection.in_transaction:
-            raise  # SQLite has rolled back the whole group
+        if _is_over(tx, exc):
+            raise
         tx.run("ROLLBACK TO operation")
         call.fail(tx.translated(exc))
     tx.run("RELEASE operation")
+
+
+def _is_over(tx: Transaction, exc: Exception) -> bool:
+    """Whether the whole group has failed: SQLite has rolled it back, or takes no writes by this connection."""
+    return not tx.connection.in_transaction or is_read_only(exc)
