@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, closing, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -234,6 +235,19 @@ def test_newcomers_are_seen(path: Path) -> None:
             bells.append(stack.enter_context(opened(path)))
             a.ring(Hints(ready=True))
             assert all(bell.heard().ready for bell in bells)
+
+
+def test_a_folder_whose_time_is_in_whole_seconds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems keep no parts of a second: who opens a doorbell within the second of a ring is seen as well."""
+    folder, second = f"{path}-doorbells", 1_700_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: second * 10**9 + 900_000_000)
+    with opened(path) as a:
+        os.utime(folder, (second, second))
+        a.ring(Hints(ready=True))
+        with opened(path) as b:
+            os.utime(folder, (second, second))
+            a.ring(Hints(ready=True))
+            assert b.heard().ready
 
 
 def test_the_folder_goes_with_the_last(path: Path) -> None:

@@ -31,8 +31,8 @@ HEARD: Final = 64
 REMEMBERED: Final = 5000
 """Jobs that are kept in mind for one who does not listen: a process may stand still for days."""
 
-SETTLED: Final = 50_000_000
-"""Nanoseconds after which a folder's time of change tells it from a later change."""
+SETTLED: Final = 2_000_000_000
+"""Nanoseconds after which a folder's time of change tells it from a later change: some file systems keep seconds."""
 
 DEAF: Final = (errno.EAGAIN, errno.ENOBUFS)
 """What it is called, by system, that a socket's ears are full."""
