@@ -20,6 +20,7 @@ from sqlite_invariants import check_file
 import jobtrio
 from jobtrio import Completed, Failed, Gap, JobState, StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.abc import JobQuery
+from jobtrio.stores import store_from_url
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.stores.sqlite import _finding as finding
 from jobtrio.stores.sqlite import _schema as schema
@@ -302,6 +303,14 @@ async def test_an_empty_file(tmp_path: Path) -> None:
     path.touch()
     await make(path)
     assert path.stat().st_size > 0
+
+
+async def test_a_path_that_begins_with_two_slashes(tmp_path: Path) -> None:
+    """Two slashes are as good as one, as where an absolute path was put behind all of those that a URL may have."""
+    store = store_from_url(f"sqlite:////{tmp_path}/jobs.db")
+    async with open_worker(lambda: store) as worker:
+        await worker.insert(new_entry(job_id="kept"))
+    assert check_file(tmp_path / "jobs.db", ["kept"])
 
 
 @pytest.mark.parametrize("name", ["jobs #1?.db", "100%41.db", "Jöbs 😀.db", "a'b\"c;.db"])

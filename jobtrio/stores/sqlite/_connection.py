@@ -215,7 +215,8 @@ class Location:
                 )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
+        path = quote(os.fsencode(self.path))
+        uri = f"file:{'//' if path.startswith('//') else ''}{path}?mode={mode}"  # else a host would follow two slashes
         return connect(
             uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=CACHED
         )
