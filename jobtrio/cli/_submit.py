@@ -7,8 +7,12 @@ import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
+import trio
+
 import jobtrio
 from jobtrio._errors import JobtrioError
+from jobtrio._submission import Submissions
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_url, run_with_client
 from jobtrio.cli._endings import one_line, printable
@@ -155,14 +159,16 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
 
     *Cancellation*: the job may have been accepted, and goes on.
     """
+    spec = jobtrio.JobSpec(options.executor, options.payload, **_arguments(options))
+    try:
+        _check(spec, options.known)
+    except (TypeError, ValueError) as exc:
+        if isinstance(exc, JobtrioError):
+            raise
+        complain(options, str(exc))
+        return 2
     async with open_client(store, options.known) as registry:
-        try:
-            job = await registry.submit(options.executor, options.payload, **_arguments(options))
-        except (TypeError, ValueError) as exc:
-            if isinstance(exc, JobtrioError):
-                raise
-            complain(options, str(exc))
-            return 2
+        (job,) = await registry.submit_many([spec])
         if options.watch:
             await _tell(options, job.id)
             return await _watch(options, StoreSource(registry, store, job, options.store))
@@ -172,6 +178,12 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
         else:
             print(printable(job.id))
     return 0
+
+
+def _check(spec: jobtrio.JobSpec, executors: jobtrio.Executors) -> None:
+    """Raise what submitting the job would raise, before a store is made for nothing."""
+    submissions = Submissions(executors, limiter=trio.CapacityLimiter(1), queues=None, durable=True, worker="")
+    submissions.entry(**attrs.asdict(spec, recurse=False))
 
 
 async def submit_to_server(options: argparse.Namespace, client: JobClient) -> int:

@@ -480,6 +480,14 @@ class TestSubmit:
         assert code == 2
         assert err.startswith("jobtrio submit: expires_in must exceed the delay of 60 s")
 
+    @pytest.mark.parametrize(
+        "args", [["echo", "--delay", "60", "--expires-in", "30"], ["echo", "--delay", "9e9d"], ["echo", "1e999"]]
+    )
+    def test_no_store_is_made_for_nothing(self, shell: Shell, args: list[str]) -> None:
+        """What can't be submitted leaves no new file behind."""
+        assert shell.run("submit", *args)[0] in (1, 2)
+        assert not (shell.folder / "jobs.db").exists()
+
     def test_json(self, shell: Shell) -> None:
         """With --json the record is printed; with --watch as well, a line for each message."""
         assert shell.value("submit", "echo", "--id", "a")["state"] == "QUEUED"
