@@ -149,7 +149,7 @@ async def test_outages_are_survived(tmp_path: Path, outage: Any, caplog: pytest.
     check_file(path, [job.id, after.id])
 
 
-@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN"])
+@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_NOMEM"])
 async def test_each_error_passes(tmp_path: Path, faults: Faults, code: str) -> None:
     """All calls fail as unavailable while SQLite fails, and succeed afterwards without more ado."""
     faults.code = code

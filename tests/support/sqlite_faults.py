@@ -67,8 +67,10 @@ class Faults:
                 return self._at[1]
             return None
 
-    def error(self) -> sqlite3.Error:
+    def error(self) -> Exception:
         """Return the error to fail with."""
+        if self.code == "SQLITE_NOMEM":
+            return MemoryError()  # as Python has it
         error = CODES[self.code](f"on purpose: {self.code}")
         error.sqlite_errorcode = getattr(sqlite3, self.code)
         error.sqlite_errorname = self.code

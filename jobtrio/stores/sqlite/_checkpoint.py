@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 from jobtrio.stores.sqlite._connection import log, set_busy_timeout
+from jobtrio.stores.sqlite._errors import FAILURES
 
 FRAMES: Final = 4000
 """Pages that the log is to grow to."""
@@ -82,7 +83,7 @@ class Checkpoints:
                 busy, frames, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
             finally:
                 set_busy_timeout(connection, 0.0)
-        except sqlite3.Error as exc:
+        except FAILURES as exc:
             log.debug("no checkpoint: %s", exc)
             busy, frames = 1, 0
         if busy:

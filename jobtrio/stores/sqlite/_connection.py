@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores.sqlite import _schema as schema
-from jobtrio.stores.sqlite._errors import is_locked, translate
+from jobtrio.stores.sqlite._errors import FAILURES, is_locked, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class Location:
                 self._identity = _identity(self.path)
             finally:
                 close(connection)
-        except sqlite3.Error as exc:
+        except FAILURES as exc:
             raise translate(exc, self.path) from exc
 
     def _check_place(self) -> None:
@@ -248,7 +248,7 @@ def close(connection: sqlite3.Connection) -> None:
     for finish in (connection.rollback, connection.close):
         try:
             finish()
-        except sqlite3.Error as exc:
+        except FAILURES as exc:
             log.debug("a connection failed as it was closed: %s", exc)
 
 
@@ -297,13 +297,13 @@ class Connector:
 
         A lock that others hold, and a file that is away, say nothing against the connection.
         """
-        if isinstance(exc, StoreError) or (isinstance(exc, sqlite3.Error) and is_locked(exc)):
+        if isinstance(exc, StoreError) or is_locked(exc):
             self.roll_back()
         else:
             self.close()
         if isinstance(exc, StoreError):
             return exc
-        if isinstance(exc, sqlite3.Error):
+        if isinstance(exc, FAILURES):
             error = translate(exc, self.path)
         else:
             error = StoreError(f"{self.path}: {type(exc).__name__}: {exc}")
@@ -315,7 +315,7 @@ class Connector:
         try:
             if self.connection is not None and self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-        except sqlite3.Error:
+        except FAILURES:
             self.close()
 
     def close(self) -> None:

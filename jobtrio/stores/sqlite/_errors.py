@@ -6,8 +6,12 @@ It owns which of them pass by themselves and which do not. It must not know what
 from __future__ import annotations
 
 import sqlite3
+from typing import Final
 
 from jobtrio._errors import StoreError, StoreUnavailableError
+
+FAILURES: Final = (sqlite3.Error, MemoryError)
+"""What Python's module raises: the latter where SQLite says SQLITE_NOMEM."""
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 
@@ -15,7 +19,6 @@ _PASSING = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_INTERRUPT,
         sqlite3.SQLITE_IOERR,
@@ -31,7 +34,7 @@ _PASSING = frozenset(
 """Nothing is wrong with the file: once the cause is gone, the same call succeeds."""
 
 
-def primary_code(exc: sqlite3.Error) -> int:
+def primary_code(exc: Exception) -> int:
     """Return SQLite's primary result code, or 0 for an error of the Python module's own."""
     code: int = getattr(exc, "sqlite_errorcode", 0) or 0
     return code & 0xFF
@@ -42,7 +45,7 @@ def is_passing(exc: sqlite3.Error) -> bool:
     return primary_code(exc) in _PASSING
 
 
-def is_locked(exc: sqlite3.Error) -> bool:
+def is_locked(exc: Exception) -> bool:
     """Whether all that is wrong is a lock that another connection holds."""
     return primary_code(exc) == sqlite3.SQLITE_BUSY
 
@@ -57,8 +60,10 @@ def is_undecodable(exc: Exception) -> bool:
     return isinstance(exc, sqlite3.OperationalError) and not primary_code(exc)
 
 
-def translate(exc: sqlite3.Error, path: str) -> StoreError:
-    """Return an SQLite error as the store's own; raise it ``from`` the original."""
+def translate(exc: sqlite3.Error | MemoryError, path: str) -> StoreError:
+    """Return one of `FAILURES` as the store's own error; raise it ``from`` the original."""
+    if isinstance(exc, MemoryError):
+        return StoreUnavailableError(f"{path}: out of memory (SQLITE_NOMEM)")
     name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
     if is_passing(exc):
         return StoreUnavailableError(f"{path}: {exc} ({name})")

@@ -14,7 +14,7 @@ import trio
 from jobtrio._errors import StoreError
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._connection import Connector, read_all
-from jobtrio.stores.sqlite._errors import is_undecodable
+from jobtrio.stores.sqlite._errors import FAILURES, is_undecodable
 
 if TYPE_CHECKING:
     from jobtrio.stores.sqlite._connection import Location
@@ -87,7 +87,7 @@ def _read(connector: Connector, call: Call) -> None:
             connection.rollback()
             read_all(connection)
             value = _carry_out(connector, connection, call)
-    except (sqlite3.Error, StoreError) as exc:
+    except (StoreError, *FAILURES) as exc:
         call.fail(connector.failed(exc))
     except Exception as exc:
         connector.roll_back()

@@ -6,7 +6,6 @@ when it begins or ends: the writer does that.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,11 +17,12 @@ from jobtrio.stores._chunks import restart_item
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._texts import cancel_text, error_text, history_text, text_of
 from jobtrio.stores.sqlite import _chunks as chunks
-from jobtrio.stores.sqlite._errors import translate
+from jobtrio.stores.sqlite._errors import FAILURES, translate
 from jobtrio.stores.sqlite._rows import ASIDE, Row, entry_of, has_asides, seq_of
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import JobEntry
@@ -92,7 +92,7 @@ class Transaction:
 
     def translated(self, exc: Exception) -> Exception:
         """Return why an operation failed, for its caller."""
-        return translate(exc, self._path) if isinstance(exc, sqlite3.Error) else exc
+        return translate(exc, self._path) if isinstance(exc, FAILURES) else exc
 
     # -- loading
 

@@ -23,7 +23,7 @@ from jobtrio.stores._outages import OutageLog, again
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log, read_all
-from jobtrio.stores.sqlite._errors import is_locked, is_read_only, is_undecodable
+from jobtrio.stores.sqlite._errors import FAILURES, is_locked, is_read_only, is_undecodable
 from jobtrio.stores.sqlite._transaction import LONGEST, Transaction
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Writer:
         """Carry out what waits, if a transaction can be begun for it."""
         try:
             connection = self._begin()
-        except (StoreError, sqlite3.Error) as exc:
+        except (StoreError, *FAILURES) as exc:
             self._hold_up(self._connector.failed(exc))
         else:
             self._carry_out(connection)
@@ -256,7 +256,7 @@ class Writer:
         """Have the log written anew from its beginning: it may be that it can't grow, where the file has room."""
         try:
             self._checkpoints.make(self._connector.connected())
-        except (StoreError, sqlite3.Error) as exc:
+        except (StoreError, *FAILURES) as exc:
             self._connector.failed(exc)
 
     def _ring(self, hints: Hints) -> bool:
@@ -276,7 +276,7 @@ class Writer:
         try:
             connection = self._connector.connected()  # unless the log is gone: it is not to be copied then
             version = connection.execute("PRAGMA data_version").fetchone()[0]
-        except (StoreError, sqlite3.Error) as exc:
+        except (StoreError, *FAILURES) as exc:
             self._connector.failed(exc)
             return
         is_news = self._data_version != version
