@@ -553,6 +553,20 @@ async def test_migrated_is_as_new(tmp_path: Path, version: int) -> None:
     check_file(old, ["ended", "runs", "waits", "ready"])
 
 
+def test_migrated_without_a_checkpoint(tmp_path: Path) -> None:
+    """A long log that killed workers have left is not copied by the migration, which lets others write meanwhile."""
+    path = tmp_path / "jobs.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrate(connection, str(path), schema.MIGRATIONS[:2])
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("INSERT INTO asides VALUES (1, 'payload', hex(zeroblob(4000000)))")
+        before = path.stat().st_size
+        Location(str(path), "FULL").prepare()
+        assert schema.version_of(connection) == len(schema.MIGRATIONS)
+        assert path.stat().st_size == before
+
+
 async def everything(worker: Worker) -> list[Any]:
     """Return all that a store says of its jobs."""
     records = await worker.store.find(JobQuery())

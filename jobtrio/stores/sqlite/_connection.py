@@ -39,6 +39,9 @@ CACHED: Final = 128
 LONGEST: Final = 504
 """Bytes of the longest path that SQLite takes: it has room for 512, and puts something behind it."""
 
+OWN_CHECKPOINTS: Final = "PRAGMA wal_autocheckpoint = 0"
+"""Leaves checkpoints to the writer, which makes them in its own way."""
+
 log: Final = logging.getLogger("jobtrio.stores.sqlite")
 
 connect: Callable[..., sqlite3.Connection] = sqlite3.connect
@@ -84,6 +87,7 @@ class Location:
                 self._check_unopened()
             connection = self._connect("rwc")
             try:
+                connection.execute(OWN_CHECKPOINTS)
                 schema.migrate(connection, self.path)
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
                 if mode != "wal":
@@ -162,7 +166,7 @@ class Location:
                     raise StoreUnavailableError(f"{self.path} was replaced by a file of another format")
                 connection.execute(f"PRAGMA synchronous = {self.synchronous}")
                 connection.execute("PRAGMA fullfsync = ON")  # on macOS a plain sync stops at the drive's cache
-                connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer makes checkpoints, in its own way
+                connection.execute(OWN_CHECKPOINTS)
                 connection.execute("PRAGMA journal_size_limit = 67108864")
                 set_busy_timeout(connection, busy)
             except BaseException:
