@@ -121,8 +121,7 @@ class Submissions:
         self._durable = durable
         self._worker = worker
         self._adapted: dict[str, Callable[[JobContext], Awaitable[Any]]] = {}  # the registered executors
-        self._last_given: tuple[object, ...] = (None,) * 6
-        self._last_plan: Plan | None = None
+        self._last: tuple[Any, ...] = (None,) * 7  # what was given last, and its plan: one, as threads may submit
 
     def entry(
         self,
@@ -185,7 +184,8 @@ class Submissions:
         retry: RetryPolicy | None = None,
     ) -> Plan:
         """Return how to run a job, with the executor's registered options where none are given."""
-        last = self._last_given
+        last = self._last
+        last_plan: Plan | None = last[6]
         if (
             executor is last[0]
             and queue is last[1]
@@ -193,9 +193,9 @@ class Submissions:
             and time_limit is last[3]
             and retry is last[4]
             and self.executors.changes == last[5]
-            and self._last_plan is not None
+            and last_plan is not None
         ):
-            return self._last_plan  # jobs submitted alike share one plan
+            return last_plan  # jobs submitted alike share one plan
         given = (executor, queue, priority, time_limit, retry, self.executors.changes)
         registration, name, function = self._resolve(executor)
         if registration is not None:
@@ -211,7 +211,7 @@ class Submissions:
         queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
         self._check_served(queue)
         plan = Plan(name, function, queue, check_priority(priority), time_limit, retry, self._worker)
-        self._last_given, self._last_plan = given, plan
+        self._last = (*given, plan)
         return plan
 
     def adapted(self, function: Callable[[Any], Any]) -> Callable[[JobContext], Awaitable[Any]]:

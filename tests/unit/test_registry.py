@@ -340,6 +340,28 @@ def test_jobs_submitted_alike_share_a_plan() -> None:
     trio.run(main)
 
 
+def test_threads_that_submit_at_once_share_no_plan_by_mistake() -> None:
+    """Whoever comes in between while a plan is looked up, as threads with a `Submitter` may, each gets the own one."""
+
+    class Interrupted(jobtrio.Executors):
+        """Lets another submission come in between, once, when it is asked whether there is anything new."""
+
+        @property
+        def changes(self) -> int:
+            if others:
+                assert submissions.plan(others.pop()).executor == "hang"
+            return 0
+
+        @changes.setter
+        def changes(self, changes: int) -> None: ...
+
+    others: list[Any] = []
+    submissions = Submissions(Interrupted(), limiter=trio.CapacityLimiter(1), queues=None, durable=False, worker="w")
+    for _ in range(2):
+        others[:] = [hang]
+        assert submissions.plan(work).executor == "work"
+
+
 async def test_a_cancelled_submit_accepts_nothing() -> None:
     """Whoever is cancelled already submits nothing; the same goes for each other call that changes something."""
     async with jobtrio.open_registry() as registry:
