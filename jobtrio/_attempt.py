@@ -19,7 +19,7 @@ from jobtrio._exceptions import EXITS, holds, leaves
 from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from jobtrio._entry import JobEntry
     from jobtrio._exceptions import Kinds
@@ -126,10 +126,15 @@ class Attempt:
         if self._scope is not None and not self.over:
             self._apply_stop(self._scope)
 
-    def refuse(self, tasks: Sequence[trio.lowlevel.Task]) -> None:
-        """Take it that the executor knows of the shutdown that refused it something, if one of ``tasks`` runs it."""
-        if self._context is not None and self._context.nursery.parent_task in tasks:
-            self._context.watches_stopping = True
+    @property
+    def task(self) -> trio.lowlevel.Task | None:
+        """The task that runs the executor; None where that was not entered."""
+        return None if self._context is None else self._context.nursery.parent_task
+
+    def refuse(self) -> None:
+        """Take it that the executor knows of the shutdown that refused it something."""
+        assert self._context is not None  # it has asked
+        self._context.watches_stopping = True
 
     @property
     def is_timed_out(self) -> bool:

@@ -83,6 +83,7 @@ class Runner:
         self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
         self._queues = queues
+        self._tasks: dict[trio.lowlevel.Task | None, Attempt] | None = None  # once a shutdown lets no other begin
         self._store = store
         self._durable = store.durable
         self._resolve = resolve
@@ -114,11 +115,14 @@ class Runner:
 
     def refuse(self) -> None:
         """Note with the attempt that the current task is part of, if any, that a shutdown refused it something."""
-        tasks = [trio.lowlevel.current_task()]
-        while (nursery := tasks[-1].parent_nursery) is not None:
-            tasks.append(nursery.parent_task)
-        for attempt in self.running.values():
-            attempt.refuse(tasks)
+        if self._tasks is None:
+            self._tasks = {attempt.task: attempt for attempt in self.running.values()}
+        task = trio.lowlevel.current_task()
+        while (attempt := self._tasks.get(task)) is None:
+            if task.parent_nursery is None:
+                return
+            task = task.parent_nursery.parent_task
+        attempt.refuse()
 
     async def run(self, attempt: Attempt) -> None:
         """Run a prepared attempt and do what follows.
@@ -143,6 +147,8 @@ class Runner:
                     await self._take(attempt, step)
         finally:
             del self.running[attempt.claim.entry.id]
+            if self._tasks is not None:
+                self._tasks.pop(attempt.task, None)
             if attempt.grace is not None:
                 attempt.grace.cancel()
             if self.on_over is not None:

@@ -13,6 +13,7 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Cancelled, Completed, End, Failed, JobContext, JobState, RetryPolicy, Token
+from jobtrio._attempt import Attempt
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -806,6 +807,31 @@ async def test_what_ends_a_job_within_the_grace(how: str, durable: bool, autojum
             assert job.outcome == Cancelled(None)
         else:
             assert (job.state, job.outcome) == (("QUEUED", None) if durable else ("CANCELLED", STOPPED))
+
+
+async def test_many_are_refused_something_within_the_grace(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each job that a shutdown refuses another one, that is noted without a look at all the others."""
+    looked_at: list[Attempt] = []
+    refuse = Attempt.refuse
+
+    def noted(attempt: Attempt, *args: Any) -> None:
+        looked_at.append(attempt)
+        refuse(attempt, *args)
+
+    async def work(job: JobContext) -> None:
+        await trio.sleep(1)
+        with pytest.raises(trio.ClosedResourceError):
+            await registry.submit(work)
+
+    monkeypatch.setattr(Attempt, "refuse", noted)
+    async with jobtrio.open_registry() as registry:
+        jobs = [await registry.submit(work) for _ in range(20)]
+        await trio.sleep(0.5)
+        await registry.shutdown(grace=3)
+        assert [job.outcome for job in jobs] == [STOPPED] * 20
+    assert len(looked_at) == len(set(looked_at)) == 20
 
 
 async def test_a_shutdown_from_a_job(autojump_clock: MockClock) -> None:
