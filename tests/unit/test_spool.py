@@ -9,6 +9,7 @@ import trio
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._records import Completed
 from jobtrio._spool import BATCH, FIRST, WINDOW, Spool
+from jobtrio._subscription import Subscription
 from jobtrio._token_log import TokenLog
 
 if TYPE_CHECKING:
@@ -173,6 +174,19 @@ def test_an_attempt_that_goes_on() -> None:
     spool = begun(log)
     log.send(2, "ours")
     assert [getattr(message, "value", None) for message in spool.rest()] == ["ours"]
+
+
+async def test_what_a_lossless_reader_gets() -> None:
+    """What a log holds beyond its limit for the sake of a lossless reader is handed over as well: that one gets it."""
+    log = TokenLog(2)
+    spool = begun(log)
+    with Subscription(log, lossless=True, stored=True) as reader:
+        for number in range(1, 5):
+            log.progress(1, number, None, None)
+        given = spool.rest()
+        spool.settled()
+        assert await reader.receive_batch() == given
+    assert [getattr(message, "seq", None) for message in given] == [1, 2, 3, 4]
 
 
 async def test_refused(autojump_clock: MockClock) -> None:
