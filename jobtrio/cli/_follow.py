@@ -14,7 +14,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._messages import End, Gap, Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from jobtrio._job import Job
     from jobtrio._messages import Message
@@ -75,12 +75,13 @@ class Sieve:
 
     def __init__(self) -> None:
         self._attempt = 0  # of the last message that was handed over
-        self._last = 0  # its number
+        self._before = 0  # the number of the last message before that attempt
         self._awaits_restart = False
+        self._gap: Gap | None = None  # in which that restart may be
 
     def wanted(self, messages: Iterable[Message]) -> list[Message]:
         """Return those that are wanted."""
-        return [self._rest_of(message) for message in messages if self._is_wanted(message)]
+        return [each for message in messages for each in self._wanted(message)]
 
     def start_over(self) -> bool:
         """Expect the stream from its beginning once more, and the last attempt's part in it to differ.
@@ -90,21 +91,26 @@ class Sieve:
         nothing was shown yet, so that the stream goes on where it was to begin.
         """
         self._awaits_restart = self._attempt > 0
+        self._gap = None
         return self._awaits_restart
 
-    def _rest_of(self, message: Message) -> Message:
-        """Return of a gap what was not shown before, and any other message whole."""
-        return Gap(max(message.first, self._last + 1), message.last) if isinstance(message, Gap) else message
+    def _wanted(self, message: Message) -> Sequence[Message]:
+        """Return what is wanted now that a message has come: it, or nothing, or a gap that was put off before it."""
+        if isinstance(message, Gap):
+            return self._put_off(message) if self._awaits_restart else (message,)
+        gap, self._gap = self._gap, None
+        if self._awaits_restart and not isinstance(message, End):
+            if isinstance(message, Restart) and message.attempt == self._attempt:
+                gap = None  # what is gone before it was shown
+            elif message.attempt <= self._attempt:
+                return ()
+        self._awaits_restart = False
+        if not isinstance(message, End) and message.attempt != self._attempt:
+            self._attempt, self._before = message.attempt, message.seq - 1
+        return (message,) if gap is None else (gap, message)
 
-    def _is_wanted(self, message: Message) -> bool:
-        if isinstance(message, End):
-            return True
-        if isinstance(message, Gap):  # of what was shown already, nothing is missed
-            return message.last > self._last
-        if self._awaits_restart:
-            is_behind = message.attempt > self._attempt
-            if not is_behind and not (message.attempt == self._attempt and isinstance(message, Restart)):
-                return False
-            self._awaits_restart = False
-        self._attempt, self._last = message.attempt, message.seq
-        return True
+    def _put_off(self, gap: Gap) -> Sequence[Message]:
+        """Keep a gap until it shows whether the restart is in it. Which part of its attempt was shown is not known."""
+        first = max(gap.first, self._before + 1) if self._gap is None else self._gap.first
+        self._gap = Gap(first, gap.last)
+        return ()

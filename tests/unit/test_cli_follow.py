@@ -64,20 +64,46 @@ class TestSieve:
         assert sieve.wanted(tokens(1, 2, attempt=2)) == tokens(1, 2, attempt=2)
 
     def test_restart_that_is_no_longer_kept(self) -> None:
-        """Where the restart itself is gone it goes on with the next attempt, behind what is missed."""
+        """Where the restart itself is gone it goes on with the next attempt, behind what is missed of both."""
         sieve = Sieve()
         sieve.wanted(tokens(1, 5))
         sieve.start_over()
         follows = tokens(7, 8, attempt=2)
-        assert sieve.wanted([jobtrio.Gap(1, 6), *follows]) == [jobtrio.Gap(6, 6), *follows]
+        assert sieve.wanted([jobtrio.Gap(1, 6), *follows]) == [jobtrio.Gap(1, 6), *follows]
+
+    def test_restart_that_is_no_longer_kept_with_a_number_that_was_shown(self) -> None:
+        """Nor is anything missed in silence where numbers that the lost attempt had shown stand for what is gone."""
+        sieve = Sieve()
+        sieve.wanted([*tokens(1, 2), jobtrio.Restart(3, 1, LOST, 0), *tokens(4, 9, attempt=2)])
+        sieve.start_over()
+        follows = tokens(8, 9, attempt=3)
+        gaps = [jobtrio.Gap(1, 5), jobtrio.Gap(6, 7)]
+        assert sieve.wanted([*gaps, *follows]) == [jobtrio.Gap(4, 7), *follows]
 
     def test_what_is_gone_was_shown(self) -> None:
-        """Of what was shown before nothing is missed when it is no longer kept."""
+        """Of what was shown before the restart nothing is missed when it is no longer kept."""
         sieve = Sieve()
         sieve.wanted(tokens(1, 5))
         sieve.start_over()
-        follows = tokens(6, 8, attempt=2)
-        assert sieve.wanted([jobtrio.Gap(1, 5), *follows]) == follows
+        restart = jobtrio.Restart(4, 1, LOST, 0)
+        assert sieve.wanted([jobtrio.Gap(1, 3), restart]) == [restart]
+        sieve.start_over()
+        assert sieve.wanted([jobtrio.Gap(1, 2), *tokens(3, 3), restart, END]) == [restart, END]
+
+    def test_what_is_gone_behind_the_restart(self) -> None:
+        """A gap behind what was awaited is wanted as ever."""
+        sieve = Sieve()
+        sieve.wanted(tokens(1, 5))
+        sieve.start_over()
+        stream = [jobtrio.Restart(4, 1, LOST, 0), jobtrio.Gap(5, 7), *tokens(8, 8, attempt=2)]
+        assert sieve.wanted(stream) == stream
+
+    def test_end_behind_what_is_gone(self) -> None:
+        """Where all but the end is gone, what is missed is told before it."""
+        sieve = Sieve()
+        sieve.wanted(tokens(1, 5))
+        sieve.start_over()
+        assert sieve.wanted([jobtrio.Gap(1, 11), END]) == [jobtrio.Gap(1, 11), END]
 
 
 @pytest.mark.parametrize("after", [0, 2])
