@@ -68,7 +68,7 @@ class _Tail:
     listed_at: float = inf  # where it stands among those to be looked at: no later than that
     is_looking: bool = False  # a task does so
     is_hinted: bool = False  # and there may be more than it finds
-    was_read: bool = False  # the store has answered
+    was_read: bool = False  # the store has answered, or an attempt here has fed it
     has_ended: bool = False  # the store has said so of the job
 
     @property
@@ -172,7 +172,7 @@ class Tails:
         elif self.nursery is None:
             pass  # all is about to be cut off
         elif self._is_fed_here(tail.job_id, log):
-            tail.pause = LOOK_AFTER
+            tail.was_read, tail.pause = True, LOOK_AFTER
             self._look_in(LOOK_AFTER, tail)
         else:
             tail.is_looking = True

@@ -66,6 +66,13 @@ async def rest(job: JobContext) -> int:
     return job.attempt
 
 
+@executors.register("second")
+async def second(job: JobContext) -> None:
+    """Send nothing, and end at the second attempt."""
+    if job.attempt == 1:
+        await trio.sleep_forever()
+
+
 @executors.register("hang")
 async def hang(job: JobContext) -> None:
     await trio.sleep_forever()
@@ -269,6 +276,19 @@ async def test_who_watches_a_job_of_this_process_rides_out(autojump_clock: MockC
         assert [type(message) for message in whole] == [Token, Restart, Token, End]
         assert [message async for message in late[0]] == whole
         assert len([message async for message in late[1]]) == len(whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_watches_a_silent_job_rides_out_its_loss(autojump_clock: MockClock, kind: str) -> None:
+    """Who watched a job that has sent nothing here watches on where an outage costs this process the job."""
+    store = RemoteStore(Server(), latency=0.001, outage_limit=4)
+    async with jobtrio.open_registry(executors, store=store, lease=2) as registry:
+        messages = (await registry.submit("second")).subscribe()
+        await trio.sleep(1)
+        set_away(store, kind)
+        await trio.sleep(20)
+        set_back(store)
+        assert [type(message) async for message in messages] == [Restart, End]
 
 
 async def test_a_short_outage_goes_unnoticed(autojump_clock: MockClock) -> None:
