@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from jobtrio._errors import StoreUnavailableError
+from jobtrio._horizon import Horizon
 from jobtrio._known import conclude
 from jobtrio._messages import End, Gap
 from jobtrio._outage import keep_trying, try_for
@@ -194,7 +195,7 @@ class Tails:
         self._tails.clear()
 
     async def look_now(self, entry: JobEntry) -> None:
-        """Copy all that the store has by now of a job that is followed.
+        """Copy all that the store has by now of a job that is followed, whatever comes meanwhile.
 
         Raises:
             StoreUnavailableError: The store is away.
@@ -205,8 +206,9 @@ class Tails:
         if self.nursery is None:
             raise trio.ClosedResourceError("the registry is closed")
         for tail in self._tails.get(entry.id, ()):
-            if tail.log() is entry.log:
-                while tail.is_wanted and await self._copy(tail):
+            if (log := tail.log()) is not None and log is entry.log:
+                horizon = Horizon(partial(self._store.read_messages, entry.id))
+                while tail.is_wanted and await self._copy(tail) and not await horizon.is_reached(log.last):
                     pass
 
     async def catch_up(self, entry: JobEntry, log: TokenLog, is_pointless: Callable[[], bool]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jobtrio._horizon import Horizon
 from jobtrio._messages import End
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
@@ -94,10 +96,11 @@ async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Messag
     """Return the last of a job's messages that are kept now."""
     last: deque[Message] = deque(maxlen=most)
     after = 0
+    horizon = Horizon(partial(store.read_messages, job_id))
     while most and (page := await store.read_messages(job_id, after, PAGE)):
         last += page
         after = reached(page, after)
-        if isinstance(page[-1], End):
+        if isinstance(page[-1], End) or await horizon.is_reached(after):
             break
     return list(last)
 

@@ -258,6 +258,34 @@ async def test_span(autojump_clock: MockClock) -> None:
         assert await job.span() == StreamSpan(1, 6, True)
 
 
+@pytest.mark.parametrize("sent", [0, 3000])
+async def test_span_of_a_job_that_never_pauses(autojump_clock: MockClock, sent: int) -> None:
+    """Where a job sends faster than a process far away can ask, that is told what there was as it began to ask."""
+    server = Server()
+    stop = trio.Event()
+
+    @executors.register(f"never pause {sent}")
+    async def never_pause(job: JobContext) -> None:
+        for number in range(sent):
+            job.send_nowait(number)
+        while not stop.is_set():
+            await job.send(None)
+            await trio.sleep(0.01)
+
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server, latency=0.001)) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server, latency=0.1), queues={}) as there,
+    ):
+        job = await there.get((await here.submit(f"never pause {sent}")).id)
+        await trio.sleep(2)
+        stored = await server_span(server, job.id)
+        with trio.fail_after(10):
+            span = await job.span()
+        assert span.first == 1
+        assert span.last >= stored
+        stop.set()
+
+
 async def test_span_while_the_ending_is_on_its_way(autojump_clock: MockClock) -> None:
     """That a job has ended may be known before its `End` is here; the stream is complete only then."""
     store = RemoteStore(Server())
