@@ -22,6 +22,7 @@ from jobtrio._horizon import Horizon
 from jobtrio._known import conclude
 from jobtrio._messages import End, Gap
 from jobtrio._outage import keep_trying, try_for
+from jobtrio._shared import SharedWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,7 @@ class _Tail:
     is_hinted: bool = False  # and there may be more than it finds
     was_read: bool = False  # the store has answered, or an attempt here has fed it
     has_ended: bool = False  # the store has said so of the job
+    looks: SharedWork | None = None  # what those wait for who want to have all there is by now, once somebody does
 
     @property
     def is_wanted(self) -> bool:
@@ -207,9 +209,13 @@ class Tails:
             raise trio.ClosedResourceError("the registry is closed")
         for tail in self._tails.get(entry.id, ()):
             if (log := tail.log()) is not None and log is entry.log:
-                horizon = Horizon(partial(self._store.read_messages, entry.id))
-                while tail.is_wanted and await self._copy(tail) and not await horizon.is_reached(log.last):
-                    pass
+                tail.looks = tail.looks or SharedWork()
+                await tail.looks.share(partial(self._copy_up, tail, log))
+
+    async def _copy_up(self, tail: _Tail, log: TokenLog) -> None:
+        horizon = Horizon(partial(self._store.read_messages, tail.job_id))
+        while tail.is_wanted and await self._copy(tail) and not await horizon.is_reached(log.last):
+            pass
 
     async def catch_up(self, entry: JobEntry, log: TokenLog, is_pointless: Callable[[], bool]) -> None:
         """Copy what the store has of a job that is to run here, so that its attempt's numbers go on from there.

@@ -468,3 +468,27 @@ async def test_very_many_are_looked_at_more_seldom(autojump_clock: MockClock, mo
         bench.tails.look("7")
         await trio.testing.wait_all_tasks_blocked()
         assert last(entries[7]) == 1
+
+
+async def test_many_who_want_all_there_is(autojump_clock: MockClock) -> None:
+    """However many ask at once for all there is by now, each message is read about once."""
+    bench = Bench()
+    bench.takes = 1.0
+    async with bench.running() as nursery:
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(1.5)
+        for value in range(3000):
+            bench.say(value)
+        looks = len(bench.looks)
+        seen: list[int] = []
+
+        async def look() -> None:
+            await bench.tails.look_now(entry)
+            seen.append(last(entry))
+
+        for _ in range(100):
+            nursery.start_soon(look)
+        await trio.sleep(100)
+        assert seen == [3000] * 100
+        assert len(bench.looks) - looks < 20 + 100 / LOOK_AT_LEAST
