@@ -13,6 +13,7 @@ from until_answered import until_answered
 from jobtrio import Cancelled, Completed, StoreUnavailableError
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.postgres._submitting import put_in_async
 from jobtrio.testing._workers import ERROR, new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
@@ -86,6 +87,24 @@ async def test_keys(own_postgres: PostgresServer) -> None:
                     await worker.insert(new_entry(job_id=job_id, key="key"))
         (entry,) = await until_answered(lambda: worker.insert(new_entry(job_id="third", key="key")))
         assert entry.id == "one"
+
+
+async def test_keys_in_a_transaction_of_the_callers(own_postgres: PostgresServer) -> None:
+    """Nor does a transaction commit that has found it by its key, though there is nothing else in it."""
+    conninfo = own_postgres.create_database()
+    async with (
+        open_worker(lambda: PostgresJobStore(conninfo, listen=False, outage_limit=LIMIT)) as worker,
+        await connect(conninfo, autocommit=True) as other,
+        await connect(conninfo, application_name="the caller's") as callers,
+    ):
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery, standby_away(own_postgres):
+                with pytest.raises(StoreUnavailableError):
+                    await worker.insert(new_entry(job_id="one", key="key"))
+                assert (await put_in_async(callers, "jobtrio", new_entry(key="key"))).id == "one"
+                nursery.start_soon(callers.commit)
+                waits = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE 'the%'"
+                await wait_for(other, waits)
 
 
 WRITES: dict[str, Write] = {

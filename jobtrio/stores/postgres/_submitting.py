@@ -185,6 +185,7 @@ def _steps(entry: JobEntry, schema: str) -> Generator[Step, Rows, JobEntry]:
         by_keys: Rows = [] if entry.key is None else (yield ("by_keys", array([entry.key])))
         standing = Standing(by_ids, by_keys).for_(entry, submission)
         if standing is not None:
+            yield ("confirm",)  # with the caller's commit, in which there may be nothing else
             return standing
         while (yield ("catch_up",))[0][0]:  # or it is its number that another has
             pass
