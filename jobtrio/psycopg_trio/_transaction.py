@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from ._connection import TrioConnection
 
 _LOST_CLASSES = ("08", "57P")
-"""How the codes begin with which a server that closes the connection answers, whatever it was doing."""
+"""How the codes begin with which a server, or a pooler, that closes the connection answers, whatever it was doing."""
+
+_LAST_WORDS = ("FATAL", "PANIC")
+"""How severe an error is behind which the server closes the connection: a disk may have failed under the commit."""
 
 
 class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTransaction, bool]):
@@ -73,7 +76,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
         with self._connection._finishing():
             try:
                 return bool(await self._stack.__aexit__(kind, exc, trace))
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 if self._committing and is_lost(error):
                     raise outcome_unknown() from error
                 if self._connection.closed and self._refused is not None:
@@ -134,7 +137,7 @@ def committing(pgconn: PGconn, *, is_prepared: bool = False) -> Iterator[None]:
         refuse_failed(pgconn)
     try:
         yield
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         if open_before and is_lost(error):
             raise outcome_unknown() from error
         raise
@@ -142,7 +145,10 @@ def committing(pgconn: PGconn, *, is_prepared: bool = False) -> Iterator[None]:
 
 def is_lost(error: psycopg.Error) -> bool:
     """Return whether the error is the connection's end rather than an answer to the statement."""
-    return error.sqlstate is None or error.sqlstate.startswith(_LOST_CLASSES)
+    if error.diag.severity_nonlocalized in _LAST_WORDS:
+        return True
+    may_be = error.sqlstate is None or error.sqlstate.startswith(_LOST_CLASSES)
+    return may_be and isinstance(error, psycopg.OperationalError)
 
 
 def outcome_unknown() -> OutcomeUnknownError:

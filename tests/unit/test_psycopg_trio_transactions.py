@@ -269,6 +269,27 @@ async def test_commit_that_fails(postgres: str) -> None:
         assert await count(connection) == 0
 
 
+@pytest.mark.parametrize("way", ["block", "commit"])
+async def test_last_words_at_a_commit(postgres_server: PostgresServer, way: str) -> None:
+    """Where the server's error at a commit is its last word, whatever it says, nobody knows what became of that."""
+    if postgres_server.version < 17:
+        pytest.skip("this server ends no session in the midst of a commit with such an error")
+    connection = await connect(postgres_server.create_database(), autocommit=way == "block")
+    await connection.execute(SLOW_COMMIT)
+    await connection.execute("SET transaction_timeout = 1000")
+    if way == "commit":
+        await connection.commit()
+    with pytest.raises(OutcomeUnknownError) as caught:  # noqa: PT012
+        if way == "block":
+            async with connection.transaction():
+                await connection.execute("INSERT INTO t VALUES (5000)")
+        else:
+            await connection.execute("INSERT INTO t VALUES (5000)")
+            await connection.commit()
+    assert isinstance(caught.value.__cause__, psycopg.errors.TransactionTimeout)
+    assert connection.closed
+
+
 async def test_conflict_at_commit(postgres: str) -> None:
     """A conflict that comes out at the commit is not taken for a lost connection."""
     async with await connect(postgres, autocommit=True) as one, await connect(postgres, autocommit=True) as other:
