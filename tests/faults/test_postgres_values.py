@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import msgspec
 import postgres_faults
 import psycopg
@@ -231,3 +232,43 @@ async def test_large_jobs_are_loaded(postgres: str, monkeypatch: pytest.MonkeyPa
             "unknown": None,
         }
         assert faults.asked == [("some_by_ids",)] * 3
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize(
+    "query", [JobQuery(), JobQuery(queue="large"), JobQuery(tags={"t": "large"})], ids=["all", "group", "tag"]
+)
+async def test_large_jobs_are_found(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, query: JobQuery, *, newest_first: bool
+) -> None:
+    """Of large jobs no more come with one trip than come in time, and yet all are found that were asked for."""
+    monkeypatch.setattr("jobtrio.stores.postgres._finding.ANSWERED", 1000)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry(payload="x" * 300, queue="large", tags={"t": "large"}) for _ in range(9)]
+        entries += [new_entry(queue="large", tags={"t": "large"})]
+        await worker.insert(*entries)
+        for claim in await worker.claim(limit=2):
+            assert await worker.store.finish(claim, Completed("y" * 1000))
+        found = ids(entries)[:: -1 if newest_first else 1]
+        faults = postgres_faults.install(monkeypatch)
+        for limit, trips in ((20, 3), (10, 3), (6, 2), (1, 1)) if newest_first else ((20, 4), (10, 4), (6, 3), (1, 1)):
+            faults.asked.clear()
+            wanted = attrs.evolve(query, newest_first=newest_first, limit=limit)
+            assert ids(await worker.store.find(wanted)) == found[:limit]
+            assert len(faults.asked) == trips
+        faults.asked.clear()
+        behind = attrs.evolve(query, newest_first=newest_first, after=found[5])
+        assert ids(await worker.store.find(behind)) == found[6:]
+        assert [names for names in faults.asked if names == ("order_of",)] == [("order_of",)]
+
+
+async def test_many_jobs_are_found(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more jobs come with one trip than Trio's thread can make records of in a moment."""
+    monkeypatch.setattr("jobtrio.stores.postgres._finding.TOGETHER", 4)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        entries = [new_entry() for _ in range(9)]
+        await worker.insert(*entries)
+        faults = postgres_faults.install(monkeypatch)
+        for limit in (3, 4, 8, 9, 100):
+            assert ids(await worker.store.find(JobQuery(limit=limit))) == ids(entries)[:limit]
+        assert faults.asked == [("find_all",)] * (1 + 1 + 2 + 3 + 3)

@@ -6,7 +6,10 @@ against the rest of the query. It must not know how rows are written.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
@@ -14,12 +17,12 @@ from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores._rules import can_match
 from jobtrio.stores._texts import state_of
-from jobtrio.stores.postgres._arrays import MOST, array
-from jobtrio.stores.postgres._rows import entry_of
+from jobtrio.stores.postgres._arrays import ANSWERED, array
+from jobtrio.stores.postgres._rows import WIDTH, entry_of
 from jobtrio.stores.postgres._statements import NEWEST_FIRST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from jobtrio._records import JobRecord, Transition
     from jobtrio.abc import JobQuery
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 BIGGEST: Final = 2**63 - 1
 """The largest number that a job could have."""
+
+TOGETHER: Final = 1000
+"""Jobs that come with one answer at most: to make records of them keeps Trio's thread."""
 
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
@@ -44,28 +50,69 @@ async def history(link: Link, job_id: str) -> list[Transition] | None:
 # -- finding
 
 
-async def find(link: Link, query: JobQuery) -> list[JobRecord]:
+@attrs.frozen
+class Part:
+    """Some of the jobs that match.
+
+    Attributes:
+        records: The first of them.
+        last: The number of the last of these, where there may be more behind it; else None.
+    """
+
+    records: list[JobRecord]
+    last: int | None
+
+
+async def find(
+    look: Callable[[Callable[[Link], Awaitable[Part]]], Awaitable[Part]], query: JobQuery
+) -> list[JobRecord]:
     """Return the matching jobs, in the order of their submission.
+
+    Args:
+        look: Gives a connection to what asks for a part of them, for as long as one piece of work may take. All of what
+            is large may take longer.
+        query: Which jobs.
 
     Cancellation: nothing has changed.
     """
-    after = BIGGEST if query.newest_first else 0
-    if query.after is not None:
-        rows = await link.fetch("order_of", query.after)
-        if not rows:
-            raise UnknownJobError(query.after)
-        ((after,),) = rows
+    part = await look(partial(_find_part, query=query, last=None))
+    records = part.records
+    while part.last is not None and len(records) < query.limit:
+        left = attrs.evolve(query, limit=query.limit - len(records))
+        part = await look(partial(_find_part, query=left, last=part.last))
+        records += part.records
+    return records
+
+
+async def _find_part(link: Link, query: JobQuery, last: int | None) -> Part:
+    """Return the first of the matching jobs: behind a number, or else where the query says."""
+    after = await _after(link, query) if last is None else last
     if not can_match(query):
-        return []
+        return Part([], None)
+    most = str(min(query.limit, TOGETHER))
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped and not query.tags:
-        rows = await link.fetch(_named("find_all", query), str(after), str(min(query.limit, MOST)))
+        rows = await link.fetch(_named("find_all", query), str(after), most, str(ANSWERED))
     else:
-        rows = await _find_matching(link, query, after, is_grouped=is_grouped)
-    return [entry_of(row).record() for row in rows]
+        rows = await _find_matching(link, query, after, most, is_grouped=is_grouped)
+    entries = [entry_of(row) for row in rows]
+    is_cut = bool(rows) and (len(rows) == TOGETHER or len(rows) < rows[0][WIDTH])
+    return Part([entry.record() for entry in entries], entries[-1].order if is_cut else None)
 
 
-async def _find_matching(link: Link, query: JobQuery, after: int, *, is_grouped: bool) -> list[tuple[Any, ...]]:
+async def _after(link: Link, query: JobQuery) -> int:
+    if query.after is None:
+        return BIGGEST if query.newest_first else 0
+    rows = await link.fetch("order_of", query.after)
+    if not rows:
+        raise UnknownJobError(query.after)
+    ((after,),) = rows
+    return int(after)
+
+
+async def _find_matching(
+    link: Link, query: JobQuery, after: int, most: str, *, is_grouped: bool
+) -> list[tuple[Any, ...]]:
     """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
     tags = list((query.tags or {}).items())
     filters = (
@@ -76,7 +123,6 @@ async def _find_matching(link: Link, query: JobQuery, after: int, *, is_grouped:
         array([value for _, value in tags]),
         str(after),
     )
-    limit = str(min(query.limit, MOST))
     rarest = 0
     if tags and (is_grouped or len(tags) > 1):
         counted = [count for (count,) in await link.fetch(_named("candidates", query), *filters, str(ENOUGH))]
@@ -85,8 +131,8 @@ async def _find_matching(link: Link, query: JobQuery, after: int, *, is_grouped:
         if is_grouped and by_group < by_tag[rarest]:
             tags = []
     if not tags:
-        return await link.fetch(_named("find_in_groups", query), *filters, limit)
-    return await link.fetch(_named("find_by_tag", query), *filters, limit, *tags[rarest])
+        return await link.fetch(_named("find_in_groups", query), *filters, most, str(ANSWERED))
+    return await link.fetch(_named("find_by_tag", query), *filters, most, *tags[rarest], str(ANSWERED))
 
 
 def _named(statement: str, query: JobQuery) -> str:

@@ -79,7 +79,10 @@ _HAS_TAGS = """NOT EXISTS (
     )
 )"""
 
-_SIZE = f"({' + '.join(f'coalesce(octet_length(job.{name}), 0)' for name in sorted(GIVEN))})"
+_SIZE = f"({' + '.join(f'coalesce(octet_length(job.{name}), 0)' for name in sorted({*GIVEN, 'result'}))})"
+
+_IN_ORDER = f"""count(*) OVER () AS many,
+    sum({_SIZE}) OVER (ORDER BY job.seq {{way}} ROWS UNBOUNDED PRECEDING) - {_SIZE} AS before"""
 
 _AS_MANY = r"""\1 LIMIT (
     SELECT count(*) FROM (
@@ -124,6 +127,7 @@ _PARTS: Final = {
     "{tagged}": _TAGGED,
     "{now}": _NOW,
     "{size}": _SIZE,
+    "{in order}": _IN_ORDER,
     "{asked}": _NOW.replace("clock_timestamp", "statement_timestamp"),
     "{entry}": _columns("job.{}"),
     "{nothing}": ", ".join("NULL" for _ in ENTRY),

@@ -240,7 +240,7 @@ class PostgresJobStore(JobStore):
         """Return the matching jobs, in the order of their submission."""
         if query.after is not None and not query.after.isprintable():
             raise UnknownJobError(query.after)
-        return await self._opened.look(lambda link: finding.find(link, query))
+        return await finding.find(self._opened.look, query)
 
     async def history(self, job_id: str) -> list[Transition] | None:
         """Return a job's changes of state, the oldest first, or None for an unknown job."""

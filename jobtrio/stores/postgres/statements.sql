@@ -5,6 +5,7 @@
 --   {entry}   the columns of a whole entry   {light} the same without what users gave   {nothing} as many NULLs
 --   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
 --   {size}    how many bytes a job has              {first of …} as many as there may be, of what a condition finds
+--   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
 --   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
 -- Parameters that are lists come as array literals, so every parameter says its type.
 
@@ -384,30 +385,43 @@ CROSS JOIN LATERAL (
 ) AS chunks;
 
 -- Finding. $1 queue, $2 executor, $3 states, $4 and $5 the names and values of tags, $6 behind which number, $7 how many.
--- Each of the next four is there twice: with the oldest first, and with the newest, by the name behind which that stands.
+-- Each of the next four is there twice: with the oldest first, and with the newest, by the name behind which that stands. Of
+-- what each of the first three has found it gives the first so many bytes, its last parameter, and says how many there are.
 -- name: find_all
-SELECT {entry} FROM {schema}.jobs AS job WHERE seq {behind} $1::bigint ORDER BY seq {way} LIMIT $2::integer;
+SELECT {entry}, job.many FROM (
+    SELECT job.*, {in order} FROM (
+        SELECT * FROM {schema}.jobs WHERE seq {behind} $1::bigint ORDER BY seq {way} LIMIT $2::integer
+    ) AS job
+) AS job
+WHERE job.before < $3::bigint ORDER BY job.seq {way};
 
 -- name: find_in_groups
 WITH RECURSIVE {cells}
-SELECT {entry} FROM (
-    SELECT seq FROM groups AS cell CROSS JOIN LATERAL (
-        SELECT seq FROM {schema}.jobs AS job
-        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $6::bigint
-            AND {has tags}
+SELECT {entry}, job.many FROM (
+    SELECT job.*, {in order} FROM (
+        SELECT seq FROM groups AS cell CROSS JOIN LATERAL (
+            SELECT seq FROM {schema}.jobs AS job
+            WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $6::bigint
+                AND {has tags}
+            ORDER BY seq {way} LIMIT $7::integer
+        ) AS found
         ORDER BY seq {way} LIMIT $7::integer
-    ) AS found
-    ORDER BY seq {way} LIMIT $7::integer
-) AS chosen JOIN {schema}.jobs AS job ON job.seq = chosen.seq
-ORDER BY job.seq {way};
+    ) AS chosen JOIN {schema}.jobs AS job ON job.seq = chosen.seq
+) AS job
+WHERE job.before < $8::bigint ORDER BY job.seq {way};
 
 -- name: find_by_tag
-SELECT {entry} FROM {schema}.tags AS tag JOIN {schema}.jobs AS job ON job.seq = tag.job
-WHERE tag.name = $8 AND tag.value = $9 AND tag.job {behind} $6::bigint
-    AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
-    AND ($3::text[] IS NULL OR state = ANY($3::text[]))
-    AND {has tags}
-ORDER BY tag.job {way} LIMIT $7::integer;
+SELECT {entry}, job.many FROM (
+    SELECT job.*, {in order} FROM (
+        SELECT job.* FROM {schema}.tags AS tag JOIN {schema}.jobs AS job ON job.seq = tag.job
+        WHERE tag.name = $8 AND tag.value = $9 AND tag.job {behind} $6::bigint
+            AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
+            AND ($3::text[] IS NULL OR state = ANY($3::text[]))
+            AND {has tags}
+        ORDER BY tag.job {way} LIMIT $7::integer
+    ) AS job
+) AS job
+WHERE job.before < $10::bigint ORDER BY job.seq {way};
 
 -- How many candidates each way of finding has, counted no further than to $7: the tags, in order, then the groups.
 -- name: candidates
