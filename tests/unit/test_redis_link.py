@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from coredis.exceptions import ConnectionError, ResponseError
 from jobtrio import StoreUnavailableError
 from jobtrio.stores.redis._address import Address
 from jobtrio.stores.redis._errors import translate
-from jobtrio.stores.redis._link import Answers, Command, Link, LinkError, open_link
+from jobtrio.stores.redis._link import Answers, Command, Link, LinkError, Patience, open_link
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +33,7 @@ class Lost:
     def send_command(self, name: bytes, *arguments: str) -> None:
         raise self._error
 
-    def create_request_batch(self, requests: list[Any], timeout: float) -> Any:
+    def create_request_batch(self, requests: list[Any]) -> Any:
         raise self._error
 
     @property
@@ -69,7 +70,7 @@ FULL = ResponseError("max number of clients + cluster connections reached")
 async def test_a_lost_link(error: Exception) -> None:
     """Asking for hints, and for a sign of life, closes a link that is lost, and is no error of who asks."""
     connection: Any = Lost(error)
-    link = Link(connection, ("host", 6379), 1.0)
+    link = Link(connection, ("host", 6379), Patience(1.0))
     link.subscribe(["a"])
     link.unsubscribe(["a"])
     await link.ping()
@@ -81,7 +82,7 @@ async def test_a_lost_link(error: Exception) -> None:
 async def test_a_link_that_is_about_to_close(error: Exception) -> None:
     """Where the driver's reader has failed and the driver has not noticed it, sending fails as on one that is lost."""
     connection: Any = Lost(error)
-    link = Link(connection, ("host", 6379), 1.0)
+    link = Link(connection, ("host", 6379), Patience(1.0))
     with pytest.raises(LinkError):
         link.send([Command(b"PING", ())])
     link.subscribe(["a"])
@@ -91,7 +92,7 @@ async def test_a_link_that_is_about_to_close(error: Exception) -> None:
 async def test_a_reader_that_fails_oddly() -> None:
     """What the driver's reader raises where answers are cut off closes the link as well."""
     connection: Any = Lost(IndexError("tuple index out of range"))
-    link = Link(connection, ("host", 6379), 1.0)
+    link = Link(connection, ("host", 6379), Patience(1.0))
     await link.ping()
     assert [heard async for heard in link.published()] == []
     assert connection.reasons == ["closed"] * 2
@@ -109,14 +110,14 @@ async def test_what_is_published() -> None:
             yield [b"sunsubscribe", b"a", 0]
 
     connection: Any = Publishing()
-    link = Link(connection, ("host", 6379), 1.0)
+    link = Link(connection, ("host", 6379), Patience(1.0))
     assert [heard async for heard in link.published()] == [("a", ""), ("a", "text"), ("b", "\ufffd")]
 
 
 async def test_astray() -> None:
     """A link over which the server named another one is closed, and says so."""
     connection: Any = Lost(ConnectionError(""))
-    link = Link(connection, ("host", 6379), 1.0)
+    link = Link(connection, ("host", 6379), Patience(1.0))
     error = ResponseError("not here")
     link.leads_astray(error)
     assert link.astray is error
@@ -127,7 +128,7 @@ async def test_astray() -> None:
 async def test_answers_that_are_lost_oddly(error: Exception) -> None:
     """Whatever the driver makes of answers that were lost, such as by TLS, is told as a lost connection."""
     batch: Any = Batch([b"OK", error])
-    answer, lost = await Answers(batch).wait()
+    answer, lost = await Answers(batch, Patience(1.0)).wait()
     assert answer == b"OK"
     assert isinstance(lost, LinkError)
     assert lost.__cause__ is error
@@ -223,8 +224,9 @@ def test_interrupted_while_it_connects() -> None:
     trio.run(connect)
 
 
-async def test_given_up() -> None:
-    """A link that is given up delivers nothing more, also where the network would carry it again."""
+@asynccontextmanager
+async def greeted(patience: float) -> AsyncIterator[tuple[Link, trio.socket.SocketType]]:
+    """Give a link, and the server's end of it, which has greeted and does nothing by itself."""
     with trio.socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # much less than the system takes from who sends
         await listener.bind(("127.0.0.1", 0))
@@ -240,13 +242,67 @@ async def test_given_up() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(greet)
-            async with open_link(Address((place,)), place, 60.0) as link:
-                link.send([Command(b"SET", (b"key", bytes(MUCH)))])
-                await trio.testing.wait_all_tasks_blocked(0.01)
+            async with open_link(Address((place,)), place, patience) as link:
+                with servers[0] as server:
+                    yield link, server
                 link.close()
-                await link.closed.wait()
-        with servers[0] as server, trio.fail_after(60), pytest.raises(ConnectionResetError):
+
+
+async def test_given_up() -> None:
+    """A link that is given up delivers nothing more, also where the network would carry it again."""
+    async with greeted(60.0) as (link, server):
+        link.send([Command(b"SET", (b"key", bytes(MUCH)))])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        link.close()
+        await link.closed.wait()
+        with trio.fail_after(60), pytest.raises(ConnectionResetError):
             await _take(server, MUCH)
+
+
+async def test_slow(mock_clock: trio.testing.MockClock) -> None:
+    """What goes and comes little by little is waited for, however long all of it takes."""
+    async with greeted(1.0) as (link, server), trio.open_nursery() as nursery:
+        got: list[list[Any]] = []
+
+        async def ask() -> None:
+            got.append(await link.send([Command(b"ECHO", (bytes(5 * MUCH),))]).wait())
+
+        nursery.start_soon(ask)
+        for _ in range(5):
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            mock_clock.jump(0.6)
+            await _take(server, MUCH)
+        for byte in b"$5\r\nhello\r\n":
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            mock_clock.jump(0.6)
+            await server.send(bytes([byte]))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert got == [[b"hello"]]
+
+
+async def test_silent(mock_clock: trio.testing.MockClock) -> None:
+    """Once nothing more comes the link is closed: what was answered by then counts, and the rest is told as late."""
+    async with greeted(1.0) as (link, server), trio.open_nursery() as nursery:
+        got: list[list[Any]] = []
+
+        async def ask() -> None:
+            got.append(await link.send([Command(b"PING", ()), Command(b"PING", ())]).wait())
+
+        nursery.start_soon(ask)
+        await server.send(b"+PONG\r\n$4\r\nPO")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        mock_clock.jump(0.9)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert got == []
+        link.subscribe(["a"])  # that the system takes this says nothing of the server
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        mock_clock.jump(0.2)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert link.closed.is_set()
+    ((answer, late),) = got
+    assert answer == b"PONG"
+    assert isinstance(late, TimeoutError)
+    assert str(translate(late, "host:6379")) == "host:6379: no answer within 1 s"
 
 
 async def test_closed_when_it_is_lost() -> None:

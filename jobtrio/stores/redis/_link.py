@@ -1,7 +1,8 @@
 """`Link`: one connection to a server, and all that this package knows of the driver.
 
 Three things can be done with it: send commands in one go and wait for their answers, send a single one, and receive
-what the server publishes. It owns how long an answer is waited for. It must not know scripts, keys or jobs.
+what the server publishes. It owns how long nothing may pass while an answer is waited for. It must not know scripts,
+keys or jobs.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import logging
 import socket
 import ssl
 import struct
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 import trio
 from anyio import BrokenResourceError, ClosedResourceError
-from anyio.abc import SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from coredis.commands.request import CommandRequest
 from coredis.connection import TCPConnection, TCPLocation
@@ -27,7 +28,7 @@ from coredis.exceptions import RedisError, WrongTypeError
 from jobtrio._nursery import open_background_nursery
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from coredis.connection._request import RequestBatch
 
@@ -44,6 +45,10 @@ _CLOSING: Final = (BrokenResourceError, ClosedResourceError)
 
 _DROPPING: Final = struct.pack("ii", 1, 0)
 """That a socket which is closed has nothing more to deliver, for ``SO_LINGER``."""
+
+PIECE: Final = 64 * 1024
+"""Bytes that are given to the system at once, and of those that the network has still to carry: a slow one is told from
+one that is lost by whether it takes more."""
 
 Argument: TypeAlias = "bytes | str | int | float"
 """What a command is given."""
@@ -67,15 +72,20 @@ class Command:
 class Answers:
     """The answers to come to commands that were sent in one go."""
 
-    def __init__(self, batch: RequestBatch) -> None:
+    def __init__(self, batch: RequestBatch, patience: Patience) -> None:
         self._batch = batch
+        self._patience = patience
 
     async def wait(self) -> list[Any]:
         """Return them in order, an exception for each that failed.
 
         Cancellation: the link is closed, since nobody would take the answers.
         """
-        return [_told(answer) for answer in await self._batch.get_result()]
+        with trio.move_on_after(self._patience.seconds) as scope, self._patience.renewing(scope):
+            return [_told(answer) for answer in await self._batch.get_result()]
+        # That has closed the link, by which what was not answered has failed.
+        late = TimeoutError(f"no answer within {self._patience.seconds:g} s")
+        return [late if isinstance(answer, LinkError) else _told(answer) for answer in await self._batch.get_result()]
 
 
 def _told(answer: Any) -> Any:
@@ -87,6 +97,32 @@ def _told(answer: Any) -> Any:
     return lost
 
 
+class Patience:
+    """How long is waited for an answer while nothing passes, either way.
+
+    Attributes:
+        seconds: How long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: Final = seconds
+        self._scopes: set[trio.CancelScope] = set()
+
+    @contextmanager
+    def renewing(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Within the block put off the end of a scope whenever something passes."""
+        self._scopes.add(scope)
+        try:
+            yield
+        finally:
+            self._scopes.discard(scope)
+
+    def passed(self) -> None:
+        """Note that something has passed."""
+        for scope in self._scopes:
+            scope.deadline = trio.current_time() + self.seconds
+
+
 class Link:
     """One connection.
 
@@ -96,7 +132,7 @@ class Link:
         astray: The answer by which the server said that another one has to be asked, if it did.
     """
 
-    def __init__(self, connection: TCPConnection, place: tuple[str, int], patience: float) -> None:
+    def __init__(self, connection: TCPConnection, place: tuple[str, int], patience: Patience) -> None:
         self.place: Final = place
         self.closed: Final = trio.Event()
         self.astray: BaseException | None = None
@@ -104,14 +140,14 @@ class Link:
         self._patience = patience
 
     def send(self, commands: Sequence[Command]) -> Answers:
-        """Send commands in one go; after as long as the link's patience lasts, it is closed and they have failed.
+        """Send commands in one go; once nothing passes for as long as the patience lasts, the link is closed.
 
         Raises:
             RedisError: The link is closed.
         """
         requests = [CommandRequest[Any](each.name, *each.arguments, execution_parameters={}) for each in commands]
         try:
-            return Answers(self._connection.create_request_batch(requests, timeout=self._patience))
+            return Answers(self._connection.create_request_batch(requests), self._patience)
         except _CLOSING as exc:
             raise LinkError("connection lost") from exc
 
@@ -177,12 +213,52 @@ class Link:
         self._connection.invalidate("closed")
 
 
+class _Stream(ByteStream):
+    """A stream that tells whenever something has passed."""
+
+    def __init__(self, stream: ByteStream, passed: Callable[[], None]) -> None:
+        self._stream = stream
+        self._passed = passed
+
+    async def receive(self, max_bytes: int = PIECE) -> bytes:
+        data = await self._stream.receive(max_bytes)
+        self._passed()
+        return data
+
+    async def send(self, item: bytes) -> None:
+        for at in range(0, len(item), PIECE):
+            await self._stream.send(item[at : at + PIECE])
+            if at:  # the first the system takes by itself, also where the network carries nothing
+                self._passed()
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._stream.extra_attributes
+
+
 class _Connection(TCPConnection):
     """A connection whose tasks Ctrl-C does not end, which is for the program's own, and that is over once given up.
 
     What it was given and the network has not carried, the system would go on delivering for a minute or two behind an
     outage: jobs that nobody waits for any more, and claims of those that have been given up.
     """
+
+    def __init__(self, location: TCPLocation, patience: Patience, **options: Any) -> None:
+        super().__init__(location, connect_timeout=patience.seconds, **options)
+        self._patience = patience
+
+    async def _connect(self) -> ByteStream:
+        stream = await super()._connect()
+        with suppress(AttributeError, OSError):  # not every system has it
+            raw = stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE)
+        return _Stream(stream, self._patience.passed)
 
     def invalidate(self, reason: str | None = None) -> None:
         if self.stream is not None:
@@ -206,16 +282,17 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
     Raises:
         RedisError, OSError, TimeoutError: It could not be reached within ``patience`` seconds, or has refused.
     """
+    its_patience = Patience(patience)
     connection = _Connection(
         TCPLocation(*place),
-        connect_timeout=patience,
+        its_patience,
         username=address.user,
         password=address.password,
         db=address.database,
         ssl_context=ssl.create_default_context() if address.tls else None,
         socket_keepalive=True,
     )
-    link = Link(connection, place, patience)
+    link = Link(connection, place, its_patience)
 
     @trio.lowlevel.enable_ki_protection
     async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
