@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from redis_gate import open_gate
 from redis_invariants import check_jobs
+from until_answered import until_answered
 from valkey_server import DURABLE, ValkeyServer
 
 from jobtrio import Completed
+from jobtrio.stores.redis import RedisJobStore
+from jobtrio.testing._workers import new_entry, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +97,21 @@ async def test_the_cluster_is_down() -> None:
             await _well(server)
             await gate.check_recovery(job)
         check_jobs(server, "gate", [job.id])
+
+
+async def test_a_node_that_has_lost_its_cluster() -> None:
+    """A node that says so is left for another that is named, which may have taken over from it."""
+    with ValkeyServer(*OPTIONS) as lost, ValkeyServer(*OPTIONS) as other:
+        for node in (lost, other):
+            node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await _well(lost, other)
+        hosts = f"{lost.url},127.0.0.1:{other.port}"
+        async with open_worker(lambda: RedisJobStore(hosts, outage_limit=9.0)) as worker:
+            await worker.insert(new_entry())
+            lost.ask("CLUSTER", "DELSLOTSRANGE", 0, 16383)
+            entry = new_entry()
+            await until_answered(partial(worker.store.insert, [entry], "mark"))
+        assert set(check_jobs(other, "jobtrio")) == {entry.id}
 
 
 @pytest.mark.parametrize("prefix", ["jobs", "a b", "é"])

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from coredis.exceptions import AuthorizationError, MovedError, NoScriptError, ReadOnlyError, ResponseError
+from coredis.exceptions import (
+    AuthorizationError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
 from coredis.exceptions import ConnectionError as LinkError
 
 from jobtrio import DuplicateJobError, StoreError, StoreUnavailableError
@@ -307,6 +314,7 @@ async def _note(errors: list[Exception], call: Any, *arguments: Any) -> None:
     [
         (ReadOnlyError("You can't write"), StoreUnavailableError, "host:6379: READONLY You can't write"),
         (MovedError("1 other:7000"), StoreUnavailableError, "MOVED"),
+        (ClusterDownError("The cluster is down"), StoreUnavailableError, "CLUSTERDOWN"),
         (ResponseError("OOM command not allowed"), StoreUnavailableError, "OOM"),
         (ResponseError("BUSY Redis is busy"), StoreUnavailableError, "BUSY"),
         (TimeoutError("slow"), StoreUnavailableError, "slow"),
@@ -334,10 +342,10 @@ async def test_errors(
         assert [type(each) for each in errors] == [kind]
         assert part in str(errors[0])
         assert errors[0].__cause__ is error
-        assert (rig.link.astray is error) == isinstance(error, (ReadOnlyError, MovedError))
+        assert (rig.link.astray is error) == any(code in part for code in ("READONLY", "MOVED", "CLUSTERDOWN"))
         assert rig.link.closed.is_set() == (rig.link.astray is not None)
         assert rig.heard == ["fine"] or rig.link.closed.is_set()
-        refuses = part in ("OOM", "BUSY")
+        refuses = part in ("OOM", "BUSY", "CLUSTERDOWN")
         assert caplog.messages == ([f"the store is away: {errors[0]}"] if refuses else [])
 
 

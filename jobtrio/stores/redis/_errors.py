@@ -71,8 +71,8 @@ def moved_to(exc: BaseException) -> tuple[str, int] | None:
 
 
 def is_wrong_server(exc: BaseException) -> bool:
-    """Whether another server has to be asked: this one is a replica, or has not got the keys."""
-    return isinstance(exc, (MovedError, ReadOnlyError))
+    """Whether another server has to be asked: this one is a replica, has lost its cluster, or has not got the keys."""
+    return isinstance(exc, (MovedError, ReadOnlyError, ClusterDownError))
 
 
 def is_passing(exc: BaseException) -> bool:
