@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 import trio
 from redis_invariants import check_jobs
-from valkey_server import FORGETFUL, ValkeyServer, new_prefix, shared_server
+from valkey_server import DURABLE, FORGETFUL, ValkeyServer, new_prefix, shared_server
 
 from jobtrio import StoreError, StoreUnavailableError, StoreVersionError
 from jobtrio.stores.redis import RedisJobStore
@@ -155,6 +155,7 @@ async def test_lost_while_it_is_asked() -> None:
         ({"aof_enabled": "0", "save": "3600 1"}, "since the last snapshot"),
         ({"aof_enabled": "0"}, "since the last snapshot"),
         ({"aof_enabled": "1", "appendfsync": "no"}, "a power cut"),
+        ({"appendfsync": "always", "no-appendfsync-on-rewrite": "yes"}, "while the file is rewritten"),
         ({"aof_enabled": "1", "maxmemory_policy": "allkeys-lru"}, "allkeys-lru"),
     ],
 )
@@ -169,6 +170,7 @@ def test_what_may_be_lost(settings: dict[str, str], part: str) -> None:
     [
         {},
         {"aof_enabled": "1", "appendfsync": "everysec", "maxmemory_policy": "noeviction", "save": ""},
+        {"aof_enabled": "1", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"},
         {"aof_enabled": "1", "appendfsync": "always", "maxmemory_policy": "volatile-lru"},
     ],
 )
@@ -182,6 +184,14 @@ def test_what_is_too_narrow(name: str) -> None:
     """Limits that a large value would not get through are named; others, and what is no limit, are passed over."""
     assert [each.partition(":")[0] for each in narrow_limits({name: str(ROOM - 1)})] == [f"{name} is {ROOM - 1}"]
     assert not any(narrow_limits({name: limit}) for limit in (str(ROOM), "0", "", "x"))
+
+
+async def test_what_the_server_tells(caplog: pytest.LogCaptureFixture) -> None:
+    """A setting of the append-only file is told by the server under the name that it is asked for."""
+    with ValkeyServer(*DURABLE, "--no-appendfsync-on-rewrite", "yes") as server, caplog.at_level(logging.WARNING):
+        async with open_worker(lambda: RedisJobStore(server.url)):
+            pass
+    assert [record.message.partition(": ")[2][:25] for record in caplog.records] == ["no-appendfsync-on-rewrite"]
 
 
 async def test_warnings(caplog: pytest.LogCaptureFixture) -> None:

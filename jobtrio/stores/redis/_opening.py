@@ -88,6 +88,10 @@ def losses(settings: dict[str, str]) -> list[str]:
             found.append("appendonly is off: a crash loses the jobs since the last snapshot")
     elif settings.get("appendfsync") == "no":
         found.append("appendfsync is no: a power cut may lose the last half minute and more")
+    elif settings.get("no-appendfsync-on-rewrite") == "yes":
+        found.append(
+            "no-appendfsync-on-rewrite is yes: a power cut while the file is rewritten may lose the last half minute"
+        )
     policy = settings.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys"):
         found.append(
@@ -112,7 +116,7 @@ async def _settings(link: Link) -> dict[str, str]:
         text = await _ask(link, b"INFO", part)
         lines = (text or b"").decode().splitlines()
         found.update(line.split(":", 1) for line in lines if ":" in line)  # type: ignore[misc]
-    for name in ("save", "appendfsync", *LIMITS):  # where the server lets its settings be read
+    for name in ("save", "appendfsync", "no-appendfsync-on-rewrite", *LIMITS):  # where the server lets them be read
         answer = await _ask(link, b"CONFIG GET", name.encode()) or {}
         found.update({key.decode(): value.decode() for key, value in answer.items()})
     return found
