@@ -147,9 +147,12 @@ class Play:
             tokens = sum(line.startswith("token:") for line in self._seen[job.id, WATCHERS[0]])
             took = "-" if job.record.duration is None else f"{job.record.duration:.2f} s"
             outcome = "none" if job.outcome is None else describe_outcome(job.outcome)
-            rows.append((job.id, took, str(job.record.attempt), str(tokens), self._paint(outcome)))
+            rows.append((job.id, took, str(job.record.attempt), str(tokens), outcome))
         head = ("JOB", "TOOK", "ATTEMPTS", "TOKENS", "OUTCOME")
-        self._say("\n" + render_table(head, rows, right=head[1:-1]), end="")
+        names, *lines = render_table(head, rows, right=head[1:-1]).splitlines()
+        self._say("\n" + names)
+        for line, (*_, outcome) in zip(lines, rows, strict=True):
+            self._say(line.removesuffix(outcome) + self._paint(outcome))
 
     def _tell(self, job: jobtrio.Job, watcher: str, line: str) -> None:
         kind, _, text = line.partition(": ")

@@ -199,8 +199,11 @@ class TestDemo:
             monkeypatch.setenv("NO_COLOR", no_color)
         terminal = Terminal()
         await _demo.Play(terminal).perform(ACTS)
+        stream, table = terminal.getvalue().split("\nJOB ")
         for escape in ("\033[32mcompleted, 4 words\033[0m", "\033[31mfailed, ", "\033[33mtimed out"):
-            assert (escape in terminal.getvalue()) is coloured
+            assert (escape in stream) is coloured
+            assert (escape in table) is coloured
+        assert "\\x1b" not in table
 
     async def test_says_what_is_not_as_it_should_be(self, autojump_clock: trio.testing.MockClock) -> None:
         """Where a consumer sees something else than the demo set out to show, the problem is named."""
