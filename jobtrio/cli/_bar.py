@@ -44,24 +44,26 @@ class RichBar:
         # Made anew each time: the terminal's width may have changed.
         console = Console(stderr=True, force_terminal=True, highlight=False)
         room = console.width - 1  # or some terminals would go on to the next line
-        numbers = _fitted(_numbers(progress), room)
+        numbers = _fitted(_numbers(progress), room, console.encoding)
         room -= numbers.cell_len + 1
         width = min(BAR_WIDTH, console.width // 3, room)
         shown: list[Any] = [numbers]
         if width > 0:
-            note = _fitted("" if progress.note is None else f"{one_line(progress.note)} ", room - width)
+            note = "" if progress.note is None else f"{one_line(progress.note)} "
             bar = Bar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
-            shown = [note, bar, " ", numbers]
+            shown = [_fitted(note, room - width, console.encoding), bar, " ", numbers]
         with console.capture() as captured:
             console.print(*shown, sep="", end="", soft_wrap=True)
         return captured.get().replace("\n", "")
 
 
-def _fitted(text: str, columns: int) -> Text:
+def _fitted(text: str, columns: int, encoding: str) -> Text:
+    """Return a text as a terminal of this encoding shows it, with escapes for what that lacks, cut to its columns."""
     from rich.text import Text
 
-    fitted = Text(text)
-    fitted.truncate(columns, overflow="ellipsis" if columns > 0 else "crop")
+    fitted = Text(text.encode(encoding, "backslashreplace").decode(encoding))
+    has_ellipsis = columns > 0 and encoding.startswith("utf")
+    fitted.truncate(columns, overflow="ellipsis" if has_ellipsis else "crop")
     return fitted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -50,6 +51,17 @@ def test_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, note: st
     line = drawn(jobtrio.Progress(1, 1, 1234567890123, 2469135780246, note))
     assert cell_len(line) < max(columns, 2)
     assert columns < 20 or " 50% " in line
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
+def test_encoding_that_lacks_some_of_the_note(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """What a locale can't show is cut as the escapes that stand for it, so that these don't lengthen the line."""
+    with open(os.devnull, "w", encoding=encoding) as terminal:
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        line = drawn(jobtrio.Progress(1, 1, 3, 12, "läuft: 読み込み中 " * 10))
+    assert cell_len(line.encode(encoding, "backslashreplace").decode(encoding)) < 60
+    assert line.startswith(r"l\xe4uft" if encoding == "ascii" else "läuft")
 
 
 @pytest.mark.parametrize(("done", "total"), [(5, None), (5, 0), (20, 10), (-1, 10)])
