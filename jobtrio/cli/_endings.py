@@ -23,6 +23,10 @@ RELEASED = "Released"
 """The type of the error of an attempt that its worker gave back."""
 
 
+FURTHER = "\n  "
+"""What begins the second line of a text, and each behind it."""
+
+
 def exit_code(outcome: Outcome) -> int:
     """Return the exit code of a command that watched a job to this end."""
     match outcome:
@@ -110,10 +114,15 @@ def one_line(text: str, limit: int = 200) -> str:
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return a text, of one line or of many, with escapes for what a terminal would take for more than text."""
+    """Return a text, of one line or of many, with escapes for what a terminal would take for more than text.
+
+    Of many all but the first are indented: what others say can't pass for a line of its own.
+    """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or (lines and char == "\n") else ascii(char)[1:-1] for char in text)
+    return "".join(
+        char if char.isprintable() else FURTHER if lines and char == "\n" else ascii(char)[1:-1] for char in text
+    )
 
 
 def _signal_name(number: int) -> str:

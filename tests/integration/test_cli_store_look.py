@@ -276,7 +276,7 @@ class TestShow:
         assert re.search(r"^ended +\S+ \S+, after \d+\.\d+ s$", record, re.MULTILINE)
         assert re.search(r"^error +ValueError: row 2: 'thirty' is not a number \(exception\)$", record, re.MULTILINE)
         assert trace.startswith("Traceback (most recent call last):")
-        assert trace.endswith("ValueError: row 2: 'thirty' is not a number")
+        assert trace.endswith("\n  ValueError: row 2: 'thirty' is not a number")
         states = [line.split()[2] for line in history.splitlines()[1:]]
         assert states == ["QUEUED", "RUNNING", "RETRYING", "QUEUED", "RUNNING", "FAILED"]
         texts = [line.split(maxsplit=2)[2] for line in messages.splitlines()[1:]]
@@ -284,12 +284,12 @@ class TestShow:
         assert texts == ['{"row": 1}', f"restart: {failed}", '{"row": 1}', f"end: {failed}"]
 
     def test_text_that_a_terminal_would_obey(self, shell: Shell) -> None:
-        """Of an error and its traceback, what is no plain text is shown as escapes."""
+        """Of an error and its traceback, what is no plain text is shown as escapes; no line can pass for another."""
         executors = jobtrio.Executors()
 
         @executors.register("fail")
         async def fail(job: jobtrio.JobContext) -> None:
-            raise ValueError("\x1b[2Jgone")
+            raise ValueError("\x1b[2Jgone\nstate      COMPLETED")
 
         async def run() -> str:
             async with jobtrio.open_registry(executors, store=SqliteJobStore(shell.folder / "jobs.db")) as registry:
@@ -301,7 +301,8 @@ class TestShow:
         assert (code, err) == (0, "")
         assert "\x1b" not in out
         _, trace, *_ = out.split("\n\n")
-        assert trace.endswith("\nValueError: \\x1b[2Jgone")
+        assert trace.endswith("\n  ValueError: \\x1b[2Jgone\n  state      COMPLETED")
+        assert re.findall(r"^state +(\w+)$", out, re.MULTILINE) == ["FAILED"]
 
     def test_names_that_a_terminal_would_obey(self, shell: Shell) -> None:
         """So are names that no jobtrio has written."""

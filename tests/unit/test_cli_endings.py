@@ -115,16 +115,16 @@ def test_log() -> None:
     record = logging.makeLogRecord({"name": "jobtrio.websocket", "msg": "%s", "args": (said,)})
     assert _log.SpeakerFormatter().format(record) == "jobtrio: red \\x1b[31m\\x07"
     record = logging.makeLogRecord({"name": "app", "msg": "a", "exc_text": said})
-    assert _log.SpeakerFormatter().format(record) == "app: a\nred \\x1b[31m\\x07"
+    assert _log.SpeakerFormatter().format(record) == "app: a\n  red \\x1b[31m\\x07"
 
 
 def test_a_logged_line_is_one() -> None:
-    """What others say can't begin a line that looks as if jobtrio had logged it; other programs' own lines stay."""
+    """What others say can't begin a line that looks as if jobtrio had logged it; other programs' lines are indented."""
     said = "gone\njobtrio: all is well"
     record = logging.makeLogRecord({"name": "jobtrio.sqlite", "msg": "%s", "args": (said,)})
     assert _log.SpeakerFormatter().format(record) == "jobtrio: gone\\njobtrio: all is well"
-    record = logging.makeLogRecord({"name": "app", "msg": "a\nb"})
-    assert _log.SpeakerFormatter().format(record) == "app: a\nb"
+    record = logging.makeLogRecord({"name": "app", "msg": "a\njobtrio: all is well"})
+    assert _log.SpeakerFormatter().format(record) == "app: a\n  jobtrio: all is well"
 
 
 def test_one_line() -> None:
