@@ -149,6 +149,18 @@ def test_command_line_page_has_all_options() -> None:
     assert mentioned == set(options(build_parser()))
 
 
+def test_each_command_has_its_options() -> None:
+    """Each command's section names the options that this command has, but for those that sections of their own tell."""
+    section = re.compile(r"^## `jobtrio (\w+)`$\n(.*?)(?=^## )", re.MULTILINE | re.DOTALL)
+    sections = dict(section.findall(text_of("reference/command-line.md")))
+    [commands] = [action.choices for action in build_parser()._actions if isinstance(action.choices, dict)]
+    assert set(sections) == set(commands)
+    sections["serve"] += sections["worker"]  # of which it says that it takes all
+    for name, parser in commands.items():
+        missing = [each for each in options(parser) if not re.search(rf"{each}\b(?!-)", sections[name])]
+        assert set(missing) <= {"--help", "--store", "--json"}, name
+
+
 LOGGERS = {"logger", "log", "self._log"}
 """What jobtrio's modules call their loggers."""
 
