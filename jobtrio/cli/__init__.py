@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import jobtrio
 from jobtrio.cli import _cancel, _demo, _list, _prune, _remove, _run, _serve, _show, _stats, _submit, _watch, _worker
+from jobtrio.cli._endings import printable
 from jobtrio.cli._output import drop, prepare_stdout
 from jobtrio.cli._program import programs as programs
 from jobtrio.cli._store import NOTHING_READ, complain
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         """End with 2 and say why, where that can be said."""
         if sys.stderr is None:  # or the usage would go to stdout
             self.exit(2)
-        super().error(message)
+        super().error(printable(message))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is None or file is not sys.stdout:

@@ -104,6 +104,16 @@ class TestUsage:
         for part in parts:
             assert part in done.stderr
 
+    @pytest.mark.parametrize("args", [["--evil"], ["list", "--evil"], ["submit", "a", "1", "evil"], ["evil"]])
+    def test_words_that_a_terminal_would_obey(self, args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """What makes no sense is told in one line of plain text: a script may have it from others."""
+        with pytest.raises(SystemExit):
+            main([*args[:-1], f"{args[-1]}\x1b[2J\njobtrio: completed"])
+        shown = capsys.readouterr().err
+        assert "\x1b" not in shown
+        assert shown.count("\njobtrio") == 1
+        assert "evil\\x1b[2J\\njobtrio: completed" in shown
+
     def test_reader_of_help_that_left(self) -> None:
         """Help that nobody reads any more ends without a complaint."""
         reader, writer = os.pipe()
