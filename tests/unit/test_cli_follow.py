@@ -98,6 +98,16 @@ class TestSieve:
         stream = [jobtrio.Restart(4, 1, LOST, 0), jobtrio.Gap(5, 7), *tokens(8, 8, attempt=2)]
         assert sieve.wanted(stream) == stream
 
+    def test_lost_again_behind_what_is_gone(self) -> None:
+        """A gap that was not told yet when the stream was cut off again is forgotten."""
+        sieve = Sieve()
+        sieve.wanted(tokens(1, 5))
+        sieve.start_over()
+        assert sieve.wanted([jobtrio.Gap(1, 3)]) == []
+        sieve.start_over()
+        follows = tokens(7, 7, attempt=2)
+        assert sieve.wanted([jobtrio.Gap(2, 6), *follows]) == [jobtrio.Gap(2, 6), *follows]
+
     def test_end_behind_what_is_gone(self) -> None:
         """Where all but the end is gone, what is missed is told before it."""
         sieve = Sieve()

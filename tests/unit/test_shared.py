@@ -89,5 +89,7 @@ async def test_it_fails(autojump_clock: MockClock) -> None:
             nursery.start_soon(ask)
     assert [round(at - began, 6) for at in failed] == [1] * 5
     assert work.began == [0]
-    await work.ask()
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(work.ask)
     assert work.began == [0, 1]
