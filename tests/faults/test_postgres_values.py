@@ -102,36 +102,6 @@ async def test_values_that_fail_reach_no_server(shared: str, monkeypatch: pytest
         await worker.end(claim)
 
 
-async def test_large_values_come_back(postgres: str) -> None:
-    """Large payloads, metadata, states, results, errors and tokens come back whole, and go with their job."""
-    large = {"text": "é" * 100_000}
-    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
-        claim = await worker.start(new_entry(payload=large, metadata=large, retry=jobtrio.RetryPolicy()))
-        job_id = claim.entry.id
-        assert claim.entry.payload == claim.entry.metadata == large
-        sent = [jobtrio.Token(n, 1, large) for n in range(1, 40)]
-        error = jobtrio.JobError("exception", "E", "m" * 50_000, "t" * 50_000)
-        for state in (large, "small", large):
-            assert await worker.store.save_state(claim, state)
-        assert await worker.store.retry(claim, error, 0.0, messages=sent)
-        await worker.pass_time(0)
-        claim = await worker.claim_one()
-        assert claim.entry.saved_state == large
-        assert claim.entry.error == error
-        assert await worker.store.finish(claim, Completed(large))
-    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
-        record = await worker.record(job_id)
-        assert (record.payload, record.metadata, record.result, record.error) == (large, large, large, error)
-        stream = await worker.stream(job_id)
-        while not isinstance(stream[-1], jobtrio.End):
-            stream += await worker.stream(job_id, getattr(stream[-1], "seq", 0))
-        assert stream[:39] == sent
-        assert await worker.store.delete(job_id)
-    with psycopg.connect(postgres) as connection:
-        for table in (b"jobs", b"messages", b"tags"):
-            assert connection.execute(b"SELECT count(*) FROM jobtrio." + table).fetchone() == (0,)
-
-
 async def test_more_than_one_statement_takes(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Much that comes together goes in pieces, and is stored all or none as ever."""
     monkeypatch.setattr("jobtrio.stores.postgres._arrays.LARGEST", 1000)

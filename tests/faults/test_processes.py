@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
-from postgres_invariants import check_schema
-from redis_invariants import check_jobs
-from sqlite_invariants import check_file, stop_between_writes
-from store_urls import STORES, new_url
+from sqlite_invariants import stop_between_writes
+from store_urls import STORES, check_store, new_url
 from store_worker import open_worker
-from valkey_server import shared_server
 from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
@@ -86,12 +83,7 @@ async def registry(place: Place, request: pytest.FixtureRequest) -> AsyncIterato
     executors = make_executors(str(journal_of(place.path)))
     async with jobtrio.open_registry(executors, store=place.store(), queues={}) as registry:
         yield registry
-    if place.kind == "sqlite":
-        check_file(place.path, [])
-    elif place.kind == "redis":
-        check_jobs(shared_server(), place.url.rpartition("=")[2])
-    else:
-        check_schema(request.getfixturevalue("postgres"), [])
+    check_store(place.url, request)
 
 
 async def test_no_attempt_runs_twice(place: Place, registry: jobtrio.JobRegistry) -> None:

@@ -382,37 +382,6 @@ async def test_what_comes_back_of_a_payload(tmp_path: Path) -> None:
         assert (await registry.get(job.id)).record.payload == [1, 2]
 
 
-async def test_large_values_come_back(tmp_path: Path) -> None:
-    """Large payloads, metadata, states, results, errors and tokens are kept beside the rows, and come back whole."""
-    large = {"text": "é" * 100_000}
-    path = tmp_path / "jobs.db"
-    async with open_worker(lambda: SqliteJobStore(path)) as worker:
-        claim = await worker.start(new_entry(payload=large, metadata=large, retry=jobtrio.RetryPolicy()))
-        job_id = claim.entry.id
-        assert claim.entry.payload == claim.entry.metadata == large
-        sent = [jobtrio.Token(n, 1, large) for n in range(1, 40)]
-        error = jobtrio.JobError("exception", "E", "m" * 50_000, "t" * 50_000)
-        for state in (large, "small", large):
-            assert await worker.store.save_state(claim, state)
-        assert await worker.store.retry(claim, error, 0.0, messages=sent)
-        await worker.pass_time(0)
-        claim = await worker.claim_one()
-        assert claim.entry.saved_state == large
-        assert claim.entry.error == error
-        assert await worker.store.finish(claim, Completed(large))
-    async with open_worker(lambda: SqliteJobStore(path)) as worker:
-        record = await worker.record(job_id)
-        assert (record.payload, record.metadata, record.result, record.error) == (large, large, large, error)
-        stream = await worker.stream(job_id)
-        while not isinstance(stream[-1], jobtrio.End):
-            stream += await worker.stream(job_id, getattr(stream[-1], "seq", 0))
-        assert stream[:39] == sent
-        assert await worker.store.delete(job_id)
-    with closing(sqlite3.connect(path)) as connection:
-        for table in ("jobs", "asides", "messages", "tags"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
-
-
 async def test_killed_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is only partly brought up to its log is sound: what is missing is in the log."""
     monkeypatch.setattr("jobtrio.stores.sqlite._checkpoint.Checkpoints.make", lambda *_: None)

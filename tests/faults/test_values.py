@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from store_urls import STORES, new_url
+from store_urls import STORES, check_store, new_url
 
 import jobtrio
 from jobtrio import Completed, JobState, PayloadError
@@ -26,9 +26,15 @@ NASTY = "a\x00b\x01\x1f\x7f\x85\u2028\ufeff\uffff 'q' \"d\" \\ {} NULL $1 %s :x 
 
 
 @pytest.fixture(params=STORES)
-def open_store(request: pytest.FixtureRequest) -> Callable[[], JobStore]:
+def url(request: pytest.FixtureRequest) -> str:
+    """A place of each kind."""
+    return new_url(request.param, request)
+
+
+@pytest.fixture
+def open_store(url: str) -> Callable[[], JobStore]:
     """Give stores on one place."""
-    return parse_store_url(new_url(request.param, request)).make_store
+    return parse_store_url(url).make_store
 
 
 async def test_nasty_texts(open_store: Callable[[], JobStore]) -> None:
@@ -61,6 +67,36 @@ async def test_nasty_texts(open_store: Callable[[], JobStore]) -> None:
         assert reasons == [None, None, str(error), None, None, NASTY, None, None]
         assert (await worker.record(cancelled.entry.id)).cancel_reason == NASTY
         assert (await worker.load(cancelled.entry.id)).outcome == jobtrio.Cancelled(NASTY)
+
+
+async def test_large_values_come_back(
+    url: str, open_store: Callable[[], JobStore], request: pytest.FixtureRequest
+) -> None:
+    """Large payloads, metadata, states, results, errors and tokens come back whole, and go with their job."""
+    large = {"text": "é" * 100_000}
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(payload=large, metadata=large, retry=jobtrio.RetryPolicy()))
+        job_id = claim.entry.id
+        assert claim.entry.payload == claim.entry.metadata == large
+        sent = [jobtrio.Token(n, 1, large) for n in range(1, 40)]
+        error = jobtrio.JobError("exception", "E", "m" * 50_000, "t" * 50_000)
+        for state in (large, "small", large):
+            assert await worker.store.save_state(claim, state)
+        assert await worker.store.retry(claim, error, 0.0, messages=sent)
+        await worker.pass_time(0)
+        claim = await worker.claim_one()
+        assert claim.entry.saved_state == large
+        assert claim.entry.error == error
+        assert await worker.store.finish(claim, Completed(large))
+    async with open_worker(open_store) as worker:
+        record = await worker.record(job_id)
+        assert (record.payload, record.metadata, record.result, record.error) == (large, large, large, error)
+        stream = await worker.stream(job_id)
+        while not isinstance(stream[-1], jobtrio.End):
+            stream += await worker.stream(job_id, getattr(stream[-1], "seq", 0))
+        assert stream[:39] == sent
+        assert await worker.store.delete(job_id)
+    assert check_store(url, request) == {}
 
 
 async def test_nasty_names(open_store: Callable[[], JobStore]) -> None:

@@ -1,16 +1,19 @@
-"""An empty store of each kind for a test, as a URL: what tests that only use the command are given."""
+"""An empty store of each kind for a test, as a URL, and the check of what is stored there in the end."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from postgres_invariants import check_schema
 from psycopg.conninfo import conninfo_to_dict
+from redis_invariants import check_jobs
+from sqlite_invariants import check_file
 from valkey_server import new_prefix, shared_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import pytest
 
@@ -43,3 +46,12 @@ STORES: Final = tuple(_MAKERS)
 def new_url(kind: str, request: pytest.FixtureRequest) -> str:
     """Return the URL of a store of this kind that has no jobs, for the test that asks."""
     return _MAKERS[kind](request)
+
+
+def check_store(url: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Check all jobs of the store that has such a URL; return each one's state."""
+    if url.startswith("sqlite:"):
+        return check_file(Path(url.removeprefix("sqlite:///")), [])
+    if url.startswith("redis:"):
+        return check_jobs(shared_server(), url.rpartition("=")[2])
+    return check_schema(request.getfixturevalue("postgres"), [])
