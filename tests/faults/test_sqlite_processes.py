@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from sqlite_worker import open_worker
+from store_worker import open_worker
 from worker_process import journal_of, make_executors
 
 import jobtrio
@@ -40,12 +40,12 @@ async def test_a_long_path(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     executors = make_executors(str(journal_of(path)))
     async with jobtrio.open_registry(executors, store=SqliteJobStore(path), queues={}) as submitter:
-        async with open_worker(path, lease=600.0) as worker:
+        async with open_worker(f"sqlite:///{path}", path, lease=600.0) as worker:
             job = await submitter.submit("hang")
             with trio.fail_after(60), job.subscribe() as messages:
                 await messages.receive()
                 await worker.kill()
-        async with open_worker(path, lease=600.0):
+        async with open_worker(f"sqlite:///{path}", path, lease=600.0):
             with trio.fail_after(60), job.subscribe() as messages:
                 while not isinstance(await messages.receive(), Restart):
                     pass

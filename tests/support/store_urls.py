@@ -13,7 +13,7 @@ from sqlite_invariants import check_file
 from valkey_server import new_prefix, shared_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import pytest
 
@@ -48,10 +48,10 @@ def new_url(kind: str, request: pytest.FixtureRequest) -> str:
     return _MAKERS[kind](request)
 
 
-def check_store(url: str, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Check all jobs of the store that has such a URL; return each one's state."""
+def check_store(url: str, request: pytest.FixtureRequest, acknowledged: Collection[str] = ()) -> dict[str, str]:
+    """Check all jobs of a store, and that those acknowledged are there; return each one's state."""
     if url.startswith("sqlite:"):
-        return check_file(Path(url.removeprefix("sqlite:///")), [])
+        return check_file(Path(url.removeprefix("sqlite:///")), acknowledged)
     if url.startswith("redis:"):
-        return check_jobs(shared_server(), url.rpartition("=")[2])
-    return check_schema(request.getfixturevalue("postgres"), [])
+        return check_jobs(shared_server(), url.rpartition("=")[2], acknowledged)
+    return check_schema(request.getfixturevalue("postgres"), acknowledged)

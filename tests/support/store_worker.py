@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def open_worker(url: str, path: Path, **options: Any) -> AbstractAsyncContextManager[WorkerProcess]:
-    """Start a worker on the store that a URL names, with a journal that is called after a path."""
-    return open_worker_process(__file__, url, str(journal_of(path)), options=options, submits=None)
+def open_worker(
+    url: str, path: Path, *, submits: dict[str, Any] | None = None, **options: Any
+) -> AbstractAsyncContextManager[WorkerProcess]:
+    """Start a worker on the store that a URL names, with a journal called after a path; see `open_worker_process`."""
+    return open_worker_process(__file__, url, str(journal_of(path)), options=options, submits=submits)
 
 
 if __name__ == "__main__":

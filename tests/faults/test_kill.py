@@ -1,4 +1,4 @@
-"""Workers on an SQLite file that are killed at any moment: what was acknowledged is kept, and ends once."""
+"""Workers on a store that are killed at any moment: what was acknowledged is kept, and ends once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from sqlite_invariants import check_file
-from sqlite_worker import open_worker
+from store_urls import check_store, new_url
+from store_worker import open_worker
 from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
-from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,33 +25,40 @@ pytestmark = pytest.mark.once
 ROUNDS = int(os.environ.get("JOBTRIO_KILL_ROUNDS", "3"))
 """How often to kill; 50 for a long test."""
 
-LEASE = 60.0  # so that nothing lapses by time: who is dead is seen to be dead
-
 
 @pytest.mark.timeout(160 + 24 * ROUNDS)
-@pytest.mark.parametrize("count", [2, 4])
-async def test_killed_at_random(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "count", "lease"),
+    [
+        ("sqlite", 2, 60.0),  # so that nothing lapses by time: who is dead is seen to be dead
+        ("sqlite", 4, 60.0),
+        ("postgresql", 2, 1.0),
+    ],
+)
+async def test_killed_at_random(
+    kind: str, count: int, lease: float, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Any of several workers are killed again and again; all acknowledged jobs end, and no attempt runs twice."""
-    path = tmp_path / "jobs.db"
+    url, path = new_url(kind, request), tmp_path / "jobs.db"
     acknowledged: set[str] = set()
     chance = random.Random(ROUNDS)
     for _ in range(ROUNDS):
-        acknowledged |= await _killed_once(path, count, chance)
-        check_file(path, acknowledged)
+        acknowledged |= await _killed_once(url, path, count, lease, chance)
+        check_store(url, request, acknowledged)
     assert acknowledged
-    await _run_to_the_end(path)
-    states = check_file(path, acknowledged)
+    await _run_to_the_end(url, path)
+    states = check_store(url, request, acknowledged)
     assert {state for job_id, state in states.items() if job_id in acknowledged} <= {"COMPLETED", "FAILED"}
     begun = Counter((job_id, attempt) for what, job_id, attempt, _ in read_journal(path) if what == "begun")
     assert max(begun.values()) == 1
 
 
-async def _killed_once(path: Path, count: int, chance: random.Random) -> set[str]:
+async def _killed_once(url: str, path: Path, count: int, lease: float, chance: random.Random) -> set[str]:
     """Have workers submit and run jobs, and kill one or several; return what was acknowledged."""
     payload = {"tokens": 3, "pause": 0.003}
     async with AsyncExitStack() as stack:
         workers = [
-            await stack.enter_async_context(open_worker(path, submits=payload, lease=LEASE, max_running=20))
+            await stack.enter_async_context(open_worker(url, path, submits=payload, lease=lease, max_running=20))
             for _ in range(count)
         ]
         await trio.sleep(chance.uniform(0.05, 0.4))
@@ -65,9 +72,15 @@ async def _killed_once(path: Path, count: int, chance: random.Random) -> set[str
         return {job_id for worker in workers for job_id in await worker.acknowledged()}
 
 
-async def _run_to_the_end(path: Path) -> None:
-    executors = make_executors(str(journal_of(path)))
+async def _run_to_the_end(url: str, path: Path) -> None:
+    executors, store = make_executors(str(journal_of(path))), parse_store_url(url).make_store()
     keep = jobtrio.Retention(finished_jobs=1_000_000)
-    async with jobtrio.open_registry(executors, store=SqliteJobStore(path), retention=keep) as registry:
-        with trio.fail_after(60 + 4 * ROUNDS):
-            await registry.drain()
+    async with jobtrio.open_registry(executors, store=store, retention=keep) as registry:
+        with trio.fail_after(120 + 4 * ROUNDS):
+            while not await _is_over(registry):  # noqa: ASYNC110 - there is no event for all processes
+                await trio.sleep(0.2)
+
+
+async def _is_over(registry: jobtrio.JobRegistry) -> bool:
+    counts = (await registry.counts()).get("default", {})
+    return not any(many for state, many in counts.items() if not state.is_final)
