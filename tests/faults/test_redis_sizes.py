@@ -109,6 +109,36 @@ async def test_reading_large_messages(open_store: Callable[[], RedisJobStore], m
         assert read == sent
 
 
+async def test_many_read_at_once(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many read large streams at once, one go brings back no more than a few of them, and a little to each."""
+    monkeypatch.setattr(_store, "READ_BYTES", 10_000)
+    async with open_worker(open_store) as worker:
+        claims = [await worker.start() for _ in range(10)]
+        sent = [Token(n, 1, "x" * 2000) for n in range(1, 21)]
+        for claim in claims:
+            for token in sent:
+                assert await worker.store.append_messages(claim, [token])
+        got: dict[str, list[Any]] = {claim.entry.id: [] for claim in claims}
+        sizes: list[int] = []
+
+        async def read(job_id: str) -> None:
+            some = await worker.stream(job_id, len(got[job_id]))
+            sizes.append(len(some))
+            got[job_id] += some
+
+        async def read_all() -> list[int]:
+            sizes.clear()
+            async with trio.open_nursery() as nursery:
+                for job_id in got:
+                    nursery.start_soon(read, job_id)
+            return sorted(sizes)
+
+        assert await read_all() == [1] * 7 + [8] * 3
+        while any(await read_all()):
+            pass
+        assert all(messages == sent for messages in got.values())
+
+
 @pytest.mark.parametrize("what", ["payload", "saved state"])
 async def test_claims_of_large_jobs(
     open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, what: str

@@ -3,6 +3,9 @@
 -- Returns nothing for an unknown job; else what entries of its stream have, id and body each, and, where the last is
 -- among them and the job has ended, what tells the outcome (state, error, result, history) and the `End`'s number.
 -- with: base sets
+local TOGETHER = 4 -- so many calls may get as much as they can; behind them each gets no more than an entry
+local total = 0
+
 local function work(args)
     local id, after, limit, most = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
     local found = fields_of(id, 'state', 'last')
@@ -12,8 +15,9 @@ local function work(args)
     local last = last_of(id, found[2])
     local entries, read, size = {}, after, 0
     local start, stop = string.format('%.0f-0', after + 1), string.format('%.0f', last)
-    while read < last and read - after < limit and size < most do
-        local part = redis.pcall('XRANGE', stream_key(id), start, stop, 'COUNT', 8)
+    local page = total < TOGETHER * most and 8 or 1
+    while read < last and read - after < limit and size < most and (page > 1 or #entries == 0) do
+        local part = redis.pcall('XRANGE', stream_key(id), start, stop, 'COUNT', page)
         if is_foreign(part) then
             part = {}
         end
@@ -23,11 +27,12 @@ local function work(args)
             read = tonumber(string.match(entry[1], '^%d+'))
             start = '(' .. entry[1]
         end
-        if #part < 8 then
+        if #part < page then
             read = last -- there is no more: what should be behind has been taken out from outside
             break
         end
     end
+    total = total + size
     local ending = false
     if after <= last and read >= last and not LIVING[found[1]] then
         ending = call('HMGET', job_key(id), 'state', 'error', 'result', 'history')
