@@ -78,7 +78,7 @@ async def run_command(job: JobContext) -> int:
     await trio.lowlevel.checkpoint()
     with watchdog.guarding(command.grace) as mark, command.start(job, mark) as group:
         watchdog.born(mark, group.id)
-        relay = Relay(job.send, stdout=group.stdout, stderr=group.stderr)
+        relay = Relay(job.send, job.send_nowait, stdout=group.stdout, stderr=group.stderr)
         await _attend(group, relay, command.grace)
         if relay.failure is not None:
             raise relay.failure

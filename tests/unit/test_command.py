@@ -49,6 +49,12 @@ class FakeJob:
         self._waiting.unpark_all()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def send_nowait(self, token: dict[str, Any]) -> None:
+        if "send" in vars(self):  # a test has its own, which may wait
+            raise trio.WouldBlock
+        self.sent.append(token)
+        self._waiting.unpark_all()
+
     async def saw(self, line: str) -> None:
         while line not in [text for token in self.sent for text in token.values()]:
             await self._waiting.park()
@@ -141,7 +147,7 @@ async def test_much_output_that_can_not_be_sent() -> None:
     async def send(token: dict[str, Any]) -> None:
         raise ValueError("no")
 
-    relay = Relay(send)
+    relay = Relay(send, print)
     output = iter([*[b"line\n"] * 1000, b""])
     relay._pipes = {"stdout": cast("Any", SimpleNamespace(read_nowait=lambda: next(output)))}
     turns = 0
@@ -151,6 +157,33 @@ async def test_much_output_that_can_not_be_sent() -> None:
             await trio.lowlevel.checkpoint()
             turns += 1
     assert turns > 500
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_much_output_where_the_time_is_short(waits: bool) -> None:
+    """What is left when a cancelled job's program has ended takes few turns, unless a consumer holds it up."""
+    sent: list[str] = []
+    turns = 0
+
+    async def send(token: dict[str, Any]) -> None:
+        nonlocal turns
+        turns += 1
+        sent.append(token["stdout"])
+        await trio.lowlevel.checkpoint()
+
+    def send_nowait(token: dict[str, Any]) -> None:
+        if waits:
+            raise trio.WouldBlock
+        sent.append(token["stdout"])
+
+    relay = Relay(send, send_nowait)
+    lines = [str(n) for n in range(5000)]
+    output = iter(["\n".join(lines).encode(), b""])
+    relay._pipes = {"stdout": cast("Any", SimpleNamespace(read_nowait=lambda: next(output)))}
+    relay.scope.deadline = trio.current_time() + 1000
+    await relay.run()
+    assert sent == lines
+    assert turns == 5000 if waits else 10 < turns < 500
 
 
 async def test_much_output_from_both_pipes() -> None:
