@@ -191,6 +191,7 @@ async def _look(worker: Worker) -> None:
         await store.find(query)
         await store.find(attrs.evolve(query, newest_first=True))
     await store.load("ready2")
+    await store.look("ready2")
     await store.history("ready2")
     await store.read_messages("ended10", 1, 10)
     await store.counts()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
@@ -202,6 +202,42 @@ async def test_large_jobs_are_loaded(postgres: str, monkeypatch: pytest.MonkeyPa
             "unknown": None,
         }
         assert faults.asked == [("some_by_ids",)] * 3
+
+
+READS = {
+    "load": lambda store, job_id: store.load(job_id),
+    "look": lambda store, job_id: store.look(job_id),
+    "read": lambda store, job_id: store.read_messages(job_id, 0, 10),
+}
+
+
+@pytest.mark.parametrize(("kinds", "trips"), [(["load"], 3), (["look"], 3), (["read"], 3), ([*READS], 5)])
+async def test_large_results_are_read(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, kinds: list[str], trips: int
+) -> None:
+    """Of large results that many ask for no more come with one trip than come in time, whatever asks for them."""
+    monkeypatch.setattr("jobtrio.stores.postgres._reading.ANSWERED", 1000)
+    outcome = Completed("x" * 300)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(*(new_entry() for _ in range(10)))
+        claims = await worker.claim(limit=10)
+        for claim in claims:
+            assert await worker.store.finish(claim, outcome)
+        faults = postgres_faults.install(monkeypatch)
+        found: dict[tuple[str, str], Any] = {}
+
+        async def read(kind: str, job_id: str) -> None:
+            found[kind, job_id] = await READS[kind](worker.store, job_id)
+
+        async with trio.open_nursery() as nursery:
+            for kind in kinds:
+                for job_id in ["unknown", *ids(claims)]:
+                    nursery.start_soon(read, kind, job_id)
+        for kind in kinds:
+            assert found.pop((kind, "unknown")) is None
+        assert len(found) == 10 * len(kinds)
+        assert {(each[0] if isinstance(each, list) else each).outcome for each in found.values()} == {outcome}
+        assert len(faults.asked) == trips * len(kinds)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

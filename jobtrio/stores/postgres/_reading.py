@@ -67,49 +67,63 @@ class Reader:
 
         Cancellation: nothing has changed.
         """
+        calls = sorted(calls, key=lambda call: not call.is_late)  # those first that did not come with others before
         whole = [(call, call.work) for call in calls if isinstance(call.work, Load) and not call.work.light]
-        whole.sort(key=lambda each: not each[0].is_late)  # those first that did not come with others before
         light = [(call, call.work) for call in calls if isinstance(call.work, Load) and call.work.light]
         reads = [(call, call.work) for call in calls if isinstance(call.work, ReadMessages)]
 
+        share = str(ANSWERED // sum(map(bool, (whole, light, reads))))  # all of it has to come in time
+
         async def read(link: Link) -> tuple[Rows, Rows, Rows]:
             return (
-                await link.fetch("some_by_ids", _ids(whole), str(ANSWERED)) if whole else [],
-                await link.fetch("light_by_ids", _ids(light)) if light else [],
-                await _fetch_messages(link, [reading for _, reading in reads]) if reads else [],
+                await link.fetch("some_by_ids", _ids(whole), share) if whole else [],
+                await link.fetch("some_light_by_ids", _ids(light), share) if light else [],
+                await _fetch_messages(link, [reading for _, reading in reads], share) if reads else [],
             )
 
-        some, lights, found = await self._connections.use(read)
-        others = {row[0] for row in some if not row[WIDTH]}
-        _answer(light, lights)
-        _answer([(call, load) for call, load in whole if load.job_id not in others], some)
-        places = {row[WIDTH]: row for row in found}
-        for place, (call, reading) in enumerate(reads, 1):
-            row = places.get(place)
-            call.succeed(None if row is None else _messages_of(row, reading))
-        return [call for call, load in whole if load.job_id in others]
+        entries, lights, found = await self._connections.use(read)
+        return [*_answer(whole, entries), *_answer(light, lights), *_answer_reads(reads, found)]
 
 
 def _ids(loads: list[tuple[Call[Reading], Load]]) -> str:
     return array(list(dict.fromkeys(load.job_id for _, load in loads)))
 
 
-def _answer(loads: list[tuple[Call[Reading], Load]], rows: Rows) -> None:
+def _answer(loads: list[tuple[Call[Reading], Load]], rows: Rows) -> list[Call[Reading]]:
+    """Answer calls with the jobs that were found; return those whose job did not come."""
     found = {row[0]: row for row in rows}
+    others = []
     for call, load in loads:
         row = found.get(load.job_id)
-        call.succeed(None if row is None else entry_of(row))
+        if row is not None and not row[WIDTH]:
+            others.append(call)
+        else:
+            call.succeed(None if row is None else entry_of(row))
+    return others
 
 
-async def _fetch_messages(link: Link, readings: list[ReadMessages]) -> Rows:
+def _answer_reads(reads: list[tuple[Call[Reading], ReadMessages]], rows: Rows) -> list[Call[Reading]]:
+    """Answer calls with the messages that were found; return those whose job did not come."""
+    places = {row[WIDTH + 1]: row for row in rows}
+    others = []
+    for place, (call, reading) in enumerate(reads, 1):
+        row = places.get(place)
+        if row is not None and not row[WIDTH]:
+            others.append(call)
+        else:
+            call.succeed(None if row is None else _messages_of(row, reading))
+    return others
+
+
+async def _fetch_messages(link: Link, readings: list[ReadMessages], share: str) -> Rows:
     wanted = arrays(((reading.job_id, reading.after, min(reading.limit, MOST)) for reading in readings), 3)
-    return await link.fetch("messages", *wanted, str(chunks.READ_TEXT // len(readings)))
+    return await link.fetch("messages", *wanted, str(chunks.READ_TEXT // len(readings)), share)
 
 
 def _messages_of(row: Row, reading: ReadMessages) -> list[Message]:
     """Return kept messages, with the `End` behind the last."""
     after, limit = reading.after, reading.limit
-    last, *parts = row[WIDTH + 1 :]
+    last, *parts = row[WIDTH + 2 :]
     messages: list[Message] = []
     if parts[0] is not None:
         messages = chunks.read(zip(*parts, strict=True), after, limit)

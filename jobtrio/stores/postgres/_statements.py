@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from importlib import resources
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 from jobtrio.stores._texts import PARTS
 
@@ -17,6 +20,9 @@ ENTRY: Final = PARTS
 
 GIVEN: Final = frozenset({"payload", "metadata", "tags", "saved_state"})
 """What users gave, which may be large."""
+
+ENDING: Final = frozenset({"error", "result"})
+"""How a job has ended, which may be large as well."""
 
 NEWEST_FIRST: Final = "newest_first"
 """What the names of statements end with that find the newest first, beside those that find the oldest."""
@@ -79,7 +85,12 @@ _HAS_TAGS = """NOT EXISTS (
     )
 )"""
 
-_SIZE = f"({' + '.join(f'coalesce(octet_length(job.{name}), 0)' for name in sorted({*GIVEN, 'result'}))})"
+
+def _size(names: Iterable[str]) -> str:
+    return f"({' + '.join(f'coalesce(octet_length(job.{name}), 0)' for name in sorted(names))})"
+
+
+_SIZE = _size({*GIVEN, *ENDING})
 
 _IN_ORDER = f"""count(*) OVER () AS many,
     sum({_SIZE}) OVER (ORDER BY job.seq {{way}} ROWS UNBOUNDED PRECEDING) - {_SIZE} AS before"""
@@ -117,6 +128,12 @@ def _columns(given: str) -> str:
     return ", ".join(_column(name, given) for name in ENTRY)
 
 
+def _when_whole(given: str) -> str:
+    """Return the same, but nothing but the id where a job is not "whole"."""
+    columns = {name: _column(name, given) for name in ENTRY}
+    return ", ".join(sql if name == "id" else f"CASE WHEN job.whole THEN {sql} END" for name, sql in columns.items())
+
+
 _PARTS: Final = {
     "{clock}": _CLOCK,
     "{held by given}": (
@@ -127,11 +144,14 @@ _PARTS: Final = {
     "{tagged}": _TAGGED,
     "{now}": _NOW,
     "{size}": _SIZE,
+    "{light size}": _size(ENDING),
     "{in order}": _IN_ORDER,
     "{asked}": _NOW.replace("clock_timestamp", "statement_timestamp"),
     "{entry}": _columns("job.{}"),
     "{nothing}": ", ".join("NULL" for _ in ENTRY),
     "{light}": _columns("NULL::text"),
+    "{entry when whole}": _when_whole("job.{}"),
+    "{light when whole}": _when_whole("NULL::text"),
     "{when whole}": _columns("CASE WHEN wanted.whole THEN job.{} END"),
     "{all cells}": _ALL_CELLS,
     "{cells}": _CELLS,

@@ -3,8 +3,10 @@
 --   {now}     that time, of this very moment {asked} that of the statement's beginning, which an index can be asked for
 --   {placed} and {tagged} the parts of an insertion
 --   {entry}   the columns of a whole entry   {light} the same without what users gave   {nothing} as many NULLs
+--   {entry when whole} and {light when whole} these, but of a job that is not "whole" the id alone
 --   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
---   {size}    how many bytes a job has              {first of …} as many as there may be, of what a condition finds
+--   {size}    how many bytes a job has              {light size} the same without what users gave
+--   {first of …} as many as there may be, of what a condition finds
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
 --   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
 -- Parameters that are lists come as array literals, so every parameter says its type.
@@ -36,16 +38,13 @@ SELECT count(nextval('{schema}.numbers')) FROM (
 -- name: by_ids
 SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 
--- The same, but of those behind so many bytes, $2, in the order in which they are named, without what users gave; and
--- whether that is there.
+-- The same, but of those behind so many bytes, $2, in the order in which they are named, nothing but the id; and whether
+-- there is more.
 -- name: some_by_ids
-SELECT {when whole}, wanted.whole FROM (
-    SELECT seq, sum(size) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) - size < $2::bigint AS whole
-    FROM (
-        SELECT job.seq, given.place, {size} AS size
-        FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place) JOIN {schema}.jobs AS job ON job.id = given.id
-    ) AS found
-) AS wanted JOIN {schema}.jobs AS job ON job.seq = wanted.seq;
+SELECT {entry when whole}, job.whole FROM (
+    SELECT job.*, sum({size}) OVER (ORDER BY given.place ROWS UNBOUNDED PRECEDING) - {size} < $2::bigint AS whole
+    FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place) JOIN {schema}.jobs AS job ON job.id = given.id
+) AS job;
 
 -- name: by_keys
 SELECT {entry} FROM {schema}.jobs AS job WHERE key = ANY($1::text[]);
@@ -58,6 +57,12 @@ SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
 
 -- name: light_by_ids
 SELECT {light} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
+
+-- name: some_light_by_ids
+SELECT {light when whole}, job.whole FROM (
+    SELECT job.*, sum({light size}) OVER (ORDER BY given.place ROWS UNBOUNDED PRECEDING) - {light size} < $2::bigint AS whole
+    FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place) JOIN {schema}.jobs AS job ON job.id = given.id
+) AS job;
 
 -- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all, and
 -- no more than $14 bytes of what users gave, but for the first. Where others had locked some of these, and there may be more
@@ -360,15 +365,20 @@ ORDER BY finished_at, seq LIMIT $3::integer FOR UPDATE SKIP LOCKED;
 -- name: oldest_end
 SELECT (SELECT finished_at FROM {schema}.jobs WHERE finished_at IS NOT NULL ORDER BY finished_at LIMIT 1) - {now};
 
--- Jobs by their ids in $1, each with its place in that list, the number of its last message, and its chunks behind the
--- number in $2: at most as many as $3 says, and of each job at most $4 bytes.
+-- Jobs by their ids in $1, likewise but for those behind so many bytes, $5; each with its place in that list, the number of its
+-- last message, and its chunks behind the number in $2: at most as many as $3 says, and of each job at most $4 bytes.
 -- name: messages
 SELECT
-    {light}, wanted.place,
+    {light when whole}, job.whole, job.place,
     (SELECT last FROM {schema}.messages WHERE job = job.seq ORDER BY first DESC LIMIT 1),
     chunks.firsts, chunks.lasts, chunks.bodies
-FROM unnest($1::text[], $2::bigint[], $3::integer[]) WITH ORDINALITY AS wanted (id, after, many, place)
-JOIN {schema}.jobs AS job ON job.id = wanted.id
+FROM (
+    SELECT
+        job.*, wanted.after, wanted.many, wanted.place,
+        sum({light size}) OVER (ORDER BY wanted.place ROWS UNBOUNDED PRECEDING) - {light size} < $5::bigint AS whole
+    FROM unnest($1::text[], $2::bigint[], $3::integer[]) WITH ORDINALITY AS wanted (id, after, many, place)
+    JOIN {schema}.jobs AS job ON job.id = wanted.id
+) AS job
 CROSS JOIN LATERAL (
     SELECT
         array_agg(first ORDER BY first) AS firsts, array_agg(last ORDER BY first) AS lasts,
@@ -376,10 +386,10 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT first, last, body, sum(octet_length(body)) OVER (ORDER BY first) - octet_length(body) AS before
         FROM {schema}.messages
-        WHERE job = job.seq AND first >= coalesce(
-            (SELECT max(first) FROM {schema}.messages WHERE job = job.seq AND first <= wanted.after + 1), 0
+        WHERE job.whole AND job = job.seq AND first >= coalesce(
+            (SELECT max(first) FROM {schema}.messages WHERE job = job.seq AND first <= job.after + 1), 0
         )
-        ORDER BY first LIMIT wanted.many
+        ORDER BY first LIMIT job.many
     ) AS chunk
     WHERE before <= $4::bigint
 ) AS chunks;
