@@ -23,7 +23,7 @@ from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
 from jobtrio.stores.redis import _inserting as inserting
-from jobtrio.stores.redis._link import Link
+from jobtrio.stores.redis._link import Answers, Link
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio.abc import Claim
-    from jobtrio.stores.redis._link import Answers, Command
+    from jobtrio.stores.redis._link import Command
 
 
 LARGEST = "x" * (SIZE_LIMIT - 2)
@@ -107,6 +107,29 @@ async def test_reading_large_messages(open_store: Callable[[], RedisJobStore], m
             assert len(some) <= 8
             read += some
         assert read == sent
+
+
+async def test_renewals_of_large_jobs_that_have_ended(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a claim that holds its job no more, a renewal brings back nothing large: others wait for it meanwhile."""
+    brought: list[int] = []
+    original = Answers.wait
+
+    async def wait(answers: Answers) -> list[Any]:
+        told = await original(answers)
+        brought.append(len(repr(told)))
+        return told
+
+    async with open_worker(open_store) as worker:
+        claim = await worker.start(new_entry(payload="x" * 10_000))
+        assert await worker.store.save_state(claim, "x" * 10_000)
+        assert await worker.store.finish(claim, Completed("x" * 10_000))
+        monkeypatch.setattr(Answers, "wait", wait)
+        (report,) = await worker.store.renew([claim], LEASE)
+        assert not report.held
+        assert report.entry.id == claim.entry.id
+    assert max(brought) < 10_000
 
 
 async def test_many_read_at_once(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
