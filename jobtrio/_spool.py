@@ -97,7 +97,8 @@ class Spool:
         self._log.set_stored(None)
 
     def _next(self, log: TokenLog, most: int) -> list[Message]:
-        # All that the log has: lossless readers get what it holds for them beyond its limit, also as what is stored.
+        if log.lost_before(self._saved, lossless=False):
+            log.trim()  # what is left is there for lossless readers, and has to be stored: they get it as stored
         self._saved = max(self._saved, log.lost_before(self._saved, lossless=True))
         batch = log.slice(self._saved, most)
         return batch[:-1] if batch and batch[-1] is log.end else batch  # the `End` is the store's to append

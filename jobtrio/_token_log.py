@@ -103,7 +103,7 @@ class TokenLog:
         seq = self._base + len(items) + 1
         items.append(Token(seq, attempt, value))
         if len(items) >= self._trim_at:
-            self._trim()
+            self.trim()
         if self._idle:
             self._wake_soon()
         return seq
@@ -146,7 +146,7 @@ class TokenLog:
                 self._restarted = message.attempt
             self._items.append(message)
             if len(self._items) >= self._trim_at:
-                self._trim()
+                self.trim()
         self.wake()
 
     @trio.lowlevel.enable_ki_protection
@@ -296,7 +296,8 @@ class TokenLog:
         assert self._room is not None  # is_full was true
         await self._room.park()
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Drop what exceeds the limit, but for what lossless consumers have not read, up to twice the limit."""
         excess = len(self._items) - self._limit
         if self._lossless:
             # The default: the collector may empty the set between the two looks.
