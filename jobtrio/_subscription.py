@@ -243,6 +243,9 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         if missed > self.position:
             gap = Gap(self.position + 1, missed)
             self.position = missed
+            # What is behind it is the next to be dropped: one that is slow would be told of gap after gap.
+            if log.reach(stored=self._stored) > missed:
+                self._ready += reversed(self._take(BATCH))
             if self._on_gap == "raise":
                 raise LaggedError(gap.first, gap.last)
             return [gap]

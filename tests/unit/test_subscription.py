@@ -332,6 +332,34 @@ async def test_the_end_comes_behind_a_gap() -> None:
     assert seqs(await reader.receive_batch()) == [9, 10]
 
 
+@pytest.mark.parametrize("receive", ["receive", "receive_batch", "__anext__"])
+@pytest.mark.parametrize("on_gap", ["raise", "yield"])
+async def test_what_is_behind_a_gap_comes_next(receive: str, on_gap: Any) -> None:
+    """However slowly a gap is dealt with, what was there behind it is received, and not told of as the next gap."""
+    log = filled(4, 10)
+    reader = Subscription(log, on_gap=on_gap)
+    received: list[Any] = []
+    while len(received) < 5:
+        try:
+            message = await getattr(reader, receive)()
+        except LaggedError:
+            message = Gap(1, 6)
+        received += message if isinstance(message, list) else [message]
+        log.send(1, "meanwhile")
+    assert received == [Gap(1, 6), *(Token(n, 1, n) for n in range(7, 11))]
+
+
+async def test_no_more_than_is_stored_comes_behind_a_gap() -> None:
+    """One that receives what is stored gets no more than that behind a gap either."""
+    log = filled(4, 10)
+    log.set_stored(8)
+    reader = Subscription(log, on_gap="yield", stored=True)
+    assert await reader.receive_batch() == [Gap(1, 6)]
+    assert seqs(await reader.receive_batch()) == [7, 8]
+    log.set_stored(6)
+    assert await Subscription(log, on_gap="yield", stored=True).receive_batch() == [Gap(1, 6)]
+
+
 async def test_what_was_taken_is_not_lost() -> None:
     """Messages that were taken from the log stay with the reader when the log drops them."""
     log = filled(2, 2)
