@@ -15,6 +15,7 @@ import trio
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._job import has_stored
 from jobtrio._messages import End, Gap, last_of
+from jobtrio._subscription import BATCH
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import AWAY, ErrorCode
@@ -151,11 +152,13 @@ class Feed:
                     return outcome
                 case Gap() as gap if self._stops_at_gaps:
                     return await self._give_up_at(session, gap)
-            await self._wait_flush(session)
+                case Gap():
+                    continue  # at once: what is behind it is the next to be dropped
+            await self._wait_flush(session, behind_full=len(batch) >= BATCH)
 
-    async def _wait_flush(self, session: Session) -> None:
+    async def _wait_flush(self, session: Session, *, behind_full: bool) -> None:
         """Wait until the next batch may go out: at the same moments for all sessions, which then share a wake-up."""
-        if not self._is_hurried and (interval := session.flush_interval):
+        if not self._is_hurried and (interval := session.flush_interval(behind_full=behind_full)):
             with trio.CancelScope() as self._pause:
                 await session.terms.beats.wait(interval)
 

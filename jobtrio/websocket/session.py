@@ -246,12 +246,16 @@ class Session:
         """Return a heartbeat, or None where there is no way to say it, or nothing to say yet."""
         raise NotImplementedError
 
-    @property
-    def flush_interval(self) -> float:
-        """Seconds in which messages are collected for the next batch; 0 where it may go out at once.
+    def flush_interval(self, *, behind_full: bool) -> float:
+        """Return the seconds in which messages are collected for the next batch; 0 where it may go out at once.
 
-        Where a turn of the scheduler takes long, sending is what takes it: then less is sent, in larger batches.
+        Behind a full batch there may be enough for another one. But where a turn of the scheduler takes long, sending
+        is what takes it: then less is sent, in larger batches.
+
+        Args:
+            behind_full: Whether the last batch was full.
         """
+        interval = 0.0 if behind_full else self.terms.flush_interval
         if self._turn <= LONG_TURN:
-            return self.terms.flush_interval
-        return float(max(self.terms.flush_interval, 2.0 ** ceil(log2(min(2 * self._turn, LONGEST_PAUSE)))))
+            return interval
+        return float(max(interval, 2.0 ** ceil(log2(min(2 * self._turn, LONGEST_PAUSE)))))

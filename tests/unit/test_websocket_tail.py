@@ -458,6 +458,41 @@ async def test_flush_interval(autojump_clock: MockClock, registry: JobRegistry, 
     assert abs(len(events) - messages) <= 2
 
 
+async def test_more_than_a_batch_in_the_interval(autojump_clock: MockClock) -> None:
+    """A client that reads at once misses nothing, however many tokens come while they are collected."""
+
+    async def work(job: JobContext) -> None:
+        for n in range(5_000):
+            await job.send(n)
+            if n % 10 == 0:
+                await trio.sleep(0.01)
+
+    async with jobtrio.open_registry(retention=Retention(tokens_per_job=1_500)) as fresh:
+        job = await fresh.submit(work, delay=1)
+        async with open_line(fresh, f"/jobs/{job.id}", flush_interval=1.0) as line:
+            heard, _ = await ending(line)
+    assert [item for message in heard[1:-1] for item in message["items"]] == list(range(5_000))
+
+
+@pytest.mark.parametrize(("send_time", "interval"), [(0.0, 1.0), (0.01, 0.0)])
+async def test_behind_a_gap_nothing_is_waited_for(autojump_clock: MockClock, send_time: float, interval: float) -> None:
+    """One that comes late to a stream that goes on is told of one gap, however long it takes to send that."""
+
+    async def work(job: JobContext) -> None:
+        for n in range(4_000):
+            await job.send(n)
+            if n % 4 == 0:
+                await trio.sleep(0.01)
+
+    async with jobtrio.open_registry(retention=Retention(tokens_per_job=500)) as fresh:
+        job = await fresh.submit(work)
+        await trio.sleep(5)
+        async with open_line(fresh, f"/jobs/{job.id}", flush_interval=interval) as line:
+            line.send_time = send_time
+            heard, _ = await ending(line)
+    assert [message["type"] for message in heard].count("gap") == 1
+
+
 @pytest.mark.parametrize(
     ("send_time", "interval", "most"),
     [(0.0005, 0.0, 650), (0.002, 0.0, 130), (0.02, 0.0, 25), (0.002, 0.25, 5)],  # the interval is kept to all the same
