@@ -294,6 +294,34 @@ async def test_a_subscribe_storm(bridge: Bridge) -> None:
         await client.send(close_frame())
 
 
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_leaving_while_a_request_takes_its_time(is_cut: bool) -> None:
+    """What a client has asked for is given up some time after it has left: nobody waits for it any more."""
+    asked = 0
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        await trio.sleep(0.02)
+        return False
+
+    limits = brief(heartbeat=0.2)
+    async with open_bridge(authenticate=known, authorize=authorize, limits=limits) as bridge:
+        for _ in range(500):
+            await bridge.registry.submit(hang, delay=1000)
+        async with connected(bridge.port, "/ws", "Authorization: Bearer ok-a") as client:
+            await client.hear()
+            await client.say({"type": "find", "id": 1})
+            await until(lambda: asked > 0)
+            if is_cut:
+                client.reset()
+            else:
+                await client.send(close_frame())
+        await bridge.assert_is_left()
+        assert asked < 500
+        await bridge.registry.shutdown()
+
+
 async def test_cancel_racing_completion() -> None:
     """Whether a cancel was in time is told by its answer, and the one ending says the same."""
     async with open_bridge(authenticate=known) as bridge:
