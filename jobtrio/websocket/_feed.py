@@ -20,6 +20,7 @@ from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import AWAY, ErrorCode
 from jobtrio.websocket._replies import Refused, Subscribed
+from jobtrio.websocket.protocol import encode_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +108,7 @@ class Feed:
         self._stops_at_gaps = plain or on_gap == "raise"
         self.tracebacks: bool = tracebacks
         self._plain = plain
+        self._was_full = False  # the last batch
         self._is_hurried = False
         self._pause = trio.CancelScope()  # in which it waits for its next batch
 
@@ -133,55 +135,53 @@ class Feed:
 
         Cancellation: no message is cut in half.
         """
-        while True:
-            try:
-                batch = await self._subscription.receive_batch()
-            except trio.ClosedResourceError:
-                return None
-            except StoreUnavailableError:
-                return await self._give_up(session, ErrorCode.UNAVAILABLE, AWAY)
-            except CUT_OFF as exc:
-                return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
-            except ValueError as exc:
-                return await self._give_up(session, ErrorCode.FUTURE_CURSOR, str(exc))
-            await self._pass_on(session, batch)
-            if self.is_closed:
-                return None
-            match batch[-1]:
-                case End(outcome=outcome):
-                    return outcome
-                case Gap() as gap if self._stops_at_gaps:
-                    return await self._give_up_at(session, gap)
-                case Gap():
-                    continue  # at once: what is behind it is the next to be dropped
-            await self._wait_flush(session, behind_full=len(batch) >= BATCH)
+        while not self.is_closed:
+            await self._subscription._arrived()
+            async with session.outbox:
+                ending = await self._take_turn(session)
+            if ending is not None:
+                return ending
+            await self._wait_flush(session)
+        return None
 
-    async def _wait_flush(self, session: Session, *, behind_full: bool) -> None:
+    async def _take_turn(self, session: Session) -> Ending | None:
+        """Take what is there and send it; return how the feed ended, if it has.
+
+        Nothing is taken before, nor kept behind it: of a slow client's many streams each would keep that much.
+        """
+        try:
+            batch = self._subscription._take_there()
+        except trio.ClosedResourceError:
+            return None
+        except StoreUnavailableError:
+            return await self._give_up(session, ErrorCode.UNAVAILABLE, AWAY)
+        except CUT_OFF as exc:
+            return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
+        except ValueError as exc:
+            return await self._give_up(session, ErrorCode.FUTURE_CURSOR, str(exc))
+        self._was_full = len(batch) >= BATCH
+        return await self._pass_on(session, batch)
+
+    async def _pass_on(self, session: Session, batch: list[Message]) -> Ending | None:
+        """Send a batch, of which the first message alone may be a gap; return how the feed ended, if it has."""
+        if not batch:  # it was woken for nothing
+            return None
+        first, last = batch[0], batch[-1]
+        if self._stops_at_gaps and isinstance(first, Gap):
+            return await self._give_up_at(session, first)
+        for text in self._texts(batch, session.terms.limits):
+            if self.is_closed:  # meanwhile, by an unsubscribe that waits for the outbox
+                return None
+            await session.send(text)
+        self.last = last_of(last)
+        return last.outcome if isinstance(last, End) else None
+
+    async def _wait_flush(self, session: Session) -> None:
         """Wait until the next batch may go out: at the same moments for all sessions, which then share a wake-up."""
-        if not self._is_hurried and (interval := session.flush_interval(behind_full=behind_full)):
+        interval = session.flush_interval(behind_full=self._was_full)
+        if interval and not self._is_hurried:
             with trio.CancelScope() as self._pause:
                 await session.terms.beats.wait(interval)
-
-    async def _pass_on(self, session: Session, batch: list[Message]) -> None:
-        """Send a batch with all that has come since; a gap is the last of it."""
-        async with session.outbox as has_waited:
-            if has_waited:
-                self._top_up(batch, session.terms.limits.batch_items)
-            last = batch[-1]
-            shown = batch[:-1] if self._stops_at_gaps and isinstance(last, Gap) else batch
-            for text in self._texts(shown, session.terms.limits):
-                if self.is_closed:  # meanwhile, by an unsubscribe that waits for the outbox
-                    return
-                await session.send(text)
-        self.last = last_of(last)
-
-    def _top_up(self, batch: list[Message], most: int) -> None:
-        """Take what has come while others were sending."""
-        try:
-            while len(batch) < most and not isinstance(batch[-1], Gap | End):
-                batch.append(self._subscription.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, *CUT_OFF):
-            pass  # the next receive says it again
 
     def _texts(self, messages: list[Message], limits: Limits) -> Iterator[str]:
         if self._plain:
@@ -204,7 +204,7 @@ class Feed:
     ) -> Ending:
         refusal = Refused(sub=self._sub, code=code, message=message, first=first, last=last)
         if not self._plain:
-            await session.say(refusal)
+            await session.send(encode_reply(refusal))
         return code
 
 

@@ -106,14 +106,11 @@ class Outbox:
     def __init__(self) -> None:
         self._lock = trio.StrictFIFOLock()
 
-    async def __aenter__(self) -> bool:
-        """Return whether others had to be waited for."""
+    async def __aenter__(self) -> None:
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock:
             await self._lock.acquire()
-            return True
-        return False
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.release()

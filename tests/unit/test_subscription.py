@@ -360,6 +360,22 @@ async def test_no_more_than_is_stored_comes_behind_a_gap() -> None:
     assert await Subscription(log, on_gap="yield", stored=True).receive_batch() == [Gap(1, 6)]
 
 
+async def test_waiting_without_taking() -> None:
+    """One that waits first and takes later is told at once of what is there, and gives way behind each batch."""
+    reader = Subscription(filled(1000, 600))
+    for _ in range(2):
+        await reader._arrived()
+        assert len(reader._take_there()) == BATCH
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await reader._arrived()
+        assert scope.cancelled_caught
+    await reader._arrived()
+    assert len(reader._take_there()) == 600 - 2 * BATCH
+    late = Subscription(filled(4, 10), on_gap="yield")
+    assert late._take_there() == [Gap(1, 6), *(Token(n, 1, n) for n in range(7, 11))]
+
+
 async def test_what_was_taken_is_not_lost() -> None:
     """Messages that were taken from the log stay with the reader when the log drops them."""
     log = filled(2, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -357,6 +358,30 @@ async def test_what_comes_while_others_are_sent_to(autojump_clock: MockClock, re
         line.read_again()
         heard = [await line.hear() for _ in range(4)]
     assert [message["items"] for message in heard if message["type"] == "events"] == [["a"], list(range(50))]
+
+
+async def test_streams_of_one_who_reads_slowly(autojump_clock: MockClock) -> None:
+    """However many of its streams wait for their turn, a client keeps hardly more than what is being sent to it."""
+    kept: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Value:
+        pass
+
+    async def work(job: JobContext) -> None:
+        while True:
+            kept.add(value := Value())
+            await job.send(value)
+            await trio.sleep(0.01)
+
+    async with jobtrio.open_registry(retention=Retention(tokens_per_job=100)) as fresh:
+        job = await fresh.submit(work)
+        async with open_line(fresh) as line:
+            for n in range(20):
+                await line.ask({"type": "subscribe", "id": n, "job": job.id, "on_gap": "yield"})
+            line.send_time = 0.5
+            await trio.sleep(60)
+            assert len(kept) < 300
+        await job.cancel()
 
 
 async def test_too_many_subscriptions(autojump_clock: MockClock, registry: JobRegistry) -> None:
