@@ -20,9 +20,9 @@ import trio
 from jobtrio._checks import check_seconds, show
 from jobtrio._errors import CommandFailedError
 from jobtrio._process_group import ProcessGroup
+from jobtrio._program_session import MARK
 from jobtrio._relay import Relay
 from jobtrio._watchdog import watchdog
-from jobtrio._watchdog_process import MARK
 
 if TYPE_CHECKING:
     from jobtrio._context import JobContext

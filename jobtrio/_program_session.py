@@ -18,6 +18,9 @@ from jobtrio._processes import HAS_PROC, began_at, living_in_session, look_at, o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MARK = "JOBTRIO_PROGRAM"
+"""The variable in a program's environment by which it is found where nobody could tell its id."""
+
 KILL_LIMIT = 5.0
 """Seconds to wait for processes that got SIGKILL: only one in an uninterruptible call outlives it."""
 

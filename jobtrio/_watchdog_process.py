@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jobtrio._processes import HAS_PROC, leaders_with
-from jobtrio._program_session import LONGEST_PAUSE, ProgramSession
+from jobtrio._program_session import LONGEST_PAUSE, MARK, ProgramSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 READ_SIZE = 64 * 1024
 LOOK_AFTER = 1.0
 """Seconds between two looks whether the other process is there: a child that it has forked may hold the pipe open."""
-
-MARK = "JOBTRIO_PROGRAM"
-"""The variable in a program's environment by which it is found where nobody could tell its id."""
 
 BIRTH_LIMIT = 1.0
 """Seconds in which a program that was about to be started is looked for."""

@@ -379,7 +379,7 @@ async def test_opening_passes_by_a_lock(tmp_path: Path) -> None:
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
         await worker.insert(entry := new_entry())
     with locked(path):
-        async with jobtrio.open_registry(store=SqliteJobStore(path, outage_limit=0.01), queues={}) as registry:
+        async with jobtrio.open_registry(store=SqliteJobStore(path, outage_limit=5), queues={}) as registry:
             assert [record.id for record in await registry.find()] == [entry.id]
 
 

@@ -17,8 +17,8 @@ import pytest
 import jobtrio
 from jobtrio import Completed, _watchdog, _watchdog_process
 from jobtrio._processes import HAS_PROC, began_at, living_in_session
+from jobtrio._program_session import MARK
 from jobtrio._watchdog import MOST_UNREAD, Watchdog, watchdog
-from jobtrio._watchdog_process import MARK
 from jobtrio.executors import run_command
 
 if TYPE_CHECKING:
