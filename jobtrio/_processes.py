@@ -105,17 +105,17 @@ def parents_of_all() -> dict[int, int]:
     return {int(pid): int(parent) for pid, parent in rows}
 
 
-def leaders_with(variable: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the leader of each session that was started with a variable in its environment, and what that said.
+def sessions_with(variable: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the session of each process that was started with a variable in its environment, and what that said.
 
     Those that can't be looked at, as a stranger's, are passed over; without ``/proc`` there is nothing to look at.
     """
     begin = f"{variable}=".encode()
     for pid in _listed() if HAS_PROC else ():
-        if session_of(pid) == pid:
-            with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-                values = (entry.removeprefix(begin) for entry in file.read().split(b"\0") if entry.startswith(begin))
-                yield from ((pid, value) for value in values)
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            values = [entry.removeprefix(begin) for entry in file.read().split(b"\0") if entry.startswith(begin)]
+            if values and (session := session_of(pid)):  # 0 is one that another PID namespace has begun
+                yield from ((session, value) for value in values)
 
 
 def _listed() -> Iterator[int]:

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobtrio._processes import HAS_PROC, leaders_with
+from jobtrio._processes import HAS_PROC, sessions_with
 from jobtrio._program_session import LONGEST_PAUSE, MARK, ProgramSession
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def _found(expected: Mapping[bytes, float]) -> Iterator[_Program]:
     end = time.monotonic() + BIRTH_LIMIT
     known = set()
     while expected and HAS_PROC:
-        for leader, mark in leaders_with(MARK):
-            if mark in expected and leader not in known:
-                known.add(leader)
-                yield _Program(leader, expected[mark])
+        for session, mark in sessions_with(MARK):
+            if mark in expected and session not in known:
+                known.add(session)
+                yield _Program(session, expected[mark])
         if time.monotonic() > end:
             return
         time.sleep(LONGEST_PAUSE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -55,19 +56,21 @@ trio.run(main, float(sys.argv[1]), sys.argv[2:])
 
 
 KILLED_AT_BIRTH = """
-import os, signal
+import json, os, signal, sys
 import trio
 import jobtrio
 from jobtrio._watchdog import Watchdog, watchdog
 from jobtrio.executors import run_command
 
 def killed(self, mark, session):
+    if sys.argv[2:]:
+        os.waitid(os.P_PID, session, os.WEXITED | os.WNOWAIT)
     print(watchdog.pid, session, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
     async with jobtrio.open_registry() as registry:
-        await registry.submit(run_command, {"argv": ["sh", "-c", "sleep 1000 & sleep 1000"]})
+        await registry.submit(run_command, json.loads(sys.argv[1]))
 
 Watchdog.born = killed
 trio.run(main)
@@ -174,9 +177,16 @@ def test_killed(start: Callable[..., Worker]) -> None:
     wait_ended(worker.watchdog)
 
 
-def test_killed_before_it_could_tell() -> None:
+@pytest.mark.parametrize(
+    ("payload", "more"),
+    [
+        ({"argv": ["sh", "-c", SLEEP]}, []),
+        ({"argv": ["sh", "-c", "sleep 1000 >&- 2>&- &"]}, ["once the program has ended"]),
+    ],
+)
+def test_killed_before_it_could_tell(payload: dict[str, Any], more: list[str]) -> None:
     """Nothing is left of a program that was started, but not told of, when the process was killed."""
-    argv = [sys.executable, "-c", KILLED_AT_BIRTH]
+    argv = [sys.executable, "-c", KILLED_AT_BIRTH, json.dumps(payload), *more]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         pid, session = map(int, process.stdout.readline().split())
