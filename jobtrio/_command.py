@@ -162,7 +162,7 @@ class Command:
             OSError: It could not be started; what could not be found or executed is its ``filename``.
         """
         # UTF-8 in any locale: one that can't hold the id doesn't hold up the program.
-        env = {**os.environ, JOB: os.fsdecode(job.id.encode()), ATTEMPT: str(job.attempt), MARK: mark, **self.env}
+        env = {**os.environ, JOB: os.fsdecode(job.id.encode()), ATTEMPT: str(job.attempt), **self.env, MARK: mark}
         try:
             return ProcessGroup(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
         except OSError as exc:

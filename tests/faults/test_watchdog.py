@@ -181,6 +181,7 @@ def test_killed(start: Callable[..., Worker]) -> None:
     ("payload", "more"),
     [
         ({"argv": ["sh", "-c", SLEEP]}, []),
+        ({"argv": ["sh", "-c", SLEEP], "env": {MARK: "that of whoever has made the payload"}}, []),
         ({"argv": ["sh", "-c", "sleep 1000 >&- 2>&- &"]}, ["once the program has ended"]),
     ],
 )
