@@ -135,14 +135,13 @@ class Feed:
 
         Cancellation: no message is cut in half.
         """
-        while not self.is_closed:
+        while True:
             await self._subscription._arrived()
             async with session.outbox:
                 ending = await self._take_turn(session)
-            if ending is not None:
+            if ending is not None or self.is_closed:
                 return ending
             await self._wait_flush(session)
-        return None
 
     async def _take_turn(self, session: Session) -> Ending | None:
         """Take what is there and send it; return how the feed ended, if it has.

@@ -254,13 +254,17 @@ async def test_unsubscribe(autojump_clock: MockClock, registry: JobRegistry) -> 
     await job.cancel()
 
 
-async def test_unsubscribe_while_messages_are_collected(autojump_clock: MockClock, registry: JobRegistry) -> None:
+@pytest.mark.parametrize("after", [0, "end"])
+async def test_unsubscribe_while_messages_are_collected(
+    autojump_clock: MockClock, registry: JobRegistry, after: int | str
+) -> None:
     """What was given up keeps no task until its next batch would have gone out, however often that is done."""
     job = await registry.submit(_say_and_hang)
     async with open_line(registry, limits=Limits(subscriptions=1), flush_interval=1000) as line:
         for sub in range(1, 20):
-            await line.ask({"type": "subscribe", "id": sub, "job": job.id})
-            assert (await line.hear())["items"] == ["here"]
+            await line.ask({"type": "subscribe", "id": sub, "job": job.id, "after": after})
+            if after == 0:
+                assert (await line.hear())["items"] == ["here"]
             await line.ask({"type": "unsubscribe", "id": 100 + sub, "sub": sub})
         await trio.testing.wait_all_tasks_blocked()
         assert isinstance(line.session, MultiplexedSession)
