@@ -112,5 +112,6 @@ class Sieve:
     def _put_off(self, gap: Gap) -> Sequence[Message]:
         """Keep a gap until it shows whether the restart is in it. Which part of its attempt was shown is not known."""
         first = max(gap.first, self._before + 1) if self._gap is None else self._gap.first
-        self._gap = Gap(first, gap.last)
+        if first <= gap.last:
+            self._gap = Gap(first, gap.last)
         return ()

@@ -108,6 +108,13 @@ class TestSieve:
         follows = tokens(7, 7, attempt=2)
         assert sieve.wanted([jobtrio.Gap(2, 6), *follows]) == [jobtrio.Gap(2, 6), *follows]
 
+    def test_nothing_but_what_was_shown_is_gone(self) -> None:
+        """Where all that is gone was shown before the lost attempt, nothing is missed, whatever comes next."""
+        sieve = Sieve()
+        sieve.wanted([*tokens(1, 2), jobtrio.Restart(3, 1, LOST, 0), *tokens(4, 9, attempt=2)])
+        sieve.start_over()
+        assert sieve.wanted([jobtrio.Gap(1, 3), attrs.evolve(END, seq=4)]) == [attrs.evolve(END, seq=4)]
+
     def test_end_behind_what_is_gone(self) -> None:
         """Where all but the end is gone, what is missed is told before it."""
         sieve = Sieve()
