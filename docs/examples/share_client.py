@@ -42,8 +42,8 @@ async def look_up(job: jobtrio.JobContext) -> str:
 async def main() -> None:
     async with open_client() as client:
         current_client.set(client)
+        executors.register("fetch")(partial(fetch, client))
         async with jobtrio.open_registry(executors) as registry:
-            executors.register("fetch")(partial(fetch, client))
             for executor, name in (("fetch", "ann"), ("look up", "bob")):
                 job = await registry.submit(executor, name)
                 print(await job.result())
