@@ -239,6 +239,26 @@ async def test_a_reader_may_leave(server: Server, nursery: trio.Nursery) -> None
     assert callers[1].outcome == (1, "done")
 
 
+async def test_a_reader_that_has_left(server: Server, nursery: trio.Nursery) -> None:
+    """What nobody waits for any more gets no other turn: it may be large, and others would wait for it."""
+
+    async def carry_out(group: list[Call[Any]]) -> list[Call[Any]]:
+        await server.carry_out(group)
+        return [call for call in group if not call.is_answered]
+
+    lane: Lane[Any] = Lane(carry_out, 10.0, changes_nothing=True)
+    nursery.start_soon(lane.run)
+    server.close()
+    caller = Caller(nursery, lane, "forgotten")
+    await wait_all_tasks_blocked()
+    caller.scope.cancel()
+    await wait_all_tasks_blocked()
+    assert caller.outcome == "cancelled"
+    server.open.set()
+    await lane.make("next")
+    assert server.groups == [["forgotten"], ["next"]]
+
+
 async def test_given_up(autojump_clock: MockClock, server: Server, lane: Lane[Any], nursery: trio.Nursery) -> None:
     """Calls that wait too long fail, taken or not; those that came later go on waiting."""
     server.close()

@@ -71,7 +71,7 @@ class Call(Generic[W]):
             self.fail(StoreUnavailableError(CANCELLED))
         self._taken = False
         self.is_late = True
-        return not self.is_answered
+        return self._task is not None
 
     def succeed(self, value: Any) -> None:
         """Give the answer."""
