@@ -30,8 +30,8 @@ ROUNDS = int(os.environ.get("JOBTRIO_KILL_ROUNDS", "3"))
 @pytest.mark.parametrize(
     ("kind", "count", "lease"),
     [
-        ("sqlite", 2, 60.0),  # so that nothing lapses by time: who is dead is seen to be dead
-        ("sqlite", 4, 60.0),
+        ("sqlite", 2, 600.0),  # so that nothing lapses by time: who is dead is seen to be dead
+        ("sqlite", 4, 600.0),
         ("postgresql", 2, 1.0),
     ],
 )
