@@ -177,8 +177,9 @@ class Calls:
     def fail_overdue(self) -> None:
         """Wake those whose calls have waited too long to be sent."""
         limit = trio.current_time() - self._patience
+        why = f"not sent within {self._patience:g} s: there was no connection, or what came before took longer"
         while self._waiting and self._waiting[0].asked < limit:
-            self._waiting.popleft().fail(StoreUnavailableError(f"no connection within {self._patience:g} s"))
+            self._waiting.popleft().fail(StoreUnavailableError(why))
             self._room.unpark()
 
     def close(self) -> None:
