@@ -396,6 +396,9 @@ class JobRegistry:
         self._check_run("len(registry)", "len, registry")
         return len(self._core)
 
+    def __bool__(self) -> bool:
+        return True  # also without jobs
+
     def _check_run(self, call: str, instead: str) -> None:
         if not self._core.store.durable:  # else what is asked for is read and nothing is done about it
             self._core.check_run(call, instead)

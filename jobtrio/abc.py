@@ -409,3 +409,7 @@ class JobStore(ABC):
     def __len__(self) -> int:
         """Return how many jobs the store holds in this process."""
         return 0
+
+    def __bool__(self) -> bool:
+        """Return True: ``store or another`` is the store, also where it holds no jobs."""
+        return True

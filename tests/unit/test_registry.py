@@ -839,6 +839,14 @@ async def test_the_shortest_lease() -> None:
         assert await (await registry.submit(work, 1)).result() == 1
 
 
+async def test_truth() -> None:
+    """A registry without jobs is one all the same, and so is a store: ``store or another`` takes the store."""
+    store = MemoryJobStore()
+    assert store
+    async with jobtrio.open_registry(store=store) as registry:
+        assert (len(registry), bool(registry), bool(store)) == (0, True, True)
+
+
 async def test_a_store_serves_one_registry() -> None:
     """A store that is open is refused, and goes on serving whom it serves; closed, it may be opened again."""
     store = MemoryJobStore()
