@@ -6,6 +6,7 @@ import ast
 import builtins
 import enum
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,15 @@ def test_each_command_has_its_options() -> None:
     for name, parser in commands.items():
         missing = [each for each in options(parser) if not re.search(rf"{each}\b(?!-)", sections[name])]
         assert set(missing) <= {"--help", "--store", "--json"}, name
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_commands_that_go_on_are_complete(path: Path) -> None:
+    """Each worker and server that a page starts knows its options, and has a store unless the page sets one."""
+    page = path.read_text(encoding="utf-8")
+    for line in re.findall(r"^jobtrio ((?:serve|worker) [^\[\n]+)$", page, re.MULTILINE):
+        given = build_parser().parse_args(shlex.split(line, comments=True))
+        assert given.store or "export JOBTRIO_STORE=" in page, line
 
 
 LOGGERS = {"logger", "log", "self._log"}
