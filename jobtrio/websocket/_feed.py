@@ -85,6 +85,7 @@ class Feed:
         job: The job.
         last: The number of the last message that was sent.
         is_closed: Whether nothing more is sent.
+        has_ended: Whether the client was told how it ended.
         left: Set once nothing more is sent.
         tracebacks: Whether the client may see tracebacks, from now on.
     """
@@ -102,6 +103,7 @@ class Feed:
         self.job: Job = job
         self.last: int = subscription.position
         self.is_closed: bool = False
+        self.has_ended: bool = False
         self.left: trio.Event = trio.Event()
         self._subscription = subscription
         self._sub = sub
@@ -139,6 +141,7 @@ class Feed:
             await self._subscription._arrived()
             async with session.outbox:
                 ending = await self._take_turn(session)
+                self.has_ended = ending is not None
             if ending is not None or self.is_closed:
                 return ending
             await self._wait_flush(session)

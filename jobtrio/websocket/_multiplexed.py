@@ -28,7 +28,7 @@ from jobtrio.websocket._replies import (
     Submitted,
 )
 from jobtrio.websocket._requests import Auth, Cancel, Find, Get, Ping, Submit, Subscribe, Unsubscribe
-from jobtrio.websocket.protocol import decode_request
+from jobtrio.websocket.protocol import decode_request, encode_reply
 from jobtrio.websocket.session import Session
 
 if TYPE_CHECKING:
@@ -180,9 +180,16 @@ class MultiplexedSession(Session):
             if await self._desk.allows("subscribe", feed.job.record):
                 feed.tracebacks = await self._desk.allows("traceback", feed.job.record)
             elif self._feeds.pop(sub, None) is not None:  # it may have ended meanwhile
-                feed.close()
-                await self.say(Refused(sub=sub, code=ErrorCode.FORBIDDEN, message="you may no longer watch this job"))
+                await self._take_away(sub, feed)
         await self.say(Ok(id=request.id))
+
+    async def _take_away(self, sub: int, feed: Feed) -> None:
+        """End a subscription to what the client may no longer watch, and say so unless its end was on the way."""
+        feed.close()
+        refusal = Refused(sub=sub, code=ErrorCode.FORBIDDEN, message="you may no longer watch this job")
+        async with self.outbox:  # behind what that feed is sending now, if it is
+            if not feed.has_ended:
+                await self.send(encode_reply(refusal))
 
     # -- subscriptions
 

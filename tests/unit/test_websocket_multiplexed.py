@@ -629,6 +629,20 @@ async def test_becoming_somebody_else(autojump_clock: MockClock, registry: JobRe
         assert line.texts[-2] == '{"type":"ok","id":2}'
 
 
+async def test_becoming_somebody_else_while_an_end_is_sent(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Nothing of a subscription follows its end, also where that is on its way as it would no longer be shown."""
+    mine = await registry.submit(hang, tags={"user": "ann"})
+    async with open_line(registry, authenticate=known, authorize=owners, token="ok-ann") as line:
+        await line.ask({"type": "subscribe", "id": 1, "job": mine.id})
+        line.is_stalled = True
+        await mine.cancel()
+        await trio.sleep(1)
+        line.say({"type": "auth", "id": 2, "token": "ok-bob"})
+        await trio.sleep(1)
+        line.read_again()
+        assert [(await line.hear())["type"] for _ in range(2)] == ["end", "ok"]
+
+
 async def test_tracebacks_for_somebody_else(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """Whether tracebacks are shown goes by who the client is now, on streams that are open too."""
 
