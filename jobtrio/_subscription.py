@@ -210,7 +210,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         Cancellation: no message is lost.
         """
         log = self._log
-        await self._give_way()
+        if self._unyielded >= BATCH:
+            await self._give_way()
         while not (
             log.reach(stored=self._stored) > self.position or self._closed or log.end is not None or log.cut is not None
         ):
