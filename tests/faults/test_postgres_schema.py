@@ -297,7 +297,8 @@ async def test_rights_that_are_taken_away(postgres: str, user: str, caplog: pyte
             with trio.fail_after(60):
                 assert await job.wait() == Completed(1)
                 assert await (await registry.submit("wait")).wait() == Completed(1)
-    assert len([text for text in caplog.messages if "check what the role is granted" in text]) == 1
+    # Perhaps more than once: what was planned before goes on in between.
+    assert any("check what the role is granted" in text for text in caplog.messages)
 
 
 # -- what is accepted
