@@ -17,7 +17,7 @@ from jobtrio.websocket._tailing import TailAddress, TailSession, is_tail, parse_
 from jobtrio.websocket.session import LONGEST_PAUSE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from line import Line
     from trio.testing import MockClock
@@ -437,16 +437,22 @@ async def _send_sizes(job: JobContext) -> None:
         await job.send("x" * size)
 
 
+def counting(count: int, at_once: int) -> Callable[[JobContext], Awaitable[None]]:
+    """Make an executor that sends numbers, with a hundredth of a second between so many of them."""
+
+    async def work(job: JobContext) -> None:
+        for n in range(count):
+            await job.send(n)
+            if n % at_once == 0:
+                await trio.sleep(0.01)
+
+    return work
+
+
 @pytest.mark.parametrize(("interval", "messages"), [(0.0, 100), (0.1, 11), (1.0, 2)])
 async def test_flush_interval(autojump_clock: MockClock, registry: JobRegistry, interval: float, messages: int) -> None:
     """With an interval, fewer messages carry the same tokens; the first one is not held back."""
-
-    async def work(job: JobContext) -> None:
-        for n in range(100):
-            await job.send(n)
-            await trio.sleep(0.01)
-
-    job = await registry.submit(work, delay=1)
+    job = await registry.submit(counting(100, 1), delay=1)
     async with open_line(registry, f"/jobs/{job.id}", flush_interval=interval) as line:
         await line.hear()
         start = trio.current_time()
@@ -460,15 +466,8 @@ async def test_flush_interval(autojump_clock: MockClock, registry: JobRegistry, 
 
 async def test_more_than_a_batch_in_the_interval(autojump_clock: MockClock) -> None:
     """A client that reads at once misses nothing, however many tokens come while they are collected."""
-
-    async def work(job: JobContext) -> None:
-        for n in range(5_000):
-            await job.send(n)
-            if n % 10 == 0:
-                await trio.sleep(0.01)
-
     async with jobtrio.open_registry(retention=Retention(tokens_per_job=1_500)) as fresh:
-        job = await fresh.submit(work, delay=1)
+        job = await fresh.submit(counting(5_000, 10), delay=1)
         async with open_line(fresh, f"/jobs/{job.id}", flush_interval=1.0) as line:
             heard, _ = await ending(line)
     assert [item for message in heard[1:-1] for item in message["items"]] == list(range(5_000))
@@ -477,15 +476,8 @@ async def test_more_than_a_batch_in_the_interval(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize(("send_time", "interval"), [(0.0, 1.0), (0.01, 0.0)])
 async def test_behind_a_gap_nothing_is_waited_for(autojump_clock: MockClock, send_time: float, interval: float) -> None:
     """One that comes late to a stream that goes on is told of one gap, however long it takes to send that."""
-
-    async def work(job: JobContext) -> None:
-        for n in range(4_000):
-            await job.send(n)
-            if n % 4 == 0:
-                await trio.sleep(0.01)
-
     async with jobtrio.open_registry(retention=Retention(tokens_per_job=500)) as fresh:
-        job = await fresh.submit(work)
+        job = await fresh.submit(counting(4_000, 4))
         await trio.sleep(5)
         async with open_line(fresh, f"/jobs/{job.id}", flush_interval=interval) as line:
             line.send_time = send_time
