@@ -228,3 +228,10 @@ class GiveUp(Exception):  # noqa: N818 - a decision, not an error
     def __init__(self, message: str = "the executor gave up") -> None:
         super().__init__(message)
         self.message = message
+
+
+def again(error: StoreError) -> StoreError:
+    """Return an error of the same kind for another task: an exception object belongs to one."""
+    fresh = type(error)(*error.args)
+    fresh.__cause__ = error.__cause__
+    return fresh

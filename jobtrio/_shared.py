@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio._errors import StoreUnavailableError
+from jobtrio._errors import StoreError, StoreUnavailableError, again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ class SharedWork:
         self._turn = trio.Lock()
         self._begun = 0
         self._ended = 0  # the last that was not cancelled
-        self._error: StoreUnavailableError | None = None  # as which that failed
+        self._error: StoreError | None = None  # as which that failed
 
     @trio.lowlevel.enable_ki_protection
     async def share(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -36,13 +36,13 @@ class SharedWork:
         begun, ended = self._begun, self._ended
         async with self._turn:
             if self._ended > ended and self._error is not None:
-                raise StoreUnavailableError(*self._error.args)  # an exception object belongs to one task
+                raise again(self._error)
             if self._ended > begun:
                 return
             self._begun = number = self._begun + 1
             try:
                 await work()
             except StoreUnavailableError as exc:
-                self._ended, self._error = number, StoreUnavailableError(*exc.args)
+                self._ended, self._error = number, again(exc)
                 raise
             self._ended, self._error = number, None

@@ -1,4 +1,4 @@
-"""`OutageLog`: one line in the log when a store goes away, and one when it is back; and an error for each that waits.
+"""`OutageLog`: one line in the log when a store goes away, and one when it is back.
 
 It owns how often that is said: what fails because of an outage fails again and again. It must not know what a store is.
 """
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from logging import Logger
-
-    from jobtrio._errors import StoreError
 
 OUTAGE: Final = "is_outage"
 """The attribute of the log records that say so, by which they can be told from others."""
@@ -49,10 +47,3 @@ class OutageLog:
         if self._failed_at is not None and self._failed_at < asked:
             self._failed_at = None
             self._log.warning("the store is back", extra={OUTAGE: True})
-
-
-def again(error: StoreError) -> StoreError:
-    """Return an error of the same kind for another task: an exception object belongs to one."""
-    fresh = type(error)(*error.args)
-    fresh.__cause__ = error.__cause__
-    return fresh

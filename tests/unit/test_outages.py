@@ -6,8 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from jobtrio._errors import StoreUnavailableError
-from jobtrio.stores._outages import OutageLog, again
+from jobtrio.stores._outages import OutageLog
 
 if TYPE_CHECKING:
     import pytest
@@ -50,12 +49,3 @@ def test_what_was_asked_before_the_outage(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages == ["the store is away: gone"]
     outages.answered(time.monotonic() + 1)
     assert caplog.messages[1:] == ["the store is back"]
-
-
-def test_for_another_task() -> None:
-    """Each task gets an error object of its own, with the same cause."""
-    error = StoreUnavailableError("away")
-    error.__cause__ = OSError("why")
-    fresh = again(error)
-    assert fresh is not error
-    assert (type(fresh), str(fresh), fresh.__cause__) == (StoreUnavailableError, "away", error.__cause__)

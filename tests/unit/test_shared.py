@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from jobtrio import StoreUnavailableError
+from jobtrio._errors import again
 from jobtrio._shared import SharedWork
 
 if TYPE_CHECKING:
@@ -93,3 +94,12 @@ async def test_it_fails(autojump_clock: MockClock) -> None:
         for _ in range(3):
             nursery.start_soon(work.ask)
     assert work.began == [0, 1]
+
+
+def test_for_another_task() -> None:
+    """Each task gets an error object of its own, with the same cause."""
+    error = StoreUnavailableError("away")
+    error.__cause__ = OSError("why")
+    fresh = again(error)
+    assert fresh is not error
+    assert (type(fresh), str(fresh), fresh.__cause__) == (StoreUnavailableError, "away", error.__cause__)

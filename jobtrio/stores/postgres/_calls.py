@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
-from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._errors import StoreError, StoreUnavailableError, again
 from jobtrio._outage import limit_of_calls
-from jobtrio.stores._outages import again
 from jobtrio.stores.postgres._arrays import LARGEST
 
 if TYPE_CHECKING:

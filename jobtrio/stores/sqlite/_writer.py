@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from jobtrio._errors import StoreError, StoreUnavailableError
+from jobtrio._errors import StoreError, StoreUnavailableError, again
 from jobtrio.stores._hints import Hints
-from jobtrio.stores._outages import OutageLog, again
+from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._checkpoint import Checkpoints
 from jobtrio.stores.sqlite._connection import Connector, log, read_all
