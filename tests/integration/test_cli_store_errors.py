@@ -23,7 +23,7 @@ ONE_JOB = ("show", "watch", "cancel", "remove")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help(shell: Shell, name: str) -> None:
     """Every command's help names the store, JSON and exit codes, and fits a terminal of 82 columns."""
-    code, out, err = shell.run(name, "--help", variables={"COLUMNS": "82"})
+    code, out, err = shell.ask(name, "--help", variables={"COLUMNS": "82"})
     assert (code, err) == (0, "")
     for part in ("--store URL", "JOBTRIO_STORE", "--json", "exit code:"):
         assert part in out
@@ -76,7 +76,7 @@ def test_help(shell: Shell, name: str) -> None:
 )
 def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
     """Options that make no sense end with 2, and with the option, the value and what is allowed."""
-    code, out, err = shell.run(*args)
+    code, out, err = shell.ask(*args)
     assert (code, out) == (2, "")
     for part in parts:
         assert part in err
@@ -94,7 +94,7 @@ def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
 )
 def test_store_in_the_environment(shell: Shell, url: str, parts: list[str]) -> None:
     """A store that is named nowhere, or wrongly in the environment, ends with 2."""
-    code, _, err = shell.run("list", variables={"JOBTRIO_STORE": url})
+    code, _, err = shell.ask("list", variables={"JOBTRIO_STORE": url})
     assert code == 2
     for part in parts:
         assert part in err
@@ -104,7 +104,7 @@ def test_store_in_the_environment(shell: Shell, url: str, parts: list[str]) -> N
 def test_no_file(shell: Shell, name: str) -> None:
     """Commands that look at a store don't make one: a file that isn't there is a slip of the pen."""
     args = {"prune": ["--keep", "1"]}.get(name, ["a"] if name in ONE_JOB else [])
-    code, out, err = shell.run(name, *args)
+    code, out, err = shell.ask(name, *args)
     assert (code, out, err) == (1, "", f"jobtrio {name}: there is no file 'jobs.db', hence no job\n")
     assert list(shell.folder.iterdir()) == []
 
@@ -134,7 +134,7 @@ def test_current_directory_that_is_gone(tmp_path: Path, args: list[str], code: i
 def test_unknown_job(shell: Shell, name: str) -> None:
     """An unknown id ends with 1 and one line."""
     shell.submit("echo")
-    code, out, err = shell.run(name, "no\nsuch")
+    code, out, err = shell.ask(name, "no\nsuch")
     assert (code, out) == (1, "")
     assert err == f"jobtrio {name}: no job has the id 'no\\nsuch': it never existed or is no longer kept\n"
 
@@ -142,13 +142,13 @@ def test_unknown_job(shell: Shell, name: str) -> None:
 def test_address_of_a_browser(shell: Shell) -> None:
     """What may be a server's address is a job's id where there is one, and else a reason to say what is."""
     job = shell.submit("echo", "--id", "https://example.org/")
-    shell.run("cancel", job)
-    assert shell.run("watch", job)[0] == 125
-    code, out, err = shell.run("watch", "HTTP://host:8765")
+    shell.ask("cancel", job)
+    assert shell.ask("watch", job)[0] == 125
+    code, out, err = shell.ask("watch", "HTTP://host:8765")
     assert (code, out) == (1, "")
     assert err.startswith("jobtrio watch: no job has the id 'HTTP://host:8765': ")
     assert err.endswith("; at a server a job's URL is ws://HOST:PORT/jobs/ID or wss://…\n")
-    code, out, err = shell.run("watch", "https://host", variables={"JOBTRIO_STORE": ""})
+    code, out, err = shell.ask("watch", "https://host", variables={"JOBTRIO_STORE": ""})
     assert (code, out) == (2, "")
     assert "a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got 'https://host'" in err
 
@@ -171,7 +171,7 @@ def test_file_that_is_no_store(shell: Shell, args: list[str], kind: str) -> None
             )
         connection.close()
     before = path.read_bytes() if path.is_file() else b""
-    code, out, err = shell.run(*args)
+    code, out, err = shell.ask(*args)
     assert (code, out) == (1, "")
     lines = [line for line in err.splitlines() if "WAL-reset" not in line]
     assert len(lines) == 1

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
+pytestmark = pytest.mark.once
+
 
 async def fill(path: Path) -> dict[str, str]:
     """Put jobs of different fates into a store; return their ids."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("program", "code", "words"),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from store_shell import Command, Shell
 
+pytestmark = pytest.mark.once
+
 WORDS = "to be or not"
 
 

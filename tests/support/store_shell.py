@@ -1,17 +1,21 @@
-"""A shell with a store: runs ``jobtrio`` commands as processes, each in its own, all on one file."""
+"""A shell with a store: runs ``jobtrio`` commands on it, as processes where that makes a difference."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from jobtrio.cli import main
 
 if TYPE_CHECKING:
-    import contextlib
+    from collections.abc import Mapping
 
 LIMIT = 60.0
 """Seconds after which a command that should have ended hangs."""
@@ -84,7 +88,7 @@ class Shell:
         url: The store's URL.
     """
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack, url: str = "sqlite:///jobs.db") -> None:
+    def __init__(self, folder: Path, stack: ExitStack, url: str = "sqlite:///jobs.db") -> None:
         self.folder = folder
         self.url = url
         self._stack = stack
@@ -101,15 +105,32 @@ class Shell:
         """Run a command to its end; return exit code, stdout and stderr."""
         return self.start(*args, **options).end()
 
+    def ask(self, *args: str, variables: Mapping[str, str] = {}) -> tuple[int, str, str]:
+        """Run a command to its end as `run` does, but in this process: for what is not about the process itself.
+
+        Commands are asked for by the hundred, and a process takes far longer to start than most of them take.
+        """
+        with ExitStack() as around:
+            around.enter_context(chdir(self.folder))
+            around.enter_context(mock.patch.dict(os.environ, {**self._env, **variables}))
+            out = around.enter_context(redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")))
+            err = around.enter_context(redirect_stderr(io.StringIO()))
+            try:
+                code = main(args)
+            except SystemExit as exc:
+                code = int(exc.code or 0)
+        out.seek(0)
+        return code, out.read(), err.getvalue()
+
     def value(self, *args: str) -> Any:
         """Run a command with ``--json`` that succeeds; return the document that it prints."""
-        code, out, err = self.run(*args, "--json")
+        code, out, err = self.ask(*args, "--json")
         assert (code, err) == (0, "")
         return json.loads(out)
 
     def submit(self, *args: str) -> str:
         """Submit a job and return its id."""
-        code, out, err = self.run("submit", *args)
+        code, out, err = self.ask("submit", *args)
         assert (code, err) == (0, "")
         return out.removesuffix("\n")
 
