@@ -231,10 +231,9 @@ class Dispatcher:
 
     def _claim_one(self) -> Attempt | None:
         """Claim one job at once and return its attempt, if there is one and room for it."""
-        room = self._runner.room
-        if not self._store.ready_nowait(room) or self._free() <= 0:
+        if not self._store.ready_nowait() or self._free() <= 0:
             return None
-        claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=room)
+        claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=self._runner.room)
         return self._prepare(claims[0]) if claims else None
 
     def _prepare(self, claim: Claim, asked: float = 0.0) -> Attempt:
