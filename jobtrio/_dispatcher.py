@@ -115,7 +115,8 @@ class Dispatcher:
         free = self._free()
         if free <= 0:
             return
-        for _ in range(min(free, self._store.ready_nowait(self._runner.room) - self._starting)):
+        room = self._runner.room if free > 1 else None  # a single task sees by itself whether there is room for its job
+        for _ in range(min(free, self._store.ready_nowait(room) - self._starting)):
             self._starting += 1
             self._spawn(self._work, None)
 

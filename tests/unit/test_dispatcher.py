@@ -258,6 +258,25 @@ async def test_other_queues_cost_nothing(full: bool) -> None:
     assert await calls_with_queues(600, full=full) < 2 * await calls_with_queues(60, full=full)
 
 
+async def calls_with_waiting(queues: int) -> int:
+    """Return the calls that it takes to start a job behind another where one waits in each of so many queues."""
+    gate = Gate()
+    async with jobtrio.open_registry(queues={f"q{n}": 1 for n in range(queues)}, max_running=1) as registry:
+        for n in range(queues):
+            await registry.submit(gate.executor, n, queue=f"q{n}")
+        await settled()
+        with calls_made() as calls:
+            await gate.let_through(0)
+        assert gate.running == [1]
+        await registry.shutdown()
+    return calls.count
+
+
+async def test_other_queues_jobs_cost_nothing() -> None:
+    """Nor does an end look at each queue in which a job waits, if that could start, where there is room for one."""
+    assert await calls_with_waiting(600) < 2 * await calls_with_waiting(60)
+
+
 async def calls_with_totals(queues: int) -> int:
     """Return the calls that it takes to submit a job where so many queues run as many over all workers as they may."""
     gate = Gate()
