@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from jobtrio._errors import DuplicateJobError
+from jobtrio._policies import Retention
 from jobtrio.stores._index import JobIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobtrio._entry import JobEntry
-    from jobtrio._policies import Retention
 
 
 class Shelf:
@@ -32,7 +32,7 @@ class Shelf:
     def __init__(self) -> None:
         self.jobs: dict[str, JobEntry] = {}
         self.index = JobIndex()
-        self.retention: Retention
+        self.retention = Retention()
         self._keys: dict[str, JobEntry] = {}
         self._ended: deque[JobEntry] = deque()  # by ``due``, their end; with removed ones, counted in _removed
         self._removed = 0

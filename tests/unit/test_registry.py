@@ -842,7 +842,7 @@ async def test_the_shortest_lease() -> None:
 async def test_truth() -> None:
     """A registry without jobs is one all the same, and so is a store: ``store or another`` takes the store."""
     store = MemoryJobStore()
-    assert store
+    assert (len(store), bool(store)) == (0, True)
     async with jobtrio.open_registry(store=store) as registry:
         assert (len(registry), bool(registry), bool(store)) == (0, True, True)
 
