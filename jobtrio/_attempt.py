@@ -45,8 +45,6 @@ class Attempt:
         "_failed",
         "_limit",
         "_on_grace",
-        "_scope",
-        "_self_cancelled",
         "_stop_by",
         "claim",
         "decided",
@@ -80,9 +78,7 @@ class Attempt:
         self._stop_by = inf  # when the grace of a request is over
         self._on_grace = on_grace
         self._context: JobContext | None = None
-        self._scope: trio.CancelScope | None = None
         self._failed = False
-        self._self_cancelled = False
 
     # -- ending it early
 
@@ -105,8 +101,7 @@ class Attempt:
         self._stop_by = min(self._stop_by, trio.current_time() + grace)
         if self._context is not None:
             self._context.stop_event().set()
-        if self._scope is not None:
-            self._apply_stop(self._scope)
+            self._apply_stop(self._context.cancel_scope)
         if self.grace is not None:
             self.grace.deadline = self._stop_by
         elif grace > 0 and self._on_grace is not None:
@@ -123,8 +118,8 @@ class Attempt:
         assert self.grace is not None  # it is made before this is called
         with self.grace:
             await trio.sleep_forever()
-        if self._scope is not None and not self.over:
-            self._apply_stop(self._scope)
+        if self._context is not None and not self.over:
+            self._apply_stop(self._context.cancel_scope)
 
     @property
     def task(self) -> trio.lowlevel.Task | None:
@@ -139,8 +134,10 @@ class Attempt:
     @property
     def is_timed_out(self) -> bool:
         """Whether the deadline came before any request, and before the job cancelled itself."""
-        scope = self._scope
-        if self._cause is not None or scope is None or not scope.cancel_called:
+        if self._cause is not None or self._context is None:
+            return False
+        scope = self._context.cancel_scope
+        if not scope.cancel_called:
             return False  # a deadline that has passed makes it true for good, wherever it is moved then
         source = _source_of(scope)
         if source == "deadline" or (source == "explicit" and not self._failed):
@@ -192,7 +189,7 @@ class Attempt:
         group: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                scope = self._scope = nursery.cancel_scope
+                scope = nursery.cancel_scope
                 if self._limit != inf:
                     scope.deadline = self._deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
@@ -217,15 +214,14 @@ class Attempt:
                 context.close()
                 return Returned(result)
         try:
-            cut, timed_out = scope.cancel_called, self.is_timed_out
+            timed_out = self.is_timed_out
             self.over = True
             context.close()
             if group is not None:
                 _let_out(group)
-            if cut and not (timed_out or self._failed):
-                # Unless a child has failed first; where stop() has asked for it, that is the cause.
-                self._self_cancelled = group is None or _source_of(scope) == "explicit"
-            return self._judge(result, _merge(raised, group), cut=cut, timed_out=timed_out)
+            # Unless a child has failed first; where stop() has asked for it, that is the cause.
+            by_itself = scope.cancel_called and not self._failed and (group is None or _source_of(scope) == "explicit")
+            return self._judge(result, _merge(raised, group), context, timed_out=timed_out, by_itself=by_itself)
         finally:
             raised = group = None  # their tracebacks hold this frame
 
@@ -261,29 +257,27 @@ class Attempt:
         # the next checkpoint; to raise them through the nursery would only cost a group.
         return rest
 
-    def _judge(self, result: Any, exception: BaseException | None, *, cut: bool, timed_out: bool) -> Verdict:
-        if self._cause == SHUTDOWN and not (cut and self._has_run_out()) and not self._has_watched():
-            self._cause = None  # it came to its own end within the grace
+    def _judge(
+        self, result: Any, exception: BaseException | None, context: JobContext, *, timed_out: bool, by_itself: bool
+    ) -> Verdict:
+        scope = context.cancel_scope
+        if self._cause == SHUTDOWN and not (self._has_run_out(scope) or context.watches_stopping):
+            self._cause = None  # it came to its own end within the grace, and knew nothing of the stop
         if self._cause is not None:
             return Stopped(self._cause, exception)
         if timed_out:
-            is_moved = self._scope is None or self._scope.deadline != self._deadline
-            return TimedOut(inf if is_moved else self._limit, exception)
-        if self._self_cancelled:
+            return TimedOut(self._limit if scope.deadline == self._deadline else inf, exception)
+        if by_itself:
             return Stopped(SELF, exception)
         return Returned(result) if exception is None else Raised(exception)
 
-    def _has_run_out(self) -> bool:
-        """Whether a scope that was cancelled was so because the time was up, and not by what the job did."""
-        if self._failed or self._scope is None:
+    def _has_run_out(self, scope: trio.CancelScope) -> bool:
+        """Whether its scope was cancelled because the time was up, and not by what the job did."""
+        if self._failed or not scope.cancel_called:
             return False
-        if _source_of(self._scope) == "deadline":  # which the executor may have moved since
+        if _source_of(scope) == "deadline":  # which the executor may have moved since
             return True
-        return trio.current_time() >= min(self._stop_by, self._scope.deadline)
-
-    def _has_watched(self) -> bool:
-        """Whether the executor knew of the stop, and may have ended early because of it."""
-        return self._context is not None and self._context.watches_stopping
+        return trio.current_time() >= min(self._stop_by, scope.deadline)
 
 
 @trio.lowlevel.disable_ki_protection
