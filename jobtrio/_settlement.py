@@ -190,21 +190,12 @@ def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryO
         return Finish(Failed(describe(lone, "gave_up")))
     if holds(lone, GiveUp):
         return Finish(Failed(describe(exception, "gave_up")))
-    if (asked := _asked_delay(lone)) is not None:
+    if is_all(lone, RetryLater):
+        asked = max(leaf.delay for leaf in leaves(lone) if isinstance(leaf, RetryLater))  # as all of them are
         policy = entry.plan.retry or RetryPolicy()
         return _again_or_finish(describe(lone), asked if entry.failures + 1 < policy.max_attempts else None)
     delay = _policy_delay(entry) if is_all(exception, retry_on(entry)) else None
     return _again_or_finish(describe(exception), delay)
-
-
-def _asked_delay(exception: BaseException) -> float | None:
-    """Return the longest delay asked for, where an exception stands for nothing but `RetryLater`s, else None."""
-    delays = []
-    for leaf in leaves(exception):
-        if not isinstance(leaf, RetryLater):
-            return None
-        delays.append(leaf.delay)
-    return max(delays)
 
 
 def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *, outlives: bool) -> NextStep:
