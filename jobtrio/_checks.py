@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from jobtrio._exceptions import EXITS
+
+T = TypeVar("T")
 
 NAME_LIMIT = 200
 """Characters in an id, a key, a queue's or an executor's name."""
@@ -30,13 +32,21 @@ def show(value: object, limit: int = 80, make: Callable[[object], str] = repr) -
 
     ``make`` makes the repr, or its beginning.
     """
+    text = text_by(value, make, "{} whose repr")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def text_by(value: T, make: Callable[[T], str], what: str) -> str:
+    """Return ``make(value)``; where the value's own code raises, say so of ``what``, with its class in the place of {}.
+
+    Raises only what ends the program.
+    """
     try:
-        text = make(value)
+        return make(value)
     except EXITS:
         raise
     except BaseException as exc:
-        text = f"<{type(value).__name__} whose repr raised {type(exc).__name__}>"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+        return f"<{what.format(type(value).__name__)} raised {type(exc).__name__}>"
 
 
 def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = False) -> float:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from jobtrio._checks import check_seconds
+from jobtrio._checks import check_seconds, text_by
 from jobtrio._errors import GiveUp, RetryLater
-from jobtrio._exceptions import EXITS, frames_of, holds, is_all, is_more_than, leaves, lone_leaf
+from jobtrio._exceptions import frames_of, holds, is_all, is_more_than, leaves, lone_leaf
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
@@ -138,34 +139,22 @@ def settle(entry: JobEntry, verdict: Verdict, *, retry_on: RetryOn, outlives: bo
 def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     """Return an exception as a `JobError`; one that can't be shown is named all the same."""
     message = _message(exception)
-    try:
-        trace = _trace(exception, message)
-    except EXITS:
-        raise
-    except BaseException as exc:
-        trace = f"<its traceback raised {type(exc).__name__}>"
+    trace = text_by(exception, partial(_trace, message=message), "its traceback")
     return JobError(kind, *(_plain(text) for text in (type(exception).__name__, message, trace)))
 
 
 def _message(exception: BaseException) -> str:
     """Return an exception's text, and behind that of a group the first exceptions that it holds."""
-    text = _text(exception)
+    text = text_by(exception, str, "its text")
     if not isinstance(exception, BaseExceptionGroup):
         return text
     inner = leaves(exception)
-    named = [str(JobError("exception", type(leaf).__name__, _text(leaf))) for leaf in islice(inner, NAMED)]
+    named = [
+        str(JobError("exception", type(leaf).__name__, text_by(leaf, str, "its text"))) for leaf in islice(inner, NAMED)
+    ]
     if next(inner, None) is not None:
         named.append("…")
     return f"{text}: {'; '.join(named)}"
-
-
-def _text(exception: BaseException) -> str:
-    try:
-        return str(exception)
-    except EXITS:
-        raise
-    except BaseException as exc:
-        return f"<its text raised {type(exc).__name__}>"
 
 
 def _trace(exception: BaseException, message: str) -> str:

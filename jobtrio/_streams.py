@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from jobtrio._checks import text_by
 from jobtrio._errors import JobCancelledError, JobFailedError
-from jobtrio._exceptions import EXITS
 from jobtrio._messages import End, Token
 from jobtrio._records import Completed, Failed, Outcome
 
@@ -82,18 +82,9 @@ class TextStream:
         while True:
             message = await self._subscription.__anext__()
             if isinstance(message, Token):
-                return _text(message.value)
+                return text_by(message.value, str, "a {} whose text")
             if isinstance(message, End):
                 return _ending(message.outcome)
-
-
-def _text(value: Any) -> str:
-    try:
-        return str(value)
-    except EXITS:
-        raise
-    except BaseException as exc:
-        return f"<a {type(value).__name__} whose text raised {type(exc).__name__}>"
 
 
 def _ending(outcome: Outcome) -> str:
