@@ -84,10 +84,8 @@ def encode_value(name: str, value: Any) -> bytes:
             raise
         except BaseException as exc:  # it was encoded just now, so it is another each time
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
-        try:
-            _refuse_not_finite(name, plain)
-        except RecursionError:
-            raise PayloadError(f"{name} must be what JSON can hold; it is nested too deeply") from None
+        if (number := not_finite(plain)) is not None:
+            raise PayloadError(f"{name} must be what JSON can hold; it contains {number!r}")
     return data
 
 
@@ -111,13 +109,14 @@ def is_deeper(data: bytes, levels: int) -> bool:
     return max(accumulate(memoryview(steps).cast("b")), default=0) > levels
 
 
-def _refuse_not_finite(name: str, value: Any) -> None:
-    """Raise `PayloadError` for a NaN or an infinity in plain values, which would come back as null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PayloadError(f"{name} must be what JSON can hold; it contains {value!r}")
-    if isinstance(value, dict):
-        for item in value.values():
-            _refuse_not_finite(name, item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _refuse_not_finite(name, item)
+def not_finite(value: Any) -> float | None:
+    """Return a NaN or an infinity in plain values, which JSON would have as null; None where there is none."""
+    parts = [value]
+    for part in parts:  # which grows meanwhile: no value is nested too deeply for that
+        if isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, (list, tuple)):
+            parts += part
+        elif isinstance(part, float) and not math.isfinite(part):
+            return part
+    return None

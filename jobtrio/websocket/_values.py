@@ -6,7 +6,6 @@ value is.
 
 from __future__ import annotations
 
-import math
 import reprlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jobtrio._checks import show
-from jobtrio._codec import SCALARS, is_deeper
+from jobtrio._codec import SCALARS, is_deeper, not_finite
 from jobtrio._exceptions import EXITS
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def value_json(value: Any) -> bytes:
             return _repr_json(value)
         if type(value) not in SCALARS:
             _check_list(b"[" + data + b"]", 1)
-        if b"null" in data and not _is_finite(msgspec.to_builtins(value, enc_hook=bytes)):
+        if b"null" in data and not_finite(msgspec.to_builtins(value, enc_hook=bytes)) is not None:
             return _repr_json(value)
     except EXITS:
         raise
@@ -132,15 +131,3 @@ def _check_list(data: bytes, count: int) -> None:
     data.decode()
     if len(_parts_of(data)) != count:
         raise ValueError("there are more or fewer")
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether plain values hold neither a NaN nor an infinity, which JSON would have as null."""
-    match value:
-        case float():
-            return math.isfinite(value)
-        case dict():
-            return all(map(_is_finite, value.values()))
-        case list() | tuple():
-            return all(map(_is_finite, value))
-    return True
