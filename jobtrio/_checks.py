@@ -55,14 +55,8 @@ def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = 
         return float(value)  # the common case, without building the text of an error
     low = "0 or more" if zero else "above 0"
     allowed = f"a number of seconds, {low}" + (" (inf allowed)" if infinite else ", finite")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.nan
-    wrong = math.isnan(seconds) or seconds < 0 or (seconds == 0 and not zero)
-    if wrong or (math.isinf(seconds) and not infinite):
+    seconds = _as_float(name, value, allowed)
+    if not (0 <= seconds <= (math.inf if infinite else sys.float_info.max)) or (seconds == 0 and not zero):
         raise ValueError(f"{name} must be {allowed}; got {show(value)}")
     return seconds
 
@@ -70,15 +64,20 @@ def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = 
 def check_number(name: str, value: Any, *, low: float, high: float = math.inf) -> float:
     """Return ``value`` as a finite float from ``low`` to ``high``."""
     allowed = f"a finite number from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = _as_float(name, value, allowed)
     if not (math.isfinite(number) and low <= number <= high):
         raise ValueError(f"{name} must be {allowed}; got {show(value)}")
     return number
+
+
+def _as_float(name: str, value: Any, allowed: str) -> float:
+    """Return a number as a float, NaN where it is too large for one; raise `TypeError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {allowed}; got {show(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def plain_number(value: float) -> float:
