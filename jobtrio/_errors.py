@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobtrio._checks import check_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -207,8 +209,6 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
     """
 
     def __init__(self, delay: float = 0.0, message: str | None = None) -> None:
-        from jobtrio._checks import check_seconds
-
         self.delay: float = check_seconds("delay", delay)
         self.message = message
         super().__init__(delay, message)

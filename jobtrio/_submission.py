@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from jobtrio._checks import LATEST, check_metadata, check_moment, check_name, check_seconds, check_tags, show
+from jobtrio._codec import encode_value
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import GiveUp, UnknownExecutorError
 from jobtrio._ids import new_id
@@ -300,8 +301,6 @@ class Submissions:
 
     @staticmethod
     def _check_storable(entry: JobEntry) -> None:
-        from jobtrio._codec import encode_value
-
         encode_value("payload", entry.payload)
         if entry.metadata is not None:
             encode_value("metadata", entry.metadata)
