@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import secrets
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -135,7 +134,8 @@ class Dispatcher:
                 self.has_looked = True
                 self._on_gone()
             if not self._rung:
-                await self._wait(min(due, self._store.poll_interval))
+                with trio.move_on_after(min(due, self._store.poll_interval)):
+                    await self._waiting.park()
 
     async def _turn(self) -> float:
         """Do what is due, claim and start what there is room for; return the seconds until more is due."""
@@ -332,12 +332,3 @@ class Dispatcher:
             return False
         now = contextvars.copy_context()  # it has all those: none can be unset that was set outside
         return not now or all(self._context.get(variable, now) is value for variable, value in now.items())
-
-    # -- waiting
-
-    async def _wait(self, seconds: float) -> None:
-        if seconds == inf:
-            await self._waiting.park()
-        else:
-            with trio.move_on_after(seconds):
-                await self._waiting.park()
