@@ -237,9 +237,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
                 await self._wait()
 
     async def _give_way(self) -> None:
-        if self._unyielded >= BATCH:
-            self._unyielded = 0
-            await trio.lowlevel.checkpoint()
+        self._unyielded = 0
+        await trio.lowlevel.checkpoint()
 
     async def _wait(self) -> None:
         self._unyielded = 0
