@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from jobtrio._core import RegistryCore
     from jobtrio._records import Transition
-
-T = TypeVar("T")
 
 REASON = "cancelled by the sweep"
 """The reason that the job is cancelled with."""
@@ -170,11 +168,10 @@ def _threads() -> set[tuple[threading.Thread, str]]:
     return {(thread, name) for thread, name in named if not name.startswith(IDLE)}
 
 
-def _at_once(call: Coroutine[Any, Any, T]) -> T:
-    """Return what a call to the memory store returns: it never waits."""
+def _at_once(call: Coroutine[Any, Any, object]) -> None:
+    """Make a call to the memory store, which never waits."""
     try:
         call.send(None)
-    except StopIteration as done:
-        value: T = done.value
-        return value
+    except StopIteration:
+        return
     raise RuntimeError("the call waits")
