@@ -215,17 +215,6 @@ class Submissions:
         self._last = (*given, plan)
         return plan
 
-    def adapted(self, function: Callable[[Any], Any]) -> Callable[[JobContext], Awaitable[Any]]:
-        """Return an executor as an async one: a plain function is run in a thread."""
-        if is_async_executor(function):
-            return function
-        limiter = self._limiter
-
-        async def in_thread(context: JobContext) -> Any:
-            return await run_in_thread(function, context, limiter)
-
-        return in_thread
-
     def function_of(self, entry: JobEntry) -> Callable[[JobContext], Awaitable[Any]]:
         """Return the function that runs a job's attempts.
 
@@ -253,7 +242,7 @@ class Submissions:
     def _adapt(self, registration: Registration) -> Callable[[JobContext], Awaitable[Any]]:
         function = self._adapted.get(registration.name)
         if function is None:
-            function = self._adapted[registration.name] = self.adapted(registration.function)
+            function = self._adapted[registration.name] = as_async(registration.function, self._limiter)
         return function
 
     def name_of(self, executor: Callable[[Any], Any] | str) -> str:
@@ -279,7 +268,7 @@ class Submissions:
         assert not isinstance(executor, str)
         if self._durable:
             raise UnknownExecutorError(executor_name(executor), self.executors)
-        return None, executor_name(executor), self.adapted(executor)
+        return None, executor_name(executor), as_async(executor, self._limiter)
 
     def _check_served(self, queue: str) -> None:
         if not self._durable and self._queues is not None and queue not in self._queues:
@@ -304,3 +293,16 @@ class Submissions:
         encode_value("payload", entry.payload)
         if entry.metadata is not None:
             encode_value("metadata", entry.metadata)
+
+
+def as_async(
+    function: Callable[[Any], Any], limiter: trio.CapacityLimiter | None = None
+) -> Callable[[JobContext], Awaitable[Any]]:
+    """Return an executor as an async one: a plain function is run in a thread, by default under Trio's limiter."""
+    if is_async_executor(function):
+        return function
+
+    async def in_thread(context: JobContext) -> Any:
+        return await run_in_thread(function, context, limiter)
+
+    return in_thread

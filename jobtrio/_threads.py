@@ -110,7 +110,7 @@ class ThreadJobContext:
 
 
 async def run_in_thread(
-    function: Callable[[ThreadJobContext], Any], context: JobContext, limiter: trio.CapacityLimiter
+    function: Callable[[ThreadJobContext], Any], context: JobContext, limiter: trio.CapacityLimiter | None
 ) -> Any:
     """Run a plain executor in a worker thread and return its result.
 

@@ -15,14 +15,12 @@ import trio
 
 from jobtrio._opening import open_registry
 from jobtrio._policies import Retention
-from jobtrio._threads import run_in_thread
-from jobtrio.executors import check_executor, is_async_executor
+from jobtrio.executors import check_executor
 from jobtrio.testing._clock import run_virtually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from jobtrio._context import JobContext
     from jobtrio._job import Job
     from jobtrio._messages import Message
     from jobtrio._records import Outcome
@@ -63,19 +61,8 @@ def run_job(executor: Callable[[Any], Any], payload: Any = None, **submit_option
         RuntimeError: It was called within Trio, as from an async test.
         trio.TooSlowError: The job waits for something that never comes: it has not ended in a virtual year.
     """
-    return run_virtually(partial(_run, as_async(executor), payload, submit_options))
-
-
-def as_async(executor: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
-    """Return an executor as an async one; a plain function runs in a thread under Trio's default limiter."""
     check_executor(executor)
-    if is_async_executor(executor):
-        return executor
-
-    async def in_thread(context: JobContext) -> Any:
-        return await run_in_thread(executor, context, trio.to_thread.current_default_thread_limiter())
-
-    return in_thread
+    return run_virtually(partial(_run, executor, payload, submit_options))
 
 
 async def observe(job: Job) -> JobRun:
@@ -93,6 +80,6 @@ async def observe(job: Job) -> JobRun:
     raise trio.TooSlowError(f"the job was {job.state} after a year: it waits for something that never comes")
 
 
-async def _run(executor: Callable[[Any], Awaitable[Any]], payload: Any, options: dict[str, Any]) -> JobRun:
+async def _run(executor: Callable[[Any], Any], payload: Any, options: dict[str, Any]) -> JobRun:
     async with open_registry(retention=KEEP_ALL) as registry:
         return await observe(await registry.submit(executor, payload, **options))

@@ -19,8 +19,10 @@ from jobtrio._messages import End
 from jobtrio._opening import open_registry
 from jobtrio._records import Cancelled
 from jobtrio._settlement import CANCELLED
+from jobtrio._submission import as_async
+from jobtrio.executors import check_executor
 from jobtrio.testing._clock import run_virtually
-from jobtrio.testing._run_job import KEEP_ALL, JobRun, as_async, observe
+from jobtrio.testing._run_job import KEEP_ALL, JobRun, observe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -59,6 +61,7 @@ def sweep_cancellation(
         RuntimeError: It was called within Trio, as from an async test.
     """
     check_count("at_most", at_most)
+    check_executor(executor)
     function = as_async(executor)
     runs: list[JobRun] = []
     for step in range(1, at_most + 1):
