@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
 from jobtrio._messages import End, Restart
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import JobState
-from jobtrio.testing._workers import ERROR, LEASE, new_entry, new_plan, open_worker, open_workers, tokens
+from jobtrio.testing._workers import ERROR, LEASE, new_entry, new_plan, open_worker, open_workers, race, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -140,15 +138,13 @@ async def check_race_of_cancel_and_other_writes(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         for n in range(20):
             claim = await a.start()
-            calls: list[Callable[[], Awaitable[object]]] = [
+            await race(
+                n,
                 partial(_cancel, b, claim.entry.id),
                 partial(a.store.save_state, claim, n),
                 partial(a.store.append_messages, claim, tokens(1, 2)),
                 partial(a.store.renew, [claim], LEASE),
-            ]
-            async with trio.open_nursery() as nursery:
-                for call in calls[:: 1 if n % 2 else -1]:
-                    nursery.start_soon(call)
+            )
             entry = await b.load(claim.entry.id)
             assert entry.cancel is not None
             assert entry.saved_state == n
@@ -161,16 +157,10 @@ async def check_race_of_cancel_and_ending(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         for n in range(20):
             claim = await a.start()
-            replies: list[CancelReply] = []
-
-            async def cancel(job_id: str = claim.entry.id, replies: list[CancelReply] = replies) -> None:
-                replies.append(await _cancel(b, job_id))
-
-            async with trio.open_nursery() as nursery:
-                for call in (cancel, lambda claim=claim: a.store.finish(claim, Completed()))[:: 1 if n % 2 else -1]:
-                    nursery.start_soon(call)
+            finish = partial(a.store.finish, claim, Completed())
+            reply, _ = await race(n, partial(_cancel, b, claim.entry.id), finish)
             outcome = (await b.load(claim.entry.id)).outcome
-            assert outcome == (Cancelled("why") if replies[0].accepted else Completed())
+            assert outcome == (Cancelled("why") if reply.accepted else Completed())
             assert await b.stream(claim.entry.id) == [End(1, outcome)]
 
 
@@ -179,19 +169,8 @@ async def check_race_of_cancel_and_claim(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         for n in range(20):
             await a.insert(entry := new_entry())
-            replies: list[CancelReply] = []
-            claims: list[Claim] = []
-
-            async def cancel(job_id: str = entry.id, replies: list[CancelReply] = replies) -> None:
-                replies.append(await _cancel(b, job_id))
-
-            async def claim(claims: list[Claim] = claims) -> None:
-                claims += await a.claim()
-
-            async with trio.open_nursery() as nursery:
-                for call in (cancel, claim)[:: 1 if n % 2 else -1]:
-                    nursery.start_soon(call)
-            assert replies[0].accepted
+            reply, claims = await race(n, partial(_cancel, b, entry.id), a.claim)
+            assert reply.accepted
             if claims:
                 (report,) = await a.store.renew(claims, LEASE)
                 assert report.held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,10 @@ import trio
 from jobtrio._policies import JobPriority, Retention, RetryPolicy
 from jobtrio._records import Completed
 from jobtrio._state import JobState
-from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers
+from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, race
 
 if TYPE_CHECKING:
-    from jobtrio._entry import JobEntry
-    from jobtrio.testing._workers import OpenStore, Worker
+    from jobtrio.testing._workers import OpenStore
 
 
 async def check_start_held(open_store: OpenStore) -> None:
@@ -169,17 +169,11 @@ async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
 async def check_race_of_starts(open_store: OpenStore) -> None:
     """Of many that start a held job at once, one does, and its plan is the job's."""
     async with open_workers(open_store, *"abcd") as workers:
-        for _ in range(5):
+        plans = [new_plan(f"work{n}") for n in range(len(workers))]
+        for n in range(5):
             await workers[0].insert(held := new_entry(None))
-            started: list[str] = []
-
-            async def start(worker: Worker, name: str, held: JobEntry = held, started: list[str] = started) -> None:
-                if await worker.store.start_held(held.id, new_plan(name)):
-                    started.append(name)
-
-            async with trio.open_nursery() as nursery:
-                for n, worker in enumerate(workers):
-                    nursery.start_soon(start, worker, f"work{n}")
+            starts = [partial(each.store.start_held, held.id, plan) for each, plan in zip(workers, plans, strict=True)]
+            is_started = await race(n, *starts)
             claim = await workers[0].claim_one()
-            assert [claim.entry.plan.executor] == started
+            assert [claim.entry.plan.executor == plan.executor for plan in plans] == is_started
             assert await workers[0].store.finish(claim, Completed())

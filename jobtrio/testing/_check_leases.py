@@ -11,7 +11,7 @@ from jobtrio._messages import End, Restart
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import JobState
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, race, tokens
 
 if TYPE_CHECKING:
     from jobtrio.testing._workers import OpenStore, Worker
@@ -208,9 +208,7 @@ async def check_race_of_advances(open_store: OpenStore) -> None:
         jobs = [*[new_entry(delay=SHORT) for _ in range(5)], *[new_entry(expires_in=SHORT) for _ in range(5)]]
         await first.insert(*jobs)
         await trio.sleep(2 * SHORT)
-        async with trio.open_nursery() as nursery:
-            for worker in workers:
-                nursery.start_soon(worker.advance)
+        await race(1, *(worker.advance for worker in workers))
         states = [
             *[["QUEUED", "RUNNING", "QUEUED"]] * 5,
             *[["SCHEDULED", "QUEUED"]] * 5,

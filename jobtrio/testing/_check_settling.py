@@ -14,7 +14,7 @@ from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, Outcome
 from jobtrio._state import JobState
 from jobtrio.testing._check_inserting import RICH
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
+from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, race, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -253,20 +253,12 @@ async def check_race_of_writes_and_release(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         for n in range(20):
             claim = await a.start()
-            calls: list[Callable[[], Awaitable[bool]]] = [
+            is_appended, is_saved, is_released = await race(
+                n,
                 partial(a.store.append_messages, claim, tokens(1, 2)),
                 partial(a.store.save_state, claim, "saved"),
                 partial(a.store.release, claim, "shutdown"),
-            ]
-            answers = [False] * len(calls)
-
-            async def write(nth: int, call: Callable[[], Awaitable[bool]], answers: list[bool] = answers) -> None:
-                answers[nth] = await call()
-
-            async with trio.open_nursery() as nursery:
-                for nth, call in [*enumerate(calls)][:: 1 if n % 2 else -1]:
-                    nursery.start_soon(write, nth, call)
-            is_appended, is_saved, is_released = answers
+            )
             assert is_released
             *sent, restart = await b.stream(claim.entry.id)
             assert isinstance(restart, Restart)
@@ -279,17 +271,10 @@ async def check_race_of_writes_and_release(open_store: OpenStore) -> None:
 async def check_race_for_the_ending(open_store: OpenStore) -> None:
     """Of a lapse and an ending at the same time one wins, and the job has one ending."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        for _ in range(3):
+        for n in range(3):
             claim = await a.start(lease=SHORT)
             await trio.sleep(2 * SHORT)
-            written: list[bool] = []
-
-            async def finish(claim: Claim = claim, written: list[bool] = written) -> None:
-                written.append(await a.store.finish(claim, Completed()))
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(finish)
-                nursery.start_soon(b.store.advance)
+            is_written, _ = await race(n, partial(a.store.finish, claim, Completed()), b.store.advance)
             states = await b.states(claim.entry.id)
-            assert states[2:] == (["COMPLETED"] if written[0] else ["QUEUED"])
+            assert states[2:] == (["COMPLETED"] if is_written else ["QUEUED"])
             await b.end(claim)

@@ -254,6 +254,19 @@ def tokens(first: int, last: int, attempt: int = 1) -> list[Message]:
     return [Token(seq, attempt, seq) for seq in range(first, last + 1)]
 
 
+async def race(nth: int, *calls: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """Make calls at the same time, begun in one order or the other, by turns; return their answers."""
+    answers: list[Any] = [None] * len(calls)
+
+    async def make(place: int, call: Callable[[], Awaitable[Any]]) -> None:
+        answers[place] = await call()
+
+    async with trio.open_nursery() as nursery:
+        for place, call in [*enumerate(calls)][:: 1 if nth % 2 else -1]:
+            nursery.start_soon(make, place, call)
+    return answers
+
+
 @contextmanager
 def refused(kind: type[E]) -> Iterator[list[E]]:
     """Give a list of the one error that has to be raised in the block; raise `AssertionError` if it is not."""
