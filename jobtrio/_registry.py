@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from jobtrio._core import RegistryCore, RegistryStats
     from jobtrio._events import EventSubscription
     from jobtrio._records import JobRecord, Transition, WorkerReport
+
+
+_parameters = attrgetter(*(field.name for field in attrs.fields(JobSpec)))  # in the order in which `entry` takes them
 
 
 class JobRegistry:
@@ -126,7 +130,7 @@ class JobRegistry:
             if not isinstance(spec, JobSpec):
                 raise TypeError(f"specs must be JobSpec values; specs[{n}] is {show(spec)}")
             try:
-                entries.append(self._core.submissions.entry(**_fields(spec), now=now))
+                entries.append(self._core.submissions.entry(*_parameters(spec), now=now))
             except Exception as exc:
                 exc.add_note(f"in specs[{n}]")
                 raise
@@ -465,13 +469,6 @@ class JobRegistry:
         """
         check_seconds("grace", grace)
         await self._core.shutdown(grace)
-
-
-def _fields(spec: JobSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in _SPEC_FIELDS}
-
-
-_SPEC_FIELDS = tuple(field.name for field in attrs.fields(JobSpec))
 
 
 def check_states(state: Any) -> frozenset[JobState] | None:
