@@ -31,42 +31,35 @@ IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """What would end it together with the process that it outlives."""
 
 
-class _Program(ProgramSession):
-    """A program that another process has started."""
-
-    def __init__(self, session: int, grace: float) -> None:
-        super().__init__(session)
-        self.grace = grace
-
-
 def main(parent: int) -> None:
     """Look after the programs of a process until it is gone, and end those that are left then."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     expected: dict[bytes, float] = {}
-    programs: dict[bytes, _Program] = {}
+    programs: dict[bytes, tuple[ProgramSession, float]] = {}
     for line in _lines(parent):
         kind, mark, *rest = line.split()
         expected.pop(mark, None)
         if kind == b"?":
             expected[mark] = float(rest[0])
         elif kind == b"+":
-            programs[mark] = _Program(int(rest[1]), float(rest[0]))
+            programs[mark] = (ProgramSession(int(rest[1])), float(rest[0]))
         else:
             programs.pop(mark, None)
     _end(programs.values())
     _end(_found(expected))
 
 
-def _end(programs: Iterable[_Program]) -> None:
-    for program in programs:
+def _end(programs: Iterable[tuple[ProgramSession, float]]) -> None:
+    """End programs, each with so many seconds from SIGTERM to SIGKILL."""
+    for program, grace in programs:
         try:
-            threading.Thread(target=program.end_by, args=(program.grace,)).start()
+            threading.Thread(target=program.end_by, args=(grace,)).start()
         except RuntimeError:  # no thread can be started, perhaps because of these very programs
             program.end_by(0.0)
 
 
-def _found(expected: Mapping[bytes, float]) -> Iterator[_Program]:
+def _found(expected: Mapping[bytes, float]) -> Iterator[tuple[ProgramSession, float]]:
     """Yield the programs that were started when nobody could tell any more which they are."""
     end = time.monotonic() + BIRTH_LIMIT
     known = set()
@@ -74,7 +67,7 @@ def _found(expected: Mapping[bytes, float]) -> Iterator[_Program]:
         for session, mark in sessions_with(MARK):
             if mark in expected and session not in known:
                 known.add(session)
-                yield _Program(session, expected[mark])
+                yield ProgramSession(session), expected[mark]
         if time.monotonic() > end:
             return
         time.sleep(LONGEST_PAUSE)

@@ -18,7 +18,7 @@ import pytest
 import jobtrio
 from jobtrio import Completed, _watchdog, _watchdog_process
 from jobtrio._processes import HAS_PROC, began_at, living_in_session
-from jobtrio._program_session import MARK
+from jobtrio._program_session import MARK, ProgramSession
 from jobtrio._watchdog import MOST_UNREAD, Watchdog, watchdog
 from jobtrio.executors import run_command
 
@@ -410,7 +410,7 @@ async def test_one_for_all_programs() -> None:
 def test_no_stranger_is_signalled() -> None:
     """A process that was given the number of a program which is gone is left alone."""
     with sleeping() as session:
-        program = _watchdog_process._Program(session, 0.0)
+        program = ProgramSession(session)
         assert began_at(session)
         program._began_at = "1"
         program.send_signal(signal.SIGKILL)
@@ -437,5 +437,5 @@ def test_no_thread_to_end_a_program_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with sleeping() as first, sleeping() as second:
-        _watchdog_process._end([_watchdog_process._Program(session, 1000.0) for session in (first, second)])
+        _watchdog_process._end([(ProgramSession(session), 1000.0) for session in (first, second)])
         assert [*living_in_session(first), *living_in_session(second)] == []
