@@ -107,7 +107,7 @@ class RegistryCore(RegistryCalls):
             catch_up=self._tails.catch_up,
             let_go=self._let_go,
         )
-        self._leases = Leases(self.store, self._runner, lease, shows=queues != {})
+        self._leases = Leases(self.store, lease, shows=queues != {})
         if durable:
             self._runner.on_over = self._attempt_over
         self._dispatcher = Dispatcher(
@@ -398,9 +398,9 @@ class RegistryCore(RegistryCalls):
             entry.log = None  # the next to watch tries again
         log.cut_off(why, by)
 
-    def _attempt_over(self, claim: Claim) -> None:
-        self._leases.ended(claim)
-        entry = claim.entry
+    def _attempt_over(self, attempt: Attempt) -> None:
+        self._leases.ended(attempt)
+        entry = attempt.claim.entry
         if entry.outcome is not None and entry.log is not None and entry.log.end is None:
             self._tails.look(entry.id)  # others have ended it, and no tail could look while the attempt fed the log
 
@@ -408,15 +408,16 @@ class RegistryCore(RegistryCalls):
         while self._runner.running.get(attempt.claim.entry.id) is attempt:
             await self._changes.park()
 
-    def _adopt(self, claim: Claim, asked: float) -> Claim:
-        """Note a claim asked for at ``asked``; where the job is known here, let the known entry stand for it."""
+    def _adopt(self, claim: Claim, asked: float) -> Attempt:
+        """Prepare an attempt by a claim asked for at ``asked``; an entry that is known here stands for its job."""
         known = self._known.claimed(claim.entry)
         if known is not claim.entry:
             claim = Claim(known, claim.id, claim.attempt)
-        self._leases.started(claim, asked)
+        attempt = self._runner.prepare(claim)
+        self._leases.started(attempt, asked)
         if not self._dispatcher.asked_early.isdisjoint((None, claim.entry.id)):
             self._leases.look()
-        return claim
+        return attempt
 
     def peek(self, job_id: str) -> JobEntry | None:
         """Return a job that this process holds, or None."""

@@ -58,7 +58,7 @@ class Dispatcher:
         max_running: int,
         executors: Collection[str] | None,
         lease: float,
-        adopt: Callable[[Claim, float], Claim] | None,
+        adopt: Callable[[Claim, float], Attempt] | None,
         wait_gone: Callable[[Attempt], Awaitable[None]],
         on_gone: Callable[[], None],
     ) -> None:
@@ -238,10 +238,8 @@ class Dispatcher:
         return self._prepare(claims[0]) if claims else None
 
     def _prepare(self, claim: Claim, asked: float = 0.0) -> Attempt:
-        if self._adopt is not None:
-            claim = self._adopt(claim, asked)
-        attempt = self._runner.prepare(claim)
-        cancel = claim.entry.cancel
+        attempt = self._runner.prepare(claim) if self._adopt is None else self._adopt(claim, asked)
+        cancel = attempt.claim.entry.cancel
         if cancel is not None:  # accepted while the claim was under way
             attempt.stop(CANCELLED, cancel.grace)
         if self.closing:

@@ -19,8 +19,7 @@ from jobtrio._settlement import CANCELLED, LOST
 
 if TYPE_CHECKING:
     from jobtrio._attempt import Attempt
-    from jobtrio._runner import Runner
-    from jobtrio.abc import Claim, JobStore, LeaseReport
+    from jobtrio.abc import JobStore, LeaseReport
 
 ROUNDS = 3
 """Renewals a lease."""
@@ -41,28 +40,27 @@ MARGIN = 0.1
 class Leases:
     """The leases of all attempts that run in this process."""
 
-    def __init__(self, store: JobStore, runner: Runner, lease: float, *, shows: bool) -> None:
+    def __init__(self, store: JobStore, lease: float, *, shows: bool) -> None:
         """Begin with none. ``shows`` tells whether to say that this worker is there while it has none."""
         self._shows = shows
         self._store = store
-        self._runner = runner
         self._lease = lease
-        self._until: dict[Claim, float] = {}  # when each lease is over, at the earliest
+        self._until: dict[Attempt, float] = {}  # when each lease is over, at the earliest
         self._woken = trio.Event()
         self._pause = trio.CancelScope()  # in which the watch waits for the next lease to be about to be over
 
-    def started(self, claim: Claim, asked: float) -> None:
-        """Note a new claim, first asked for at ``asked`` by Trio's clock: its lease began no earlier."""
-        self._until[claim] = asked + self._lease
-        stop_at = self._stop_at(self._until[claim])
+    def started(self, attempt: Attempt, asked: float) -> None:
+        """Note an attempt, whose claim was first asked for at ``asked`` by Trio's clock: its lease began no earlier."""
+        self._until[attempt] = asked + self._lease
+        stop_at = self._stop_at(self._until[attempt])
         if stop_at < self._pause.deadline:
             self._pause.deadline = stop_at
         if trio.current_time() > asked + self._lease / ROUNDS:
             self.look()  # much of it is gone already
 
-    def ended(self, claim: Claim) -> None:
-        """Forget a claim whose attempt is over: its lease is of no more use, and the claim holds the job."""
-        self._until.pop(claim, None)
+    def ended(self, attempt: Attempt) -> None:
+        """Forget an attempt that is over: its lease is of no more use, and its claim holds the job."""
+        self._until.pop(attempt, None)
 
     def look(self) -> None:
         """Renew at once, since the answer may bring news."""
@@ -98,10 +96,9 @@ class Leases:
 
     def _stop_overdue(self) -> None:
         now = trio.current_time()
-        for claim in [claim for claim, until in self._until.items() if self._stop_at(until) <= now]:
-            del self._until[claim]
-            if attempt := self._attempt_of(claim):
-                attempt.stop(LOST, 0.0)
+        for attempt in [attempt for attempt, until in self._until.items() if self._stop_at(until) <= now]:
+            del self._until[attempt]
+            attempt.stop(LOST, 0.0)
 
     def _stop_at(self, until: float) -> float:
         # The one place for this: the same sum on the other side of a comparison may be rounded to the other side.
@@ -110,19 +107,18 @@ class Leases:
     async def _renew(self, asked: float) -> bool:
         """Renew once; tell whether that was answered."""
         self._stop_overdue()  # where this process stood still: to renew what it lets go of would only hold the job up
-        claims = [claim for claim in self._until if self._attempt_of(claim)]
-        self._until = {claim: self._until[claim] for claim in claims}
-        if not claims and not self._shows:
+        attempts = [*self._until]
+        if not attempts and not self._shows:
             return True
         is_answered = False
         with trio.CancelScope() as scope:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._give_up, scope)
                 with suppress(StoreUnavailableError):
-                    reports = await self._store.renew(claims, self._lease)
+                    reports = await self._store.renew([attempt.claim for attempt in attempts], self._lease)
                     is_answered = True
-                    for claim, report in zip(claims, reports, strict=True):  # here: to leave the nursery takes turns
-                        self._heed(claim, report, asked)
+                    for attempt, report in zip(attempts, reports, strict=True):
+                        self._heed(attempt, report, asked)  # here: to leave the nursery takes turns
         return is_answered
 
     @trio.lowlevel.enable_ki_protection
@@ -136,20 +132,15 @@ class Leases:
             await trio.sleep(self._lease * ANSWER_WITHIN / PARTS)
         scope.cancel()
 
-    def _heed(self, claim: Claim, report: LeaseReport, asked: float) -> None:
-        attempt = self._attempt_of(claim)
-        if attempt is None or claim not in self._until:
-            return
+    def _heed(self, attempt: Attempt, report: LeaseReport, asked: float) -> None:
+        if attempt not in self._until:
+            return  # it has ended meanwhile, or was stopped
         if not report.held:
-            del self._until[claim]
+            del self._until[attempt]
             attempt.stop(LOST, 0.0)
             return
-        self._until[claim] = asked + self._lease
+        self._until[attempt] = asked + self._lease
         cancel = report.entry.cancel
         if cancel is not None:
-            claim.entry.cancel = cancel
+            attempt.claim.entry.cancel = cancel
             attempt.stop(CANCELLED, cancel.grace)
-
-    def _attempt_of(self, claim: Claim) -> Attempt | None:
-        attempt = self._runner.running.get(claim.entry.id)
-        return attempt if attempt is not None and attempt.claim is claim else None

@@ -56,7 +56,7 @@ class Runner:
         by_queue: How many of those there are, by queue.
         room: How many more there may be in each queue that has room; None for any number in every queue.
         on_room: Called when one of them makes room for another.
-        on_over: Called with each claim once its attempt's end is published.
+        on_over: Called with each attempt once its end is published.
         on_grace: Called with a function that a task is to run beside the attempts: it ends the grace of one.
         on_fall: Called when one is torn down, and all others with it, before anything else is done about that.
         services: The nursery for what hands messages over, while there is one; it outlives the attempts.
@@ -78,7 +78,7 @@ class Runner:
         self.by_queue: dict[str, int] = {}
         self.room: dict[str, int] | None = None if queues is None else dict(queues)
         self.on_room: Callable[[], None] | None = None
-        self.on_over: Callable[[Claim], None] | None = None
+        self.on_over: Callable[[Attempt], None] | None = None
         self.on_grace: Callable[[Callable[[], Awaitable[None]]], None] | None = None
         self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
@@ -152,7 +152,7 @@ class Runner:
             if attempt.grace is not None:
                 attempt.grace.cancel()
             if self.on_over is not None:
-                self.on_over(attempt.claim)
+                self.on_over(attempt)
             self._make_room(attempt)
 
     def _make_room(self, attempt: Attempt) -> None:
