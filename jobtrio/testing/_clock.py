@@ -31,7 +31,6 @@ class VirtualTime(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self.clock = MockClock(autojump_threshold=0)
-        self._is_real = False
         self._in_threads: set[trio.lowlevel.Task] = set()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -40,11 +39,8 @@ class VirtualTime(trio.abc.Instrument):
             self._in_threads.add(task)
         else:
             self._in_threads.discard(task)
-        self._set(bool(self._in_threads) or _files_awaited() > TRIOS_OWN)
-
-    def _set(self, is_real: bool) -> None:
-        if is_real != self._is_real:
-            self._is_real = is_real
+        is_real = bool(self._in_threads) or _files_awaited() > TRIOS_OWN
+        if is_real != bool(self.clock.rate):
             self.clock.rate = 1.0 if is_real else 0.0
             self.clock.autojump_threshold = inf if is_real else 0.0
 
