@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio._context import JobContext
-from jobtrio._exceptions import EXITS, holds, leaves
+from jobtrio._exceptions import EXITS, holds, leaves, parted
 from jobtrio._settlement import CANCELLED, LOST, SELF, SHUTDOWN, Raised, Returned, Stopped, TimedOut, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._entry import JobEntry
-    from jobtrio._exceptions import Kinds
     from jobtrio._spool import Spool
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim
@@ -236,17 +235,9 @@ class Attempt:
 
         Raises what must leave the attempt: an exit, and what was raised because the caller is cancelled.
         """
-        cancelled: BaseException | None = None
-        rest: BaseException | None = None
-        match exc:
-            case trio.Cancelled():
-                cancelled = exc
-            case KeyboardInterrupt() | SystemExit():
-                raise exc
-            case BaseExceptionGroup() if holds(exc, EXITS):
-                raise exc
-            case BaseExceptionGroup() if holds(exc, trio.Cancelled):
-                cancelled, rest = exc.split(trio.Cancelled)
+        if holds(exc, EXITS):
+            raise exc
+        cancelled, rest = parted(exc, trio.Cancelled)
         if cancelled is None:
             return exc
         if not scope.cancel_called:
@@ -303,9 +294,10 @@ def _traces(task: trio.lowlevel.Task) -> tuple[int | None, int]:
 
 def _let_out(group: BaseException) -> None:
     """Raise what of a nursery's exceptions must leave the attempt; the nursery's own scope has taken all else."""
-    if (stop := _part(group, EXITS)) is not None:
-        raise next(leaves(stop))
-    if trio.current_effective_deadline() == -inf and (cancelled := _part(group, trio.Cancelled)) is not None:
+    for leaf in leaves(group):
+        if isinstance(leaf, EXITS):
+            raise leaf
+    if trio.current_effective_deadline() == -inf and (cancelled := parted(group, trio.Cancelled)[0]) is not None:
         raise cancelled
 
 
@@ -323,13 +315,6 @@ def _merge(raised: BaseException | None, group: BaseException | None) -> BaseExc
     if len(exceptions) == 1:
         return exceptions[0]
     return BaseExceptionGroup("the executor and its child tasks raised", exceptions)
-
-
-def _part(exc: BaseException, kinds: Kinds) -> BaseException | None:
-    """Return ``exc`` or the part of the group that is of ``kinds``, or None."""
-    if not holds(exc, kinds):
-        return None
-    return exc.subgroup(kinds) if isinstance(exc, BaseExceptionGroup) else exc
 
 
 def _source_of(scope: trio.CancelScope) -> str | None:

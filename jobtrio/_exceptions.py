@@ -1,7 +1,7 @@
 """Looking into exceptions, however deep groups are nested and however long the chain behind one is.
 
 `BaseExceptionGroup.split` and `subgroup` recurse: deep within, their `RecursionError` can pass for "no match", or end
-the process. What is here does not recurse. It must not know what the exceptions mean.
+the process. What is here does not recurse, but for `parted`. It must not know what the exceptions mean.
 """
 
 from __future__ import annotations
@@ -53,6 +53,15 @@ def is_all(exception: BaseException, kinds: Kinds) -> bool:
             return False
         left.extend(exc.exceptions)
     return True
+
+
+def parted(exception: BaseException, kinds: Kinds) -> tuple[BaseException | None, BaseException | None]:
+    """Return what of an exception is of ``kinds``, and what is not; a group is split only where it holds some."""
+    if isinstance(exception, kinds):
+        return exception, None
+    if isinstance(exception, BaseExceptionGroup) and holds(exception, kinds):
+        return exception.split(kinds)
+    return None, exception
 
 
 def frames_of(exception: BaseException) -> Iterator[TracebackType]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio._exceptions import holds, lone_leaf
+from jobtrio._exceptions import lone_leaf, parted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,8 +47,8 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
 
 def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) -> BaseException:
     """Return what to raise for the exceptions that came out of a nursery and that of the body, the latter first."""
-    exceptions = [lone_leaf(own) for exc in group.exceptions if (own := _without_cancelled(exc)) is not None]
-    if body is not None and (own := _without_cancelled(body)) is not None:
+    exceptions = [lone_leaf(own) for exc in group.exceptions if (own := parted(exc, trio.Cancelled)[1]) is not None]
+    if body is not None and (own := parted(body, trio.Cancelled)[1]) is not None:
         exceptions.insert(0, own)
     match exceptions:
         case []:
@@ -57,12 +57,3 @@ def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) 
             return only
         case _:
             return BaseExceptionGroup(group.message, exceptions)
-
-
-def _without_cancelled(exc: BaseException) -> BaseException | None:
-    """Return what an exception says besides that its task was cancelled, or None."""
-    if isinstance(exc, trio.Cancelled):
-        return None
-    if isinstance(exc, BaseExceptionGroup) and holds(exc, trio.Cancelled):
-        return exc.split(trio.Cancelled)[1]
-    return exc
