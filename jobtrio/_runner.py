@@ -142,9 +142,8 @@ class Runner:
                     attempt.decided = True
                     await self._store.finish(attempt.claim, Completed(verdict.result))
                 else:
-                    step = settle(attempt.claim.entry, verdict, retry_on=self._retry_on, outlives=False)
-                    del verdict  # the traceback in it may hold this frame
-                    await self._take(attempt, step)
+                    await self._follow(attempt, verdict)
+                del verdict  # the traceback in it may hold this frame
         finally:
             del self.running[attempt.claim.entry.id]
             if self._tasks is not None:
