@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -214,6 +215,8 @@ async def test_ignore() -> None:
 
 async def test_no_server() -> None:
     """Where the server is away, a connection ends as soon as it is made."""
-    async with TcpProxy(1).open() as proxy, await connect(proxy) as stream:
-        with pytest.raises(trio.BrokenResourceError):
-            await stream.receive_some()
+    with socket.socket() as taken:  # nobody listens to its port, nor can begin to
+        taken.bind((HOST, 0))
+        async with TcpProxy(taken.getsockname()[1]).open() as proxy, await connect(proxy) as stream:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
