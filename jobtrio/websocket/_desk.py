@@ -1,6 +1,6 @@
 """What a principal may do with the registry: finding, submitting and cancelling jobs, as far as it is allowed to.
 
-It owns what may be seen of which job, and by which code a failure is told. It must not know connections.
+It owns what may be seen of which job. It must not know connections.
 """
 
 from __future__ import annotations
@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec.structs import replace
 
-from jobtrio._errors import (
-    DuplicateJobError,
-    PayloadError,
-    QueueFullError,
-    StoreError,
-    UnknownExecutorError,
-    UnknownJobError,
-)
+from jobtrio._errors import UnknownExecutorError, UnknownJobError
 from jobtrio._pages import find_behind
 from jobtrio._policies import JobPriority
-from jobtrio._submission import DEFAULT_QUEUE, JobSpec, UnservedQueueError
-from jobtrio.websocket._codes import AWAY, ErrorCode
-from jobtrio.websocket._replies import Refused
+from jobtrio._submission import DEFAULT_QUEUE, JobSpec
+from jobtrio.websocket._codes import ErrorCode
+from jobtrio.websocket._refusals import Refusal
 from jobtrio.websocket._translation import wire_error, wire_record
 from jobtrio.websocket._values import value_json
 
@@ -32,7 +25,7 @@ if TYPE_CHECKING:
     from jobtrio._registry import JobRegistry
     from jobtrio.websocket._gatekeeper import Action, Gatekeeper
     from jobtrio.websocket._replies import WireRecord
-    from jobtrio.websocket._requests import Find, MessageId, Submit
+    from jobtrio.websocket._requests import Find, Submit
 
 FIRST_PAGE = 16
 PAGE = 250
@@ -43,52 +36,6 @@ A store reads all of them at once, with all that they hold: there are more of th
 
 PAGE_BYTES = 1024 * 1024
 """After so many bytes of records a page ends early, for a client takes no message of any size; the next one goes on."""
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
-    """Something is refused.
-
-    Attributes:
-        code: By which code to say so.
-        message: Why.
-        limit: The limit that is reached, where that is why.
-    """
-
-    def __init__(self, code: ErrorCode, message: str, limit: int | None = None) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-        self.limit = limit
-
-    def reply(self, id: MessageId | None) -> Refused:
-        """Return what to answer to the request ``id``."""
-        return Refused(id=id, code=self.code, message=self.message, limit=self.limit)
-
-
-def refusal_of(exc: Exception) -> Refusal | None:
-    """Return how to tell a client of an exception; None for one that is a fault of jobtrio's own."""
-    match exc:
-        case Refusal():
-            return exc
-        case UnknownJobError():
-            return Refusal(ErrorCode.UNKNOWN_JOB, str(exc))
-        case UnknownExecutorError():  # without the names that are known
-            return Refusal(ErrorCode.UNKNOWN_EXECUTOR, f"no executor {exc.name!r} can be submitted to")
-        case PayloadError():
-            return Refusal(ErrorCode.PAYLOAD, str(exc))
-        case DuplicateJobError():
-            return Refusal(ErrorCode.DUPLICATE_JOB, str(exc))
-        case QueueFullError():
-            return Refusal(ErrorCode.QUEUE_FULL, str(exc), exc.limit)
-        case StoreError():
-            return Refusal(ErrorCode.UNAVAILABLE, AWAY)
-        case trio.ClosedResourceError():
-            return Refusal(ErrorCode.UNAVAILABLE, "the server is shutting down")
-        case UnservedQueueError():  # without the queues that are served
-            return Refusal(ErrorCode.INVALID, f"queue must be one that this server serves; got {exc.queue!r}")
-        case ValueError() | TypeError():
-            return Refusal(ErrorCode.INVALID, str(exc))
-    return None
 
 
 class Desk:

@@ -19,6 +19,7 @@ from jobtrio._subscription import BATCH
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import AWAY, ErrorCode
+from jobtrio.websocket._refusals import Refusal
 from jobtrio.websocket._replies import Refused, Subscribed
 from jobtrio.websocket.protocol import encode_reply
 
@@ -30,23 +31,11 @@ if TYPE_CHECKING:
     from jobtrio._records import JobRecord, Outcome
     from jobtrio._subscription import Subscription
     from jobtrio.websocket._limits import Limits
-    from jobtrio.websocket._requests import MessageId, OnGap
+    from jobtrio.websocket._requests import OnGap
     from jobtrio.websocket.session import Session
 
 Ending: TypeAlias = "Outcome | ErrorCode"
 """How a feed ended: with the job's outcome, or because it can't go on."""
-
-
-class CursorError(Exception):
-    """A subscription can't begin where it was asked to.
-
-    Attributes:
-        refusal: What to tell the client.
-    """
-
-    def __init__(self, refusal: Refused) -> None:
-        super().__init__(refusal.code)
-        self.refusal = refusal
 
 
 @attrs.frozen
@@ -211,18 +200,12 @@ class Feed:
 
 
 async def open_feed(
-    job: Job,
-    start: Start,
-    *,
-    sub: int | None,
-    tracebacks: bool,
-    plain: bool = False,
-    id: MessageId | None = None,
+    job: Job, start: Start, *, sub: int | None, tracebacks: bool, plain: bool = False
 ) -> tuple[Feed, Subscribed]:
     """Return a job's feed from where it is to begin, and what to answer. The job is known and may be seen.
 
     Raises:
-        CursorError: There is no such place, or it is not known here yet.
+        Refusal: There is no such place, or it is not known here yet.
         StoreUnavailableError: The store was away too long.
 
     Cancellation: nothing has changed.
@@ -230,7 +213,7 @@ async def open_feed(
     epoch = epoch_of(job.record)
     if start.epoch is not None and start.epoch != epoch:
         message = "the job's stream is another one than the cursor is of: begin from 0"
-        raise CursorError(Refused(id=id, code=ErrorCode.WRONG_EPOCH, message=message, epoch=epoch))
+        raise Refusal(ErrorCode.WRONG_EPOCH, message, epoch=epoch)
     span = await job.span()
     first, last = span.first, span.last
     # From here on nothing waits, unless to refuse: what is answered is what the subscription begins with.
@@ -238,20 +221,17 @@ async def open_feed(
     if after > last:
         if not span.is_complete and await has_stored(job, after):  # and was shown elsewhere
             message = f"message {after} is not known here yet; try again"
-            raise CursorError(Refused(id=id, code=ErrorCode.UNAVAILABLE, message=message))
+            raise Refusal(ErrorCode.UNAVAILABLE, message)
         message = f"after must be the number of a message so far, 0 to {last}; got {after}"
-        raise CursorError(Refused(id=id, code=ErrorCode.FUTURE_CURSOR, message=message, last=last))
+        raise Refusal(ErrorCode.FUTURE_CURSOR, message, last=last)
     if after < first - 1 and start.on_gap == "raise":
         message = f"messages {after + 1} to {first - 1} are no longer kept"
-        raise CursorError(
-            Refused(id=id, code=ErrorCode.OUTDATED_CURSOR, message=message, first=after + 1, last=first - 1)
-        )
+        raise Refusal(ErrorCode.OUTDATED_CURSOR, message, first=after + 1, last=first - 1)
     if span.is_complete and after == last:
         after = last - 1  # the end once more
     subscription = job.subscribe(after, on_gap="yield", stored=True)
     feed = Feed(job, subscription, sub=sub, on_gap=start.on_gap, tracebacks=tracebacks, plain=plain)
     answer = Subscribed(
-        id=id,
         sub=sub,
         job=job.id,
         epoch=epoch,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from jobtrio.websocket._codes import CloseCode, ErrorCode, ProtocolError
-from jobtrio.websocket._desk import Desk, Refusal, refusal_of
-from jobtrio.websocket._feed import CursorError, Start, open_feed
+from jobtrio.websocket._desk import Desk
+from jobtrio.websocket._feed import Start, open_feed
 from jobtrio.websocket._gatekeeper import Stranger
+from jobtrio.websocket._refusals import Refusal, refusal_of
 from jobtrio.websocket._replies import (
     PROTOCOL,
     Heartbeat,
@@ -133,13 +135,11 @@ class MultiplexedSession(Session):
             return
         try:
             await self._answer(request)
-        except CursorError as exc:
-            await self.say(exc.refusal)
         except Exception as exc:
             refusal = refusal_of(exc)
             if refusal is None:
                 raise
-            await self.say(refusal.reply(request.id))
+            await self.say(replace(refusal.reply, id=request.id))
 
     async def _answer(self, request: AnyRequest) -> None:
         id = request.id
@@ -208,27 +208,26 @@ class MultiplexedSession(Session):
         """Open a new job's stream; None where that can't be."""
         try:
             if await desk.allows("subscribe", job.record):
-                return await self._open(desk, job, Start(0, None, "yield"), None)
+                return await self._open(desk, job, Start(0, None, "yield"))
         except Exception as exc:  # not the submission's: who took it for refused would make it again
-            if not isinstance(exc, CursorError) and refusal_of(exc) is None:
+            if refusal_of(exc) is None:
                 raise
         return None
 
     async def _subscribe(self, request: Subscribe, desk: Desk) -> None:
         self._check_room()
         job = await desk.find_job(request.job, "subscribe")
-        start = Start(request.after, request.epoch, request.on_gap)
-        feed, answer = await self._open(desk, job, start, request.id)
-        await self._begin(feed, answer, answer)
+        feed, answer = await self._open(desk, job, Start(request.after, request.epoch, request.on_gap))
+        await self._begin(feed, answer, replace(answer, id=request.id))
 
     def _check_room(self) -> None:
         most = self.terms.limits.subscriptions
         if len(self._feeds) >= most:
-            raise Refusal(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"{most} subscriptions are open: end one first", most)
+            raise Refusal(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"{most} subscriptions are open: end one first", limit=most)
 
-    async def _open(self, desk: Desk, job: Job, start: Start, id: MessageId | None) -> tuple[Feed, Subscribed]:
+    async def _open(self, desk: Desk, job: Job, start: Start) -> tuple[Feed, Subscribed]:
         tracebacks = await desk.allows("traceback", job.record)
-        feed, answer = await open_feed(job, start, sub=self._last_sub + 1, tracebacks=tracebacks, id=id)
+        feed, answer = await open_feed(job, start, sub=self._last_sub + 1, tracebacks=tracebacks)
         self._last_sub += 1
         return feed, answer
 

@@ -15,10 +15,11 @@ import trio
 from jobtrio._checks import show
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio.websocket._codes import CloseCode, ErrorCode
-from jobtrio.websocket._desk import Desk, refusal_of
-from jobtrio.websocket._feed import CursorError, Feed, Start, open_feed
+from jobtrio.websocket._desk import Desk
+from jobtrio.websocket._feed import Feed, Start, open_feed
 from jobtrio.websocket._gatekeeper import Stranger
-from jobtrio.websocket._replies import Heartbeat, Refused
+from jobtrio.websocket._refusals import Refusal, refusal_of
+from jobtrio.websocket._replies import Heartbeat
 from jobtrio.websocket._requests import LARGEST, OnGap
 from jobtrio.websocket.session import Session
 
@@ -114,25 +115,19 @@ class TailSession(Session):
 
     async def _speak(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._guarded, self._listen)
+        self._is_plain = "format=text" in self._handshake.query  # also where that makes no sense
         try:
             address = parse_tail(self._handshake.path, self._handshake.query)
-        except ValueError as exc:
-            self._is_plain = "format=text" in self._handshake.query
-            await self._leave(ErrorCode.INVALID, str(exc))
-            return
-        self._is_plain = address.format == "text"
-        try:
+            self._is_plain = address.format == "text"
             await self._show(address)
         except Stranger as exc:
             code = ErrorCode.FORBIDDEN if exc.known else ErrorCode.UNAUTHENTICATED
-            await self._leave(code, "the client was refused")
-        except CursorError as exc:
-            await self._leave(ErrorCode(exc.refusal.code), exc.refusal.message, exc.refusal)
+            await self._leave(Refusal(code, "the client was refused"))
         except Exception as exc:
             refusal = refusal_of(exc)
             if refusal is None:
                 raise
-            await self._leave(refusal.code, refusal.message)
+            await self._leave(refusal)
 
     async def _show(self, address: TailAddress) -> None:
         with trio.move_on_at(self._deadline) as scope:
@@ -161,10 +156,10 @@ class TailSession(Session):
             case _:
                 self.stop(code_of(ending))
 
-    async def _leave(self, code: ErrorCode, message: str, refusal: Refused | None = None) -> None:
+    async def _leave(self, refusal: Refusal) -> None:
         if not self._is_plain:
-            await self.say(refusal or Refused(code=code, message=message))
-        self._stop_for(code)
+            await self.say(refusal.reply)
+        self._stop_for(refusal.code)
 
     def _stop_for(self, code: ErrorCode) -> None:
         close = _CLOSE_CODES[code]
