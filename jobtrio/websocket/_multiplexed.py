@@ -51,7 +51,6 @@ class MultiplexedSession(Session):
         self._feeds: dict[int, Feed] = {}
         self._last_sub = 0
         self._desk: Desk | None = None  # once the client is known
-        self._nursery: trio.Nursery | None = None
         self._introduction = trio.CancelScope(deadline=self._deadline)
 
     def feeds(self) -> list[Feed]:
@@ -60,8 +59,7 @@ class MultiplexedSession(Session):
 
     # -- life
 
-    async def _speak(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+    async def _speak(self) -> None:
         await self.say(self._hello())
         try:
             await self._introduce()
@@ -233,7 +231,6 @@ class MultiplexedSession(Session):
 
     async def _begin(self, feed: Feed, answer: Subscribed, reply: Subscribed | Submitted) -> None:
         """Answer, and send the stream behind the answer."""
-        assert self._nursery is not None  # the session speaks
         assert answer.sub is not None  # it is numbered
         self._feeds[answer.sub] = feed
         await self.say(reply)

@@ -113,8 +113,8 @@ class TailSession(Session):
         """Return what it shows of a job now."""
         return [] if self._feed is None else [self._feed]
 
-    async def _speak(self, nursery: trio.Nursery) -> None:
-        nursery.start_soon(self._guarded, self._listen)
+    async def _speak(self) -> None:
+        self._nursery.start_soon(self._guarded, self._listen)
         self._is_plain = "format=text" in self._handshake.query  # also where that makes no sense
         try:
             address = parse_tail(self._handshake.path, self._handshake.query)

@@ -138,6 +138,7 @@ class Session:
         self._deadline = deadline
         self._farewell: Farewell | None = None
         self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery  # as long as it speaks
         self._sent_at = trio.current_time()
         self._turn = 0.0
         self._rate = RateLimit(terms.limits.messages_per_second, self._sent_at)
@@ -159,10 +160,10 @@ class Session:
         Cancellation: no message is cut in half.
         """
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._guarded, self._beat)
-                await self._guarded(self._speak, nursery)
-                nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._guarded, self._beat)
+                await self._guarded(self._speak)
+                self._nursery.cancel_scope.cancel()
         return self._farewell or GONE
 
     def stop(self, code: CloseCode | None, reason: str = "") -> None:
@@ -179,7 +180,7 @@ class Session:
         for feed in ended:
             await feed.left.wait()
 
-    async def _speak(self, nursery: trio.Nursery) -> None:
+    async def _speak(self) -> None:
         """Speak, as long as there is something to say or to hear."""
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ class EchoSession(Session):
 
     subscriptions = 0
 
-    async def _speak(self, nursery: trio.Nursery) -> None:
+    async def _speak(self) -> None:
         transport: Any = self._transport
         while True:
             data = await transport.receive()
