@@ -38,6 +38,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from jobtrio.websocket._feed import Feed
     from jobtrio.websocket._gatekeeper import Authenticate, Authorize
     from jobtrio.websocket._listening import Place
     from jobtrio.websocket._tally import ServerStats
@@ -168,17 +169,18 @@ class Server:
 
     def stats(self) -> ServerStats:
         """Return counts of connections, refusals and drops, at once."""
-        sessions = [visit.session for visit in self._visits]
-        subscriptions = sum(session.subscriptions for session in sessions if session is not None)
-        return self._house.tally.stats(len(self._visits), subscriptions)
+        return self._house.tally.stats(len(self._visits), len(self._open_feeds()))
 
     def watched(self) -> dict[str, int]:
         """Return how many subscriptions and tails of this server follow each job now, by its id, at once.
 
         A client that went without a word is among them until its silence has been noticed.
         """
-        feeds = [feed for visit in self._visits if visit.session is not None for feed in visit.session.feeds()]
-        return dict(Counter(feed.job.id for feed in feeds if not feed.is_closed))
+        return dict(Counter(feed.job.id for feed in self._open_feeds()))
+
+    def _open_feeds(self) -> list[Feed]:
+        sessions = [visit.session for visit in self._visits if visit.session is not None]
+        return [feed for session in sessions for feed in session.feeds() if not feed.is_closed]
 
     async def listen(self, task_status: trio.TaskStatus[Server]) -> None:
         """Accept clients, whose tasks `keep` holds, until cancelled or shut down."""

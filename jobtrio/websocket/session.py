@@ -143,11 +143,6 @@ class Session:
         self._turn = 0.0
         self._rate = RateLimit(terms.limits.messages_per_second, self._sent_at)
 
-    @property
-    def subscriptions(self) -> int:
-        """How many subscriptions to jobs' streams are open, or tails."""
-        return sum(not feed.is_closed for feed in self.feeds())
-
     def feeds(self) -> list[Feed]:
         """Return what it shows of jobs now."""
         raise NotImplementedError

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 class EchoSession(Session):
     """Sends back what it hears."""
 
-    subscriptions = 0
-
     async def _speak(self) -> None:
         transport: Any = self._transport
         while True:

@@ -399,12 +399,12 @@ async def test_too_many_subscriptions(autojump_clock: MockClock, registry: JobRe
         refused = await line.ask({"type": "submit", "id": 6, "executor": "words", "subscribe": True})
         assert refused["code"] == "too_many_subscriptions"
         assert len(registry) == 1
-        assert line.session.subscriptions == 3
+        assert len(line.session.feeds()) == 3
         await line.ask({"type": "unsubscribe", "id": 7, "sub": 1})
         assert (await line.ask({"type": "subscribe", "id": 8, "job": job.id}))["sub"] == 4
         await line.ask({"type": "cancel", "id": 9, "job": job.id})
         await trio.sleep(1)
-        assert line.session.subscriptions == 0
+        assert line.session.feeds() == []
 
 
 async def test_cancel(autojump_clock: MockClock, registry: JobRegistry) -> None:
