@@ -96,7 +96,7 @@ class Feed:
         self.left: trio.Event = trio.Event()
         self._subscription = subscription
         self._sub = sub
-        self._stops_at_gaps = plain or on_gap == "raise"
+        self._stops_at_gaps = on_gap == "raise"
         self.tracebacks: bool = tracebacks
         self._plain = plain
         self._was_full = False  # the last batch

@@ -6,7 +6,7 @@ It owns what a tail's address may say, and by which code it is closed. It must n
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, assert_never
+from typing import TYPE_CHECKING, Literal, TypeVar, assert_never
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 PREFIX = "/jobs/"
 """What a tail's path begins with; the job's id follows."""
 
-Format: TypeAlias = Literal["json", "text"]
-
-FORMATS: tuple[Format, ...] = ("json", "text")
 ON_GAP: tuple[OnGap, ...] = ("yield", "raise")
 
 MOST_FIELDS = 50
@@ -59,12 +56,12 @@ class TailAddress:
     Attributes:
         job_id: The job.
         start: Where to begin.
-        format: What to send.
+        is_plain: Whether nothing is to be sent but the tokens' text.
     """
 
     job_id: str
     start: Start
-    format: Format
+    is_plain: bool
 
 
 def parse_tail(path: str, query: str) -> TailAddress:
@@ -82,10 +79,10 @@ def parse_tail(path: str, query: str) -> TailAddress:
         after = int(text)
     else:
         raise ValueError(f"after must be the number of a message, 0 to {LARGEST}, or end; got {show(text)}")
-    format = _one_of(given, "format", "json", FORMATS)
+    is_plain = _one_of(given, "format", "json", ("json", "text")) == "text"
     # Text can't tell of a gap: where there is one, the stream can't be shown.
-    on_gap = "raise" if format == "text" else _one_of(given, "on_gap", "yield", ON_GAP)
-    return TailAddress(unquote(path[len(PREFIX) :]), Start(after, given.get("epoch"), on_gap), format)
+    on_gap = "raise" if is_plain else _one_of(given, "on_gap", "yield", ON_GAP)
+    return TailAddress(unquote(path[len(PREFIX) :]), Start(after, given.get("epoch"), on_gap), is_plain)
 
 
 def _fields_of(query: str) -> dict[str, str]:
@@ -118,7 +115,7 @@ class TailSession(Session):
         self._is_plain = "format=text" in self._handshake.query  # also where that makes no sense
         try:
             address = parse_tail(self._handshake.path, self._handshake.query)
-            self._is_plain = address.format == "text"
+            self._is_plain = address.is_plain
             await self._show(address)
         except Stranger as exc:
             code = ErrorCode.FORBIDDEN if exc.known else ErrorCode.UNAUTHENTICATED

@@ -50,20 +50,20 @@ async def texts(line: Line) -> tuple[list[str], CloseCode | None]:
 
 
 @pytest.mark.parametrize(
-    ("query", "start", "format"),
+    ("query", "start", "is_plain"),
     [
-        ("", Start(0, None, "yield"), "json"),
-        ("after=7", Start(7, None, "yield"), "json"),
-        ("after=end&epoch=a%26b&on_gap=raise", Start("end", "a&b", "raise"), "json"),
-        ("after=9223372036854775807", Start(2**63 - 1, None, "yield"), "json"),
-        ("format=text&on_gap=yield", Start(0, None, "raise"), "text"),
-        ("format=json&later=1&&x", Start(0, None, "yield"), "json"),
-        ("after=1&after=2", Start(2, None, "yield"), "json"),
+        ("", Start(0, None, "yield"), False),
+        ("after=7", Start(7, None, "yield"), False),
+        ("after=end&epoch=a%26b&on_gap=raise", Start("end", "a&b", "raise"), False),
+        ("after=9223372036854775807", Start(2**63 - 1, None, "yield"), False),
+        ("format=text&on_gap=yield", Start(0, None, "raise"), True),
+        ("format=json&later=1&&x", Start(0, None, "yield"), False),
+        ("after=1&after=2", Start(2, None, "yield"), False),
     ],
 )
-def test_addresses(query: str, start: Start, format: Any) -> None:
+def test_addresses(query: str, start: Start, is_plain: bool) -> None:
     """A tail's query says where to begin and what to send; what it does not know is passed over."""
-    assert parse_tail("/jobs/a%20b", query) == TailAddress("a b", start, format)
+    assert parse_tail("/jobs/a%20b", query) == TailAddress("a b", start, is_plain)
 
 
 @pytest.mark.parametrize(
