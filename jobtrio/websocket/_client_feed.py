@@ -100,7 +100,7 @@ class Feed:
         """Take what one message of the server brought.
 
         Args:
-            messages: The job's messages, in order.
+            messages: The job's messages, in order: a `Gap`, or others.
             size: How many bytes they were.
 
         Raises:
@@ -154,30 +154,21 @@ class Feed:
         """Whether nothing waits for the consumer."""
         return not self._chunks
 
-    def peek(self) -> Message:
-        """Return the first message that waits."""
-        chunk = self._chunks[0]
-        return chunk.messages[chunk.at]
-
-    def pop_many(self, most: int, *, to_gap: bool = False) -> list[Message]:
-        """Take up to ``most`` of the messages that wait, with ``to_gap`` none from the first `Gap` on."""
+    def pop_many(self, most: int, *, gaps_alone: bool = False) -> list[Message]:
+        """Take up to ``most`` of the messages that wait; with ``gaps_alone`` either a `Gap` or others."""
         taken: list[Message] = []
         while self._chunks and len(taken) < most:
             chunk = self._chunks[0]
-            part = chunk.messages[chunk.at : chunk.at + most - len(taken)]
-            stop = next((n for n, each in enumerate(part) if isinstance(each, Gap)), None) if to_gap else None
-            taken += part[:stop]
-            self._take_off(chunk, len(part[:stop]))
-            if stop is not None:
+            if gaps_alone and taken and (isinstance(taken[0], Gap) or isinstance(chunk.messages[0], Gap)):
                 break
+            part = chunk.messages[chunk.at : chunk.at + most - len(taken)]
+            taken += part
+            chunk.at += len(part)
+            if chunk.at == len(chunk.messages):
+                self._chunks.popleft()
+                self._size -= chunk.size
         self._count -= len(taken)
         if self.is_paused and self._count <= MOST // 2 and self._size <= MOST_BYTES // 2:
             self.is_paused = False
             self._on_change(self)
         return taken
-
-    def _take_off(self, chunk: _Chunk, count: int) -> None:
-        chunk.at += count
-        if chunk.at == len(chunk.messages):
-            self._chunks.popleft()
-            self._size -= chunk.size

@@ -153,18 +153,8 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             if feed.is_over:
                 raise trio.EndOfChannel
             return []
-        if self._on_gap == "raise":
-            return self._take_to_gap(most)
-        return self._noted(feed.pop_many(most))
-
-    def _take_to_gap(self, most: int) -> list[Message]:
-        """Take messages up to a gap; where that comes first, raise it."""
-        first = self._feed.peek()
-        if isinstance(first, Gap):
-            self._noted(self._feed.pop_many(1))
-            raise LaggedError(first.first, first.last)
-        return self._noted(self._feed.pop_many(most, to_gap=True))
-
-    def _noted(self, batch: list[Message]) -> list[Message]:
+        batch = feed.pop_many(most, gaps_alone=self._on_gap == "raise")
         self._received = last_of(batch[-1])
+        if self._on_gap == "raise" and isinstance(gap := batch[0], Gap):
+            raise LaggedError(gap.first, gap.last)
         return batch
