@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jobtrio._messages import End
 from jobtrio._streams import TokenStream, unwrap
@@ -12,21 +12,7 @@ if TYPE_CHECKING:
     from jobtrio._subscription import OnGap
     from jobtrio.websocket._client_feed import Start
     from jobtrio.websocket._client_subscription import RemoteSubscription
-
-
-class RemoteJobOwner(Protocol):
-    """What a handle needs of its client."""
-
-    async def fetch(self, job_id: str) -> JobRecord:
-        """Return a job's record."""
-
-    def subscribe(
-        self, job_id: str, after: Start = 0, *, epoch: str | None = None, on_gap: OnGap = "raise"
-    ) -> RemoteSubscription:
-        """Return a channel of a job's messages."""
-
-    async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
-        """Ask a job to end."""
+    from jobtrio.websocket.client import JobClient
 
 
 class RemoteJob:
@@ -37,7 +23,7 @@ class RemoteJob:
         record: What was known of the job when it was last asked for, by `JobClient.get` or `refresh`; None before.
     """
 
-    def __init__(self, id: str, owner: RemoteJobOwner, record: JobRecord | None = None) -> None:
+    def __init__(self, id: str, owner: JobClient, record: JobRecord | None = None) -> None:
         self.id: str = id
         self.record: JobRecord | None = record
         self._owner = owner
