@@ -98,7 +98,6 @@ class Desk:
         size = 0
         limit = FIRST_PAGE
         page = await self._page(request, after, limit)
-        is_last = len(page) < limit
         while True:
             read, most = 0, PAGE_BYTES * len(page) // PAGE  # bytes up to which there may be more of them at once
             for record in page:
@@ -112,29 +111,28 @@ class Desk:
                         return found
                 elif read <= most:
                     read += _size(wire_record(record, tracebacks=True))
-            if is_last:
+            if len(page) < limit:
                 return found
             await trio.lowlevel.checkpoint()  # neither a store in memory nor a hook need wait: others want their turn
             limit = min(4 * limit, PAGE) if read <= most else FIRST_PAGE
-            page, is_last = await self._page_behind(request, page, limit)
+            page = await self._page_behind(request, page, limit)
 
     async def _page(self, request: Find, after: str | None, limit: int) -> list[JobRecord]:
         return await self._registry.find(
             state=request.state, tags=request.tags, limit=limit, after=after, newest_first=request.newest_first
         )
 
-    async def _page_behind(self, request: Find, page: list[JobRecord], limit: int) -> tuple[list[JobRecord], bool]:
-        """Return what follows a page, behind the last of its jobs that is still kept, and whether nothing follows that.
+    async def _page_behind(self, request: Find, page: list[JobRecord], limit: int) -> list[JobRecord]:
+        """Return what follows a page, behind the last of its jobs that is still kept.
 
         Raises:
             Refusal: None of them is.
         """
         try:
-            behind = await find_behind(page, lambda after: self._page(request, after, limit))
+            return await find_behind(page, lambda after: self._page(request, after, limit))
         except UnknownJobError as exc:  # its id is not for the client
             message = "the jobs were removed while they were looked through; try again"
             raise Refusal(ErrorCode.UNAVAILABLE, message) from exc
-        return behind, len(behind) < limit
 
     async def cancel(self, job_id: str, reason: str | None, grace: float) -> bool:
         """Ask a job to end; tell whether it lived. Raises what `find_job` raises.
