@@ -50,17 +50,13 @@ class FrameGate:
     def take(self) -> bytes:
         """Return the next bytes that may pass, of one frame at most; b"" where more has to come first."""
         while self._buffer:
-            if self._left:
-                piece = self._take_left()
-            else:
+            if not self._left:
                 size = _frame_size(self._buffer)
                 if size is None or not self._may_begin(*size):
                     return b""
-                head, length = size
-                self._passes = self._decide(self._buffer[0], length)
-                self._left = head + length
-                continue
-            if piece:
+                self._passes = self._decide(self._buffer[0], size[1])
+                self._left = sum(size)
+            if piece := self._take_left():
                 return piece
         return b""
 
