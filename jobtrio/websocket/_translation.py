@@ -6,7 +6,7 @@ about connections.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never, cast
 
 import msgspec
 
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
     from jobtrio._records import Outcome
     from jobtrio.websocket._replies import WireOutcome
     from jobtrio.websocket._requests import PriorityName
-
-_PRIORITY_NAMES: dict[JobPriority, PriorityName] = {
-    JobPriority.LOW: "LOW",
-    JobPriority.NORMAL: "NORMAL",
-    JobPriority.HIGH: "HIGH",
-    JobPriority.CRITICAL: "CRITICAL",
-}
 
 JobStreamReply: TypeAlias = Events | ProgressMade | Restarted | GapFound | Ended
 """What carries messages of a job's stream."""
@@ -133,7 +126,7 @@ def wire_record(record: JobRecord, tracebacks: bool) -> WireRecord:
         executor=record.executor,
         payload=msgspec.Raw(value_json(record.payload)),
         queue=record.queue,
-        priority=_PRIORITY_NAMES[record.priority],
+        priority=cast("PriorityName", record.priority.name),
         tags=record.tags,
         metadata=msgspec.Raw(value_json(record.metadata)),
         key=record.key,
