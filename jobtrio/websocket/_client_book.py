@@ -42,11 +42,7 @@ class Book:
         self._on_due = on_due
 
     def add_call(
-        self,
-        request: AnyRequest,
-        subject: str,
-        on_done: Callable[[], None],
-        on_put_off: Callable[[], None] = lambda: None,
+        self, request: AnyRequest, subject: str, on_done: Callable[[], None], on_put_off: Callable[[], None]
     ) -> Call:
         """Have a request made, as often as connections are lost, until it is answered.
 
@@ -55,7 +51,7 @@ class Book:
         """
         call = self.calls.add(request, subject, on_done, on_put_off)
         if self.failure is not None:
-            self.calls.finish(call, None, copy(self.failure))
+            self.calls.finish(call, copy(self.failure))
         else:
             self._look_at(call)
         return call
@@ -90,7 +86,7 @@ class Book:
         """Fail all that is wanted, now and later."""
         self.failure = error
         for call in self.calls:
-            self.calls.finish(call, None, copy(error))
+            self.calls.finish(call, copy(error))
         for feed in tuple(self._feeds):
             feed.fail(copy(error))
 

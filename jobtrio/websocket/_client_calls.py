@@ -26,8 +26,7 @@ class Call:
         subject: The job's id or the executor's name that it is about.
         on_done: Called once there is an answer, or an error.
         on_put_off: Called when the server can't do it now, and it is to be made again.
-        reply: The answer.
-        error: What came instead, or by now.
+        answer: What came, a reply or an error; or the error by now, with which it fails if nothing else comes in time.
     """
 
     id: int
@@ -35,17 +34,11 @@ class Call:
     subject: str
     on_done: Callable[[], None]
     on_put_off: Callable[[], None]
-    reply: AnyReply | None = None
-    error: Exception | None = None
-
-    def finish(self, reply: AnyReply | None, error: Exception | None = None) -> None:
-        """Give it its answer, or an error."""
-        self.reply, self.error = reply, error
-        self.on_done()
+    answer: AnyReply | Exception | None = None
 
     def put_off(self, error: Exception) -> None:
         """Take it that there is no answer yet, and what it is to fail with if none comes in time."""
-        self.error = error
+        self.answer = error
         self.on_put_off()
 
 
@@ -81,10 +74,11 @@ class Calls:
         """Return the call that an answer names, if it is still waited for."""
         return self._open.get(id) if isinstance(id, int) else None
 
-    def finish(self, call: Call, reply: AnyReply | None, error: Exception | None = None) -> None:
+    def finish(self, call: Call, answer: AnyReply | Exception) -> None:
         """Give a call its answer, or an error."""
         self.drop(call)
-        call.finish(reply, error)
+        call.answer = answer
+        call.on_done()
 
     def __iter__(self) -> Iterator[Call]:
         return iter(tuple(self._open.values()))

@@ -116,7 +116,7 @@ class Exchange:
         if call not in self._calls:
             return None
         if (error := self._excess(call.text)) is not None:
-            self._calls.finish(call, None, error)
+            self._calls.finish(call, error)
             return None
         return call.text
 
@@ -199,7 +199,7 @@ class Exchange:
                 self.look_at(self._give_up(number))
             return number is not None  # else the server may send for good what nobody can stop
         if (call := self._calls.find(id)) is not None:
-            self._calls.finish(call, None, error)
+            self._calls.finish(call, error)
             return True
         if number is not None and (feed := self._live.get(number)) is not None:
             feed.fail(error)
@@ -268,7 +268,7 @@ class Exchange:
                 call.put_off(error_of(refused, call.subject))
                 self._look_later(call, now + PAUSE)
             case _:
-                self._calls.finish(call, None, error_of(refused, call.subject))
+                self._calls.finish(call, error_of(refused, call.subject))
 
     def _refuse_feed(self, feed: Feed, refused: Refused, now: float) -> None:
         match refused.code:

@@ -105,11 +105,11 @@ class Keeper:
         finally:
             self._waiting.discard(patience)
             self.book.calls.drop(call)
-        if call.error is not None:
-            raise call.error
-        if call.reply is None:
+        if call.answer is None:
             raise ServerUnavailableError(self._away())
-        return call.reply
+        if isinstance(call.answer, Exception):
+            raise call.answer
+        return call.answer
 
     async def leave(self) -> None:
         """End the connection in order, as far as the server takes part in it.

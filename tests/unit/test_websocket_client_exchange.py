@@ -151,7 +151,7 @@ def test_order() -> None:
     """What was wanted first is said first, on a new connection too."""
     wire = Wire()
     wire.feed("a")
-    wire.book.add_call(Get(job="b"), "b", lambda: None)
+    wire.book.add_call(Get(job="b"), "b", lambda: None, lambda: None)
     wire.feed("c")
     for _ in range(2):
         said = wire.said()
@@ -167,7 +167,7 @@ def test_rings() -> None:
     wire = Wire()
     for act in (
         lambda: wire.feed(),
-        lambda: wire.book.add_call(Get(job="b"), "b", lambda: None),
+        lambda: wire.book.add_call(Get(job="b"), "b", lambda: None, lambda: None),
         lambda: wire.book.attach(wire.limits),
     ):
         before = wire.rung

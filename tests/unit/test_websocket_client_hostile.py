@@ -97,7 +97,7 @@ class Client:
             case "detach":
                 self.book.detach()
             case "call":
-                self.book.add_call(Get(job="j"), "j", lambda: None)
+                self.book.add_call(Get(job="j"), "j", lambda: None, lambda: None)
             case "speak":
                 self.now += 0.3
                 while exchange is not None and exchange.next_text(self.now) is not None:
