@@ -209,8 +209,7 @@ async def _shake_hands(
     nursery: trio.Nursery, stream: _EndingStream, address: Address, token: str | None
 ) -> trio_websocket.WebSocketConnection:
     headers = [] if token is None else [(b"Authorization", b"Bearer " + token.encode())]
-    with trio.move_on_after(OPENING_LIMIT) as scope:
-        stream.on_end = scope.cancel  # or nobody would tell those who wait for the handshake
+    with trio.move_on_after(OPENING_LIMIT) as stream.opening:
         websocket = await trio_websocket.wrap_client_stream(
             nursery,
             cast("trio.SocketStream", stream),
@@ -221,12 +220,12 @@ async def _shake_hands(
             max_message_size=MESSAGE_LIMIT,
             receive_buffer_size=None,
         )
-        stream.on_end = stream.room = None
+        stream.opening = None
         return websocket
     # Where the server has refused, that is raised instead, by the reader.
     await trio.lowlevel.checkpoint()
     why = "the connection was closed" if stream.has_ended else f"there was no answer within {OPENING_LIMIT:g} s"
-    if stream.room is not None and stream.room < 0:
+    if stream.room < 0:
         why = f"the answer is longer than {ANSWER_LIMIT // 1024} KiB"
     raise LinkLostError(f"no handshake: {why}")
 
@@ -236,8 +235,8 @@ class _EndingStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self.on_end: object = None
-        self.room: int | None = ANSWER_LIMIT  # for the answer to the handshake; None once that is there
+        self.opening: trio.CancelScope | None = None  # in which the handshake is waited for
+        self.room: int = ANSWER_LIMIT  # for the answer to that
         self.sending: trio.CancelScope | None = None  # a message is sent in it, and may take longer while some goes out
         self.has_ended = False
         self.heard_at = trio.current_time()
@@ -249,7 +248,7 @@ class _EndingStream(trio.abc.Stream):
             self._end()
             raise
         self.heard_at = trio.current_time()
-        if self.room is not None:
+        if self.opening is not None:
             self.room -= len(data)
             if self.room < 0:
                 data = b""
@@ -272,8 +271,8 @@ class _EndingStream(trio.abc.Stream):
 
     def _end(self) -> None:
         self.has_ended = True
-        if callable(self.on_end):
-            self.on_end()
+        if self.opening is not None:  # or nobody would tell those who wait in it
+            self.opening.cancel()
 
 
 def _closed(exc: trio_websocket.ConnectionClosed) -> LinkLostError:
