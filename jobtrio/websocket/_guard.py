@@ -59,6 +59,8 @@ class GuardedStream(trio.abc.Stream):
         uptake: Tells how much of what was sent has arrived.
 
     Attributes:
+        gate: Looks at the frames.
+        abort: Ends the client's connection at once, without a word; is told why.
         accepted: To be set when the library has answered the request; nothing is read of the client before.
         heard: Set when the client sends anything.
         uptake: Tells how much of what was sent has arrived.
@@ -76,6 +78,8 @@ class GuardedStream(trio.abc.Stream):
         abort: Callable[[str], None],
         uptake: Callable[[], Uptake] = lambda: UNKNOWN,
     ) -> None:
+        self.gate: FrameGate = gate
+        self.abort: Callable[[str], None] = abort
         self.accepted: trio.Event = trio.Event()
         self.heard: trio.Event = trio.Event()
         self.uptake: Callable[[], Uptake] = uptake
@@ -88,10 +92,8 @@ class GuardedStream(trio.abc.Stream):
         self._prolonged: trio.CancelScope | None = None  # around a piece that may take longer while some of it arrives
         self._arrived = 0
         self._request = request
-        self._gate = gate
         self._time_limit = time_limit
         self._on_verdict: Callable[[CloseCode], None] | None = on_verdict
-        self._abort = abort
 
     @property
     def heard_at(self) -> float:
@@ -107,10 +109,10 @@ class GuardedStream(trio.abc.Stream):
             request, self._request = self._request, b""
             return request
         await self.accepted.wait()
-        if self._gate.controls >= CONTROLS:
+        if self.gate.controls >= CONTROLS:
             await trio.sleep_until(self._counts_since + 1.0)
-            self._gate.controls, self._counts_since = 0, trio.current_time()
-        while not (piece := self._gate.take()):
+            self.gate.controls, self._counts_since = 0, trio.current_time()
+        while not (piece := self.gate.take()):
             self._tell_verdict()
             self._is_reading = True
             try:
@@ -121,13 +123,13 @@ class GuardedStream(trio.abc.Stream):
                 return b""
             self._heard_at = trio.current_time()
             self.heard.set()
-            self._gate.feed(data)
+            self.gate.feed(data)
         return piece
 
     def _tell_verdict(self) -> None:
-        if self._gate.verdict is not None and self._on_verdict is not None:
+        if self.gate.verdict is not None and self._on_verdict is not None:
             tell, self._on_verdict = self._on_verdict, None
-            tell(self._gate.verdict)
+            tell(self.gate.verdict)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes: a whole frame, whatever happens to the task, or the connection is cut off.
@@ -164,7 +166,7 @@ class GuardedStream(trio.abc.Stream):
                 self._prolonged = scope if is_wanted else None
                 await self._stream.send_all(data[at : at + PIECE])
             if scope.cancelled_caught:
-                self._abort("too slow")
+                self.abort("too slow")
                 raise trio.BrokenResourceError("the client did not read for too long")
             now = trio.current_time()
             if now - start > WAITED:
@@ -204,24 +206,13 @@ class GuardedConnection:
     Args:
         connection: The library's connection.
         stream: What it reads.
-        gate: Looks at the client's frames.
         limits: How long the client may take.
-        abort: Ends the client's connection at once, without a word; is told why.
     """
 
-    def __init__(
-        self,
-        connection: trio_websocket.WebSocketConnection,
-        stream: GuardedStream,
-        gate: FrameGate,
-        limits: Limits,
-        abort: Callable[[str], None],
-    ) -> None:
+    def __init__(self, connection: trio_websocket.WebSocketConnection, stream: GuardedStream, limits: Limits) -> None:
         self._connection = connection
         self._stream = stream
-        self._gate = gate
         self._limits = limits
-        self._abort = abort
 
     async def receive(self) -> str | bytes:
         """Return the client's next message. Cancellation: no message is lost.
@@ -242,7 +233,7 @@ class GuardedConnection:
 
         Cancellation: it is sent whole or not at all.
         """
-        if self._gate.is_closing or self._connection.closed:
+        if self._stream.gate.is_closing or self._connection.closed:
             raise PeerGone
         try:
             await self._stream.send_all(text_frame(text.encode()))
@@ -258,7 +249,7 @@ class GuardedConnection:
             await trio.sleep_until(self._stream.heard_at + self._limits.heartbeat)
             if trio.current_time() < self._stream.heard_at + self._limits.heartbeat:
                 continue
-            if self._gate.is_closing or self._connection.closed:
+            if self._stream.gate.is_closing or self._connection.closed:
                 return
             before = self._stream.uptake()
             self._stream.heard = trio.Event()
@@ -273,7 +264,7 @@ class GuardedConnection:
             if trio.current_time() < self._stream.heard_at + self._limits.send:
                 continue
             if not before.arrived < self._stream.uptake().arrived < before.sent:  # else the ping is behind that
-                self._abort("silent")
+                self._stream.abort("silent")
                 return
 
     async def close(self, code: int, reason: str) -> None:
@@ -281,7 +272,7 @@ class GuardedConnection:
 
         Cancellation: it is closed within that time.
         """
-        self._gate.is_closing = True  # the library's reader does not survive a ping from now on
+        self._stream.gate.is_closing = True  # the library's reader does not survive a ping from now on
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.closing):
             with suppress(trio_websocket.ConnectionClosed, LocalProtocolError):
                 await self._connection.aclose(code, reason)

@@ -138,7 +138,7 @@ class Visit:
         if library is None:
             self._house.tally.drop("gone before it was accepted")
             return
-        connection = GuardedConnection(library, guarded, gate, self._limits, self.abort)
+        connection = GuardedConnection(library, guarded, self._limits)
         self._house.tally.accepted += 1
         make = MultiplexedSession if head.path == _multiplexed.PATH else TailSession
         self.session = make(connection, self._house.terms, self._handshake(head), deadline)

@@ -50,7 +50,7 @@ class Setup:
     async def watch_pulse(self) -> None:
         """Watch the client as a connection does."""
         library: Any = OpenConnection()
-        connection = GuardedConnection(library, self.stream, self.gate, Limits(), self.aborted.append)
+        connection = GuardedConnection(library, self.stream, Limits())
         await connection.watch_pulse()
 
     async def look(self) -> None:
@@ -314,7 +314,7 @@ async def test_nothing_follows_the_close(sockets: tuple[GuardedStream, trio.sock
     stream, client = sockets
     library: Any = OpenConnection()
     library.closed = True
-    connection = GuardedConnection(library, stream, FrameGate(100, 10), Limits(), print)
+    connection = GuardedConnection(library, stream, Limits())
     with pytest.raises(PeerGone):
         await connection.send("late")
     await stream.aclose()
@@ -361,7 +361,7 @@ async def accepted(
     options: dict[str, Any] = {"time_limit": 10, "on_verdict": print, "abort": aborted.append}
     stream = GuardedStream(server, None, plain_request(head), gate, **options)
     library = await accept(nursery, stream, head, limits)
-    return GuardedConnection(library, stream, gate, limits, aborted.append), library, aborted
+    return GuardedConnection(library, stream, limits), library, aborted
 
 
 async def test_pings_without_an_answer_are_not_gathered(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
