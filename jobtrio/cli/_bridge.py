@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +114,13 @@ def run_with_client(
     bridge = need_bridge(options)
     token = token_of(options)
     log_to_stderr(logging.WARNING)
+
+    async def run() -> int:
+        async with bridge.open_client(url, token=token, outage_limit=PATIENCE) as client:
+            return await work(options, client)
+
     try:
-        return trio.run(partial(_run, options, url, token, work))
+        return trio.run(run)
     except BrokenPipeError:
         return NOTHING_READ
     except bridge.ServerRefusedError as exc:
@@ -135,15 +139,3 @@ def _about_token(options: argparse.Namespace, token: str | None) -> str:
         return f"the server refused: it wants a token: by --token-file, or {VARIABLE} in the environment"
     source = VARIABLE if options.token_file is None else options.token_file
     return f"the server refused: the token in {source} is not the one that it wants"
-
-
-async def _run(
-    options: argparse.Namespace,
-    url: str,
-    token: str | None,
-    work: Callable[[argparse.Namespace, JobClient], Awaitable[int]],
-) -> int:
-    from jobtrio.websocket import open_client
-
-    async with open_client(url, token=token, outage_limit=PATIENCE) as client:
-        return await work(options, client)
