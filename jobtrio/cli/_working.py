@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -73,7 +73,9 @@ class WorkerPlan:
 class Worker:
     """Runs a store's jobs until told to stop."""
 
-    def __init__(self, store: JobStore, plan: WorkerPlan, *, as_json: bool, beside: Beside | None = None) -> None:
+    def __init__(
+        self, store: JobStore, plan: WorkerPlan, *, as_json: bool, beside: Beside = lambda *_: nullcontext()
+    ) -> None:
         """Prepare to work.
 
         Args:
@@ -85,7 +87,7 @@ class Worker:
         self._store = store
         self._plan = plan
         self._as_json = as_json
-        self._beside = beside or _nothing_beside
+        self._beside = beside
         self._output = Output()
         self._told = trio.Event()  # all that happened has been told
         self._opening = trio.CancelScope()  # until the store is there, a signal ends all
@@ -127,7 +129,7 @@ class Worker:
             async with open_background_nursery() as hurrying, self._beside(registry, self._say):
                 await self._stopped.wait()
                 hurrying.start_soon(self._hurry, registry)
-                await self._drain(registry, self._number)
+                await self._drain(registry)
         with trio.move_on_after(LAST_WORD):
             await self._told.wait()
         await self._say(log.summary())
@@ -172,11 +174,11 @@ class Worker:
                     await self._say(f"jobtrio: changes can't be logged: {exc.strerror}; the work goes on")
         self._told.set()
 
-    async def _drain(self, registry: jobtrio.JobRegistry, number: int) -> None:
+    async def _drain(self, registry: jobtrio.JobRegistry) -> None:
         """Start nothing more, and see what runs to its end or back into its queue."""
         running = registry.stats().running
         has = "" if not running else f"; {plural(running, 'job')} may take {duration(self._plan.grace)} to end"
-        await self._say(f"{self._signal(number)}: starts nothing more{has}")
+        await self._say(f"{self._signal(self._number)}: starts nothing more{has}")
         await registry.shutdown(self._plan.grace)
 
     async def _hurry(self, registry: jobtrio.JobRegistry) -> None:
@@ -223,8 +225,3 @@ async def _mind_terminals() -> None:
         await trio.sleep(TERMINAL_LOOK)
         is_there = os.isatty(STDOUT) or os.isatty(STDERR)
         forget_dead_terminals()
-
-
-@asynccontextmanager
-async def _nothing_beside(registry: jobtrio.JobRegistry, say: Say) -> AsyncIterator[None]:
-    yield
