@@ -197,12 +197,8 @@ def cancel_command(job_id: str, url: str | None) -> str:
         job_id: The job's id.
         url: The store as this command was told it; None where the environment says so, to every command.
     """
+    store = ""
+    if url is not None:  # without what may be a password
+        store = f"--store {'…' if '@' in url or 'password=' in url else shlex.quote(url)} "
     dashes = "-- " if job_id.startswith("-") else ""
-    return f"jobtrio cancel {_store_option(url)}{dashes}{printable(shlex.quote(job_id))}"
-
-
-def _store_option(url: str | None) -> str:
-    """Return the option to name this store in another command, without what may be a password."""
-    if url is None:
-        return ""
-    return f"--store {'…' if '@' in url or 'password=' in url else shlex.quote(url)} "
+    return f"jobtrio cancel {store}{dashes}{printable(shlex.quote(job_id))}"
