@@ -211,7 +211,7 @@ class WatchedRun:
                     # In a task of its own: a store that is away must not keep the next Ctrl-C waiting.
                     nursery.start_soon(self._cancel_elsewhere, job, number, kills, nursery)
                 elif await job.cancel(STOPPING[signal.Signals(number)]) and not kills:
-                    self._announce(self._farewell(number), nursery)
+                    self._announce(number, nursery)
             if kills and not self._killing:
                 self._killing = self._cut_short = True
                 self._showing.cancel()
@@ -219,19 +219,21 @@ class WatchedRun:
 
     async def _cancel_elsewhere(self, job: jobtrio.Job, number: int, kills: bool, nursery: trio.Nursery) -> None:
         if not kills:
-            self._announce(self._farewell(number), nursery)
+            self._announce(number, nursery)
         try:
             await job.cancel(STOPPING[signal.Signals(number)])
         except JobtrioError as exc:
             await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
 
-    def _announce(self, line: str, nursery: trio.Nursery) -> None:
-        """Say a line before what the program answers, yet without waiting: a terminal may be stalled."""
+    def _announce(self, number: int, nursery: trio.Nursery) -> None:
+        """Say what follows, before what the program answers, yet without waiting: a terminal may be stalled."""
         self._saying = trio.Event()
-        nursery.start_soon(self._say_farewell, line, self._saying)
+        nursery.start_soon(self._say_farewell, number, self._saying)
 
-    async def _say_farewell(self, line: str, said: trio.Event) -> None:
-        await self._say(line)
+    async def _say_farewell(self, number: int, said: trio.Event) -> None:
+        name, grace = STOPPING[signal.Signals(number)], self._plan.payload["grace"]
+        start = line_start(number)
+        await self._say(f"{start}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it")
         said.set()
 
     async def _kill(self, exit_code: int) -> None:
@@ -242,10 +244,6 @@ class WatchedRun:
             await trio.sleep(0.05)
         # The store is away, or the job runs elsewhere and takes its time: it ends without this process.
         os._exit(exit_code)
-
-    def _farewell(self, number: int) -> str:
-        name, grace = STOPPING[signal.Signals(number)], self._plan.payload["grace"]
-        return f"{line_start(number)}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it"
 
     def _last_word(self, job: jobtrio.Job, outcome: jobtrio.Outcome, seconds: float) -> str:
         if self._fault is not None and not isinstance(outcome, jobtrio.Cancelled):  # it had ended before it could be
