@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import IllegalTransitionError
@@ -37,12 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     add_store_options(parser, json="print one JSON object: removed, and the job's record")
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Remove the job and return the exit code."""
-    return run_with_store(options, remove)
+    parser.set_defaults(run=partial(run_with_store, work=remove), parser=parser)
 
 
 async def remove(options: argparse.Namespace, store: JobStore) -> int:

@@ -62,12 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how many of its last messages (default: 10)",
     )
     add_store_options(parser, json="print one JSON object: job, history, messages")
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Show the job and return the exit code."""
-    return run_with_store(options, show)
+    parser.set_defaults(run=partial(run_with_store, work=show), parser=parser)
 
 
 async def show(options: argparse.Namespace, store: JobStore) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
@@ -33,12 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXIT_CODES,
     )
     add_store_options(parser, json="print one JSON object: states, queues, workers, running")
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Count the jobs and return the exit code."""
-    return run_with_store(options, stats)
+    parser.set_defaults(run=partial(run_with_store, work=stats), parser=parser)
 
 
 async def stats(options: argparse.Namespace, store: JobStore) -> int:
