@@ -76,9 +76,6 @@ class Farewell:
     reason: str = ""
 
 
-GONE = Farewell(None)
-
-
 @attrs.frozen
 class Terms:
     """What holds for all sessions of a server.
@@ -159,7 +156,7 @@ class Session:
                 self._nursery.start_soon(self._guarded, self._beat)
                 await self._guarded(self._speak)
                 self._nursery.cancel_scope.cancel()
-        return self._farewell or GONE
+        return self._farewell or Farewell(None)
 
     def stop(self, code: CloseCode | None, reason: str = "") -> None:
         """End the session with this close, unless it is ending already."""
