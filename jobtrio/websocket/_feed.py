@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._job import has_stored
@@ -20,7 +21,7 @@ from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import AWAY, ErrorCode
 from jobtrio.websocket._refusals import Refusal
-from jobtrio.websocket._replies import Refused, Subscribed
+from jobtrio.websocket._replies import Subscribed
 from jobtrio.websocket.protocol import encode_reply
 
 if TYPE_CHECKING:
@@ -145,11 +146,11 @@ class Feed:
         except trio.ClosedResourceError:
             return None
         except StoreUnavailableError:
-            return await self._give_up(session, ErrorCode.UNAVAILABLE, AWAY)
+            return await self._give_up(session, Refusal(ErrorCode.UNAVAILABLE, AWAY))
         except CUT_OFF as exc:
-            return await self._give_up(session, ErrorCode.UNAVAILABLE, str(exc))
+            return await self._give_up(session, Refusal(ErrorCode.UNAVAILABLE, str(exc)))
         except ValueError as exc:
-            return await self._give_up(session, ErrorCode.FUTURE_CURSOR, str(exc))
+            return await self._give_up(session, Refusal(ErrorCode.FUTURE_CURSOR, str(exc)))
         self._was_full = len(batch) >= BATCH
         return await self._pass_on(session, batch)
 
@@ -159,7 +160,7 @@ class Feed:
             return None
         first, last = batch[0], batch[-1]
         if self._stops_at_gaps and isinstance(first, Gap):
-            return await self._give_up_at(session, first)
+            return await self._give_up(session, _outdated(first.first, first.last))
         for text in self._texts(batch, session.terms.limits):
             if self.is_closed:  # meanwhile, by an unsubscribe that waits for the outbox
                 return None
@@ -185,18 +186,10 @@ class Feed:
             size=limits.batch_bytes,
         )
 
-    async def _give_up_at(self, session: Session, gap: Gap) -> Ending:
-        message = f"messages {gap.first} to {gap.last} are no longer kept"
-        code = ErrorCode.OUTDATED_CURSOR
-        return await self._give_up(session, code, message, first=gap.first, last=gap.last)
-
-    async def _give_up(
-        self, session: Session, code: ErrorCode, message: str, *, first: int | None = None, last: int | None = None
-    ) -> Ending:
-        refusal = Refused(sub=self._sub, code=code, message=message, first=first, last=last)
+    async def _give_up(self, session: Session, refusal: Refusal) -> Ending:
         if not self._plain:
-            await session.send(encode_reply(refusal))
-        return code
+            await session.send(encode_reply(replace(refusal.reply, sub=self._sub)))
+        return refusal.code
 
 
 async def open_feed(
@@ -225,8 +218,7 @@ async def open_feed(
         message = f"after must be the number of a message so far, 0 to {last}; got {after}"
         raise Refusal(ErrorCode.FUTURE_CURSOR, message, last=last)
     if after < first - 1 and start.on_gap == "raise":
-        message = f"messages {after + 1} to {first - 1} are no longer kept"
-        raise Refusal(ErrorCode.OUTDATED_CURSOR, message, first=after + 1, last=first - 1)
+        raise _outdated(after + 1, first - 1)
     if span.is_complete and after == last:
         after = last - 1  # the end once more
     subscription = job.subscribe(after, on_gap="yield", stored=True)
@@ -241,3 +233,8 @@ async def open_feed(
         last=last,
     )
     return feed, answer
+
+
+def _outdated(first: int, last: int) -> Refusal:
+    message = f"messages {first} to {last} are no longer kept"
+    return Refusal(ErrorCode.OUTDATED_CURSOR, message, first=first, last=last)
