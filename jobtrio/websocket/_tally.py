@@ -29,30 +29,14 @@ class ServerStats:
     dropped: dict[str, int]
 
 
+@attrs.define
 class Tally:
-    """What a bridge has counted so far.
+    """What a bridge has counted so far, as `ServerStats` tells it."""
 
-    Attributes:
-        accepted: Connections accepted.
-    """
-
-    def __init__(self) -> None:
-        self.accepted: int = 0
-        self._refused: Counter[int] = Counter()
-        self._closed: Counter[int] = Counter()
-        self._dropped: Counter[str] = Counter()
-
-    def refuse(self, status: int) -> None:
-        """Count a connection that was refused."""
-        self._refused[int(status)] += 1
-
-    def close(self, code: int) -> None:
-        """Count a connection that is closed."""
-        self._closed[int(code)] += 1
-
-    def drop(self, why: str) -> None:
-        """Count a connection that is cut off."""
-        self._dropped[why] += 1
+    accepted: int = 0
+    refused: Counter[int] = attrs.field(factory=Counter)
+    closed: Counter[int] = attrs.field(factory=Counter)
+    dropped: Counter[str] = attrs.field(factory=Counter)
 
     def stats(self, connections: int, subscriptions: int) -> ServerStats:
         """Return the counts."""
@@ -60,7 +44,7 @@ class Tally:
             connections=connections,
             subscriptions=subscriptions,
             accepted=self.accepted,
-            refused=dict(self._refused),
-            closed=dict(self._closed),
-            dropped=dict(self._dropped),
+            refused={int(status): count for status, count in self.refused.items()},
+            closed={int(code): count for code, count in self.closed.items()},
+            dropped=dict(self.dropped),
         )

@@ -83,7 +83,7 @@ class Visit:
         except Exception:
             # Whatever the library's reader raises; a fault of a session is reported there.
             logger.debug("a connection ended by an exception", exc_info=True)
-            self._house.tally.drop("fault")
+            self._house.tally.dropped["fault"] += 1
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """Close the connection with a code; one that was not accepted yet is cut off."""
@@ -99,7 +99,7 @@ class Visit:
 
     def abort(self, why: str) -> None:
         """Cut the client off at once, without a word."""
-        self._house.tally.drop(why)
+        self._house.tally.dropped[why] += 1
         self._socket.socket.close()
 
     async def _receive(self, nursery: trio.Nursery) -> None:
@@ -113,10 +113,10 @@ class Visit:
             if scope.cancelled_caught:
                 raise HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, "the request took too long")
         except HttpRefusal as refusal:
-            self._house.tally.refuse(refusal.status)
+            self._house.tally.refused[refusal.status] += 1
             await turn_down(stream, refusal)
         except PeerGone:
-            self._house.tally.drop("gone before it was accepted")
+            self._house.tally.dropped["gone before it was accepted"] += 1
         else:
             await self._let_in(nursery, stream, head, deadline)
 
@@ -136,7 +136,7 @@ class Visit:
         with trio.move_on_at(deadline), suppress(PeerGone):
             library = await accept(nursery, guarded, head, self._limits)
         if library is None:
-            self._house.tally.drop("gone before it was accepted")
+            self._house.tally.dropped["gone before it was accepted"] += 1
             return
         connection = GuardedConnection(library, guarded, self._limits)
         self._house.tally.accepted += 1
@@ -145,7 +145,7 @@ class Visit:
         nursery.start_soon(connection.watch_pulse)
         farewell = await self.session.run()
         if farewell.code is not None:
-            self._house.tally.close(farewell.code)
+            self._house.tally.closed[farewell.code] += 1
             await connection.close(farewell.code, farewell.reason)
 
     def _judge(self, verdict: CloseCode) -> None:

@@ -261,7 +261,7 @@ class Server:
 
     async def _turn_down(self, stream: trio.SocketStream, why: str) -> None:
         """Say why it can't come in now; to a flood, nothing is said."""
-        self._house.tally.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._house.tally.refused[HTTPStatus.SERVICE_UNAVAILABLE] += 1
         is_flood = self._turned_down >= self._limits.handshakes or _is_one_of_the_last(stream)
         if self._house.ssl_context is None and not is_flood:
             self._turned_down += 1
