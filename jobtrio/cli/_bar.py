@@ -16,45 +16,42 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from jobtrio._messages import Progress
-    from jobtrio.cli._screen import ProgressBar
+    from jobtrio.cli._screen import DrawBar
 
 BAR_WIDTH = 30
 """Columns of the bar itself."""
 
 
-def open_bar() -> ProgressBar | None:
-    """Return a bar for stderr, or None where that is no terminal that could show one or rich isn't installed."""
+def open_bar() -> DrawBar | None:
+    """Return what draws a bar on stderr; None where that is no terminal that can show one, or rich isn't installed."""
     if not can_draw(sys.stderr):
         return None
     try:
         import rich  # noqa: F401
     except ImportError:
         return None
-    return RichBar()
+    return _draw
 
 
-class RichBar:
-    """Draws progress as a note, a bar, and numbers."""
+def _draw(progress: Progress) -> str:
+    """Return progress as a note, a bar, and numbers: shorter than the terminal is wide."""
+    from rich.console import Console
+    from rich.progress_bar import ProgressBar
 
-    def draw(self, progress: Progress) -> str:
-        """Return the line, without its end: shorter than the terminal is wide."""
-        from rich.console import Console
-        from rich.progress_bar import ProgressBar as Bar
-
-        # Made anew each time: the terminal's width may have changed.
-        console = Console(stderr=True, force_terminal=True, highlight=False)
-        room = console.width - 1  # or some terminals would go on to the next line
-        numbers = _fitted(_numbers(progress), room, console.encoding)
-        room -= numbers.cell_len + 1
-        width = min(BAR_WIDTH, console.width // 3, room)
-        shown: list[Any] = [numbers]
-        if width > 0:
-            note = "" if progress.note is None else f"{one_line(progress.note)} "
-            bar = Bar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
-            shown = [_fitted(note, room - width, console.encoding), bar, " ", numbers]
-        with console.capture() as captured:
-            console.print(*shown, sep="", end="", soft_wrap=True)
-        return captured.get().replace("\n", "")
+    # Made anew each time: the terminal's width may have changed.
+    console = Console(stderr=True, force_terminal=True, highlight=False)
+    room = console.width - 1  # or some terminals would go on to the next line
+    numbers = _fitted(_numbers(progress), room, console.encoding)
+    room -= numbers.cell_len + 1
+    width = min(BAR_WIDTH, console.width // 3, room)
+    shown: list[Any] = [numbers]
+    if width > 0:
+        note = "" if progress.note is None else f"{one_line(progress.note)} "
+        bar = ProgressBar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
+        shown = [_fitted(note, room - width, console.encoding), bar, " ", numbers]
+    with console.capture() as captured:
+        console.print(*shown, sep="", end="", soft_wrap=True)
+    return captured.get().replace("\n", "")
 
 
 def _fitted(text: str, columns: int, encoding: str) -> Text:

@@ -7,7 +7,7 @@ anything itself, nor know where the messages come from.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._records import Cancelled, Completed, Failed
@@ -15,7 +15,7 @@ from jobtrio.cli._endings import RELEASED, describe, one_line
 from jobtrio.cli._output import STDERR, STDOUT, json_line, line_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from jobtrio._messages import Message
     from jobtrio._records import Outcome
@@ -25,11 +25,8 @@ ERASE = "\r\033[2K"
 """What empties the terminal's current line."""
 
 
-class ProgressBar(Protocol):
-    """Draws how far a job is, in one line."""
-
-    def draw(self, progress: Progress) -> str:
-        """Return the line, without its end."""
+DrawBar: TypeAlias = "Callable[[Progress], str]"
+"""Returns how far a job is as one line, without its end."""
 
 
 class Screen:
@@ -46,7 +43,7 @@ class Screen:
         as_json: bool = False,
         as_text: bool = False,
         tidy: bool = False,
-        bar: ProgressBar | None = None,
+        bar: DrawBar | None = None,
     ) -> None:
         """Prepare a screen.
 
@@ -78,7 +75,7 @@ class Screen:
         yield from shown
         self._is_drawn = self._progress is not None and self._at_start
         if self._progress is not None and self._at_start:
-            yield STDERR, self._bar.draw(self._progress)
+            yield STDERR, self._bar(self._progress)
 
     def close(self) -> Iterator[Piece]:
         """Yield what leaves the screen fit for other lines, where the messages stop before the job's end."""

@@ -24,9 +24,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drawn(progress: jobtrio.Progress) -> str:
     """Return the bar's line without colours."""
-    bar = _bar.open_bar()
-    assert bar is not None
-    return re.sub(r"\x1b\[[\d;]*m", "", bar.draw(progress))
+    draw = _bar.open_bar()
+    assert draw is not None
+    return re.sub(r"\x1b\[[\d;]*m", "", draw(progress))
 
 
 def test_numbers_and_note() -> None:

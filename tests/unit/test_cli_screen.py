@@ -15,11 +15,9 @@ from jobtrio.cli._table import render_table
 ERROR = jobtrio.JobError("exception", "ValueError", "row 2", "Traceback …")
 
 
-class Bar:
-    """Draws what a bar would stand for."""
-
-    def draw(self, progress: jobtrio.Progress) -> str:
-        return f"[{progress.done:g}]"
+def draw(progress: jobtrio.Progress) -> str:
+    """Draw what a bar would stand for."""
+    return f"[{progress.done:g}]"
 
 
 def shown(screen: Screen, *messages: jobtrio.Message) -> list[tuple[int, str]]:
@@ -109,7 +107,7 @@ class TestOthers:
 
     def test_json(self) -> None:
         """With ``as_json`` each message is a line on stdout; what a person must know goes to stderr as well."""
-        screen = Screen(attempts=2, as_json=True, as_text=True, tidy=True, bar=Bar())
+        screen = Screen(attempts=2, as_json=True, as_text=True, tidy=True, bar=draw)
         messages = (
             token("a"),
             jobtrio.Progress(2, 1, 1, 2),
@@ -162,7 +160,7 @@ class TestOthers:
 class TestBar:
     def test_redrawn_below_what_comes(self) -> None:
         """The bar is erased before anything is written and drawn again below it."""
-        screen = Screen(attempts=1, bar=Bar())
+        screen = Screen(attempts=1, bar=draw)
         assert shown(screen, jobtrio.Progress(1, 1, 1)) == [(STDERR, "[1]")]
         assert shown(screen, token("a"), jobtrio.Progress(1, 1, 2), jobtrio.Progress(1, 1, 3)) == [
             (STDERR, ERASE),
@@ -173,7 +171,7 @@ class TestBar:
 
     def test_not_behind_a_part_of_a_line(self) -> None:
         """While a line has no end yet no bar is drawn behind it."""
-        screen = Screen(attempts=1, bar=Bar(), as_text=True)
+        screen = Screen(attempts=1, bar=draw, as_text=True)
         shown(screen, jobtrio.Progress(1, 1, 1))
         assert shown(screen, token("")) == [(STDERR, ERASE), (STDERR, "[1]")]
         assert shown(screen, token("a")) == [(STDERR, ERASE), (STDOUT, "a")]
@@ -182,7 +180,7 @@ class TestBar:
 
     def test_gone_with_its_attempt(self) -> None:
         """A restart takes the bar away until there is progress again."""
-        screen = Screen(attempts=2, bar=Bar())
+        screen = Screen(attempts=2, bar=draw)
         shown(screen, jobtrio.Progress(1, 1, 1))
         pieces = shown(screen, jobtrio.Restart(2, 1, ERROR, 0), token("a"))
         assert pieces[0] == (STDERR, ERASE)
@@ -198,7 +196,7 @@ class TestBar:
 
     def test_closing_erases_the_bar(self) -> None:
         """A bar that is left goes away."""
-        screen = Screen(attempts=1, bar=Bar())
+        screen = Screen(attempts=1, bar=draw)
         shown(screen, jobtrio.Progress(1, 1, 1))
         assert list(screen.close()) == [(STDERR, ERASE)]
         assert list(screen.close()) == []
