@@ -74,7 +74,6 @@ class Feed:
     Attributes:
         job: The job.
         last: The number of the last message that was sent.
-        is_closed: Whether nothing more is sent.
         has_ended: Whether the client was told how it ended.
         left: Set once nothing more is sent.
         tracebacks: Whether the client may see tracebacks, from now on.
@@ -92,7 +91,6 @@ class Feed:
     ) -> None:
         self.job: Job = job
         self.last: int = subscription.position
-        self.is_closed: bool = False
         self.has_ended: bool = False
         self.left: trio.Event = trio.Event()
         self._subscription = subscription
@@ -106,7 +104,6 @@ class Feed:
 
     def close(self) -> None:
         """Send nothing more."""
-        self.is_closed = True
         self._pause.cancel()
         self._subscription.close()
         self.left.set()
@@ -132,7 +129,7 @@ class Feed:
             async with session.outbox:
                 ending = await self._take_turn(session)
                 self.has_ended = ending is not None
-            if ending is not None or self.is_closed:
+            if ending is not None or self.left.is_set():
                 return ending
             await self._wait_flush(session)
 
@@ -162,7 +159,7 @@ class Feed:
         if self._stops_at_gaps and isinstance(first, Gap):
             return await self._give_up(session, _outdated(first.first, first.last))
         for text in self._texts(batch, session.terms.limits):
-            if self.is_closed:  # meanwhile, by an unsubscribe that waits for the outbox
+            if self.left.is_set():  # meanwhile, by an unsubscribe that waits for the outbox
                 return None
             await session.send(text)
         self.last = last_of(last)

@@ -180,7 +180,7 @@ class Server:
 
     def _open_feeds(self) -> list[Feed]:
         sessions = [visit.session for visit in self._visits if visit.session is not None]
-        return [feed for session in sessions for feed in session.feeds() if not feed.is_closed]
+        return [feed for session in sessions for feed in session.feeds() if not feed.left.is_set()]
 
     async def listen(self, task_status: trio.TaskStatus[Server]) -> None:
         """Accept clients, whose tasks `keep` holds, until cancelled or shut down."""
