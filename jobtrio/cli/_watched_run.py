@@ -25,7 +25,7 @@ from jobtrio.cli._endings import exit_code, one_line, summary
 from jobtrio.cli._follow import follow
 from jobtrio.cli._output import STDERR, Output, line_start
 from jobtrio.cli._screen import Screen
-from jobtrio.cli._signals import heeded
+from jobtrio.cli._signals import heeded, name_of
 from jobtrio.cli._store import KEEP_ALL
 
 if TYPE_CHECKING:
@@ -38,13 +38,8 @@ if TYPE_CHECKING:
 KEPT = 1000
 """Messages that wait for a stalled output; past that the program waits, as in a pipe."""
 
-STOPPING = {
-    signal.SIGINT: "Ctrl-C",
-    signal.SIGTERM: "SIGTERM",
-    signal.SIGHUP: "SIGHUP",
-    signal.SIGQUIT: "SIGQUIT",
-}
-"""The signals that stop the program, as the summary names them."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The signals that stop the program."""
 
 AT_ONCE = 2.0
 """Seconds after which a second Ctrl-C leaves a job that is kept elsewhere to itself."""
@@ -150,9 +145,8 @@ class WatchedRun:
 
     async def _end_early(self, number: int) -> int:
         """Say that the program was not started, and return the exit code."""
-        name = STOPPING[signal.Signals(number)]
         stored = f"; job {self._job_id} may have been stored" if self._is_open else ""
-        await self._say(f"{line_start(number)}jobtrio: {name}: ends before the program was started{stored}")
+        await self._say(f"{line_start(number)}jobtrio: {name_of(number)}: ends before the program was started{stored}")
         return 128 + number
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
@@ -210,7 +204,7 @@ class WatchedRun:
                 if self._plan.store is not None:
                     # In a task of its own: a store that is away must not keep the next Ctrl-C waiting.
                     nursery.start_soon(self._cancel_elsewhere, job, number, kills, nursery)
-                elif await job.cancel(STOPPING[signal.Signals(number)]) and not kills:
+                elif await job.cancel(name_of(number)) and not kills:
                     self._announce(number, nursery)
             if kills and not self._killing:
                 self._killing = self._cut_short = True
@@ -221,7 +215,7 @@ class WatchedRun:
         if not kills:
             self._announce(number, nursery)
         try:
-            await job.cancel(STOPPING[signal.Signals(number)])
+            await job.cancel(name_of(number))
         except JobtrioError as exc:
             await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
 
@@ -231,9 +225,8 @@ class WatchedRun:
         nursery.start_soon(self._say_farewell, number, self._saying)
 
     async def _say_farewell(self, number: int, said: trio.Event) -> None:
-        name, grace = STOPPING[signal.Signals(number)], self._plan.payload["grace"]
-        start = line_start(number)
-        await self._say(f"{start}jobtrio: {name}: the program has {grace:g} s to end; Ctrl-C kills it")
+        start, grace = f"{line_start(number)}jobtrio: {name_of(number)}", self._plan.payload["grace"]
+        await self._say(f"{start}: the program has {grace:g} s to end; Ctrl-C kills it")
         said.set()
 
     async def _kill(self, exit_code: int) -> None:

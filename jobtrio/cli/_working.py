@@ -19,7 +19,7 @@ from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
 from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals, line_start
-from jobtrio.cli._signals import heeded
+from jobtrio.cli._signals import heeded, name_of
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from jobtrio.abc import JobStore
 
-STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
-"""The signals that drain, as the log names them."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that drain."""
 
 LAST_WORD = 1.0
 """Seconds that a line of our own, and the last ones of the log, may hold up the rest where the output is stalled."""
@@ -206,7 +206,7 @@ class Worker:
 
     @staticmethod
     def _signal(number: int) -> str:
-        return f"{line_start(number)}jobtrio: {STOPPING[signal.Signals(number)]}"
+        return f"{line_start(number)}jobtrio: {name_of(number)}"
 
     async def _say(self, line: str) -> None:
         with trio.move_on_after(LAST_WORD), suppress(OSError):  # there is nobody to tell
