@@ -60,12 +60,7 @@ def job_of_store(text: str) -> str:
 
 
 def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:
-    """Add where the token is. It is no option itself: others see a command's options.
-
-    Args:
-        parser: The command's parser.
-        help: What the token is for.
-    """
+    """Add where the token is; ``help`` says what it is for. It is no option itself: others see a command's options."""
     parser.add_argument(
         "--token-file", metavar="FILE", help=f"{help}: the first line of FILE (default: {VARIABLE} in the environment)"
     )
@@ -104,13 +99,7 @@ def need_bridge(options: argparse.Namespace) -> Any:
 def run_with_client(
     options: argparse.Namespace, url: str, work: Callable[[argparse.Namespace, JobClient], Awaitable[int]]
 ) -> int:
-    """Run ``work`` with a client of the server, and return its exit code, or 1 where it fails.
-
-    Args:
-        options: The parsed options.
-        url: The server's URL.
-        work: What to do.
-    """
+    """Run ``work`` with a client of the server, and return its exit code, or 1 where it fails."""
     bridge = need_bridge(options)
     token = token_of(options)
     log_to_stderr(logging.WARNING)

@@ -24,11 +24,9 @@ IMPORTING = {__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<fr
 
 
 def load_executors(options: argparse.Namespace, target: str) -> Executors:
-    """Return the `Executors` that a module has, or end with 2, or with 1 where importing the module raises.
+    """Return the `Executors` that ``MODULE:EXECUTORS`` names, or end with 2, or with 1 where importing that raises.
 
-    Args:
-        options: The parsed options.
-        target: ``MODULE:EXECUTORS``; the module is looked for beside the user as well.
+    The module is looked for beside the user as well.
     """
     module_name, colon, name = target.partition(":")
     is_module = "/" not in module_name and all(module_name.split("."))  # neither a file nor relative to anything

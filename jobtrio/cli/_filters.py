@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_filters(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> None:
-    """Add the options that say which jobs.
-
-    Args:
-        parser: The command's parser.
-        states: The states that ``--state`` may name.
-    """
+    """Add the options that say which jobs; ``--state`` may name these states."""
     add = parser.add_argument
     add(
         "--state",
@@ -37,12 +32,7 @@ def add_filters(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> 
 
 
 def add_tag_option(parser: argparse.ArgumentParser, *, help: str) -> None:
-    """Add ``--tag``, of which there may be several.
-
-    Args:
-        parser: The command's parser.
-        help: What a tag is for.
-    """
+    """Add ``--tag``, of which there may be several; ``help`` says what a tag is for."""
     parser.add_argument(
         "--tag",
         metavar="NAME=VALUE",

@@ -49,12 +49,7 @@ exit code:
 
 
 def add_store_options(parser: argparse.ArgumentParser, *, json: str) -> None:
-    """Add what every command with a store takes.
-
-    Args:
-        parser: The command's parser.
-        json: The help of ``--json``.
-    """
+    """Add what every command with a store takes; ``json`` is the help of ``--json``."""
     parser.add_argument(
         "--store",
         metavar="URL",

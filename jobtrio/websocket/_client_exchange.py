@@ -84,11 +84,7 @@ class Exchange:
             feed.fail(ServerRefusedError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, why))
 
     def next_text(self, now: float) -> str | None:
-        """Return the next message to send, or None where there is none for now.
-
-        Args:
-            now: The time, in seconds.
-        """
+        """Return the next message to send, or None where there is none for now."""
         while self._later and self._later[0][0] <= now:
             self._due[heappop(self._later)[2]] = None
         while self._due:
@@ -163,13 +159,7 @@ class Exchange:
     # -- what came
 
     def take(self, reply: AnyReply, size: int, now: float) -> None:
-        """Take a message of the server's.
-
-        Args:
-            reply: The message.
-            size: Its bytes.
-            now: The time, in seconds.
-        """
+        """Take a message of the server's, which was ``size`` bytes."""
         match reply:
             case Events() | ProgressMade() | Restarted() | GapFound() | Ended():
                 self._take_stream(reply, size)

@@ -84,12 +84,7 @@ class Feed:
         return not (self.is_over or self.is_paused)
 
     def place(self, last: int, epoch: str) -> None:
-        """Take where the subscription begins, as the server says it.
-
-        Args:
-            last: The number of the last message so far.
-            epoch: The log's incarnation.
-        """
+        """Take which message is the last so far, and the log's incarnation, as the server says it."""
         if self.position == "end":
             self.start = self.position = last
         self.epoch = epoch

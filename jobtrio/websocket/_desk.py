@@ -39,13 +39,7 @@ PAGE_BYTES = 1024 * 1024
 
 
 class Desk:
-    """Serves one principal.
-
-    Args:
-        registry: The jobs.
-        gatekeeper: Says what the principal may do.
-        principal: The principal.
-    """
+    """Serves one principal, as far as the gatekeeper allows that."""
 
     def __init__(self, registry: JobRegistry, gatekeeper: Gatekeeper, principal: Any) -> None:
         self._registry = registry
