@@ -291,7 +291,9 @@ async def test_shutdown_in_the_middle_of_frames() -> None:
         endings: list[tuple[int, str]] = []
         async with trio.open_nursery() as clients:
             async with trio.open_nursery() as nursery:
-                server: Server = await nursery.start(partial(serve, registry, port=0, limits=Limits(closing=5)))
+                server: Server = await nursery.start(
+                    partial(serve, registry, port=0, limits=Limits(closing=5, heartbeat=1000))
+                )
 
                 async def watch(n: int) -> None:
                     path = f"/jobs/{job.id}" if n % 2 else "/ws"
