@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections import Counter
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -187,15 +188,12 @@ class Server:
         await self._opened.wait()
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._accept)
+                accept = partial(trio.serve_listeners, self._receive, self._place.listeners)
+                await nursery.start(partial(accept, handler_nursery=self._nursery))
                 task_status.started(self)
         except* trio.ClosedResourceError:
             if not self._closing.is_set():  # else it was `shut_down` that has closed the listeners
                 raise
-
-    async def _accept(self, task_status: trio.TaskStatus[Any]) -> None:
-        listeners = self._place.listeners
-        await trio.serve_listeners(self._receive, listeners, handler_nursery=self._nursery, task_status=task_status)
 
     async def keep(self) -> None:
         """Hold the clients' tasks until `shut_down`, and then see the last one out.
