@@ -6,7 +6,6 @@ that `advance` asks the store only when there is something to do. It must not kn
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
@@ -93,6 +92,7 @@ class Announcer:
     Args:
         listener: The listener.
         clock: Tells the time by which things fall due.
+        on_end: Called for each job that is heard to have ended.
 
     Attributes:
         listener: The listener.
@@ -100,15 +100,28 @@ class Announcer:
         look_at: When to look again what falls due, whatever is known.
     """
 
-    def __init__(self, listener: StoreListener, clock: Callable[[], float]) -> None:
+    def __init__(self, listener: StoreListener, clock: Callable[[], float], on_end: Callable[[], None]) -> None:
         self.listener: Final = listener
         self._clock = clock
+        self._on_end = on_end
         self.next: float = inf
         self.look_at: float = 0.0
         self._noted: float = inf  # the earliest time that came up since it was asked what is due
         self._must_look = False  # whether to look everywhere came up since then
+        self._coming: dict[tuple[str, str], JobEntry] = {}  # new jobs, by id and their calls, that are not answered yet
 
     # -- hints
+
+    def heed(self, hints: Hints) -> None:
+        """Tell of what a write in this process or in another one has made possible."""
+        if hints.due is not None:
+            self.falls_due(hints.due)
+        for job_id in hints.messages:
+            self.listener.messages_added(job_id)
+        for job_id in hints.cancels:
+            self.listener.cancel_requested(job_id)
+        if hints.ready:
+            self.listener.work_ready()
 
     def look_everywhere(self) -> None:
         """Tell that others may have done anything: a hint was lost, or one of them is gone."""
@@ -123,6 +136,10 @@ class Announcer:
         if at < self.next:
             self.next = at
             self.listener.due_changed()
+
+    def falls_due_in(self, seconds: float) -> None:
+        """Note a time from now."""
+        self.falls_due(self._clock() + seconds)
 
     def asked(self) -> None:
         """Note that it is asked what is due: of what comes up from now on, the answer may not know."""
@@ -143,79 +160,6 @@ class Announcer:
 
     # -- jobs
 
-    def changed(self, entries: Iterable[JobEntry]) -> None:
-        """Tell of changes of state."""
-        for entry in entries:
-            self.listener.changed(entry)
-
-    def learned(self, entry: JobEntry, stored: JobEntry, *, is_news: bool = False) -> None:
-        """Bring an entry to what is stored, and tell of its newest change unless that was told.
-
-        A repeated call finds what the first one did; the entry shows whether it has heard of that. ``is_news`` says
-        that it was done just now: the entry may have heard of that already, by way of somebody who read it, and of
-        what came after it. A new job's entry is told of as it began: what has become of it since is told elsewhere.
-        """
-        was, now = entry.progress, stored.progress
-        if not entry.order:
-            entry.order, entry.created_at, entry.submission = stored.order, stored.created_at, stored.submission
-            self.listener.changed(entry)
-        else:
-            is_news = is_news or now > was
-        if now >= was:
-            for name in _LEARNED:
-                setattr(entry, name, getattr(stored, name))
-        if is_news:
-            self.listener.changed(entry if now >= was else stored)
-
-    def settled(self, entry: JobEntry, settled: Settled | None, on_end: Callable[[], None]) -> bool:
-        """Bring a claim's entry to what became of its job, and tell of it, unless that was told; False for None.
-
-        ``on_end`` is called where the job has ended.
-        """
-        if settled is None:
-            return False
-        self.learned(entry, settled.entry, is_news=settled.is_news)
-        if settled.entry.outcome is not None:
-            on_end()
-        return True
-
-    def replied(self, reply: Reply | None, on_end: Callable[[], None]) -> CancelReply | None:
-        """Tell of what a request to cancel has done, and return its answer; None for None.
-
-        ``on_end`` is called where it has ended the job.
-        """
-        if reply is None:
-            return None
-        if reply.is_news:
-            self.changed((reply.entry,))
-            on_end()
-        return CancelReply(reply.entry, reply.accepted)
-
-    def ended(self, entry: JobEntry, outcome: Outcome, error: JobError | None, worker: str, at: float) -> None:
-        """Bring a running job's entry to the end that was asked for, and tell of it."""
-        if entry.state is JobState.RUNNING:  # else somebody has read already that it is not
-            finish(entry, outcome, worker=worker, now=at, error=error)
-        self.listener.changed(entry)
-
-
-class RowAnnouncer(Announcer):
-    """Tells the listener of a store that keeps jobs as rows, by the machine's monotonic clock."""
-
-    def __init__(self, listener: StoreListener) -> None:
-        super().__init__(listener, time.monotonic)
-        self._coming: dict[tuple[str, str], JobEntry] = {}  # new jobs, by id and their calls, that are not answered yet
-
-    def heed(self, hints: Hints) -> None:
-        """Tell of what a write in this process or in another one has made possible."""
-        if hints.due is not None:
-            self.falls_due(hints.due)
-        for job_id in hints.messages:
-            self.listener.messages_added(job_id)
-        for job_id in hints.cancels:
-            self.listener.cancel_requested(job_id)
-        if hints.ready:
-            self.listener.work_ready()
-
     @contextmanager
     def putting_in(self, entries: Sequence[JobEntry], submission: str) -> Iterator[None]:
         """Within the block new jobs are told of before what becomes of them, whichever is answered first."""
@@ -226,14 +170,6 @@ class RowAnnouncer(Announcer):
         finally:
             for job in coming:
                 self._coming.pop(job, None)
-
-    def changed(self, entries: Iterable[JobEntry]) -> None:
-        """Tell of changes of state."""
-        for entry in entries:
-            coming = self._coming.get((entry.id, entry.submission))
-            if coming is not None and not coming.order:
-                self.learned(coming, entry)
-            self.listener.changed(entry)
 
     def inserted(self, entries: Sequence[JobEntry], answers: Iterable[Answer], submission: str) -> list[JobEntry]:
         """Bring new jobs' entries to what is stored, and tell of them; return the entries that stand for the jobs."""
@@ -255,3 +191,56 @@ class RowAnnouncer(Announcer):
             return  # it has learned more by now
         place.note(entry, submission)
         self.listener.changed(entry)
+
+    def changed(self, entries: Iterable[JobEntry]) -> None:
+        """Tell of changes of state."""
+        for entry in entries:
+            coming = self._coming.get((entry.id, entry.submission))
+            if coming is not None and not coming.order:
+                self.learned(coming, entry)
+            self.listener.changed(entry)
+            if entry.outcome is not None:
+                self._on_end()
+
+    def learned(self, entry: JobEntry, stored: JobEntry, *, is_news: bool = False) -> None:
+        """Bring an entry to what is stored, and tell of its newest change unless that was told.
+
+        A repeated call finds what the first one did; the entry shows whether it has heard of that. ``is_news`` says
+        that it was done just now: the entry may have heard of that already, by way of somebody who read it, and of
+        what came after it. A new job's entry is told of as it began: what has become of it since is told elsewhere.
+        """
+        was, now = entry.progress, stored.progress
+        if not entry.order:
+            entry.order, entry.created_at, entry.submission = stored.order, stored.created_at, stored.submission
+            self.listener.changed(entry)
+        else:
+            is_news = is_news or now > was
+        if now >= was:
+            for name in _LEARNED:
+                setattr(entry, name, getattr(stored, name))
+        if is_news:
+            self.listener.changed(entry if now >= was else stored)
+
+    def settled(self, entry: JobEntry, settled: Settled | None) -> bool:
+        """Bring a claim's entry to what became of its job, and tell of it, unless that was told; False for None."""
+        if settled is None:
+            return False
+        self.learned(entry, settled.entry, is_news=settled.is_news)
+        if settled.entry.outcome is not None:
+            self._on_end()
+        return True
+
+    def replied(self, reply: Reply | None) -> CancelReply | None:
+        """Tell of what a request to cancel has done, and return its answer; None for None."""
+        if reply is None:
+            return None
+        if reply.is_news:
+            self.changed((reply.entry,))
+        return CancelReply(reply.entry, reply.accepted)
+
+    def ended(self, entry: JobEntry, outcome: Outcome, error: JobError | None, worker: str, at: float) -> None:
+        """Bring a running job's entry to the end that was asked for, and tell of it."""
+        if entry.state is JobState.RUNNING:  # else somebody has read already that it is not
+            finish(entry, outcome, worker=worker, now=at, error=error)
+        self.listener.changed(entry)
+        self._on_end()

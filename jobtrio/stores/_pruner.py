@@ -46,9 +46,9 @@ class Pruner:
         self._enough = self._often
         return await self._prune()
 
-    def ended(self, jobs: int = 1) -> None:
-        """Note that so many jobs have ended."""
-        self._ends += jobs
+    def ended(self) -> None:
+        """Note that a job has ended."""
+        self._ends += 1
         if self._ends >= self._enough:
             self._many_ended.set()
 

@@ -25,7 +25,7 @@ from jobtrio import (
 from jobtrio import _entry as steps
 from jobtrio._events import Events
 from jobtrio._known import refresh
-from jobtrio.stores._announcer import Announcer, Placed, RowAnnouncer, Settled
+from jobtrio.stores._announcer import Announcer, Placed, Settled
 from jobtrio.stores._url import parse_store_url
 from jobtrio.testing._workers import ERROR, LEASE, Heard, new_entry, open_worker
 
@@ -44,11 +44,15 @@ def _copied(entry: JobEntry) -> JobEntry:
     return twin
 
 
+def _announcer(heard: Heard) -> Announcer:
+    return Announcer(heard, time.monotonic, lambda: None)
+
+
 def overtake(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an entry read what is stored just before its writer is answered, as a reader that is quicker would."""
     announcer: Any = worker.store._opened.announcer  # type: ignore[attr-defined]
     for name in ("learned", "ended"):
-        monkeypatch.setattr(announcer, name, _behind_a_reader(type(announcer)(Heard()), name, getattr(announcer, name)))
+        monkeypatch.setattr(announcer, name, _behind_a_reader(_announcer(Heard()), name, getattr(announcer, name)))
 
 
 def _behind_a_reader(quiet: Any, name: str, tell: Callable[..., None]) -> Callable[..., None]:
@@ -117,7 +121,7 @@ def test_overtaken_by_the_end() -> None:
     stored = _copied(entry)
     steps.start(entry, claim="elsewhere", worker="b", now=3.0)
     steps.finish(entry, Completed(1), worker="b", now=4.0)
-    Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
+    _announcer(heard).settled(entry, Settled(stored, is_news=True))
     assert entry.outcome == Completed(1)
     assert [line.state for line in entry.history()] == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "COMPLETED"]
 
@@ -133,7 +137,7 @@ def _claimed(entry: JobEntry) -> JobEntry:
 def test_overtaken_by_a_claim() -> None:
     """A new job is told of before its start, though the claim is answered first."""
     entry, heard = new_entry(submission="mark"), Heard()
-    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    announcer, stored = _announcer(heard), _claimed(entry)
     with announcer.putting_in([entry], "mark"):
         announcer.changed([stored])
         announcer.placed(entry, Placed(7, JobState.QUEUED, entry.created_at, 0.0, None), "mark")
@@ -144,7 +148,7 @@ def test_overtaken_by_a_claim() -> None:
 def test_overtaken_by_a_claim_and_its_end() -> None:
     """A new job is told of once, before all that becomes of it by the time that its call is answered."""
     entry, heard = new_entry(submission="mark"), Heard()
-    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    announcer, stored = _announcer(heard), _claimed(entry)
     with announcer.putting_in([entry], "mark"):
         announcer.changed([stored])
         ended = _copied(stored)
@@ -157,7 +161,7 @@ def test_overtaken_by_a_claim_and_its_end() -> None:
 def test_overtaken_by_a_claim_beside_a_call_with_the_same_id() -> None:
     """A new job is told of before its start, though another call under way has its id, and is refused for that."""
     entry, heard = new_entry(submission="mark"), Heard()
-    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    announcer, stored = _announcer(heard), _claimed(entry)
     with announcer.putting_in([entry], "mark"):
         with announcer.putting_in([_copied(entry)], "another"):
             announcer.changed([stored])
@@ -168,7 +172,7 @@ def test_overtaken_by_a_claim_beside_a_call_with_the_same_id() -> None:
 def test_overtaken_by_a_claim_where_a_call_repeats_an_id() -> None:
     """A new job is told of before its start, though a later one of its call that it stands for has its id as well."""
     entry, heard = new_entry(submission="mark", key="key"), Heard()
-    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    announcer, stored = _announcer(heard), _claimed(entry)
     with announcer.putting_in([entry, _copied(entry)], "mark"):
         announcer.changed([stored])
         announcer.placed(entry, Placed(7, JobState.QUEUED, entry.created_at, 0.0, None), "mark")
@@ -178,7 +182,7 @@ def test_overtaken_by_a_claim_where_a_call_repeats_an_id() -> None:
 def test_told_of_by_the_second_call() -> None:
     """A new job whose first call was answered by nobody is told of as it began, whatever was told of it since."""
     entry, heard = new_entry(submission="mark"), Heard()
-    announcer, stored = RowAnnouncer(heard), _claimed(entry)
+    announcer, stored = _announcer(heard), _claimed(entry)
     announcer.changed([stored])
     announcer.learned(entry, stored)
     assert [line.state for line in heard.changes] == ["RUNNING", "QUEUED"]
@@ -193,7 +197,7 @@ def test_overtaken_by_the_next_start() -> None:
     steps.become_ready(entry, worker="a", now=2.0, reason="shutdown")
     stored = _copied(entry)
     steps.start(entry, claim="two", worker="a", now=3.0)
-    Announcer(heard, time.monotonic).settled(entry, Settled(stored, is_news=True), lambda: None)
+    _announcer(heard).settled(entry, Settled(stored, is_news=True))
     assert [line.state for line in heard.changes] == ["QUEUED"]
 
 
@@ -262,9 +266,9 @@ def test_repeated_with_a_long_history() -> None:
     steps.become_ready(stored, worker="a", now=3.0)
     steps.start(stored, claim="two", worker="a", now=3.0)
     assert len(stored.history()) == len(entry.history())
-    announcer = Announcer(heard, time.monotonic)
+    announcer = _announcer(heard)
     for _ in range(2):
-        announcer.settled(entry, Settled(stored, is_news=False), lambda: None)
+        announcer.settled(entry, Settled(stored, is_news=False))
     assert heard.changes == [stored.last_transition()]
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from math import inf
+from typing import TYPE_CHECKING
 
 from jobtrio import Cancelled
 from jobtrio._entry import finish, retry, start
-from jobtrio.stores._announcer import Announcer, RowAnnouncer, Settled
+from jobtrio.stores._announcer import Announcer, Reply, Settled
 from jobtrio.stores._hints import Hints
 from jobtrio.testing._workers import ERROR, Heard, new_entry
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def new_announcer() -> Announcer:
+
+def new_announcer(listener: Heard | None = None, on_end: Callable[[], None] = lambda: None) -> Announcer:
     """Return one whose clock stands at 100 seconds."""
-    return Announcer(Heard(), lambda: 100.0)
+    return Announcer(listener or Heard(), lambda: 100.0, on_end)
 
 
 def test_told_of_while_it_is_asked() -> None:
@@ -54,7 +59,7 @@ def test_to_look_everywhere_while_it_is_asked() -> None:
 def test_told_of_while_there_is_nothing_to_do() -> None:
     """What falls due is known at once, also what is past already, and so is that one has to look everywhere."""
     told = Told()
-    announcer = Announcer(told, lambda: 100.0)
+    announcer = new_announcer(told)
 
     def idle_until_told() -> None:
         announcer.asked()
@@ -74,7 +79,7 @@ def test_told_of_while_there_is_nothing_to_do() -> None:
 
 def test_new_jobs_are_forgotten_once_they_are_in() -> None:
     """What is told of new jobs before they are answered is not kept behind that."""
-    announcer = RowAnnouncer(Heard())
+    announcer = new_announcer()
     entries = [new_entry() for _ in range(3)]
     with announcer.putting_in(entries, "submission"):
         assert len(announcer._coming) == 3
@@ -82,20 +87,25 @@ def test_new_jobs_are_forgotten_once_they_are_in() -> None:
 
 
 def test_ends_are_counted() -> None:
-    """Of what becomes of attempts, the ends of jobs are counted, and what is another's by then is not."""
-    announcer, ends = new_announcer(), list[str]()
-
-    def settle(name: str, settled: Settled | None) -> bool:
-        return announcer.settled(new_entry(), settled, lambda: ends.append(name))
-
+    """Of what becomes of jobs, the ends are counted, and what is another's by then is not."""
+    ends = list[None]()
+    announcer = new_announcer(on_end=lambda: ends.append(None))
     entry = new_entry()
     start(entry, claim="c", worker="w", now=1.0)
+    running = copy.copy(entry)
     retry(entry, ERROR, worker="w", now=2.0)
-    assert settle("goes on", Settled(entry, is_news=True))
+    assert announcer.settled(new_entry(), Settled(entry, is_news=True))
+    announcer.changed([entry])
+    assert not announcer.settled(new_entry(), None)
+    assert not ends
     finish(entry, Cancelled(), worker="w", now=3.0)
-    assert settle("ends", Settled(entry, is_news=True))
-    assert not settle("is another's", None)
-    assert ends == ["ends"]
+    assert announcer.settled(new_entry(), Settled(entry, is_news=True))
+    announcer.changed([entry])
+    announcer.replied(Reply(entry, accepted=True, is_news=True))
+    announcer.ended(running, Cancelled(), None, "w", 3.0)
+    assert len(ends) == 4
+    announcer.replied(Reply(entry, accepted=False))
+    assert len(ends) == 4
 
 
 def test_an_end_with_an_error() -> None:
@@ -129,7 +139,7 @@ class Told(Heard):
 def test_hints() -> None:
     """Each hint of another process is passed on, and no other."""
     told = Told()
-    announcer = RowAnnouncer(told)
+    announcer = new_announcer(told)
     announcer.heed(Hints())
     assert told.signals == []
     announcer.heed(Hints(ready=True, due=1.0, messages={"a"}, cancels={"b"}))

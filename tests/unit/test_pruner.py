@@ -37,8 +37,8 @@ async def test_when_many_have_ended(bench: Bench, nursery: trio.Nursery, kept: i
     nursery.start_soon(pruner.run)
     assert await pruner.prune() == 7.0
     for rounds in (1, 2):
-        pruner.ended(enough - 2)
-        pruner.ended()
+        for _ in range(enough - 1):
+            pruner.ended()
         await wait_all_tasks_blocked()
         assert len(bench.at) == rounds
         pruner.ended()
@@ -50,7 +50,8 @@ async def test_who_only_watches(bench: Bench, nursery: trio.Nursery) -> None:
     """A process that nobody has prune does not by itself."""
     pruner = Pruner(bench.prune, 0)
     nursery.start_soon(pruner.run)
-    pruner.ended(1_000_000)
+    for _ in range(10 * LEAST):
+        pruner.ended()
     await wait_all_tasks_blocked()
     assert bench.at == []
 
@@ -62,7 +63,8 @@ async def test_while_the_store_is_away(bench: Bench, nursery: trio.Nursery, auto
     await pruner.prune()
     begun = trio.current_time()
     bench.is_away = True
-    pruner.ended(LEAST)
+    for _ in range(LEAST):
+        pruner.ended()
     await trio.sleep(2.5 * RETRY_AFTER)
     bench.is_away = False
     await trio.sleep(10 * RETRY_AFTER)

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from jobtrio import StoreUnavailableError
+from jobtrio.stores._announcer import Announcer
 from jobtrio.stores.redis import _hints
-from jobtrio.stores.redis._announcer import RedisAnnouncer
 from jobtrio.stores.redis._hints import PING_EVERY, WATCHED_FOR, Hints
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Rig:
         self.heard: list[Any] = []
         connector: Any = self
         listener: Any = self
-        self.announcer = RedisAnnouncer(listener)
+        self.announcer = Announcer(listener, trio.current_time, lambda: None)
         self.hints = Hints(connector, "{p}:", self.announcer, lambda: self.connected)
 
     @asynccontextmanager

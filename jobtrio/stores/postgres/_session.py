@@ -15,7 +15,7 @@ import trio
 
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
-from jobtrio.stores._announcer import RowAnnouncer
+from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _pruning as pruning
@@ -91,16 +91,16 @@ class Session:
             on_pace: Called with the seconds after which to look for news although none were told.
         """
         self.settings: Final = settings
-        self.announcer: Final = RowAnnouncer(settings.listener)
+        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
+        self.announcer: Final = Announcer(settings.listener, time.monotonic, self.pruner.ended)
         self.clock: Final = Clock()
         session = secrets.token_hex(8)
         self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
         self.notices: Final = Notices(schema, session, self.clock)
         self._connections = connections
-        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
         inserter = Inserter(connections, self.notices, self.announcer.heed)
         patient = Inserter(connections, self.notices, self.announcer.heed, WAIT)
-        writer = Writer(connections, self.identity, self.announcer, self.notices, self.pruner.ended)
+        writer = Writer(connections, self.identity, self.announcer, self.notices)
         patience = connections.patience
         self.inserts: Final[Lane[Insertion]] = Lane(inserter.carry_out, patience, size=Insertion.size)
         self.named_inserts: Final[Lane[Insertion]] = Lane(patient.carry_out, patience, size=Insertion.size)
@@ -194,7 +194,7 @@ class Session:
             more = self._advanced(
                 await self._connections.use(lambda link: advancing.advance(link, self.identity, self.notices)), asked
             )
-        return max(self.announcer.idle_for(), 0.0)
+        return self.announcer.idle_for()
 
     def _advanced(self, progress: advancing.Progress, asked: float) -> bool:
         self.clock.note(progress.now, asked)
@@ -202,7 +202,6 @@ class Session:
         self.announcer.changed(progress.changed)
         self.announcer.looked(progress.next, self._look_after)
         self.announcer.heed(progress.hints)
-        self.pruner.ended(sum(entry.outcome is not None for entry in progress.changed))
         return progress.is_cut
 
     async def _prune(self) -> float:

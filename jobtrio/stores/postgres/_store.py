@@ -340,23 +340,18 @@ class PostgresJobStore(JobStore):
         return await self._settle(claim, items, lambda tx: settling.release(tx, claim, reason, items))
 
     async def _settle(self, claim: Claim, items: Sequence[Item], do: Callable[[Transaction], Settled | None]) -> bool:
-        entry, settled = claim.entry, self._settled(claim)
-        done: bool = await self._opened.writes.make(Change(entry.id, entry.order, do, settled, items))
+        entry = claim.entry
+        done: bool = await self._opened.writes.make(Change(entry.id, entry.order, do, self._settled(claim), items))
         return done
 
     def _settled(self, claim: Claim) -> Callable[[Settled | None], bool]:
         """Return what brings a claim's entry to what was stored, and tells of it."""
-        session = self._opened
-        return partial(session.announcer.settled, claim.entry, on_end=session.pruner.ended)
+        return partial(self._opened.announcer.settled, claim.entry)
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
-        session = self._opened
-        return await self._change(
-            job_id,
-            lambda tx: settling.request_cancel(tx, job_id, reason, grace),
-            lambda reply: session.announcer.replied(reply, session.pruner.ended),
-        )
+        replied = self._opened.announcer.replied
+        return await self._change(job_id, lambda tx: settling.request_cancel(tx, job_id, reason, grace), replied)
 
     async def _change(self, job_id: str, do: Callable[[Transaction], Any], after: Callable[[Any], T]) -> T:
         """Change a job that is found by its id; one that is not printable is that of no job."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobtrio.abc import Claim
-    from jobtrio.stores._announcer import RowAnnouncer, Settled
+    from jobtrio.stores._announcer import Announcer, Settled
     from jobtrio.stores._chunks import Item
     from jobtrio.stores.postgres._calls import Call
     from jobtrio.stores.postgres._connections import Connections, Link, Rows, Step
@@ -122,22 +122,13 @@ class Writer:
         identity: Who writes.
         announcer: Tells the listener.
         notices: What other processes are told.
-        on_end: Called with how many jobs have ended.
     """
 
-    def __init__(
-        self,
-        connections: Connections,
-        identity: Identity,
-        announcer: RowAnnouncer,
-        notices: Notices,
-        on_end: Callable[[int], None],
-    ) -> None:
+    def __init__(self, connections: Connections, identity: Identity, announcer: Announcer, notices: Notices) -> None:
         self._connections = connections
         self._identity = identity
         self._announcer = announcer
         self._notices = notices
-        self._on_end = on_end
         self._is_careful = False  # whether the last group had no answer
 
     async def carry_out(self, calls: list[Call[Write]]) -> list[Call[Write]]:
@@ -251,7 +242,6 @@ class Writer:
                 continue
             self._announcer.ended(entry, Completed(value_of(work.result)), None, self._identity.worker, finished_at)
             call.succeed(True)
-        self._on_end(len(ended))
 
     # -- the slow way
 

@@ -17,7 +17,7 @@ from jobtrio._tail import LOOKS_A_SECOND
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobtrio.stores.redis._announcer import RedisAnnouncer
+    from jobtrio.stores._announcer import Announcer
     from jobtrio.stores.redis._connector import Connector
     from jobtrio.stores.redis._link import Link
 
@@ -43,7 +43,7 @@ class Hints:
     """
 
     def __init__(
-        self, connector: Connector, prefix: str, announcer: RedisAnnouncer, is_connected: Callable[[], trio.Event]
+        self, connector: Connector, prefix: str, announcer: Announcer, is_connected: Callable[[], trio.Event]
     ) -> None:
         self._connector = connector
         self._all = f"{prefix}hints"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._errors import DuplicateJobError
 from jobtrio._state import JobState
-from jobtrio.stores._announcer import repeats_id
+from jobtrio.stores._announcer import Placed
 from jobtrio.stores.redis._rows import entry_of, new_job
 from jobtrio.stores.redis._scripts import Run, run
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
-    from jobtrio.stores.redis._announcer import RedisAnnouncer
+    from jobtrio.stores._announcer import Announcer, Answer
     from jobtrio.stores.redis._link import Argument
 
 MOST_JOBS: Final = 50_000
@@ -51,28 +51,31 @@ def _check_size(jobs: list[Argument], count: int) -> None:
 
 
 def inserted(
-    answer: list[Any] | bytes, entries: Sequence[JobEntry], submission: str, announcer: RedisAnnouncer
+    answer: list[Any] | bytes, entries: Sequence[JobEntry], submission: str, announcer: Announcer
 ) -> list[JobEntry]:
     """Return the entries that stand for the jobs, brought to what is stored, and tell of them."""
     if isinstance(answer, bytes):
         raise DuplicateJobError(answer.decode())
-    rows = zip(entries, answer, repeats_id(entries), strict=True)
-    return [_stands(entry, row, submission, announcer, repeats=repeats) for entry, row, repeats in rows]
+    stored = announcer.inserted(entries, list(map(_answer, entries, answer)), submission)
+    for entry, row in zip(entries, answer, strict=True):
+        if len(row) == PLACED:
+            _tell(entry, row, announcer)
+    return stored
 
 
-def _stands(entry: JobEntry, row: list[Any], submission: str, announcer: RedisAnnouncer, *, repeats: bool) -> JobEntry:
-    if len(row) == PLACED:
-        order, created, expires = row
-        announcer.placed(entry, int(order), float(created), submission)
-        if entry.delay > 0:
-            announcer.falls_due_in(entry.delay)
-        if expires:
-            announcer.falls_due_in(float(expires) - float(created))
-        if entry.state is JobState.QUEUED and not entry.is_held:
-            announcer.listener.work_ready()
-        return entry
-    stored = entry_of(row)
-    if repeats or stored.id != entry.id or stored.submission != submission:
-        return stored
-    announcer.learned(entry, stored)
-    return entry
+def _answer(entry: JobEntry, row: list[Any]) -> Answer:
+    if len(row) != PLACED:
+        return entry_of(row)
+    order, created, _ = row
+    return Placed(int(order), JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED, float(created), 0.0, None)
+
+
+def _tell(entry: JobEntry, row: list[Any], announcer: Announcer) -> None:
+    """Tell of what a new job makes possible."""
+    _, created, expires = row
+    if entry.delay > 0:
+        announcer.falls_due_in(entry.delay)
+    if expires:
+        announcer.falls_due_in(float(expires) - float(created))
+    if entry.state is JobState.QUEUED and not entry.is_held:
+        announcer.listener.work_ready()

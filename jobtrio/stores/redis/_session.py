@@ -15,10 +15,10 @@ import trio
 
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
+from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
-from jobtrio.stores.redis._announcer import RedisAnnouncer
 from jobtrio.stores.redis._calls import Calls
 from jobtrio.stores.redis._connector import Connector
 from jobtrio.stores.redis._hints import Hints
@@ -86,16 +86,16 @@ class Session:
         self.answered: list[str] = []
         self.doubtful: Final = Recent[tuple[str, str]]()
         self.saves: Final = count(1)
-        self.announcer: Final = RedisAnnouncer(settings.listener)
+        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
+        # By Trio's clock: the server tells times as seconds from now.
+        self.announcer: Final = Announcer(settings.listener, trio.current_time, self.pruner.ended)
         self.calls: Final = Calls(prefix, patience, replicas)
-        self._prefix = prefix
         self._creates = creates
         self._patience = patience
         self._look_after = look_after
         self._connector = Connector(address, patience)
         self._connected = trio.Event()
         self.hints: Final = Hints(self._connector, prefix, self.announcer, lambda: self._connected)
-        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
         self._stop = trio.Event()
 
     # -- life
@@ -167,7 +167,7 @@ class Session:
                 if not await self.calls.make(verdicts, self._carried_out):
                     return AGAIN_AFTER
             elif due.next > 0:
-                return max(self.announcer.idle_for(), 0.0)
+                return self.announcer.idle_for()
 
     def _found(self, answer: list[Any]) -> advancing.Due:
         due = advancing.found(answer)
@@ -180,7 +180,6 @@ class Session:
     def _carried_out(self, rows: list[Any]) -> bool:
         entries = [entry_of(row) for row in rows if row is not None]
         self.announcer.changed(entries)
-        self.pruner.ended(sum(entry.outcome is not None for entry in entries))
         if any(entry.outcome is None for entry in entries):
             self.announcer.listener.work_ready()
         return bool(entries)

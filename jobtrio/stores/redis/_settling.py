@@ -66,7 +66,6 @@ async def finish(session: Session, claim: Claim, ending: Ending, messages: Seque
         if not isinstance(answer, bytes):
             return _learned(session, claim, answer)
         session.announcer.ended(claim.entry, ending.outcome, ending.error, session.settings.worker, float(answer))
-        session.pruner.ended()
         return True
 
     error, reason = ending.error, ending.reason
@@ -151,4 +150,4 @@ def _learned(session: Session, claim: Claim, answer: list[Any] | None) -> bool:
     if answer is not None:
         is_news, row = answer
         settled = Settled(entry_of(row), bool(is_news))
-    return session.announcer.settled(claim.entry, settled, session.pruner.ended)
+    return session.announcer.settled(claim.entry, settled)

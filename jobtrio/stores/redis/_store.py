@@ -237,7 +237,7 @@ class RedisJobStore(JobStore):
             entry = entry_of(row)
             if is_repeated and entry.state is JobState.CANCELLED:
                 accepted = is_news = True
-            return session.announcer.replied(Reply(entry, bool(accepted), bool(is_news)), session.pruner.ended)
+            return session.announcer.replied(Reply(entry, bool(accepted), bool(is_news)))
 
         text = NULL if reason is None else plain_text(reason)
         return await self._call_once(asked, "cancel", job_id, repr(float(grace)), text, session.worker)

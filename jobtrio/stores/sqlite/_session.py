@@ -6,6 +6,7 @@ up on a disk that does not answer, pruning. It must not know the contract's call
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
-from jobtrio.stores._announcer import RowAnnouncer
+from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
@@ -53,7 +54,8 @@ class Session:
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
-        self.announcer: Final = RowAnnouncer(settings.listener)
+        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
+        self.announcer: Final = Announcer(settings.listener, time.monotonic, self.pruner.ended)
         self._location = location
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
@@ -72,7 +74,6 @@ class Session:
             on_hints=self.announcer.heed,
             on_news=self.announcer.look_everywhere,
         )
-        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
 
     # -- life
 
@@ -163,14 +164,13 @@ class Session:
         while more:
             self.announcer.asked()
             more = await self.write(lambda tx: advancing.advance(tx, self._doorbell.gone()), self._advanced)
-        return max(self.announcer.idle_for(), 0.0)
+        return self.announcer.idle_for()
 
     def _advanced(self, progress: advancing.Progress) -> bool:
         self.announcer.changed(progress.changed)
         self.announcer.looked(progress.next, self._look_after)
         for name in progress.emptied:
             self._doorbell.forget(name)
-        self.pruner.ended(sum(entry.outcome is not None for entry in progress.changed))
         return progress.is_cut
 
     async def _prune(self) -> float:

@@ -187,9 +187,8 @@ class SqliteJobStore(JobStore):
 
         def finished(found: Settled | running.Ended | None) -> bool:
             if not isinstance(found, running.Ended):
-                return session.announcer.settled(claim.entry, found, session.pruner.ended)
+                return session.announcer.settled(claim.entry, found)
             session.announcer.ended(claim.entry, ending.outcome, ending.error, session.identity.worker, found.at)
-            session.pruner.ended()
             return True
 
         return await session.write(lambda tx: running.finish(tx, claim, ending, items), finished)
@@ -206,14 +205,14 @@ class SqliteJobStore(JobStore):
 
     def _settle(self, claim: Claim, work: Callable[[Transaction], Settled | None]) -> Awaitable[bool]:
         session = self._opened
-        return session.write(work, lambda found: session.announcer.settled(claim.entry, found, session.pruner.ended))
+        return session.write(work, lambda found: session.announcer.settled(claim.entry, found))
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
         session = self._opened
         return await session.write(
             lambda tx: settling.request_cancel(tx, job_id, reason, grace),
-            lambda reply: session.announcer.replied(reply, session.pruner.ended),
+            session.announcer.replied,
         )
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
