@@ -5,8 +5,6 @@ Nothing rests on them. They go to this process's listener and, as they are, to o
 
 from __future__ import annotations
 
-import time
-
 import attrs
 
 
@@ -40,7 +38,3 @@ class Hints:
     def falls_due(self, at: float) -> None:
         """Note a time by the machine's monotonic clock."""
         self.due = at if self.due is None else min(self.due, at)
-
-    def falls_due_at(self, moment: float) -> None:
-        """Note a time by the wall clock."""
-        self.falls_due(time.monotonic() + moment - time.time())

@@ -1,4 +1,4 @@
-"""How attempts end, how jobs are asked to cancel, how leases lapse and ended jobs go, in stores that keep jobs as rows.
+"""What becomes of jobs, in stores that keep them as rows: how attempts end, leases lapse, jobs are cancelled and go.
 
 Each operation is given the transaction that it is a part of, and decides what becomes of a job there; what has to be
 written for that is the transaction's. Whatever needs a claim returns what became of the job, or None where the claim no
@@ -7,96 +7,196 @@ longer holds it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
 
+import attrs
+
+from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest
 from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Reply, Settled
+from jobtrio.stores._chunks import restart_item
+from jobtrio.stores._hints import Hints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from jobtrio._entry import JobEntry
+    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._policies import Retention
     from jobtrio._records import JobError, Outcome
     from jobtrio.abc import Claim
     from jobtrio.stores._chunks import Item
 
 
-class JobSteps(Protocol):
-    """What a transaction can do to a job."""
+@attrs.frozen
+class Identity:
+    """Who writes.
+
+    Attributes:
+        worker: This process's name in the history.
+        session: The name of this opened store, by which others tell it.
+        retention: What to keep.
+        totals: How many jobs may run over all workers, by queue.
+    """
+
+    worker: str
+    session: str
+    retention: Retention
+    totals: Mapping[str, int] = attrs.field(factory=dict)
+
+
+class JobSteps(ABC):
+    """What a transaction can do to a job.
+
+    Attributes:
+        identity: Who writes.
+        hints: What to tell other processes once all is committed.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity: Final = identity
+        self.hints: Hints = Hints()
+
+    # -- as each store can
 
     @property
+    @abstractmethod
     def now(self) -> float:
         """The time of day by which jobs change."""
 
+    @abstractmethod
     def job(self, order: int) -> JobEntry | None:
         """Return a job by its number, or None; what its user gave may be missing."""
 
+    @abstractmethod
     def job_of(self, job_id: str) -> JobEntry | None:
         """Return a job by its id, or None."""
 
+    @abstractmethod
+    def last_number(self, entry: JobEntry) -> int:
+        """Return the number of a job's last message, its `End` not counted; 0 before the first."""
+
+    @abstractmethod
     def append(self, entry: JobEntry, items: Sequence[Item]) -> None:
-        """Append a job's messages."""
+        """Append a job's messages; those that are stored are passed over."""
+
+    @abstractmethod
+    def save(self, entry: JobEntry, *, is_ready: bool = False) -> None:
+        """Write a job after one of its steps; one that ``is_ready`` gets a place behind all that are."""
+
+    @abstractmethod
+    def replan(self, entry: JobEntry) -> None:
+        """Write a held job's plan; one that is queued gets a place behind all that are ready."""
+
+    @abstractmethod
+    def ask_to_cancel(self, entry: JobEntry) -> None:
+        """Write a request to cancel a running job."""
+
+    @abstractmethod
+    def remove(self, entry: JobEntry) -> None:
+        """Take out a job and all that belongs to it."""
+
+    # -- as all do
 
     def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Append the `Restart` behind a job's current attempt."""
+        self.append(entry, (restart_item(self.last_number(entry) + 1, entry.attempt, error, delay),))
 
     def become_ready(self, entry: JobEntry, reason: str | None) -> None:
         """Return a job to its queue, behind all that are ready."""
+        steps.become_ready(entry, worker=self.identity.worker, now=self.now, reason=reason)
+        self.save(entry, is_ready=True)
+        if not entry.is_held:
+            self.hints.ready = True
 
     def retry(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Let a job wait for its next attempt."""
+        steps.retry(entry, error, worker=self.identity.worker, now=self.now)
+        entry.due = self.now + delay
+        self.save(entry)
+        self.falls_due(entry.due)
+        self.made_room(entry)
 
     def end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
         """End a job: its state and its `End` in one."""
+        steps.finish(entry, outcome, worker=self.identity.worker, now=self.now, error=error)
+        self.save(entry)
+        self.hints.messages.add(entry.id)
+        self.made_room(entry)
 
-    def ask_to_cancel(self, entry: JobEntry) -> None:
-        """Keep a request to cancel a running job."""
+    def made_room(self, entry: JobEntry) -> None:
+        """Note that a job runs no more: where all workers share a limit, the others may start one."""
+        if entry.plan.queue in self.identity.totals:
+            self.hints.ready = True
 
-    def remove(self, entry: JobEntry) -> None:
-        """Take out a job and all that belongs to it."""
+    def falls_due(self, at: float) -> None:
+        """Note a time by the clock of `now`."""
+        self.hints.falls_due(time.monotonic() + at - self.now)
+
+
+def start_held(tx: JobSteps, job_id: str, plan: Plan) -> bool:
+    """Give a held job its plan, and make it ready; False if it is not held (any more)."""
+    entry = tx.job_of(job_id)
+    if entry is None or not entry.is_held or entry.state in FINAL_STATES:
+        return False
+    if entry.expires is not None and entry.expires <= tx.now:
+        return False  # it has expired, though nobody has made it fail yet
+    entry.plan = plan
+    if entry.expires_in is None:
+        entry.expires = None
+    else:
+        # Counted from submission: how long it could be held its submitter decided, and here that may be set otherwise.
+        # What was noted then is more where it was stored some while after it was made.
+        entry.expires = max(entry.expires or 0.0, entry.created_at + entry.expires_in)
+        tx.falls_due(entry.expires)
+    tx.replan(entry)
+    if entry.state is JobState.QUEUED:
+        tx.hints.ready = True
+    return True
 
 
 def finish(
     tx: JobSteps, claim: Claim, outcome: Outcome, error: JobError | None, items: Sequence[Item]
 ) -> Settled | None:
     """End a running job."""
-    entry, held = look(tx, claim)
-    if entry is not None and held:
-        tx.append(entry, items)
-        tx.end(entry, *rules.heeding_cancel(entry, outcome, error))
-    return None if entry is None else Settled(entry, held)
+    settled = look(tx, claim)
+    if settled is not None and settled.is_news:
+        tx.append(settled.entry, items)
+        tx.end(settled.entry, *rules.heeding_cancel(settled.entry, outcome, error))
+    return settled
 
 
 def retry(tx: JobSteps, claim: Claim, error: JobError, delay: float, items: Sequence[Item]) -> Settled | None:
     """Let a failed attempt be followed by another."""
-    entry, held = look(tx, claim)
-    if entry is None or not held:
-        return None if entry is None else Settled(entry, False)
-    tx.append(entry, items)
-    if entry.cancel is not None:
-        tx.end(entry, Cancelled(entry.cancel.reason), error)
-    else:
-        tx.restart(entry, error, delay)
-        tx.retry(entry, error, delay)
-    return Settled(entry, True)
+    settled = look(tx, claim)
+    if settled is not None and settled.is_news:
+        entry = settled.entry
+        tx.append(entry, items)
+        if entry.cancel is not None:
+            tx.end(entry, Cancelled(entry.cancel.reason), error)
+        else:
+            tx.restart(entry, error, delay)
+            tx.retry(entry, error, delay)
+    return settled
 
 
 def release(tx: JobSteps, claim: Claim, reason: str, items: Sequence[Item]) -> Settled | None:
     """Return a running job to its queue unfinished."""
-    entry, held = look(tx, claim)
-    if entry is None or not held:
-        return None if entry is None else Settled(entry, False)
-    tx.append(entry, items)
-    if entry.cancel is not None:
-        tx.end(entry, Cancelled(entry.cancel.reason), None)
-    else:
-        entry.losses = 0
-        tx.restart(entry, rules.released(reason), 0.0)
-        tx.become_ready(entry, reason)
-    return Settled(entry, True)
+    settled = look(tx, claim)
+    if settled is not None and settled.is_news:
+        entry = settled.entry
+        tx.append(entry, items)
+        if entry.cancel is not None:
+            tx.end(entry, Cancelled(entry.cancel.reason), None)
+        else:
+            entry.losses = 0
+            tx.restart(entry, rules.released(reason), 0.0)
+            tx.become_ready(entry, reason)
+    return settled
 
 
 def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) -> Reply | None:
@@ -112,6 +212,7 @@ def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) 
         entry.cancel = entry.cancel._replace(grace=grace)
     if entry.state is JobState.RUNNING:
         tx.ask_to_cancel(entry)
+        tx.hints.cancels.add(entry.id)
         return Reply(entry, True)
     tx.end(entry, Cancelled(entry.cancel.reason), None)
     return Reply(entry, True, is_news=True)
@@ -139,9 +240,9 @@ def delete(tx: JobSteps, job_id: str) -> bool:
     return True
 
 
-def look(tx: JobSteps, claim: Claim) -> tuple[JobEntry | None, bool]:
-    """Return a claim's job if the claim holds it, or was the last to, and whether it holds it now."""
+def look(tx: JobSteps, claim: Claim) -> Settled | None:
+    """Return a claim's job if the claim holds it, or was the last to; what becomes of it is news if it holds it now."""
     entry = tx.job(claim.entry.order)
     if entry is None or entry.id != claim.entry.id or (entry.claim, entry.attempt) != (claim.id, claim.attempt):
-        return None, False
-    return entry, entry.state is JobState.RUNNING
+        return None
+    return Settled(entry, entry.state is JobState.RUNNING)

@@ -14,6 +14,7 @@ from jobtrio import Completed, JobPriority, JobState, Retention, RetryPolicy
 from jobtrio.abc import Claim, JobQuery
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
+from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
@@ -23,7 +24,7 @@ from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._statements import SQL
-from jobtrio.stores.sqlite._transaction import Identity, Transaction
+from jobtrio.stores.sqlite._transaction import Transaction
 from jobtrio.testing._workers import ERROR, new_entry, tokens
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     claims = [Claim(entry, "c", entry.attempt) for entry in held]
     assert len(claims) == 8
     efforts["append"] = effort.of(lambda: running.append(tx, claims[0], encoded(tokens(1, 9))))
-    efforts["renew"] = effort.of(lambda: claiming.renew(tx, claims, 60.0))
+    efforts["renew"] = effort.of(lambda: claiming.renew(tx, claims, 60.0, 1.0))
     efforts["finish"] = effort.of(lambda: running.finish(tx, claims[0], running.Ending(Completed(), None, "null"), ()))
     efforts["retry"] = effort.of(lambda: settling.retry(tx, claims[1], ERROR, 0.0, ()))
     efforts["release"] = effort.of(lambda: settling.release(tx, claims[2], "shutdown", ()))

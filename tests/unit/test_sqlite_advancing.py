@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobtrio import JobState, Retention
+from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
-from jobtrio.stores.sqlite._transaction import Identity, Transaction
+from jobtrio.stores.sqlite._transaction import Transaction
 from jobtrio.testing._workers import LEASE, new_entry
 
 if TYPE_CHECKING:

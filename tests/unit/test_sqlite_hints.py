@@ -15,13 +15,14 @@ from jobtrio.stores import _chunks as chunks
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._hints import Hints
+from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import ASIDE, new_job
-from jobtrio.stores.sqlite._transaction import Identity, Transaction
+from jobtrio.stores.sqlite._transaction import Transaction
 from jobtrio.testing._workers import ERROR, new_entry, new_plan, tokens
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def test_cancelling(file: File) -> None:
 def test_starting_held(file: File) -> None:
     """A held job that was given its plan can be claimed."""
     file.insert(new_entry(None, job_id="id"))
-    assert inserting.start_held(file.begin(), "id", new_plan())
+    assert settling.start_held(file.begin(), "id", new_plan())
     assert file.tx.hints.ready
 
 

@@ -11,6 +11,7 @@ import pytest
 from jobtrio import Completed, Retention
 from jobtrio.abc import Claim
 from jobtrio.stores._chunks import encoded
+from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _inserting as inserting
@@ -18,7 +19,7 @@ from jobtrio.stores.sqlite import _pruning as pruning
 from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
-from jobtrio.stores.sqlite._transaction import Identity, Transaction
+from jobtrio.stores.sqlite._transaction import Transaction
 from jobtrio.testing._workers import new_entry, tokens
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from jobtrio.stores.postgres._transaction import Transaction
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
+    from jobtrio.stores._settling import Identity
     from jobtrio.stores.postgres._connections import Link, Rows
     from jobtrio.stores.postgres._notices import Notices
-    from jobtrio.stores.postgres._transaction import Identity
 
 SLICE: Final = 500
 """Jobs changed in one go, of each kind."""

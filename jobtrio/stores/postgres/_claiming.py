@@ -18,7 +18,7 @@ from jobtrio.stores._hints import Hints
 from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
-from jobtrio.stores.postgres._rows import WIDTH, entry_of, rank_of
+from jobtrio.stores.postgres._rows import WIDTH, entry_of, line_end, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from jobtrio._entry import CancelRequest, JobEntry
     from jobtrio.abc import Claim
     from jobtrio.stores._renewing import Renewal
+    from jobtrio.stores._settling import Identity
     from jobtrio.stores.postgres._connections import Link, Rows, Step
     from jobtrio.stores.postgres._notices import Notices
-    from jobtrio.stores.postgres._transaction import Identity
 
 Kept: TypeAlias = "dict[tuple[int, str], tuple[float, CancelRequest | None]]"
 """What was renewed, by job and claim: until when, and the request to cancel the job if there is one."""
@@ -108,7 +108,7 @@ def _claim_step(wanted: Wanted, identity: Identity) -> Step:
     if wanted.executors is not None:
         executors = array(list(wanted.executors))
     return (
-        *("claim", wanted.claim_id, identity.session, identity.worker, identity.line_end, str(wanted.lease)),
+        *("claim", wanted.claim_id, identity.session, identity.worker, line_end(identity.worker), str(wanted.lease)),
         *(str(min(wanted.limit, MOST)), queues, rooms, executors, *arrays(_cut(identity.totals), 2)),
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from math import isinf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
+
 from jobtrio._entry import JobEntry
 from jobtrio.stores._texts import HELD, decode_entry, history_text, plan_text, text_of
 from jobtrio.stores.postgres._statements import ENTRY
@@ -66,6 +68,11 @@ def flat_history(entry: JobEntry) -> str:
     """Return a job's changes behind the first as their column has them: what a comma can be put behind."""
     text = history_text(entry)[1:-1]
     return f",{text}" if text else ""
+
+
+def line_end(worker: str) -> str:
+    """Return how a line of the history ends: who, and no reason."""
+    return f",{msgspec.json.encode(worker).decode()},null"
 
 
 # -- decoding

@@ -17,6 +17,7 @@ from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
+from jobtrio.stores._settling import Identity
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _pruning as pruning
 from jobtrio.stores.postgres._calls import Lane
@@ -25,7 +26,6 @@ from jobtrio.stores.postgres._inserting import Inserter, Insertion
 from jobtrio.stores.postgres._listening import Listener
 from jobtrio.stores.postgres._notices import Clock, Notices
 from jobtrio.stores.postgres._reading import Reader, Reading
-from jobtrio.stores.postgres._transaction import Identity
 from jobtrio.stores.postgres._writing import Write, Writer
 
 if TYPE_CHECKING:

@@ -29,7 +29,6 @@ from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._renewing import report
 from jobtrio.stores._texts import text_of, value_of
-from jobtrio.stores.postgres import _changing as changing
 from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _finding as finding
 from jobtrio.stores.postgres._connections import Connections
@@ -39,7 +38,7 @@ from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
 from jobtrio.stores.postgres._session import Session
 from jobtrio.stores.postgres._submitting import put_in, put_in_async
-from jobtrio.stores.postgres._writing import Append, Change, Complete, itself
+from jobtrio.stores.postgres._writing import Append, Change, Complete, itself, save_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -267,7 +266,7 @@ class PostgresJobStore(JobStore):
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        started: bool = await self._change(job_id, lambda tx: changing.start_held(tx, job_id, plan), itself)
+        started: bool = await self._change(job_id, lambda tx: settling.start_held(tx, job_id, plan), itself)
         return started
 
     async def claim(
@@ -368,7 +367,7 @@ class PostgresJobStore(JobStore):
                 entry.saved_state = value_of(text)
             return held
 
-        change = Change(entry.id, entry.order, lambda tx: changing.save_state(tx, claim, text), saved, (), len(text))
+        change = Change(entry.id, entry.order, lambda tx: save_state(tx, claim, text), saved, (), len(text))
         held: bool = await self._opened.writes.make(change)
         return held
 

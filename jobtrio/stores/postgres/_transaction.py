@@ -6,16 +6,11 @@ are numbered on and what is to be told to others. It must not know when it begin
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import attrs
-import msgspec
-
-from jobtrio import _entry as steps
 from jobtrio._records import Completed
-from jobtrio.stores._chunks import body_of, cut, restart_item
-from jobtrio.stores._hints import Hints
+from jobtrio.stores._chunks import body_of, cut
+from jobtrio.stores._settling import JobSteps
 from jobtrio.stores._texts import HELD, cancel_text, error_text, plan_text, text_of
 from jobtrio.stores.postgres._arrays import MOST, array, arrays, slices
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, flat_history
@@ -24,42 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from jobtrio._entry import JobEntry
-    from jobtrio._policies import Retention
-    from jobtrio._records import JobError, Outcome
     from jobtrio.stores._chunks import Item
+    from jobtrio.stores._settling import Identity
     from jobtrio.stores.postgres._connections import Rows, Step
 
 
-@attrs.frozen
-class Identity:
-    """Who writes.
-
-    Attributes:
-        worker: This process's name in the history.
-        session: The name of this opened store.
-        retention: What to keep.
-        totals: How many jobs may run over all workers, by queue.
-    """
-
-    worker: str
-    session: str
-    retention: Retention
-    totals: Mapping[str, int]
-
-    @property
-    def line_end(self) -> str:
-        """How a line of the history ends: who, and no reason."""
-        return f",{msgspec.json.encode(self.worker).decode()},null"
-
-
-class Transaction:
-    """One group of changes.
-
-    Attributes:
-        identity: Who writes.
-        now: The server's time.
-        hints: What to tell other processes once all is committed.
-    """
+class Transaction(JobSteps):
+    """One group of changes."""
 
     def __init__(self, identity: Identity, locked: Rows, lasts: Rows) -> None:
         """Take in the jobs.
@@ -69,9 +35,8 @@ class Transaction:
             locked: The jobs, each with the time at which it was locked.
             lasts: The jobs' numbers, and those of their last messages.
         """
-        self.identity: Final = identity
-        self.now: float = max((row[WIDTH] for row in locked), default=0.0)
-        self.hints: Hints = Hints()
+        super().__init__(identity)
+        self._now: float = max((row[WIDTH] for row in locked), default=0.0)
         self._jobs = {entry.order: entry for entry in map(entry_of, locked)}
         self._ids = {entry.id: entry for entry in self._jobs.values()}
         self._lasts: dict[int, int] = {job: last or 0 for job, last in lasts}
@@ -82,6 +47,11 @@ class Transaction:
         self._emptied: list[int] = []
         self._chunks: dict[int, list[tuple[int, int, int, str]]] = {}
         self._removed: list[JobEntry] = []
+
+    @property
+    def now(self) -> float:
+        """The server's time."""
+        return self._now
 
     # -- loading
 
@@ -96,6 +66,10 @@ class Transaction:
     def jobs(self) -> list[JobEntry]:
         """Return all locked jobs, in the order in which they were found."""
         return list(self._jobs.values())
+
+    def last_number(self, entry: JobEntry) -> int:
+        """Return the number of a job's last message."""
+        return self._lasts[entry.order]
 
     # -- changing
 
@@ -115,57 +89,25 @@ class Transaction:
         if items:
             self.hints.messages.add(entry.id)
 
-    def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
-        """Append the `Restart` behind a job's current attempt."""
-        self.append(entry, (restart_item(self._lasts[entry.order] + 1, entry.attempt, error, delay),))
-
-    def become_ready(self, entry: JobEntry, reason: str | None) -> None:
-        """Return a job to its queue, behind all that are ready."""
-        steps.become_ready(entry, worker=self.identity.worker, now=self.now, reason=reason)
-        self._moved[entry.order] = True
-        if not entry.is_held:
-            self.hints.ready = True
-
-    def retry(self, entry: JobEntry, error: JobError, delay: float) -> None:
-        """Let a job wait for its next attempt."""
-        steps.retry(entry, error, worker=self.identity.worker, now=self.now)
-        entry.due = self.now + delay
-        self._moved[entry.order] = False
-        self.falls_due(entry.due)
-        self._made_room(entry)
-
-    def end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
-        """End a job: its state and its `End` in one."""
-        steps.finish(entry, outcome, worker=self.identity.worker, now=self.now, error=error)
-        self._moved[entry.order] = False
-        self.hints.messages.add(entry.id)
-        self._made_room(entry)
-
-    def _made_room(self, entry: JobEntry) -> None:
-        """Note that a job runs no more: where all workers share a limit, the others may start one."""
-        if entry.plan.queue in self.identity.totals:
-            self.hints.ready = True
+    def save(self, entry: JobEntry, *, is_ready: bool = False) -> None:
+        """Write a job after one of its steps."""
+        self._moved[entry.order] = is_ready
 
     def ask_to_cancel(self, entry: JobEntry) -> None:
-        """Keep a request to cancel a running job."""
+        """Write a request to cancel a running job."""
         self._asked.add(entry.order)
-        self.hints.cancels.add(entry.id)
 
     def keep_state(self, entry: JobEntry, text: str) -> None:
         """Keep a value for a job's next attempt."""
         self._saved[entry.order] = text
 
     def replan(self, entry: JobEntry) -> None:
-        """Keep a held job's plan."""
+        """Write a held job's plan."""
         self._replanned.append(entry)
 
     def remove(self, entry: JobEntry) -> None:
         """Take a job out, and all that belongs to it."""
         self._removed.append(entry)
-
-    def falls_due(self, at: float) -> None:
-        """Note a time by the server's clock."""
-        self.hints.falls_due(time.monotonic() + at - self.now)
 
     # -- writing
 

@@ -20,10 +20,10 @@ from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import body_of, cut
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._texts import value_of
-from jobtrio.stores.postgres import _changing as changing
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
 from jobtrio.stores.postgres._calls import singly
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, PATIENTLY, WAIT, is_held_up
+from jobtrio.stores.postgres._rows import line_end
 from jobtrio.stores.postgres._transaction import Transaction
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from jobtrio.abc import Claim
     from jobtrio.stores._announcer import Announcer, Settled
     from jobtrio.stores._chunks import Item
+    from jobtrio.stores._settling import Identity
     from jobtrio.stores.postgres._calls import Call
     from jobtrio.stores.postgres._connections import Connections, Link, Rows, Step
     from jobtrio.stores.postgres._notices import Notices
-    from jobtrio.stores.postgres._transaction import Identity
 
 
 @attrs.define(eq=False)
@@ -231,7 +231,7 @@ class Writer:
 
     def _complete(self, completions: Sequence[tuple[Call[Write], Complete]]) -> Step:
         rows = sorted((*_claim_row(work.claim), work.result, *_chunk(work.items)) for _, work in completions)
-        return ("complete", *arrays(rows, 8), self._identity.line_end)
+        return ("complete", *arrays(rows, 8), line_end(self._identity.worker))
 
     def _end(self, completions: Sequence[tuple[Call[Write], Complete]], ended: dict[int, float]) -> None:
         """Bring the entries of those that were completed to their end, tell of it, and answer."""
@@ -338,7 +338,7 @@ def _change_of(work: Write) -> Change:
     """Return a write as one that takes the slow way."""
     match work:
         case Append(claim=claim, items=items):
-            append = partial(changing.append, claim=claim, items=items)
+            append = partial(_append, claim=claim, items=items)
             return Change(claim.entry.id, claim.entry.order, append, itself)
         case Complete(claim=claim, result=result, items=items, after=after):
             outcome = Completed(value_of(result))
@@ -346,6 +346,23 @@ def _change_of(work: Write) -> Change:
             return Change(claim.entry.id, claim.entry.order, finish, after)
         case Change():
             return work
+
+
+def _append(tx: Transaction, claim: Claim, items: Sequence[Item]) -> bool:
+    found = settling.look(tx, claim)
+    if found is None or not found.is_news:
+        return False
+    tx.append(found.entry, items)
+    return True
+
+
+def save_state(tx: Transaction, claim: Claim, text: str) -> bool:
+    """Keep a value for the job's next attempt."""
+    found = settling.look(tx, claim)
+    if found is None or not found.is_news:
+        return False
+    tx.keep_state(found.entry, text)
+    return True
 
 
 def itself(value: Any) -> Any:

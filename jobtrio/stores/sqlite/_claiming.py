@@ -146,11 +146,11 @@ class _Line:
         return self._rows.popleft()
 
 
-def renew(tx: Transaction, claims: Sequence[Claim], lease: float) -> list[Renewal]:
+def renew(tx: Transaction, claims: Sequence[Claim], lease: float, started_at: float) -> list[Renewal]:
     """Let claims last from now, and report on each, in order; note that this worker is there for as long."""
     who, now = tx.identity, time.time()
     tx.run(SQL["leave"], (None, now))
-    tx.run(SQL["be_there"], (who.session, who.worker, who.started_at, now, now + lease))
+    tx.run(SQL["be_there"], (who.session, who.worker, started_at, now, now + lease))
     return [_renew(tx, claim, lease) for claim in claims]
 
 

@@ -1,6 +1,6 @@
-"""Putting jobs in, and giving held ones their plan.
+"""Putting jobs in.
 
-Operations of the writer: each is given the transaction that it is a part of.
+An operation of the writer: it is given the transaction that it is a part of.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import DuplicateJobError
-from jobtrio._state import FINAL_STATES, JobState
+from jobtrio._state import JobState
 from jobtrio.stores._announcer import Placed
-from jobtrio.stores._texts import HELD, plan_text
+from jobtrio.stores._texts import HELD
 from jobtrio.stores.sqlite._statements import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._entry import JobEntry
     from jobtrio.stores._announcer import Answer
     from jobtrio.stores.sqlite._rows import NewJob
     from jobtrio.stores.sqlite._transaction import Transaction
@@ -59,9 +59,9 @@ def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
     for name, value in (entry.tags or {}).items():
         tx.run(SQL["insert_tag"], (name, value, order))
     if entry.delay > 0:
-        tx.hints.falls_due_at(due)
+        tx.falls_due(due)
     if place.expires is not None:
-        tx.hints.falls_due_at(place.expires)
+        tx.falls_due(place.expires)
     if state is JobState.QUEUED and plan.executor is not None:
         tx.hints.ready = True
     return place
@@ -83,31 +83,3 @@ def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dic
     if holder is None:
         raise DuplicateJobError(entry.id)
     return holder
-
-
-def start_held(tx: Transaction, job_id: str, plan: Plan) -> bool:
-    """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-    entry = tx.job_of(job_id)
-    if entry is None or not entry.is_held or entry.state in FINAL_STATES:
-        return False
-    if entry.expires is not None and entry.expires <= time.time():
-        return False  # it has expired, though nobody has made it fail yet
-    entry.plan = plan
-    if entry.expires_in is None:
-        entry.expires = None
-    else:
-        # Counted from submission: how long it could be held its submitter decided, and here that may be set otherwise.
-        # What was noted then is more where it was stored some while after it was made.
-        entry.expires = max(entry.expires or 0.0, entry.created_at + entry.expires_in)
-        tx.hints.falls_due_at(entry.expires)
-    if entry.state is JobState.QUEUED:
-        entry.ticket = tx.number()
-        tx.hints.ready = True
-    tx.run(
-        SQL["replan"],
-        (
-            *(plan.executor, plan.queue, int(plan.priority), plan_text(plan)),
-            *(entry.expires, entry.ticket, entry.order),
-        ),
-    )
-    return True

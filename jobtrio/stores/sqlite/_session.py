@@ -16,13 +16,13 @@ from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
+from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _pruning as pruning
 from jobtrio.stores.sqlite._checkpoint import warn_of_reset_error
 from jobtrio.stores.sqlite._readers import Readers
 from jobtrio.stores.sqlite._statements import SQL
-from jobtrio.stores.sqlite._transaction import Identity
 from jobtrio.stores.sqlite._wakeup import Doorbell
 from jobtrio.stores.sqlite._writer import Writer
 
@@ -50,6 +50,7 @@ class Session:
     Attributes:
         announcer: Tells the listener.
         identity: Who writes.
+        started_at: When this was, by wall time.
         pruner: Prunes when many jobs have ended.
     """
 
@@ -59,8 +60,9 @@ class Session:
         self._location = location
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
+        self.started_at: Final = time.time()
         self.identity: Final = Identity(
-            settings.worker, self._doorbell.name, settings.retention, totals=settings.max_running_total
+            settings.worker, self._doorbell.name, settings.retention, settings.max_running_total
         )
         self._patience = patience
         # Those who wait are looked for four times in the time that they have.

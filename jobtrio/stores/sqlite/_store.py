@@ -147,7 +147,7 @@ class SqliteJobStore(JobStore):
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        return await self._opened.write(lambda tx: inserting.start_held(tx, job_id, plan), itself)
+        return await self._opened.write(lambda tx: settling.start_held(tx, job_id, plan), itself)
 
     async def claim(
         self,
@@ -170,7 +170,10 @@ class SqliteJobStore(JobStore):
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
-        return await self._opened.write(lambda tx: claiming.renew(tx, claims, lease), partial(report, claims))
+        session = self._opened
+        return await session.write(
+            lambda tx: claiming.renew(tx, claims, lease, session.started_at), partial(report, claims)
+        )
 
     async def finish(
         self,

@@ -9,13 +9,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
-from jobtrio import _entry as steps
 from jobtrio._records import Completed
-from jobtrio.stores._chunks import restart_item
-from jobtrio.stores._hints import Hints
-from jobtrio.stores._texts import cancel_text, error_text, history_text, text_of
+from jobtrio._state import JobState
+from jobtrio.stores._settling import JobSteps
+from jobtrio.stores._texts import cancel_text, error_text, history_text, plan_text, text_of
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._errors import FAILURES, translate
 from jobtrio.stores.sqlite._rows import ASIDE, Row, entry_of, has_asides, seq_of
@@ -26,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import JobEntry
-    from jobtrio._policies import Retention
-    from jobtrio._records import JobError, Outcome
     from jobtrio.stores._chunks import Item
+    from jobtrio.stores._settling import Identity
 
 
 LONGEST: Final = 0.1
@@ -36,40 +32,18 @@ LONGEST: Final = 0.1
 values may be of many megabytes each."""
 
 
-@attrs.frozen
-class Identity:
-    """Who writes.
-
-    Attributes:
-        worker: This process's name in the history.
-        session: The name of this opened store, by which others see whether it is alive.
-        retention: What to keep.
-        started_at: When the store was opened, by wall time.
-        totals: How many jobs may run over all workers, by queue.
-    """
-
-    worker: str
-    session: str
-    retention: Retention
-    started_at: float = attrs.field(factory=time.time)
-    totals: Mapping[str, int] = attrs.field(factory=dict)
-
-
-class Transaction:
+class Transaction(JobSteps):
     """One group of writes under way.
 
     Attributes:
         run: Executes a statement.
         connection: The writer's connection.
-        identity: Who writes.
-        hints: What to tell other processes once the group is committed.
     """
 
     def __init__(self, connection: sqlite3.Connection, identity: Identity, path: str) -> None:
+        super().__init__(identity)
         self.connection: Final = connection
         self.run: Final = connection.execute
-        self.identity: Final = identity
-        self.hints: Hints = Hints()
         self._path = path
         self._number: int | None = None  # the last that was given, if one was
 
@@ -123,46 +97,31 @@ class Transaction:
             self.hints.messages.add(entry.id)
             chunks.append(self.connection, entry.order, items, self.identity.retention.tokens_per_job)
 
-    def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
-        """Append the `Restart` behind a job's current attempt."""
-        seq = chunks.last_number(self.connection, entry.order) + 1
-        self.append(entry, (restart_item(seq, entry.attempt, error, delay),))
-
-    def become_ready(self, entry: JobEntry, reason: str | None) -> None:
-        """Return a job to its queue, behind all that are ready."""
-        steps.become_ready(entry, worker=self.identity.worker, now=time.time(), reason=reason)
-        entry.ticket = self.number()
-        self.save(entry)
-        if not entry.is_held:
-            self.hints.ready = True
-
-    def retry(self, entry: JobEntry, error: JobError, delay: float) -> None:
-        """Let a job wait for its next attempt."""
-        steps.retry(entry, error, worker=self.identity.worker, now=self.now)
-        entry.due = self.now + delay
-        self.save(entry)
-        self.hints.falls_due_at(entry.due)
-        self.made_room(entry)
+    def last_number(self, entry: JobEntry) -> int:
+        """Return the number of a job's last message."""
+        return chunks.last_number(self.connection, entry.order)
 
     def ask_to_cancel(self, entry: JobEntry) -> None:
-        """Keep a request to cancel a running job."""
+        """Write a request to cancel a running job."""
         self.run(SQL["ask_to_cancel"], (cancel_text(entry.cancel), entry.order))
-        self.hints.cancels.add(entry.id)
 
-    def end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
-        """End a job: its state and its `End` in one."""
-        steps.finish(entry, outcome, worker=self.identity.worker, now=time.time(), error=error)
-        self.save(entry)
-        self.hints.messages.add(entry.id)
-        self.made_room(entry)
+    def replan(self, entry: JobEntry) -> None:
+        """Write a held job's plan."""
+        plan = entry.plan
+        if entry.state is JobState.QUEUED:
+            entry.ticket = self.number()
+        self.run(
+            SQL["replan"],
+            (
+                *(plan.executor, plan.queue, int(plan.priority), plan_text(plan)),
+                *(entry.expires, entry.ticket, entry.order),
+            ),
+        )
 
-    def made_room(self, entry: JobEntry) -> None:
-        """Note that a job runs no more: where all workers share a limit, the others may start one."""
-        if entry.plan.queue in self.identity.totals:
-            self.hints.ready = True
-
-    def save(self, entry: JobEntry) -> None:
+    def save(self, entry: JobEntry, *, is_ready: bool = False) -> None:
         """Write a job after one of its steps."""
+        if is_ready:
+            entry.ticket = self.number()
         result = text_of("a result", entry.outcome.result) if type(entry.outcome) is Completed else None
         self.run(
             SQL["move"],

@@ -29,8 +29,8 @@ from jobtrio.stores.sqlite._transaction import LONGEST, Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from jobtrio.stores._settling import Identity
     from jobtrio.stores.sqlite._connection import Location
-    from jobtrio.stores.sqlite._transaction import Identity
     from jobtrio.stores.sqlite._wakeup import Doorbell
 
 GROUP: Final = 256
