@@ -58,6 +58,8 @@ def encode_value(name: str, value: Any) -> bytes:
     Raises:
         PayloadError: It is not what JSON can hold, larger than 8 MiB, or nested too deeply; the error says which part.
     """
+    if value is None:
+        return b"null"
     try:
         data = _encoder.encode(value)
     except RecursionError:
@@ -77,7 +79,7 @@ def encode_value(name: str, value: Any) -> bytes:
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
         if b"\n" in data or b"\r" in data or b"\t" in data:  # between parts of what was JSON already
             data = msgspec.json.format(data, indent=-1)
-    if b"null" in data and value is not None:
+    if b"null" in data:
         try:
             plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already
         except EXITS:

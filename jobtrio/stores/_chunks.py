@@ -5,35 +5,31 @@ It owns how messages are encoded and where they are cut into chunks. It must not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
 
 import msgspec
 
-from jobtrio._codec import decode_value
+from jobtrio._codec import decode_value, encode_value
 from jobtrio._errors import PayloadError
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token, last_of
 from jobtrio._records import JobError
-from jobtrio.stores._texts import error_text, scrub, text_of
+from jobtrio.stores._texts import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK_MESSAGES: Final = 256
 CHUNK_TEXT: Final = 64 * 1024
-"""Characters and messages beyond which a chunk takes no more."""
+"""Bytes and messages beyond which a chunk takes no more."""
 
 READ_TEXT: Final = 4 * 1024 * 1024
 """Characters beyond which one reading stops, however many messages were asked for."""
 
-Item: TypeAlias = tuple[int, str]
+Item: TypeAlias = tuple[int, bytes]
 """A message's number, and its text: a JSON array that begins with its kind."""
-
-Text = TypeVar("Text", str, bytes)
 
 TOKEN, PROGRESS, RESTART = 0, 1, 2
 """The kinds of messages, as each one's text begins."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 def encoded(messages: Sequence[Message]) -> list[Item]:
@@ -45,33 +41,29 @@ def encoded(messages: Sequence[Message]) -> list[Item]:
     return [_item(message) for message in messages]
 
 
-def restart_item(seq: int, attempt: int, error: JobError, delay: float) -> Item:
+def restart_text(attempt: int, error: JobError, delay: float) -> bytes:
     """Return a `Restart` as it is stored."""
-    return seq, f"[{RESTART},{attempt},{error_text(error)},{_text(delay)}]"
+    return b"[%d,%d,%b,%b]" % (RESTART, attempt, plain_text(error), plain_text(delay))
 
 
 def _item(message: Message) -> Item:
     match message:
         case Token(seq=seq, attempt=attempt, value=value):
-            return seq, f"[{TOKEN},{attempt},{text_of('a token', value)}]"
+            return seq, b"[%d,%d,%b]" % (TOKEN, attempt, encode_value("a token", value))
         case Progress(seq=seq, attempt=attempt, done=done, total=total, note=note):
-            note = None if note is None else scrub(note)
-            return seq, f"[{PROGRESS},{attempt},{_text(done)},{_text(total)},{_text(note)}]"
+            told = plain_text(done), plain_text(total), plain_text(note)
+            return seq, b"[%d,%d,%b,%b,%b]" % (PROGRESS, attempt, *told)
         case Restart(seq=seq, attempt=attempt, error=error, delay=delay):
-            return restart_item(seq, attempt, error, delay)
+            return seq, restart_text(attempt, error, delay)
         case Gap() | End():
             raise PayloadError(f"a {type(message).__name__} is no message that an attempt appends")
         case _:
             assert_never(message)
 
 
-def _text(value: Any) -> str:
-    return _encode(value).decode()
-
-
-def cut(items: Iterable[tuple[int, Text]]) -> Iterator[list[tuple[int, Text]]]:
+def cut(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Cut messages into runs without holes, none of them large unless one message is."""
-    chunk: list[tuple[int, Text]] = []
+    chunk: list[Item] = []
     size = 0
     for item in items:
         seq, text = item
@@ -86,7 +78,7 @@ def cut(items: Iterable[tuple[int, Text]]) -> Iterator[list[tuple[int, Text]]]:
 
 def body_of(chunk: Sequence[Item]) -> str:
     """Return the text of a chunk."""
-    return f"[{','.join(text for _, text in chunk)}]"
+    return (b"[%b]" % b",".join([text for _, text in chunk])).decode()
 
 
 def read(chunks: Iterable[tuple[int, int, str | bytes]], after: int, limit: int) -> list[Message]:

@@ -19,7 +19,7 @@ from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Reply, Settled
-from jobtrio.stores._chunks import restart_item
+from jobtrio.stores._chunks import restart_text
 from jobtrio.stores._hints import Hints
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class JobSteps(ABC):
 
     def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Append the `Restart` behind a job's current attempt."""
-        self.append(entry, (restart_item(self.last_number(entry) + 1, entry.attempt, error, delay),))
+        self.append(entry, ((self.last_number(entry) + 1, restart_text(entry.attempt, error, delay)),))
 
     def become_ready(self, entry: JobEntry, reason: str | None) -> None:
         """Return a job to its queue, behind all that are ready."""

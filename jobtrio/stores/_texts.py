@@ -55,7 +55,23 @@ _decode = msgspec.json.Decoder().decode
 
 def text_of(name: str, value: Any) -> str:
     """Return a user's value as JSON, or raise `PayloadError`."""
-    return "null" if value is None else encode_value(name, value).decode()
+    return encode_value(name, value).decode()
+
+
+def plain_text(value: Any) -> bytes:
+    """Return a value of jobtrio's own as JSON; text in it, as an exception's message, may be what UTF-8 can't hold."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(_scrubbed(value))
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, JobError):
+        return JobError(value.kind, *map(scrub, (value.type, value.message, value.traceback)))
+    if isinstance(value, (list, tuple)):
+        return [_scrubbed(part) for part in value]
+    return scrub(value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=64)
@@ -65,41 +81,23 @@ def plan_text(plan: Plan) -> str:
 
 
 def error_text(error: JobError | None) -> str | None:
-    """Return an error as text; an exception's message may hold what UTF-8 can't."""
-    if error is None:
-        return None
-    try:
-        return _encode(error).decode()
-    except UnicodeEncodeError:
-        scrubbed = JobError(error.kind, *map(scrub, (error.type, error.message, error.traceback)))
-        return _encode(scrubbed).decode()
+    """Return an error as text."""
+    return None if error is None else plain_text(error).decode()
 
 
 def history_text(entry: JobEntry) -> str:
     """Return a job's changes behind the first, which its other columns tell."""
-    return _steps_text(entry.steps or [])
-
-
-def _steps_text(steps: list[Any]) -> str:
-    try:
-        return _encode(steps).decode()
-    except UnicodeEncodeError:
-        return _encode([scrub(part) if isinstance(part, str) else part for part in steps]).decode()
+    return plain_text(entry.steps or []).decode()
 
 
 def line_text(at: float, state: JobState, attempt: int, worker: str) -> str:
     """Return one more change as it is put behind those that are stored: a job that runs has some."""
-    return f",{_steps_text([at, state, attempt, worker, None])[1:]}"
+    return f",{plain_text([at, state, attempt, worker, None]).decode()[1:]}"
 
 
 def cancel_text(cancel: CancelRequest | None) -> str | None:
     """Return a request to cancel as text."""
-    if cancel is None:
-        return None
-    try:
-        return _encode(cancel).decode()
-    except UnicodeEncodeError:
-        return _encode(cancel._replace(reason=scrub(cancel.reason or ""))).decode()
+    return None if cancel is None else plain_text(cancel).decode()
 
 
 def scrub(text: str) -> str:
@@ -120,9 +118,14 @@ def cancel_of(text: str | None) -> CancelRequest | None:
     return request
 
 
-def value_of(text: str | None) -> Any:
+def value_of(text: str | bytes | None) -> Any:
     """Return a user's value."""
-    return None if text is None or text == "null" else decode_value(text)
+    return None if text is None else decode_value(text)
+
+
+def error_of(text: str | bytes) -> JobError:
+    """Return an error."""
+    return _error_decoder.decode(text)
 
 
 def readable_tags(text: str | None) -> dict[str, str]:
@@ -167,7 +170,7 @@ def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, l
         plan, state = _plan_of(executor, queue, priority, raw.plan), STATES[raw.state]
         steps, cancel = _steps(raw.steps), cancel_of(raw.cancel)
         _check_times(entry)
-        error = None if raw.error is None else _error_decoder.decode(raw.error)
+        error = None if raw.error is None else error_of(raw.error)
         outcome = _outcome(state, error, steps, raw.outcome) if state in FINAL_STATES else None
         given = (value_of(raw.payload), _metadata_of(raw.metadata), _tags_of(raw.tags), value_of(raw.saved_state))
     except Exception:  # whoever has written this, it is one job's trouble
@@ -209,7 +212,7 @@ def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobE
     entry.state = salvage.part("state", STATES.__getitem__, raw.state, JobState.FAILED)
     entry.steps = salvage.part("history", _steps, raw.steps, None)
     entry.cancel = salvage.part("request to cancel", cancel_of, raw.cancel, None)
-    entry.error = None if raw.error is None else salvage.part("error", _error_decoder.decode, raw.error, None)
+    entry.error = None if raw.error is None else salvage.part("error", error_of, raw.error, None)
     entry.payload = salvage.part("payload", value_of, raw.payload, None)
     entry.metadata = salvage.part("metadata", _metadata_of, raw.metadata, None)
     entry.tags = salvage.part("tags", _tags_of, raw.tags, None)

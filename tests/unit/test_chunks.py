@@ -12,8 +12,8 @@ from jobtrio.stores._chunks import CHUNK_MESSAGES, CHUNK_TEXT, READ_TEXT, Item, 
 
 
 def items(*runs: range, size: int = 1) -> list[Item]:
-    """Return messages of so many characters with these numbers."""
-    return [(seq, "x" * size) for run in runs for seq in run]
+    """Return messages of so many bytes with these numbers."""
+    return [(seq, b"x" * size) for run in runs for seq in run]
 
 
 def bounds(found: list[Item]) -> list[tuple[int, int]]:

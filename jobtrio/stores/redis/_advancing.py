@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from jobtrio.stores import _rules as rules
+from jobtrio.stores._chunks import restart_text
+from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import MOST, run
-from jobtrio.stores.redis._streams import restart_text
-from jobtrio.stores.redis._texts import error_text, plain_text
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
@@ -70,13 +70,13 @@ def verdicts(due: Due, worker: bytes, retention: Retention) -> list[Run]:
     calls = []
     for entry in due.expired:
         error = rules.expired(entry, retention)
-        calls.append(run("expire", entry.id, worker, plain_text(str(error)), error_text(error)))
+        calls.append(run("expire", entry.id, worker, plain_text(str(error)), plain_text(error)))
     for entry in due.lapsed:
         error = rules.lost(entry)
         calls.append(
             run(
                 *("lapse", entry.id, _claim_of(entry), entry.attempt, worker, retention.tokens_per_job),
-                *(rules.LOSSES, error_text(error), plain_text(str(error)), restart_text(entry.attempt, error, 0.0)),
+                *(rules.LOSSES, plain_text(error), plain_text(str(error)), restart_text(entry.attempt, error, 0.0)),
             )
         )
     return calls

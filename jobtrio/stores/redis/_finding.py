@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from jobtrio._codec import encode_value
 from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
@@ -16,7 +17,7 @@ from jobtrio.abc import Backlog
 from jobtrio.stores._rules import can_match
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import STATES, run
-from jobtrio.stores.redis._texts import name_of, text_of
+from jobtrio.stores.redis._texts import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -73,7 +74,7 @@ async def _number(calls: Calls, command: Command, job_id: str) -> bytes:
 
 def _page(query: JobQuery, after: bytes, limit: int) -> Run:
     states = "" if query.states is None else ",".join(query.states) or "-"
-    tags = text_of("tags", dict(query.tags)) if query.tags else b""
+    tags = encode_value("tags", dict(query.tags)) if query.tags else b""
     order = "newest first" if query.newest_first else ""
     return run("find", after, limit, LOOKED_AT, query.queue or "", query.executor or "", states, tags, order)
 

@@ -11,26 +11,22 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from jobtrio._checks import show
+from jobtrio._codec import encode_value
 from jobtrio._entry import STEP, JobEntry, Plan
 from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores._salvage import Salvage, check_time, checked_steps
+from jobtrio.stores._texts import error_of, plain_text, value_of
 from jobtrio.stores.redis._scripts import FIELDS, LIGHT
 from jobtrio.stores.redis._texts import (
-    NULL,
-    array_text,
     cancel_of,
     count_of,
-    error_of,
     parts_of,
-    plain_text,
     plan_of,
     plan_text,
     tags_of,
-    text_of,
     time_of,
-    value_of,
 )
 
 if TYPE_CHECKING:
@@ -58,16 +54,12 @@ def new_job(entry: JobEntry) -> list[Argument]:
         PayloadError: Its payload, metadata or another of its texts can't be stored.
     """
     plan = entry.plan
-    body = (
-        text_of("payload", entry.payload),
-        text_of("metadata", entry.metadata),
-        NULL if entry.run_at is None else plain_text(entry.run_at),
-        plain_text(entry.delay),
-        NULL if entry.expires_in is None else plain_text(entry.expires_in),
-    )
+    times = map(plain_text, (entry.run_at, entry.delay, entry.expires_in))
+    given = encode_value("payload", entry.payload), encode_value("metadata", entry.metadata)
     return [
         *(entry.id, entry.key or b"", plan.queue, plan.executor or b"", int(plan.priority), plan_text(plan)),
-        *(array_text(body), b"" if not entry.tags else text_of("tags", entry.tags), repr(entry.delay)),
+        *(b"[%b]" % b",".join([*given, *times]), encode_value("tags", entry.tags) if entry.tags else b""),
+        repr(entry.delay),
         b"" if entry.expires_in is None else repr(entry.expires_in),
     ]
 

@@ -17,6 +17,7 @@ from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
+from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
 from jobtrio.stores.redis._calls import Calls
@@ -25,7 +26,6 @@ from jobtrio.stores.redis._hints import Hints
 from jobtrio.stores.redis._recent import Recent
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import run
-from jobtrio.stores.redis._texts import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from jobtrio._codec import encode_value
 from jobtrio._entry import final_state, reason_of
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import JobState
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Settled
+from jobtrio.stores._chunks import restart_text
+from jobtrio.stores._texts import plain_text, value_of
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import run
-from jobtrio.stores.redis._streams import pieces, restart_text
-from jobtrio.stores.redis._texts import NULL, error_text, plain_text, text_of, value_of
+from jobtrio.stores.redis._streams import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,8 +57,8 @@ def ending_of(outcome: Outcome, error: JobError | None) -> Ending:
         return Ending(outcome, outcome.error, b"", reason_of(outcome.error))
     if isinstance(outcome, Cancelled):
         return Ending(outcome, error, b"", outcome.reason)
-    text = text_of("a result", outcome.result)
-    return Ending(Completed(value_of(text)), error, b"" if text == NULL else text, None)
+    text = encode_value("a result", outcome.result)
+    return Ending(Completed(value_of(text)), error, b"" if text == b"null" else text, None)
 
 
 async def finish(session: Session, claim: Claim, ending: Ending, messages: Sequence[Message]) -> bool:
@@ -70,8 +72,8 @@ async def finish(session: Session, claim: Claim, ending: Ending, messages: Seque
 
     error, reason = ending.error, ending.reason
     arguments = (
-        *(str(final_state(ending.outcome)), NULL if reason is None else plain_text(reason)),
-        *(b"" if error is None else error_text(error), ending.result),
+        *(str(final_state(ending.outcome)), plain_text(reason)),
+        *(b"" if error is None else plain_text(error), ending.result),
     )
     return await _settle(session, claim, "finish", arguments, messages, finished)
 
@@ -86,7 +88,7 @@ async def retry(session: Session, claim: Claim, error: JobError, delay: float, m
         return written
 
     restart = restart_text(claim.attempt, error, delay)
-    arguments = (repr(delay), plain_text(reason_of(error)), error_text(error), restart)
+    arguments = (repr(delay), plain_text(reason_of(error)), plain_text(error), restart)
     return await _settle(session, claim, "retry", arguments, messages, retried)
 
 
@@ -113,7 +115,7 @@ async def append(session: Session, claim: Claim, messages: Sequence[Message]) ->
 
 async def save_state(session: Session, claim: Claim, value: Any) -> bool:
     """Keep a value for the job's next attempt."""
-    text = text_of("a state", value)
+    text = encode_value("a state", value)
 
     def saved(held: int) -> bool:
         if held:

@@ -20,6 +20,7 @@ from jobtrio._state import JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Reply
+from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
 from jobtrio.stores.redis import _inserting as inserting
@@ -30,7 +31,7 @@ from jobtrio.stores.redis._rows import entry_of, whole_row
 from jobtrio.stores.redis._scripts import FIELDS, LIGHT, run
 from jobtrio.stores.redis._session import Session
 from jobtrio.stores.redis._streams import READ_BYTES, messages_of
-from jobtrio.stores.redis._texts import NULL, plain_text, plan_text
+from jobtrio.stores.redis._texts import plan_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -239,8 +240,8 @@ class RedisJobStore(JobStore):
                 accepted = is_news = True
             return session.announcer.replied(Reply(entry, bool(accepted), bool(is_news)))
 
-        text = NULL if reason is None else plain_text(reason)
-        return await self._call_once(asked, "cancel", job_id, repr(float(grace)), text, session.worker)
+        arguments = (repr(float(grace)), plain_text(reason), session.worker)
+        return await self._call_once(asked, "cancel", job_id, *arguments)
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         """Keep a value for the job's next attempt."""

@@ -1,23 +1,20 @@
 """A job's messages: how they are sent to the server in runs, and what its stream's entries stand for.
 
-It owns how messages are encoded and cut into runs. It must not know who may append.
+It owns how much goes in one call. It must not know who may append.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final
 
-from jobtrio._errors import PayloadError
-from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
+from jobtrio._messages import End, Gap
 from jobtrio.stores import _chunks as chunks
-from jobtrio.stores._chunks import PROGRESS, RESTART, TOKEN
 from jobtrio.stores.redis._rows import outcome_of
-from jobtrio.stores.redis._texts import NULL, array_text, error_text, plain_text, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobtrio._records import JobError
+    from jobtrio._messages import Message
     from jobtrio.stores.redis._link import Argument
 
 PIECE_BYTES: Final = 2 * 1024 * 1024
@@ -39,7 +36,7 @@ def pieces(messages: Sequence[Message]) -> list[list[Argument]]:
     found: list[list[Argument]] = []
     piece: list[Argument] = [0]
     count = size = 0
-    for run in chunks.cut(map(_text, messages)):
+    for run in chunks.cut(chunks.encoded(messages)):
         numbers, texts = zip(*run, strict=True)
         length = sum(map(len, texts))
         if count and size + length > PIECE_BYTES:
@@ -50,29 +47,6 @@ def pieces(messages: Sequence[Message]) -> list[list[Argument]]:
         size += length
         piece[0] = count
     return [*found, piece]
-
-
-def restart_text(attempt: int, error: JobError, delay: float) -> bytes:
-    """Return a `Restart` as it is stored."""
-    return array_text((_plain(RESTART), _plain(attempt), error_text(error), _plain(delay)))
-
-
-def _text(message: Message) -> tuple[int, bytes]:
-    match message:
-        case Token(seq=seq, attempt=attempt, value=value):
-            return seq, b"[%d,%d,%b]" % (TOKEN, attempt, text_of("a token", value))
-        case Progress(seq=seq, attempt=attempt, done=done, total=total, note=note):
-            return seq, array_text([*map(_plain, (PROGRESS, attempt, done, total, note))])
-        case Restart(seq=seq, attempt=attempt, error=error, delay=delay):
-            return seq, restart_text(attempt, error, delay)
-        case Gap() | End():
-            raise PayloadError(f"a {type(message).__name__} is no message that an attempt appends")
-        case _:
-            assert_never(message)
-
-
-def _plain(value: Any) -> bytes:
-    return NULL if value is None else plain_text(value)
 
 
 # -- reading

@@ -6,30 +6,21 @@ It must not know which key holds what.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 import msgspec
 
 from jobtrio._checks import check_seconds, show
-from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
-from jobtrio._records import JobError
 from jobtrio.stores._salvage import check_time
-from jobtrio.stores._texts import scrub
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-NULL: Final = b"null"
 
 DIGITS: Final = 15
 """Digits of a number of things at most: the server's scripts count no further."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-_error_decoder = msgspec.json.Decoder(JobError)
 
 
 @attrs.frozen
@@ -51,27 +42,6 @@ _plan_decoder = msgspec.json.Decoder(_Plan)
 # -- encoding
 
 
-def text_of(name: str, value: Any) -> bytes:
-    """Return a user's value as JSON, or raise `PayloadError`."""
-    return NULL if value is None else encode_value(name, value)
-
-
-def plain_text(value: Any) -> bytes:
-    """Return a value of jobtrio's own as JSON: numbers, and text that UTF-8 may not hold."""
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        return _encode(scrub(value))
-
-
-def error_text(error: JobError) -> bytes:
-    """Return an error as JSON; an exception's message may hold what UTF-8 can't."""
-    try:
-        return _encode(error)
-    except UnicodeEncodeError:
-        return _encode(JobError(error.kind, *map(scrub, (error.type, error.message, error.traceback))))
-
-
 @lru_cache(maxsize=256)
 def plan_text(plan: Plan) -> bytes:
     """Return a plan as JSON, but for a function that came with it."""
@@ -80,22 +50,12 @@ def plan_text(plan: Plan) -> bytes:
     )
 
 
-def array_text(parts: Sequence[bytes]) -> bytes:
-    """Return an array of what is JSON already."""
-    return b"[%b]" % b",".join(parts)
-
-
 # -- decoding
 
 
 def name_of(text: bytes) -> str:
     """Return a name."""
     return _name_decoder.decode(text)
-
-
-def value_of(text: bytes | None) -> Any:
-    """Return a user's value."""
-    return None if text is None or text == NULL else decode_value(text)
 
 
 def parts_of(text: bytes) -> list[Any]:
@@ -107,11 +67,6 @@ def parts_of(text: bytes) -> list[Any]:
 def tags_of(text: bytes) -> dict[str, str]:
     """Return a job's tags."""
     return _tags_decoder.decode(text)
-
-
-def error_of(text: bytes) -> JobError:
-    """Return an error."""
-    return _error_decoder.decode(text)
 
 
 def count_of(text: bytes) -> int:
