@@ -48,3 +48,23 @@ local function restart(id, job, keep, text)
     noted(id, job.last, tonumber(keep))
     tell_readers(id)
 end
+
+-- Begin to end an attempt. Arguments 1 to 5 are: id, claim, attempt, worker, messages to keep; its last messages are those
+-- from `index` on. Returns the job, or nothing and the answer where there is no more to do: a request to cancel that was
+-- accepted wins, and the attempt's error is kept.
+local function leave_attempt(args, index, error)
+    local id, claim, attempt, worker, keep = unpack(args, 1, 5)
+    local job = get(id)
+    if not job or job.claim ~= claim or job.attempt ~= attempt then
+        return nil, false
+    end
+    if job.state ~= 'RUNNING' then
+        return nil, {0, row_of(id)} -- a repeated call
+    end
+    append(id, job, keep, args, index)
+    if job.cancel then
+        end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), error, '')
+        return nil, {1, row_of(id)}
+    end
+    return job
+end

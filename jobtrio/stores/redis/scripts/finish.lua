@@ -3,19 +3,11 @@
 -- Returns nothing where the claim does not hold the job; the time where it has ended as asked; else whether it was done just now, and the row.
 -- with: base clock sets moves messages
 local function work(args)
-    local id, claim, attempt, worker, keep, state, reason, error, result = unpack(args, 1, 9)
-    local job = get(id)
-    if not job or job.claim ~= claim or job.attempt ~= attempt then
-        return false
+    local state, reason, error, result = unpack(args, 6, 9)
+    local job, answer = leave_attempt(args, 10, error)
+    if not job then
+        return answer
     end
-    if job.state ~= 'RUNNING' then
-        return {0, row_of(id)} -- a repeated call
-    end
-    append(id, job, keep, args, 10)
-    if job.cancel then
-        end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), error, '')
-        return {1, row_of(id)}
-    end
-    end_job(id, job, state, worker, reason, error, result)
+    end_job(args[1], job, state, args[4], reason, error, result)
     return job.moved
 end

@@ -3,18 +3,10 @@
 -- Returns nothing where the claim does not hold the job, else whether it was done just now, and the row.
 -- with: base clock sets moves messages
 local function work(args)
-    local id, claim, attempt, worker, keep, delay, reason, error, restarting = unpack(args, 1, 9)
-    local job = get(id)
-    if not job or job.claim ~= claim or job.attempt ~= attempt then
-        return false
-    end
-    if job.state ~= 'RUNNING' then
-        return {0, row_of(id)} -- a repeated call
-    end
-    append(id, job, keep, args, 10)
-    if job.cancel then
-        end_job(id, job, 'CANCELLED', worker, reason_of(job.cancel), error, '')
-        return {1, row_of(id)}
+    local id, worker, keep, delay, reason, error, restarting = args[1], unpack(args, 4, 9)
+    local job, answer = leave_attempt(args, 10, error)
+    if not job then
+        return answer
     end
     leave(id, job)
     restart(id, job, keep, restarting)
