@@ -98,15 +98,11 @@ def listen_in(asked: Asked) -> pytest.MonkeyPatch:
         if name in SQL and len(str(parameters)) >= len(str(asked.get(name, ""))):
             asked[name] = parameters
 
-    for method in ("fetch", "change"):
-        original = getattr(connections.Link, method)
+    original, original_all = connections.Link.fetch, connections.Link.fetch_all
 
-        async def one(self: Any, name: str, *parameters: Any, original: Any = original) -> Any:
-            note(name, parameters)
-            return await original(self, name, *parameters)
-
-        patch.setattr(connections.Link, method, one)
-    original_all = connections.Link.fetch_all
+    async def one(self: Any, name: str, *parameters: Any) -> Any:
+        note(name, parameters)
+        return await original(self, name, *parameters)
 
     async def several(self: Any, steps: Any) -> Any:
         steps = list(steps)
@@ -114,6 +110,7 @@ def listen_in(asked: Asked) -> pytest.MonkeyPatch:
             note(name, tuple(parameters))
         return await original_all(self, steps)
 
+    patch.setattr(connections.Link, "fetch", one)
     patch.setattr(connections.Link, "fetch_all", several)
     return patch
 

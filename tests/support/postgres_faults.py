@@ -56,7 +56,7 @@ class Faults:
 def install(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """Have all trips heed the `Faults` that are returned."""
     faults = Faults()
-    originals = {name: getattr(Link, name) for name in ("fetch", "change", "fetch_all")}
+    originals = {name: getattr(Link, name) for name in ("fetch", "fetch_all")}
 
     def patched(method: str) -> Any:
         async def trip(link: Link, what: Any, *parameters: Any) -> Any:

@@ -25,6 +25,9 @@ ANSWERED: Final = 8 * 1024 * 1024
 MOST: Final = 2**31 - 1
 """What counts are cut to that may be larger than the server's integers; it stands for no limit."""
 
+BIGGEST: Final = 2**63 - 1
+"""The largest number that a job could have."""
+
 _encode = msgspec.json.Encoder().encode
 
 

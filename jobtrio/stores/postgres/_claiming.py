@@ -124,7 +124,7 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
     """
     there: Step = ("be_there", identity.session, identity.worker, str(lease))
     if not claims:
-        await link.change(*there)
+        await link.fetch(*there)
         return []
     *_, renewed = await link.fetch_all([link.limit, there, _renewal_step(claims, lease, identity)])
     kept = _kept(renewed)

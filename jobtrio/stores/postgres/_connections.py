@@ -119,12 +119,6 @@ class Link:
         await cursor.execute(self._sql[name], parameters, binary=True)
         return await _rows_of(cursor)
 
-    async def change(self, name: str, *parameters: Any) -> int:
-        """Run one statement; return how many rows it has changed."""
-        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self.connection)
-        await cursor.execute(self._sql[name], parameters)
-        return cursor.rowcount
-
     async def fetch_all(self, steps: Iterable[Step]) -> list[Rows]:
         """Run several statements with one trip to the server, as one transaction unless one is open.
 
@@ -202,8 +196,10 @@ class Connections:
         try:
             with trio.move_on_after(self.patience):
                 async with await self.connect() as connection:
-                    await schema.prepare(connection, self._schema, schema.MIGRATIONS, create=create)
+                    await schema.Schema(connection, self._schema, schema.MIGRATIONS).prepare(create=create)
                     return
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise StoreError(f"{self.where} can't be used: {exc}") from exc
         except psycopg.Error as exc:
             raise translate(exc, self.where) from exc
         raise StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")

@@ -48,8 +48,7 @@ def is_crowded(exc: psycopg.Error) -> bool:
     return exc.sqlstate == _CROWDED
 
 
-def is_passing(exc: psycopg.Error) -> bool:
-    """Whether the same call may succeed later."""
+def _is_passing(exc: psycopg.Error) -> bool:
     if exc.sqlstate is None:
         # No answer of the server's: the connection was lost or could not be made, or is not what psycopg understands.
         return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
@@ -68,7 +67,7 @@ def translate(exc: psycopg.Error, where: str, *, is_open: bool = False) -> Store
     """
     code = type(exc).__name__ if exc.sqlstate is None else exc.sqlstate
     text = " ".join(str(exc).split())
-    if is_passing(exc) or (is_open and is_forbidden(exc)):
+    if _is_passing(exc) or (is_open and is_forbidden(exc)):
         return StoreUnavailableError(f"{where}: {text} ({code})")
     if exc.sqlstate in _DAMAGED:
         return StoreError(f"{where} is damaged: {text} ({code})")

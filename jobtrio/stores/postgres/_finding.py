@@ -17,34 +17,22 @@ from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores._rules import can_match
 from jobtrio.stores._texts import state_of
-from jobtrio.stores.postgres._arrays import ANSWERED, array
+from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, array
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
 from jobtrio.stores.postgres._statements import NEWEST_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from jobtrio._records import JobRecord, Transition
+    from jobtrio._records import JobRecord
     from jobtrio.abc import JobQuery
     from jobtrio.stores.postgres._connections import Link
-
-BIGGEST: Final = 2**63 - 1
-"""The largest number that a job could have."""
 
 TOGETHER: Final = 1000
 """Jobs that come with one answer at most: to make records of them keeps Trio's thread."""
 
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
-
-
-async def history(link: Link, job_id: str) -> list[Transition] | None:
-    """Return a job's changes of state, or None for an unknown job.
-
-    Cancellation: nothing has changed.
-    """
-    rows = await link.fetch("light_by_ids", array([job_id]))
-    return entry_of(rows[0]).history() if rows else None
 
 
 # -- finding

@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jobtrio.stores._texts import readable_tags
-from jobtrio.stores.postgres._arrays import MOST, array
+from jobtrio.stores.postgres._arrays import BIGGEST, MOST, array
 from jobtrio.stores.postgres._connections import COMMIT
 from jobtrio.stores.postgres._transaction import removing_steps
 
@@ -26,9 +26,6 @@ CHUNKS: Final = 2000
 Limit: TypeAlias = tuple[float, int]
 """When the newest job ended that is not kept any more, and its number."""
 
-LAST: Final = 2**63 - 1
-"""The last number that a job may have."""
-
 
 async def limit(link: Link, retention: Retention) -> Limit:
     """Return up to which job those that ended are not kept any more.
@@ -37,7 +34,7 @@ async def limit(link: Link, retention: Retention) -> Limit:
     """
     age = -1.0 if retention.finished_for == inf else retention.finished_for
     ((oldest, too_many),) = await link.fetch("ended_limit", str(age), str(min(retention.finished_jobs, MOST)))
-    too_old: Limit = (-inf if age < 0 else oldest, LAST)
+    too_old: Limit = (-inf if age < 0 else oldest, BIGGEST)
     return too_old if too_many is None else max(too_old, (too_many[0], int(too_many[1])))
 
 
@@ -52,8 +49,8 @@ async def prune(link: Link, until: Limit) -> bool:
     (rows,) = await link.begin(("lock_ended", str(moment), str(number), str(SLICE)))
     jobs = [(job, readable_tags(tags)) for job, tags in rows]
     # Until a job goes, who reads it has to find how far it went.
-    dropped = await link.change("drop_all_but_last", array([job for job, _ in jobs]), str(CHUNKS)) if jobs else 0
-    if dropped >= CHUNKS:
+    dropped = await link.fetch("drop_all_but_last", array([job for job, _ in jobs]), str(CHUNKS)) if jobs else []
+    if len(dropped) >= CHUNKS:
         await link.fetch_all([COMMIT])
         return True
     await link.fetch_all([*(removing_steps(jobs) if jobs else ()), COMMIT])

@@ -226,16 +226,3 @@ def _decode_parts(text: str) -> list[str]:
         return msgspec.json.decode(text, type=list[str])
     except msgspec.MsgspecError:
         return []
-
-
-async def prepare(
-    connection: TrioConnection[Any], name: str, migrations: tuple[Migration, ...], *, create: bool
-) -> None:
-    """Check a schema, or make it, and bring it to the newest format; see `Schema.prepare`.
-
-    Cancellation: it may have been made.
-    """
-    try:
-        await Schema(connection, name, migrations).prepare(create=create)
-    except psycopg.errors.InsufficientPrivilege as exc:
-        raise StoreError(f"the schema {name!r} can't be used: {exc}") from exc

@@ -157,7 +157,7 @@ class Session:
         """Take this worker from those that are there; where the server is away, its time runs out."""
         with trio.move_on_after(LEAVE_WITHIN):
             try:
-                await self._connections.use(lambda link: link.change("leave", self.identity.session))
+                await self._connections.fetch("leave", self.identity.session)
             except StoreError:
                 pass
 

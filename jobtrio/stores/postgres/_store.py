@@ -243,7 +243,8 @@ class PostgresJobStore(JobStore):
 
     async def history(self, job_id: str) -> list[Transition] | None:
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
-        return await self._opened.look(lambda link: finding.history(link, job_id)) if job_id.isprintable() else None
+        entry = await self.look(job_id)
+        return None if entry is None else entry.history()
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""

@@ -55,9 +55,6 @@ SELECT {entry} FROM {schema}.jobs AS job WHERE key = ANY($1::text[]);
 SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
     THEN pg_logical_emit_message(true, 'jobtrio', ''::text) END;
 
--- name: light_by_ids
-SELECT {light} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
-
 -- name: some_light_by_ids
 SELECT {light when whole}, job.whole FROM (
     SELECT job.*, sum({light size}) OVER (ORDER BY given.place ROWS UNBOUNDED PRECEDING) - {light size} < $2::bigint AS whole
@@ -337,7 +334,8 @@ DELETE FROM {schema}.messages WHERE ctid = ANY(ARRAY(
         ORDER BY first LIMIT $2::integer
     ) AS chunk
     LIMIT $2::integer
-));
+))
+RETURNING 1;
 
 -- name: delete_tags
 DELETE FROM {schema}.tags AS tag USING unnest($1::bigint[], $2::text[], $3::text[]) AS given (job, name, value)

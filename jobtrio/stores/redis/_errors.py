@@ -75,12 +75,6 @@ def is_wrong_server(exc: BaseException) -> bool:
     return isinstance(exc, (MovedError, ReadOnlyError, ClusterDownError))
 
 
-def is_passing(exc: BaseException) -> bool:
-    """Whether the same call may succeed later."""
-    text = str(exc)
-    return isinstance(exc, _PASSING_CLASSES) or text.startswith(_PASSING) or _KILLED in text
-
-
 def is_refusal(exc: BaseException) -> bool:
     """Whether the server is there, and says that it can't do this for now."""
     return isinstance(exc, (BusyLoadingError, ClusterDownError, TryAgainError)) or str(exc).startswith(_REFUSALS)
@@ -105,7 +99,8 @@ def translate(exc: BaseException, place: str, *, is_open: bool = False) -> Store
     text = f"{place}: {_describe(exc)}"
     if is_forbidden(exc):
         text = f"{text} (check the user, the password and what it is allowed)"
-    if is_passing(exc) or (is_open and (is_forbidden(exc) or is_damaged(exc))):
+    is_passing = isinstance(exc, _PASSING_CLASSES) or str(exc).startswith(_PASSING) or _KILLED in str(exc)
+    if is_passing or (is_open and (is_forbidden(exc) or is_damaged(exc))):
         return StoreUnavailableError(text)
     return StoreError(text)
 

@@ -65,9 +65,9 @@ class Claimed:
 
 def claim(tx: Transaction, wanted: Wanted) -> Claimed:
     """Start ready jobs, by priority, then in the order in which they became ready."""
-    kept = tx.load_all("claimed", tx.identity.session, wanted.claim_id)
+    kept = tx.run(SQL["claimed"], (tx.identity.session, wanted.claim_id)).fetchall()
     if kept:
-        return Claimed(kept, False)
+        return Claimed([load(tx.connection, row) for row in kept], False)
     # One reading: a process that stands still in the middle must not start what expired meanwhile.
     now = time.time()
     entries = _choose(tx, wanted, now)

@@ -40,11 +40,6 @@ def primary_code(exc: Exception) -> int:
     return code & 0xFF
 
 
-def is_passing(exc: sqlite3.Error) -> bool:
-    """Whether the same call may succeed later."""
-    return primary_code(exc) in _PASSING
-
-
 def is_locked(exc: Exception) -> bool:
     """Whether all that is wrong is a lock that another connection holds."""
     return primary_code(exc) == sqlite3.SQLITE_BUSY
@@ -65,7 +60,7 @@ def translate(exc: sqlite3.Error | MemoryError, path: str) -> StoreError:
     if isinstance(exc, MemoryError):
         return StoreUnavailableError(f"{path}: out of memory (SQLITE_NOMEM)")
     name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
-    if is_passing(exc):
+    if primary_code(exc) in _PASSING:
         return StoreUnavailableError(f"{path}: {exc} ({name})")
     if primary_code(exc) in _DAMAGED:
         return StoreError(f"{path} is damaged, or no SQLite file: {exc} ({name})")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
-    from jobtrio._records import JobRecord, Transition
+    from jobtrio._records import JobRecord
     from jobtrio.abc import JobQuery
     from jobtrio.stores.sqlite._rows import Row
 
@@ -60,18 +60,11 @@ def load(connection: sqlite3.Connection, job_id: str, *, light: bool = False) ->
     return None if row is None else load_row(connection, row, light=light)
 
 
-def history(connection: sqlite3.Connection, job_id: str) -> list[Transition] | None:
-    """Return a job's changes of state, or None for an unknown job."""
-    entry = load(connection, job_id, light=True)
-    return None if entry is None else entry.history()
-
-
 def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit: int) -> list[Message] | None:
     """Return kept messages, with the `End` behind the last, or None for an unknown job."""
-    row = row_of(connection, job_id)
-    if row is None:
+    entry = load(connection, job_id, light=True)
+    if entry is None:
         return None
-    entry = load_row(connection, row, light=True)
     messages = chunks.read(connection, entry.order, after, limit)
     if entry.outcome is not None and len(messages) < limit:
         last = chunks.last_number(connection, entry.order)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -139,9 +139,10 @@ class Session:
     async def _holds_jobs(self) -> bool:
         """Whether jobs are left that this session claimed; others have to see then that it is gone."""
         try:
-            return await self.read(lambda connection: bool(_running(connection, self.identity.session)))
+            found = await self.read(lambda file: file.execute(SQL["running"], (self.identity.session,)).fetchone())
         except StoreError:
             return True
+        return found is not None
 
     # -- calls
 
@@ -209,10 +210,6 @@ def _threads_needed() -> Iterator[None]:
         yield
     except RuntimeError as exc:
         raise StoreUnavailableError(str(exc)) from exc
-
-
-def _running(connection: sqlite3.Connection, session: str) -> Any:
-    return connection.execute(SQL["running"], (session,)).fetchone()
 
 
 def itself(value: T) -> T:

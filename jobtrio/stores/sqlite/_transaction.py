@@ -84,11 +84,6 @@ class Transaction(JobSteps):
         row = row_of(self.connection, job_id)
         return None if row is None else load(self.connection, row)
 
-    def load_all(self, statement: str, *parameters: Any) -> list[JobEntry]:
-        """Return the jobs that a statement finds."""
-        rows = self.run(SQL[statement], parameters).fetchall()
-        return [load(self.connection, row) for row in rows]
-
     # -- changing
 
     def append(self, entry: JobEntry, items: Sequence[Item]) -> None:
