@@ -23,7 +23,7 @@ from ._connecting import open_wire
 from ._driving import Driver, give_up
 from ._lock import ConnectionLock
 from ._notifications import Inbox, Notifications
-from ._pipeline import PipelineBlock, open_pipeline
+from ._pipeline import PipelineBlock
 from ._transaction import TransactionBlock, committing
 
 if TYPE_CHECKING:
@@ -309,14 +309,10 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
         *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
         """
-        return PipelineBlock(self, open_pipeline(self, is_locked=False), stop=True)
+        return PipelineBlock(self)
 
     def _pipeline_nolock(self) -> PipelineBlock:  # type: ignore[override]
-        return PipelineBlock(self, open_pipeline(self, is_locked=True), stop=True)
-
-    def _commit_pipeline(self) -> PipelineBlock:
-        """Return a pipeline around a transaction, whose end sends the commit and is not to be stopped."""
-        return PipelineBlock(self, open_pipeline(self, is_locked=False), stop=False)
+        return PipelineBlock(self, is_locked=True)
 
     def _deallocate(self, name: bytes | None) -> PQGen[None]:
         if name is None:

@@ -75,7 +75,7 @@ class SyncedPipeline(psycopg.AsyncPipeline):
 
 
 @contextlib.asynccontextmanager
-async def open_pipeline(connection: TrioConnection[Any], *, is_locked: bool) -> AsyncIterator[SyncedPipeline]:
+async def _open(connection: TrioConnection[Any], *, is_locked: bool) -> AsyncIterator[SyncedPipeline]:
     """Open a pipeline as psycopg does, or go on with the one that is open.
 
     *Cancellation*: as `PipelineBlock` has it.
@@ -102,19 +102,13 @@ class PipelineBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline
 
     Args:
         connection: The connection.
-        block: psycopg's own.
+        is_locked: Whether the caller holds the connection's lock.
         stop: Whether a cancellation stops what the server is doing at the end.
     """
 
-    def __init__(
-        self,
-        connection: TrioConnection[Any],
-        block: contextlib.AbstractAsyncContextManager[psycopg.AsyncPipeline],
-        *,
-        stop: bool,
-    ) -> None:
+    def __init__(self, connection: TrioConnection[Any], *, is_locked: bool = False, stop: bool = True) -> None:
         self._connection = connection
-        self._block = block
+        self._block = _open(connection, is_locked=is_locked)
         self._stop = stop
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end

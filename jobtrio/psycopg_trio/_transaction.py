@@ -14,6 +14,7 @@ import trio
 from psycopg import pq
 
 from ._errors import OutcomeUnknownError
+from ._pipeline import PipelineBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,8 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     if connection._pipeline is not None:
-                        await stack.enter_async_context(connection._commit_pipeline())
+                        # Its end sends the commit, and is not to be stopped.
+                        await stack.enter_async_context(PipelineBlock(connection, stop=False))
                     await stack.enter_async_context(self._transaction)
                     stack.push_async_exit(self._before_end)
                     if connection._pipeline is not None:
