@@ -171,7 +171,7 @@ def decode_entry(entry: JobEntry, executor: str, queue: str, priority: int, *, l
         steps, cancel = _steps(raw.steps), cancel_of(raw.cancel)
         _check_times(entry)
         error = None if raw.error is None else error_of(raw.error)
-        outcome = _outcome(state, error, steps, raw.outcome) if state in FINAL_STATES else None
+        outcome = ended_as(state, error, steps, raw.outcome) if state in FINAL_STATES else None
         given = (value_of(raw.payload), _metadata_of(raw.metadata), _tags_of(raw.tags), value_of(raw.saved_state))
     except Exception:  # whoever has written this, it is one job's trouble
         return _salvaged(entry, executor, queue, priority)
@@ -219,7 +219,7 @@ def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobE
     entry.saved_state = salvage.part("saved state", value_of, raw.saved_state, None)
     result, raw.outcome = raw.outcome, None
     if entry.state in FINAL_STATES:
-        outcome = partial(_outcome, entry.state, entry.error, entry.steps)
+        outcome = partial(ended_as, entry.state, entry.error, entry.steps)
         entry.outcome = salvage.part("outcome", outcome, result, None)
     return salvage.note(entry)
 
@@ -228,8 +228,8 @@ def _steps(history: str) -> list[Any] | None:
     return None if history == "[]" else checked_steps(_decode(history))
 
 
-def _outcome(state: JobState, error: JobError | None, steps: list[Any] | None, result: str | None) -> Outcome:
-    """Return an ended job's outcome, which its other columns tell."""
+def ended_as(state: JobState, error: JobError | None, steps: list[Any] | None, result: str | bytes | None) -> Outcome:
+    """Return an ended job's outcome, which its other parts tell."""
     if state is JobState.COMPLETED:
         return Completed(value_of(result))
     if state is JobState.FAILED:

@@ -17,7 +17,7 @@ from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores._salvage import Salvage, check_time, checked_steps
-from jobtrio.stores._texts import error_of, plain_text, value_of
+from jobtrio.stores._texts import ended_as, error_of, plain_text, value_of
 from jobtrio.stores.redis._scripts import FIELDS, LIGHT
 from jobtrio.stores.redis._texts import (
     cancel_of,
@@ -112,7 +112,8 @@ def _entry(row: Row, part: Callable[..., Any]) -> JobEntry:
     if history:
         part("history", partial(_recount, entry), history, None)
     if entry.state in FINAL_STATES:
-        entry.outcome = part("outcome", partial(_outcome, entry), result, None)
+        outcome = partial(ended_as, entry.state, entry.error, entry.steps)
+        entry.outcome = part("outcome", outcome, result, None)
     return entry
 
 
@@ -131,15 +132,6 @@ def outcome_of(state: bytes, error: bytes | None, result: bytes | None, history:
         raise ValueError(f"its state is {show(state)}")
 
     return salvage.part("outcome", decode, result, None) or Failed(salvage.error())
-
-
-def _outcome(entry: JobEntry, result: bytes | None) -> Outcome:
-    if entry.state is JobState.COMPLETED:
-        return Completed(value_of(result))
-    if entry.state is JobState.FAILED:
-        assert entry.error is not None  # it is stored with the state
-        return Failed(entry.error)
-    return Cancelled(entry.steps[-1] if entry.steps else None)
 
 
 def _body_of(text: bytes) -> list[Any]:
