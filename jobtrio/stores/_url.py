@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import attrs
@@ -36,18 +37,20 @@ POSTGRES_QUERY = "schema=NAME, pool_size=N, listen=false, outage_limit=SECONDS, 
 """What may follow the path, as errors name it."""
 
 
-class Address(Protocol):
+class Address(ABC):
     """Where a store is, and how it is to be used."""
 
+    @abstractmethod
     def make_store(self, *, make: bool = True) -> JobStore:
         """Return the store, not opened yet. Without ``make`` it is not to be made where it isn't there."""
 
     def missing(self) -> str | None:
-        """Say in a few words what isn't there, as far as can be seen at once."""
+        """Say in a few words what isn't there, as far as can be seen at once: of a server nothing."""
+        return None
 
 
 @attrs.frozen
-class StoreAddress:
+class StoreAddress(Address):
     """A file of jobs.
 
     Attributes:
@@ -70,7 +73,7 @@ class StoreAddress:
 
 
 @attrs.frozen
-class RedisAddress:
+class RedisAddress(Address):
     """The jobs under a prefix, in Redis or Valkey.
 
     Attributes:
@@ -94,13 +97,9 @@ class RedisAddress:
             raise StoreError(f"Redis needs an extra: pip install 'jobtrio[redis]' ({exc})") from exc
         return RedisJobStore(self.url, create=make, **self.options)
 
-    def missing(self) -> str | None:
-        """Say nothing: that shows when it is connected to."""
-        return None
-
 
 @attrs.frozen
-class PostgresAddress:
+class PostgresAddress(Address):
     """A schema of jobs in a PostgreSQL database.
 
     Attributes:
@@ -123,10 +122,6 @@ class PostgresAddress:
         except ImportError as exc:
             raise StoreError(f"PostgreSQL needs an extra: pip install 'jobtrio[postgres]' ({exc})") from exc
         return PostgresJobStore(self.conninfo, create=make, **self.options)
-
-    def missing(self) -> str | None:
-        """Say nothing: that shows when it is connected to."""
-        return None
 
 
 def parse_store_url(url: str) -> Address:
