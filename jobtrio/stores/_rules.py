@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 
 from jobtrio._errors import IllegalTransitionError
 from jobtrio._records import Cancelled, Failed, JobError
+from jobtrio._state import JobState
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
     from jobtrio._records import Outcome
-    from jobtrio._state import JobState
     from jobtrio.abc import JobQuery
 
 LOSSES = 3
 """Leases lost in a row after which a job fails: whatever kills its workers must stop somewhere."""
+
+COUNTED = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
+"""The states of jobs that a `Backlog` counts, in the order of its fields."""
 
 
 def lost(entry: JobEntry) -> JobError:

@@ -129,8 +129,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
-        states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
-        return Backlog(*(self._index.waiting(state, queues, executors) for state in states))
+        return Backlog(*(self._index.waiting(state, queues, executors) for state in rules.COUNTED))
 
     @trio.lowlevel.enable_ki_protection
     async def delete(self, job_id: str) -> bool:

@@ -15,7 +15,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
-from jobtrio.stores._rules import can_match
+from jobtrio.stores._rules import COUNTED, can_match
 from jobtrio.stores._texts import state_of
 from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, array
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
@@ -157,5 +157,4 @@ async def backlog(link: Link, queues: Collection[str] | None, executors: Collect
     """
     given = [None if names is None else array(list(names)) for names in (queues, executors)]
     found = {JobState(state): count for state, count in await link.fetch("backlog", *given)}
-    states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
-    return Backlog(*(found.get(state, 0) for state in states))
+    return Backlog(*(found.get(state, 0) for state in COUNTED))

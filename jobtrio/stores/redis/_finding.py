@@ -14,7 +14,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
-from jobtrio.stores._rules import can_match
+from jobtrio.stores._rules import COUNTED, can_match
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import STATES, run
 from jobtrio.stores.redis._texts import name_of
@@ -111,12 +111,7 @@ def backlog(rows: list[list[Any]], queues: Collection[str] | None, executors: Co
         if executor and _is_in(queue, queues) and _is_in(executor, executors):
             for state, number in zip(STATES, numbers, strict=True):
                 found[state] += number
-    return Backlog(
-        queued=found[JobState.QUEUED],
-        retrying=found[JobState.RETRYING],
-        scheduled=found[JobState.SCHEDULED],
-        running=found[JobState.RUNNING],
-    )
+    return Backlog(*(found[state] for state in COUNTED))
 
 
 def _is_in(name: bytes, names: Collection[str] | None) -> bool:

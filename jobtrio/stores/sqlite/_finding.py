@@ -20,7 +20,7 @@ from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores._chunks import reached
-from jobtrio.stores._rules import can_match
+from jobtrio.stores._rules import COUNTED, can_match
 from jobtrio.stores._texts import HELD, state_of
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._rows import seq_of
@@ -208,12 +208,11 @@ def backlog(
     connection: sqlite3.Connection, queues: Collection[str] | None, executors: Collection[str] | None
 ) -> Backlog:
     """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
-    states = (JobState.QUEUED, JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING)
-    totals = dict.fromkeys(states, 0)
+    totals = dict.fromkeys(COUNTED, 0)
     for queue, executor in connection.execute(SQL["cells"]).fetchall():
         if executor == HELD or (executors is not None and executor not in executors):
             continue
         if queues is None or queue in queues:
-            for state in states:
+            for state in COUNTED:
                 totals[state] += connection.execute(SQL["count_cell"], (queue, executor, str(state))).fetchone()[0]
     return Backlog(*totals.values())
