@@ -157,11 +157,12 @@ def test_cancelling(file: File) -> None:
     assert file.tx.hints == Hints()
 
 
-def test_starting_held(file: File) -> None:
-    """A held job that was given its plan can be claimed."""
-    file.insert(new_entry(None, job_id="id"))
+@pytest.mark.parametrize("expires_in", [None, 60.0])
+def test_starting_held(file: File, expires_in: float | None) -> None:
+    """A held job that was given its plan can be claimed, and falls due when its wait for that is over."""
+    file.insert(new_entry(None, job_id="id", expires_in=expires_in))
     assert settling.start_held(file.begin(), "id", new_plan())
-    assert file.tx.hints.ready
+    assert (file.tx.hints.ready, file.tx.hints.due is None) == (True, expires_in is None)
 
 
 def test_lapsing(file: File) -> None:
