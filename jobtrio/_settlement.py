@@ -16,7 +16,7 @@ import attrs
 
 from jobtrio._checks import check_seconds, text_by
 from jobtrio._errors import GiveUp, RetryLater
-from jobtrio._exceptions import frames_of, holds, is_all, is_more_than, leaves, lone_leaf
+from jobtrio._exceptions import EXITS, frames_of, holds, is_all, is_more_than, leaves, lone_leaf
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 
@@ -132,7 +132,9 @@ def settle(entry: JobEntry, verdict: Verdict, *, retry_on: RetryOn, outlives: bo
                 return _again_or_finish(_timed_out(limit, exception), _policy_delay(entry))
             case Stopped(cause=cause, exception=exception):
                 return _after_stop(entry, cause, exception, outlives=outlives)
-    except Exception as exc:
+    except EXITS:
+        raise
+    except BaseException as exc:
         return Finish(Failed(describe(exc)))
 
 

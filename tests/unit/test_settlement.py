@@ -170,6 +170,20 @@ class Odd(RetryPolicy):
         raise ZeroDivisionError("odd")
 
 
+class Gone(RetryPolicy):
+    """A policy that raises what is no `Exception`."""
+
+    def delay_after(self, attempt: int, rng: Any = None) -> float:
+        raise GeneratorExit("gone")
+
+
+class Exits(RetryPolicy):
+    """A policy that ends the program."""
+
+    def delay_after(self, attempt: int, rng: Any = None) -> float:
+        raise SystemExit
+
+
 class Never(RetryPolicy):
     """A policy whose delay is no time at all."""
 
@@ -178,9 +192,12 @@ class Never(RetryPolicy):
 
 
 def test_what_the_user_gave_fails_the_job_alone() -> None:
-    """A request or policy that does not work ends its job and says why; nothing is raised."""
+    """A request or policy that does not work ends its job and says why; nothing is raised but an exit."""
     assert failure(decide(job(), Raised(Busy())))[1] == "AttributeError"
     assert failure(decide(job(Odd()), Raised(ValueError())))[1:] == ("ZeroDivisionError", "odd")
+    assert failure(decide(job(Gone()), Raised(ValueError())))[1:] == ("GeneratorExit", "gone")
+    with pytest.raises(SystemExit):
+        decide(job(Exits()), Raised(ValueError()))
     kind, name, message = failure(decide(job(Never()), TimedOut(1, None)))
     assert (kind, name) == ("exception", "ValueError")
     assert "delay must be a number of seconds" in message
