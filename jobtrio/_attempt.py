@@ -11,6 +11,7 @@ import sys
 from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
+from weakref import getweakrefcount
 
 import trio
 
@@ -285,11 +286,12 @@ def _traces(task: trio.lowlevel.Task) -> tuple[int | None, int]:
     """Return how often a task has let others run, and how many references to it there are; None if unknown.
 
     Trio counts the first for `trio.testing.assert_checkpoints`. The second grows where a lock or a limiter notes its
-    holder and lets nobody run meanwhile, as by `acquire_nowait`.
+    holder and lets nobody run meanwhile, as by `acquire_nowait`; or where something is kept for the task by a weak
+    reference to it.
     """
     if _references_to is None:
         return None, 0
-    return getattr(task, "_schedule_points", None), _references_to(task)
+    return getattr(task, "_schedule_points", None), _references_to(task) + getweakrefcount(task)
 
 
 def _let_out(group: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import trio
@@ -118,6 +119,21 @@ async def test_a_job_that_takes_and_lets_go(name: str, tmp_path: Path) -> None:
         jobs = await registry.submit_many([jobtrio.JobSpec("take", payload) for payload in payloads])
         assert [await job.result() for job in jobs] == ["kept", "forgot"] + ["gave back"] * 4
     assert limiter.borrowed_tokens == 1
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite"])
+async def test_what_is_kept_for_a_task(name: str, tmp_path: Path) -> None:
+    """What a job keeps in a mapping with weak keys, by its task, no other job finds there."""
+    kept: WeakKeyDictionary[trio.lowlevel.Task, int] = WeakKeyDictionary()
+    executors = jobtrio.Executors()
+
+    @executors.register("keep")
+    async def keep(job: JobContext) -> int:
+        return kept.setdefault(trio.lowlevel.current_task(), job.payload)
+
+    async with jobtrio.open_registry(executors, store=a_store(name, tmp_path), max_running=1) as registry:
+        jobs = await registry.submit_many([jobtrio.JobSpec("keep", n) for n in range(4)])
+        assert [await job.result() for job in jobs] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["memory", "sqlite"])
