@@ -9,6 +9,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from jobtrio._errors import DuplicateJobError
@@ -119,6 +120,10 @@ class Shelf:
         """Note that the clock has been set forward by so much."""
         for entry in self._ended:
             entry.due += seconds
+
+    def stop_clock(self) -> None:
+        """Let no job become too old until there is a new `retention`: who still reads may have another clock."""
+        self.retention = attrs.evolve(self.retention, finished_for=inf)
 
     def next_eviction(self) -> float:
         """Return the seconds until an ended job becomes too old; inf where there is none."""

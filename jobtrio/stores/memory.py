@@ -61,6 +61,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
             self._is_open = False
             self.leave(settings.worker)
             self._left = run, trio.current_time()
+            self._shelf.stop_clock()
 
     # -- putting in, finding, taking out
 

@@ -302,6 +302,27 @@ def test_after_the_run() -> None:
         assert messages.receive_nowait() == jobtrio.Token(1, 1, "there")
 
 
+def test_read_in_another_run() -> None:
+    """What a registry kept when it was closed is still there in another run, whose clock tells no job's age."""
+
+    async def main() -> JobRegistry:
+        async with jobtrio.open_registry(executors) as registry:
+            await running(registry)
+            await registry.shutdown()
+        return registry
+
+    async def read() -> None:
+        clock.jump(1_000_000)
+        (record,) = await registry.find()
+        job = await registry.get(record.id)
+        assert job.outcome == jobtrio.Cancelled("shutdown")
+        assert len(await registry.history(job.id)) == 3
+
+    clock = trio.testing.MockClock()
+    registry = trio.run(main, clock=trio.testing.MockClock())
+    trio.run(read, clock=clock)
+
+
 async def test_as_it_says(tmp_path: Path) -> None:
     """What is said to do instead does it."""
     with trio.fail_after(60):
