@@ -121,7 +121,7 @@ class Executors:
 
     def find(self, function: Callable[[Any], Any]) -> Registration | None:
         """Return the first registration of ``function``, or None."""
-        for registration in self._by_name.values():
+        for registration in tuple(self._by_name.values()):  # another thread may register one meanwhile
             if registration.function is function or registration.function == function:
                 return registration
         return None

@@ -222,6 +222,26 @@ def test_the_first_registration_counts() -> None:
     assert found.name == "one"
 
 
+def test_one_is_registered_while_another_is_looked_for() -> None:
+    """A registration in the middle of a search, as by another thread, does not disturb it."""
+    executors = jobtrio.Executors()
+
+    class Meanwhile(AsyncCallable):
+        """Stands for the other thread: it is asked whether it is the one that is looked for."""
+
+        def __eq__(self, other: object) -> bool:
+            executors.register("meanwhile")(plain)
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    executors.register("first")(Meanwhile())
+    executors.register("last")(work)
+    found = executors.find(work)
+    assert found is not None
+    assert found.name == "last"
+
+
 def test_a_name_is_used_once() -> None:
     """A name in use is refused, when the decorator is made and when it is applied."""
     executors = Executors()
