@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from math import inf
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any
 from weakref import getweakrefcount
 
@@ -279,6 +279,8 @@ async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobC
     if isinstance(result, CoroutineType):
         result.close()
         raise TypeError(f"{function!r} returned a coroutine, of which nothing has run: await it")
+    if isinstance(result, AsyncGeneratorType):
+        raise TypeError(f"{function!r} returned an async generator: send its values with job.send")
     return result
 
 

@@ -18,7 +18,7 @@ from jobtrio._token_log import TokenLog
 from jobtrio.abc import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from trio.testing import MockClock
 
@@ -123,6 +123,21 @@ async def test_a_coroutine_is_no_result() -> None:
     assert isinstance(verdict, Raised)
     assert isinstance(verdict.exception, TypeError)
     assert "returned a coroutine, of which nothing has run: await it" in str(verdict.exception)
+
+
+async def test_an_async_generator_is_no_result() -> None:
+    """An executor that returns what was to be sent, and has sent nothing of it, fails with what to do about it."""
+
+    async def words() -> AsyncGenerator[str]:
+        yield "to be"
+
+    async def executor(job: JobContext) -> object:
+        return words()
+
+    verdict = await judge(executor)
+    assert isinstance(verdict, Raised)
+    assert isinstance(verdict.exception, TypeError)
+    assert "returned an async generator: send its values with job.send" in str(verdict.exception)
 
 
 async def test_not_resolved() -> None:
