@@ -145,6 +145,7 @@ class RegistryCalls:
     @trio.lowlevel.enable_ki_protection
     async def start_held(self, entry: JobEntry, plan: Plan) -> None:
         """Let a held job run, unless somebody else did."""
+        self._check_open()
         plan = attrs.evolve(plan, worker=entry.plan.worker)  # who submitted it remains so
         if await self._ask(partial(self.store.start_held, entry.id, plan)):
             entry.plan = plan
@@ -184,6 +185,9 @@ class RegistryCalls:
             if reply is not None and is_repeated and _has_ended_so(reply.entry, reason, asked_at):
                 reply.accepted = True
         else:
+            kept = self.store.peek(job_id) if self._served.is_set() else None
+            if kept is not None and not kept.state.is_final:
+                self._check_open()
             reply = await self.store.request_cancel(job_id, reason, grace)
         if reply is None:
             raise UnknownJobError(job_id)
@@ -240,9 +244,13 @@ class RegistryCalls:
         return await try_for(self.store.outage_limit, partial(self._try, call), in_time=self.store.in_time)
 
     def _try(self, call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        self._check_open()
+        return call()
+
+    def _check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` where all is over: what lives in the store by then is another registry's."""
         if self._served.is_set():
             raise trio.ClosedResourceError("the registry is closed")
-        return call()
 
     async def _ask_noting(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Ask as `_ask` does; also tell whether an earlier try, whose reply was lost, may have been carried out."""

@@ -247,7 +247,8 @@ class RegistryCore(RegistryCalls):
         await self._wait_claimed()
         while self._runner.running:
             await self._changes.park()
-        await self.store.abandon(SHUTDOWN)
+        if not self._served.is_set():  # else what lives in the store is another registry's
+            await self.store.abandon(SHUTDOWN)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self) -> None:

@@ -198,7 +198,7 @@ class JobRegistry:
             UnknownExecutorError: Nothing was started yet, and no executor has this name.
             StoreUnavailableError: The store was away too long (durable stores). The job may have been started. While
                 iterating: as `Subscription.receive`.
-            trio.ClosedResourceError: The registry is closed (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores), or its store has another one by now.
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
             trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).
 
@@ -426,7 +426,7 @@ class JobRegistry:
             TypeError, ValueError: A parameter makes no sense.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
-            trio.ClosedResourceError: The registry is closed (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores), or its store has another one by now.
 
         Cancellation: the request may have been made.
         """

@@ -931,6 +931,27 @@ async def test_a_store_again_in_the_same_run(autojump_clock: MockClock, waited: 
         assert ("a" in registry) is kept
 
 
+async def test_a_store_that_another_registry_has_by_now() -> None:
+    """A registry that is closed ends no job of the next one on its store, and starts none."""
+    store = MemoryJobStore()
+    async with jobtrio.open_registry(store=store) as closed:
+        ended = await closed.submit(work)
+    async with jobtrio.open_registry(store=store, max_running=1) as registry:
+        jobs = [await registry.submit(hang), await registry.submit(hang), await registry.create_job()]
+        await trio.testing.wait_all_tasks_blocked()
+        await closed.shutdown()
+        for job in jobs:
+            with pytest.raises(trio.ClosedResourceError):
+                await closed.cancel(job.id)
+        with pytest.raises(trio.ClosedResourceError):
+            async with closed.execute_and_stream(jobs[-1].id, work):
+                pass
+        assert await closed.cancel(ended.id) is False
+        assert [job.state for job in jobs] == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
+        assert all(job.record.cancel_requested_at is None for job in jobs)
+        await registry.shutdown()
+
+
 async def test_times_that_nobody_waits_for_are_not_kept(autojump_clock: MockClock) -> None:
     """When many jobs are cancelled long before their time, that is not waited for, and no memory is kept for it."""
     store = MemoryJobStore()
