@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import trio
@@ -35,9 +36,12 @@ async def figures(registry: jobtrio.JobRegistry) -> list[str]:
 async def count_ends(registry: jobtrio.JobRegistry, ended: Counter[str], *, task_status: trio.TaskStatus[None]) -> None:
     with registry.subscribe_events() as changes:
         task_status.started()
-        async for change in changes:
-            if change.state.is_final:
-                ended[change.state] += 1
+        while True:
+            with suppress(jobtrio.LaggedError):  # more than 10,000 changes at once: the oldest are missed
+                async for change in changes:
+                    if change.state.is_final:
+                        ended[change.state] += 1
+                return
 
 
 async def main() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+import trio
+import trio.testing
 
+import jobtrio
 from docs.tools import examples, pages, sessions
 
 
@@ -49,6 +54,27 @@ def test_tests_of_a_registry() -> None:
     run = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
     count = examples.source("testing/test_answers.py").count("def test_")
     assert (run.returncode, run.stdout.count(" PASSED")) == (0, count), run.stdout
+
+
+async def test_the_count_of_ends_goes_on() -> None:
+    """What counts the ends goes on behind more changes at once than are kept for it."""
+    count_ends = runpy.run_path(str(examples.FOLDER / "monitor.py"))["count_ends"]
+    executors = jobtrio.Executors()
+    executors.register("nothing")(no_work)
+    ended: Counter[str] = Counter()
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors) as registry, trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: count_ends(registry, ended, task_status=task_status))
+            await registry.submit_many([jobtrio.JobSpec("nothing", delay=3600)] * 10_001)
+            await (await registry.submit("nothing")).wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == {"COMPLETED": 1}
+            await registry.shutdown()
+            nursery.cancel_scope.cancel()
+
+
+async def no_work(job: jobtrio.JobContext) -> None:
+    pass
 
 
 def test_no_code_but_the_examples() -> None:
