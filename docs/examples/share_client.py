@@ -23,8 +23,10 @@ class Client:
 @asynccontextmanager
 async def open_client() -> AsyncIterator[Client]:
     print("opened")
-    yield Client()
-    print("closed")
+    try:
+        yield Client()
+    finally:
+        print("closed")
 
 
 async def fetch(client: Client, job: jobtrio.JobContext) -> str:
