@@ -12,7 +12,7 @@ async def double(job: jobtrio.JobContext) -> int:
     return 2 * int(job.payload)
 
 
-def foreign(registry: jobtrio.JobRegistry, token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
+def foreign(registry: jobtrio.JobRegistry, token: trio.lowlevel.TrioToken) -> None:
     call = partial(trio.from_thread.run, trio_token=token)  # async methods
     call_plain = partial(trio.from_thread.run_sync, trio_token=token)  # plain ones
 
@@ -20,16 +20,13 @@ def foreign(registry: jobtrio.JobRegistry, token: trio.lowlevel.TrioToken, done:
     print("result:", call(job.result))
     print("state:", job.state)  # readable anywhere
     print("ended:", call_plain(registry.stats).states[jobtrio.JobState.COMPLETED])
-    call_plain(done.set)
 
 
 async def main() -> None:
     async with jobtrio.open_registry() as registry:
-        done = trio.Event()
         token = trio.lowlevel.current_trio_token()
-        thread = threading.Thread(target=foreign, args=(registry, token, done))
+        thread = threading.Thread(target=foreign, args=(registry, token))
         thread.start()
-        await done.wait()
         await trio.to_thread.run_sync(thread.join)
 
 
