@@ -42,7 +42,7 @@ TRANSITIONS: dict[JobState | None, dict[JobState, str]] = {
     _S.QUEUED: {_S.RUNNING: "started", _S.CANCELLED: "cancelled", _S.FAILED: "expired in the queue"},
     _S.RUNNING: {
         _S.COMPLETED: "returned",
-        _S.FAILED: "raised, timed out or gave up",
+        _S.FAILED: "raised, timed out, gave up or was lost too often",
         _S.CANCELLED: "cancelled",
         _S.RETRYING: "failed with attempts left",
         _S.QUEUED: "released by a shutdown or a lost lease",
