@@ -130,6 +130,7 @@ class TailSession(Session):
         with trio.move_on_at(self._deadline) as scope:
             principal = await self.terms.gatekeeper.identify(self._handshake)
         if scope.cancelled_caught:
+            await self._tell(Refusal(ErrorCode.UNAUTHENTICATED, "nobody said in time who the client is"))
             self.stop(CloseCode.AUTH_TIMEOUT)
             return
         desk = Desk(self.terms.registry, self.terms.gatekeeper, principal)
@@ -154,9 +155,12 @@ class TailSession(Session):
                 self.stop(code_of(ending))
 
     async def _leave(self, refusal: Refusal) -> None:
+        await self._tell(refusal)
+        self._stop_for(refusal.code)
+
+    async def _tell(self, refusal: Refusal) -> None:
         if not self._is_plain:
             await self.say(refusal.reply)
-        self._stop_for(refusal.code)
 
     def _stop_for(self, code: ErrorCode) -> None:
         close = _CLOSE_CODES[code]

@@ -318,13 +318,14 @@ async def test_who_may_watch(autojump_clock: MockClock, registry: JobRegistry, t
 async def test_authentication_that_hangs(
     autojump_clock: MockClock, registry: JobRegistry, path: str, request_time: float
 ) -> None:
-    """A client that can't be authenticated in time is closed; its request has taken a part of that time."""
+    """A client that can't be authenticated in time is told so and closed; its request has taken a part of that time."""
 
     async def hook(handshake: object) -> None:
         await trio.sleep_forever()
 
     async with open_line(registry, path, authenticate=hook, request_time=request_time) as line:
-        _, code = await ending(line)
+        heard, code = await ending(line)
+        assert [message["code"] for message in heard if message["type"] != "hello"] == ["unauthenticated"]
         assert code in (CloseCode.AUTH_TIMEOUT, CloseCode.UNAUTHENTICATED)
         assert trio.current_time() == 10 - request_time
 
