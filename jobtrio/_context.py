@@ -193,7 +193,7 @@ class JobContext:
     def extend(self, seconds: float) -> float:
         """Move the attempt's deadline ``seconds`` further away and return it, by Trio's clock.
 
-        What was decided stays: an attempt whose time is up, or that was cancelled, gains nothing.
+        What was decided stays: an attempt whose time is up, or that was told to stop, gains nothing.
 
         Args:
             seconds: How much further; above 0, finite.
