@@ -206,6 +206,7 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
 
     Attributes:
         delay: Seconds until the next attempt; 0 or more, finite.
+        message: Why; it becomes the error's message. None for one that names the delay.
     """
 
     def __init__(self, delay: float = 0.0, message: str | None = None) -> None:
