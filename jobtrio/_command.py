@@ -68,6 +68,7 @@ async def run_command(job: JobContext) -> int:
         CommandFailedError: The program exited with another code than 0, or by a signal.
         FileNotFoundError: There is no such program.
         OSError: The program could not be started.
+        RuntimeError: Its exit code can't be known: SIGCHLD is ignored, or something else here waits for all children.
         TypeError: The payload or a field of it is of the wrong type.
         ValueError: The payload has an unknown or senseless field.
 
