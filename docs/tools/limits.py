@@ -175,7 +175,11 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
             _seconds(_CLIENT["outage_limit"].default),
             "`open_client(outage_limit=…)`",
         ),
-        ("Pause before a client's second try, and at most before any", _client_pauses(), fixed),
+        (
+            "Pause before a client's second try, and at most before any, besides what a server asks for",
+            _client_pauses(),
+            fixed,
+        ),
         ("Silence after which a server counts as dead", f"{_client_keeper.SILENCES:g} × its heartbeat", fixed),
         ("Wait of a client for a server that does not read", _seconds(_client_link.SENDING_LIMIT), fixed),
         ("Messages that wait for a consumer of a client", _client_feed.MOST, fixed),
