@@ -36,8 +36,8 @@ def check_priority(value: Any) -> JobPriority:
 class RetryPolicy:
     """How often a failed job is tried again, and after which delays.
 
-    The delay after attempt n is ``initial * multiplier ** (n - 1)`` seconds, at most ``max_delay``, and
-    then ± ``jitter`` of itself at random.
+    The delay after the nth failed attempt is ``initial * multiplier ** (n - 1)`` seconds, at most ``max_delay``, and
+    then ± ``jitter`` of itself at random. Attempts that were lost or given back don't count.
 
     Attributes:
         max_attempts: All attempts, the first one included; 1 or more.
