@@ -51,7 +51,8 @@ class Submit(Request, tag="submit", kw_only=True, frozen=True):
     Attributes:
         executor: The name of an executor that is exposed.
         payload: What the executor is given.
-        subscribe: Whether to subscribe to its stream, from the beginning.
+        subscribe: Whether to subscribe to its stream, from the beginning, and be told of messages no longer kept by
+            `GapFound`.
         key: Stands for the job: while that is kept, another submission with this key gets the same job.
         queue: The queue to wait in; None for the executor's own.
         priority: The priority's name.
