@@ -131,9 +131,9 @@ class Job:
         """Return from where to where the job's stream can be read, as far as it is stored by now.
 
         Raises:
-            UnknownJobError: The job was removed before this process saw its end (durable stores).
+            UnknownJobError: The job was removed before this process had its `End` (durable stores).
             StoreUnavailableError: The store was away too long (durable stores).
-            trio.ClosedResourceError: The registry was closed before this process saw the job's end (durable stores).
+            trio.ClosedResourceError: The registry was closed before this process had the job's `End` (durable stores).
 
         Cancellation: nothing has changed.
         """
