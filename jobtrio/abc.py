@@ -372,7 +372,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def advance(self) -> float:
-        """Do what has fallen due, the earliest first: starts, retries, expiries, lapsed leases.
+        """Do what has fallen due: starts and retries, expiries, lapsed leases; of each of these the earliest first.
 
         A job whose lease has lapsed returns to its queue, or fails with the kind ``"lost"`` at the third time in a row:
         an attempt that ends by `retry` or `release` begins the count anew. If a request to cancel was accepted before,
