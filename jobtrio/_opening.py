@@ -40,8 +40,9 @@ async def open_registry(
     """Open a registry of jobs for the duration of the block.
 
     Leaving the block normally waits for what this process runs and, in memory, for what is queued, scheduled or
-    retrying. Leaving it by an exception or a cancellation cancels running jobs and waits for their clean-up; durable
-    ones return to their queue, and in memory every living job ends ``Cancelled("shutdown")``. The body's own
+    retrying. Meanwhile the jobs of a durable store are claimed as before, until none runs here; `JobRegistry.shutdown`
+    claims no more. Leaving it by an exception or a cancellation cancels running jobs and waits for their clean-up;
+    durable ones return to their queue, and in memory every living job ends ``Cancelled("shutdown")``. The body's own
     exception comes out bare.
 
     Args:
