@@ -154,8 +154,8 @@ class JobRegistry:
     ) -> Job:
         """Accept a job without an executor: it is held until `execute_and_stream` brings one.
 
-        A job that nobody executes within `Retention.held_for` seconds fails as expired. The parameters and errors are
-        those of `submit`.
+        A job that nobody executes within `Retention.held_for` seconds, counted from its earliest start, fails as
+        expired. The parameters and errors are those of `submit`.
 
         Cancellation: the job was not accepted; with a durable store it may have been.
         """
