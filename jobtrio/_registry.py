@@ -447,7 +447,7 @@ class JobRegistry:
         await self._core.remove(job_id)
 
     async def drain(self) -> None:
-        """Wait until nothing is queued, waiting to retry, or running here.
+        """Wait until nothing runs here, and nothing that this process would run is queued or waiting to retry.
 
         Jobs with a start time in the future and held ones are not waited for.
 
