@@ -27,7 +27,7 @@ async def main() -> None:
         token = trio.lowlevel.current_trio_token()
         thread = threading.Thread(target=foreign, args=(registry, token))
         thread.start()
-        await trio.to_thread.run_sync(thread.join)
+        await trio.to_thread.run_sync(thread.join, abandon_on_cancel=True)
 
 
 if __name__ == "__main__":
