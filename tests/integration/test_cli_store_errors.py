@@ -153,6 +153,14 @@ def test_address_of_a_browser(shell: Shell) -> None:
     assert "a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got 'https://host'" in err
 
 
+def test_asked_here(shell: Shell) -> None:
+    """A command that runs in the tests' own process says there what it says as one of its own, by whatever way."""
+    job = shell.submit("echo")
+    assert shell.ask("cancel", job) == (0, "cancelled\n", "")
+    for args in (["watch", job], ["watch", "--json", job], ["list", "--limit", "1"]):
+        assert shell.ask(*args) == shell.run(*args)
+
+
 @pytest.mark.parametrize("args", [["list"], ["submit", "echo"], ["worker", "store_jobs:executors"], ["run", "true"]])
 @pytest.mark.parametrize("kind", ["text", "foreign", "newer", "folder"])
 def test_file_that_is_no_store(shell: Shell, args: list[str], kind: str) -> None:
@@ -171,7 +179,7 @@ def test_file_that_is_no_store(shell: Shell, args: list[str], kind: str) -> None
             )
         connection.close()
     before = path.read_bytes() if path.is_file() else b""
-    code, out, err = shell.ask(*args)
+    code, out, err = (shell.run if args[0] == "worker" else shell.ask)(*args)
     assert (code, out) == (1, "")
     lines = [line for line in err.splitlines() if "WAL-reset" not in line]
     assert len(lines) == 1

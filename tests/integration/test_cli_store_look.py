@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
-pytestmark = pytest.mark.once
-
 
 async def fill(path: Path) -> dict[str, str]:
     """Put jobs of different fates into a store; return their ids."""
@@ -59,7 +57,7 @@ def jobs(shell: Shell) -> dict[str, str]:
 class TestList:
     def test_table(self, shell: Shell, jobs: dict[str, str]) -> None:
         """Each job is a line of a table whose columns are aligned, the oldest first."""
-        code, out, err = shell.run("list")
+        code, out, err = shell.ask("list")
         assert (code, err) == (0, "")
         head, *rows = out.splitlines()
         assert [row.split()[0] for row in rows] == list(jobs.values())
@@ -107,7 +105,7 @@ class TestList:
 
     def test_pages(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A full page ends with a word about how to get the next."""
-        code, out, err = shell.run("list", "--limit", "2")
+        code, out, err = shell.ask("list", "--limit", "2")
         assert (code, len(out.splitlines())) == (0, 3)
         assert err == f"jobtrio list: there may be more: --after {jobs['fail']}\n"
 
@@ -115,8 +113,8 @@ class TestList:
     def test_next_page_can_be_pasted(self, shell: Shell, name: str) -> None:
         """What is to be given for the next page is what a shell takes for a word, and the command for an id."""
         shell.submit("echo", f"--id={name}")
-        options = shlex.split(shell.run("list", "--limit", "1")[2].partition("there may be more: ")[2])
-        assert shell.run("list", *options, "--json") == (0, "[]\n", "")
+        options = shlex.split(shell.ask("list", "--limit", "1")[2].partition("there may be more: ")[2])
+        assert shell.ask("list", *options, "--json") == (0, "[]\n", "")
 
     def test_reader_that_leaves(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A reader that leaves early is no error."""
@@ -144,6 +142,7 @@ BUFFERED = {"PYTHONUNBUFFERED": ""}
 """The usual way: what is printed is written at the end."""
 
 
+@pytest.mark.once
 class TestLostOutput:
     @pytest.mark.parametrize(
         "args",
@@ -231,6 +230,7 @@ def test_text_that_the_locale_lacks(shell: Shell) -> None:
         assert part in out
 
 
+@pytest.mark.once
 class TestClosedStreams:
     @pytest.mark.parametrize(
         "args",
@@ -270,7 +270,7 @@ class TestClosedStreams:
 class TestShow:
     def test_failed_job(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A job is shown with its record, its error and traceback, its history and its last messages."""
-        code, out, err = shell.run("show", jobs["fail"])
+        code, out, err = shell.ask("show", jobs["fail"])
         assert (code, err) == (0, "")
         record, trace, history, messages = out.split("\n\n")
         assert re.search(r"^state +FAILED$", record, re.MULTILINE)
@@ -299,7 +299,7 @@ class TestShow:
                 await job.wait()
                 return job.id
 
-        code, out, err = shell.run("show", trio.run(run))
+        code, out, err = shell.ask("show", trio.run(run))
         assert (code, err) == (0, "")
         assert "\x1b" not in out
         _, trace, *_ = out.split("\n\n")
@@ -317,7 +317,7 @@ class TestShow:
             connection.execute("UPDATE jobs SET executor = ?, queue = ?, tags = ? WHERE id = ?", changed)
             connection.commit()
         for args in (["show", second], ["list", "--limit", "1"], ["stats"], ["submit", "echo", "--key", "k"]):
-            code, out, err = shell.run(*args)
+            code, out, err = shell.ask(*args)
             assert code == 0, err
             assert "\x1b" not in out + err
             assert "\\x1b[2J\\n" in out
@@ -355,7 +355,7 @@ class TestStats:
         assert stats == {"states": every, "workers": [], "running": []}
         assert sorted(queues) == ["default", "other", "texts"]
         assert {state: sum(counts[state] for counts in queues.values()) for state in every} == every
-        code, out, _ = shell.run("stats")
+        code, out, _ = shell.ask("stats")
         assert code == 0
         head, *lines = out.splitlines()
         assert head.split() == ["STATE", "default", "other", "texts", "JOBS"]
@@ -371,25 +371,25 @@ class TestStats:
                 await registry.submit_many([jobtrio.JobSpec("echo", queue=f"q{n}") for n in range(queues)])
 
         trio.run(fill)
-        assert shell.run("stats")[1].splitlines()[0].split() == ["STATE", *head, "JOBS"]
+        assert shell.ask("stats")[1].splitlines()[0].split() == ["STATE", *head, "JOBS"]
 
 
 class TestRemove:
     def test_ended_job(self, shell: Shell, jobs: dict[str, str]) -> None:
         """An ended job goes, with its history and its messages; the others stay."""
-        assert shell.run("remove", jobs["fail"]) == (0, "removed\n", "")
+        assert shell.ask("remove", jobs["fail"]) == (0, "removed\n", "")
         assert [each["id"] for each in shell.value("list")] == [jobs["words"], jobs["later"], jobs["gone"]]
-        assert shell.run("show", jobs["fail"])[0] == 1
+        assert shell.ask("show", jobs["fail"])[0] == 1
         record = shell.value("show", jobs["words"])["job"]
         assert shell.value("remove", jobs["words"]) == {"removed": True, "job": record}
 
     def test_living_job(self, shell: Shell, jobs: dict[str, str]) -> None:
         """One that lives stays, and the command says what is to be done first."""
         job = jobs["later"]
-        code, out, err = shell.run("remove", job)
+        code, out, err = shell.ask("remove", job)
         assert (code, out) == (1, "")
         assert err == f"jobtrio remove: job {job!r} lives, it is scheduled: jobtrio cancel {job} ends it\n"
-        code, out, err = shell.run("remove", job, "--json")
+        code, out, err = shell.ask("remove", job, "--json")
         assert code == 1
         assert json.loads(out) == {"removed": False, "job": shell.value("show", job)["job"]}
         assert err.startswith(f"jobtrio remove: job {job!r} lives")
@@ -398,7 +398,7 @@ class TestRemove:
 class TestPrune:
     def test_newest_are_kept(self, shell: Shell, jobs: dict[str, str]) -> None:
         """Of the ended jobs as many are kept as were asked for, the newest; living ones stay."""
-        code, out, err = shell.run("prune", "--keep", "1")
+        code, out, err = shell.ask("prune", "--keep", "1")
         assert (code, out, err) == (0, "removed 2 jobs, kept 1\n", "")
         assert [each["id"] for each in shell.value("list")] == [jobs["later"], jobs["gone"]]
 
@@ -429,7 +429,7 @@ class TestSubmit:
 
     def test_unknown_executor(self, shell: Shell) -> None:
         """With --executors a name that isn't registered there is refused."""
-        code, out, err = shell.run("submit", "word", "--executors", "store_jobs:executors")
+        code, out, err = shell.ask("submit", "word", "--executors", "store_jobs:executors")
         assert (code, out) == (1, "")
         assert err.startswith("jobtrio submit: no executor is registered as 'word'; registered: 'cling', 'echo'")
 
@@ -469,7 +469,7 @@ class TestSubmit:
     def test_id_in_use(self, shell: Shell) -> None:
         """An id that is in use is refused in one line."""
         shell.submit("echo", "--id", "a")
-        code, _, err = shell.run("submit", "echo", "--id", "a")
+        code, _, err = shell.ask("submit", "echo", "--id", "a")
         assert code == 1
         assert err == "jobtrio submit: job_id 'a' is in use: give another, or none to have one made\n"
 
@@ -478,8 +478,8 @@ class TestSubmit:
         job = shell.submit("echo", "--retry", "2", "--delay", "60", "--expires-in", "90", "--time-limit", "5")
         record = shell.value("show", job)["job"]
         assert (record["max_attempts"], record["state"]) == (3, "SCHEDULED")
-        assert shell.run("submit", "echo", "1e999")[0] == 1  # JSON, but no number that could be stored
-        code, _, err = shell.run("submit", "echo", "--delay", "60", "--expires-in", "30")
+        assert shell.ask("submit", "echo", "1e999")[0] == 1  # JSON, but no number that could be stored
+        code, _, err = shell.ask("submit", "echo", "--delay", "60", "--expires-in", "30")
         assert code == 2
         assert err.startswith("jobtrio submit: expires_in must exceed the delay of 60 s")
 
@@ -488,14 +488,14 @@ class TestSubmit:
     )
     def test_no_store_is_made_for_nothing(self, shell: Shell, args: list[str]) -> None:
         """What can't be submitted leaves no new file behind."""
-        assert shell.run("submit", *args)[0] in (1, 2)
+        assert shell.ask("submit", *args)[0] in (1, 2)
         assert not (shell.folder / "jobs.db").exists()
 
     def test_json(self, shell: Shell) -> None:
         """With --json the record is printed; with --watch as well, a line for each message."""
         assert shell.value("submit", "echo", "--id", "a")["state"] == "QUEUED"
         shell.worker()
-        code, out, _ = shell.run("submit", "words", "--payload", '"to be"', "--watch", "--json")
+        code, out, _ = shell.ask("submit", "words", "--payload", '"to be"', "--watch", "--json")
         first, *messages = [json.loads(line) for line in out.splitlines()]
         assert code == 0
         assert set(first) == {"type", "job"}

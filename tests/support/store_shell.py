@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
+import logging
 import os
 import subprocess
 import sys
-from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from jobtrio.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 LIMIT = 60.0
 """Seconds after which a command that should have ended hangs."""
@@ -80,6 +81,34 @@ def read_until(terminal: int, text: bytes | None) -> bytes:
     return shown
 
 
+@contextmanager
+def _written(name: str, number: int) -> Iterator[Callable[[], str]]:
+    """Give what returns all that is written to a descriptor of this process within the block, by whatever way."""
+    with TemporaryFile() as file, open(number, "w", encoding="utf-8", closefd=False) as stream:
+        before = os.dup(number)
+        os.dup2(file.fileno(), number)
+        try:
+            with mock.patch.object(sys, name, stream):
+                yield lambda: os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
+        finally:
+            os.dup2(before, number)
+            os.close(before)
+
+
+@contextmanager
+def _logging_anew() -> Iterator[None]:
+    """Have the logging module be as in a new process within the block."""
+    root = logging.root
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    root.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+
+
 class Shell:
     """Runs commands on one store.
 
@@ -113,14 +142,17 @@ class Shell:
         with ExitStack() as around:
             around.enter_context(chdir(self.folder))
             around.enter_context(mock.patch.dict(os.environ, {**self._env, **variables}))
-            out = around.enter_context(redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")))
-            err = around.enter_context(redirect_stderr(io.StringIO()))
+            around.enter_context(mock.patch.object(sys, "path", [*sys.path]))
+            out = around.enter_context(_written("stdout", 1))
+            err = around.enter_context(_written("stderr", 2))
+            around.enter_context(_logging_anew())
             try:
                 code = main(args)
             except SystemExit as exc:
                 code = int(exc.code or 0)
-        out.seek(0)
-        return code, out.read(), err.getvalue()
+            for handler in logging.root.handlers:
+                handler.flush()
+            return code, out(), err()
 
     def value(self, *args: str) -> Any:
         """Run a command with ``--json`` that succeeds; return the document that it prints."""
