@@ -130,7 +130,7 @@ class Executors:
         return name in self._by_name
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
+        return iter(tuple(self._by_name))  # another thread may register one meanwhile
 
     def __len__(self) -> int:
         return len(self._by_name)

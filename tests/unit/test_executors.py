@@ -242,6 +242,16 @@ def test_one_is_registered_while_another_is_looked_for() -> None:
     assert found.name == "last"
 
 
+def test_one_is_registered_while_names_are_listed() -> None:
+    """Nor does it disturb who goes through the names, as a store that is asked for jobs."""
+    executors = jobtrio.Executors()
+    executors.register("first")(work)
+    names = iter(executors)
+    executors.register("meanwhile")(plain)
+    assert [*names] == ["first"]
+    assert [*executors] == ["first", "meanwhile"]
+
+
 def test_a_name_is_used_once() -> None:
     """A name in use is refused, when the decorator is made and when it is applied."""
     executors = Executors()

@@ -88,4 +88,7 @@ def _pairs(numbers: Mapping[str, int] | None) -> list[Argument]:
 
 
 def _names(names: Collection[str] | None) -> list[Argument]:
-    return [-1] if names is None else [len(names), *names]
+    if names is None:
+        return [-1]
+    given = [*names]  # once: of a registry's executors there may be more a moment later
+    return [len(given), *given]
