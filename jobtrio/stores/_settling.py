@@ -172,31 +172,39 @@ def finish(
 
 def retry(tx: JobSteps, claim: Claim, error: JobError, delay: float, items: Sequence[Item]) -> Settled | None:
     """Let a failed attempt be followed by another."""
-    settled = look(tx, claim)
-    if settled is not None and settled.is_news:
-        entry = settled.entry
-        tx.append(entry, items)
-        if entry.cancel is not None:
-            tx.end(entry, Cancelled(entry.cancel.reason), error)
-        else:
-            tx.restart(entry, error, delay)
-            tx.retry(entry, error, delay)
+    settled, entry = _leave_attempt(tx, claim, error, items)
+    if entry is not None:
+        tx.restart(entry, error, delay)
+        tx.retry(entry, error, delay)
     return settled
 
 
 def release(tx: JobSteps, claim: Claim, reason: str, items: Sequence[Item]) -> Settled | None:
     """Return a running job to its queue unfinished."""
-    settled = look(tx, claim)
-    if settled is not None and settled.is_news:
-        entry = settled.entry
-        tx.append(entry, items)
-        if entry.cancel is not None:
-            tx.end(entry, Cancelled(entry.cancel.reason), None)
-        else:
-            entry.losses = 0
-            tx.restart(entry, rules.released(reason), 0.0)
-            tx.become_ready(entry, reason)
+    settled, entry = _leave_attempt(tx, claim, None, items)
+    if entry is not None:
+        entry.losses = 0
+        tx.restart(entry, rules.released(reason), 0.0)
+        tx.become_ready(entry, reason)
     return settled
+
+
+def _leave_attempt(
+    tx: JobSteps, claim: Claim, error: JobError | None, items: Sequence[Item]
+) -> tuple[Settled | None, JobEntry | None]:
+    """Begin to end an attempt whose job goes on; return what became of the job, and the job if there is more to do.
+
+    A request to cancel that was accepted wins.
+    """
+    settled = look(tx, claim)
+    if settled is None or not settled.is_news:
+        return settled, None
+    entry = settled.entry
+    tx.append(entry, items)
+    if entry.cancel is None:
+        return settled, entry
+    tx.end(entry, Cancelled(entry.cancel.reason), error)
+    return settled, None
 
 
 def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) -> Reply | None:
