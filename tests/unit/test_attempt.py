@@ -110,34 +110,33 @@ async def test_raised(raised: BaseException) -> None:
     assert verdict.exception is raised
 
 
-async def test_a_coroutine_is_no_result() -> None:
-    """An executor that has forgotten to await what does the work fails, and nothing is left unawaited."""
+async def work() -> None:
+    """Do what is not come to."""
+    raise AssertionError("entered")
 
-    async def work() -> None:
-        raise AssertionError("entered")
+
+async def words() -> AsyncGenerator[str]:
+    """Give what is not asked for."""
+    yield "to be"
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (work, "returned a coroutine, of which nothing has run: await it"),
+        (words, "returned an async generator: send its values with job.send"),
+    ],
+)
+async def test_what_was_only_made_is_no_result(function: Callable[[], object], why: str) -> None:
+    """An executor that returns what it has forgotten to await, or to send, fails; nothing is left unawaited."""
 
     async def executor(job: JobContext) -> object:
-        return work()
+        return function()
 
     verdict = await judge(executor)
     assert isinstance(verdict, Raised)
     assert isinstance(verdict.exception, TypeError)
-    assert "returned a coroutine, of which nothing has run: await it" in str(verdict.exception)
-
-
-async def test_an_async_generator_is_no_result() -> None:
-    """An executor that returns what was to be sent, and has sent nothing of it, fails with what to do about it."""
-
-    async def words() -> AsyncGenerator[str]:
-        yield "to be"
-
-    async def executor(job: JobContext) -> object:
-        return words()
-
-    verdict = await judge(executor)
-    assert isinstance(verdict, Raised)
-    assert isinstance(verdict.exception, TypeError)
-    assert "returned an async generator: send its values with job.send" in str(verdict.exception)
+    assert why in str(verdict.exception)
 
 
 async def test_not_resolved() -> None:
