@@ -86,7 +86,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         Raises:
             RuntimeError: Called from another thread than Trio's while a receiver waits.
         """
-        if self._inner._waits:
+        if self._inner._waiting:
             self._check_run("closed", "events.close", "run_sync")
         self._listeners.discard(self)
         self._inner.close()

@@ -58,7 +58,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         "_stored",
         "_token",
         "_unyielded",
-        "_waits",
+        "_waiting",
         "position",
     )
 
@@ -82,7 +82,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._stored = check_flag("stored", stored)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
         self._unyielded = 0  # messages taken since the last checkpoint
-        self._waits = 0  # how many of its receivers wait
+        self._waiting: list[trio.lowlevel.Task] = []  # its receivers that wait
         self._closed = False
         if lossless:
             self._token = trio.lowlevel.current_trio_token()
@@ -174,14 +174,14 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         """
         if self._closed:
             return
-        if self._lossless or self._waits:
+        if self._lossless or self._waiting:
             self._log.check_closing()
         self._closed = True
         self._ready.clear()
         if self._lossless:
             self._log.remove_lossless(self)
-        if self._waits:  # looking for them takes a look at everybody who waits for this job
-            self._log.wake_only(self)
+        if self._waiting:
+            self._log.wake_only(self._waiting)
 
     async def aclose(self) -> None:
         """Leave, as `close` does. Cancellation: it is closed all the same."""
@@ -242,11 +242,12 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     async def _wait(self) -> None:
         self._unyielded = 0
-        self._waits += 1
+        task = trio.lowlevel.current_task()
+        self._waiting.append(task)
         try:
-            await self._log.wait_beyond(self.position, stored=self._stored, by=self)
+            await self._log.wait_beyond(self.position, stored=self._stored)
         finally:
-            self._waits -= 1
+            self._waiting.remove(task)
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""

@@ -16,6 +16,8 @@ from jobtrio._errors import StoreUnavailableError
 from jobtrio._messages import End, Gap, Message, Progress, Restart, Token
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from jobtrio._records import JobError, Outcome
     from jobtrio._ringer import Ringer
     from jobtrio._subscription import Subscription
@@ -65,9 +67,9 @@ class TokenLog:
         self._limit = limit
         self._trim_at = limit + max(limit // 8, 16)  # in pieces: one move a slack, not one an append
         self._restarted = 0  # the last attempt whose Restart is in the log
-        self._idle: dict[trio.lowlevel.Task, object] = {}  # who waits, and by way of what
-        self._idle_stored: dict[trio.lowlevel.Task, object] = {}  # those that no token wakes, but its being stored
-        self._idle_ended: dict[trio.lowlevel.Task, object] = {}  # those that wait for the end alone
+        self._idle: dict[trio.lowlevel.Task, None] = {}  # who waits, in order
+        self._idle_stored: dict[trio.lowlevel.Task, None] = {}  # those that no token wakes, but its being stored
+        self._idle_ended: dict[trio.lowlevel.Task, None] = {}  # those that wait for the end alone
         self._ringer = ringer
         self._is_ringing = False
         self._lossless: weakref.WeakSet[Subscription] | None = None
@@ -188,16 +190,16 @@ class TokenLog:
         return gone if after < gone else 0
 
     @trio.lowlevel.enable_ki_protection
-    async def wait_beyond(self, after: int, *, stored: bool = False, by: object = None) -> None:
+    async def wait_beyond(self, after: int, *, stored: bool = False) -> None:
         """Wait until there is a (stored) message behind number ``after``, or until woken for another reason.
 
-        ``by`` is what `wake_only` knows the wait by. Cancellation: nothing has changed.
+        Cancellation: nothing has changed.
         """
         if self.reach(stored=stored) > after:
             await trio.lowlevel.checkpoint()
             return
         self.check_receiving()
-        await _wait(self._idle if not stored or self.stored is None else self._idle_stored, by)
+        await _wait(self._idle if not stored or self.stored is None else self._idle_stored)
 
     async def wait_end(self) -> Outcome:
         """Wait for the `End` and return its outcome.
@@ -228,16 +230,17 @@ class TokenLog:
             self._wake(self._idle_ended)
 
     @trio.lowlevel.enable_ki_protection
-    def wake_only(self, by: object) -> None:
-        """Wake those who wait in `wait_beyond` by way of ``by``, and none of the others."""
+    def wake_only(self, tasks: Collection[trio.lowlevel.Task]) -> None:
+        """Wake these tasks, of those who wait in `wait_beyond`, and none of the others."""
         for idle in (self._idle, self._idle_stored):
-            for task in [task for task, each in idle.items() if each is by]:
-                trio.lowlevel.reschedule(task)
-                del idle[task]
+            for task in tasks:
+                if task in idle:
+                    trio.lowlevel.reschedule(task)
+                    del idle[task]
 
     @staticmethod
     @trio.lowlevel.enable_ki_protection
-    def _wake(idle: dict[trio.lowlevel.Task, object]) -> None:
+    def _wake(idle: dict[trio.lowlevel.Task, None]) -> None:
         while idle:
             trio.lowlevel.reschedule(next(reversed(idle)))  # it raises in other threads: they wait on
             idle.popitem()
@@ -309,10 +312,10 @@ class TokenLog:
 
 
 @trio.lowlevel.enable_ki_protection
-async def _wait(idle: dict[trio.lowlevel.Task, object], by: object = None) -> None:
+async def _wait(idle: dict[trio.lowlevel.Task, None]) -> None:
     """Wait among those in ``idle`` until woken. Cancellation: the task is none of them any more."""
     task = trio.lowlevel.current_task()
-    idle[task] = by
+    idle[task] = None
 
     def abort(_: Any) -> trio.lowlevel.Abort:
         del idle[task]

@@ -478,38 +478,58 @@ async def test_leaving_wakes_nobody_else(stored: bool) -> None:
             assert len(idle) == left
 
 
-async def test_leaving_looks_at_nobody_who_waits_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a subscription in which somebody waits at that moment looks for whom to wake."""
+class _NotListed(dict[Any, Any]):
+    """A mapping in which one may look for a key, and not at all of them."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("everybody who waits was looked at")
+
+    keys = values = items = __iter__
+
+
+async def test_leaving_looks_at_nobody_else() -> None:
+    """Of 10,000 that watch a job 5,000 may leave at once: none of them looks for its receiver among the others'."""
     log = TokenLog(10)
-    asked: list[object] = []
-    wake_only = TokenLog.wake_only
+    log._idle = _NotListed()
+    reader, other = Subscription(log), Subscription(log)
 
-    def ask(log: TokenLog, by: object) -> None:
-        asked.append(by)
-        wake_only(log, by)
+    async def read(subscription: Subscription) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await subscription.receive()
 
-    monkeypatch.setattr(TokenLog, "wake_only", ask)
-    idle, cancelled, served, waiting = (Subscription(log) for _ in range(4))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.receive)
+        for subscription in (reader, reader, other):
+            nursery.start_soon(read, subscription)
         await trio.testing.wait_all_tasks_blocked()
-        log.send(1, "a")
-    cancelled.position = waiting.position = 1
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(cancelled.receive)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
+        reader.close()
+        assert len(log._idle) == 1
+        other.close()
+    assert not log._idle
+
+
+@pytest.mark.parametrize("how", ["served", "cancelled"])
+async def test_closing_wakes_nobody_twice(how: str) -> None:
+    """A receiver that is served or cancelled just before its subscription is closed is woken once."""
+    log = TokenLog(10)
+    reader = Subscription(log)
+    later, scope = trio.Event(), trio.CancelScope()
 
     async def read() -> None:
-        with pytest.raises(trio.ClosedResourceError):
-            await waiting.receive()
+        with scope, pytest.raises(trio.ClosedResourceError):
+            await reader.receive()
+        await later.wait()
+        assert later.is_set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
         await trio.testing.wait_all_tasks_blocked()
-        for subscription in (idle, cancelled, served, waiting):
-            subscription.close()
-    assert asked == [waiting]
+        if how == "served":
+            log.send(1, "a")
+        else:
+            scope.cancel()
+        reader.close()
+        await trio.testing.wait_all_tasks_blocked()
+        later.set()
 
 
 async def test_cut_off() -> None:
