@@ -1,5 +1,6 @@
 """Jobs that are cancelled when no client of the bridge has watched them for a while."""
 
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -25,7 +26,8 @@ async def cancel_unwatched(registry: jobtrio.JobRegistry, server: Server, patien
         last_watched = {job_id: now if job_id in watched else last_watched.get(job_id, now) for job_id in running}
         for job_id, moment in last_watched.items():
             if now - moment > patience:
-                await registry.cancel(job_id, "nobody watches")
+                with suppress(jobtrio.UnknownJobError):  # it has ended, and is no longer kept
+                    await registry.cancel(job_id, "nobody watches")
         await trio.sleep(patience / 4)
 
 
