@@ -111,6 +111,18 @@ def test_no_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert SqliteJobStore(tmp_path / "jobs.db").path == str(tmp_path / "jobs.db")
 
 
+def test_the_folder_above_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path with ".." behind a link to a folder is that of the file which other programs find by it."""
+    (tmp_path / "real" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/folder")
+    (tmp_path / "real" / "jobs.db").touch()
+    monkeypatch.chdir(tmp_path)
+    for path in ("link/../jobs.db", tmp_path / "link" / ".." / "jobs.db"):
+        assert os.path.samefile(path, "real/jobs.db")
+        assert SqliteJobStore(path).path == str(tmp_path / "real" / "jobs.db")
+    assert SqliteJobStore("real/./jobs.db").path == str(tmp_path / "real" / "jobs.db")
+
+
 async def test_no_room_for_what_sqlite_puts_behind(tmp_path: Path) -> None:
     """A name or path that SQLite can't make others of is refused at once; a shorter one is not."""
     await refused(tmp_path / ("x" * 248), StoreError, "can't be used: File name too long")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -270,7 +271,10 @@ def _check_path(path: Any) -> str:
         raise ValueError(f"path must be that of a file; got {show(path)}")
     if given.startswith("sqlite://"):
         raise ValueError(f"path must be that of a file, and no URL; got {show(path)}")
+    folder, name = os.path.split(given)
     try:
+        if os.pardir in Path(folder).parts:  # behind a link it leads elsewhere than the text says
+            return os.path.join(os.path.realpath(folder), name)
         return os.path.abspath(given)
     except FileNotFoundError:
         raise StoreError(f"{given!r} can't be used: the current folder is gone") from None
