@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio._exceptions import lone_leaf, parted
+from jobtrio._errors import StoreError
+from jobtrio._exceptions import is_all, leaves, lone_leaf, parted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
     """Open a nursery whose tasks are cancelled when the body is left, however it is left.
 
-    An exception of a task comes out as it is where it is the only one, else in a group.
+    An exception of a task comes out as it is where it is the only one, else in a group. That a store can't be used any
+    more is one exception, however many tasks learn of it.
 
     Cancellation: the tasks are cancelled, and have ended when this is left.
     """
@@ -54,6 +56,8 @@ def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) 
         case []:
             return group
         case [only]:
-            return only
+            told = only
         case _:
-            return BaseExceptionGroup(group.message, exceptions)
+            told = BaseExceptionGroup(group.message, exceptions)
+    lost = [leaf for leaf in leaves(group) if isinstance(leaf, StoreError)]
+    return lost[0] if lost and is_all(told, StoreError) else told

@@ -181,6 +181,33 @@ async def test_newer_while_it_is_open(tmp_path: Path) -> None:
                 await call()
 
 
+@pytest.mark.parametrize("asks", [False, True])
+async def test_newer_while_jobs_run(tmp_path: Path, asks: bool) -> None:
+    """The registry of an older version ends with the one error, however many of its parts and jobs learn of it."""
+    path = tmp_path / "jobs.db"
+    executors = jobtrio.Executors()
+
+    @executors.register("speak")
+    async def speak(job: jobtrio.JobContext) -> None:
+        while True:
+            await job.send("on and on")
+            await trio.sleep(0.001)
+
+    async def work() -> None:
+        async with jobtrio.open_registry(executors, store=SqliteJobStore(path)) as registry:
+            for job in await registry.submit_many([jobtrio.JobSpec("speak")] * 3):
+                async with job.subscribe() as messages:
+                    await messages.receive()
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+            if asks:
+                await registry.submit("speak")
+            await trio.sleep_forever()
+
+    with trio.fail_after(60), pytest.raises(StoreVersionError, match="has the format"):
+        await work()
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 async def test_cut_off(tmp_path: Path, kept: float) -> None:
     """A file that was cut short is damaged."""

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
 
 
@@ -97,6 +98,30 @@ async def test_several_exceptions_are_a_group() -> None:
     assert caught.exceptions[0] is body
     assert caught.exceptions[1].exceptions == task.exceptions
     assert len(caught.exceptions) == 2
+
+
+@pytest.mark.parametrize("body", [None, StoreUnavailableError("away"), ExceptionGroup("", [StoreError("gone")])])
+async def test_a_store_that_is_lost_is_one_exception(body: Exception | None) -> None:
+    """Of several tasks that learn of it the first is heard, rather than a body that was told less."""
+
+    async def use_store() -> None:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(fail, ExceptionGroup("", [StoreError("gone for good"), StoreError("as well")]))
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            if body is not None:
+                raise body
+            await trio.sleep_forever()
+
+    with pytest.raises(StoreError, match="gone for good"):
+        await use_store()
+
+
+async def test_a_store_that_is_lost_hides_nothing_else() -> None:
+    """What else is raised is told beside it."""
+    with pytest.raises(ExceptionGroup) as caught:
+        await wait_for(ExceptionGroup("both", [StoreError("gone for good"), ValueError("mine")]))
+    assert [type(exc) for exc in caught.value.exceptions] == [StoreError, ValueError]
 
 
 @pytest.mark.parametrize("nested", [False, True])
