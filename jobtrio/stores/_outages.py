@@ -16,6 +16,11 @@ OUTAGE: Final = "is_outage"
 """The attribute of the log records that say so, by which they can be told from others."""
 
 
+QUIET: Final = 15.0
+"""Seconds without another refusal after which any answer says that a store is back: what waits for a store that refuses
+it is tried again more often than that, and what was given up may never be."""
+
+
 class OutageLog:
     """Says once that a store is away, and once that it is back."""
 
@@ -23,27 +28,37 @@ class OutageLog:
         self._log = log
         self._failed_at: float | None = None  # while it is away: when it was first said to be
         self._answered_at = -inf
+        self._refused: set[str] = set()  # while it is away: what it does not do, though it may do other things
+        self._refused_at = -inf
 
-    def failed(self, why: object, asked: float = inf) -> None:
-        """Note that the store could not be reached.
+    def failed(self, why: object, asked: float = inf, *, refused: str | None = None) -> None:
+        """Note that the store could not be reached, or can't do something for now.
 
         Args:
             why: The error.
             asked: When the call began that failed, by the machine's monotonic clock: others that were answered
                 meanwhile say that it is not the store.
+            refused: What it refuses to do, where it may do other things all the time.
         """
+        if refused is not None:
+            self._refused.add(refused)
+            self._refused_at = time.monotonic()
         if self._failed_at is None and self._answered_at < asked:
             self._failed_at = time.monotonic()
             self._log.warning("the store is away: %s", why, extra={OUTAGE: True})
 
-    def answered(self, asked: float = inf) -> None:
+    def answered(self, asked: float = inf, what: str | None = None) -> None:
         """Note that the store has answered.
 
         Args:
             asked: When the call began that was answered, by the same clock: one that began before the store went away
                 does not say that it is back.
+            what: What it has done: shortly after it refused something, only some of that says so.
         """
         self._answered_at = time.monotonic()
+        if self._refused and what not in self._refused and self._answered_at < self._refused_at + QUIET:
+            return
         if self._failed_at is not None and self._failed_at < asked:
             self._failed_at = None
+            self._refused.clear()
             self._log.warning("the store is back", extra={OUTAGE: True})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
 import postgres_faults
 import psycopg
@@ -26,6 +26,8 @@ from jobtrio.testing._workers import new_entry, open_worker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+    from jobtrio.stores.postgres._connections import Link
 
     Act: TypeAlias = Callable[[PostgresServer, Wire], Awaitable[None]]
 
@@ -164,6 +166,32 @@ async def test_outages_are_survived(
     assert gate.runs.count(job.id) == 1
     assert_told(caplog)
     check_schema(conninfo, [job.id, after.id])
+
+
+@pytest.mark.parametrize("code", ["25006", "53100", "42501"])
+async def test_what_is_refused_while_the_rest_is_done(
+    postgres: str, code: LiteralString, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that only answers questions is not back: it is told once that it is away, until it writes again."""
+    refuses = True
+
+    async def write(link: Link) -> None:
+        if refuses:
+            await link.connection.execute(f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$")
+
+    async def look(link: Link) -> None:
+        await link.connection.execute("SELECT 1")
+
+    connections = Connections(postgres, "jobtrio", 4, 60.0)
+    async with connections.opened():
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError, match=code):
+                await connections.use(write)
+            await connections.use(look)
+        assert [record.message.partition(":")[0] for record in caplog.records] == ["the store is away"]
+        refuses = False
+        await connections.use(write)
+    assert caplog.messages[1:] == ["the store is back"]
 
 
 def assert_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,3 +49,37 @@ def test_what_was_asked_before_the_outage(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages == ["the store is away: gone"]
     outages.answered(time.monotonic() + 1)
     assert caplog.messages[1:] == ["the store is back"]
+
+
+def test_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that refuses some things and does others is back when it does one of the former."""
+    outages = OutageLog(logging.getLogger("test"))
+    for what in ("insert", "finish"):
+        outages.failed("full", refused=what)
+        outages.answered(what="look")
+        outages.answered()
+    assert caplog.messages == ["the store is away: full"]
+    outages.answered(what="insert")
+    assert caplog.messages[1:] == ["the store is back"]
+    outages.failed("gone")
+    outages.answered(what="look")
+    assert caplog.messages[2:] == ["the store is away: gone", "the store is back"]
+
+
+def test_what_was_refused_and_given_up(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing was refused for some time, any answer says that the store is back."""
+    monkeypatch.setattr("jobtrio.stores._outages.QUIET", 0.0)
+    outages = OutageLog(logging.getLogger("test"))
+    outages.failed("full", refused="insert")
+    outages.answered(what="look")
+    assert caplog.messages == ["the store is away: full", "the store is back"]
+
+
+def test_what_was_asked_before_it_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Of what is refused by now, only what was asked for since says that the store is back."""
+    outages = OutageLog(logging.getLogger("test"))
+    asked = time.monotonic()
+    outages.failed("full", refused="insert")
+    outages.answered(asked, "insert")
+    outages.answered(what="look")
+    assert caplog.messages == ["the store is away: full"]

@@ -28,6 +28,7 @@ from jobtrio.stores.postgres._errors import (
     is_conflict,
     is_crowded,
     is_forbidden,
+    is_refusal,
     is_statement_lost,
     translate,
 )
@@ -235,13 +236,14 @@ class Connections:
         # Behind a pooler the session may be one that listens for somebody else: nobody reads here what comes then.
         connection.add_notify_handler(_ignore)
 
-    async def use(self, work: Callable[[Link], Awaitable[T]], *, looks: bool = False) -> T:
+    async def use(self, work: Callable[[Link], Awaitable[T]], *, looks: bool = False, what: str | None = None) -> T:
         """Return what ``work`` returns, given a connection; it is done again where it came between two others.
 
         Args:
             work: What to do.
             looks: Whether it only looks, for somebody who may ask for any amount of that: such take half of the
                 connections at most, so that however many they are, leases are renewed.
+            what: What it does, by which it is known where the server refuses that; None for the name of ``work``.
 
         Raises:
             StoreUnavailableError: There was no answer in time, or the server can't do it for now.
@@ -250,16 +252,17 @@ class Connections:
         Cancellation: it may have been done.
         """
         asked = time.monotonic()
+        what = what or _name_of(work)
         with trio.move_on_after(self.patience):
             if not looks:
-                return await self._try(work)
+                return await self._try(work, what)
             async with self._looking:
-                return await self._try(work)
+                return await self._try(work, what)
         error = StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
         self._outages.failed(error, asked)
         raise error
 
-    async def _try(self, work: Callable[[Link], Awaitable[T]]) -> T:
+    async def _try(self, work: Callable[[Link], Awaitable[T]], what: str) -> T:
         tries, conflicts, pause = TRIES, CONFLICTS, PAUSE
         attempt = work
         give_up_at = trio.current_time() + self.patience / 2  # while there is time to say why
@@ -267,7 +270,7 @@ class Connections:
             asked = time.monotonic()
             try:
                 answer = await self._use_once(attempt)
-                self._outages.answered(asked)
+                self._outages.answered(asked, what)
                 return answer
             except psycopg.Error as exc:
                 self.is_direct = self.is_direct and not is_statement_lost(exc)
@@ -275,16 +278,17 @@ class Connections:
                 conflicts -= is_conflict(exc)
                 is_over = not tries or not conflicts or trio.current_time() >= give_up_at
                 if is_over or not (is_conflict(exc) or is_statement_lost(exc) or is_crowded(exc)):
-                    raise self._translated(exc) from exc
+                    raise self._translated(exc, what) from exc
                 if is_crowded(exc):
                     attempt = partial(_with_room, work)
             await trio.sleep(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _translated(self, exc: psycopg.Error) -> StoreError:
+    def _translated(self, exc: psycopg.Error, what: str) -> StoreError:
         error = translate(exc, self.where, is_open=True)
         if isinstance(error, StoreUnavailableError) and not isinstance(exc, psycopg.errors.LockNotAvailable):
-            self._outages.failed(f"{error} (check what the role is granted)" if is_forbidden(exc) else error)
+            why = f"{error} (check what the role is granted)" if is_forbidden(exc) else error
+            self._outages.failed(why, refused=what if is_refusal(exc) else None)
         return error
 
     async def _use_once(self, work: Callable[[Link], Awaitable[T]]) -> T:
@@ -303,7 +307,13 @@ class Connections:
 
         Cancellation: it may have been carried out.
         """
-        return await self.use(lambda link: link.fetch(name, *parameters))
+        return await self.use(lambda link: link.fetch(name, *parameters), what=name)
+
+
+def _name_of(work: Callable[[Link], Awaitable[T]]) -> str:
+    """Return what a piece of work is called, whatever it is done to."""
+    function: Callable[..., Any] = work.func if isinstance(work, partial) else work
+    return function.__qualname__
 
 
 async def _with_room(work: Callable[[Link], Awaitable[T]], link: Link) -> T:

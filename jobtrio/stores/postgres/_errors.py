@@ -30,6 +30,9 @@ _PASSING: Final = (
 
 _FORBIDDEN: Final = "42501"
 
+_REFUSED: Final = frozenset({"25006", "53100", _FORBIDDEN})
+"""Read-only, a full disk, rights that were revoked: a server that says so may do all else."""
+
 _DAMAGED: Final = ("XX001", "XX002")
 
 
@@ -58,6 +61,11 @@ def _is_passing(exc: psycopg.Error) -> bool:
 def is_forbidden(exc: psycopg.Error) -> bool:
     """Whether the role may not do this."""
     return exc.sqlstate == _FORBIDDEN
+
+
+def is_refusal(exc: psycopg.Error) -> bool:
+    """Whether the server can't do this, and goes on to do other things, as reading what is there."""
+    return exc.sqlstate in _REFUSED
 
 
 def translate(exc: psycopg.Error, where: str, *, is_open: bool = False) -> StoreError:
