@@ -68,8 +68,14 @@ class StoreAddress(Address):
         return SqliteJobStore(self.path, **self.options)
 
     def missing(self) -> str | None:
-        """Say that there is no file."""
-        return None if os.path.exists(self.path) else f"there is no file {self.path!r}"
+        """Say that there is no file. Whoever may not see whether there is one is told so when it is opened."""
+        try:
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return f"there is no file {self.path!r}"
+        except OSError:
+            pass
+        return None
 
 
 @attrs.frozen

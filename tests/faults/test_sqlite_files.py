@@ -257,25 +257,33 @@ async def test_damage_that_sqlite_tells_in_no_utf8(tmp_path: Path) -> None:
     await refused(path, StoreError, "damaged")
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_not_permitted(what: str) -> None:
-    """A file or folder that this user, or another one if this is root, can't write is refused."""
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("file", "can't be read and written"), ("folder", "can't be written to"), ("way", "Permission denied")],
+)
+def test_not_permitted(what: str, said: str) -> None:
+    """A file that this user, or another one if this is root, can't write or come to is refused, not called missing."""
     program = """
 import os, sys, trio
 from functools import partial
 from jobtrio import StoreError
+from jobtrio.stores._url import parse_store_url
 from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.testing._workers import new_entry, open_worker
 
 async def main():
-    what, folder = sys.argv[1:]
+    what, way = sys.argv[1:]
+    folder = os.path.join(way, "jobs")
     path = os.path.join(folder, "jobs.db")
+    os.mkdir(folder)
     async with open_worker(partial(SqliteJobStore, path)) as worker:
         await worker.insert(new_entry())
-    os.chmod(path, 0o644 if what == "folder" else 0o444)
+    os.chmod(path, 0o444 if what == "file" else 0o644)
     os.chmod(folder, 0o555 if what == "folder" else 0o777)
+    os.chmod(way, 0o600 if what == "way" else 0o755)
     if os.getuid() == 0:
         os.setuid(65534)
+    assert parse_store_url(f"sqlite:///{path}").missing() is None
     try:
         async with open_worker(partial(SqliteJobStore, path, outage_limit=60)):
             pass
@@ -284,12 +292,14 @@ async def main():
 
 trio.run(main)
 """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", program, what, folder]
-        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-        os.chmod(folder, 0o755)
+    with tempfile.TemporaryDirectory() as way:
+        command = [sys.executable, "-c", program, what, way]
+        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        for folder in (way, f"{way}/jobs"):
+            os.chmod(folder, 0o755)
+    assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("StoreError ")
-    assert "can't be" in run.stdout
+    assert said in run.stdout
 
 
 async def test_an_old_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ class Location:
         try:
             return os.stat(path).st_mode
         except OSError as exc:
-            if exc.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            if exc.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES):
                 raise StoreError(f"{self.path} can't be used: {exc.strerror}") from exc
             return None
 
