@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+KEY = base64.b64encode(b"0123456789abcdef").decode()
+"""A client's key: the same each time, as its mask is, since tests that are made of what it sends are named by that."""
+
+MASK = b"\x37\xfa\x21\x3d"
+"""A client's mask."""
 
 
 @attrs.frozen
@@ -62,8 +67,7 @@ def frame(
         return head + payload
     if len(payload) > 100_000:
         return head + bytes(4) + payload  # a mask of zeros, for the sake of speed
-    mask = os.urandom(4)
-    return head + mask + bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
+    return head + MASK + bytes(byte ^ MASK[n % 4] for n, byte in enumerate(payload))
 
 
 def close_frame(code: int = 1000, reason: bytes = b"") -> bytes:
@@ -80,7 +84,7 @@ def request(
         "Upgrade": "websocket",
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        "Sec-WebSocket-Key": KEY,
     }
     lines = [f"{method} {path} {version}"]
     lines += [f"{name}: {value}" for name, value in usual.items() if name not in drop]
