@@ -7,7 +7,7 @@ stands alone: it knows psycopg and Trio, and nothing of what uses it.
 
 try:
     from ._connection import TrioConnection as TrioConnection
-except ModuleNotFoundError as _exc:
+except ImportError as _exc:
     _exc.add_note("jobtrio.psycopg_trio needs an extra: pip install 'jobtrio[postgres]'")
     raise
 from ._connection import connect as connect

@@ -5,7 +5,7 @@ The public names, re-exported. It needs the extra ``jobtrio[websocket]``, and no
 
 try:
     from jobtrio.websocket.client import JobClient as JobClient
-except ModuleNotFoundError as _exc:
+except ImportError as _exc:
     _exc.add_note("jobtrio.websocket needs an extra: pip install 'jobtrio[websocket]'")
     raise
 from jobtrio.websocket._client_errors import ServerRefusedError as ServerRefusedError

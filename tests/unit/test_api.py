@@ -505,15 +505,16 @@ def test_annotations_can_be_resolved(value: type) -> None:
         ("jobtrio.websocket", "trio_websocket", "websocket"),
     ],
 )
-def test_without_its_extra(module: str, missing: str, extra: str) -> None:
-    """A module whose extra is not installed says which it is."""
+@pytest.mark.parametrize("error", ["ModuleNotFoundError", "ImportError"])
+def test_without_its_extra(module: str, missing: str, extra: str, error: str) -> None:
+    """A module says which extra it needs where that is not installed, or what is there of it is too old or half."""
     program = f"""
 import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == {missing!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            raise {error}(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
 import {module}

@@ -5,7 +5,7 @@ The public name, re-exported, and what is said where coredis is missing.
 
 try:
     from jobtrio.stores.redis._store import RedisJobStore as RedisJobStore
-except ModuleNotFoundError as _exc:
+except ImportError as _exc:
     _exc.add_note("jobtrio.stores.redis needs an extra: pip install 'jobtrio[redis]'")
     raise
 
