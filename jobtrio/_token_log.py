@@ -199,7 +199,7 @@ class TokenLog:
             await trio.lowlevel.checkpoint()
             return
         self.check_receiving()
-        await _wait(self._idle if not stored or self.stored is None else self._idle_stored)
+        await self._wait(self._idle if not stored or self.stored is None else self._idle_stored)
 
     async def wait_end(self) -> Outcome:
         """Wait for the `End` and return its outcome.
@@ -215,8 +215,23 @@ class TokenLog:
         while self.end is None:
             if self.cut is not None:
                 raise self.cut_by(self.cut)
-            await _wait(self._idle_ended)
+            await self._wait(self._idle_ended)
         return self.end.outcome
+
+    @trio.lowlevel.enable_ki_protection
+    async def _wait(self, idle: dict[trio.lowlevel.Task, None]) -> None:
+        """Wait among those in ``idle`` until woken. Cancellation: the task is none of them any more."""
+        task = trio.lowlevel.current_task()
+        idle[task] = None
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            del idle[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self.cut is not None:
+            # A registry that fails cancels its block in the same step, whose failure the cut is no part of.
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
@@ -309,16 +324,3 @@ class TokenLog:
         if excess > 0:
             del self._items[:excess]
             self._base += excess
-
-
-@trio.lowlevel.enable_ki_protection
-async def _wait(idle: dict[trio.lowlevel.Task, None]) -> None:
-    """Wait among those in ``idle`` until woken. Cancellation: the task is none of them any more."""
-    task = trio.lowlevel.current_task()
-    idle[task] = None
-
-    def abort(_: Any) -> trio.lowlevel.Abort:
-        del idle[task]
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    await trio.lowlevel.wait_task_rescheduled(abort)

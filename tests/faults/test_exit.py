@@ -525,6 +525,25 @@ async def test_an_exit_before_a_neighbour_begins_again(
     assert entry.history()[-1].reason == "shutdown"
 
 
+@pytest.mark.parametrize("awaited", ["wait", "receive", "tokens"])
+async def test_an_exit_while_the_block_waits_for_a_job(awaited: str, autojump_clock: MockClock) -> None:
+    """Whoever waits in the block for a job of a durable store is cancelled, and adds nothing of its own."""
+    executors = jobtrio.Executors()
+    executors.register("hang")(hang)
+
+    @executors.register("exits")
+    async def exits(job: JobContext) -> None:
+        await trio.sleep(1)
+        raise SystemExit(3)
+
+    with Bare(SystemExit):
+        async with jobtrio.open_registry(executors, store=RemoteStore(Server())) as registry:
+            await registry.submit("exits")
+            job = await registry.submit("hang")
+            waits = {"wait": job.wait, "receive": job.subscribe().receive, "tokens": job.tokens().__anext__}
+            await waits[awaited]()
+
+
 async def test_an_exit_while_others_are_claimed(autojump_clock: MockClock) -> None:
     """What is claimed just when all is torn down is given back, and not left to a lease."""
     server = Server()

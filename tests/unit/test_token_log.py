@@ -14,6 +14,8 @@ from jobtrio._ringer import Ringer
 from jobtrio._token_log import FEW, OVERHANG, TokenLog
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from jobtrio import Message, Outcome
 
 ERROR = JobError("exception", "ValueError", "no")
@@ -372,6 +374,27 @@ async def test_cut_off() -> None:
         log.cut_off("the store is closed")
     with pytest.raises(trio.BrokenResourceError, match="the store is closed"):
         await log.wait_end()
+
+
+async def test_cut_off_and_cancelled() -> None:
+    """Who is cancelled in the step that cuts the log off is told that alone."""
+    log = TokenLog(10)
+    told: list[str] = []
+
+    async def wait(name: str, wait: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await wait()
+        except trio.Cancelled:
+            told.append(name)
+            raise
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "end", log.wait_end)
+        nursery.start_soon(wait, "message", Subscription(log).receive)
+        await trio.testing.wait_all_tasks_blocked()
+        log.cut_off("the registry has failed")
+        nursery.cancel_scope.cancel()
+    assert sorted(told) == ["end", "message"]
 
 
 async def test_a_log_that_was_cut_off_nobody_was_waiting_for() -> None:
