@@ -56,6 +56,10 @@ class Pair:
         """Have the next call fail, before or after it is carried out."""
         self.store.network.fail_at(1, when)
 
+    def lose_request(self, when: When) -> None:
+        """Have a job's next request to cancel fail, which is made behind the look at whose id it is."""
+        self.store.network.fail_at(2, when)
+
 
 @asynccontextmanager
 async def open_pair(here: dict[str, int] | None = None, there: dict[str, int] | None = None) -> AsyncIterator[Pair]:
@@ -74,7 +78,7 @@ async def test_cancel_a_queued_job(reason: str | None, autojump_clock: MockClock
     """A job that the lost try has ended was cancelled by this call."""
     async with open_pair() as pair:
         job = await pair.here.submit("work")
-        pair.lose_next("after")
+        pair.lose_request("after")
         assert await job.cancel(reason)
         assert job.outcome == Cancelled(reason)
         assert await job.wait() == Cancelled(reason)
@@ -86,7 +90,7 @@ async def test_cancel_a_running_job(autojump_clock: MockClock) -> None:
     async with open_pair(there={"default": 1}) as pair:
         job = await pair.here.submit("work", 100)
         await trio.sleep(1)
-        pair.lose_next("after")
+        pair.lose_request("after")
         assert await job.cancel("enough")
         assert await job.wait() == Cancelled("enough")
         assert (await pair.there.history(job.id))[-1].state == JobState.CANCELLED
@@ -104,8 +108,16 @@ async def test_cancelled_by_others(ended: str, autojump_clock: MockClock, monkey
         if ended == "long ago":
             monkeypatch.setattr("jobtrio._calls.SKEW", -1.0)  # any time is long ago
         await there.wait()
-        pair.lose_next("before")
+        pair.lose_request("before")
         assert not await job.cancel("enough")
+
+
+async def test_cancel_an_unknown_job(autojump_clock: MockClock) -> None:
+    """A job that nobody knows is unknown after a lost reply as before."""
+    async with open_pair() as pair:
+        pair.lose_next("after")
+        with pytest.raises(UnknownJobError):
+            await pair.here.cancel("unknown")
 
 
 async def test_remove(autojump_clock: MockClock) -> None:
