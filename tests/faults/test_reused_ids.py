@@ -169,6 +169,18 @@ async def test_a_request_that_came_too_late(autojump_clock: MockClock) -> None:
         assert await new.wait() == Completed("new 1")
 
 
+async def test_a_request_whose_job_is_gone(autojump_clock: MockClock) -> None:
+    """A request to cancel whose job had come to its end, and was removed, is not made again."""
+    async with old_end_unanswered() as (store, here, there, old):
+        assert not await old.cancel("too late")
+        store.network.failing = {"finish"}  # the reply is lost
+        await there.remove(ID)
+        await trio.sleep(20)
+        store.network.failing, store.network.slow = set(), {}
+        with pytest.raises(jobtrio.UnknownJobError):
+            await here.get(ID)
+
+
 @pytest.mark.parametrize("by_handle", [True, False])
 async def test_a_request_while_the_old_end_is_not_answered(autojump_clock: MockClock, by_handle: bool) -> None:
     """A job is cancelled although the process that it is asked in does not know yet that the old one has ended."""
