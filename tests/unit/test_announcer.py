@@ -6,9 +6,9 @@ import copy
 from math import inf
 from typing import TYPE_CHECKING
 
-from jobtrio import Cancelled
+from jobtrio import Cancelled, JobState
 from jobtrio._entry import finish, retry, start
-from jobtrio.stores._announcer import Announcer, Reply, Settled
+from jobtrio.stores._announcer import Announcer, Placed, Reply, Settled
 from jobtrio.stores._hints import Hints
 from jobtrio.testing._workers import ERROR, Heard, new_entry
 
@@ -42,6 +42,16 @@ def test_the_earliest_told_of_while_it_is_asked() -> None:
     announcer.falls_due(104.0)
     announcer.looked(inf, 5.0)
     assert announcer.idle_for() == 3.0
+
+
+def test_told_of_what_is_later() -> None:
+    """What falls due behind something else puts that off by nothing, and is no news."""
+    told = Told()
+    announcer = new_announcer(told)
+    announcer.asked()
+    announcer.looked(3.0, 50.0)
+    announcer.falls_due(105.0)
+    assert (announcer.idle_for(), told.signals) == (3.0, [])
 
 
 def test_to_look_everywhere_while_it_is_asked() -> None:
@@ -84,6 +94,30 @@ def test_new_jobs_are_forgotten_once_they_are_in() -> None:
     with announcer.putting_in(entries, "submission"):
         assert len(announcer._coming) == 3
     assert not announcer._coming
+
+
+def test_a_new_job_is_brought_to_what_is_stored() -> None:
+    """What the store decides about a new job is in its entry, at once or by way of an earlier call's answer."""
+    placed, repeated, heard = new_entry(), new_entry(), Heard()
+    place = Placed(7, JobState.SCHEDULED, 1.0, 2.0, 3.0)
+    stored = copy.copy(repeated)
+    place.note(stored, "mark")
+    assert new_announcer(heard).inserted([placed, repeated], [place, stored], "mark") == [placed, repeated]
+    for entry in (placed, repeated):
+        assert (entry.order, entry.ticket, entry.state, entry.submission) == (7, 7, JobState.SCHEDULED, "mark")
+        assert (entry.created_at, entry.due, entry.expires) == (1.0, 2.0, 3.0)
+    assert [change.at.timestamp() for change in heard.changes] == [1.0, 1.0]
+
+
+def test_a_job_that_has_the_key() -> None:
+    """A job whose key another one of the same call has is stood for by that one, and not told of."""
+    first, second, heard = new_entry(key="key"), new_entry(key="key"), Heard()
+    stored = copy.copy(first)
+    place = Placed(7, JobState.QUEUED, 1.0, 0.0, None)
+    place.note(stored, "mark")
+    assert new_announcer(heard).inserted([first, second], [place, stored], "mark") == [first, stored]
+    assert [change.job_id for change in heard.changes] == [first.id]
+    assert not second.order
 
 
 def test_ends_are_counted() -> None:
