@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -244,6 +244,50 @@ async def test_given_up_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> 
         assert server.done == ["kept"]
 
 
+async def test_not_given_up_in_time() -> None:
+    """A call whose time is not over is left alone, also where a thread has taken it."""
+    answers: list[Any] = []
+
+    async def make(server: Server, value: str) -> None:
+        answers.append(await server.calls.make(note(value)))
+
+    async with trio.open_nursery() as nursery, open_server() as server:
+        server.may_take.release()
+        nursery.start_soon(make, server, "taken")
+        await server.taken.wait()
+        nursery.start_soon(make, server, "waiting")
+        await wait_all_tasks_blocked()
+        server.calls.give_up_overdue()
+    assert sorted(answers) == ["taken", "waiting"]
+
+
+async def test_a_fault_while_answers_are_heeded() -> None:
+    """What fails in heeding an answer whose task has left comes out, behind the answers of the others."""
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    calls, answers, then = Calls(60.0), list[Any](), list[str]()
+
+    async def make(after: Callable[[Any], Any] | None) -> None:
+        with suppress(StoreUnavailableError):
+            answers.append(await calls.make(note("value"), after))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make, fail)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(make, None)
+        await wait_all_tasks_blocked()
+        taken = [call for call in (calls.next_nowait(), calls.next_nowait()) if call is not None and call.take()]
+        taken[0].give_up(StoreUnavailableError("too long"))
+        for call in taken:
+            call.succeed("answer")
+        with pytest.raises(ZeroDivisionError):
+            calls._conclude(taken, lambda: then.append("then"))
+        calls.close()
+    assert (answers, then) == (["answer"], ["then"])
+
+
 async def test_given_up_as_it_fails() -> None:
     """A call that fails just when it is given up, before its task has come to leave, hands no answer over."""
     answers: list[Any] = []
@@ -354,6 +398,30 @@ async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             calls.close()
         await make(3)
     assert sorted(refused) == [1, 2, 3]
+
+
+async def test_a_call_ends_a_timed_wait() -> None:
+    """A thread that waits for a call with a limit has it as soon as it comes."""
+    calls = Calls(60.0)
+    got: list[Call | None] = []
+    thread = threading.Thread(target=lambda: got.append(calls.next(timeout=60)), daemon=True)
+    thread.start()
+    with trio.fail_after(10):
+        while thread.is_alive() and not calls._bell.locked():  # noqa: ASYNC110 - the thread is on its way to wait
+            await trio.sleep(0.001)
+        call = Call(note(1), None)
+        calls._put(call)
+        await trio.to_thread.run_sync(thread.join, abandon_on_cancel=True)
+    assert got == [call]
+
+
+def test_answers_after_the_end_of_trio() -> None:
+    """A thread that comes back from a call when Trio has ended has nobody to tell, and goes on."""
+
+    async def main() -> Calls:
+        return Calls(60.0)
+
+    trio.run(main).deliver(())
 
 
 async def test_a_short_wait_ends() -> None:
