@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from jobtrio._errors import StoreError
 from jobtrio.stores.sqlite._calls import Call, Calls
 from jobtrio.stores.sqlite._connection import Connector, read_all
 from jobtrio.stores.sqlite._errors import FAILURES, is_undecodable
@@ -87,7 +86,7 @@ def _read(connector: Connector, call: Call) -> None:
             connection.rollback()
             read_all(connection)
             value = _carry_out(connector, connection, call)
-    except (StoreError, *FAILURES) as exc:
+    except FAILURES as exc:
         call.fail(connector.failed(exc))
     except Exception as exc:
         connector.roll_back()
