@@ -41,7 +41,7 @@ async def test_an_answer_is_kept_by_no_thread(tmp_path: Path) -> None:
     """What was read is gone with the last who has it, though no other call comes to the thread that has read it."""
     async with open_readers(tmp_path) as readers:
         answer: weakref.ref[Answer] = weakref.ref(await readers.calls.make(lambda _: Answer()))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while answer() is not None:  # noqa: ASYNC110 - the thread may be on its way to wait
                 await trio.sleep(0.01)
 
@@ -53,7 +53,7 @@ async def test_closing_waits_for_the_threads(tmp_path: Path) -> None:
 
     def work(_: object) -> str:
         token.run_sync_soon(begun.set)
-        may_end.wait(10)
+        may_end.wait(60)
         return "answer"
 
     async def read(readers: Readers) -> None:
@@ -68,7 +68,7 @@ async def test_closing_waits_for_the_threads(tmp_path: Path) -> None:
                 threading.Timer(0.05, may_end.set).start()
         assert not any(thread.is_alive() for thread in readers._threads)
     assert answers == ["answer"]
-    with trio.fail_after(10), pytest.raises(StoreUnavailableError, match="the store was closed"):
+    with trio.fail_after(60), pytest.raises(StoreUnavailableError, match="the store was closed"):
         await readers.calls.make(work)
 
 
@@ -77,7 +77,7 @@ async def test_what_is_withdrawn_is_not_read(tmp_path: Path) -> None:
     may_end, done = threading.Event(), list[str]()
     async with open_readers(tmp_path) as readers, trio.open_nursery() as nursery:
         for _ in range(THREADS):
-            nursery.start_soon(readers.calls.make, lambda _: may_end.wait(10))
+            nursery.start_soon(readers.calls.make, lambda _: may_end.wait(60))
         await wait_all_tasks_blocked()
         with trio.CancelScope() as scope:
             nursery.start_soon(_cancel_soon, scope)
