@@ -565,7 +565,7 @@ async def test_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             await calls.make([Command(b"PING", ())], lambda answers: answers)
         refused.append(name)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, "first")
             nursery.start_soon(ask, "second")
