@@ -17,7 +17,7 @@ import pytest
 
 import jobtrio
 from jobtrio import Completed, _watchdog, _watchdog_process
-from jobtrio._processes import HAS_PROC, began_at, living_in_session
+from jobtrio._processes import HAS_PROC, living_in_session
 from jobtrio._program_session import MARK, ProgramSession
 from jobtrio._watchdog import MOST_UNREAD, Watchdog, watchdog
 from jobtrio.executors import run_command
@@ -405,19 +405,6 @@ async def test_one_for_all_programs() -> None:
     watchdog.forget()
     assert pid is not None
     wait_ended(pid)
-
-
-def test_no_stranger_is_signalled() -> None:
-    """A process that was given the number of a program which is gone is left alone."""
-    with sleeping() as session:
-        program = ProgramSession(session)
-        assert began_at(session)
-        program._began_at = "1"
-        program.send_signal(signal.SIGKILL)
-        assert living_in_session(session) == [session]
-        program._began_at = began_at(session)
-        program.send_signal(signal.SIGKILL)
-        wait_gone(session)
 
 
 def test_the_interpreters_start_is_small() -> None:

@@ -6,20 +6,33 @@ import contextlib
 import os
 import signal
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from jobtrio import _process_group, _processes, _program_session
 from jobtrio._process_group import ProcessGroup
-from jobtrio._processes import living_in_session
+from jobtrio._processes import began_at, living_in_session
+from jobtrio._program_session import ProgramSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.01; done"
+
+IN_TWO_GROUPS = "import os, time; os.fork() or (os.setpgid(0, 0), print('up', flush=True)); time.sleep(100)"
+
+BROKEN = {"nothing": ("jobtrio-no-such-program",), "failing": ("false",)}
+"""What lists no process."""
+
+STRANGERS = pytest.mark.parametrize(
+    ("system", "told_by"), [("descriptors", "began_at"), ("listing", "session_of")], indirect=["system"]
+)
+"""By what it is seen that a number is another process's by now."""
 
 
 def shell(script: str) -> ProcessGroup:
@@ -38,13 +51,14 @@ def no_open_files() -> Iterator[None]:
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test as on Linux, on a system with `ps` alone, or where no process can be listed."""
     if request.param != "descriptors":
-        monkeypatch.setattr(_processes, "HAS_PROC", False)
+        for module in (_processes, _program_session):
+            monkeypatch.setattr(module, "HAS_PROC", False)
         monkeypatch.delattr(os, "pidfd_open")
-    if request.param == "nothing":
-        monkeypatch.setattr(_processes, "LISTING", ("jobtrio-no-such-program",))
+    if request.param in BROKEN:
+        monkeypatch.setattr(_processes, "LISTING", BROKEN[request.param])
 
 
-@pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
+@pytest.mark.parametrize("system", ["descriptors", "listing", "nothing", "failing"], indirect=True)
 @pytest.mark.usefixtures("system")
 async def test_program_that_ignores_sigterm_is_killed() -> None:
     """On every system the program is asked first, killed after the grace, and reaped."""
@@ -84,8 +98,7 @@ async def test_rest_of_the_session_is_listed() -> None:
 @pytest.mark.usefixtures("system")
 async def test_group_of_its_own_within_the_session() -> None:
     """Where processes can be listed, one that left the group but not the session is ended too."""
-    script = "import os, time; os.fork() or (os.setpgid(0, 0), print('up', flush=True)); time.sleep(100)"
-    with ProcessGroup([sys.executable, "-SEc", script], env={}) as group:
+    with ProcessGroup([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
         assert group.stdout.read(3) == b"up\n"
         assert {os.getpgid(pid) for pid in group.living()} > {group.id}
         await group.end(grace=10)
@@ -104,6 +117,20 @@ async def test_wait_for_exit_can_be_cancelled() -> None:
         assert scope.cancelled_caught
         assert group.living() == [group.id]
         await group.end(grace=10)
+        assert group.reap() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("system", ["descriptors", "listing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_threads_of_others_hold_up_nothing() -> None:
+    """A program is ended, and its end is seen, also where all of Trio's threads are in use."""
+    limiter = trio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    with shell("exec sleep 100") as group:
+        async with trio.open_nursery() as nursery, limiter:
+            nursery.start_soon(group.end, 10)
+            with trio.fail_after(60):
+                await group.wait_exited()
         assert group.reap() == -signal.SIGTERM
 
 
@@ -127,6 +154,37 @@ async def test_waiting_without_descriptors(has_waitid: bool, monkeypatch: pytest
         assert bool(seen) is not has_waitid
         await group.end(grace=10)
         assert group.reap() == 3
+
+
+PAUSES = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
+"""Seconds between looks, at first."""
+
+
+@pytest.mark.parametrize("system", ["listing"], indirect=True)
+@pytest.mark.usefixtures("system")
+async def test_pauses_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that has to be looked at again and again is so ever more seldom: it may run for days."""
+    pauses: list[float] = []
+    looks = iter([*["running"] * (len(PAUSES) - 1), "ended"])
+    with shell("exit 0") as group:
+        with monkeypatch.context() as patch:
+            patch.setattr(_process_group, "time", SimpleNamespace(sleep=pauses.append))
+            patch.setattr(_process_group, "look_at", lambda child: next(looks))
+            await group.wait_exited()
+    assert pauses == PAUSES
+
+
+def test_pauses_until_the_session_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes its time to end is looked at ever more seldom, and not beyond its grace."""
+    pauses: list[float] = []
+    clock = SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses))
+    monkeypatch.setattr(_program_session, "time", clock)
+    session = ProgramSession(os.getpid())
+    monkeypatch.setattr(session, "living", lambda: [session.id])
+    with no_signals(monkeypatch, error=ProcessLookupError):
+        assert session.end_by(grace=1.0) == [session.id]
+    assert pauses[: len(PAUSES)] == PAUSES
+    assert sum(pauses) == pytest.approx(1.0 + _program_session.KILL_LIMIT)
 
 
 async def test_first_thread_may_end_before_the_process() -> None:
@@ -171,15 +229,70 @@ def reap(group: ProcessGroup) -> None:
     os.waitpid(group.id, 0)
 
 
+SIGNALLING = ("killpg", "kill", "pidfd_send_signal")
+
+
 @contextlib.contextmanager
-def no_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_signals(monkeypatch: pytest.MonkeyPatch, *calls: str, error: type[Exception] = AssertionError) -> Iterator[None]:
+    """Let the calls that send signals, or those that are named, fail."""
+
     def fail(*args: Any) -> None:
-        raise AssertionError(f"a signal was sent: {args}")
+        raise error(f"a signal was sent: {args}")
 
     with monkeypatch.context() as patch:
-        for module, name in [(os, "killpg"), (os, "kill"), (signal, "pidfd_send_signal")]:
-            patch.setattr(module, name, fail)
+        for name in calls or SIGNALLING:
+            patch.setattr(signal if name == "pidfd_send_signal" else os, name, fail)
         yield
+
+
+async def test_listing_that_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was listed may be gone by now, or a stranger; what is in the program's group gets a signal with that."""
+    with shell("exit 0") as gone:
+        await gone.wait_exited()
+        gone.reap()
+    with shell("exec sleep 100") as stranger, shell("exec sleep 100") as group:
+        monkeypatch.setattr(group, "living", lambda: [gone.id, stranger.id, group.id])
+        with no_signals(monkeypatch, "kill", "pidfd_send_signal"):
+            group.send_signal(signal.SIGTERM)
+        await group.wait_exited()
+        assert group.reap() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+async def test_what_cannot_be_signalled(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has ended before its signal comes, or is another user's by now, keeps nobody from the end of the rest."""
+    with ProcessGroup([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
+        assert group.stdout.read(3) == b"up\n"
+        with no_signals(monkeypatch, error=error):
+            group.send_signal(signal.SIGTERM)
+        with no_signals(monkeypatch, "kill"):  # it is told by a descriptor, which no stranger can get hold of
+            await group.end(grace=10)
+        assert group.reap() == -signal.SIGTERM
+
+
+@STRANGERS
+@pytest.mark.usefixtures("system")
+async def test_session_of_somebody_elses_child(told_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not the program's parent can end its session too, but for a stranger's that has the same number."""
+    with shell("exec sleep 100") as group:
+        session = ProgramSession(group.id)
+        with no_signals(monkeypatch), monkeypatch.context() as patch:
+            patch.setattr(_program_session, told_by, lambda pid: "another")
+            session.send_signal(signal.SIGKILL)
+        session.send_signal(signal.SIGTERM)
+        await group.wait_exited()
+        assert group.reap() == -signal.SIGTERM
+
+
+def test_when_a_process_began() -> None:
+    """A later process has begun later, by a count that tells it from one that had its number before."""
+    with shell("exit 0") as group:
+        own, later = (int(began_at(pid) or 0) for pid in (os.getpid(), group.id))
+    assert 0 < own < later
+
+
+def give_number_to_another_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_process_group, "look_at", lambda child: "running")
 
 
 async def test_no_signal_after_the_program_was_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +300,7 @@ async def test_no_signal_after_the_program_was_reaped(monkeypatch: pytest.Monkey
     with shell("exit 0") as group:
         await group.wait_exited()
         assert group.reap() == 0
+        give_number_to_another_child(monkeypatch)
         with no_signals(monkeypatch):
             group.send_signal(signal.SIGKILL)
             await group.end(grace=0)
@@ -201,15 +315,23 @@ async def test_no_signal_after_somebody_else_reaped_it(monkeypatch: pytest.Monke
             await group.end(grace=0)
         with pytest.raises(RuntimeError, match=r"exit code of process .* is lost"):
             group.reap()
+        give_number_to_another_child(monkeypatch)
+        with no_signals(monkeypatch):
+            group.send_signal(signal.SIGKILL)
 
 
-async def test_what_a_program_that_somebody_else_reaped_has_left() -> None:
+@STRANGERS
+@pytest.mark.usefixtures("system")
+async def test_what_a_program_that_somebody_else_reaped_has_left(told_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something that waits for all children, or ignores them, costs the exit code alone: nothing is left running."""
     with shell(f"({STUBBORN}) & exit 0") as group:
         await group.wait_exited()
         assert group.stdout.read(3) == b"up\n"
         reap(group)
         assert group.living()
+        with no_signals(monkeypatch), monkeypatch.context() as patch:
+            patch.setattr(_program_session, told_by, lambda pid: "another")
+            group.send_signal(signal.SIGKILL)
         await group.end(grace=0.05)
         assert group.living() == []
         with pytest.raises(RuntimeError, match="is lost"):
@@ -250,6 +372,16 @@ async def test_block_left_early_kills_the_program() -> None:
         reap(group)
 
 
+def test_block_left_early_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What outlives SIGKILL does not hang who leaves the block without `end` either."""
+    monkeypatch.setattr(_process_group, "LAST_LIMIT", 0.01)
+    with shell("exec sleep 100") as group:
+        monkeypatch.setattr(group, "send_signal", lambda number: None)
+    os.kill(group.id, signal.SIGKILL)
+    os.waitid(os.P_PID, group.id, os.WEXITED | os.WNOWAIT)
+    assert group.reap() == -signal.SIGKILL
+
+
 async def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """What outlives SIGKILL does not hang the caller, and a warning names it."""
     monkeypatch.setattr(_program_session, "KILL_LIMIT", 0.01)
@@ -259,6 +391,22 @@ async def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pyte
         monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
         await group.end(grace=0)
     assert "processes [12345] have outlived SIGKILL" in caplog.text
+
+
+async def test_survivors_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What outlives SIGKILL does not hang the caller there either, and others have their turns meanwhile."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_process_group, "KILL_LIMIT", 0.01)
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    with shell("exit 0") as group:
+        await group.wait_exited()
+        monkeypatch.setattr(group, "living", lambda: [12345])
+        monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
+        with trio.testing.assert_checkpoints():
+            await group.end(grace=0)
 
 
 async def test_no_descriptor_left_for_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
