@@ -21,7 +21,7 @@ import jobtrio
 from jobtrio import _command
 from jobtrio._command import ATTEMPT, JOB, run_command
 from jobtrio._errors import CommandFailedError
-from jobtrio._relay import Relay
+from jobtrio._relay import OutputPipe, Relay
 from jobtrio._watchdog import watchdog
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ async def test_much_output_that_can_not_be_sent() -> None:
     assert turns > 500
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_much_output_where_the_time_is_short(waits: bool) -> None:
+@pytest.mark.parametrize(("seconds", "waits"), [(1000, False), (1000, True), (math.inf, False)])
+async def test_much_output_where_the_time_is_short(seconds: float, waits: bool) -> None:
     """What is left when a cancelled job's program has ended takes few turns, unless a consumer holds it up."""
     sent: list[str] = []
     turns = 0
@@ -180,10 +180,23 @@ async def test_much_output_where_the_time_is_short(waits: bool) -> None:
     lines = [str(n) for n in range(5000)]
     output = iter(["\n".join(lines).encode(), b""])
     relay._pipes = {"stdout": cast("Any", SimpleNamespace(read_nowait=lambda: next(output)))}
-    relay.scope.deadline = trio.current_time() + 1000
+    relay.scope.deadline = trio.current_time() + seconds
     await relay.run()
     assert sent == lines
-    assert turns == 5000 if waits else 10 < turns < 500
+    assert 10 < turns < 500 if seconds < math.inf and not waits else turns == 5000
+
+
+async def test_interrupt_waits_while_output_is_sent() -> None:
+    """Ctrl-C does not strike in the midst of the output, the rest of which would be lost."""
+    job = shell("echo out")
+    protected = []
+
+    async def send(token: dict[str, Any]) -> None:
+        protected.append(trio.lowlevel.currently_ki_protected())
+
+    job.send = send  # type: ignore[method-assign]
+    await job.run()
+    assert protected == [True]
 
 
 async def test_much_output_from_both_pipes() -> None:
@@ -538,7 +551,7 @@ async def test_fields_may_be_none() -> None:
 # -- the end of all that was started
 
 
-STUBBORN = "(trap '' TERM; echo up; while :; do sleep 0.01; done) & "
+STUBBORN = "(trap '' TERM PIPE; echo up; while :; do sleep 0.01; done) & "
 
 
 async def test_descendants_end_with_the_program() -> None:
@@ -630,6 +643,35 @@ async def test_session_of_its_own_does_not_hang_the_job(left: str, tmp_path: Pat
         for pid in job.processes():
             os.kill(pid, signal.SIGKILL)
     assert set(job.stream("stdout")) <= {"y", ""}
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[OutputPipe, int]]:
+    """Return a pipe's end to read, and the other, which stays open."""
+    fd, other = os.pipe()
+    with open(fd, "rb", buffering=0) as file, open(other, "wb", buffering=0):
+        yield OutputPipe(file), other
+
+
+async def test_all_that_a_pipe_held(pipe: tuple[OutputPipe, int]) -> None:
+    """Of a pipe that a stranger goes on to write to, what it held when the program was gone is read, and no more."""
+    output, other = pipe
+    os.write(other, b"one")
+    output.close_input()
+    os.write(other, b"two")
+    assert [output.read_nowait(), output.read_nowait()] == [b"one", b""]
+
+
+async def test_program_gone_before_more_is_waited_for(
+    pipe: tuple[OutputPipe, int], autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing more is waited for where the program was gone since it was looked, while a consumer took its time."""
+    output, _ = pipe
+    assert output.read_nowait() is None
+    output.close_input()
+    with trio.fail_after(60):
+        await output.wait_readable()
+    assert output.read_nowait() == b""
 
 
 async def test_consumer_that_never_reads_does_not_hang_a_cancelled_job(monkeypatch: pytest.MonkeyPatch) -> None:
