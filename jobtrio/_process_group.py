@@ -68,9 +68,7 @@ class ProcessGroup(ProgramSession):
             start_new_session=True,
         )
         super().__init__(self._popen.pid)
-        self._pidfd: int | None = None
-        with contextlib.suppress(ProcessLookupError):  # something else may have waited for it already
-            self._pidfd = open_pidfd(self.id)
+        self._pidfd = open_pidfd(self.id)
 
     def __enter__(self) -> Self:
         return self

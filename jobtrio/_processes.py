@@ -47,11 +47,9 @@ def living_in_session(session: int) -> list[int]:
 
 
 def open_pidfd(pid: int) -> int | None:
-    """Return a descriptor of the process, or None where the system has no such thing to give."""
+    """Return a descriptor of the process; None where there is no such process, or the system has none to give."""
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise
     except (AttributeError, OSError):
         return None
 
