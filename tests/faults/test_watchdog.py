@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
@@ -255,6 +256,13 @@ def test_a_child_that_holds_the_pipe(start: Callable[..., Worker], and_then: str
     os.killpg(worker.process.pid, signal.SIGKILL)
 
 
+def test_a_child_that_was_forked_has_none(start: Callable[..., Worker]) -> None:
+    """A child is to start one of its own, which sees when the child is gone: it does not tell its parent's."""
+    in_child = "print('child', watchdog.pid, watchdog.sessions, flush=True), os._exit(0)"
+    worker = start(SAY + SLEEP, and_then=f"(pid := os.fork()) and os.waitpid(pid, 0) or ({in_child})")
+    assert "child None []" in worker.hear(2)
+
+
 def test_a_stopped_process_is_not_gone(start: Callable[..., Worker]) -> None:
     """While the process stands still its programs run on."""
     worker = start(SAY + SLEEP)
@@ -337,6 +345,19 @@ def test_one_that_stands_still(fresh: Watchdog, caplog: pytest.LogCaptureFixture
         assert "another one is started" in caplog.text
         fresh.forget()  # as the end of this process would
         wait_gone(session)
+
+
+def test_a_program_that_is_born_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was being started when its process was killed is looked for a while, and found once."""
+    with contextlib.ExitStack() as stack:
+        born: list[int] = []
+        clock = SimpleNamespace(
+            monotonic=lambda: 0.3 * len(born), sleep=lambda seconds: born.append(stack.enter_context(sleeping("late")))
+        )
+        monkeypatch.setattr(_watchdog_process, "time", clock)
+        found = [(program.id, grace) for program, grace in _watchdog_process._found({b"late": 0.5})]
+        assert found == [(session, 0.5) for session in born]
+        assert len(found) == 4
 
 
 def test_only_what_was_about_to_be_started_is_looked_for(fresh: Watchdog) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import sys
@@ -19,7 +21,7 @@ from jobtrio._processes import began_at, living_in_session
 from jobtrio._program_session import ProgramSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.01; done"
@@ -47,12 +49,21 @@ def no_open_files() -> Iterator[None]:
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
+def missing(*args: Any) -> Any:
+    raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+
+def exhausted(*args: Any) -> Any:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 @pytest.fixture
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test as on Linux, on a system with `ps` alone, or where no process can be listed."""
     if request.param != "descriptors":
         for module in (_processes, _program_session):
             monkeypatch.setattr(module, "HAS_PROC", False)
+        monkeypatch.setattr(_processes, "open", missing, raising=False)
         monkeypatch.delattr(os, "pidfd_open")
     if request.param in BROKEN:
         monkeypatch.setattr(_processes, "LISTING", BROKEN[request.param])
@@ -409,16 +420,16 @@ async def test_survivors_where_no_thread_can_be_started(monkeypatch: pytest.Monk
             await group.end(grace=0)
 
 
-async def test_no_descriptor_left_for_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is out of descriptors still ends its programs."""
-
-    def exhausted(*args: Any) -> Any:
-        raise OSError(24, "Too many open files")
-
+@pytest.mark.parametrize("calls", [[(os, "listdir")], [(os, "pidfd_open"), (_processes, "open")]])
+async def test_no_descriptor_left(calls: list[tuple[Any, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is out of descriptors still ends its programs, the last one that it could start too."""
+    monkeypatch.setattr(_program_session, "KILL_LIMIT", 0.05)  # it may not see by itself that nobody is left
+    for module, name in calls:
+        monkeypatch.setattr(module, name, exhausted, raising=False)
     with shell(STUBBORN) as group:
         assert group.stdout.read(3) == b"up\n"
-        monkeypatch.setattr(os, "listdir", exhausted)
         await group.end(grace=0.05)
+        await group.wait_exited()
         assert group.reap() == -signal.SIGKILL
 
 
@@ -458,16 +469,34 @@ def test_proc_of_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not _processes._finds_us()
 
 
+@pytest.mark.parametrize("opened", [missing, lambda *args: io.BytesIO(b"another system's\n")])
+def test_no_proc(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /proc, or one that says something else, it is passed over."""
+    monkeypatch.setattr(_processes, "open", opened, raising=False)
+    assert not _processes._finds_us()
+
+
 def test_parents() -> None:
     """Each process is listed with its parent."""
     assert _processes.parents_of_all()[os.getpid()] == os.getppid()
 
 
-def test_parents_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no /proc, ps lists them."""
+PS = r"""#!/bin/sh
+case "$*" in
+    "-A -o pid= -o ppid=") printf "    1     0\n  300     1\n" ;;
+    "-A -o pid= -o stat=") printf "    1 Ss\n  300 Z\n  400 R+\n" ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+def test_listing_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /proc, ps lists all processes, with their parents, or without zombies."""
     ps = tmp_path / "ps"
-    ps.write_text('#!/bin/sh\ntest "$*" = "-A -o pid= -o ppid=" && printf "    1     0\\n  300     1\\n"\n')
+    ps.write_text(PS)
     ps.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(_processes, "HAS_PROC", False)
+    monkeypatch.setattr(_processes, "session_of", lambda pid: 7)
     assert _processes.parents_of_all() == {1: 0, 300: 1}
+    assert living_in_session(7) == [1, 400]
