@@ -117,6 +117,18 @@ async def test_group_of_its_own_within_the_session() -> None:
         assert group.stdout.read() == b""
 
 
+@pytest.mark.parametrize(("opened", "living"), [(exhausted, 2), (missing, 0)])
+async def test_what_can_not_be_looked_at_lives(opened: Any, living: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that can't be looked at is taken for living, and hides no other; one that is gone is not."""
+    with ProcessGroup([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
+        assert group.stdout.read(3) == b"up\n"
+        with monkeypatch.context() as patch:
+            patch.setattr(_processes, "open", opened, raising=False)
+            assert len(group.living()) == living
+        await group.end(grace=10)
+        assert group.reap() == -signal.SIGTERM
+
+
 @pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
 @pytest.mark.usefixtures("system")
 async def test_wait_for_exit_can_be_cancelled() -> None:
