@@ -64,9 +64,7 @@ class LineSplitter:
     def finish(self) -> Iterator[dict[str, Any]]:
         """Yield the last line, where the stream ended without a line end."""
         if self._rest or self._line_open:
-            line = bytes(self._rest)
-            self._rest.clear()
-            yield from self._tokens(line, partial=False)
+            yield from self._tokens(bytes(self._rest), partial=False)
 
     def _tokens(self, line: bytes, *, partial: bool) -> Iterator[dict[str, Any]]:
         while len(line) > PART_LIMIT:
