@@ -347,6 +347,15 @@ def test_one_that_stands_still(fresh: Watchdog, caplog: pytest.LogCaptureFixture
         wait_gone(session)
 
 
+def test_one_at_a_time(fresh: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that start programs at one time tell it one after the other, and start no second one."""
+    told: list[bool] = []
+    monkeypatch.setattr(fresh, "_tell", lambda line: told.append(fresh._lock.locked()))
+    with guarding(fresh, 10_000_000):
+        pass
+    assert told == [True, True, True]
+
+
 def test_a_program_that_is_born_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was being started when its process was killed is looked for a while, and found once."""
     with contextlib.ExitStack() as stack:
