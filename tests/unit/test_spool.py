@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jobtrio._errors import StoreUnavailableError
+from jobtrio._errors import PayloadError, StoreUnavailableError
+from jobtrio._messages import Progress, Token
+from jobtrio._outage import never
 from jobtrio._records import Completed
-from jobtrio._spool import BATCH, FIRST, WINDOW, Spool
+from jobtrio._spool import BATCH, FIRST, WINDOW, Spool, write_with
 from jobtrio._subscription import Subscription
 from jobtrio._token_log import TokenLog
 
@@ -94,18 +96,20 @@ async def test_refused_when_the_end_was_quicker(autojump_clock: MockClock) -> No
 
 
 async def test_ended_elsewhere(autojump_clock: MockClock) -> None:
-    """What others have ended gets no more messages, and its `End` is not handed over."""
+    """What others have ended gets no more messages, and its `End` is not handed over; nobody has refused it."""
     store, log = Store(), TokenLog(1000)
     unused: Any = None
     given: Any = store
     spool = Spool(given, unused, log)
+    refused: list[str] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: None)
+        nursery.start_soon(spool.run, lambda: refused.append("refused"))
         log.send(1, "a")
         await trio.sleep(1)
         log.finish(Completed())
     assert [seqs for _, seqs in store.batches] == [[1]]
     assert spool.rest() == []
+    assert not refused
 
 
 async def spooled(pauses: list[float]) -> tuple[list[float], list[tuple[float, list[int]]]]:
@@ -165,6 +169,30 @@ def test_rest() -> None:
     for number in range(1000):
         log.send(1, number)
     assert [getattr(message, "value", None) for message in spool.rest()] == [*range(1000)]
+
+
+def test_what_the_log_no_longer_keeps() -> None:
+    """What was sent while nothing could be handed over is given as far as it is kept, under its own numbers."""
+    log = TokenLog(10)
+    spool = begun(log)
+    for number in range(1, 101):
+        log.send(1, number)
+    assert spool.rest() == [Token(number, 1, number) for number in range(91, 101)]
+
+
+async def test_value_that_was_changed() -> None:
+    """What can't be stored any more is stored as its `repr`, and what comes with it as it is."""
+    progress = Progress(2, 1, 1, None, None)
+    given: list[list[Message]] = []
+
+    async def write(messages: list[Message]) -> bool:
+        given.append(messages)
+        if len(given) == 1:
+            raise PayloadError("no")
+        return True
+
+    assert await write_with([Token(1, 1, [1j]), progress], write, never)
+    assert given[1] == [Token(1, 1, {"repr": "[1j]"}), progress]
 
 
 def test_an_attempt_that_goes_on() -> None:
