@@ -334,12 +334,15 @@ def test_one_that_stands_still(fresh: Watchdog, caplog: pytest.LogCaptureFixture
         first = fresh.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
+        unread = 0
         for number in range(4 * MOST_UNREAD // 10):
             with guarding(fresh, 10_000_000 + number):
                 pass
             if fresh.pid != first:
                 break
+            unread = len(fresh._unread)
         assert fresh.pid != first
+        assert unread > MOST_UNREAD // 2  # it may read that later, where it is only slow
         wait_ended(first)
         assert living_in_session(session)
         assert "another one is started" in caplog.text
@@ -369,11 +372,29 @@ def test_a_program_that_is_born_late(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(found) == 4
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_one_that_was_killed(fresh: Watchdog, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
+    """Another one is started with what is told next, and knows of what runs; also where its death shows by the pipe."""
+    with sleeping() as session, guarding(fresh, session):
+        with guarding(fresh, 10_000_000):
+            first = fresh._process
+            assert first is not None
+            first.kill()
+            os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+            if not seen:
+                monkeypatch.setattr(first, "poll", lambda: None)
+        assert fresh.pid not in {None, first.pid}
+        fresh.forget()  # as the end of this process would
+        wait_gone(session)
+
+
 def test_only_what_was_about_to_be_started_is_looked_for(fresh: Watchdog) -> None:
     """A program that bears another mark is let alone, and so is one whose guard is over."""
     with fresh.guarding(0.1) as over:
         pass
     with sleeping() as other, sleeping(over) as ended, fresh.guarding(0.1) as mark, sleeping(mark) as sought:
+        with guarding(fresh, other):
+            pass
         pid = fresh.pid
         fresh.forget()  # as the end of this process would
         assert pid is not None
