@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
 from jobtrio._errors import PayloadError, StoreUnavailableError
@@ -171,18 +172,34 @@ def test_rest() -> None:
     assert [getattr(message, "value", None) for message in spool.rest()] == [*range(1000)]
 
 
-def test_what_the_log_no_longer_keeps() -> None:
-    """What was sent while nothing could be handed over is given as far as it is kept, under its own numbers."""
-    log = TokenLog(10)
-    spool = begun(log)
-    for number in range(1, 101):
-        log.send(1, number)
-    assert spool.rest() == [Token(number, 1, number) for number in range(91, 101)]
+@pytest.mark.parametrize("sent", [15, 100])
+async def test_what_the_log_no_longer_keeps(autojump_clock: MockClock, sent: int) -> None:
+    """What was sent while nothing could be handed over is so as far as it is kept, under its own numbers, and once."""
+    store, log = Store(), TokenLog(10)
+    unused: Any = None
+    given: Any = store
+    spool = Spool(given, unused, log)
+    for _ in range(sent):
+        log.send(1, None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: None)
+        await trio.sleep(1)
+        spool.stop()
+    assert [seqs for _, seqs in store.batches] == [[*range(sent - 9, sent + 1)]]
+    assert spool.rest() == []
 
 
-async def test_value_that_was_changed() -> None:
+class Odd:
+    """Shows itself by what no UTF-8 can hold."""
+
+    def __repr__(self) -> str:
+        return "\ud800"
+
+
+@pytest.mark.parametrize(("value", "text"), [([1j], "[1j]"), (Odd(), "\\ud800")])
+@pytest.mark.parametrize("others", [[], [Progress(2, 1, 1, None, None)]])
+async def test_value_that_was_changed(value: Any, text: str, others: list[Message]) -> None:
     """What can't be stored any more is stored as its `repr`, and what comes with it as it is."""
-    progress = Progress(2, 1, 1, None, None)
     given: list[list[Message]] = []
 
     async def write(messages: list[Message]) -> bool:
@@ -191,8 +208,8 @@ async def test_value_that_was_changed() -> None:
             raise PayloadError("no")
         return True
 
-    assert await write_with([Token(1, 1, [1j]), progress], write, never)
-    assert given[1] == [Token(1, 1, {"repr": "[1j]"}), progress]
+    assert await write_with([Token(1, 1, value), *others], write, never)
+    assert given[1] == [Token(1, 1, {"repr": text}), *others]
 
 
 def test_an_attempt_that_goes_on() -> None:
