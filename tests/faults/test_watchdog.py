@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,6 +75,7 @@ async def main():
         await registry.submit(run_command, json.loads(sys.argv[1]))
 
 Watchdog.born = killed
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the program inherits it
 trio.run(main)
 """
 
@@ -188,7 +190,7 @@ def test_killed(start: Callable[..., Worker]) -> None:
 )
 def test_killed_before_it_could_tell(payload: dict[str, Any], more: list[str]) -> None:
     """Nothing is left of a program that was started, but not told of, when the process was killed."""
-    argv = [sys.executable, "-c", KILLED_AT_BIRTH, json.dumps(payload), *more]
+    argv = [sys.executable, "-c", KILLED_AT_BIRTH, json.dumps({**payload, "grace": 0.1}), *more]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         pid, session = map(int, process.stdout.readline().split())
@@ -198,6 +200,14 @@ def test_killed_before_it_could_tell(payload: dict[str, Any], more: list[str]) -
     finally:
         for each in living_in_session(session):
             os.kill(each, signal.SIGKILL)
+
+
+def test_a_program_that_clears_its_environment(start: Callable[..., Worker]) -> None:
+    """One that bears no mark any more is known by its session."""
+    worker = start(f"exec env -i sh -c {shlex.quote(SAY + SLEEP)}")
+    (session,) = map(int, worker.hear(1))
+    worker.kill()
+    wait_gone(session)
 
 
 def test_what_a_program_does_on_sigterm(start: Callable[..., Worker], tmp_path: Path) -> None:
@@ -357,6 +367,14 @@ def test_one_at_a_time(fresh: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None
     with guarding(fresh, 10_000_000):
         pass
     assert told == [True, True, True]
+
+
+def test_what_it_is_told_may_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the pipe was full in the midst of a line, the rest of that comes later."""
+    parts = iter([b"? 1 0.", b"5\n+ 1 0.5 7", b"\n- 1\n", b""])
+    monkeypatch.setattr(_watchdog_process, "select", SimpleNamespace(select=lambda *args: ([0], [], [])))
+    monkeypatch.setattr(_watchdog_process, "os", SimpleNamespace(read=lambda fd, size: next(parts)))
+    assert list(_watchdog_process._lines(1)) == [b"? 1 0.5", b"+ 1 0.5 7", b"- 1"]
 
 
 def test_a_program_that_is_born_late(monkeypatch: pytest.MonkeyPatch) -> None:
