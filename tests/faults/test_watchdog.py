@@ -460,6 +460,13 @@ def test_it_writes_no_bytecode_where_that_is_not_wanted(
         assert ("-ISB" in line) is not writes
 
 
+def test_it_holds_nothing_open(fresh: Watchdog) -> None:
+    """Who reads what a process writes, or unmounts where it was, does not wait for the watchdog."""
+    with guarding(fresh, 10_000_000):
+        held = [os.readlink(f"/proc/{fresh.pid}/{name}") for name in ("fd/1", "fd/2", "cwd")]
+    assert held == [os.devnull, os.devnull, "/"]
+
+
 async def test_one_for_all_programs() -> None:
     """One process looks after all programs of this one; it is started with the first."""
     watchdog.forget()
