@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import runpy
 import signal
 import sys
 from types import SimpleNamespace
@@ -486,6 +487,17 @@ def test_no_proc(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) ->
     """Where there is no /proc, or one that says something else, it is passed over."""
     monkeypatch.setattr(_processes, "open", opened, raising=False)
     assert not _processes._finds_us()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_proc_that_does_not_show_this_process(is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another namespace's, which `ps` lists too; where there is no /proc at all, `ps` lists our own."""
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", missing)
+        patch.setattr(os.path, "exists", lambda path: is_there)
+        loaded = runpy.run_path(_processes.__file__)
+    assert not loaded["HAS_PROC"]
+    assert loaded["IS_FOREIGN"] is is_there
 
 
 def test_parents() -> None:
