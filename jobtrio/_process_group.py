@@ -122,20 +122,19 @@ class ProcessGroup(ProgramSession):
         """
         with trio.CancelScope(shield=True):  # the bound: the thread counts real seconds and returns by itself
             try:
-                await trio.to_thread.run_sync(self._end, grace, linger, limiter=_own_limiter())
+                survivors = await trio.to_thread.run_sync(self.end_by, grace, linger, limiter=_own_limiter())
             except RuntimeError as exc:  # no thread can be started, perhaps because of this very program
                 logger.warning("the session of process %d is killed without its grace: %s", self.id, exc)
-                await self._kill()
+                survivors = await self._kill()
+        if survivors:
+            logger.warning("processes %s have outlived SIGKILL by %g s", survivors, KILL_LIMIT)
 
-    async def _kill(self) -> None:
-        """Do without a thread what ends in any case; by real seconds too."""
+    async def _kill(self) -> list[int]:
+        """Do without a thread what ends in any case, by real seconds too; return the ids of what has outlived it."""
         end = time.monotonic() + KILL_LIMIT
         while self._signal_and_look(signal.SIGKILL) and time.monotonic() < end:  # noqa: ASYNC110 - nobody tells
             await trio.sleep(FIRST_PAUSE)
-
-    def _end(self, grace: float, linger: float) -> None:
-        if survivors := self.end_by(grace, linger):
-            logger.warning("processes %s have outlived SIGKILL by %g s", survivors, KILL_LIMIT)
+        return self.living()
 
     def reap(self) -> int:
         """Return the exit code of the program, which has ended, or minus the number of its signal.

@@ -417,8 +417,10 @@ async def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert "processes [12345] have outlived SIGKILL" in caplog.text
 
 
-async def test_survivors_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What outlives SIGKILL does not hang the caller there either, and others have their turns meanwhile."""
+async def test_survivors_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What outlives SIGKILL is named and does not hang the caller there either; others have their turns meanwhile."""
 
     def refuse(*args: object, **options: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -431,6 +433,7 @@ async def test_survivors_where_no_thread_can_be_started(monkeypatch: pytest.Monk
         monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
         with trio.testing.assert_checkpoints():
             await group.end(grace=0)
+    assert "processes [12345] have outlived SIGKILL" in caplog.text
 
 
 @pytest.mark.parametrize("calls", [[(os, "listdir")], [(os, "pidfd_open"), (_processes, "open")]])
