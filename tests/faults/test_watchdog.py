@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 import jobtrio
 from jobtrio import Completed, _watchdog, _watchdog_process
-from jobtrio._processes import HAS_PROC, living_in_session
+from jobtrio._processes import HAS_PROC, living_in_session, sessions_with
 from jobtrio._program_session import MARK, ProgramSession
 from jobtrio._watchdog import MOST_UNREAD, Watchdog, watchdog
 from jobtrio.executors import run_command
@@ -379,13 +380,18 @@ def test_what_it_is_told_may_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_program_that_is_born_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was being started when its process was killed is looked for a while, and found once."""
+    mark = secrets.token_hex(8)
     with contextlib.ExitStack() as stack:
         born: list[int] = []
-        clock = SimpleNamespace(
-            monotonic=lambda: 0.3 * len(born), sleep=lambda seconds: born.append(stack.enter_context(sleeping("late")))
-        )
+
+        def sleep(seconds: float) -> None:
+            born.append(stack.enter_context(sleeping(mark)))
+            while (born[-1], mark.encode()) not in sessions_with(MARK):
+                time.sleep(0.01)  # it has only just become another program
+
+        clock = SimpleNamespace(monotonic=lambda: 0.3 * len(born), sleep=sleep)
         monkeypatch.setattr(_watchdog_process, "time", clock)
-        found = [(program.id, grace) for program, grace in _watchdog_process._found({b"late": 0.5})]
+        found = [(program.id, grace) for program, grace in _watchdog_process._found({mark.encode(): 0.5})]
         assert found == [(session, 0.5) for session in born]
         assert len(found) == 4
 
