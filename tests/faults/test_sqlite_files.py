@@ -117,10 +117,11 @@ def test_the_folder_above_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "link").symlink_to("real/folder")
     (tmp_path / "real" / "jobs.db").touch()
     monkeypatch.chdir(tmp_path)
-    for path in ("link/../jobs.db", tmp_path / "link" / ".." / "jobs.db"):
+    for path in ("link/../jobs.db", "link/..//./jobs.db", tmp_path / "link" / ".." / "jobs.db"):
         assert os.path.samefile(path, "real/jobs.db")
         assert SqliteJobStore(path).path == str(tmp_path / "real" / "jobs.db")
-    assert SqliteJobStore("real/./jobs.db").path == str(tmp_path / "real" / "jobs.db")
+    for path in ("real/./jobs.db", "real/jobs.db/", "link/../jobs.db/"):
+        assert SqliteJobStore(path).path == str(tmp_path / "real" / "jobs.db")
 
 
 async def test_no_room_for_what_sqlite_puts_behind(tmp_path: Path) -> None:

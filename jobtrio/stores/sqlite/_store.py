@@ -274,7 +274,7 @@ def _check_path(path: Any) -> str:
     folder, name = os.path.split(given)
     try:
         if os.pardir in Path(folder).parts:  # behind a link it leads elsewhere than the text says
-            return os.path.join(os.path.realpath(folder), name)
+            given = os.path.join(os.path.realpath(folder), name)
         return os.path.abspath(given)
     except FileNotFoundError:
         raise StoreError(f"{given!r} can't be used: the current folder is gone") from None
