@@ -194,6 +194,22 @@ async def test_what_is_refused_while_the_rest_is_done(
     assert caplog.messages[1:] == ["the store is back"]
 
 
+async def test_pruning_that_is_refused(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that says what is to be pruned, and refuses to remove it, is told once to be away."""
+    async with open_worker(lambda: PostgresJobStore(postgres), jobtrio.Retention(finished_jobs=0)) as worker:
+        await worker.end(await worker.start())
+        with psycopg.connect(postgres) as other:
+            other.execute(FAILING.format(code="53100").replace("INSERT OR UPDATE", "DELETE").encode())
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError, match="on purpose"):
+                await worker.store.prune()
+        assert [text.partition(":")[0] for text in caplog.messages] == ["the store is away"]
+        with psycopg.connect(postgres) as other:
+            other.execute("DROP TRIGGER failing ON jobtrio.jobs")
+        await worker.store.prune()
+    assert caplog.messages[1:] == ["the store is back"]
+
+
 def assert_told(caplog: pytest.LogCaptureFixture) -> None:
     """Check that the log tells by turns that the store went away and that it came back."""
     told = [text.partition(":")[0] for text in caplog.messages if text.startswith("the store is ")]

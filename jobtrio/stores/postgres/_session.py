@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -210,11 +211,12 @@ class Session:
         Cancellation: some of it is removed.
         """
         retention = self.settings.retention
-        until = await self._connections.use(lambda link: pruning.limit(link, retention))
+        # Each by its own name: that one can be done says nothing of another which is refused.
+        until = await self._connections.use(partial(pruning.limit, retention=retention))
         # A pause for others, not a wait for them.
-        while await self._connections.use(lambda link: pruning.prune(link, until)):  # noqa: ASYNC110
+        while await self._connections.use(partial(pruning.prune, until=until)):  # noqa: ASYNC110
             await trio.sleep(PAUSE)
-        return await self._connections.use(lambda link: pruning.left(link, retention))
+        return await self._connections.use(partial(pruning.left, retention=retention))
 
     # -- news
 
