@@ -82,7 +82,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         self._stored = check_flag("stored", stored)
         self._ready: list[Message] = []  # taken and not yet received, the next one last
         self._unyielded = 0  # messages taken since the last checkpoint
-        self._waiting: list[trio.lowlevel.Task] = []  # its receivers that wait
+        self._waiting: dict[trio.lowlevel.Task, None] = {}  # its receivers that wait
         self._closed = False
         if lossless:
             self._token = trio.lowlevel.current_trio_token()
@@ -243,11 +243,11 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     async def _wait(self) -> None:
         self._unyielded = 0
         task = trio.lowlevel.current_task()
-        self._waiting.append(task)
+        self._waiting[task] = None
         try:
             await self._log.wait_beyond(self.position, stored=self._stored)
         finally:
-            self._waiting.remove(task)
+            del self._waiting[task]
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there from the log, up to ``most`` messages."""

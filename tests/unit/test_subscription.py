@@ -507,6 +507,22 @@ async def test_leaving_looks_at_nobody_else() -> None:
     assert not log._idle
 
 
+async def test_a_receiver_looks_at_no_other() -> None:
+    """Thousands may receive from one subscription: who is served or cancelled does not look for itself among them."""
+    log = TokenLog(10)
+    reader = Subscription(log)
+    reader._waiting = _NotListed()
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(reader.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        log.send(1, "a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(reader._waiting) == 2
+        nursery.cancel_scope.cancel()
+    assert not reader._waiting
+
+
 @pytest.mark.parametrize("how", ["served", "cancelled"])
 async def test_closing_wakes_nobody_twice(how: str) -> None:
     """A receiver that is served or cancelled just before its subscription is closed is woken once."""
