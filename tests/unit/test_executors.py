@@ -202,13 +202,17 @@ def test_register() -> None:
     assert executors.find(lambda job: None) is None
 
 
+def name_found(executors: Executors, function: Any) -> str | None:
+    """Return the name under which a function is found."""
+    found = executors.find(function)
+    return None if found is None else found.name
+
+
 def test_find_a_bound_method() -> None:
     """A bound method is found although each look at it makes another object."""
     executors, worker = Executors(), AsyncCallable()
     executors.register("method")(worker.method)
-    found = executors.find(worker.method)
-    assert found is not None
-    assert found.name == "method"
+    assert name_found(executors, worker.method) == "method"
     assert executors.find(AsyncCallable().method) is None
 
 
@@ -217,14 +221,12 @@ def test_the_first_registration_counts() -> None:
     executors = Executors()
     executors.register("one")(work)
     executors.register("two")(work)
-    found = executors.find(work)
-    assert found is not None
-    assert found.name == "one"
+    assert name_found(executors, work) == "one"
 
 
 def test_one_is_registered_while_another_is_looked_for() -> None:
     """A registration in the middle of a search, as by another thread, does not disturb it."""
-    executors = jobtrio.Executors()
+    executors = Executors()
 
     class Meanwhile(AsyncCallable):
         """Stands for the other thread: it is asked whether it is the one that is looked for."""
@@ -237,14 +239,12 @@ def test_one_is_registered_while_another_is_looked_for() -> None:
 
     executors.register("first")(Meanwhile())
     executors.register("last")(work)
-    found = executors.find(work)
-    assert found is not None
-    assert found.name == "last"
+    assert name_found(executors, work) == "last"
 
 
 def test_one_is_registered_while_names_are_listed() -> None:
     """Nor does it disturb who goes through the names, as a store that is asked for jobs."""
-    executors = jobtrio.Executors()
+    executors = Executors()
     executors.register("first")(work)
     names = iter(executors)
     executors.register("meanwhile")(plain)
