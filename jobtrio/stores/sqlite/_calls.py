@@ -200,7 +200,10 @@ class Calls:
 
     def next_nowait(self) -> Call | None:
         """Return the next call, to be taken, or None."""
-        return self.next(timeout=0) if not self._queue.empty() else None
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
 
     def is_empty(self) -> bool:
         """Whether no call waits to be taken."""
