@@ -122,14 +122,15 @@ async def write_with(
 
     Cancellation: it may have been carried out.
     """
-    try:
-        return await keep_trying(partial(write, messages=messages), is_pointless)
-    except PayloadError as exc:
-        storable = [_storable(message) for message in messages]
-        if all(each is message for each, message in zip(storable, messages, strict=True)):
-            raise  # it is something else that can't be stored
-        logger.warning("a message was changed since it was sent, and is stored as its repr: %s", exc)
-    return await keep_trying(partial(write, messages=storable), is_pointless)
+    while True:
+        try:
+            return await keep_trying(partial(write, messages=messages), is_pointless)
+        except PayloadError as exc:
+            storable = [_storable(message) for message in messages]
+            if all(each is message for each, message in zip(storable, messages, strict=True)):
+                raise  # it is something else that can't be stored
+            logger.warning("a message was changed since it was sent, and is stored as its repr: %s", exc)
+            messages = storable  # another one may be changed while the store is away
 
 
 def _storable(message: Message) -> Message:

@@ -212,6 +212,31 @@ async def test_value_that_was_changed(value: Any, text: str, others: list[Messag
     assert given[1] == [Token(1, 1, {"repr": text}), *others]
 
 
+async def test_values_that_are_changed_one_after_the_other(autojump_clock: MockClock) -> None:
+    """A second value that is changed while the store is away harms nobody either."""
+    first: dict[str, object] = {}
+    second: dict[str, object] = {}
+    sent: list[Message] = [Token(1, 1, first), Token(2, 1, second), Token(3, 1, "c")]
+    given: list[list[Message]] = []
+
+    async def write(messages: list[Message]) -> bool:
+        given.append(messages)
+        await trio.lowlevel.checkpoint()
+        for value in (first, second):
+            if value and any(isinstance(message, Token) and message.value is value for message in messages):
+                raise PayloadError("no")
+        if trio.current_time() < 5:
+            raise StoreUnavailableError("away")
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write_with, sent, write, never)
+        for value in (first, second):
+            await trio.sleep(2)
+            value["x"] = 1j
+    assert given[-1] == [Token(1, 1, {"repr": "{'x': 1j}"}), Token(2, 1, {"repr": "{'x': 1j}"}), Token(3, 1, "c")]
+
+
 def test_an_attempt_that_goes_on() -> None:
     """Only what comes behind what others have sent is handed over."""
     log = TokenLog(10_000)
