@@ -114,10 +114,10 @@ def from_thread(call: str, by: str = "run_sync") -> str:
     return f"trio.from_thread.{by}({call}), with trio_token= where Trio did not start it"
 
 
-def other_run(what: str, instead: str, by: str) -> RuntimeError:
+def other_run(what: str, instead: str, by: str, of: str = "registry") -> RuntimeError:
     """Return the error of who does in another run of Trio, or none, ``what`` must be done in the registry's."""
     return RuntimeError(
-        f"{what} within the run of Trio that opened the registry; in another thread say {from_thread(instead, by)}"
+        f"{what} within the run of Trio that opened the {of}; in another thread say {from_thread(instead, by)}"
     )
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from math import inf
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import trio
 
+from jobtrio._checks import other_run
 from jobtrio._nursery import open_background_nursery
 from jobtrio.websocket._client_backoff import Backoff
 from jobtrio.websocket._client_book import Book
@@ -64,8 +66,20 @@ class Keeper:
         self._left = trio.Event()
         self._lost = LinkLostError("it was left")  # or what the writer saw
         self._reason = "there was no answer yet"
+        self._thread = get_ident()  # that of the client's run, which has it alone
 
     # -- for the client
+
+    def check_thread(self, call: str, instead: str, by: str) -> None:
+        """Raise `RuntimeError` in another thread than Trio's, from where the tasks here can't be woken.
+
+        Args:
+            call: What is called.
+            instead: What another thread has to give to `trio.from_thread`.
+            by: By which of its functions.
+        """
+        if get_ident() != self._thread:
+            raise other_run(f"{call} must be called", instead, by, of="client")
 
     async def wait_opened(self) -> None:
         """Wait for the first connection.

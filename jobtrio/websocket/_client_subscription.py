@@ -5,11 +5,12 @@ It owns the waiting, and what a consumer that fell behind is told. It must not k
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import trio
 
-from jobtrio._checks import check_count
+from jobtrio._checks import check_count, other_run
 from jobtrio._errors import LaggedError
 from jobtrio._messages import Gap, Message, last_of
 from jobtrio._subscription import BATCH
@@ -38,6 +39,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
     def __init__(self, feed: Feed, idle: trio.lowlevel.ParkingLot, on_gap: OnGap) -> None:
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()  # that of the client's run, which has it alone
         self._idle = idle  # the feed's changes wake those who wait here, and must not keep this object alive
         self._feed = feed
         self._on_gap = on_gap
@@ -73,7 +75,9 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed, or its client.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
             JobtrioError: The server can't give this stream: see `receive`.
+            RuntimeError: Called from another thread than Trio's.
         """
+        self._check_thread("received from", "messages.receive", "run")
         if not (batch := self._take(1)):
             raise trio.WouldBlock
         return batch[0]
@@ -91,6 +95,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             WrongEpochError: The stream is not the one that was begun.
             ServerRefusedError: The server refuses this client, has no place for another subscription, or sent what
                 can't be true, or can't be read here.
+            RuntimeError: It was awaited in another thread than Trio's.
 
         Cancellation: no message is lost; the next call receives it.
         """
@@ -104,6 +109,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
         Cancellation: no message is lost; the next call receives them.
         """
+        self._check_thread("received from", "messages.receive", "run")
         if max is not BATCH:
             check_count("max", max)
         if self._unyielded >= BATCH:
@@ -117,7 +123,12 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
-        """Leave. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more."""
+        """Leave. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more.
+
+        Raises:
+            RuntimeError: Called from another thread than Trio's.
+        """
+        self._check_thread("closed", "messages.close", "run_sync")
         self._feed.close()
 
     async def aclose(self) -> None:
@@ -141,6 +152,10 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
                 self._token.run_sync_soon(feed.close)
             except trio.RunFinishedError:
                 pass
+
+    def _check_thread(self, done: str, instead: str, by: str) -> None:
+        if get_ident() != self._thread:
+            raise other_run(f"a subscription must be {done}", instead, by, of="client")
 
     def _take(self, most: int) -> list[Message]:
         """Take what is there, up to ``most`` messages."""

@@ -61,7 +61,8 @@ class JobClient:
 
     A call is made again when the connection is lost before its answer came, or when the server can't carry it out now.
     Nothing is done twice by that: a submission has a key, the caller's or one that is made here. Behind the block of
-    `open_client` calls raise `trio.ClosedResourceError`.
+    `open_client` calls raise `trio.ClosedResourceError`. In another thread than Trio's they raise `RuntimeError`, which
+    says how they can be made there.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -143,6 +144,7 @@ class JobClient:
         Raises:
             TypeError, ValueError: A parameter makes no sense. What the server finds wrong is raised by receiving.
         """
+        self._keeper.check_thread("client.subscribe()", "client.subscribe, job_id", "run_sync")
         check_id("job_id", job_id)
         check_text("job_id", job_id)
         if after != "end":
@@ -275,6 +277,7 @@ class JobClient:
         return [record_of(job) for job in (await self._ask(request, request.after or "", JobsFound)).jobs]
 
     async def _ask(self, request: AnyRequest, subject: str, answer: type[R]) -> R:
+        self._keeper.check_thread("a client's method", "client.submit, executor", "run")
         reply: AnyReply = await self._keeper.ask(request, subject)
         if not isinstance(reply, answer):
             got = type(reply).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -12,16 +13,22 @@ from trio.testing import wait_all_tasks_blocked
 import jobtrio
 from jobtrio import Completed, End, Gap, LaggedError, Message, Token
 from jobtrio.websocket import (
+    JobClient,
     RemoteSubscription,
     open_client,
 )
 from jobtrio.websocket.protocol import (
     GapFound,
+    Get,
     Ok,
+    Refused,
     Subscribe,
     Subscribed,
     Unsubscribe,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +72,49 @@ async def test_goes_on_where_it_was() -> None:
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job"))) == [1, 2, 3, 4]
+
+
+GET = r"trio\.from_thread\.run\(client\.submit, executor\)"
+SUBSCRIBE = r"trio\.from_thread\.run_sync\(client\.subscribe, job_id\)"
+RECEIVE, CLOSE = r"trio\.from_thread\.run\(messages\.receive\)", r"trio\.from_thread\.run_sync\(messages\.close\)"
+
+ELSEWHERE: list[tuple[str, Callable[[JobClient, RemoteSubscription], Any]]] = [
+    (GET, lambda client, _: trio.run(client.get, "a job")),
+    (SUBSCRIBE, lambda client, _: client.subscribe("a job")),
+    (RECEIVE, lambda _, messages: messages.receive_nowait()),
+    (RECEIVE, lambda _, messages: trio.run(messages.receive)),
+    (RECEIVE, lambda _, messages: trio.run(messages.receive_batch)),
+    (CLOSE, lambda _, messages: messages.close()),
+    (CLOSE, lambda _, messages: trio.run(messages.aclose)),
+]
+"""What belongs to the client's own run: what to say instead, and the call."""
+
+
+@pytest.mark.parametrize(("instead", "ask"), ELSEWHERE)
+async def test_in_another_thread(instead: str, ask: Callable[[JobClient, RemoteSubscription], Any]) -> None:
+    """In another thread a call is refused, and does no harm: what is said instead does it, and the client goes on."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await peer.say(events(1, 2))
+        request = await peer.hear(Get)
+        await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+        await peer.say(end(3))
+        await peer.gone()
+
+    def in_thread() -> None:
+        with pytest.raises(RuntimeError, match=rf"that opened the client; in another thread say {instead}"):
+            ask(client, messages)
+        assert trio.from_thread.run(messages.receive) == Token(1, 1, 1)
+
+    with trio.fail_after(60):
+        async with open_bridge(script) as url, open_client(url) as client:
+            with client.subscribe("a job") as messages:
+                await trio.to_thread.run_sync(in_thread)
+                with pytest.raises(jobtrio.UnknownJobError):
+                    await client.get("another job")
+                assert await all_of(messages) == [Token(2, 1, 2), End(3, Completed(None))]
 
 
 async def test_from_now_on() -> None:
