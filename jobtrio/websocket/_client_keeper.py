@@ -122,7 +122,10 @@ class Keeper:
         if call.answer is None:
             raise ServerUnavailableError(self._away())
         if isinstance(call.answer, Exception):
-            raise call.answer
+            try:
+                raise call.answer
+            finally:
+                del call  # no cycle by way of the traceback
         return call.answer
 
     async def leave(self) -> None:

@@ -5,6 +5,7 @@ It owns the waiting, and what a consumer that fell behind is told. It must not k
 
 from __future__ import annotations
 
+from copy import copy
 from threading import get_ident
 from typing import TYPE_CHECKING
 
@@ -164,7 +165,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             raise trio.ClosedResourceError("this subscription is closed")
         if feed.is_empty:
             if feed.error is not None:
-                raise feed.error.with_traceback(None)  # or it would keep all to whom it was raised before
+                raise copy(feed.error)  # or it would keep all to whom it was raised before
             if feed.is_over:
                 raise trio.EndOfChannel
             return []

@@ -117,6 +117,33 @@ async def test_in_another_thread(instead: str, ask: Callable[[JobClient, RemoteS
                 assert await all_of(messages) == [Token(2, 1, 2), End(3, Completed(None))]
 
 
+async def test_refused_without_garbage() -> None:
+    """What the server refuses is let go of with its error: the collector finds next to nothing of it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for _ in range(20):
+            for kind in (Get, Subscribe):
+                request = await peer.hear(kind)
+                await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+        await peer.gone()
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with trio.fail_after(60):
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    with pytest.raises(jobtrio.UnknownJobError):
+                        await client.get("a job")
+                    with client.subscribe("a job") as messages, pytest.raises(jobtrio.UnknownJobError):
+                        await messages.receive()
+                found = gc.collect()
+            finally:
+                gc.enable()
+    assert found < 20, f"{found} objects of 40 refusals"
+
+
 async def test_from_now_on() -> None:
     """A subscription from now on keeps the place that the server gave it, over connections."""
 
