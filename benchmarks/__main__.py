@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from benchmarks._harness import DEFAULT_ROUNDS, Session
 from benchmarks._machine import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from benchmarks._result import Row
 
@@ -26,10 +28,12 @@ NAMES = (
 ON_REQUEST = ("peers",)
 """Needs the package index, so it runs when named, or with ``--peers`` beside all the others."""
 RESULTS = Path(__file__).parent / "results"
+INTERRUPTED = 130
+"""The exit status behind Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the arguments name; return 1 with ``--check`` and a goal missed, else 0."""
+    """Run what the arguments name; return 1 with ``--check`` and a goal missed, 130 if interrupted, else 0."""
     parser = _parser()
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES + ON_REQUEST]
@@ -48,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in names:
             _run(session, name)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; figures so far: {path}", file=sys.stderr)
+        return INTERRUPTED
     finally:
         _report.write_json(session, path)  # also what was found before a failure
     return _conclude(session, path, check=options.check)
@@ -88,7 +95,26 @@ def _module(name: str) -> Any:
 
 def _run(session: Session, name: str) -> None:
     session.benchmark = name
-    trio.run(_module(name).run, session)
+    trio.run(_measure, session)
+
+
+async def _measure(session: Session) -> None:
+    with _cancelled_by_ctrl_c():
+        await _module(session.benchmark).run(session)
+
+
+@contextmanager
+def _cancelled_by_ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C cancel what is within, which then ends what it started; raised anywhere, it could be lost."""
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope() as scope:
+        before = signal.signal(signal.SIGINT, lambda *_: token.run_sync_soon(scope.cancel))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if scope.cancel_called:
+        raise KeyboardInterrupt
 
 
 def _show(row: Row) -> None:

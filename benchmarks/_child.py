@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -33,14 +34,15 @@ class ChildFailedError(Exception):
 async def open_child(module: str, *arguments: object, python: str | Path = sys.executable) -> AsyncIterator[Side]:
     """Start ``python -m module`` and give the side that asks it for rounds.
 
-    The child waits on its input between rounds and uses no time of the other side.
+    The child waits on its input between rounds and uses no time of the other side. Ctrl-C at the terminal does not
+    reach it: this process ends it, with what it started.
 
     *Cancellation*: the child is killed and reaped.
     """
     command = [str(python), "-m", module, *(str(argument) for argument in arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment, start_new_session=True
     )
     try:
         lines = _Lines(process, module)
@@ -55,7 +57,8 @@ async def open_child(module: str, *arguments: object, python: str | Path = sys.e
 
         yield side
     finally:
-        process.kill()
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):  # a killed process is gone at once
             await process.wait()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 
 @attrs.frozen
@@ -57,8 +58,11 @@ REDIS: Final = Environment(
 )
 
 
-def make_environment(environment: Environment = IN_PROCESS) -> Path:
-    """Make an environment unless it is there as wanted; return its interpreter."""
+async def make_environment(environment: Environment = IN_PROCESS) -> Path:
+    """Make an environment unless it is there as wanted; return its interpreter.
+
+    *Cancellation*: one that is not whole is made anew the next time.
+    """
     folder = Path(__file__).parent / environment.folder
     python = folder / "bin" / "python"
     stamp = folder / "requirements.json"
@@ -67,8 +71,12 @@ def make_environment(environment: Environment = IN_PROCESS) -> Path:
         uv = shutil.which("uv")
         if uv is None:
             raise SystemExit("the peers need the program uv, to make an environment of their own")
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", environment.python, str(folder)], check=True)
+        make = [uv, "venv", "--quiet", "--clear", "--python", environment.python, str(folder)]
         install = [uv, "pip", "install", "--quiet", "--python", str(python), *environment.requirements]
-        subprocess.run(install, check=True)
+        try:
+            for command in (make, install):
+                await trio.run_process(command, start_new_session=True)  # Ctrl-C is for this process, which cancels it
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"the peers' environment {folder} can't be made: see what uv said") from error
         stamp.write_text(wanted, encoding="utf-8")
     return python

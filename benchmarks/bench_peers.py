@@ -32,7 +32,7 @@ PEERS: tuple[tuple[str, tuple[str, ...], Goal | None], ...] = (
 
 async def run(session: Session) -> None:
     """Measure against each peer in turn."""
-    python = make_environment()
+    python = await make_environment()
     jobs = session.scale(2_000, 100)
     async with jobtrio.open_registry(max_running=AT_ONCE) as registry:
         for versus, (module, *form), goal in PEERS:

@@ -39,7 +39,7 @@ async def run(session: Session) -> None:
 
         await measure_jobs(session, url, empty, SETTING)
         if session.peers:
-            python = make_environment(POSTGRES)
+            python = await make_environment(POSTGRES)
             session.note(f"Python {platform.python_version()}; the peers run on {POSTGRES.python}")
             for peer in _peers(server):
                 await compare_with_peer(session, python, peer, url, empty, SETTING)

@@ -38,7 +38,7 @@ async def run(session: Session) -> None:
 
         await measure_jobs(session, url, empty, SETTING)
         if session.peers:
-            python = make_environment(REDIS)
+            python = await make_environment(REDIS)
             session.note(f"Python {platform.python_version()}; the peers run on {REDIS.python}")
             for peer in _peers(server.url):
                 await compare_with_peer(session, python, peer, url, empty, SETTING)

@@ -130,20 +130,21 @@ async def _measure_ways_to_submit(session: Session, setting: DurableJobs) -> Non
 
 
 async def _compare_with_huey(session: Session, setting: DurableJobs, form: str, goal: Goal | None) -> None:
-    python = make_environment()
+    python = await make_environment()
     jobs = session.scale(100, 10)
     for part in ("enqueue", "drain"):
-        arguments = (setting.folder, jobs, form, part)
-        async with open_child("benchmarks.peers.huey_peer", *arguments, python=python) as huey:
-            await session.compare(
-                PARTS[part],
-                _variant(setting.synchronous),
-                getattr(setting, part),
-                huey,
-                versus=f"huey, {form}, at most once",
-                goal=goal,
-                speed=True,
-            )
+        with tempfile.TemporaryDirectory(dir=setting.folder) as own:  # a child that is killed removes nothing
+            arguments = (own, jobs, form, part)
+            async with open_child("benchmarks.peers.huey_peer", *arguments, python=python) as huey:
+                await session.compare(
+                    PARTS[part],
+                    _variant(setting.synchronous),
+                    getattr(setting, part),
+                    huey,
+                    versus=f"huey, {form}, at most once",
+                    goal=goal,
+                    speed=True,
+                )
 
 
 # -- tokens

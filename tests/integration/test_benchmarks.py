@@ -1,0 +1,84 @@
+"""The benchmarks' command: how it ends, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 60.0
+
+
+class Command:
+    """``python -m benchmarks``, whose temporary files go to a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "files"
+        self.files.mkdir()
+        self.figures = folder / "figures.json"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it as a terminal does: in a group of its own."""
+        command = [sys.executable, "-m", "benchmarks", "--json", str(self.figures), *arguments]
+        environment = {**os.environ, "TMPDIR": str(self.files)}
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+        return self._process
+
+    def left(self) -> list[int]:
+        """Return the processes that are there yet."""
+        return [process.pid for process in psutil.process_iter() if _folder_of(process) == str(self.files)]
+
+    def close(self) -> None:
+        """End what is left."""
+        for pid in self.left():
+            os.kill(pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.communicate()
+
+
+def _folder_of(process: psutil.Process) -> str | None:
+    try:
+        folder: str | None = process.environ().get("TMPDIR")
+    except psutil.Error:
+        return None
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    """Give the command, and end it behind the test."""
+    command = Command(tmp_path)
+    yield command
+    command.close()
+
+
+@pytest.mark.parametrize("arguments", [("stores", "--tiny"), ("websocket", "--tiny")])
+def test_ctrl_c(command: Command, arguments: tuple[str, ...]) -> None:
+    """Ctrl-C in the midst ends the command with 130 and one line; no process and no file is left."""
+    process = command.start(*arguments)
+    assert process.stdout is not None
+    while " µs " not in process.stdout.readline():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=LIMIT)
+    assert (process.returncode, said) == (130, f"\ninterrupted; figures so far: {command.figures}\n")
+    assert '"rows": [\n' in command.figures.read_text(encoding="utf-8")
+    assert list(command.files.iterdir()) == []
+    end = time.monotonic() + LIMIT
+    while command.left():
+        assert time.monotonic() < end

@@ -1,0 +1,61 @@
+"""The benchmarks' command in this process, with benchmarks of the tests' own."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from benchmarks import __main__ as command
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from benchmarks._harness import Session
+
+    Benchmark = Callable[[Session], Awaitable[None]]
+
+
+@pytest.fixture
+def figures(tmp_path: Path) -> Path:
+    """Return where a run's figures go."""
+    return tmp_path / "figures.json"
+
+
+@pytest.fixture
+def run(figures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return what runs one benchmark by the command."""
+
+    def run(benchmark: Benchmark, *arguments: str) -> int:
+        module: Any = SimpleNamespace(run=benchmark)
+        monkeypatch.setattr(command, "_module", lambda _: module)
+        return command.main(["submit", "--json", str(figures), *arguments])
+
+    return run
+
+
+def test_ctrl_c_within_a_nursery(run: Callable[..., int], figures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C cancels a benchmark, and is told in one line, however many tasks there are."""
+    ended = []
+
+    async def park(name: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(name)
+
+    async def benchmark(session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(park, "task")
+            await trio.lowlevel.checkpoint()
+            signal.raise_signal(signal.SIGINT)
+            await park("body")
+
+    assert run(benchmark) == 130
+    assert sorted(ended) == ["body", "task"]
+    assert capsys.readouterr().err == f"\ninterrupted; figures so far: {figures}\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
