@@ -13,6 +13,7 @@ import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import outcome
 import trio
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class GroupCommit:
     async def write(self, statement: str, *parameters: Any) -> None:
         """Return once a write is committed.
 
+        Raises:
+            Exception: What kept it, or one of those in the same commit, from being written.
+
         *Cancellation*: not heeded; a write that was asked for is carried out.
         """
         self._queue.put((statement, parameters, trio.lowlevel.current_task()))
@@ -79,7 +83,12 @@ class GroupCommit:
                     self._queue.put(None)
                     break
                 group.append(following)
-            self._commit(group)
+            try:
+                self._commit(group)
+            except Exception as exc:
+                self._trio.run_sync_soon(_fail, group, exc)
+            else:
+                self._trio.run_sync_soon(_wake, group)
 
     def _commit(self, group: Sequence[_Write]) -> None:
         run = self._connection.execute
@@ -94,7 +103,6 @@ class GroupCommit:
         run("COMMIT")
         self.groups += 1
         self.writes += len(group)
-        self._trio.run_sync_soon(_wake, group)
 
 
 def _connected(path: Path, synchronous: str) -> sqlite3.Connection:
@@ -110,6 +118,11 @@ def _connected(path: Path, synchronous: str) -> sqlite3.Connection:
 def _wake(group: Sequence[_Write]) -> None:
     for _, _, task in group:
         trio.lowlevel.reschedule(task)
+
+
+def _fail(group: Sequence[_Write], error: Exception) -> None:
+    for _, _, task in group:
+        trio.lowlevel.reschedule(task, outcome.Error(error))
 
 
 @asynccontextmanager
