@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -44,11 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:10} {_first_line(_module(name))}")
         return 0
     session = Session(_rounds(options), options.tiny, options.peers, on_row=_show, on_note=_show_note)
-    print(_report.heading(), flush=True)
     names = list(options.names or NAMES)
     if options.peers and not options.names:
         names += ON_REQUEST
-    path = options.json or RESULTS / f"{timestamp()}.json"
+    path = options.json or RESULTS / f"{timestamp()}-{os.getpid()}.json"
+    try:
+        _report.write_json(session, path)
+    except OSError as exc:  # better now than when all is measured
+        parser.error(f"the figures can't be written: {exc}; --json PATH puts them elsewhere")
+    print(_report.heading(), flush=True)
     try:
         for name in names:
             _run(session, name)

@@ -59,3 +59,17 @@ def test_ctrl_c_within_a_nursery(run: Callable[..., int], figures: Path, capsys:
     assert sorted(ended) == ["body", "task"]
     assert capsys.readouterr().err == f"\ninterrupted; figures so far: {figures}\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_figures_that_cannot_be_written(
+    run: Callable[..., int], figures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the figures can't be kept, nothing is measured."""
+    figures.mkdir()
+
+    async def benchmark(session: Session) -> None:
+        raise AssertionError
+
+    with pytest.raises(SystemExit, match="2"):
+        run(benchmark)
+    assert "the figures can't be written: " in capsys.readouterr().err
