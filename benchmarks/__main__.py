@@ -31,10 +31,21 @@ ON_REQUEST = ("peers",)
 RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130
 """The exit status behind Ctrl-C."""
+NOTHING_READ = 128 + signal.SIGPIPE
+"""That where whoever read the table has left."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments name; return 1 with ``--check`` and a goal missed, 130 if interrupted, else 0."""
+    try:
+        return _main(arguments)
+    except* BrokenPipeError:
+        # Or the interpreter would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return NOTHING_READ
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES + ON_REQUEST]
@@ -42,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES + ON_REQUEST)}")
     if options.list:
         for name in NAMES + ON_REQUEST:
-            print(f"{name:10} {_first_line(_module(name))}")
+            print(f"{name:10} {_first_line(_module(name))}", flush=True)
         return 0
     session = Session(_rounds(options), options.tiny, options.peers, on_row=_show, on_note=_show_note)
     names = list(options.names or NAMES)
@@ -136,12 +147,12 @@ def _first_line(module: Any) -> str:
 
 def _conclude(session: Session, path: Path, *, check: bool) -> int:
     """Print the summary and return the exit status."""
-    print(f"\nfigures: {path}")
+    print(f"\nfigures: {path}", flush=True)
     if session.tiny:
-        print("a tiny run: its figures mean nothing")
+        print("a tiny run: its figures mean nothing", flush=True)
     scored = [row for row in session.rows if row.met is not None]
     missed = [row for row in scored if not row.met]
-    print(f"goals: {len(scored) - len(missed)} of {len(scored)} met")
+    print(f"goals: {len(scored) - len(missed)} of {len(scored)} met", flush=True)
     return 1 if check and missed and not session.tiny else 0
 
 

@@ -82,3 +82,15 @@ def test_ctrl_c(command: Command, arguments: tuple[str, ...]) -> None:
     end = time.monotonic() + LIMIT
     while command.left():
         assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("arguments", [("--list",), ("stores", "--tiny")])
+def test_reader_that_leaves(command: Command, arguments: tuple[str, ...]) -> None:
+    """Who reads the table may leave: the command ends without a word."""
+    process = command.start(*arguments)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(LIMIT) == 128 + signal.SIGPIPE
+    assert list(command.files.iterdir()) == []
