@@ -19,6 +19,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks._harness import Session
+
 PAGE: Final = 4096
 SYNCS: Final = 50
 
@@ -56,6 +58,14 @@ def new_file(folder: str) -> Iterator[Path]:
     """Give the path of a file that is not there yet; it is removed with all that will be beside it."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         yield Path(own) / "jobs.db"
+
+
+def note(session: Session, what: str) -> None:
+    """Say what is under the folder for temporary files, where stores are; if it keeps nothing, no row is scored."""
+    place = describe(tempfile.gettempdir())
+    session.note(f"{what} in {place}")
+    if not place.keeps:
+        session.do_not_score("nothing is kept there, so no speed is scored")
 
 
 def describe(folder: str) -> Disk:

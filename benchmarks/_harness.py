@@ -76,6 +76,17 @@ class Session:
     rows: list[Row] = attrs.field(factory=list)
     notes: dict[str, list[str]] = attrs.field(factory=dict)
     benchmark: str = ""
+    scored: bool = True
+
+    def begin(self, benchmark: str) -> None:
+        """Have the rows that follow belong to a benchmark."""
+        self.benchmark = benchmark
+        self.scored = not self.tiny
+
+    def do_not_score(self, why: str) -> None:
+        """Have the rows of the current benchmark that follow not say whether their goals are met."""
+        self.note(why)
+        self.scored = False
 
     def scale(self, full: T, tiny: T) -> T:
         """Return ``full``, or ``tiny`` in a tiny run."""
@@ -127,6 +138,7 @@ class Session:
 
     def keep(self, row: Row) -> Row:
         """Add a finished row and tell whoever shows it."""
+        row = attrs.evolve(row, scored=self.scored)
         self.rows.append(row)
         if self.on_row is not None:
             self.on_row(row)

@@ -96,6 +96,7 @@ class Row:
         versus: What the other side is.
         goal: What is aimed for, or None.
         speed: Whether the ratio says how many times as fast; else it says how many times the cost.
+        scored: Whether it says anything that the goal is met.
     """
 
     benchmark: str
@@ -107,6 +108,7 @@ class Row:
     versus: str = ""
     goal: Goal | None = None
     speed: bool = False
+    scored: bool = True
 
     @property
     def ratios(self) -> list[float]:
@@ -125,8 +127,8 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met, or None without one."""
-        return None if self.goal is None else self.goal.is_met(self.ratio, self.subject.median)
+        """Whether the goal is met, or None without one, and where it is not scored."""
+        return None if self.goal is None or not self.scored else self.goal.is_met(self.ratio, self.subject.median)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

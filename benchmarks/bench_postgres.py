@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import tempfile
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import _disk as disk
@@ -31,7 +30,7 @@ async def run(session: Session) -> None:
     logging.getLogger("jobtrio.stores.postgres").setLevel(logging.ERROR)
     with open_postgres() as server:
         (version,) = server.execute("SHOW server_version")[0]
-        session.note(f"PostgreSQL {version} in {disk.describe(tempfile.gettempdir())}")
+        disk.note(session, f"PostgreSQL {version}")
         url = new_database(server)
 
         def empty() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import platform
 import re
-import tempfile
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import _disk as disk
@@ -30,7 +29,7 @@ async def run(session: Session) -> None:
     logging.getLogger("jobtrio.stores.redis").setLevel(logging.ERROR)
     with open_valkey() as server:
         version = re.search(r"valkey_version:(\S+)", str(server.ask("INFO", "server")))
-        session.note(f"Valkey {version[1] if version else '?'} in {disk.describe(tempfile.gettempdir())}")
+        disk.note(session, f"Valkey {version[1] if version else '?'}")
         url = f"{server.url}/0"
 
         def empty() -> None:

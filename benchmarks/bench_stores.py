@@ -42,20 +42,17 @@ async def run(session: Session) -> None:
     """Measure both settings of SQLite beside the floor, then huey, then the tokens."""
     logging.getLogger("jobtrio.stores.sqlite").setLevel(logging.ERROR)
     folder = tempfile.gettempdir()
-    place = disk.describe(folder)
-    session.note(f"SQLite {sqlite3.sqlite_version} in {place}")
-    if not place.keeps:
-        session.note("nothing is kept there, so no speed is scored")
+    disk.note(session, f"SQLite {sqlite3.sqlite_version}")
     jobs = session.scale(2_000, 200)
     full, normal = (DurableJobs(folder, jobs, AT_ONCE, mode) for mode in ("FULL", "NORMAL"))
-    for setting, goal in ((full, at_least(0.5) if place.keeps else None), (normal, None)):
+    for setting, goal in ((full, at_least(0.5)), (normal, None)):
         await _note_groups(session, setting)
         await _compare_with_floor(session, setting, goal)
     await _compare_with_other_floors(session, full)
     for setting in (full, normal):
         await _measure_ways_to_submit(session, setting)
     if session.peers:
-        await _compare_with_huey(session, full, "fsync", at_least(5.0) if place.keeps else None)
+        await _compare_with_huey(session, full, "fsync", at_least(5.0))
         await _compare_with_huey(session, normal, "no fsync", None)
     await _measure_tokens(session, folder)
 
