@@ -28,6 +28,9 @@ NAMES = (
 )
 ON_REQUEST = ("peers",)
 """Needs the package index, so it runs when named, or with ``--peers`` beside all the others."""
+LEGEND = """A row has the median time, or the bytes, of one operation; the 99th percentile where single ones are timed;
+what it is measured against; and how many times the other's cost or speed that is."""
+NAMED = ", ".join(NAMES + ON_REQUEST)
 RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130
 """The exit status behind Ctrl-C."""
@@ -50,7 +53,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES + ON_REQUEST]
     if unknown:
-        parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES + ON_REQUEST)}")
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {NAMED}")
     if options.list:
         for name in NAMES + ON_REQUEST:
             print(f"{name:10} {_first_line(_module(name))}", flush=True)
@@ -80,9 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure jobtrio beside floors and peers, in turns, within one run.",
+        epilog=LEGEND,
     )
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"what to run: {', '.join(NAMES)}; all by default")
+    add("names", nargs="*", metavar="NAME", help=f"what to run: {NAMED}; all but {', '.join(ON_REQUEST)} by default")
     add("--tiny", action="store_true", help="one small unscored round of each, to see that it works")
     add("--peers", action="store_true", help="beside other libraries as well, in an environment of their own")
     add("--rounds", type=_count, metavar="N", help=f"scored rounds a row (default {DEFAULT_ROUNDS})")
@@ -93,10 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text}")
+    return int(text)
 
 
 def _rounds(options: argparse.Namespace) -> int:

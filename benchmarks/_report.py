@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks._result import Figures, Goal, Row, Unit
 
 COLUMNS = ("name", "variant", "value", "p99", "against", "its value", "ratio", "goal", "met")
-WIDTHS = (29, 42, 9, 9, 33, 9, 7, 10, 3)
+WIDTHS = (31, 41, 9, 9, 33, 9, 13, 10, 3)
 
 
 def heading() -> str:
@@ -24,16 +24,16 @@ def heading() -> str:
 
 def table_line(row: Row) -> str:
     """Return a row as a line of the table."""
-    ratio = row.ratio
+    ratio, p99 = row.ratio, row.subject.p99
     return _line(
         (
             row.name,
             row.variant,
             amount(row.subject.median, row.unit),
-            amount(row.subject.p99, row.unit),
+            amount(p99, row.unit) if p99 is not None else "",
             row.versus,
             amount(row.other.median, row.unit) if row.other is not None else "",
-            f"{ratio:.3g} ×" if ratio is not None else "",
+            f"{ratio:.3g} × {'speed' if row.speed else 'cost'}" if ratio is not None else "",
             goal_text(row.goal, row.unit) if row.goal is not None else "",
             {None: "", True: "yes", False: "NO"}[row.met],
         )

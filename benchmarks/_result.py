@@ -77,8 +77,10 @@ class Figures:
         return statistics.median(self.of_rounds)
 
     @property
-    def p99(self) -> float:
-        """The 99th percentile of all samples; the largest where there are few."""
+    def p99(self) -> float | None:
+        """The 99th percentile of all samples, the largest where there are few; None of rounds timed as a whole."""
+        if all(len(samples) == 1 for samples in self.rounds):
+            return None
         return percentile([sample for samples in self.rounds for sample in samples], 0.99)
 
 

@@ -73,3 +73,12 @@ def test_figures_that_cannot_be_written(
     with pytest.raises(SystemExit, match="2"):
         run(benchmark)
     assert "the figures can't be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "x", "1.5", "nan", "²"])
+def test_rounds_that_make_no_sense(rounds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number of rounds that is none is refused with what is allowed."""
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--rounds", rounds])
+    said = capsys.readouterr().err
+    assert said.endswith(f"argument --rounds: must be a whole number of 1 or more; got {rounds}\n")

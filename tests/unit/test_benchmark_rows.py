@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks import _disk
 from benchmarks._harness import Session
-from benchmarks._result import at_most, seconds_at_most
+from benchmarks._registry_access import SCENARIOS
+from benchmarks._report import WIDTHS, table_line
+from benchmarks._result import at_least, at_most, seconds_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,3 +40,22 @@ async def test_goals_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.met is met
         session.begin("another")
     assert session.notes["stores"][1] == "nothing is kept there, so no speed is scored"
+
+
+async def test_line_of_the_table() -> None:
+    """A line says whether the ratio is one of cost or of speed, and has a p99 where single operations are timed."""
+
+    async def many() -> Sequence[float]:
+        return [4.0] * 98 + [2.0, 8.0]
+
+    session = Session(rounds=1)
+    cost = await session.compare("name", "variant", many, _second, versus="other", goal=at_most(2.0))
+    speed = await session.compare("name", "variant", _second, many, versus="other", goal=at_least(2.0), speed=True)
+    assert " ".join(table_line(cost).split()) == "name variant 4 s 8 s other 1 s 4 × cost ≤ 2 × NO"
+    assert " ".join(table_line(speed).split()) == "name variant 1 s other 4 s 4 × speed ≥ 2 × yes"
+
+
+def test_columns() -> None:
+    """The columns are as wide as what stands in them."""
+    for scenario in SCENARIOS:
+        assert len(f"registry: {scenario.name}") <= WIDTHS[0]
