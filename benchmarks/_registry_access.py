@@ -107,16 +107,18 @@ class Scenario:
         work: Makes one worker's calls, from its number, the operations to do, and the jobs prepared.
         prepared: The jobs made before the clock starts: none, held or ended.
         shared: Whether all workers are given the same jobs.
+        changes: How many changes of state each of these jobs has behind it at the end; 0 where it is removed.
     """
 
     name: str
     work: Callable[[Access, int, int, Sequence[str]], Work]
     prepared: Literal["none", "held", "ended"] = "none"
     shared: bool = False
+    changes: int = 1
 
 
 def tags_of(number: int) -> dict[str, str]:
-    """Return two tags of which one is rare."""
+    """Return two tags: one that every hundredth job shares, and one that all do."""
     return {"user": f"user-{number % 100}", "kind": "benchmark"}
 
 
@@ -156,19 +158,22 @@ def _mix(access: Access, number: int, count: int, jobs: Sequence[str]) -> Work:
     for n in range(-(-count // 6)):
         job_id = yield access.create, tags_of(n)
         yield access.get, job_id
-        yield access.find, {"user": f"user-{n % 100}"}
-        yield access.cancel, job_id
-        yield access.history, job_id
+        found = yield access.find, {"user": f"user-{n % 100}"}
+        cancelled = yield access.cancel, job_id
+        changes = yield access.history, job_id
         yield access.remove, job_id
+        assert found
+        assert cancelled
+        assert len(changes) == 2
 
 
 SCENARIOS = (
     Scenario("creation", _create),
-    Scenario("state changes of one", _cancel, "held", shared=True),
-    Scenario("state changes of many", _cancel, "held"),
+    Scenario("state changes of one", _cancel, "held", shared=True, changes=2),
+    Scenario("state changes of many", _cancel, "held", changes=2),
     Scenario("reads during writes", _read_or_write, "held"),
     Scenario("find by tag", _find, "held"),
-    Scenario("removal", _remove, "ended"),
+    Scenario("removal", _remove, "ended", changes=0),
     Scenario("mixed", _mix),
 )
 
@@ -185,6 +190,16 @@ async def prepare(scenario: Scenario, access: Access, workers: int, count: int) 
                 await access.cancel(job_id)
         lists.append(ids)
     return lists * workers if scenario.shared else lists
+
+
+async def check(scenario: Scenario, access: Access, jobs: list[list[str]]) -> None:
+    """See that the jobs that a scenario found are as it leaves them: none ended twice, or not at all."""
+    for job_id in {job_id for ids in jobs for job_id in ids}:
+        try:
+            changes = len(await access.history(job_id))
+        except LookupError:
+            changes = 0
+        assert changes == scenario.changes, f"{changes} changes of state, not {scenario.changes}"
 
 
 async def run_in_tasks(works: Sequence[Work]) -> int:

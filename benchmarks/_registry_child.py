@@ -15,6 +15,7 @@ import trio
 import jobtrio
 from benchmarks._dict_registry import DictRegistry
 from benchmarks._harness import Stopwatch
+from benchmarks._registry_access import tags_of
 from benchmarks._rounds import serve_rounds
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ DAY = 86_400.0
 """Seconds; nothing may expire while it is measured."""
 
 
-def tags_of(number: int) -> dict[str, str]:
-    """Return two tags: one that every hundredth job shares, and one that all do."""
-    return {"user": f"user-{number % 100}", "kind": "benchmark"}
-
-
 async def serve_jobtrio(live: int, history: int) -> None:
     """Serve rounds of `create_job` and `cancel`.
 
@@ -44,7 +40,7 @@ async def serve_jobtrio(live: int, history: int) -> None:
         async def operate(count: int) -> None:
             for number in range(count):
                 job = await registry.create_job(tags=tags_of(number))
-                await registry.cancel(job.id)
+                assert await registry.cancel(job.id)
 
         async def side() -> Sequence[float]:
             await operate(WARM_UP)
@@ -68,7 +64,7 @@ async def serve_dict(live: int, history: int) -> None:
     def operate(count: int) -> None:
         for number in range(count):
             job_id = registry.create(tags=tags_of(number))
-            registry.cancel(job_id)
+            assert registry.cancel(job_id)
 
     async def side() -> Sequence[float]:
         operate(WARM_UP)

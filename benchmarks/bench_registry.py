@@ -19,6 +19,7 @@ from benchmarks._registry_access import (
     DictAccess,
     JobtrioAccess,
     Scenario,
+    check,
     prepare,
     run_in_tasks,
     run_in_threads,
@@ -120,6 +121,7 @@ async def _measure_scenario(session: Session, scenario: Scenario, workers: int, 
         works = [scenario.work(access, number, count, jobs[number]) for number in range(workers)]
         with Stopwatch(time.perf_counter if threads else time.thread_time) as watch:
             calls = await (run_in_threads(works) if threads else run_in_tasks(works))
+        await check(scenario, access, jobs)
         return watch.per(calls)
 
     async def subject() -> Sequence[float]:
