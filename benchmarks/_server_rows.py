@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -9,16 +10,18 @@ import trio
 
 import jobtrio
 from benchmarks._child import open_child
+from benchmarks._peer_environment import make_environment
 from benchmarks._result import seconds_at_most
 from benchmarks._server_jobs import ServerJobs
 from benchmarks._watching_child import PACES, speakers
 from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from benchmarks._harness import Session
+    from benchmarks._peer_environment import Environment
     from benchmarks._result import Goal
 
 AT_ONCE: Final = 100
@@ -59,10 +62,24 @@ async def measure_jobs(session: Session, url: str, empty: Callable[[], None], se
         await session.measure(name, f"{setting}, {way}", getattr(jobs, part))
 
 
-async def compare_with_peer(
+async def compare_with_peers(
+    session: Session,
+    environment: Environment,
+    peers: Sequence[Peer],
+    url: str,
+    empty: Callable[[], None],
+    setting: str,
+) -> None:
+    """Measure jobtrio beside each peer, in turns: as many jobs on either side."""
+    python = await make_environment(environment)
+    session.note(f"Python {platform.python_version()}; the peers run on {environment.python}")
+    for peer in peers:
+        await _compare_with_peer(session, python, peer, url, empty, setting)
+
+
+async def _compare_with_peer(
     session: Session, python: Path, peer: Peer, url: str, empty: Callable[[], None], setting: str
 ) -> None:
-    """Measure jobtrio beside one peer, in turns: as many jobs on either side."""
     count = session.scale(peer.jobs, 100)
     jobs = ServerJobs(url, count, AT_ONCE, empty)
     for part in peer.parts:

@@ -8,13 +8,12 @@ own, 100 jobs at once. What counts is the time on the wall.
 from __future__ import annotations
 
 import logging
-import platform
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import _disk as disk
-from benchmarks._peer_environment import POSTGRES, make_environment
+from benchmarks._peer_environment import POSTGRES
 from benchmarks._result import at_least
-from benchmarks._server_rows import Peer, compare_with_peer, measure_jobs, measure_tokens
+from benchmarks._server_rows import Peer, compare_with_peers, measure_jobs, measure_tokens
 from benchmarks._servers import new_database, open_postgres
 
 if TYPE_CHECKING:
@@ -38,10 +37,7 @@ async def run(session: Session) -> None:
 
         await measure_jobs(session, url, empty, SETTING)
         if session.peers:
-            python = await make_environment(POSTGRES)
-            session.note(f"Python {platform.python_version()}; the peers run on {POSTGRES.python}")
-            for peer in _peers(server):
-                await compare_with_peer(session, python, peer, url, empty, SETTING)
+            await compare_with_peers(session, POSTGRES, _peers(server), url, empty, SETTING)
         empty()
         await measure_tokens(session, url, SETTING)
 

@@ -8,14 +8,13 @@ What counts is the time on the wall.
 from __future__ import annotations
 
 import logging
-import platform
 import re
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import _disk as disk
-from benchmarks._peer_environment import REDIS, make_environment
+from benchmarks._peer_environment import REDIS
 from benchmarks._result import at_least
-from benchmarks._server_rows import Peer, compare_with_peer, measure_jobs, measure_tokens
+from benchmarks._server_rows import Peer, compare_with_peers, measure_jobs, measure_tokens
 from benchmarks._servers import open_valkey
 
 if TYPE_CHECKING:
@@ -37,10 +36,7 @@ async def run(session: Session) -> None:
 
         await measure_jobs(session, url, empty, SETTING)
         if session.peers:
-            python = await make_environment(REDIS)
-            session.note(f"Python {platform.python_version()}; the peers run on {REDIS.python}")
-            for peer in _peers(server.url):
-                await compare_with_peer(session, python, peer, url, empty, SETTING)
+            await compare_with_peers(session, REDIS, _peers(server.url), url, empty, SETTING)
         empty()
         await measure_tokens(session, url, SETTING)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from benchmarks._in_tasks import in_tasks
 from benchmarks._rounds import serve_rounds
 from benchmarks.peers._measuring import AT_ONCE, MANY
 
@@ -53,15 +54,7 @@ async def main(url: str, jobs: int, part: str) -> None:
 async def _enqueue(worker: Any, task: Any, jobs: int, part: str) -> float:
     started = time.perf_counter()
     if part == "each":
-        numbers = iter(range(jobs))
-
-        async def work() -> None:
-            for n in numbers:
-                await task.enqueue(n)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(AT_ONCE):
-                nursery.start_soon(work)
+        await in_tasks(AT_ONCE, jobs, task.enqueue)
     else:
         for first in range(0, jobs, MANY):
             await worker.enqueue_many([task.enqueue(n) for n in range(first, min(first + MANY, jobs))])
