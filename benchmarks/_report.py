@@ -33,7 +33,7 @@ def table_line(row: Row) -> str:
             amount(p99, row.unit) if p99 is not None else "",
             row.versus,
             amount(row.other.median, row.unit) if row.other is not None else "",
-            f"{ratio:.3g} × {'speed' if row.speed else 'cost'}" if ratio is not None else "",
+            f"{_digits(ratio)} × {'speed' if row.speed else 'cost'}" if ratio is not None else "",
             goal_text(row.goal, row.unit) if row.goal is not None else "",
             {None: "", True: "yes", False: "NO"}[row.met],
         )
@@ -46,8 +46,12 @@ def amount(value: float, unit: Unit) -> str:
         return f"{value:.0f} B" if value < 10_000 else f"{value / 1024:.4g} KiB"
     for factor, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if value >= factor:
-            return f"{value / factor:.3g} {name}" if value < factor * 1000 else f"{value / factor:.0f} {name}"
-    return f"{value * 1e9:.3g} ns"
+            return f"{_digits(value / factor)} {name}"
+    return f"{_digits(value * 1e9)} ns"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.3g}" if number < 999.5 else f"{number:.0f}"
 
 
 def goal_text(goal: Goal, unit: Unit) -> str:

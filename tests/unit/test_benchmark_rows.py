@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from benchmarks import _disk
 from benchmarks._harness import Session
 from benchmarks._registry_access import SCENARIOS
-from benchmarks._report import WIDTHS, table_line
+from benchmarks._report import WIDTHS, amount, table_line
 from benchmarks._result import at_least, at_most, seconds_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pytest
 
 
 async def _second() -> Sequence[float]:
@@ -59,3 +59,19 @@ def test_columns() -> None:
     """The columns are as wide as what stands in them."""
     for scenario in SCENARIOS:
         assert len(f"registry: {scenario.name}") <= WIDTHS[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ns"),
+        (9.996e-7, "1000 ns"),
+        (1.234e-6, "1.23 µs"),
+        (9.996e-4, "1000 µs"),
+        (12.34, "12.3 s"),
+        (2345.6, "2346 s"),
+    ],
+)
+def test_amount(seconds: float, text: str) -> None:
+    """Amounts of seconds have three digits, and no exponent."""
+    assert amount(seconds, "s") == text
