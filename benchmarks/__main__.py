@@ -16,6 +16,7 @@ import trio
 from benchmarks import _report
 from benchmarks._harness import DEFAULT_ROUNDS, Session
 from benchmarks._machine import timestamp
+from benchmarks._options import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,17 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     add("names", nargs="*", metavar="NAME", help=f"what to run: {NAMED}; all but {', '.join(ON_REQUEST)} by default")
     add("--tiny", action="store_true", help="one small unscored round of each, to see that it works")
     add("--peers", action="store_true", help="beside other libraries as well, in an environment of their own")
-    add("--rounds", type=_count, metavar="N", help=f"scored rounds a row (default {DEFAULT_ROUNDS})")
+    add("--rounds", type=count, metavar="N", help=f"scored rounds a row (default {DEFAULT_ROUNDS})")
     add("--json", type=Path, metavar="PATH", help="where to write the figures (default: results/)")
     add("--list", action="store_true", help="say what there is and run nothing")
     add("--check", action="store_true", help="exit with 1 if a goal is missed")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text}")
-    return int(text)
 
 
 def _rounds(options: argparse.Namespace) -> int:

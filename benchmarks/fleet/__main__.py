@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from benchmarks._options import count, duration
 from benchmarks._servers import new_database, open_postgres, open_valkey, pid_of_valkey
 from benchmarks.fleet.costs import Meter, Server
 from benchmarks.fleet.model import Fleet, simulate
@@ -60,10 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the costs of each store, and what becomes of fleets."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     add = parser.add_argument
-    add("--calls", type=int, default=4_000, help="calls of each kind that are measured (default: 4000)")
-    add("--listeners", type=int, default=20, help="processes that hear of work while hints are measured (default: 20)")
-    add("--seconds", type=float, default=20.0, help="how long each fleet is simulated (default: 20)")
-    add("--processors", type=int, default=8, help="of PostgreSQL's machine; Redis uses one (default: 8)")
+    add("--calls", type=count, default=4_000, help="calls of each kind that are measured (default: 4000)")
+    add(
+        "--listeners", type=count, default=20, help="processes that hear of work while hints are measured (default: 20)"
+    )
+    add("--seconds", type=duration, default=20.0, help="how long each fleet is simulated (default: 20)")
+    add("--processors", type=count, default=8, help="of PostgreSQL's machine; Redis uses one (default: 8)")
     options = parser.parse_args(arguments)
     logging.getLogger("jobtrio.stores").setLevel(logging.ERROR)
     with open_postgres() as postgres:

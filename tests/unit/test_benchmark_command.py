@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from benchmarks import __main__ as command
+from benchmarks.fleet import __main__ as fleet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,3 +83,17 @@ def test_rounds_that_make_no_sense(rounds: str, capsys: pytest.CaptureFixture[st
         command.main(["--rounds", rounds])
     said = capsys.readouterr().err
     assert said.endswith(f"argument --rounds: must be a whole number of 1 or more; got {rounds}\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        *((option, "0", "a whole number of 1 or more") for option in ("--calls", "--listeners", "--processors")),
+        *(("--seconds", value, "seconds above 0") for value in ("0", "nan", "inf", "x")),
+    ],
+)
+def test_fleet_that_makes_no_sense(option: str, value: str, allowed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a fleet of which nothing is measured or simulated it is not said that it is not too large."""
+    with pytest.raises(SystemExit, match="2"):
+        fleet.main([option, value])
+    assert capsys.readouterr().err.endswith(f"argument {option}: must be {allowed}; got {value}\n")
