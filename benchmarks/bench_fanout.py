@@ -2,7 +2,7 @@
 
 Two floors. Where each token is followed by a checkpoint: one bounded channel for each consumer, into
 which the producer sends in turn. Where tokens come in bursts: a loop that appends each to N lists,
-with no Trio in it at all. Every consumer on both sides takes every token in hand and counts it.
+with no Trio in it at all, and nobody who reads them. Every other consumer takes every token in hand and counts it.
 """
 
 from __future__ import annotations
