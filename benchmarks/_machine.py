@@ -12,7 +12,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("jobtrio", "trio", "attrs", "outcome", "sortedcontainers")
+PACKAGES = (
+    *("jobtrio", "trio", "attrs", "outcome", "sortedcontainers"),
+    *("msgspec", "psycopg", "coredis", "trio-websocket"),
+)
 
 
 def describe_machine() -> dict[str, object]:
