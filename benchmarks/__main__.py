@@ -30,7 +30,7 @@ NAMES = (
 ON_REQUEST = ("peers",)
 """Needs the package index, so it runs when named, or with ``--peers`` beside all the others."""
 LEGEND = """A row has the median time, or the bytes, of one operation; the 99th percentile where single ones are timed;
-what it is measured against; and how many times the other's cost or speed that is."""
+what it is measured against; and how many times the other's cost or speed that is, the median of the rounds'."""
 NAMED = ", ".join(NAMES + ON_REQUEST)
 RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130
