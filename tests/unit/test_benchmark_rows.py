@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,10 +11,12 @@ from benchmarks import _disk
 from benchmarks._harness import Session
 from benchmarks._registry_access import SCENARIOS
 from benchmarks._report import WIDTHS, amount, table_line
-from benchmarks._result import at_least, at_most, seconds_at_most
+from benchmarks._result import Figures, Row, at_least, at_most, percentile, seconds_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks._harness import Side
 
 
 async def _second() -> Sequence[float]:
@@ -75,3 +78,32 @@ def test_columns() -> None:
 def test_amount(seconds: float, text: str) -> None:
     """Amounts of seconds have three digits, and no exponent."""
     assert amount(seconds, "s") == text
+
+
+async def test_turns() -> None:
+    """Behind a warm-up each, sides take turns in alternating order, and each begins with the collector on."""
+    turns = []
+
+    def side(name: str) -> Side:
+        async def run() -> Sequence[float]:
+            turns.append(name if gc.isenabled() else "off")
+            gc.disable()
+            return [1.0]
+
+        return run
+
+    try:
+        await Session(rounds=3).compare("name", "variant", side("a"), side("b"), versus="other")
+    finally:
+        gc.enable()
+    assert turns == ["a", "b", "a", "b", "b", "a", "a", "b"]
+
+
+def test_figures() -> None:
+    """A side's median is that of its rounds' medians, the ratio that of the rounds' own, and p99 is of all samples."""
+    mine = Figures(((1.0, 2.0, 9.0), (4.0, 4.0, 4.0), (3.0, 3.0, 8.0)))
+    others = Figures(((1.0,), (1.0,), (6.0,)))
+    assert (mine.of_rounds, mine.median, mine.p99) == ([2.0, 4.0, 3.0], 3.0, 9.0)
+    assert Row("any", "name", "variant", "s", mine, others).ratio == 2.0
+    assert Row("any", "name", "variant", "s", mine, others, speed=True).ratio == 0.5
+    assert percentile([float(n) for n in range(1000)], 0.99) == 990.0
