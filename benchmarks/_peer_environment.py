@@ -38,7 +38,16 @@ NEWER: Final = (3, 13)
 """Where this process's Python is too old for some peer."""
 
 IN_PROCESS: Final = Environment(
-    ".venv-peers", ("aiojobs==1.4.0", "apscheduler==4.0.0a6", "huey==3.5.4", "taskiq==0.13.0", "trio==0.35.0")
+    ".venv-peers",
+    (
+        "aiojobs==1.4.0",
+        "apscheduler==4.0.0a6",
+        "huey==3.5.4",
+        "pgqueuer==1.6.0",
+        "taskiq==0.13.0",
+        "trio==0.35.0",
+        "uvloop==0.23.0",
+    ),
 )
 POSTGRES: Final = Environment(
     ".venv-postgres-peers",

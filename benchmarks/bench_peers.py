@@ -1,4 +1,4 @@
-"""Peers: jobs of no work in memory, beside aiojobs, APScheduler 4 and taskiq.
+"""Peers: jobs of no work in memory, beside aiojobs, APScheduler 4, taskiq and PgQueuer.
 
 Each peer runs in an interpreter of its own, from an environment that holds the peers alone and is made
 once. They and jobtrio take turns, 100 jobs at once on every side; what counts is the processor time of
@@ -26,6 +26,7 @@ PEERS: tuple[tuple[str, tuple[str, ...], Goal | None], ...] = (
     ("APScheduler 4 on Trio, a function", ("apscheduler_peer", "function"), at_least(8.0)),
     ("APScheduler 4 on Trio, by name", ("apscheduler_peer", "name"), None),
     ("taskiq", ("taskiq_peer",), at_least(1.0)),
+    ("PgQueuer, which keeps no result", ("pgqueuer_memory_peer",), at_least(1.0)),
 )
 """What the table says, the module with its form, the goal."""
 
