@@ -220,25 +220,6 @@ async def test_tokens_that_fell_behind() -> None:
         assert [token async for token in tokens] == ["e", "f"]
 
 
-async def test_subscribe_checks() -> None:
-    """A position beyond the last message is refused, and so are options that make no sense."""
-    async with jobtrio.open_registry() as registry:
-        job = await registry.submit(hang)
-        for call in (job.subscribe, job.tokens):
-            with pytest.raises(ValueError, match=r"^after must be"):
-                call(1)
-        with pytest.raises(ValueError, match=r"^on_gap must be"):
-            job.subscribe(on_gap="skip")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=r"^after must be"):
-            async with job.open_channel(after=1):
-                pass
-        for size in (-1, 1.5, None):
-            with pytest.raises((TypeError, ValueError), match=r"^size must be"):
-                async with job.open_channel(size):  # type: ignore[arg-type]
-                    pass
-        await job.cancel()
-
-
 # -- open_channel
 
 

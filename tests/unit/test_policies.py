@@ -75,32 +75,6 @@ def test_overflow_is_the_cap(multiplier: float) -> None:
     assert RetryPolicy(max_attempts=10_000, initial=0.0, multiplier=multiplier, jitter=0).delay_after(5_000) == 0
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("max_attempts", 0),
-        ("initial", -1),
-        ("multiplier", 0.9),
-        ("max_delay", -1),
-        ("jitter", 1.1),
-        ("jitter", -0.1),
-    ],
-)
-def test_policy_refuses(option: str, value: Any) -> None:
-    """Each option of a policy names itself when it makes no sense."""
-    with pytest.raises(ValueError, match=f"^{option} must be"):
-        RetryPolicy(**{option: value})
-
-
-@pytest.mark.parametrize(
-    ("option", "value"), [("finished_jobs", -1), ("finished_for", -1), ("tokens_per_job", 0), ("held_for", 0)]
-)
-def test_retention_refuses(option: str, value: Any) -> None:
-    """Each option of a retention names itself when it makes no sense."""
-    with pytest.raises(ValueError, match=f"^{option} must be"):
-        Retention(**{option: value})
-
-
 @pytest.mark.parametrize("attempt", [0, -1, 1.5, "1", None, True])
 def test_delay_after_refuses(attempt: Any) -> None:
     """There is no delay after an attempt that can't have been."""
