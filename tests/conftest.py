@@ -1,10 +1,11 @@
-"""What all parts of the tests use: servers, a Ctrl-C that is heeded, and examples that may take their time.
+"""What all parts of the tests use: servers, clients, a Ctrl-C that is heeded, and examples that may take their time.
 
 Servers are started once, when the first test needs one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import PostgresServer, open_postgres
 from psycopg.conninfo import conninfo_to_dict
+from store_shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytest_plugins = ["standstill"]
 
@@ -27,6 +30,22 @@ def pytest_configure() -> None:
     """Heed Ctrl-C: a shell that runs the tests in the background has it ignored, also by what they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """Return a shell with a store of its own; what it started is gone when the test is over."""
+    with contextlib.ExitStack() as stack:
+        yield Shell(tmp_path, stack)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have WebSocket clients wait no longer than tests need them to."""
+    monkeypatch.setattr("jobtrio.websocket._client_backoff.FIRST", 0.005)
+    monkeypatch.setattr("jobtrio.websocket._client_backoff.LONGEST", 0.05)
+    monkeypatch.setattr("jobtrio.websocket._client_exchange.PAUSE", 0.01)
+    monkeypatch.setattr("jobtrio.websocket._client_exchange.RATE_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")

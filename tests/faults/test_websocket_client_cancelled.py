@@ -12,7 +12,6 @@ import pytest
 import trio
 from bridge_jobs import TOKEN, Bridge, open_bridge_with_jobs
 from cancelled_steps import cancelled_at
-from scripted_bridge import shorten_pauses
 
 from jobtrio import Completed, End, Message
 from jobtrio.websocket import JobClient, Limits, open_client
@@ -20,16 +19,12 @@ from jobtrio.websocket import JobClient, Limits, open_client
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 MOST_STEPS = 3000
 LIMIT = 60.0
 
 Scenario: TypeAlias = "Callable[[JobClient, list[Message]], Awaitable[None]]"
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tests wait no longer than they need to."""
-    shorten_pauses(monkeypatch)
 
 
 async def submit_and_watch(client: JobClient, seen: list[Message]) -> None:

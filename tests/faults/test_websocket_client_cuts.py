@@ -9,7 +9,6 @@ import pytest
 import trio
 from bridge_jobs import TOKEN, open_bridge_with_jobs
 from cutting_proxy import Cut, Proxy, open_proxy
-from scripted_bridge import shorten_pauses
 
 from jobtrio import Completed, End, Message, Restart, Token
 from jobtrio.websocket import Limits, _client_keeper, open_client
@@ -21,14 +20,10 @@ if TYPE_CHECKING:
 
     from jobtrio import JobContext
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 STRIDE = int(os.environ.get("JOBTRIO_CUT_STRIDE", "23"))
 """Bytes from one place of a cut to the next; 1 for a long test."""
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tests wait no longer than they need to."""
-    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture

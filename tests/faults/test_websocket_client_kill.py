@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from scripted_bridge import shorten_pauses
-from store_shell import Shell
 
 from jobtrio import Completed, End, JobRecord, Message, Restart, Token
 from jobtrio.websocket import RemoteJob, ServerUnavailableError, open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from store_shell import Command
+    from store_shell import Command, Shell
 
 SECRET = "open-sesame"
 LIMIT = 60.0
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(540)]
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tests wait no longer than they need to."""
-    shorten_pauses(monkeypatch)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """Return a shell with a store of its own; what it started is gone when the test is over."""
-    with contextlib.ExitStack() as stack:
-        yield Shell(tmp_path, stack)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(540), pytest.mark.usefixtures("short_pauses")]
 
 
 @pytest.fixture

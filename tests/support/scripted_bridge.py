@@ -10,7 +10,6 @@ import trio_websocket
 
 from jobtrio import Gap, JobState
 from jobtrio._nursery import open_background_nursery
-from jobtrio.websocket import _client_backoff, _client_exchange
 from jobtrio.websocket.protocol import (
     PROTOCOL,
     Ended,
@@ -26,8 +25,6 @@ from jobtrio.websocket.protocol import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    import pytest
 
     from jobtrio import Message
     from jobtrio.websocket import RemoteSubscription
@@ -143,14 +140,6 @@ async def all_of(subscription: RemoteSubscription) -> list[Message]:
     """Return all messages of a subscription, to its end."""
     with trio.fail_after(WAIT):
         return [message async for message in subscription]
-
-
-def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have clients wait no longer than tests need them to."""
-    monkeypatch.setattr(_client_backoff, "FIRST", 0.005)
-    monkeypatch.setattr(_client_backoff, "LONGEST", 0.05)
-    monkeypatch.setattr(_client_exchange, "PAUSE", 0.01)
-    monkeypatch.setattr(_client_exchange, "RATE_PAUSE", 0.01)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from scripted_bridge import Peer, all_of, end, idle, numbers, open_bridge, shorten_pauses
+from scripted_bridge import Peer, all_of, end, idle, numbers, open_bridge
 
 import jobtrio
 from jobtrio.websocket import (
@@ -29,11 +29,7 @@ from jobtrio.websocket.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tests wait no longer than they need to."""
-    shorten_pauses(monkeypatch)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 async def test_submits() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge, shorten_pauses
+from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge
 from wsproto.connection import ConnectionState
 from wsproto.events import TextMessage
 
@@ -41,11 +41,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tests wait no longer than they need to."""
-    shorten_pauses(monkeypatch)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 async def test_handshake() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge, shorten_pauses
+from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge
 from trio.testing import wait_all_tasks_blocked
 
 import jobtrio
@@ -28,11 +28,7 @@ from jobtrio.websocket.protocol import (
     Unsubscribe,
 )
 
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tests wait no longer than they need to."""
-    shorten_pauses(monkeypatch)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 @pytest.mark.parametrize(
