@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
@@ -11,20 +11,21 @@ import postgres_faults
 import psycopg
 import pytest
 import trio
+from gate import Gate, open_gate
 from postgres_invariants import check_schema
 from postgres_server import PostgresServer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from wire import Wire, open_wire
 
 import jobtrio
-from jobtrio import Completed, Executors, JobContext, StoreUnavailableError
+from jobtrio import Completed, StoreUnavailableError
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres._connections import Connections
 from jobtrio.testing._workers import new_entry, open_worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from jobtrio.stores.postgres._connections import Link
@@ -45,52 +46,9 @@ ENOUGH = 60.0
 """Seconds after which a wait is one too many."""
 
 
-class Gate:
-    """A registry on the server, whose jobs wait at a gate."""
-
-    registry: jobtrio.JobRegistry
-
-    def __init__(self) -> None:
-        self.opened = trio.Event()
-        self.passed = trio.Event()
-        self.begun = trio.Event()
-        self.runs: list[str] = []
-
-    async def wait(self, job: JobContext) -> str:
-        """Send something, wait at the gate, and send something more."""
-        self.runs.append(job.id)
-        await job.send("before")
-        self.begun.set()
-        await self.opened.wait()
-        await job.send("behind")
-        self.passed.set()
-        return job.id
-
-    async def start(self) -> jobtrio.Job:
-        """Start a job, and wait until it waits at the gate."""
-        job = await self.registry.submit("wait")
-        with trio.fail_after(ENOUGH):
-            await self.begun.wait()
-        return job
-
-
-@asynccontextmanager
-async def open_gate(
-    conninfo: str, *, lease: float = 30.0, queues: dict[str, int] | None = None, **options: Any
-) -> AsyncIterator[Gate]:
-    """Open a registry on the server."""
-    gate = Gate()
-    executors = Executors()
-    executors.register("wait")(gate.wait)
-    store = PostgresJobStore(conninfo, **{"outage_limit": OUTAGE_LIMIT, **options})
-    async with jobtrio.open_registry(executors, store=store, lease=lease, queues=queues) as gate.registry:
-        yield gate
-
-
-async def stream_of(gate: Gate, job: jobtrio.Job) -> list[Any]:
-    """Return what a late consumer is given, as others see it."""
-    with (await gate.registry.get(job.id)).subscribe() as messages:
-        return [getattr(message, "value", None) async for message in messages]
+def store_on(conninfo: str, *, outage_limit: float = OUTAGE_LIMIT, listen: bool = True) -> PostgresJobStore:
+    """Return a store on the server."""
+    return PostgresJobStore(conninfo, outage_limit=outage_limit, listen=listen)
 
 
 async def stopped(server: PostgresServer, _: Wire) -> None:
@@ -145,24 +103,18 @@ async def test_outages_are_survived(
     """Submitting fails within its limit, running jobs run on, and their ends are written when the server is back."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", listen=listen) as gate:
+        async with open_gate(store_on(f"{conninfo} port={wire.port}", listen=listen)) as gate:
             job = await gate.start()
             await begin(own_postgres, wire)
             begun = trio.current_time()
-            with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match=f"away for {OUTAGE_LIMIT:g} s"):
-                await gate.registry.submit("wait")
+            await gate.check_outage(job)
             assert trio.current_time() - begun >= OUTAGE_LIMIT
-            gate.opened.set()
-            with trio.fail_after(ENOUGH):
-                await gate.passed.wait()
-            await trio.sleep(0.1)
-            assert job.outcome is None  # it has returned, but that is not stored yet
             await end(own_postgres, wire)
             with trio.fail_after(ENOUGH):
                 assert await job.wait() == Completed(job.id)
                 after = await submit_when_possible(gate)
                 assert await after.wait() == Completed(after.id)
-                assert await stream_of(gate, job) == ["before", "behind", None]
+                assert await gate.stream_of(job) == ["before", "behind", None]
     assert gate.runs.count(job.id) == 1
     assert_told(caplog)
     check_schema(conninfo, [job.id, after.id])
@@ -230,7 +182,7 @@ async def test_short_outages_are_waited_out(own_postgres: PostgresServer, begin:
     """A call that begins in an outage which ends in time succeeds, and nobody notices more than a delay."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=ENOUGH) as gate:
+        async with open_gate(store_on(f"{conninfo} port={wire.port}", outage_limit=ENOUGH)) as gate:
             gate.opened.set()
             await (await gate.registry.submit("wait")).wait()
             await begin(own_postgres, wire)
@@ -255,7 +207,7 @@ async def test_half_open(own_postgres: PostgresServer) -> None:
     """Connections that are lost without a word cost a delay, and are made anew."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=10.0) as gate:
+        async with open_gate(store_on(f"{conninfo} port={wire.port}", outage_limit=10.0)) as gate:
             job = await gate.start()
             wire.lose()
             with trio.fail_after(ENOUGH):
@@ -311,7 +263,7 @@ async def test_another_address(own_postgres: PostgresServer) -> None:
     for trouble in ("hold", "refuse"):
         async with open_wire(own_postgres.port) as first, open_wire(own_postgres.port) as second:
             where = f"{conninfo} host=127.0.0.1,127.0.0.1 port={first.port},{second.port}"
-            async with open_gate(where, outage_limit=10.0) as gate:
+            async with open_gate(store_on(where, outage_limit=10.0)) as gate:
                 job = await gate.start()
                 assert first.accepted
                 assert not second.accepted
@@ -386,7 +338,7 @@ async def test_failover(own_postgres: PostgresServer) -> None:
         both = {"host": "127.0.0.1,127.0.0.1", "port": f"{own_postgres.port},{standby.port}"}
         conninfo = own_postgres.create_database(**both, target_session_attrs="read-write")
         database = str(conninfo_to_dict(conninfo)["dbname"])
-        async with open_gate(conninfo, outage_limit=ENOUGH) as gate:
+        async with open_gate(store_on(conninfo, outage_limit=ENOUGH)) as gate:
             job = await gate.start()
             acknowledged = [await gate.registry.submit("wait") for _ in range(10)]
             own_postgres.kill()
@@ -410,7 +362,7 @@ async def test_ended_by_an_administrator(own_postgres: PostgresServer) -> None:
     """Sessions that an administrator ends, that of the listener as well, are made anew, and no call fails for it."""
     conninfo = own_postgres.create_database()
     database = str(conninfo_to_dict(conninfo)["dbname"])
-    async with open_gate(conninfo) as gate:
+    async with open_gate(store_on(conninfo)) as gate:
         gate.opened.set()
         for _ in range(3):
             end_sessions(own_postgres, database)
@@ -431,7 +383,7 @@ async def test_too_many_connections(own_postgres: PostgresServer) -> None:
     own_postgres.restart(max_connections="8", **own_postgres.unreserved)
     conninfo = own_postgres.create_database()
     database = str(conninfo_to_dict(conninfo)["dbname"])
-    async with open_gate(conninfo) as gate:
+    async with open_gate(store_on(conninfo)) as gate:
         job = await gate.start()
         others = []
         end_sessions(own_postgres, database)
@@ -460,7 +412,7 @@ async def test_too_many_connections(own_postgres: PostgresServer) -> None:
 @pytest.mark.parametrize("code", ["53100", "53200", "53400", "58030", "57P03", "40001", "55P03", "54000"])
 async def test_each_error_passes(postgres: str, code: str) -> None:
     """While the server says that it is short of something, calls fail as unavailable; then they succeed."""
-    async with open_gate(postgres) as gate:
+    async with open_gate(store_on(postgres)) as gate:
         job = await gate.start()
         with psycopg.connect(postgres, autocommit=True) as admin:
             # In a thread: it waits for transactions whose next statement comes from here.
@@ -486,7 +438,7 @@ async def test_no_room_for_notices(own_postgres: PostgresServer) -> None:
         pytest.skip("it would take gigabytes of notices")
     own_postgres.restart(max_notify_queue_pages="64")
     conninfo = own_postgres.create_database()
-    async with open_gate(conninfo) as gate:
+    async with open_gate(store_on(conninfo)) as gate:
         job = await gate.start()
         with psycopg.connect(conninfo) as idle:
             idle.execute("LISTEN other")
@@ -510,7 +462,7 @@ async def test_no_room_for_notices(own_postgres: PostgresServer) -> None:
 async def test_listener_lost(own_postgres: PostgresServer) -> None:
     """When only the session that listens is lost, news is heard again soon."""
     conninfo = own_postgres.create_database()
-    async with open_gate(conninfo, queues={}) as watcher, open_gate(conninfo) as worker:
+    async with open_gate(store_on(conninfo), queues={}) as watcher, open_gate(store_on(conninfo)) as worker:
         for _ in range(2):
             with psycopg.connect(own_postgres.conninfo(), autocommit=True) as admin:
                 admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'")
@@ -548,7 +500,7 @@ async def test_lease_over(own_postgres: PostgresServer) -> None:
     """A run whose lease is over before the server is back is stopped, and another attempt takes its place."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", lease=1.0) as gate:
+        async with open_gate(store_on(f"{conninfo} port={wire.port}"), lease=1.0) as gate:
             job = await gate.start()
             gate.begun = trio.Event()
             wire.hold()
@@ -560,7 +512,7 @@ async def test_lease_over(own_postgres: PostgresServer) -> None:
                 assert await job.wait() == Completed(job.id)
             assert gate.runs == [job.id, job.id]
             # A busy machine may lose the lease of the next attempt as well, before that has begun.
-            stream = await stream_of(gate, job)
+            stream = await gate.stream_of(job)
             assert stream[:2] == ["before", None]
             assert [each for each in stream if each is not None] == ["before", "before", "behind"]
     check_schema(conninfo, [job.id])
@@ -571,12 +523,12 @@ async def test_leaving_in_an_outage(own_postgres: PostgresServer) -> None:
     conninfo = own_postgres.create_database()
     with trio.fail_after(2 * ENOUGH):
         with suppress(ZeroDivisionError):
-            async with open_gate(conninfo, lease=1.0) as gate:
+            async with open_gate(store_on(conninfo), lease=1.0) as gate:
                 job = await gate.start()
                 own_postgres.kill()
                 1 / 0  # noqa: B018
         own_postgres.start()
-        async with open_gate(conninfo) as gate:
+        async with open_gate(store_on(conninfo)) as gate:
             gate.opened.set()
             assert await (await gate.registry.get(job.id)).wait() == Completed(job.id)
     check_schema(conninfo, [job.id])
@@ -588,7 +540,7 @@ async def test_opening_in_an_outage(own_postgres: PostgresServer) -> None:
     own_postgres.stop()
     begun = trio.current_time()
     with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match="refused"):
-        await open_gate(conninfo).__aenter__()
+        await open_gate(store_on(conninfo)).__aenter__()
     assert trio.current_time() - begun >= OUTAGE_LIMIT
     async with trio.open_nursery() as nursery:
 
@@ -596,7 +548,7 @@ async def test_opening_in_an_outage(own_postgres: PostgresServer) -> None:
             await trio.to_thread.run_sync(own_postgres.start)
 
         nursery.start_soon(start)
-        async with open_gate(conninfo, outage_limit=ENOUGH) as gate:
+        async with open_gate(store_on(conninfo, outage_limit=ENOUGH)) as gate:
             gate.opened.set()
             job = await gate.registry.submit("wait")
             assert await job.wait() == Completed(job.id)
@@ -608,7 +560,7 @@ async def test_trouble_without_end(own_postgres: PostgresServer) -> None:
     acknowledged: list[jobtrio.Job] = []
     troubled = True
     async with open_wire(own_postgres.port) as wire:
-        async with open_gate(f"{conninfo} port={wire.port}", outage_limit=4.0) as gate:
+        async with open_gate(store_on(f"{conninfo} port={wire.port}", outage_limit=4.0)) as gate:
             gate.opened.set()
 
             async def submit() -> None:

@@ -7,22 +7,23 @@ import shutil
 import sqlite3
 import threading
 import time
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlite_faults
 import trio
+from gate import open_gate
 from sqlite_invariants import check_file
 
 import jobtrio
-from jobtrio import Completed, Executors, JobContext, JobState, StoreUnavailableError
+from jobtrio import Completed, JobState, StoreUnavailableError
 from jobtrio._outage import try_for
 from jobtrio.stores.sqlite import SqliteJobStore, _connection
 from jobtrio.testing._workers import new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from sqlite_faults import Faults
@@ -43,47 +44,9 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
     return sqlite_faults.install(monkeypatch)
 
 
-class Gate:
-    """A registry on the file, whose jobs wait at a gate."""
-
-    registry: jobtrio.JobRegistry
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.opened = trio.Event()
-        self.passed = trio.Event()
-
-    async def wait(self, job: JobContext) -> str:
-        """Send something, wait at the gate, and send something more."""
-        await job.send("before")
-        await self.opened.wait()
-        await job.send("behind")
-        self.passed.set()
-        return job.id
-
-    async def start(self) -> jobtrio.Job:
-        """Start a job, and wait until what it sends first is stored."""
-        job = await self.registry.submit("wait")
-        with trio.fail_after(60):
-            while not _has_messages(self.path):  # noqa: ASYNC110 - a look from outside, where nobody tells
-                await trio.sleep(0.01)
-        return job
-
-
-def _has_messages(path: Path) -> bool:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT 1 FROM messages").fetchone() is not None
-
-
-@asynccontextmanager
-async def open_gate(path: Path, *, lease: float = 30.0) -> AsyncIterator[Gate]:
-    """Open a registry on the file."""
-    gate = Gate(path)
-    executors = Executors()
-    executors.register("wait")(gate.wait)
-    store = SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)
-    async with jobtrio.open_registry(executors, store=store, lease=lease) as gate.registry:
-        yield gate
+def store_on(path: Path) -> SqliteJobStore:
+    """Return a store on the file."""
+    return SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)
 
 
 @contextmanager
@@ -127,22 +90,11 @@ async def test_outages_are_survived(tmp_path: Path, outage: Any, caplog: pytest.
     """Submitting fails within its limit, running jobs run on, and their ends are written when the file is back."""
     path = tmp_path / "folder" / "jobs.db"
     path.parent.mkdir()
-    async with open_gate(path) as gate:
+    async with open_gate(store_on(path)) as gate:
         job = await gate.start()
         with outage(path):
-            with trio.fail_after(60), pytest.raises(StoreUnavailableError, match=f"away for {OUTAGE_LIMIT:g} s"):
-                await gate.registry.submit("wait")
-            gate.opened.set()
-            with trio.fail_after(60):
-                await gate.passed.wait()
-            await trio.sleep(0.1)
-            assert job.outcome is None  # it has returned, but that is not stored yet
-        with trio.fail_after(60):
-            assert await job.wait() == Completed(job.id)
-            after = await gate.registry.submit("wait")
-            assert await after.wait() == Completed(after.id)
-            with (await gate.registry.get(job.id)).subscribe() as messages:
-                assert [getattr(message, "value", None) async for message in messages] == ["before", "behind", None]
+            await gate.check_outage(job)
+        after = await gate.check_recovery(job)
     told = [text for text in caplog.messages if text.startswith("the store is ")]
     assert [text.partition(":")[0] for text in told] == ["the store is away", "the store is back"]
     assert str(path) in told[0]
@@ -153,7 +105,7 @@ async def test_outages_are_survived(tmp_path: Path, outage: Any, caplog: pytest.
 async def test_each_error_passes(tmp_path: Path, faults: Faults, code: str) -> None:
     """All calls fail as unavailable while SQLite fails, and succeed afterwards without more ado."""
     faults.code = code
-    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db", outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(tmp_path / "jobs.db")) as worker:
         claim = await worker.start()
         faults.failing = True
         store = worker.store
@@ -178,7 +130,7 @@ async def test_a_file_that_could_not_be_written(
 ) -> None:
     """Where SQLite could open the file for reading alone, it is opened anew, and written as soon as that is allowed."""
     path, connect = tmp_path / "jobs.db", _connection.connect
-    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(path)) as worker:
         claim = await worker.start()
 
         async def append() -> bool:
@@ -202,7 +154,7 @@ async def test_a_file_that_could_not_be_written(
 async def test_disk_full(tmp_path: Path, faults: Faults) -> None:
     """When SQLite finds no room for a page, what was stored stays, and storing goes on when there is room again."""
     path = tmp_path / "jobs.db"
-    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(path)) as worker:
         claim = await worker.start()
         faults.largest = 1  # the file may not grow: SQLite takes its present size for this
         kept = [claim.entry.id]
@@ -225,7 +177,7 @@ async def test_a_full_disk_is_told_once(tmp_path: Path, faults: Faults, caplog: 
         if statement.startswith(("INSERT", "UPDATE")):
             raise faults.error()
 
-    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(path)) as worker:
         faults.slow = fill
         for _ in range(3):
             with pytest.raises(StoreUnavailableError, match="SQLITE_FULL"):
@@ -243,7 +195,7 @@ async def test_a_full_disk_is_told_once(tmp_path: Path, faults: Faults, caplog: 
 async def test_who_writes_nothing_is_told_that_a_lock_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also a process that only watches says that the store is back, which others had locked for a while."""
     path = tmp_path / "jobs.db"
-    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(path)) as worker:
         with locked(path), pytest.raises(StoreUnavailableError, match="locked"):
             await worker.store.delete("unknown")
         await worker.store.delete("unknown")
@@ -263,7 +215,7 @@ async def test_no_room_for_the_log(
 ) -> None:
     """Where the log can't grow, though the file has room, it is copied into that, and storing goes on."""
     path = tmp_path / "jobs.db"
-    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(path)) as worker:
 
         async def store_and_remove(size: int) -> None:
             (entry,) = await try_for(5, lambda: worker.insert(new_entry(payload="x" * size)))
@@ -303,7 +255,7 @@ async def test_a_disk_that_does_not_answer(tmp_path: Path, faults: Faults) -> No
             token.run_sync_soon(begun.set)
             go_on.wait(10)
 
-    async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)) as worker:
+    async with open_worker(lambda: store_on(path)) as worker:
         await worker.insert(new_entry())
         entry = new_entry(job_id="late")
         faults.slow = hold
@@ -326,7 +278,7 @@ async def test_callers_of_a_disk_that_does_not_answer(tmp_path: Path, faults: Fa
     def hang(statement: str) -> None:
         go_on.wait(15)
 
-    async with open_gate(tmp_path / "jobs.db") as gate:
+    async with open_gate(store_on(tmp_path / "jobs.db")) as gate:
         gate.opened.set()
         job = await gate.registry.submit("wait")
         await job.wait()
@@ -362,13 +314,13 @@ async def test_leaving_during_an_outage(tmp_path: Path) -> None:
     path, elsewhere = tmp_path / "jobs.db", tmp_path / "elsewhere"
     with trio.fail_after(60):
         with pytest.raises(ZeroDivisionError):  # noqa: PT012
-            async with open_gate(path, lease=1.0) as gate:
+            async with open_gate(store_on(path), lease=1.0) as gate:
                 job = await gate.start()
                 path.rename(elsewhere)
                 raise ZeroDivisionError
         elsewhere.rename(path)
         assert check_file(path, [job.id]) == {job.id: "RUNNING"}
-        async with open_gate(path) as gate:
+        async with open_gate(store_on(path)) as gate:
             gate.opened.set()
             assert await (await gate.registry.get(job.id)).wait() == Completed(job.id)
 
@@ -389,7 +341,7 @@ async def test_opening_waits_for_a_locked_file(tmp_path: Path) -> None:
     with locked(path):
         begun = time.monotonic()
         with pytest.raises(StoreUnavailableError, match="locked"):
-            async with open_worker(lambda: SqliteJobStore(path, outage_limit=OUTAGE_LIMIT)):
+            async with open_worker(lambda: store_on(path)):
                 pass
         assert time.monotonic() - begun >= OUTAGE_LIMIT
     async with trio.open_nursery() as nursery:
