@@ -282,6 +282,7 @@ def test_log_of_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
 def test_log_from_within_the_log(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A finaliser or a signal's handler may log wherever it comes in whoever logs, and holds up nothing."""
     monkeypatch.setattr(_log, "STDERR", pipe[1])
+    monkeypatch.setattr(_log, "PATIENCE", 0.01)
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     comes_at, has_come = 0, True
     while has_come:

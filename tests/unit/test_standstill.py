@@ -26,10 +26,10 @@ def check():
     assert RUNS.stat().st_size > FAILURES
 
 def stand_still():
-    wake = "import os, signal, time; time.sleep(1.0); os.kill({}, signal.SIGCONT)".format(os.getpid())
-    waking = subprocess.Popen([sys.executable, "-c", wake])
-    os.kill(os.getpid(), 19)
-    waking.wait()
+    wake = "import os, time\\nwhile True: time.sleep(0.6); os.kill({}, 18)".format(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", wake]) as waking:
+        os.kill(os.getpid(), 19)
+        waking.kill()
 """
 
 PLAIN = """

@@ -377,13 +377,18 @@ def test_a_value_too_large_for_a_client_goes_as_its_repr() -> None:
 def test_a_value_far_too_large_takes_no_longer(wrap: Callable[[Any], Any], kind: type[Any]) -> None:
     """A value that is plainly too large is not encoded for every client that asks for it, nor is all of its repr."""
 
+    def value(size: int) -> Any:
+        return wrap("é" * size if kind is str else b"\0" * size)
+
     def seconds(size: int) -> float:
-        value = wrap("é" * size if kind is str else b"\0" * size)
+        large = value(size)
         began = time.perf_counter()
-        text = json.loads(_values.value_json(value))["repr"]
+        text = json.loads(_values.value_json(large))["repr"]
         ended = time.perf_counter()
-        assert text == f"{repr(value)[: _values.REPR_LIMIT - 1]}…"
+        assert text == beginning
         return ended - began
+
+    beginning = f"{repr(value(_values.REPR_LIMIT))[: _values.REPR_LIMIT - 1]}…"
 
     usual = max(seconds(_values.VALUE_LIMIT + 1) for _ in range(2))
     assert min(seconds(4 * _values.VALUE_LIMIT) for _ in range(2)) < 2 * usual
