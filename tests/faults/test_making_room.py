@@ -160,7 +160,7 @@ async def test_an_end_and_the_next_claim_share_a_commit(tmp_path: Path, monkeypa
         """Hold the writer once an end is waiting, until a claim waits as well."""
         if statement == "BEGIN IMMEDIATE" and "finish" in waiting():
             faults.slow = None
-            give_up_at = time.monotonic() + 5
+            give_up_at = time.monotonic() + 60
             while "claim" not in waiting() and time.monotonic() < give_up_at:
                 time.sleep(0.001)  # in the writer's thread
             seen.append(waiting())

@@ -67,7 +67,7 @@ class Hold:
 
     def _wait(self, statement: str) -> None:
         if statement.startswith(self._statement):
-            self._go_on.wait(10)
+            self._go_on.wait(60)
 
     async def gathered(self, count: int, worker: Worker) -> None:
         """Wait until so many calls wait for the writer, and let it go on."""
@@ -129,7 +129,7 @@ class Lingering:
     def _wait(self, timeout: float) -> Any:
         if 0 < timeout < LOOK_AFTER:
             self.waits.append(timeout)
-            self.go_on.wait(10)
+            self.go_on.wait(60)
             timeout = 0
         return self._next(timeout)
 
@@ -211,7 +211,7 @@ async def test_a_renewal_that_is_older_than_a_request(path: Path, monkeypatch: p
 
         def ring_late(bell: Doorbell, hints: Hints) -> bool:
             trio.from_thread.run_sync(committed.set, trio_token=token)
-            answered.wait(10)
+            answered.wait(60)
             return original(bell, hints)
 
         async def renew() -> None:

@@ -253,7 +253,7 @@ async def test_a_disk_that_does_not_answer(tmp_path: Path, faults: Faults) -> No
     def hold(statement: str) -> None:
         if statement == "COMMIT":
             token.run_sync_soon(begun.set)
-            go_on.wait(10)
+            go_on.wait(60)
 
     async with open_worker(lambda: store_on(path)) as worker:
         await worker.insert(new_entry())
@@ -276,7 +276,7 @@ async def test_callers_of_a_disk_that_does_not_answer(tmp_path: Path, faults: Fa
     go_on = threading.Event()
 
     def hang(statement: str) -> None:
-        go_on.wait(15)
+        go_on.wait(60)
 
     async with open_gate(store_on(tmp_path / "jobs.db")) as gate:
         gate.opened.set()

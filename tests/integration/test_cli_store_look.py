@@ -121,7 +121,7 @@ class TestList:
         command = shell.start("list")
         assert command.process.stdout is not None
         command.process.stdout.close()
-        assert command.process.wait(10) in {0, 141}
+        assert command.process.wait(60) in {0, 141}
         assert command.process.stderr is not None
         assert command.process.stderr.read() == b""
 

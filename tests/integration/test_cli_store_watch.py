@@ -210,7 +210,7 @@ class TestTerminal:
             (tmp_path / f"gate.{done}").touch()
         rest = read_until(ours, None)
         assert rest.rpartition(b"\r\x1b[2K")[2].startswith(b"jobtrio: completed in ")
-        assert watcher.process.wait(10) == 0
+        assert watcher.process.wait(60) == 0
 
     def test_progress_in_a_pipe(self, shell: Shell, tmp_path: Path) -> None:
         """In a pipe progress comes as lines on stderr."""
@@ -230,4 +230,4 @@ class TestTerminal:
         ours, theirs = terminal
         watcher = self.watch(shell, theirs, "--text", words)
         assert b"to be or not \r\njobtrio: completed" in read_until(ours, None)
-        assert watcher.process.wait(10) == 0
+        assert watcher.process.wait(60) == 0

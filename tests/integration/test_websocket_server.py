@@ -372,7 +372,7 @@ async def test_shutdown_is_bounded() -> None:
             start = trio.current_time()
             with trio.CancelScope(shield=True):
                 await until(lambda: not bridge.server.stats().connections)
-                assert trio.current_time() - start < 3
+                assert trio.current_time() - start < 9  # 10 s where nothing else is said
                 assert bridge.server.stats().dropped["shutdown"] >= 1
                 await job.cancel()
                 async with trio.open_nursery() as nursery:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-WAIT = 30.0
+WAIT = 60.0
 """Seconds that a test waits for what has to happen soon."""
 
 

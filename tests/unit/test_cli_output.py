@@ -314,6 +314,6 @@ def _log_from_within(comes_at: int) -> bool:
 
     thread = threading.Thread(target=log, daemon=True)  # one that hangs is not to hold up the tests
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive(), f"call {comes_at}"
     return calls >= comes_at
