@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -33,37 +31,6 @@ def shell(tmp_path: Path, url: str) -> Iterator[Shell]:
     """A shell whose store is the database; what it started is gone when the test is over."""
     with contextlib.ExitStack() as stack:
         yield Shell(tmp_path, stack, url)
-
-
-def test_from_submission_to_the_end(shell: Shell, tmp_path: Path) -> None:
-    """A job that one process submits runs in a second, and others watch, list, show and count it, and remove it."""
-    job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")), "--tag", "user=ann")
-    worker = shell.worker("--name", "w")
-    watcher = shell.start("watch", job)
-    assert watcher.line() == "attempt 1"
-    assert [record["id"] for record in shell.value("list", "--tag", "user=ann")] == [job]
-    assert shell.value("show", job)["job"]["state"] == "RUNNING"
-    assert [each["name"] for each in shell.value("stats")["workers"]] == ["w"]
-    (tmp_path / "gate").touch()
-    code, _, err = watcher.end()
-    assert code == 0
-    assert err.startswith("jobtrio: completed in ")
-    worker.send(signal.SIGTERM)
-    assert worker.end()[0] == 0
-    code, _, err = shell.run("prune", "--keep", "0")
-    assert (code, err) == (0, "")
-    assert shell.value("list") == []
-
-
-def test_cancel(shell: Shell, tmp_path: Path) -> None:
-    """A running job is cancelled from another process, and its watcher says so."""
-    shell.worker()
-    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
-    assert watcher.line() == "attempt 1"
-    (record,) = shell.value("list")
-    code, _, err = shell.run("cancel", record["id"], "--reason", "enough")
-    assert (code, err) == (0, "")
-    assert "enough" in watcher.end()[2]
 
 
 @pytest.mark.parametrize("command", ["list", "stats", "show id", "watch id", "cancel id", "prune --keep 1"])

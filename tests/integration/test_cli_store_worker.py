@@ -35,43 +35,6 @@ MANY = 1_500
 """Jobs of which one tells more than a pipe holds."""
 
 
-def test_three_processes(shell: Shell, tmp_path: Path) -> None:
-    """A job that one process submits runs in a second, and a third watches it while it runs."""
-    worker = shell.worker()
-    gate = tmp_path / "gate"
-    job = shell.submit("wait", "--payload", json.dumps(str(gate)))
-    watcher = shell.start("watch", job)
-    assert watcher.line() == "attempt 1"
-    assert worker.error_with("started").split()[1:] == ["started", job, "wait"]
-    gate.touch()
-    code, out, err = watcher.end()
-    assert (code, out) == (0, "")
-    assert err.startswith("jobtrio: completed in ")
-    assert worker.error_with(f"completed {job} wait in ")
-
-
-def test_killed_worker(shell: Shell, tmp_path: Path) -> None:
-    """When its worker is killed, a watcher sees the job start again elsewhere, and end."""
-    worker = shell.worker("--lease", "3", "--name", "first")
-    gate = tmp_path / "gate"
-    watcher = shell.start("submit", "wait", "--payload", json.dumps(str(gate)), "--watch")
-    assert watcher.line() == "attempt 1"
-    worker.send(signal.SIGKILL)
-    worker.end()
-    shell.worker("--name", "second")
-    assert watcher.line() == "attempt 2"
-    gate.touch()
-    code, _, err = watcher.end()
-    assert code == 0
-    submitted, lost, ended = err.splitlines()
-    job = submitted.split()[-1]
-    assert lost.startswith("jobtrio: attempt 1 was lost: worker 'first' ")
-    assert lost.endswith("; the job starts again")
-    assert ended.endswith(", 2 attempts")
-    states = [(each["state"], each["attempt"]) for each in shell.value("show", job)["history"]]
-    assert states == [("QUEUED", 0), ("RUNNING", 1), ("QUEUED", 1), ("RUNNING", 2), ("COMPLETED", 2)]
-
-
 def test_watcher_alone_sees_the_loss(shell: Shell, tmp_path: Path) -> None:
     """A watcher learns that a job was lost though no worker is left."""
     worker = shell.worker("--lease", "3")
@@ -183,6 +146,7 @@ def test_drain_lets_jobs_end(shell: Shell, tmp_path: Path) -> None:
     job = shell.submit("wait", "--payload", json.dumps(str(gate)))
     watcher = shell.start("watch", job)
     assert watcher.line() == "attempt 1"
+    assert worker.error_with("started").split()[1:] == ["started", job, "wait"]
     worker.send(signal.SIGTERM)
     worker.error_with("starts nothing more")
     later = shell.submit("echo")
@@ -291,27 +255,6 @@ def test_queue_without_a_limit(shell: Shell) -> None:
     worker = shell.start("worker", "store_jobs:executors", "--max-running", "7", "--queue", "a", "--queue", "b=2")
     line = worker.error_with("jobtrio: worker ")
     assert line.endswith("; queues: a (7 at once), b (2 at once); at most 7 jobs at once")
-
-
-def test_total_over_all_workers(shell: Shell, tmp_path: Path) -> None:
-    """Workers that are told so run together no more jobs of a queue; `stats` shows them all."""
-    gate = tmp_path / "gate"
-    ids = [shell.submit("wait", "--payload", json.dumps(str(gate)), "--queue", queue) for queue in ("few", "few", "b")]
-    workers = [shell.worker("--total", "few=1", "--name", name) for name in ("v", "w")]
-    for job in (ids[0], ids[2]):
-        assert shell.start("watch", job).line() == "attempt 1"
-    stats = shell.value("stats")
-    assert [each["name"] for each in stats["workers"]] == ["v", "w"]
-    assert sum(each["running"] for each in stats["workers"]) == 2
-    assert (stats["queues"]["few"]["RUNNING"], stats["queues"]["few"]["QUEUED"]) == (1, 1)
-    out = shell.run("stats")[1]
-    assert [line.split()[0] for line in out.split("\n\n")[1].splitlines()] == ["WORKER", "v", "w"]
-    gate.touch()
-    assert shell.run("watch", ids[1])[0] == 0
-    for worker in workers:
-        worker.send(signal.SIGTERM)
-        assert worker.end()[0] == 0
-    assert shell.value("stats")["workers"] == []
 
 
 def test_json(shell: Shell) -> None:

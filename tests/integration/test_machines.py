@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlite_invariants import stop_between_writes
 from store_shell import Shell
-from store_urls import STORES, new_url
+from store_urls import STORES, check_store, new_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +34,12 @@ def history(shell: Shell, job: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_work_is_shared(shell: Shell, tmp_path: Path) -> None:
-    """Three workers run a job each, as their limits say; `stats` and `list` tell of all, wherever they are asked."""
+def test_the_work_is_shared(shell: Shell, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Three workers run a job each, as their limits say; all commands tell of all jobs, and remove them."""
     gate = tmp_path / "gate"
     for name in ("a", "b", "c"):
         shell.worker("--name", name, "--max-running", "1")
-    jobs = [shell.submit("wait", "--payload", json.dumps(str(gate))) for _ in range(4)]
+    jobs = [shell.submit("wait", "--payload", json.dumps(str(gate)), "--tag", f"number={n}") for n in range(4)]
     watchers = [shell.start("watch", job) for job in jobs]
     for watcher in watchers[:3]:
         assert watcher.line() == "attempt 1"
@@ -50,12 +50,18 @@ def test_the_work_is_shared(shell: Shell, tmp_path: Path) -> None:
     records = shell.value("list", "--state", "running")
     assert [record["id"] for record in records] == jobs[:3]
     assert {record["worker"] for record in records} == {"a", "b", "c"}
+    assert [record["id"] for record in shell.value("list", "--tag", "number=3")] == jobs[3:]
     gate.touch()
-    assert [watcher.end()[0] for watcher in watchers] == [0, 0, 0, 0]
+    for watcher in watchers:
+        code, _, err = watcher.end()
+        assert (code, err.startswith("jobtrio: completed in ")) == (0, True)
     ended = shell.value("list")
     assert [(record["id"], record["state"], record["attempt"]) for record in ended] == [
         (job, "COMPLETED", 1) for job in jobs
     ]
+    code, _, err = shell.ask("prune", "--keep", "0")
+    assert (code, err) == (0, "")
+    assert check_store(shell.url, request) == {}
 
 
 def test_drained(shell: Shell, tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_killed(shell: Shell, tmp_path: Path) -> None:
     watchers = [shell.start("watch", job) for job in jobs]
     for watcher in watchers:
         assert watcher.line() == "attempt 1"
-    shell.worker("--name", "second", "--lease", str(lease))
+    shell.worker("--name", "second", "--lease", "600")
     killed = time.time()
     first.send(signal.SIGKILL)
     first.end()
@@ -107,7 +113,12 @@ def test_killed(shell: Shell, tmp_path: Path) -> None:
     while [each["name"] for each in shell.value("stats")["workers"]] != ["second"]:
         time.sleep(0.5)  # it is not said to be there for longer than it can be
     gate.touch()
-    assert [watcher.end()[0] for watcher in watchers] == [0, 0, 0]
+    for watcher in watchers:
+        code, _, err = watcher.end()
+        lost, *_, ended = err.splitlines()
+        assert lost.startswith("jobtrio: attempt 1 was lost: worker 'first' ")
+        assert lost.endswith("; the job starts again")
+        assert (code, ended.endswith(", 2 attempts")) == (0, True)
 
 
 def test_stood_still(shell: Shell, tmp_path: Path) -> None:
@@ -149,6 +160,8 @@ def test_total(shell: Shell, tmp_path: Path) -> None:
         assert watcher.line() == "attempt 1"
     shell.run("submit", "echo", "--watch")  # it came later and has run: the third was passed over
     assert [record["state"] for record in shell.value("list", "--queue", "few")] == ["RUNNING", "RUNNING", "QUEUED"]
+    stats = shell.ask("stats")[1]
+    assert [line.split()[0] for line in stats.split("\n\n")[1].splitlines()] == ["WORKER", "a", "b"]
     gates[0].touch()
     assert watchers[0].end()[0] == 0
     assert watchers[2].line() == "attempt 1"
@@ -158,3 +171,4 @@ def test_total(shell: Shell, tmp_path: Path) -> None:
     for worker in workers:
         worker.send(signal.SIGTERM)
         assert worker.end()[0] == 0
+    assert shell.value("stats")["workers"] == []

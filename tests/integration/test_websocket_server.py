@@ -14,7 +14,7 @@ import trio
 import trio.lowlevel
 import websockets.exceptions
 from bridge import Bridge, brief, executors, hang, open_bridge, until, words
-from line import known, owners
+from line import known
 from raw_client import CLOSE, TEXT, close_frame, connected, frame, raw_client, request
 from websockets.trio.client import connect
 
@@ -50,17 +50,6 @@ async def listen(url: str, **options: Any) -> tuple[list[str], int | None]:
     return heard, client.close_code
 
 
-async def test_a_tail(bridge: Bridge) -> None:
-    """A client that only connects is shown the job's stream and its ending."""
-    job = await bridge.registry.submit(words, "to be or not")
-    heard, code = await listen(f"{bridge.server.url}/jobs/{job.id}")
-    messages = [json.loads(text) for text in heard]
-    assert messages[0]["type"] == "subscribed"
-    assert [item for message in messages[1:-1] for item in message["items"]] == ["to", "be", "or", "not"]
-    assert messages[-1]["outcome"] == {"type": "completed", "result": 4}
-    assert code == 1000
-
-
 async def test_text(bridge: Bridge) -> None:
     """As text, a client gets the tokens and the code, nothing else."""
     job = await bridge.registry.submit(words, "to be")
@@ -79,27 +68,6 @@ async def test_close_codes(bridge: Bridge, executor: str, code: int) -> None:
         job = await bridge.registry.submit(executor, time_limit=0.05 if executor == "hang" else None)
         address = f"/jobs/{job.id}"
     assert (await listen(bridge.server.url + address))[1] == code
-
-
-async def test_multiplexed() -> None:
-    """A client submits, watches, cancels and finds over one connection."""
-    async with (
-        open_bridge(authenticate=known, authorize=owners) as bridge,
-        connect(bridge.server.url + "/ws", additional_headers={"Authorization": "Bearer ok-ann"}) as client,
-    ):
-        assert json.loads(await client.recv())["type"] == "hello"
-
-        async def ask(**message: Any) -> Any:
-            await client.send(json.dumps(message))
-            return json.loads(await client.recv())
-
-        tags = {"user": "ann"}
-        job = await ask(type="submit", id=1, executor="hang", tags=tags, subscribe=True)
-        assert job["sub"] == 1
-        found = await ask(type="find", id=2, tags=tags)
-        assert [record["id"] for record in found["jobs"]] == [job["job"]]
-        assert (await ask(type="cancel", id=3, job=job["job"], reason="enough"))["cancelled"]
-        assert json.loads(await client.recv())["outcome"] == {"type": "cancelled", "reason": "enough"}
 
 
 @pytest.mark.parametrize("way", ["header", "subprotocol", "message"])
@@ -253,29 +221,6 @@ async def test_tls_refusals(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) 
             async with connect(bridge.server.url + "/nowhere", ssl=client):
                 pass
         assert caught.value.response.status_code == 404
-
-
-async def test_resuming(bridge: Bridge) -> None:
-    """A client that comes back with the number and the epoch gets exactly what follows."""
-    go = trio.Event()
-
-    async def work(job: JobContext) -> None:
-        for n in range(20):
-            await job.send(n)
-            if n == 9:
-                await go.wait()
-
-    job = await bridge.registry.submit(work)
-    async with connected(bridge.port, f"/jobs/{job.id}") as client:
-        epoch = (await client.hear())["epoch"]
-        items: list[int] = []
-        while len(items) < 10:
-            items += (await client.hear())["items"]
-        client.reset()
-    go.set()
-    heard, code = await listen(f"{bridge.server.url}/jobs/{job.id}?after=10&epoch={epoch}")
-    items += [item for text in heard for item in json.loads(text).get("items", ())]
-    assert (items, code) == (list(range(20)), 1000)
 
 
 async def test_shutdown_in_the_middle_of_frames() -> None:
