@@ -61,7 +61,9 @@ async def check_known_messages_are_passed_over(open_store: OpenStore) -> None:
 async def check_reading_in_pieces(open_store: OpenStore) -> None:
     """Reading begins behind any number and gives as many messages as asked for; behind the last there is nothing."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        claim = await a.start()
+        claim, other = await a.start(), await a.start()
+        for n in range(1, 10):  # in other pieces than the messages of the first
+            await a.store.append_messages(other, tokens(n, n))
         await a.store.finish(claim, Completed("done"), messages=tokens(1, 9))
         whole = [*tokens(1, 9), End(10, Completed("done"))]
         for size in (1, 3, 9, 10, 11):
@@ -87,21 +89,27 @@ async def check_end_comes_with_the_state(open_store: OpenStore) -> None:
 
 
 async def check_dropped_messages_leave_a_gap(open_store: OpenStore) -> None:
-    """The newest messages are kept, a bounded number of them; a reader of older ones is told by a `Gap`."""
+    """The newest messages of each job are kept, a bounded number; a reader of older ones is told by a `Gap`."""
     async with open_workers(open_store, "a", "b", retention=Retention(tokens_per_job=5)) as (a, b):
-        claim = await a.start()
+        claim, other = await a.start(), await a.start()
+        for n in range(1, 6):
+            await a.store.append_messages(other, tokens(n, n))
         for first in range(1, 200, 20):
             await a.store.append_messages(claim, tokens(first, first + 19))
-        await a.store.finish(claim, Completed(), messages=tokens(201, 203))
+            assert (await b.stream(claim.entry.id))[-5:] == tokens(first + 15, first + 19)
+        await a.store.append_messages(claim, tokens(201, 202))
+        assert (await b.stream(claim.entry.id))[-5:] == tokens(198, 202)
+        await a.store.finish(claim, Failed(ERROR), messages=tokens(203, 203))
         gap, *kept = await b.stream(claim.entry.id)
         assert isinstance(gap, Gap)
         assert (gap.first, gap.last) == (1, 203 - len(kept) + 1)
-        assert kept == [*tokens(gap.last + 1, 203), End(204, Completed())]
+        assert kept == [*tokens(gap.last + 1, 203), End(204, Failed(ERROR))]
         assert 5 <= len(kept) - 1 <= 50
         assert await b.stream(claim.entry.id, 100) == [Gap(101, gap.last), *kept]
         for limit in (1, 2, 3):  # it counts as one of them
             assert await b.stream(claim.entry.id, 100, limit) == [Gap(101, gap.last), *kept][:limit]
-        assert await b.stream(claim.entry.id, 201) == [*tokens(202, 203), End(204, Completed())]
+        assert await b.stream(claim.entry.id, 201) == [*tokens(202, 203), End(204, Failed(ERROR))]
+        assert await b.stream(other.entry.id) == tokens(1, 5)
 
 
 async def check_a_hole_is_a_gap(open_store: OpenStore) -> None:

@@ -130,12 +130,12 @@ async def check_times_are_known_to_newcomers(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         if a is b:
             return  # one object stands for all, and is open already
-        await a.insert(new_entry())
-        for part in range(3):
+        for part in range(6):  # each kind twice, the earlier one later
             seconds = LEASE * (9 - part)
-            match part:
+            match part % 3:
                 case 0:
-                    await a.claim_one(lease=seconds)
+                    await a.insert(new_entry())
+                    assert await a.claim(lease=seconds, room={"default": 1})
                 case 1:
                     await a.insert(new_entry(delay=seconds))
                 case _:
