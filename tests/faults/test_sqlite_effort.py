@@ -278,6 +278,18 @@ def test_the_order_of_lines(connection: sqlite3.Connection, seed: int) -> None:
         assert [entry.id for entry in found] == expected
 
 
+def test_reading_on_costs_nothing(connection: sqlite3.Connection) -> None:
+    """Who has read most of a long stream does not look at that again to read on."""
+    add_ended(connection, 1000)
+    connection.execute(ADD_CHUNKS)
+    effort = Effort(connection)
+    first, last = (
+        effort.of(lambda: finding.read_messages(connection, "ended 900", after, 100))  # noqa: B023
+        for after in (0, 4800)
+    )
+    assert last <= 1.3 * first + 20
+
+
 def test_pruning_goes_in_slices(connection: sqlite3.Connection) -> None:
     """However much is to be removed, one go removes a bounded part of it."""
     add_ended(connection, 1000)

@@ -48,3 +48,22 @@ def test_a_slice_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.Mo
             assert progress.emptied == (emptied if left else frozenset(gone))
         progress = advancing.advance(tx, gone)
         assert (progress.changed, progress.is_cut) == ([], False)
+
+
+def test_a_slice_has_so_many_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many jobs have fallen due, no more of each kind are read and changed at once than make a slice."""
+    monkeypatch.setattr(advancing, "SLICE", 2)
+    location = Location(str(tmp_path / "jobs.db"), "NORMAL")
+    location.prepare()
+    with closing(location.connect()) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        tx = Transaction(connection, Identity("w", "session", Retention()), "path")
+        inserting.insert(tx, [new_job(new_entry(delay=LEASE)) for _ in range(3)], "scheduled")
+        inserting.insert(tx, [new_job(new_entry(expires_in=LEASE)) for _ in range(3)], "expired")
+        connection.execute("UPDATE jobs SET due = 1 WHERE submission = 'scheduled'")
+        connection.execute("UPDATE jobs SET expires = 1 WHERE submission = 'expired'")
+        for count, is_cut in ((2, True), (1, True), (0, False)):
+            progress = advancing.advance(tx, ())
+            states = [entry.state for entry in progress.changed]
+            assert states == [JobState.QUEUED] * count + [JobState.FAILED] * count
+            assert progress.is_cut == is_cut
