@@ -63,7 +63,7 @@ async def check_find(open_store: OpenStore) -> None:
     """Jobs are found by state, by tags that all match, by queue and by executor, and by all of these together."""
     async with open_workers(open_store, "a", "b") as (a, b):
         for n in range(24):
-            tags = {"kind": "odd" if n % 4 else "even", "n": str(n)}
+            tags = {"kind": "odd" if n % 4 else "even", "n": str(n), "m": str((n + 4) % 24)}
             await a.insert(new_entry("abc"[n % 3], queue="xy"[n % 2], tags=tags, job_id=f"{n:02}"))
         for claim in await a.claim(limit=12):
             if int(claim.entry.id) >= 6:
@@ -72,7 +72,7 @@ async def check_find(open_store: OpenStore) -> None:
         assert ids(records) == [f"{n:02}" for n in range(24)]
         states = [frozenset(map(JobState, names)) for names in (["RUNNING"], ["QUEUED", "COMPLETED"], ["FAILED"], [])]
         tag_sets = [{}, {"kind": "even"}, {"kind": "even", "n": "8"}, {"kind": "odd", "n": "8"}]
-        tag_sets += [{"n": "1"}, {"kind": "EVEN"}, {"KIND": "even"}]
+        tag_sets += [{"n": "1"}, {"kind": "EVEN"}, {"KIND": "even"}, {"n": "4", "m": "8"}, {"n": "4", "m": "4"}]
         for query in map(JobQuery, *zip(*product([None, *states], tag_sets, QUEUES, EXECUTORS), strict=True)):
             found = [record for record in records if _matches(record, query)]
             assert await b.store.find(query) == found, query

@@ -177,13 +177,13 @@ async def check_workers(open_store: OpenStore) -> None:
         await a.insert(new_entry())
         await a.store.retry(await a.claim_one(), ERROR, 1000.0)  # who waits for the next attempt does not run
         for worker in (b, a):
-            await worker.store.renew([claim] if worker is a else [], LEASE if worker is a else LONG)
+            await worker.store.renew([claim] if worker is a else [], LONG)
         reports = await c.store.workers()
         assert [(each.name, each.running) for each in reports] == [("a", 1), ("b", 0)][: 1 if a is b else 2]
         assert reports[0].started_at <= reports[0].seen_at
         assert abs(reports[0].seen_at - datetime.now(UTC)) < timedelta(seconds=LEASE)
-        await b.pass_time(1.2 * LONG)
         await a.store.renew([claim], LEASE)
+        await b.pass_time(1.2 * LONG)
         (again,) = await c.store.workers()
         assert (again.name, again.started_at) == ("a", reports[0].started_at)
         assert again.seen_at > reports[0].seen_at
