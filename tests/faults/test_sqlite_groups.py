@@ -409,6 +409,18 @@ async def test_ended_jobs_are_pruned_as_they_come(path: Path) -> None:
                 await trio.sleep(0.01)
 
 
+async def test_large_values_that_become_small(path: Path) -> None:
+    """A value that is small by now leaves the place for large ones, and nothing else of its job or of others does."""
+    large = "x" * 4000
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        one, two = [await worker.start(new_entry(payload=large)) for _ in range(2)]
+        for claim in (one, two):
+            await worker.store.save_state(claim, large)
+        await worker.store.save_state(one, "small")
+        kept = [await worker.load(claim.entry.id) for claim in (one, two)]
+        assert [(entry.payload, entry.saved_state) for entry in kept] == [(large, "small"), (large, large)]
+
+
 async def test_streams_are_bounded(path: Path) -> None:
     """The file keeps no more of a stream than `Retention` says, and a chunk."""
     async with open_worker(lambda: SqliteJobStore(path), Retention(tokens_per_job=10)) as worker:

@@ -57,9 +57,8 @@ def test_a_slice_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.Mo
     with closing(location.connect()) as connection:
         connection.execute("BEGIN IMMEDIATE")
         tx = Transaction(connection, Identity("w", "session", Retention()), "path")
-        inserting.insert(
-            tx, [new_job(new_entry(tags={f"name {n}": "x" * 200 for n in range(20)})) for _ in range(3)], "mark"
-        )
+        tags = {f"name {n}": "x" * 200 for n in range(20)}
+        inserting.insert(tx, [new_job(new_entry(payload="x" * 4000, tags=tags)) for _ in range(3)], "mark")
         connection.execute("UPDATE jobs SET state = 'CANCELLED', finished_at = 1.0")
         for left in (2, 1, 0):
             assert pruning.prune(tx, (inf, inf)) == (True, 0.0)
