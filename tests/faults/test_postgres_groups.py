@@ -729,6 +729,30 @@ async def test_a_lapse_while_it_is_renewed(postgres: str) -> None:
         assert [report.held for report in reports] == [False]
 
 
+@pytest.mark.parametrize("how", ["append", "complete"])
+async def test_a_lapse_while_it_writes(postgres: str, how: str) -> None:
+    """A worker whose job is being taken from it waits for that, and then writes nothing of it any more."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
+        claim = await worker.start()
+        answers: list[bool] = []
+        with closing(psycopg.connect(postgres)) as other, trio.fail_after(60):
+            other.execute("UPDATE jobtrio.jobs SET state = 'QUEUED', claim = NULL")
+            async with trio.open_nursery() as nursery:
+
+                async def write() -> None:
+                    if how == "append":
+                        answers.append(await worker.store.append_messages(claim, tokens(1, 3)))
+                    else:
+                        answers.append(await worker.store.finish(claim, Completed(), messages=tokens(1, 3)))
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(write)
+                await wait_for_waiting(postgres, other.info.backend_pid)
+                other.commit()
+        assert answers == [False]
+        assert await worker.stream(claim.entry.id) == []
+
+
 async def test_setting_a_clock_takes_no_job_away(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases and due times go by the server's clock, whatever this machine's clock says."""
     import time
