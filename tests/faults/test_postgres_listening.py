@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,10 +16,10 @@ from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _listening as listening
 from jobtrio.stores.postgres._listening import Listener
-from jobtrio.testing._workers import ids, new_entry, open_workers
+from jobtrio.testing._workers import LEASE, ids, new_entry, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     import jobtrio
     from jobtrio.psycopg_trio import TrioConnection
@@ -138,6 +140,30 @@ async def test_nonsense_on_the_channel(postgres: str, registry: jobtrio.JobRegis
             )
         with trio.fail_after(60):
             assert await (await registry.submit("work")).wait() == Completed("done")
+
+
+@pytest.mark.parametrize("quick", [0.0, inf], ids=["behind the commit", "with it"])
+async def test_what_others_are_told_of(postgres: str, monkeypatch: pytest.MonkeyPatch, quick: float) -> None:
+    """Others are told of what is written, whether commits are quick, so that it goes with the write, or not."""
+    monkeypatch.setattr("jobtrio.stores.postgres._notices.QUICK", quick)
+    async with open_workers(lambda: PostgresJobStore(postgres), "a", "b") as (a, b):
+        told = partial(b.heard._event, "messages_added")
+        monkeypatch.setattr(b.heard, "messages_added", lambda _: told().set())
+        await _both_listen(postgres)
+        claim = await a.start()
+        changes: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
+            ("work_ready", lambda: a.insert(new_entry())),
+            ("work_ready", lambda: a.insert(new_entry(), new_entry())),
+            ("due_changed", lambda: a.claim(lease=LEASE / 2)),
+            ("messages_added", lambda: a.store.append_messages(claim, tokens(1, 1))),
+            ("messages_added", lambda: a.store.finish(claim, Completed())),
+        )
+        for signal, change in changes:
+            await b.stream(claim.entry.id)
+            await b.advance()
+            b.heard.forget()
+            await change()
+            await b.heard.wait_for(signal)
 
 
 async def test_schemas_do_not_hear_each_other(postgres: str) -> None:
