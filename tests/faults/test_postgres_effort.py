@@ -321,3 +321,13 @@ def test_claims_pass_over_what_runs(database: Database, kept: bool) -> None:
         statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
         read = pages(database.old, statement, asked)
     assert read <= PAGES
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_claims_of_a_long_line(database: Database, kept: bool) -> None:
+    """However many jobs of a line are ready, a claim looks at no more of them than it may take."""
+    parameters = fresh("claim", database.asked["claim"])
+    limit, room, executors, totals = ("10",), (None, None), ("{work}",), (None, None)
+    parameters = (*parameters[:5], *limit, *room, *executors, *totals, *parameters[11:])
+    statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
+    assert pages(database.old, statement, asked) <= PAGES
