@@ -606,6 +606,17 @@ async def test_others_claim_the_same(postgres: str, options: dict[str, Any], que
         assert len(await worker.claim(**options)) == 2
 
 
+async def test_others_claim_the_same_of_one_queue(postgres: str) -> None:
+    """Who finds that of one queue is told to look again, also where he got all that another queue has."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.insert(new_entry("a"), new_entry("b"), new_entry(queue="another", job_id="there"))
+        with closing(psycopg.connect(postgres)) as other:
+            other.execute("SELECT FROM jobtrio.jobs WHERE executor = 'a' FOR UPDATE")
+            worker.heard.forget()
+            assert ids(await worker.claim(room={"default": 1, "another": 5})) == ["there"]
+            await worker.heard.wait_for("work_ready")
+
+
 async def test_others_claim_the_last(postgres: str) -> None:
     """Who got all that he had chosen, or chose all that there is and came too late, does not look again at once."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
