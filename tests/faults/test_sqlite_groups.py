@@ -544,6 +544,16 @@ async def test_a_pause_in_which_nothing_is_written(path: Path) -> None:
     raise AssertionError("it is looked again and again")
 
 
+async def test_a_store_that_is_closed_beside_a_claim(path: Path) -> None:
+    """Of a closed store that holds no job nothing stays, though others hold some."""
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        await worker.start()
+        doorbells = os.listdir(f"{path}-doorbells")
+        async with open_worker(lambda: SqliteJobStore(path)):
+            assert len(os.listdir(f"{path}-doorbells")) == len(doorbells) + 1
+        assert os.listdir(f"{path}-doorbells") == doorbells
+
+
 async def test_a_store_that_is_closed_with_a_claim(path: Path) -> None:
     """What a closed store has not let go of returns to its queue when another looks, however long its lease."""
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
