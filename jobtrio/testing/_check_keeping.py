@@ -259,10 +259,11 @@ async def check_delete(open_store: OpenStore) -> None:
     """An ended job goes with its messages, history, tags and key; a living one raises and stays."""
     async with open_workers(open_store, "a", "b") as (a, b):
         entry = new_entry(job_id="id", key="k", tags={"t": "v"}, retry=RetryPolicy(), delay=SHORT)
-        await a.insert(entry, new_entry(None, job_id="held"))
+        await a.insert(entry, new_entry(None, job_id="held", tags={"t": "v"}))
         await _check_refused(b, "held", "QUEUED")
         await a.store.request_cancel("held", None, 0.0)
         assert await b.store.delete("held")
+        assert ids(await a.store.find(JobQuery(tags={"t": "v"}))) == ["id"]
         if await a.states("id") == ["SCHEDULED"]:  # a slow machine may have passed it
             await _check_refused(b, "id", "SCHEDULED")
         await a.pass_time()
@@ -301,13 +302,15 @@ async def _check_gone(worker: Worker, job_id: str) -> None:
 async def check_prune_by_count(open_store: OpenStore) -> None:
     """Of the ended jobs the newest are kept, as many as wanted, beside all that live."""
     async with open_worker(open_store, Retention(finished_jobs=10)) as worker:
-        entries = [new_entry(key=f"k{n}") for n in range(13)]
+        entries = [new_entry(key=f"k{n}", tags={"t": "v"}) for n in range(13)]
         await worker.insert(*entries)
         claims = await worker.claim()
         for n in (3, 0, 4, 1, *range(12, 4, -1)):
             await worker.store.finish(claims[n], Completed(), messages=tokens(1, 2))
         await worker.store.prune()
-        assert ids(await worker.store.find(JobQuery())) == [entries[n].id for n in (1, 2, *range(4, 13))]
+        for query in (JobQuery(), JobQuery(tags={"t": "v"})):
+            assert ids(await worker.store.find(query)) == [entries[n].id for n in (1, 2, *range(4, 13))]
+        assert await worker.stream(entries[1].id) == [*tokens(1, 2), End(3, Completed())]
         for n in (3, 0):
             await _check_gone(worker, entries[n].id)
             assert (await worker.insert(new_entry(key=f"k{n}")))[0].key == f"k{n}"
