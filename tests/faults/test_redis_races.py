@@ -254,6 +254,17 @@ async def test_messages_are_told_to_others(
             await b.heard.wait_for("messages_added")
 
 
+async def test_workers_leave_nothing(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """Of a worker that is closed nothing stays, nor of one that was killed, once its time is up and another comes."""
+    server = shared_server()
+    async with open_worker(open_store) as worker:
+        server.ask("ZADD", f"{{{prefix}}}:workers", 1, "killed")
+        server.ask("HSET", f"{{{prefix}}}:sessions", "killed", '0,0,"w"')
+        await worker.store.renew([], LEASE)
+        assert server.ask("HLEN", f"{{{prefix}}}:sessions") == server.ask("ZCARD", f"{{{prefix}}}:workers") == 1
+    assert server.ask("EXISTS", f"{{{prefix}}}:sessions", f"{{{prefix}}}:workers") == 0
+
+
 async def _hears(worker: Worker) -> None:
     """Wait until a worker hears hints: it is told to look everywhere then."""
     await worker.heard.wait_for("due_changed")
