@@ -157,6 +157,11 @@ def _shown(url: str) -> str:
     return show(re.sub(r"\?.+", "?…", before, flags=re.DOTALL))
 
 
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """Return names and values from behind the ?. A plus sign is itself, as libpq has it, and no space."""
+    return parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
+
+
 def _options(pairs: Iterable[tuple[str, str]], known: Options, allowed: str) -> dict[str, Any]:
     """Return what is behind the ?, as the store takes it.
 
@@ -182,7 +187,7 @@ def _sqlite(rest: str, url: str) -> Address:
     path, _, query = rest.removeprefix("///").partition("?")
     if not path or "\0" in unquote(path) or path == ":memory:":
         raise ValueError(f"a store must be {FORMS}, and name a file; got {_shown(url)}")
-    options = _options(parse_qsl(query, keep_blank_values=True), _SQLITE_OPTIONS, SQLITE_QUERY)
+    options = _options(_pairs(query), _SQLITE_OPTIONS, SQLITE_QUERY)
     return StoreAddress(unquote(path, errors="surrogateescape"), options)
 
 
@@ -191,7 +196,7 @@ def _sqlite(rest: str, url: str) -> Address:
 
 def _redis(rest: str, url: str) -> Address:
     place, _, query = rest.partition("?")
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = _pairs(query)
     if any("@" in name for name, _ in pairs):
         raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; in a password it is %3F")
     options = _options(pairs, _REDIS_OPTIONS, REDIS_QUERY)
@@ -205,7 +210,7 @@ def _postgres(rest: str, url: str) -> Address:
     if not rest.startswith("//"):
         raise ValueError(f"a store must be {FORMS}, with two slashes before the host")
     place, _, query = rest.partition("?")
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = _pairs(query)
     options = _options([pair for pair in pairs if pair[0] in _POSTGRES_OPTIONS], _POSTGRES_OPTIONS, POSTGRES_QUERY)
     others = [pair for pair in pairs if pair[0] not in _POSTGRES_OPTIONS]
     return PostgresAddress(f"postgresql:{place}{'?' if others else ''}{urlencode(others, quote_via=quote)}", options)

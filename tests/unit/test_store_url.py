@@ -190,6 +190,7 @@ def test_no_password_is_shown(url: str) -> None:
             "postgresql://host/db?sslmode=require&application_name=a%20b",
             {"schema": "jobs", "pool_size": 8, "listen": False, "outage_limit": 0.5},
         ),
+        ("postgresql://host/db?password=a+b%2Bc", "postgresql://host/db?password=a%2Bb%2Bc", {}),
         ("postgresql://host/db?listen=TRUE", "postgresql://host/db", {"listen": True}),
         ("postgresql://host/db?listen=1", "postgresql://host/db", {"listen": True}),
         ("postgresql://host/db?listen=0", "postgresql://host/db", {"listen": False}),
