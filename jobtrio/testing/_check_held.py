@@ -93,13 +93,14 @@ async def check_start_held_when_scheduled(open_store: OpenStore) -> None:
 
 
 async def check_started_in_time(open_store: OpenStore) -> None:
-    """A held job that was started is not bound to the time that one may be held."""
+    """A held job that was started is not bound to the time that one may be held, nor is one that was never held."""
     async with open_worker(open_store, Retention(held_for=SHORT)) as worker:
-        left, started = new_entry(None), new_entry(None)
-        await worker.insert(left, started)
+        left, started, plain = new_entry(None), new_entry(None), new_entry(expires_in=LEASE)
+        await worker.insert(left, started, plain)
         assert await worker.store.start_held(started.id, new_plan())
         await worker.pass_time()
-        assert (await worker.record(started.id)).state == JobState.QUEUED
+        for entry in (started, plain):
+            assert (await worker.record(entry.id)).state == JobState.QUEUED
         assert not await worker.store.start_held(left.id, new_plan())
         error = (await worker.record(left.id)).error
         assert error is not None
