@@ -6,6 +6,7 @@ import random
 
 import pytest
 import trio
+from call_count import calls_made
 
 from jobtrio import Completed, JobPriority, JobState, Retention
 from jobtrio._entry import JobEntry, Plan
@@ -85,6 +86,33 @@ def test_removed_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(7, 12):
         ended.add(str(n))
     assert sorted(ended.shelf.jobs, key=int) == ["8", "9", "10", "11"]
+
+
+def test_removed_ones_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ended jobs are removed beside one that stays, the memory for them is bounded."""
+    Clock(monkeypatch)
+    ended = Ended(Retention())
+    stays = ended.add("stays")
+    for n in range(1_000):
+        ended.shelf.remove(ended.add(str(n)))
+    assert len(ended.shelf._ended) <= 3
+    assert [*ended.shelf.jobs.values()] == [stays]
+
+
+def calls_to_remove(jobs: int) -> float:
+    """Return the calls that it takes to remove a job, of so many."""
+    ended = Ended(Retention())
+    entries = [ended.add(str(n)) for n in range(jobs)]
+    with calls_made() as calls:
+        for entry in entries:
+            ended.shelf.remove(entry)
+    return calls.count / jobs
+
+
+def test_removing_costs_the_same_with_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To remove a job costs no look at all the others, in the long run."""
+    Clock(monkeypatch)
+    assert calls_to_remove(2_000) < 2 * calls_to_remove(200)
 
 
 def test_how_many_live(monkeypatch: pytest.MonkeyPatch) -> None:
