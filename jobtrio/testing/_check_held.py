@@ -56,7 +56,7 @@ async def check_held_jobs_that_have_ended(open_store: OpenStore) -> None:
 async def check_started_jobs_stand_behind(open_store: OpenStore) -> None:
     """A held job is ready from its start on: it stands behind all that was ready before, however old it is."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        held, plain, last = new_entry(None), new_entry(), new_entry()
+        held, plain, last = new_entry(None), new_entry(queue="other"), new_entry()
         await a.insert(held)
         await a.insert(plain)
         assert await b.store.start_held(held.id, new_plan())

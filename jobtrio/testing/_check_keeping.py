@@ -95,8 +95,8 @@ def _matches(record: JobRecord, query: JobQuery) -> bool:
 async def check_find_what_no_job_has(open_store: OpenStore) -> None:
     """Nothing is found of names and tags that no job can have; behind an unknown job that is an error all the same."""
     async with open_worker(open_store) as worker:
-        await worker.insert(new_entry(tags={"t": "v"}))
-        for text in ("\0", "\ud800", "line\nbreak"):
+        await worker.insert(new_entry(None), new_entry(tags={"t": "v"}))
+        for text in ("", "\0", "\ud800", "line\nbreak"):
             for query in (JobQuery(queue=text), JobQuery(executor=text), JobQuery(tags={"t": "v", "u": text})):
                 assert await worker.store.find(query) == []
                 with refused(UnknownJobError):
