@@ -119,6 +119,16 @@ def test_public_way_makes_what_is_not_there() -> None:
     assert of_redis._creates
 
 
+def test_looking_makes_nothing() -> None:
+    """Who only looks at a store can have it not made where it is missing."""
+    of_postgres = parse_store_url("postgresql://host/db").make_store(make=False)
+    of_redis = parse_store_url("redis://host").make_store(make=False)
+    assert isinstance(of_postgres, PostgresJobStore)
+    assert isinstance(of_redis, RedisJobStore)
+    assert not of_postgres._create
+    assert not of_redis._creates
+
+
 def test_public_way_imports_one_store_alone() -> None:
     """Who names a file in a URL needs no extra, and who names none at all imports no store of a URL."""
     program = (
@@ -133,6 +143,7 @@ def test_public_way_imports_one_store_alone() -> None:
     [
         ("", ["got ''"]),
         ("jobs.db", ["'jobs.db'"]),
+        ("redis", ["got 'redis'"]),
         ("mysql://host/jobs", ["'mysql://host/jobs'"]),
         ("mysql://ann:secret@host/jobs", ["'mysql://…@host/jobs'"]),
         ("http://ann:se/secret@host/jobs", ["'http://…@host/jobs'"]),
@@ -165,6 +176,7 @@ def test_refused(url: str, parts: list[str]) -> None:
         "mysql:ann:secret@host/jobs",
         "mysql://ann:a\nsecret@host/jobs",
         "mysql://host/jobs?password=secret",
+        "mysql://host/jobs?password=a\nsecret",
         "sqlite://ann:secret@host/jobs",
         "sqlite:///jobs.db?key=secret",
         "redis://host?password=secret",
