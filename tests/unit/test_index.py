@@ -192,6 +192,18 @@ def test_removed() -> None:
     assert len(shelf.index._by_age) == len(shelf.index._removed) == 0
 
 
+def test_removing_costs_the_same_with_many() -> None:
+    """Those that are kept are seldom looked through for the sake of the removed ones."""
+    shelf = Shelf()
+    entries = [shelf.add() for _ in range(2_000)]
+    seen: list[object] = [shelf.index._by_age]
+    for entry in entries:
+        shelf.index.remove(entry)
+        if seen[-1] is not shelf.index._by_age:
+            seen.append(shelf.index._by_age)
+    assert len(seen) <= 12
+
+
 def test_an_id_that_comes_again() -> None:
     """A job whose id was another's before stands where its age puts it."""
     shelf = Shelf()
@@ -243,22 +255,25 @@ class Number(int):
         return int(self) > other
 
 
+@pytest.mark.parametrize("tags", [{"a": "1", "c": "1"}, None])
 @pytest.mark.parametrize("after", [0, 3000, 9000])
 @pytest.mark.parametrize("removed", [0, 3])
-def test_a_page_behind_many_looks_at_few(monkeypatch: pytest.MonkeyPatch, after: int, removed: int) -> None:
-    """By tags that many of the jobs have, a page costs about what is on it, wherever it begins."""
+def test_a_page_behind_many_looks_at_few(
+    monkeypatch: pytest.MonkeyPatch, after: int, removed: int, tags: dict[str, str] | None
+) -> None:
+    """By tags that many of the jobs have, or by none, a page costs about what is on it, wherever it begins."""
     shelf = Shelf()
     entries = [shelf.add({"a": "1", "b": str(n % 2), "c": "1"}) for n in range(10_000)]
     for entry in entries[::removed] if removed else ():
         shelf.index.remove(entry)
     looks = Looks(monkeypatch)
-    page = shelf.index.find(JobQuery(tags={"a": "1", "c": "1"}, limit=7), looks.behind(after))
+    page = shelf.index.find(JobQuery(tags=tags, limit=7), looks.behind(after))
     assert [entry.order for entry in page] == sorted(entry.order for entry in page)
     assert len(page) == 7
     assert after < page[0].order <= after + 2
     assert looks.number <= 50
     looks.number = 0
-    page = shelf.index.find(JobQuery(tags={"a": "1", "c": "1"}, limit=7, newest_first=True), looks.behind(after + 1000))
+    page = shelf.index.find(JobQuery(tags=tags, limit=7, newest_first=True), looks.behind(after + 1000))
     assert [entry.order for entry in page] == sorted((entry.order for entry in page), reverse=True)
     assert after + 998 <= page[0].order < after + 1000
     assert looks.number <= 50
@@ -351,6 +366,18 @@ def test_waiting() -> None:
     assert shelf.index.waiting(RUNNING, ["b"]) == 0
     assert shelf.index.waiting(QUEUED, []) == 0
     assert shelf.index.count(QUEUED) == 4
+
+
+def test_counts() -> None:
+    """Jobs are counted by queue and state, over all executors; of a queue whose jobs are gone nothing is told."""
+    shelf = Shelf()
+    shelf.add(queue="a")
+    shelf.add(queue="a", executor="other")
+    shelf.add(queue="a", state=RUNNING)
+    shelf.add(queue="b", executor=None, state=COMPLETED)
+    shelf.remove(shelf.add(queue="gone"))
+    none = dict.fromkeys(JobState, 0)
+    assert shelf.index.counts() == {"a": none | {QUEUED: 2, RUNNING: 1}, "b": none | {COMPLETED: 1}}
 
 
 def test_living() -> None:

@@ -61,11 +61,12 @@ def test_empty() -> None:
     assert line.pop(executors=["work"]) == []
 
 
-def test_first_in_first_out() -> None:
+@pytest.mark.parametrize("queues", ["a", "ab"])
+def test_first_in_first_out(queues: str) -> None:
     """Within a priority the order is that of becoming ready, over all queues."""
     line = Line()
     for n in range(6):
-        line.push(str(n), queue="ab"[n % 2])
+        line.push(str(n), queue=queues[n % len(queues)])
     assert line.pop(2) == ["0", "1"]
     assert line.pop(3) == ["2", "3", "4"]
     assert line.ready
@@ -207,6 +208,17 @@ def test_executors_and_those_that_left() -> None:
     assert line.pop(executors={"work"}) == ["0", "2"]
 
 
+def test_executors_and_those_that_come_back() -> None:
+    """A job that was taken for its executor and is ready once more stands at the end of its line alone."""
+    line = Line()
+    entry = line.push("comes back")
+    line.push("waits", executor="other")
+    assert line.pop(executors={"work"}) == ["comes back"]
+    entry.state, entry.ticket = JobState.QUEUED, next(line.tickets)
+    line.ready.push(entry)
+    assert line.pop() == ["waits", "comes back"]
+
+
 def calls_of(function: Callable[[], object]) -> int:
     """Return how many calls a function makes."""
     with calls_made() as calls:
@@ -225,6 +237,34 @@ def calls_to_take_one_by_one(queues: int) -> float:
 def test_taking_costs_the_same_with_many_queues() -> None:
     """To take a job costs no look at every queue that has some."""
     assert calls_to_take_one_by_one(3_200) < 2 * calls_to_take_one_by_one(200)
+
+
+def calls_to_leave(jobs: int) -> float:
+    """Return the calls it takes to let a job leave a line of so many."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(jobs)]
+
+    def leave() -> None:
+        for entry in entries:
+            line.leave(entry)
+
+    return calls_of(leave) / jobs
+
+
+def test_leaving_costs_the_same_with_many() -> None:
+    """To leave a line costs no look at all the others in it, in the long run."""
+    assert calls_to_leave(3_200) < 2 * calls_to_leave(200)
+
+
+def test_new_queues_cost_no_look_at_all() -> None:
+    """The names of queues in which nothing may be left are seldom looked through where most are still in use."""
+    line, seen = Line(), list[object]()
+    for n in range(3_200):
+        line.push(str(n), queue=f"queue {n}")
+        [level] = line.ready._levels.values()
+        if not seen or seen[-1] is not level.lines:
+            seen.append(level.lines)
+    assert len(seen) <= 10
 
 
 def calls_with_one_limit(queues: int) -> int:
