@@ -72,6 +72,7 @@ def test_read_from_anywhere() -> None:
     kept = [chunk(3, 5), chunk(6, 6), chunk(7, 9)]
     assert told(2, 100, *kept) == [3, 4, 5, 6, 7, 8, 9]
     assert told(4, 3, *kept) == [5, 6, 7]
+    assert told(4, 1, *kept) == [5]
     assert told(5, 1, *kept) == [6]
     assert told(9, 100, *kept) == []
     assert told(0, 3, *kept) == [(1, 2), 3, 4]
@@ -80,9 +81,10 @@ def test_read_from_anywhere() -> None:
     assert told(0, 100) == []
 
 
-def test_read_of_what_is_damaged() -> None:
+@pytest.mark.parametrize("damaged", ["nonsense", "[]", "[[0,1,2]]", "[[0,1,2],[0,1,3],[0,1,4]]", "[[0],[0]]"])
+def test_read_of_what_is_damaged(damaged: str) -> None:
     """A chunk that can't be read is told as a gap, together with what is not kept before it, before what follows."""
-    kept = [chunk(2, 3, "nonsense"), chunk(4, 5), chunk(6, 7, "nonsense"), chunk(8, 8)]
+    kept = [chunk(2, 3, damaged), chunk(4, 5), chunk(6, 7, damaged), chunk(8, 8)]
     assert told(0, 100, *kept) == [(1, 3), 4, 5]
     assert told(5, 100, *kept) == [(6, 7), 8]
     assert told(5, 100, *kept[:3]) == [(6, 7)]

@@ -22,7 +22,7 @@ class Stream:
         return [Token(seq, 1, None) for seq in range(after + 1, min(after + limit, self.last) + 1)]
 
 
-@pytest.mark.parametrize("last", [1, 10, 1000, 100_000])
+@pytest.mark.parametrize("last", [1, 10, 205, 1000, 100_000])
 @pytest.mark.parametrize("piece", [1, 100])
 @pytest.mark.parametrize("more", [1, 7])
 async def test_it_is_reached(last: int, piece: int, more: int) -> None:

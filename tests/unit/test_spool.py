@@ -208,8 +208,8 @@ async def test_value_that_was_changed(value: Any, text: str, others: list[Messag
             raise PayloadError("no")
         return True
 
-    assert await write_with([Token(1, 1, value), *others], write, never)
-    assert given[1] == [Token(1, 1, {"repr": text}), *others]
+    assert await write_with([Token(7, 2, value), *others], write, never)
+    assert given[1] == [Token(7, 2, {"repr": text}), *others]
 
 
 async def test_values_that_are_changed_one_after_the_other(autojump_clock: MockClock) -> None:
