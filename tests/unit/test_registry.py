@@ -291,6 +291,13 @@ async def test_a_retry_is_never_refused(autojump_clock: MockClock) -> None:
         assert (job.state, waits.state) == ("QUEUED", "QUEUED")
         await blocks.cancel()
         assert await job.result() == 2
+        await waits.wait()
+        blocks = await registry.submit(hang)
+        await trio.sleep(1)
+        await registry.submit(work)
+        with pytest.raises(QueueFullError):  # nor has it made room for another
+            await registry.submit(work)
+        await blocks.cancel()
 
 
 async def test_queues_that_are_not_served() -> None:
