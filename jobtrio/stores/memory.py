@@ -248,7 +248,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         """End a running job, after appending ``messages``."""
         if not self._holds(claim):
             return self._has_settled(claim)
-        entry = self._append(claim, messages) if messages else self._jobs[claim.entry.id]
+        entry = self._append(claim, messages)
         self._end(entry, *rules.heeding_cancel(entry, outcome, error))
         return True
 
