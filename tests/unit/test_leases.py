@@ -11,7 +11,8 @@ import trio
 
 from jobtrio import JobPriority
 from jobtrio._attempt import Attempt
-from jobtrio._entry import JobEntry, Plan
+from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._leases import Leases
 from jobtrio.abc import Claim, LeaseReport
 
@@ -59,6 +60,33 @@ async def test_an_attempt_that_ends_as_it_is_renewed() -> None:
         assert await leases._renew(trio.current_time())
     assert renewed == [[attempt.claim for attempt in attempts], [held.claim]]
     assert [attempt.is_lost() for attempt in attempts] == [attempt is lost for attempt in attempts]
+
+
+async def test_what_an_answer_brings(autojump_clock: MockClock) -> None:
+    """A lease that was renewed begins anew, and a request to cancel is heeded; without an answer all stays as it is."""
+    request = CancelRequest(0.0, "enough", 5.0)
+    answers = [None, request]
+
+    async def renew(claims: list[Claim], lease: float) -> list[LeaseReport]:
+        if not answers:
+            raise StoreUnavailableError("away")
+        found = [JobEntry("id", PLAN, None, 0.0, cancel=cancel) for cancel in answers]
+        answers.clear()
+        return [LeaseReport(True, entry) for entry in found]
+
+    store: Any = SimpleNamespace(renew=renew)
+    leases, attempts = Leases(store, 9.0, shows=False), [new_attempt(), new_attempt()]
+    for attempt in attempts:
+        leases.started(attempt, trio.current_time())
+    await trio.sleep(4)
+    asked = trio.current_time()
+    assert await leases._renew(asked)
+    assert not await leases._renew(asked + 1)
+    assert [leases._until[attempt] for attempt in attempts] == [asked + 9.0] * 2
+    assert [attempt.is_stopped() for attempt in attempts] == [False, True]
+    assert [attempt.claim.entry.cancel for attempt in attempts] == [None, request]
+    assert attempts[1]._stop_by == asked + 5.0
+    assert not any(attempt.is_lost() for attempt in attempts)
 
 
 async def test_a_lease_that_is_overdue_is_not_renewed() -> None:
