@@ -382,16 +382,16 @@ def test_a_value_far_too_large_takes_no_longer(wrap: Callable[[Any], Any], kind:
 
     def seconds(size: int) -> float:
         large = value(size)
-        began = time.perf_counter()
+        began = time.thread_time()
         text = json.loads(_values.value_json(large))["repr"]
-        ended = time.perf_counter()
+        ended = time.thread_time()
         assert text == beginning
         return ended - began
 
     beginning = f"{repr(value(_values.REPR_LIMIT))[: _values.REPR_LIMIT - 1]}…"
 
-    usual = max(seconds(_values.VALUE_LIMIT + 1) for _ in range(2))
-    assert min(seconds(4 * _values.VALUE_LIMIT) for _ in range(2)) < 2 * usual
+    usual = max(seconds(_values.VALUE_LIMIT + 1) for _ in range(5))
+    assert min(seconds(4 * _values.VALUE_LIMIT) for _ in range(5)) < 2 * usual
 
 
 def test_large_parts_together_are_too_large() -> None:
