@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ class Site:
 @pytest.fixture(params=["app", "quart_app"])
 def open_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> OpenSite:
     """Return what serves an application."""
-    monkeypatch.syspath_prepend(web.FOLDER)
+    monkeypatch.setattr(sys, "path", [str(web.FOLDER), *sys.path])
     return partial(served, monkeypatch, web.FOLDER / f"{request.param}.py")
 
 
