@@ -20,6 +20,6 @@ async def test_writes_that_fail(tmp_path: Path) -> None:
         await writer.write(INSERT, "1", "")
         with pytest.RaisesGroup(sqlite3.Error, sqlite3.Error):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(writer.write, INSERT, "1", "")
                 nursery.start_soon(writer.write, INSERT, "2", "")
+                await writer.write(INSERT, "1", "")  # is asked for first: alone, it leaves its transaction to the other
     assert (writer.groups, writer.writes) == (1, 1)
