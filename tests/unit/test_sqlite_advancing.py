@@ -53,6 +53,7 @@ def test_a_slice_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_slice_has_so_many_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many jobs have fallen due, no more of each kind are read and changed at once than make a slice."""
     monkeypatch.setattr(advancing, "SLICE", 2)
+    monkeypatch.setattr(advancing, "LONGEST", 60.0)
     location = Location(str(tmp_path / "jobs.db"), "NORMAL")
     location.prepare()
     with closing(location.connect()) as connection:
