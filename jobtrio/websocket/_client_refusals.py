@@ -72,9 +72,6 @@ class NotExposedError(UnknownExecutorError):
 class KeyInUseError(DuplicateJobError):
     """As the server sees it: which job a key belongs to that this client may not see is not for it to know."""
 
-    def __init__(self) -> None:
-        super().__init__("")
-
     def __str__(self) -> str:
         return "the key belongs to another job, which this client may not see: give another"
 
@@ -87,7 +84,7 @@ _ERRORS: dict[str, Callable[[Refused, str], Exception]] = {
     ErrorCode.OUTDATED_CURSOR: lambda refused, _: LaggedError(refused.first or 0, refused.last or 0),
     ErrorCode.WRONG_EPOCH: lambda _, subject: WrongEpochError(subject),
     ErrorCode.PAYLOAD: lambda refused, _: PayloadError(refused.message),
-    ErrorCode.DUPLICATE_JOB: lambda *_: KeyInUseError(),
+    ErrorCode.DUPLICATE_JOB: lambda *_: KeyInUseError(""),
     ErrorCode.QUEUE_FULL: lambda refused, _: QueueFullError(refused.limit or 0),
     ErrorCode.UNAVAILABLE: lambda refused, _: StoreUnavailableError(refused.message),
 }

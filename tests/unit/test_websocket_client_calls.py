@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from jobtrio.websocket import (
     ServerRefusedError,
     open_client,
 )
+from jobtrio.websocket._client_refusals import _ERRORS, error_of
 from jobtrio.websocket.protocol import (
     Cancel,
     Find,
@@ -200,6 +203,14 @@ async def test_refused_call(code: str, error: type[Exception], text: str) -> Non
         for match in (text, None):
             with pytest.raises(error, match=match):
                 await client.submit("work")
+
+
+@pytest.mark.parametrize("code", sorted(_ERRORS))
+def test_errors_can_be_copied(code: str) -> None:
+    """An error is as much in each place where it is raised, and in another process."""
+    error = error_of(Refused(id=1, code=code, message="why", first=1, last=2, limit=3), "subject")
+    for other in (copy(error), pickle.loads(pickle.dumps(error))):
+        assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))
 
 
 async def test_full_queue() -> None:
