@@ -184,6 +184,8 @@ async def check_workers(open_store: OpenStore) -> None:
         assert abs(reports[0].seen_at - datetime.now(UTC)) < timedelta(seconds=LEASE)
         await a.store.renew([claim], LEASE)
         await b.pass_time(1.2 * LONG)
+        assert [each.name for each in await c.store.workers()] == ["a"]
+        await a.store.renew([claim], LEASE)
         (again,) = await c.store.workers()
         assert (again.name, again.started_at) == ("a", reports[0].started_at)
         assert again.seen_at > reports[0].seen_at
