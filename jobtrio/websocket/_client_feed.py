@@ -121,9 +121,11 @@ class Feed:
     def close(self) -> None:
         """Take and give nothing more: the consumer has left."""
         if not self.is_closed:
+            was_over = self.is_over
             self.is_closed = True
             self._chunks.clear()
-            self._on_change(self)
+            if not was_over:
+                self._on_change(self)
 
     def _next(self, message: Message) -> Sequence[Message]:
         """Return what a message adds to the stream: itself, or nothing where it was received before."""

@@ -73,12 +73,14 @@ class Keeper:
     def check_thread(self, call: str, instead: str, by: str) -> None:
         """Raise `RuntimeError` in another thread than Trio's, from where the tasks here can't be woken.
 
+        Once all is over, nothing is waited for.
+
         Args:
             call: What is called.
             instead: What another thread has to give to `trio.from_thread`.
             by: By which of its functions.
         """
-        if get_ident() != self._thread:
+        if get_ident() != self._thread and self.book.failure is None:
             raise other_run(f"{call} must be called", instead, by, of="client")
 
     async def wait_opened(self) -> None:

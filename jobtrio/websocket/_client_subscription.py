@@ -76,7 +76,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed, or its client.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
             JobtrioError: The server can't give this stream: see `receive`.
-            RuntimeError: Called from another thread than Trio's.
+            RuntimeError: Called from another thread than Trio's, while more may come.
         """
         self._check_thread("received from", "messages.receive", "run")
         if not (batch := self._take(1)):
@@ -96,7 +96,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             WrongEpochError: The stream is not the one that was begun.
             ServerRefusedError: The server refuses this client, has no place for another subscription, or sent what
                 can't be true, or can't be read here.
-            RuntimeError: It was awaited in another thread than Trio's.
+            RuntimeError: It was awaited in another thread than Trio's, while more may come.
 
         Cancellation: no message is lost; the next call receives it.
         """
@@ -127,7 +127,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         """Leave. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more.
 
         Raises:
-            RuntimeError: Called from another thread than Trio's.
+            RuntimeError: Called from another thread than Trio's, while more may come.
         """
         self._check_thread("closed", "messages.close", "run_sync")
         self._feed.close()
@@ -155,7 +155,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
                 pass
 
     def _check_thread(self, done: str, instead: str, by: str) -> None:
-        if get_ident() != self._thread:
+        if get_ident() != self._thread and not self._feed.is_over:
             raise other_run(f"a subscription must be {done}", instead, by, of="client")
 
     def _take(self, most: int) -> list[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,35 @@ async def test_in_another_thread(instead: str, ask: Callable[[JobClient, RemoteS
                 with pytest.raises(jobtrio.UnknownJobError):
                     await client.get("another job")
                 assert await all_of(messages) == [Token(2, 1, 2), End(3, Completed(None))]
+
+
+async def test_in_another_thread_when_it_is_over() -> None:
+    """Behind the client's block there is nobody to wake: what is left open by then is closed in any thread."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.subscribed()
+        await peer.say(events(1, 2))
+        request = await peer.hear(Get)
+        await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+        await peer.gone()
+
+    def in_thread() -> None:
+        assert messages.receive_nowait() == Token(1, 1, 1)
+        assert trio.run(messages.receive) == Token(2, 1, 2)
+        for call in (messages.receive, partial(client.get, "a job")):
+            with pytest.raises(trio.ClosedResourceError, match="the client is closed"):
+                trio.run(call)
+        messages.close()
+        with pytest.raises(trio.ClosedResourceError, match="this subscription is closed"):
+            messages.receive_nowait()
+
+    async with open_bridge(script) as url:
+        async with open_client(url) as client:
+            messages = client.subscribe("a job")
+            with pytest.raises(jobtrio.UnknownJobError):
+                await client.get("a job")
+        await trio.to_thread.run_sync(in_thread)
 
 
 async def test_refused_without_garbage() -> None:

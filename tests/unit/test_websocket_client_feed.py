@@ -51,7 +51,7 @@ def test_gives_what_came() -> None:
 
 
 def test_tells_of_changes() -> None:
-    """Whoever waits is told of messages, of the end alone too, of an error, and of leaving, but not of nothing."""
+    """Whoever waits is told of messages, the end alone too, of an error, of leaving in the midst, and not of nothing."""
     told: list[str] = []
     feed = make_feed(5, on_change=lambda feed: told.append("change"))
     feed.take(tokens(4, 5), 1)
@@ -63,7 +63,10 @@ def test_tells_of_changes() -> None:
     other.fail(KeyError())
     assert isinstance(other.error, ValueError)
     other.close()
-    other.close()
+    assert len(told) == 2
+    third = make_feed(on_change=lambda feed: told.append("change"))
+    third.close()
+    third.close()
     assert len(told) == 3
 
 
