@@ -51,7 +51,7 @@ def test_gives_what_came() -> None:
 
 
 def test_tells_of_changes() -> None:
-    """Whoever waits is told of messages, the end alone too, of an error, of leaving in the midst, and not of nothing."""
+    """Whoever waits is told of messages, of the end alone too, of an error, and of leaving, but not twice."""
     told: list[str] = []
     feed = make_feed(5, on_change=lambda feed: told.append("change"))
     feed.take(tokens(4, 5), 1)
