@@ -61,8 +61,8 @@ class JobClient:
 
     A call is made again when the connection is lost before its answer came, or when the server can't carry it out now.
     Nothing is done twice by that: a submission has a key, the caller's or one that is made here. Behind the block of
-    `open_client` calls raise `trio.ClosedResourceError`. In another thread than Trio's they raise `RuntimeError`, which
-    says how they can be made there.
+    `open_client` calls raise `trio.ClosedResourceError`; within it, in another thread than Trio's, `RuntimeError`,
+    which says how they can be made there.
     """
 
     def __init__(self, keeper: Keeper) -> None:
