@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from jobtrio.testing import STORE_CHECKS
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from postgres_server import PostgresServer
 
@@ -722,21 +722,28 @@ async def wait_for_waiting(conninfo: str, holder: int) -> None:
             await trio.sleep(0.002)
 
 
+@asynccontextmanager
+async def a_lapse(conninfo: str) -> AsyncIterator[trio.Nursery]:
+    """Take all jobs from their workers, which is committed once what is started in the block waits for it."""
+    with closing(psycopg.connect(conninfo)) as other, trio.fail_after(60):
+        other.execute("UPDATE jobtrio.jobs SET state = 'QUEUED', claim = NULL")
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            await wait_for_waiting(conninfo, other.info.backend_pid)
+            other.commit()
+
+
 async def test_a_lapse_while_it_is_renewed(postgres: str) -> None:
     """A job that is taken from its worker just as that renews is reported as lost, as soon as it is known."""
     async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
         claim = await worker.start()
         reports: list[LeaseReport] = []
-        with closing(psycopg.connect(postgres)) as other, trio.fail_after(60):
-            other.execute("UPDATE jobtrio.jobs SET state = 'QUEUED', claim = NULL")
-            async with trio.open_nursery() as nursery:
 
-                async def renew() -> None:
-                    reports.extend(await worker.store.renew([claim], LEASE))
+        async def renew() -> None:
+            reports.extend(await worker.store.renew([claim], LEASE))
 
-                nursery.start_soon(renew)
-                await wait_for_waiting(postgres, other.info.backend_pid)
-                other.commit()
+        async with a_lapse(postgres) as nursery:
+            nursery.start_soon(renew)
         assert [report.held for report in reports] == [False]
 
 
@@ -746,20 +753,16 @@ async def test_a_lapse_while_it_writes(postgres: str, how: str) -> None:
     async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
         claim = await worker.start()
         answers: list[bool] = []
-        with closing(psycopg.connect(postgres)) as other, trio.fail_after(60):
-            other.execute("UPDATE jobtrio.jobs SET state = 'QUEUED', claim = NULL")
-            async with trio.open_nursery() as nursery:
 
-                async def write() -> None:
-                    if how == "append":
-                        answers.append(await worker.store.append_messages(claim, tokens(1, 3)))
-                    else:
-                        answers.append(await worker.store.finish(claim, Completed(), messages=tokens(1, 3)))
-                    nursery.cancel_scope.cancel()
+        async def write() -> None:
+            if how == "append":
+                answers.append(await worker.store.append_messages(claim, tokens(1, 3)))
+            else:
+                answers.append(await worker.store.finish(claim, Completed(), messages=tokens(1, 3)))
+            nursery.cancel_scope.cancel()
 
-                nursery.start_soon(write)
-                await wait_for_waiting(postgres, other.info.backend_pid)
-                other.commit()
+        async with a_lapse(postgres) as nursery:
+            nursery.start_soon(write)
         assert answers == [False]
         assert await worker.stream(claim.entry.id) == []
 

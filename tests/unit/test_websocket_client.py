@@ -87,16 +87,21 @@ ELSEWHERE: list[tuple[str, Callable[[JobClient, RemoteSubscription], Any]]] = [
 """What belongs to the client's own run: what to say instead, and the call."""
 
 
+async def give_two_and_refuse(peer: Peer) -> None:
+    """Send a client two messages, and then refuse it a job: it has the messages by then."""
+    await peer.greet()
+    await peer.subscribed()
+    await peer.say(events(1, 2))
+    request = await peer.hear(Get)
+    await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+
+
 @pytest.mark.parametrize(("instead", "ask"), ELSEWHERE)
 async def test_in_another_thread(instead: str, ask: Callable[[JobClient, RemoteSubscription], Any]) -> None:
     """In another thread a call is refused, and does no harm: what is said instead does it, and the client goes on."""
 
     async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.subscribed()
-        await peer.say(events(1, 2))
-        request = await peer.hear(Get)
-        await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+        await give_two_and_refuse(peer)
         await peer.say(end(3))
         await peer.gone()
 
@@ -118,11 +123,7 @@ async def test_in_another_thread_when_it_is_over() -> None:
     """Behind the client's block there is nobody to wake: what is left open by then is closed in any thread."""
 
     async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.subscribed()
-        await peer.say(events(1, 2))
-        request = await peer.hear(Get)
-        await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+        await give_two_and_refuse(peer)
         await peer.gone()
 
     def in_thread() -> None:
