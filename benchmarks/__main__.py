@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"what to run: {NAMED}; all but {', '.join(ON_REQUEST)} by default")
     add("--tiny", action="store_true", help="one small unscored round of each, to see that it works")
-    add("--peers", action="store_true", help="beside other libraries as well, in an environment of their own")
+    add("--peers", action="store_true", help="beside other libraries as well, in environments of their own")
     add("--rounds", type=count, metavar="N", help=f"scored rounds a row (default {DEFAULT_ROUNDS})")
     add("--json", type=Path, metavar="PATH", help="where to write the figures (default: results/)")
     add("--list", action="store_true", help="say what there is and run nothing")

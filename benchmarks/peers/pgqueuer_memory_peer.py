@@ -1,6 +1,6 @@
 """PgQueuer in memory: ``python -m benchmarks.peers.pgqueuer_memory_peer JOBS AT_ONCE``.
 
-With uvloop, as its documentation has it. A job is gone when it has run; a result is not kept.
+With uvloop, as its own command runs. A job is gone when it has run; a result is not kept.
 """
 
 from __future__ import annotations
