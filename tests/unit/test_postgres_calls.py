@@ -98,6 +98,32 @@ async def test_those_who_have_their_answers_go_together(server: Server, lane: La
     assert len(server.groups) == 5
 
 
+async def test_many_who_wait_are_not_held_up(
+    server: Server, lane: Lane[Any], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who have come while others were under way go before what the others ask next, once they are enough."""
+    monkeypatch.setattr(calls, "ENOUGH", 2)
+
+    async def ask_twice(name: str) -> None:
+        await lane.make(f"{name}, first")
+        await lane.make(f"{name}, second")
+
+    async def groups_behind(*waiting: str) -> list[list[str]]:
+        server.groups.clear()
+        server.close()
+        nursery.start_soon(ask_twice, "early")
+        await wait_all_tasks_blocked()
+        for name in waiting:
+            nursery.start_soon(lane.make, name)
+        await wait_all_tasks_blocked()
+        server.open.set()
+        await wait_all_tasks_blocked()
+        return [sorted(group) for group in server.groups]
+
+    assert await groups_behind("a") == [["early, first"], ["a", "early, second"]]
+    assert await groups_behind("a", "b") == [["early, first"], ["a", "b"], ["early, second"]]
+
+
 async def test_groups_are_bounded(
     server: Server, lane: Lane[Any], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

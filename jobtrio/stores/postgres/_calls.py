@@ -26,6 +26,9 @@ T = TypeVar("T")
 GROUP: Final = 256
 """Calls carried out together at most."""
 
+ENOUGH: Final = 32
+"""Calls behind a group that go as soon as it is carried out: for fewer, it is worth waiting for more."""
+
 WAITING: Final = 4096
 """Calls that wait or are carried out at once, beyond which tasks wait to make theirs."""
 
@@ -238,7 +241,8 @@ class Lane(Generic[W]):
             # Those who have their answers may have more to ask, and what waits together goes together. They are in the
             # same turn of the scheduler as this task, before or behind it; after two turns all of them have had theirs.
             for _ in range(2):
-                await trio.lowlevel.checkpoint()
+                if len(self._waiting) < ENOUGH:
+                    await trio.lowlevel.checkpoint()
 
     def _take(self) -> list[Call[W]]:
         """Take those that wait, as many as go together."""
