@@ -91,6 +91,9 @@ class Runner:
         self._open_log = open_log
         self._catch_up = catch_up
         self._let_go = let_go
+        # Bound once: what is made for each attempt anew costs the collector, too.
+        self._save = self._save_state
+        self._open_spooled = self._open_spooled_log
 
     def prepare(self, claim: Claim) -> Attempt:
         """Register a claimed attempt, so that it can be stopped before its task has come to run."""
@@ -124,35 +127,39 @@ class Runner:
             task = task.parent_nursery.parent_task
         attempt.refuse()
 
-    async def run(self, attempt: Attempt) -> None:
+    def run(self, attempt: Attempt) -> Awaitable[None]:
         """Run a prepared attempt and do what follows.
 
         Cancellation: the attempt's tasks are gone, and its end has been saved if that took no longer than 5 s.
         """
+        return self._run_durable(attempt) if self._durable else self._run_here(attempt)
+
+    async def _run_here(self, attempt: Attempt) -> None:
         try:
-            if self._durable:
-                await self._run_durable(attempt)
+            try:
+                verdict = await attempt.run(self._resolve, self._open_log, self._save)
+            except BaseException:
+                await self._abandon(attempt)
+                raise
+            if type(verdict) is Returned:  # the way of most jobs, without a detour
+                attempt.decided = True
+                await self._store.finish(attempt.claim, Completed(verdict.result))
             else:
-                try:
-                    verdict = await attempt.run(self._resolve, self._open_log, self._save_state)
-                except BaseException:
-                    await self._abandon(attempt)
-                    raise
-                if type(verdict) is Returned:  # the way of most jobs, without a detour
-                    attempt.decided = True
-                    await self._store.finish(attempt.claim, Completed(verdict.result))
-                else:
-                    await self._follow(attempt, verdict)
-                del verdict  # the traceback in it may hold this frame
+                await self._follow(attempt, verdict)
+            del verdict  # the traceback in it may hold this frame
         finally:
-            del self.running[attempt.claim.entry.id]
-            if self._tasks is not None:
-                self._tasks.pop(attempt.task, None)
-            if attempt.grace is not None:
-                attempt.grace.cancel()
-            if self.on_over is not None:
-                self.on_over(attempt)
-            self._make_room(attempt)
+            self._over(attempt)
+
+    def _over(self, attempt: Attempt) -> None:
+        """Let go of an attempt whose end is published, or left to others."""
+        del self.running[attempt.claim.entry.id]
+        if self._tasks is not None:
+            self._tasks.pop(attempt.task, None)
+        if attempt.grace is not None:
+            attempt.grace.cancel()
+        if self.on_over is not None:
+            self.on_over(attempt)
+        self._make_room(attempt)
 
     def _make_room(self, attempt: Attempt) -> None:
         """Count an attempt no more among those that take up room; its executor has ended."""
@@ -181,31 +188,32 @@ class Runner:
     async def _run_durable(self, attempt: Attempt) -> None:
         claim = attempt.claim
         try:
-            if claim.attempt > 1:
-                entry = claim.entry  # its numbers go on where those of others ended
-                await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
-                attempt.is_caught_up = not attempt.is_stopped()
-            verdict = await attempt.run(
-                self._resolve, partial(self._open_spooled_log, attempt), self._save_state, check_value
-            )
-        except SystemExit:
-            # It would end whoever ran it next, and so on: it counts as lost, like a job that kills its worker.
-            self._give_up(attempt)
-            raise
-        except BaseException:
-            await self._abandon(attempt)
-            raise
-        try:
-            await self._conclude(attempt, verdict)
-        except trio.Cancelled:
-            # All is torn down. What was under way may be asked for again: it ends as it was to.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
-                await self._follow(attempt, verdict)
-            raise
+            try:
+                if claim.attempt > 1:
+                    entry = claim.entry  # its numbers go on where those of others ended
+                    await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
+                    attempt.is_caught_up = not attempt.is_stopped()
+                verdict = await attempt.run(self._resolve, self._open_spooled, self._save, check_value)
+            except SystemExit:
+                # It would end whoever ran it next, and so on: it counts as lost, like a job that kills its worker.
+                self._give_up(attempt)
+                raise
+            except BaseException:
+                await self._abandon(attempt)
+                raise
+            try:
+                await self._conclude(attempt, verdict)
+            except trio.Cancelled:
+                # All is torn down. What was under way may be asked for again: it ends as it was to.
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
+                    await self._follow(attempt, verdict)
+                raise
+            finally:
+                del verdict  # the traceback in it may hold this frame
+                if attempt.if_lost is not None and claim.entry.outcome is None:
+                    attempt.if_lost()
         finally:
-            del verdict  # the traceback in it may hold this frame
-            if attempt.if_lost is not None and claim.entry.outcome is None:
-                attempt.if_lost()
+            self._over(attempt)
 
     async def _conclude(self, attempt: Attempt, verdict: Verdict) -> None:
         """Have the store end the job, or let it go on, as its attempt has ended."""
@@ -220,9 +228,9 @@ class Runner:
                 return
         await self._follow(attempt, verdict)
 
-    def _open_spooled_log(self, attempt: Attempt, entry: JobEntry) -> TokenLog:
+    def _open_spooled_log(self, entry: JobEntry) -> TokenLog:
         """Return the log of an attempt that is about to send, and have it handed over to the store from now on."""
-        log = self._open_log(entry)
+        attempt, log = self.running[entry.id], self._open_log(entry)
         if attempt.spool is None:
             spool = attempt.spool = Spool(self._store, attempt.claim, log)
             if self.services is not None:
