@@ -57,6 +57,7 @@ class Attempt:
         "over",
         "references",
         "spool",
+        "task",
     )
 
     def __init__(self, claim: Claim, on_grace: Callable[[Callable[[], Awaitable[None]]], None] | None = None) -> None:
@@ -71,13 +72,14 @@ class Attempt:
         self.spool: Spool | None = None  # what hands its messages over to a durable store, once it sends some
         self.has_room = True  # and counts among those that take up room
         self.has_used_task = False  # the executor may have got what belongs to its task, such as a lock
+        self.task: trio.lowlevel.Task | None = None  # which runs the executor; None where that was not entered
         self.references = 0  # to its task, when the executor was entered; 0 where it was not
         self._limit = plan.time_limit or inf
         self._deadline = inf  # that the limit makes
         self._cause: str | None = None
         self._stop_by = inf  # when the grace of a request is over
         self._on_grace = on_grace
-        self._context: JobContext | None = None
+        self._context: JobContext | None = None  # while the executor is in its nursery
         self._failed = False
 
     # -- ending it early
@@ -118,13 +120,8 @@ class Attempt:
         assert self.grace is not None  # it is made before this is called
         with self.grace:
             await trio.sleep_forever()
-        if self._context is not None and not self.over:
+        if self._context is not None:
             self._apply_stop(self._context.cancel_scope)
-
-    @property
-    def task(self) -> trio.lowlevel.Task | None:
-        """The task that runs the executor; None where that was not entered."""
-        return None if self._context is None else self._context.nursery.parent_task
 
     def refuse(self) -> None:
         """Take it that the executor knows of the shutdown that refused it something."""
@@ -194,7 +191,7 @@ class Attempt:
                     scope.deadline = self._deadline = trio.current_time() + self._limit
                 context = self._context = JobContext(entry, nursery, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
-                task = nursery.parent_task
+                task = self.task = nursery.parent_task
                 turns, self.references = _traces(task)
                 try:
                     result = await _enter(resolve(entry), context)
@@ -210,13 +207,11 @@ class Attempt:
             stopped = scope.cancel_called or self._cause is not None
             # The checker does not see that the nursery's body may have assigned it.
             if raised is None and not stopped:  # type: ignore[redundant-expr, unused-ignore]
-                self.over = True
-                context.close()
+                self._leave(context)
                 return Returned(result)
         try:
             timed_out = self.is_timed_out
-            self.over = True
-            context.close()
+            self._leave(context)
             if group is not None:
                 _let_out(group)
             # Unless a child has failed first; where stop() has asked for it, that is the cause.
@@ -224,6 +219,12 @@ class Attempt:
             return self._judge(result, _merge(raised, group), context, timed_out=timed_out, by_itself=by_itself)
         finally:
             raised = group = None  # their tracebacks hold this frame
+
+    def _leave(self, context: JobContext) -> None:
+        """Note that the nursery has exited; to write the end may take time, and needs nothing of it."""
+        self.over = True
+        context.close()
+        self._context = None
 
     def _fail(self, scope: trio.CancelScope) -> None:
         """Cancel the child tasks of an executor that raised, as a nursery would."""

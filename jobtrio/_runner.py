@@ -202,7 +202,17 @@ class Runner:
                 await self._abandon(attempt)
                 raise
             try:
-                await self._conclude(attempt, verdict)
+                has_ended = False
+                if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
+                    attempt.decided = True
+                    self._make_room_already(attempt)
+                    try:
+                        await self._store.finish(claim, Completed(verdict.result))
+                        has_ended = True
+                    except (StoreUnavailableError, PayloadError):
+                        pass  # the detour knows what to do
+                if not has_ended:
+                    await self._follow(attempt, verdict)
             except trio.Cancelled:
                 # All is torn down. What was under way may be asked for again: it ends as it was to.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
@@ -214,19 +224,6 @@ class Runner:
                     attempt.if_lost()
         finally:
             self._over(attempt)
-
-    async def _conclude(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Have the store end the job, or let it go on, as its attempt has ended."""
-        if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
-            attempt.decided = True
-            self._make_room_already(attempt)
-            try:
-                await self._store.finish(attempt.claim, Completed(verdict.result))
-            except (StoreUnavailableError, PayloadError):
-                pass  # the detour knows what to do
-            else:
-                return
-        await self._follow(attempt, verdict)
 
     def _open_spooled_log(self, entry: JobEntry) -> TokenLog:
         """Return the log of an attempt that is about to send, and have it handed over to the store from now on."""

@@ -32,13 +32,13 @@ TOKEN, PROGRESS, RESTART = 0, 1, 2
 """The kinds of messages, as each one's text begins."""
 
 
-def encoded(messages: Sequence[Message]) -> list[Item]:
+def encoded(messages: Sequence[Message]) -> Sequence[Item]:
     """Return messages as they are stored.
 
     Raises:
         PayloadError: A token's value can't be stored.
     """
-    return [_item(message) for message in messages]
+    return [_item(message) for message in messages] if messages else ()
 
 
 def restart_text(attempt: int, error: JobError, delay: float) -> bytes:

@@ -55,6 +55,13 @@ class Server:
         self.may_answer.release(count)
 
 
+async def answer_of(call: Call) -> Any:
+    """Wait for a call's answer as its task does."""
+    call.begin()
+    await trio.lowlevel.wait_task_rescheduled(call.abort)
+    return call.answer()
+
+
 @asynccontextmanager
 async def open_server(patience: float = 60.0) -> AsyncIterator[Server]:
     server = Server(Calls(patience))
@@ -295,7 +302,7 @@ async def test_given_up_as_it_fails() -> None:
 
     async def wait() -> None:
         with pytest.raises(StoreUnavailableError):
-            await call.wait()
+            await answer_of(call)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -313,7 +320,7 @@ async def test_carried_out_again() -> None:
     answers: list[Any] = []
 
     async def wait() -> None:
-        answers.append(await call.wait())
+        answers.append(await answer_of(call))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)

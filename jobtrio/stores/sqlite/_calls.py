@@ -40,7 +40,7 @@ class Call:
         leave_at: When its task, which was cancelled after the call was taken, waits no longer, by Trio's clock.
     """
 
-    __slots__ = ("_after", "_error", "_given_up", "_task", "_turn", "_value", "asked", "leave_at", "work")
+    __slots__ = ("_after", "_error", "_given_up", "_limit", "_task", "_turn", "_value", "asked", "leave_at", "work")
 
     def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any] | None) -> None:
         self.work = work
@@ -49,6 +49,7 @@ class Call:
         self._after = after
         self._turn = threading.Lock()  # who gets it, decides: a thread that takes the call, or the task that leaves
         self._task: trio.lowlevel.Task | None = None
+        self._limit: float = inf
         self._value: Any = None
         self._error: BaseException | None = None
         self._given_up: BaseException | None = None
@@ -69,19 +70,21 @@ class Call:
 
     # -- in Trio's thread
 
-    async def wait(self) -> Any:
-        """Return the answer, or raise the error."""
+    def begin(self) -> None:
+        """Note whose call it is: the current task's, which is about to wait."""
         self._task = trio.lowlevel.current_task()
-        limit = limit_of_calls()
+        self._limit = limit_of_calls()
 
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            if not self._turn.acquire(blocking=False) and trio.current_time() < limit:
-                self.leave_at = limit  # this is asked but once
-                return trio.lowlevel.Abort.FAILED
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
+    def abort(self, _: Any) -> trio.lowlevel.Abort:
+        """Let the task leave, unless the call is being carried out."""
+        if not self._turn.acquire(blocking=False) and trio.current_time() < self._limit:
+            self.leave_at = self._limit  # this is asked but once
+            return trio.lowlevel.Abort.FAILED
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def answer(self) -> Any:
+        """Return the answer, or raise the error."""
         error = self._given_up or self._error
         if error is not None:
             try:
@@ -144,12 +147,14 @@ class Calls:
         if self._closed:
             raise StoreUnavailableError(CLOSED)
         self._open[call] = None
+        call.begin()
         self._put(call)
         try:
-            answer: T = await call.wait()
+            await trio.lowlevel.wait_task_rescheduled(call.abort)
         except (trio.Cancelled, KeyboardInterrupt):
             self._close(call)  # withdrawn: no thread will conclude it
             raise
+        answer: T = call.answer()
         return answer
 
     async def _wait_for_room(self) -> None:

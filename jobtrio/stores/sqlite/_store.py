@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
     from jobtrio._state import JobState
     from jobtrio.stores._announcer import Settled
+    from jobtrio.stores._chunks import Item
     from jobtrio.stores.sqlite._claiming import Claimed
     from jobtrio.stores.sqlite._transaction import Transaction
 
@@ -186,17 +187,8 @@ class SqliteJobStore(JobStore):
         messages: Sequence[Message] = (),
     ) -> bool:
         """End a running job, after appending ``messages``."""
-        items, ending = encoded(messages), _ending(outcome, error)
-
-        session = self._opened
-
-        def finished(found: Settled | running.Ended | None) -> bool:
-            if not isinstance(found, running.Ended):
-                return session.announcer.settled(claim.entry, found)
-            session.announcer.ended(claim.entry, ending.outcome, ending.error, session.identity.worker, found.at)
-            return True
-
-        return await session.write(lambda tx: running.finish(tx, claim, ending, items), finished)
+        finishing = _Finishing(self._opened, claim, _ending(outcome, error), encoded(messages))
+        return await self._opened.write(finishing.write, finishing.heed)
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
@@ -286,6 +278,30 @@ def _can_be_encoded(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+class _Finishing:
+    """A job's end under way. Functions that share variables would be several objects more for each job."""
+
+    __slots__ = ("claim", "ending", "items", "session")
+
+    def __init__(self, session: Session, claim: Claim, ending: running.Ending, items: Sequence[Item]) -> None:
+        self.session = session
+        self.claim = claim
+        self.ending = ending
+        self.items = items
+
+    def write(self, tx: Transaction) -> Settled | running.Ended | None:
+        """End the job in the writer's thread."""
+        return running.finish(tx, self.claim, self.ending, self.items)
+
+    def heed(self, found: Settled | running.Ended | None) -> bool:
+        """Tell of what became of it."""
+        session, entry, ending = self.session, self.claim.entry, self.ending
+        if not isinstance(found, running.Ended):
+            return session.announcer.settled(entry, found)
+        session.announcer.ended(entry, ending.outcome, ending.error, session.identity.worker, found.at)
+        return True
 
 
 def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
