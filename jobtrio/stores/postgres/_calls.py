@@ -49,7 +49,10 @@ class Call(Generic[W]):
         is_late: Whether it was put back, as it would have kept others waiting.
     """
 
-    __slots__ = ("_error", "_left", "_taken", "_task", "_value", "asked", "is_answered", "is_late", "leave_at", "work")
+    __slots__ = (
+        *("_error", "_left", "_limit", "_taken", "_task", "_value", "_withdraw", "asked", "is_answered", "is_late"),
+        *("leave_at", "work"),
+    )
 
     def __init__(self, work: W) -> None:
         self.work = work
@@ -60,6 +63,8 @@ class Call(Generic[W]):
         self._taken = False
         self._left = False  # its task was cancelled after it was taken
         self._task: trio.lowlevel.Task | None = None
+        self._withdraw: Callable[[Call[W]], None] | None = None
+        self._limit = -inf
         self._value: Any = None
         self._error: Exception | None = None
 
@@ -96,19 +101,10 @@ class Call(Generic[W]):
             withdraw: Called if the task leaves before the call was taken.
             may_leave: Whether it may leave afterwards.
         """
-        self._task = trio.lowlevel.current_task()
-        limit = limit_of_calls()
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            if self._taken and not may_leave and trio.current_time() < limit:
-                self._left, self.leave_at = True, limit  # this is asked but once
-                return trio.lowlevel.Abort.FAILED
-            self._task = None
-            if not self._taken:
-                withdraw(self)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        self._task, self._withdraw = trio.lowlevel.current_task(), withdraw
+        if not may_leave:
+            self._limit = limit_of_calls()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._left and not self._taken:
             await trio.lowlevel.checkpoint_if_cancelled()  # nothing was done
         error = self._error
@@ -118,6 +114,16 @@ class Call(Generic[W]):
             finally:
                 self._error = error = None  # no cycle by way of the traceback
         return self._value
+
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        """Let the task leave, unless the call is being carried out."""
+        if self._taken and trio.current_time() < self._limit:
+            self._left, self.leave_at = True, self._limit  # this is asked but once
+            return trio.lowlevel.Abort.FAILED
+        self._task = None
+        if not self._taken and self._withdraw is not None:
+            self._withdraw(self)
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _wake(self) -> None:
         task, self._task = self._task, None
@@ -171,6 +177,7 @@ class Lane(Generic[W]):
         self._changes_nothing = changes_nothing
         self._patience = patience
         self._waiting: deque[Call[W]] = deque()
+        self._withdraw = self._waiting.remove
         self._under_way: list[Call[W]] = []
         self._parked = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -195,7 +202,7 @@ class Lane(Generic[W]):
         self._waiting.append(call)
         if self._parked:
             self._parked.unpark()
-        return await call.wait(self._waiting.remove, may_leave=self._changes_nothing)
+        return await call.wait(self._withdraw, may_leave=self._changes_nothing)
 
     def _is_full(self) -> bool:
         return len(self._waiting) + len(self._under_way) >= WAITING

@@ -320,11 +320,10 @@ class PostgresJobStore(JobStore):
     ) -> bool:
         """End a running job, after appending ``messages``."""
         items = encoded(messages)
-        settled = self._settled(claim)
         if isinstance(outcome, Completed):
             text = text_of("a result", outcome.result)
             if error is None:
-                done: bool = await self._opened.writes.make(Complete(claim, text, items, settled))
+                done: bool = await self._opened.writes.make(Complete(claim, text, items))
                 return done
             outcome = Completed(value_of(text))
         return await self._settle(claim, items, lambda tx: settling.finish(tx, claim, outcome, error, items))

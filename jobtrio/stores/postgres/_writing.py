@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobtrio.abc import Claim
-    from jobtrio.stores._announcer import Announcer, Settled
+    from jobtrio.stores._announcer import Announcer
     from jobtrio.stores._chunks import Item
     from jobtrio.stores._settling import Identity
     from jobtrio.stores.postgres._calls import Call
@@ -93,13 +93,11 @@ class Complete:
         claim: The claim.
         result: What it returned, as text.
         items: Messages to append before.
-        after: Makes the answer of what became of the job, where it has not ended so.
     """
 
     claim: Claim
     result: str
     items: Sequence[Item]
-    after: Callable[[Settled | None], bool]
 
     @property
     def job_id(self) -> str:
@@ -248,7 +246,7 @@ class Writer:
     async def _slowly(
         self, calls: list[Call[Write]], first: Sequence[Step] = (), last: Sequence[Step] = (COMMIT,)
     ) -> None:
-        changes = [(call, _change_of(call.work)) for call in calls]
+        changes = [(call, self._change_of(call.work)) for call in calls]
 
         async def write(link: Link) -> tuple[Transaction, dict[Call[Write], Any], dict[Call[Write], Exception]]:
             orders = array([change.order for _, change in changes if change.order is not None])
@@ -287,6 +285,20 @@ class Writer:
                     break
             else:
                 return tx, values, failures
+
+    def _change_of(self, work: Write) -> Change:
+        """Return a write as one that takes the slow way."""
+        match work:
+            case Append(claim=claim, items=items):
+                append = partial(_append, claim=claim, items=items)
+                return Change(claim.entry.id, claim.entry.order, append, itself)
+            case Complete(claim=claim, result=result, items=items):
+                outcome = Completed(value_of(result))
+                finish = partial(settling.finish, claim=claim, outcome=outcome, error=None, items=items)
+                settled = partial(self._announcer.settled, claim.entry)
+                return Change(claim.entry.id, claim.entry.order, finish, settled)
+            case Change():
+                return work
 
 
 class _Quick:
@@ -332,20 +344,6 @@ def _chunk(items: Sequence[Item]) -> tuple[int | None, int | None, str | None]:
 
 def _claim_row(claim: Claim) -> tuple[int, str, str, int]:
     return claim.entry.order, claim.entry.id, claim.id, claim.attempt
-
-
-def _change_of(work: Write) -> Change:
-    """Return a write as one that takes the slow way."""
-    match work:
-        case Append(claim=claim, items=items):
-            append = partial(_append, claim=claim, items=items)
-            return Change(claim.entry.id, claim.entry.order, append, itself)
-        case Complete(claim=claim, result=result, items=items, after=after):
-            outcome = Completed(value_of(result))
-            finish = partial(settling.finish, claim=claim, outcome=outcome, error=None, items=items)
-            return Change(claim.entry.id, claim.entry.order, finish, after)
-        case Change():
-            return work
 
 
 def _append(tx: Transaction, claim: Claim, items: Sequence[Item]) -> bool:

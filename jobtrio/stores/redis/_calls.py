@@ -79,18 +79,17 @@ class Call:
     async def wait(self) -> Any:
         """Return the answer, or raise the error. Cancellation: it may be carried out all the same, and heeded then."""
         self._task = trio.lowlevel.current_task()
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._error is not None:
             try:
                 raise self._error
             finally:
                 self._error = None  # no cycle by way of the traceback
         return self._value
+
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     @property
     def is_left(self) -> bool:
