@@ -326,7 +326,8 @@ class PostgresJobStore(JobStore):
                 done: bool = await self._opened.writes.make(Complete(claim, text, items))
                 return done
             outcome = Completed(value_of(text))
-        return await self._settle(claim, items, lambda tx: settling.finish(tx, claim, outcome, error, items))
+        finish = partial(settling.finish, claim=claim, outcome=outcome, error=error, items=items)
+        return await self._settle(claim, items, finish)
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
