@@ -8,6 +8,7 @@ It must not know about jobs, stores or attempts: all of it is synchronous and ru
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -223,12 +224,7 @@ class TokenLog:
         """Wait among those in ``idle`` until woken. Cancellation: the task is none of them any more."""
         task = trio.lowlevel.current_task()
         idle[task] = None
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            del idle[task]
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await trio.lowlevel.wait_task_rescheduled(partial(_leave, idle, task))
         if self.cut is not None:
             # A registry that fails cancels its block in the same step, whose failure the cut is no part of.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -324,3 +320,8 @@ class TokenLog:
         if excess > 0:
             del self._items[:excess]
             self._base += excess
+
+
+def _leave(idle: dict[trio.lowlevel.Task, None], task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
+    del idle[task]
+    return trio.lowlevel.Abort.SUCCEEDED

@@ -168,6 +168,8 @@ class MemoryBooks:
             self._ready.gone(entry)
         if entry.log is not None:
             entry.log.finish(outcome)
+            if entry.log.last == 1:
+                entry.log = None  # it has nothing but the end, which `_log` tells anew: most are not asked any more
         self._changed(entry)
         self._shelf.end(entry)
         self._ends += 1
