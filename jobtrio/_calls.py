@@ -237,15 +237,14 @@ class RegistryCalls:
         if not (deleted or is_repeated):
             raise UnknownJobError(job_id)
 
-    @trio.lowlevel.enable_ki_protection
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+    def _ask(self, call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         if not self._waits:
-            return await call()  # what it keeps can be read as long as anybody has the registry
-        return await try_for(self.store.outage_limit, partial(self._try, call), in_time=self.store.in_time)
+            return self._ask_at_once(call)
+        return try_for(self.store.outage_limit, call, in_time=self.store.in_time, check=self._check_open)
 
-    def _try(self, call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        self._check_open()
-        return call()
+    @trio.lowlevel.enable_ki_protection
+    async def _ask_at_once(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await call()  # what it keeps can be read as long as anybody has the registry
 
     def _check_open(self) -> None:
         """Raise `trio.ClosedResourceError` where all is over: what lives in the store by then is another registry's."""

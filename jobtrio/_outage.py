@@ -57,7 +57,14 @@ async def keep_trying(call: Callable[[], Awaitable[T]], is_pointless: Callable[[
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def try_for(seconds: float, call: Callable[[], Awaitable[T]], *, in_time: bool = False) -> T:
+def nothing() -> None:
+    """Check nothing."""
+
+
+@trio.lowlevel.enable_ki_protection
+async def try_for(
+    seconds: float, call: Callable[[], Awaitable[T]], *, in_time: bool = False, check: Callable[[], None] = nothing
+) -> T:
     """Return what ``call`` returns, making it again while the store is away, for so many seconds.
 
     Args:
@@ -65,6 +72,7 @@ async def try_for(seconds: float, call: Callable[[], Awaitable[T]], *, in_time: 
         call: What to call.
         in_time: Whether a call answers or raises within that time by itself. Then only what follows a failure needs a
             deadline, which costs as much as a third of storing a job.
+        check: Called before each try, which is not made if it raises.
 
     Raises:
         StoreUnavailableError: The store was away all that time, or did not answer in it. The call may have been
@@ -73,11 +81,13 @@ async def try_for(seconds: float, call: Callable[[], Awaitable[T]], *, in_time: 
     Cancellation: the call may have been carried out.
     """
     if seconds == inf:
+        check()
         return await call()
     give_up_at = trio.current_time() + seconds
     last: StoreUnavailableError | None = None
     if in_time:
         try:
+            check()
             return await call()
         except StoreUnavailableError as exc:
             last = exc
@@ -90,6 +100,7 @@ async def try_for(seconds: float, call: Callable[[], Awaitable[T]], *, in_time: 
                     await trio.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
                 try:
+                    check()
                     return await call()
                 except StoreUnavailableError as exc:
                     last = exc

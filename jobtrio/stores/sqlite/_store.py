@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jobtrio._messages import Message
     from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
     from jobtrio._state import JobState
-    from jobtrio.stores._announcer import Settled
+    from jobtrio.stores._announcer import Answer, Settled
     from jobtrio.stores._chunks import Item
     from jobtrio.stores.sqlite._claiming import Claimed
     from jobtrio.stores.sqlite._transaction import Transaction
@@ -106,12 +106,8 @@ class SqliteJobStore(JobStore):
 
     async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
         """Store new jobs, all or none."""
-        session = self._opened
-        jobs = [new_job(entry) for entry in entries]
-        return await session.write(
-            lambda tx: inserting.insert(tx, jobs, submission),
-            lambda answers: session.announcer.inserted(entries, answers, submission),
-        )
+        putting_in = _PuttingIn(self._opened, entries, submission)
+        return await self._opened.write(putting_in.write, putting_in.heed)
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
@@ -280,8 +276,28 @@ def _can_be_encoded(path: str) -> bool:
     return True
 
 
+class _PuttingIn:
+    """New jobs under way. Functions that share variables would be several objects more for each call."""
+
+    __slots__ = ("entries", "jobs", "session", "submission")
+
+    def __init__(self, session: Session, entries: Sequence[JobEntry], submission: str) -> None:
+        self.session = session
+        self.entries = entries
+        self.jobs = [new_job(entry) for entry in entries]
+        self.submission = submission
+
+    def write(self, tx: Transaction) -> list[Answer]:
+        """Store the jobs in the writer's thread."""
+        return inserting.insert(tx, self.jobs, self.submission)
+
+    def heed(self, answers: list[Answer]) -> list[JobEntry]:
+        """Tell of what was stored."""
+        return self.session.announcer.inserted(self.entries, answers, self.submission)
+
+
 class _Finishing:
-    """A job's end under way. Functions that share variables would be several objects more for each job."""
+    """A job's end under way, in the same way."""
 
     __slots__ = ("claim", "ending", "items", "session")
 
