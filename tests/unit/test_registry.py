@@ -945,3 +945,20 @@ async def test_times_that_nobody_waits_for_are_not_kept(autojump_clock: MockCloc
         for job in [await registry.submit(work, delay=3000) for _ in range(1000)]:
             await job.cancel()
         assert len(store._timers._heap) < 200
+
+
+async def test_the_log_of_a_job_that_sent_nothing() -> None:
+    """It is let go of at the end, and told anew to whoever comes late; one with messages is kept."""
+
+    async def send(job: jobtrio.JobContext) -> None:
+        for token in job.payload:
+            job.send_nowait(token)
+
+    async with jobtrio.open_registry() as registry:
+        silent, sender = await registry.submit(send, []), await registry.submit(send, ["token"])
+        for job in (silent, sender):
+            await job.wait()
+        assert (silent._entry.log is None, sender._entry.log is None) == (True, False)
+        for job, last in ((silent, 1), (sender, 2), (silent, 1)):
+            with job.subscribe(last - 1) as messages:
+                assert await messages.receive_batch() == [jobtrio.End(last, jobtrio.Completed(None))]

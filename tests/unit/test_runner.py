@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,6 +146,24 @@ async def test_finished() -> None:
     assert bench.store.written == [("finish", Completed("done"), None)]
     assert attempt.decided
     assert (bench.runner.running, bench.runner.by_queue) == ({}, {})
+
+
+async def test_the_nursery_is_let_go_of() -> None:
+    """To write an end may take long; of what the executor ran in nothing is kept meanwhile."""
+    bench = Bench()
+    scopes: list[weakref.ref[trio.CancelScope]] = []
+    gone = []
+
+    async def note(job: JobContext) -> None:
+        scopes.append(weakref.ref(job.cancel_scope))
+
+    async def finish(claim: Claim, outcome: Outcome, **_: Any) -> bool:
+        gone.append(scopes[0]() is None)
+        return True
+
+    bench.store.finish = finish  # type: ignore[method-assign]
+    await bench.run(note)
+    assert gone == [True]
 
 
 async def test_retried() -> None:
