@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -28,7 +29,7 @@ from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jobtrio.abc import StoreSettings
     from jobtrio.stores.redis._address import Address
@@ -147,9 +148,9 @@ class Session:
 
     # -- calls
 
-    async def call(self, part: Part, after: Callable[[Any], T]) -> T:
+    def call(self, part: Part, after: Callable[[Any], T]) -> Awaitable[T]:
         """Have the server carry out a command or a script; return what ``after`` makes of the answer."""
-        return await self.calls.make([part], lambda answers: after(answers[0]))
+        return self.calls.make([part], partial(_only, after))
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
@@ -222,3 +223,7 @@ class Session:
         while True:
             await trio.sleep(self._patience / 4)
             self.calls.fail_overdue()
+
+
+def _only(after: Callable[[Any], T], answers: list[Any]) -> T:
+    return after(answers[0])

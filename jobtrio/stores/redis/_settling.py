@@ -5,6 +5,7 @@ It owns that messages go in calls of bounded size, and what a claim's entry lear
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -63,19 +64,19 @@ def ending_of(outcome: Outcome, error: JobError | None) -> Ending:
 
 async def finish(session: Session, claim: Claim, ending: Ending, messages: Sequence[Message]) -> bool:
     """End a running job."""
-
-    def finished(answer: Answer) -> bool:
-        if not isinstance(answer, bytes):
-            return _learned(session, claim, answer)
-        session.announcer.ended(claim.entry, ending.outcome, ending.error, session.settings.worker, float(answer))
-        return True
-
     error, reason = ending.error, ending.reason
     arguments = (
         *(str(final_state(ending.outcome)), plain_text(reason)),
         *(b"" if error is None else plain_text(error), ending.result),
     )
-    return await _settle(session, claim, "finish", arguments, messages, finished)
+    return await _settle(session, claim, "finish", arguments, messages, partial(_finished, session, claim, ending))
+
+
+def _finished(session: Session, claim: Claim, ending: Ending, answer: Answer) -> bool:
+    if not isinstance(answer, bytes):
+        return _learned(session, claim, answer)
+    session.announcer.ended(claim.entry, ending.outcome, ending.error, session.settings.worker, float(answer))
+    return True
 
 
 async def retry(session: Session, claim: Claim, error: JobError, delay: float, messages: Sequence[Message]) -> bool:
