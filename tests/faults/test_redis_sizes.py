@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -416,6 +417,29 @@ async def test_more_groups_than_are_looked_at(
             query = JobQuery(states=frozenset({JobState.QUEUED}), tags=tags, limit=20)
             assert ids(await worker.store.find(query)) == ids(entries)
             assert len(pages) <= 3
+
+
+async def test_a_query_of_many_tags(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more tags each job has to be held against, the fewer are looked at in one call; all of them are found."""
+    looked: list[int] = []
+    page_of = finding._page
+
+    def page(*args: Any) -> Any:
+        looked.append(looks())
+        return page_of(*args)
+
+    monkeypatch.setattr(finding, "_page", page)
+    tags = {f"t{n}": "y" for n in range(250)}
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(tags=tags) for _ in range(100)]
+        await worker.insert(*entries, new_entry(tags={"t0": "y"}))
+        for newest_first, expected in ((False, ids(entries)), (True, ids(entries)[::-1])):
+            looked.clear()
+            query = JobQuery(tags=tags, limit=1000, newest_first=newest_first)
+            assert ids(await worker.store.find(query)) == expected
+            looked.append(looks())
+            assert max(after - before for before, after in pairwise(looked)) <= 10_000 + 1
+            assert len(looked) == 4
 
 
 async def test_a_claim_among_many_lines(open_store: Callable[[], RedisJobStore]) -> None:

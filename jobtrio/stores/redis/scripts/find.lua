@@ -4,6 +4,8 @@
 -- Returns the ids, and the number to go on behind, or '' where there are no more.
 -- with: base sets
 local STATES = {$STATES}
+local LOOKS = 10000 -- into tags' sets, by all calls; behind them each looks at no further job
+local looks = 0
 
 -- What is looked for, besides tags.
 local function filter_of(queue, executor, states)
@@ -55,11 +57,10 @@ local function tag_sets(tags, order)
         for name, value in pairs(cjson.decode(tags)) do
             local key = tag_key(name, value)
             local count = order.count(key)
+            keys[#keys + 1] = key
             if count < fewest then
                 fewest = count
-                table.insert(keys, 1, key)
-            else
-                keys[#keys + 1] = key
+                keys[1], keys[#keys] = key, keys[1]
             end
         end
     end
@@ -140,6 +141,7 @@ local function work(args)
 
     local function matches(id)
         for _, key in ipairs(tag_keys) do
+            looks = looks + 1
             if not call('ZSCORE', key, id) then
                 return false
             end
@@ -152,7 +154,7 @@ local function work(args)
             ids[#ids + 1] = candidates[n]
         end
         last = candidates[n + 1]
-        if #ids >= limit then
+        if #ids >= limit or looks >= LOOKS then
             return {ids, last}
         end
     end
