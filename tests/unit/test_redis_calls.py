@@ -523,6 +523,16 @@ def test_calls_of_one_script_become_one_command() -> None:
     assert pick([failed, failed, failed], places[3]) == [failed, failed]
 
 
+def test_what_asks_for_the_same_is_asked_once() -> None:
+    """Calls that write nothing and ask for the same have one answer: it may be about all jobs that there are."""
+    batch = Batch("{p}:")
+    runs = [run("counts"), run("find", "a"), run("find", "b"), run("delete", "x")]
+    places = [batch.add([each]) for each in (*runs, *runs)]
+    assert [command.arguments[3:] for command in batch.commands()] == [(0,), (1, "a", 1, "b"), (1, "x", 1, "x")]
+    answers = [["counted"], ["A", "B"], [1, 0]]
+    assert [pick(answers, place)[0] for place in places] == ["counted", "A", "B", 1, "counted", "A", "B", 0]
+
+
 def test_groups_are_bounded() -> None:
     """A script is given a bounded number of calls, and no more once they are large."""
     batch = Batch("{p}:")

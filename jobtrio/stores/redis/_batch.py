@@ -26,16 +26,19 @@ Part: TypeAlias = "Command | Run"
 class _Group:
     """Calls of one script."""
 
-    __slots__ = ("arguments", "calls", "script", "size")
+    __slots__ = ("_numbers", "arguments", "calls", "script", "size")
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.arguments: list[Argument] = []
         self.calls = 0
         self.size = 0
+        self._numbers: dict[tuple[Argument, ...], int] = {}
 
     def add(self, run: Run, size: int) -> int:
-        """Take in a call; return its number here."""
+        """Take in a call; return its number here: of those that only ask, and for the same, that of the first."""
+        if not self.script.writes and self._numbers.setdefault(run.arguments, self.calls) < self.calls:
+            return self._numbers[run.arguments]
         self.arguments.append(len(run.arguments))
         self.arguments += run.arguments
         self.size += size
