@@ -442,6 +442,24 @@ async def test_a_query_of_many_tags(open_store: Callable[[], RedisJobStore], mon
             assert len(looked) == 4
 
 
+async def test_a_tag_among_many_queues(open_store: Callable[[], RedisJobStore]) -> None:
+    """A query with a tag that few jobs have looks at these, rather than into all queues."""
+    server = shared_server()
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(queue=f"q{n}", tags={"user": f"{n % 100}"}) for n in range(300)]
+        await worker.insert(*entries)
+        queued, failed = (frozenset({state}) for state in (JobState.QUEUED, JobState.FAILED))
+        for states, queue, expected in (
+            (queued, None, ids(entries[7::100])),
+            (queued, "q107", ids(entries[107:108])),
+            (failed, None, []),
+        ):
+            server.ask("CONFIG", "RESETSTAT")
+            query = JobQuery(states=states, queue=queue, tags={"user": "7"})
+            assert ids(await worker.store.find(query)) == expected
+            assert (_calls_of(server, "zcount"), _calls_of(server, "smembers")) == (1, 0)
+
+
 async def test_a_claim_among_many_lines(open_store: Callable[[], RedisJobStore]) -> None:
     """A claim looks at the lines that it takes jobs from, however many others have jobs that are ready."""
     levels = (JobPriority.HIGH, JobPriority.LOW, JobPriority.NORMAL)

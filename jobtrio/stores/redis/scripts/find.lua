@@ -119,7 +119,8 @@ local function work(args)
     local filter = filter_of(args[4], args[5], args[6])
     local tag_keys, fewest = tag_sets(tags, order)
     local cell_keys, size
-    if not filter.is_empty then
+    -- Fewer jobs than there are cells are looked at themselves.
+    if not filter.is_empty and fewest > call('SCARD', PREFIX .. 'cells') then
         cell_keys, size = cell_sets(filter, order, most / 2)
     end
     local candidates, more
