@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -458,6 +459,29 @@ async def test_a_tag_among_many_queues(open_store: Callable[[], RedisJobStore]) 
             query = JobQuery(states=states, queue=queue, tags={"user": "7"})
             assert ids(await worker.store.find(query)) == expected
             assert (_calls_of(server, "zcount"), _calls_of(server, "smembers")) == (1, 0)
+
+
+async def test_queries_among_many_queues(open_store: Callable[[], RedisJobStore]) -> None:
+    """Which queues there are is looked up once for all queries that are made at one time; each gets its own answer."""
+    server = shared_server()
+    found: dict[str, list[str]] = {}
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(f"e{n % 2}", queue=f"q{n}") for n in range(40)]
+        await worker.insert(*entries)
+
+        async def find(name: str, **wanted: Any) -> None:
+            found[name] = ids(await worker.store.find(JobQuery(**wanted)))
+
+        server.ask("CONFIG", "RESETSTAT")
+        async with trio.open_nursery() as nursery:
+            for n in range(40):
+                nursery.start_soon(partial(find, f"q{n}", queue=f"q{n}"))
+            nursery.start_soon(partial(find, "e1", executor="e1", queue="q3"))
+            nursery.start_soon(partial(find, "e0", executor="e0", queue="q3"))
+            nursery.start_soon(partial(find, "failed", states=frozenset({JobState.FAILED})))
+        assert _calls_of(server, "smembers") == 1
+    one_each = {f"q{n}": [entry.id] for n, entry in enumerate(entries)}
+    assert found == {**one_each, "e1": [entries[3].id], "e0": [], "failed": []}
 
 
 async def test_a_claim_among_many_lines(open_store: Callable[[], RedisJobStore]) -> None:

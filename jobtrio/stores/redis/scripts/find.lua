@@ -20,13 +20,12 @@ local function filter_of(queue, executor, states)
         is_wanted[state] = true
     end
     local filter = {states = wanted, is_empty = queue == '' and executor == '' and states == ''}
-    function filter.takes_cell(cell)
-        local its_queue, its_executor = parts_of(cell)
+    function filter.takes_cell(its_queue, its_executor)
         return (queue == '' or queue == its_queue) and (executor == '' or executor == its_executor)
     end
     function filter.takes(id)
         local found = fields_of(id, 'state', 'cell')
-        return found[1] and is_wanted[found[1]] and filter.takes_cell(found[2] or '')
+        return found[1] and is_wanted[found[1]] and filter.takes_cell(parts_of(found[2] or ''))
     end
     return filter
 end
@@ -67,12 +66,25 @@ local function tag_sets(tags, order)
     return keys, fewest
 end
 
+-- The cells, each with its queue and executor: looked up once for all calls.
+local cells
+local function all_cells()
+    if not cells then
+        cells = {}
+        for n, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
+            cells[n] = {cell, parts_of(cell)}
+        end
+    end
+    return cells
+end
+
 -- The sets of the cells that a filter takes, and their size together; nothing where they are more than so many: of
 -- each the next job would have to be looked at.
 local function cell_sets(filter, order, most)
     local keys, size = {}, 0
-    for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
-        if filter.takes_cell(cell) then
+    for _, each in ipairs(all_cells()) do
+        local cell, queue, executor = unpack(each)
+        if filter.takes_cell(queue, executor) then
             for _, state in ipairs(filter.states) do
                 local key = cell_key(state, cell)
                 local count = order.count(key)
