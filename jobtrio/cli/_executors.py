@@ -23,16 +23,16 @@ IMPORTING = {__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<fr
 """The files whose code stands in a traceback before that of a module that is imported."""
 
 
-def load_executors(options: argparse.Namespace, target: str) -> Executors:
-    """Return the `Executors` that ``MODULE:EXECUTORS`` names, or end with 2, or with 1 where importing that raises.
+def load_executors(options: argparse.Namespace) -> Executors:
+    """Return the `Executors` that the options name, or end with 2, or with 1 where importing their module raises.
 
-    The module is looked for beside the user as well.
+    They are named as ``MODULE:EXECUTORS``; the module is looked for beside the user as well.
     """
-    module_name, colon, name = target.partition(":")
+    module_name, colon, name = options.executors.partition(":")
     is_module = "/" not in module_name and all(module_name.split("."))  # neither a file nor relative to anything
     if not (is_module and colon and name):
         options.parser.error(
-            f"executors must be given as MODULE:EXECUTORS, as in app.jobs:executors; got {show(target)}"
+            f"executors must be given as MODULE:EXECUTORS, as in app.jobs:executors; got {show(options.executors)}"
         )
     module = _import(options, module_name)
     found: Any = module
@@ -48,7 +48,7 @@ def load_executors(options: argparse.Namespace, target: str) -> Executors:
         options.parser.error(f"{module_name} has {what} Executors {name!r}; {known}")
         raise AssertionError  # error() has ended the program
     if not len(found):
-        options.parser.error(f"{target} has no executor: nothing could be run")
+        options.parser.error(f"{options.executors} has no executor: nothing could be run")
     return found
 
 

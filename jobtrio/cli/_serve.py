@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     """Work and serve until told to stop, and return the exit code."""
     need_bridge(options)
     _program.heed_children()
-    options.loaded = load_executors(options, options.executors)
+    options.loaded = load_executors(options)
     options.token = token_of(options)
     options.ssl_context = _ssl_context(options)
     return run_with_store(options, work, make=True, quiet=False)

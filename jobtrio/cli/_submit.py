@@ -123,9 +123,7 @@ def run(options: argparse.Namespace) -> int:
     url = _read_words(options)
     if url is not None:
         return run_with_client(options, url, submit_to_server)
-    options.known = (
-        stand_in(options.executor) if options.executors is None else load_executors(options, options.executors)
-    )
+    options.known = stand_in(options.executor) if options.executors is None else load_executors(options)
     return run_with_store(options, submit, make=True)
 
 

@@ -120,7 +120,7 @@ def _add_retention(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Work until told to stop, and return the exit code."""
     _program.heed_children()
-    options.loaded = load_executors(options, options.executors)
+    options.loaded = load_executors(options)
     return run_with_store(options, work, make=True, quiet=False)
 
 
