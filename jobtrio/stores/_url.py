@@ -50,7 +50,7 @@ class Address(ABC):
 
 
 @attrs.frozen
-class StoreAddress(Address):
+class SqliteAddress(Address):
     """A file of jobs.
 
     Attributes:
@@ -188,7 +188,7 @@ def _sqlite(rest: str, url: str) -> Address:
     if not path or "\0" in unquote(path) or path == ":memory:":
         raise ValueError(f"a store must be {FORMS}, and name a file; got {_shown(url)}")
     options = _options(_pairs(query), _SQLITE_OPTIONS, SQLITE_QUERY)
-    return StoreAddress(unquote(path, errors="surrogateescape"), options)
+    return SqliteAddress(unquote(path, errors="surrogateescape"), options)
 
 
 # -- Redis

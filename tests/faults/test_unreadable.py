@@ -16,7 +16,7 @@ from valkey_server import shared_server
 import jobtrio
 from jobtrio import Completed, End, Failed, Gap, JobState, Retention, Token
 from jobtrio.abc import JobQuery
-from jobtrio.stores._url import PostgresAddress, RedisAddress, StoreAddress, parse_store_url
+from jobtrio.stores._url import PostgresAddress, RedisAddress, SqliteAddress, parse_store_url
 from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Place:
     def damage(self, job_id: str, column: str, value: str) -> None:
         """Change what is stored of a job."""
         match self._address:
-            case StoreAddress(path=path):
+            case SqliteAddress(path=path):
                 with closing(sqlite3.connect(path)) as file:
                     file.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (value, job_id))
                     file.commit()
@@ -62,7 +62,7 @@ class Place:
             "WHERE last = {} AND job = (SELECT seq FROM {}jobs WHERE id = '{}')"
         )
         match self._address:
-            case StoreAddress(path=path):
+            case SqliteAddress(path=path):
                 with closing(sqlite3.connect(path)) as file:
                     file.execute(chosen.format("", last, "", job_id))
                     file.commit()

@@ -12,7 +12,7 @@ import pytest
 import jobtrio
 from jobtrio._errors import StoreError
 from jobtrio.stores import store_from_url
-from jobtrio.stores._url import PostgresAddress, RedisAddress, StoreAddress, parse_store_url
+from jobtrio.stores._url import PostgresAddress, RedisAddress, SqliteAddress, parse_store_url
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 def test_path(url: str, path: str) -> None:
     """Three slashes come before the path, whose escapes are undone; a fourth begins an absolute one."""
-    assert parse_store_url(url) == StoreAddress(path)
+    assert parse_store_url(url) == SqliteAddress(path)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_path(url: str, path: str) -> None:
 )
 def test_options(query: str, options: dict[str, object]) -> None:
     """How durable a commit is, and how long to wait for a file that is away, can be said in the URL."""
-    assert parse_store_url(f"sqlite:///jobs.db?{query}") == StoreAddress("jobs.db", options)
+    assert parse_store_url(f"sqlite:///jobs.db?{query}") == SqliteAddress("jobs.db", options)
 
 
 def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
