@@ -72,7 +72,7 @@ class Desk:
     async def get(self, job_id: str) -> WireRecord:
         """Return a job's record, as far as the principal may see it. Raises what `find_job` raises."""
         record = (await self.find_job(job_id, "get")).record
-        return await self._shown(record, wire_record(record, tracebacks=True))
+        return await self._shown(record, wire_record(record))
 
     async def find(self, request: Find) -> list[WireRecord]:
         """Return the records that match and may be seen, in order: fewer than the limit where they are large.
@@ -96,7 +96,7 @@ class Desk:
             read, most = 0, PAGE_BYTES * len(page) // PAGE  # bytes up to which there may be more of them at once
             for record in page:
                 if await self.allows("find", record):
-                    whole = wire_record(record, tracebacks=True)
+                    whole = wire_record(record)
                     read += (weight := _size(whole))
                     shown = await self._shown(record, whole)
                     found.append(shown)
@@ -104,7 +104,7 @@ class Desk:
                     if len(found) == request.limit or size >= PAGE_BYTES:
                         return found
                 elif read <= most:
-                    read += _size(wire_record(record, tracebacks=True))
+                    read += _size(wire_record(record))
             if len(page) < limit:
                 return found
             await trio.lowlevel.checkpoint()  # neither a store in memory nor a hook need wait: others want their turn

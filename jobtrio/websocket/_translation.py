@@ -119,8 +119,8 @@ def error_of(error: WireError) -> JobError:
     return JobError(error.kind, error.type, error.message, error.traceback)
 
 
-def wire_record(record: JobRecord, tracebacks: bool) -> WireRecord:
-    """Return a record for the wire, with its error's traceback or without; its values are JSON already."""
+def wire_record(record: JobRecord) -> WireRecord:
+    """Return a record for the wire, with its error's traceback; its values are JSON already."""
     return WireRecord(
         id=record.id,
         executor=record.executor,
@@ -141,7 +141,7 @@ def wire_record(record: JobRecord, tracebacks: bool) -> WireRecord:
         worker=record.worker,
         cancel_requested_at=record.cancel_requested_at,
         cancel_reason=None if record.cancel_reason is None else clean_text(record.cancel_reason),
-        error=None if record.error is None else wire_error(record.error, tracebacks),
+        error=None if record.error is None else wire_error(record.error, tracebacks=True),
         result=msgspec.Raw(value_json(record.result)),
     )
 
