@@ -6,7 +6,6 @@ and within a bound the last one gone. What happens on a connection is `_visit`'s
 
 from __future__ import annotations
 
-import random
 import ssl
 from collections import Counter
 from functools import partial
@@ -26,7 +25,6 @@ from jobtrio.websocket._listening import open_place
 from jobtrio.websocket._origins import Origins
 from jobtrio.websocket._tally import Tally
 from jobtrio.websocket._visit import House, Visit
-from jobtrio.websocket.protocol import encode_retry_after
 from jobtrio.websocket.session import Terms
 
 try:
@@ -135,7 +133,7 @@ async def serve_at(
     """
     origins.add_own(place.hosts, place.port)
     gatekeeper = Gatekeeper(authenticate, authorize, limits.handshake)
-    terms = Terms(registry, gatekeeper, limits, flush_interval, lambda: _retry_after(limits))
+    terms = Terms(registry, gatekeeper, limits, flush_interval)
     server = Server(House(terms, origins, ssl_context, Tally()), place)
     try:
         async with trio.open_nursery() as nursery:
@@ -223,7 +221,7 @@ class Server:
         if visit.session is not None:
             with trio.move_on_after(self._limits.closing / 2):
                 await visit.session.tell_ends()
-        visit.stop(CloseCode.RESTART, _retry_after(self._limits))
+        visit.stop(CloseCode.RESTART, self._house.terms.retry_after())
 
     async def _cut_off(self, scope: trio.CancelScope) -> None:
         """When their time is over, cut off those who are left: closing a socket ends even what is shielded."""
@@ -277,10 +275,6 @@ def _is_one_of_the_last(stream: trio.SocketStream) -> bool:
         return False
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return most != resource.RLIM_INFINITY and stream.socket.fileno() >= most - most // KEPT_BACK
-
-
-def _retry_after(limits: Limits) -> str:
-    return encode_retry_after(limits.retry_after * random.uniform(0.5, 1.5))
 
 
 def _host(host: Any) -> str:

@@ -7,6 +7,7 @@ and the reason for which the connection ends. It must not know WebSocket librari
 from __future__ import annotations
 
 import logging
+import random
 from math import ceil, log2
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +17,7 @@ import trio
 from jobtrio.websocket._beats import Beats
 from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._rate import RateLimit
-from jobtrio.websocket.protocol import encode_reply
+from jobtrio.websocket.protocol import encode_reply, encode_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,7 +86,6 @@ class Terms:
         gatekeeper: Who may do what.
         limits: What a client may do.
         flush_interval: Seconds in which messages are collected for one batch; 0 for none.
-        retry_after: Returns a close's reason that says when to come back.
         beats: When batches go out, where they do not go out at once.
     """
 
@@ -93,8 +93,11 @@ class Terms:
     gatekeeper: Gatekeeper
     limits: Limits
     flush_interval: float
-    retry_after: Callable[[], str]
     beats: Beats = attrs.field(factory=Beats)
+
+    def retry_after(self) -> str:
+        """Return a close's reason that says when to come back: not all clients at the same moment."""
+        return encode_retry_after(self.limits.retry_after * random.uniform(0.5, 1.5))
 
 
 class Outbox:

@@ -132,7 +132,7 @@ async def open_line(
 ) -> AsyncIterator[Line]:
     """Run a session, whose request has taken so long, and give the client's end of its line."""
     gatekeeper = Gatekeeper(authenticate, authorize, limits.handshake)
-    terms = Terms(registry, gatekeeper, limits, flush_interval, lambda: '{"retry_after":1.0}')
+    terms = Terms(registry, gatekeeper, limits, flush_interval)
     target, _, query = path.partition("?")
     handshake = Handshake(target, query, {}, None, "198.51.100.7", token)
     line = Line()
