@@ -19,7 +19,7 @@ from jobtrio._checks import check_count, check_flag, check_id, check_name, check
 from jobtrio._job import Job
 from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._policies import JobPriority, RetryPolicy
-from jobtrio._state import JobState
+from jobtrio._state import JobState, check_states
 from jobtrio._streams import TextStream
 from jobtrio._submission import DEFAULT_QUEUE, HELD, JobSpec
 from jobtrio._subscription import Subscription
@@ -469,15 +469,3 @@ class JobRegistry:
         """
         check_seconds("grace", grace)
         await self._core.shutdown(grace)
-
-
-def check_states(state: Any) -> frozenset[JobState] | None:
-    """Return ``state``, one state or several, as a set; None stands for any."""
-    if state is None:
-        return None
-    states = (state,) if isinstance(state, (str, JobState)) else state
-    try:
-        return frozenset(JobState(each) for each in states)
-    except (ValueError, TypeError):
-        allowed = ", ".join(JobState)
-        raise ValueError(f"state must be one or several of {allowed}; got {show(state)}") from None

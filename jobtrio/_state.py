@@ -8,7 +8,9 @@ neither records nor time.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
+from jobtrio._checks import show
 from jobtrio._errors import IllegalTransitionError
 
 
@@ -59,6 +61,18 @@ def check_transition(previous: JobState | None, state: JobState) -> None:
     """Raise `IllegalTransitionError` unless the table has this change."""
     if state not in TRANSITIONS[previous]:
         raise IllegalTransitionError(previous, state)
+
+
+def check_states(state: Any) -> frozenset[JobState] | None:
+    """Return ``state``, one state or several, as a set; None stands for any."""
+    if state is None:
+        return None
+    states = (state,) if isinstance(state, str) else state
+    try:
+        return frozenset(JobState(each) for each in states)
+    except (ValueError, TypeError):
+        allowed = ", ".join(JobState)
+        raise ValueError(f"state must be one or several of {allowed}; got {show(state)}") from None
 
 
 def state_diagram() -> str:

@@ -30,7 +30,7 @@ from jobtrio._ids import new_id
 from jobtrio._nursery import open_background_nursery
 from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._policies import JobPriority, check_priority
-from jobtrio._registry import check_states
+from jobtrio._state import check_states
 from jobtrio._subscription import check_on_gap
 from jobtrio.websocket._client_address import check_token, parse_url
 from jobtrio.websocket._client_errors import ServerRefusedError
