@@ -1,6 +1,6 @@
 """Frames on their way to the WebSocket library: looked at one by one, held back where they would do harm.
 
-And the one kind of frame that is sent without it, a message.
+And the frames that are sent without it: a message, and a ping.
 
 It owns the bounds on a message's size and pieces, and that nothing but the client's own close follows a close. It is
 pure: bytes in, bytes out, in pieces that never hold more than one frame, so that what was passed on is dealt with
@@ -16,6 +16,9 @@ from jobtrio.websocket._codes import CloseCode
 _CLOSE: Final = 0x8
 _CONTROL: Final = 0x8
 _CONTROL_BYTES: Final = 125
+
+PULSE: Final = b"\x89\x00"
+"""A ping as a frame. The library keeps each of its own until it is answered, also one that never went out."""
 
 
 class FrameGate:

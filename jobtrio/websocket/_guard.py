@@ -16,7 +16,7 @@ import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
-from jobtrio.websocket._frames import text_frame
+from jobtrio.websocket._frames import PULSE, text_frame
 from jobtrio.websocket._replies import PROTOCOL
 from jobtrio.websocket._uptake import UNKNOWN
 from jobtrio.websocket.session import PeerGone
@@ -40,9 +40,6 @@ an answer, and no message is refused for them."""
 
 WAITED = 1.0
 """Seconds after which a frame is not out yet because the client is slow; before, the system may have taken it."""
-
-PULSE = b"\x89\x00"
-"""A ping as a frame. The library keeps each of its own until it is answered, also one that never went out."""
 
 
 class GuardedStream(trio.abc.Stream):

@@ -12,8 +12,8 @@ from raw_client import PING, PONG, TEXT, frame
 
 from jobtrio.websocket import Limits
 from jobtrio.websocket._codes import CloseCode
-from jobtrio.websocket._frames import FrameGate, text_frame
-from jobtrio.websocket._guard import PULSE, GuardedConnection, GuardedStream, accept
+from jobtrio.websocket._frames import PULSE, FrameGate, text_frame
+from jobtrio.websocket._guard import GuardedConnection, GuardedStream, accept
 from jobtrio.websocket._head import Head, plain_request
 from jobtrio.websocket._uptake import UNKNOWN, Uptake, uptake_of
 from jobtrio.websocket.session import PeerGone
