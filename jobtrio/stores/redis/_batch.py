@@ -97,10 +97,10 @@ def pick(answers: list[Any], places: list[tuple[int, int | None]]) -> list[Any]:
     picked = []
     for at, number in places:
         answer = answers[at]
-        is_whole = number is None or isinstance(answer, BaseException)
-        if number is None and isinstance(answer, WrongTypeError):
-            answer = [None]  # what is read without a script is hashes: somebody has put something else in one's place
-        picked.append(answer if is_whole else answer[number])
+        if number is not None:
+            picked.append(answer if isinstance(answer, BaseException) else answer[number])
+        else:  # what is read without a script is hashes: somebody may have put something else in one's place
+            picked.append([None] if isinstance(answer, WrongTypeError) else answer)
     return picked
 
 
