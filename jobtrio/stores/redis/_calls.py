@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
@@ -31,9 +31,6 @@ T = TypeVar("T")
 _Sent: TypeAlias = "tuple[Call, list[tuple[int, int | None]]]"
 """A call, and the places of its answers."""
 
-_Flight: TypeAlias = "tuple[list[_Sent], Answers, bool]"
-"""A batch that was sent: its calls, the answers to come, and whether the last tells how many replicas have it."""
-
 UNDER_WAY: Final = 2
 """Batches sent and not answered yet: while the server works on one, the next is put together and sent."""
 
@@ -54,6 +51,14 @@ full refuses now and then."""
 CLOSED: Final = "the store was closed"
 
 log: Final = logging.getLogger("jobtrio.stores.redis")
+
+
+class _Flight(NamedTuple):
+    """A batch that was sent."""
+
+    calls: list[_Sent]
+    answers: Answers  # to come
+    waits: bool  # whether the last of them tells how many replicas have it
 
 
 class Call:
@@ -206,7 +211,7 @@ class Calls:
                 nursery.cancel_scope.cancel()
         finally:
             sent, self._sent = self._sent, deque()
-            for call in (call for calls, *_ in sent for call, _ in calls):
+            for call in (call for flight in sent for call, _ in flight.calls):
                 call.fail(StoreUnavailableError(f"{place_text(link.place)}: connection lost"))
             self._answered.unpark_all()
 
@@ -228,13 +233,13 @@ class Calls:
                         call.fail(_caused(exc, link))
                     link.close()
                     return
-                self._sent.append((sent, answers, waits))
+                self._sent.append(_Flight(sent, answers, waits))
                 self._may_receive.set()
             else:
                 self._answered.unpark_all()  # nobody waits for any of them
 
     def _most_under_way(self) -> int:
-        last = self._sent[-1][0][0][0].size if self._sent else 0  # of a batch with one that goes alone the only one
+        last = self._sent[-1].calls[0][0].size if self._sent else 0  # of a batch with one that goes alone the only one
         return 1 if max(last, self._waiting[0].size) >= ALONE else UNDER_WAY
 
     def _batch(self) -> list[Call]:
@@ -256,7 +261,7 @@ class Calls:
             while not self._sent:
                 self._may_receive = trio.Event()
                 await self._may_receive.wait()
-            answers = await self._sent[0][1].wait()
+            answers = await self._sent[0].answers.wait()
             calls, _, waits = self._sent.popleft()
             self._may_send.set()
             unkept = self._unkept(answers.pop()) if waits else None
