@@ -56,6 +56,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        self.set_defaults(parser=self)  # by which a subcommand refuses what its options say together
 
     def error(self, message: str) -> NoReturn:
         """End with 2 and say why, where that can be said."""

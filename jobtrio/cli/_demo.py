@@ -46,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``demo`` to the command's parser."""
     text = "Show what a job can do: a handful of small jobs, each watched by two\nconsumers, in a few seconds."
     parser = commands.add_parser("demo", help="see what a job can do, in a few seconds", description=text)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

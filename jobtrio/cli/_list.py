@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--newest-first", action="store_true", help="begin with the newest, rather than the oldest")
     add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
     add_store_options(parser, json="print a JSON array of the jobs' records")
-    parser.set_defaults(run=partial(run_with_store, work=show_list), parser=parser)
+    parser.set_defaults(run=partial(run_with_store, work=show_list))
 
 
 async def show_list(options: argparse.Namespace, store: JobStore) -> int:

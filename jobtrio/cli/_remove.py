@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     add_store_options(parser, json="print one JSON object: removed, and the job's record")
-    parser.set_defaults(run=partial(run_with_store, work=remove), parser=parser)
+    parser.set_defaults(run=partial(run_with_store, work=remove))
 
 
 async def remove(options: argparse.Namespace, store: JobStore) -> int:

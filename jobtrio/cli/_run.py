@@ -96,7 +96,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--queue", metavar="NAME", type=_options.name, help="the job's queue (default: one of its own)")
     add_store_options(parser, json="show each message of the job as a line of JSON on stdout")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

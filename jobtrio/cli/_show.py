@@ -62,7 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how many of its last messages (default: 10)",
     )
     add_store_options(parser, json="print one JSON object: job, history, messages")
-    parser.set_defaults(run=partial(run_with_store, work=show), parser=parser)
+    parser.set_defaults(run=partial(run_with_store, work=show))
 
 
 async def show(options: argparse.Namespace, store: JobStore) -> int:

@@ -34,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXIT_CODES,
     )
     add_store_options(parser, json="print one JSON object: states, queues, workers, running")
-    parser.set_defaults(run=partial(run_with_store, work=stats), parser=parser)
+    parser.set_defaults(run=partial(run_with_store, work=stats))
 
 
 async def stats(options: argparse.Namespace, store: JobStore) -> int:

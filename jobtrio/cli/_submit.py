@@ -88,7 +88,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--watch", action="store_true", help="watch the job to its end, as `jobtrio watch` does")
     add_watch_options(parser)
     add_store_options(parser, json="print the job's record as one JSON object; with --watch, one line a message")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -60,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_watch_options(parser)
     add_token_option(parser, help="for a server, the token")
     add_store_options(parser, json="show each message as a line of JSON on stdout")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_worker_options(parser)
     add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
