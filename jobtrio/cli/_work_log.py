@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 BATCH = 256
 """Changes told at once."""
 
+FINAL_ORDER = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+"""The states in which jobs end, in the order in which the summary counts them."""
+
 
 class WorkLog:
     """The log of one worker."""
@@ -142,6 +145,3 @@ class WorkLog:
 def change_line(change: Transition, executor: str | None) -> Piece:
     """Return a change as a line of JSON for stdout."""
     return STDOUT, to_json({**record_fields(change), "executor": executor})
-
-
-FINAL_ORDER = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
