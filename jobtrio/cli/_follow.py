@@ -64,10 +64,8 @@ async def _receive(messages: Subscription) -> list[Message]:
     """Return the next messages, or none behind the `End`."""
     try:
         return await messages.receive_batch()
-    except trio.EndOfChannel:
+    except (trio.EndOfChannel, ValueError):  # the latter of a job that ended before it reached the number given
         return []
-    except ValueError:
-        return []  # the job has ended before it reached the number that was given
 
 
 class Sieve:
