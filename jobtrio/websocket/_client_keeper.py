@@ -45,14 +45,12 @@ class Keeper:
 
     Attributes:
         book: What the client wants.
-        is_connected: Whether there is a connection now.
     """
 
     def __init__(
         self, address: Address, token: str | None, ssl_context: ssl.SSLContext | None, outage_limit: float
     ) -> None:
         self.book: Book = Book(self._ring)
-        self.is_connected: bool = False
         self._address = address
         self._token = token
         self._ssl_context = ssl_context
@@ -69,6 +67,11 @@ class Keeper:
         self._thread = get_ident()  # that of the client's run, which has it alone
 
     # -- for the client
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self.book.exchange is not None
 
     def check_thread(self, call: str, instead: str, by: str) -> None:
         """Raise `RuntimeError` in another thread than Trio's, from where the tasks here can't be woken.
@@ -155,7 +158,6 @@ class Keeper:
     def _is_over(self, lost: LinkLostError) -> bool:
         """Take it that the connection is gone, and tell whether there will be no other."""
         self._reason = lost.reason
-        self.is_connected = False
         self.book.detach()
         for patience in self._waiting:
             patience.count()
@@ -182,7 +184,6 @@ class Keeper:
         with self._new_scope():
             hello = await self._greeting(link)
             exchange = self.book.attach(hello.limits)
-            self.is_connected = True
             for patience in self._waiting:
                 patience.pause()
             self._opened.set()
