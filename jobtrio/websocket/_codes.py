@@ -62,9 +62,6 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4508
 
 
-AWAY: str = "the store is away; try again"
-"""All that clients are told of a store's failure: the error may name its server and who asks it."""
-
 OUTCOME_CODES: frozenset[int] = frozenset(
     {CloseCode.COMPLETED, CloseCode.FAILED, CloseCode.CANCELLED, CloseCode.TIMED_OUT}
 )

@@ -19,8 +19,8 @@ from jobtrio._messages import End, Gap, last_of
 from jobtrio._subscription import BATCH
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
-from jobtrio.websocket._codes import AWAY, ErrorCode
-from jobtrio.websocket._refusals import Refusal
+from jobtrio.websocket._codes import ErrorCode
+from jobtrio.websocket._refusals import AWAY, Refusal
 from jobtrio.websocket._replies import Subscribed
 from jobtrio.websocket.protocol import encode_reply
 

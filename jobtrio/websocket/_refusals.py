@@ -18,8 +18,11 @@ from jobtrio._errors import (
     UnknownJobError,
 )
 from jobtrio._submission import UnservedQueueError
-from jobtrio.websocket._codes import AWAY, ErrorCode
+from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._replies import Refused
+
+AWAY: str = "the store is away; try again"
+"""All that clients are told of a store's failure: the error may name its server and who asks it."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
