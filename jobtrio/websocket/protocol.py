@@ -46,7 +46,6 @@ from jobtrio.websocket._replies import WireRecord as WireRecord
 from jobtrio.websocket._requests import AnyRequest as AnyRequest
 from jobtrio.websocket._requests import Auth as Auth
 from jobtrio.websocket._requests import Cancel as Cancel
-from jobtrio.websocket._requests import Cursor as Cursor
 from jobtrio.websocket._requests import Find as Find
 from jobtrio.websocket._requests import Get as Get
 from jobtrio.websocket._requests import MessageId as MessageId
@@ -57,10 +56,8 @@ from jobtrio.websocket._requests import Subscribe as Subscribe
 from jobtrio.websocket._requests import Unsubscribe as Unsubscribe
 from jobtrio.websocket._translation import JobStreamReply as JobStreamReply
 from jobtrio.websocket._translation import messages_of as messages_of
-from jobtrio.websocket._translation import outcome_of as outcome_of
 from jobtrio.websocket._translation import record_of as record_of
 from jobtrio.websocket._translation import reply_to as reply_to
-from jobtrio.websocket._translation import wire_outcome as wire_outcome
 from jobtrio.websocket._translation import wire_record as wire_record
 from jobtrio.websocket._values import DEPTH_LIMIT, value_json, values_json
 
