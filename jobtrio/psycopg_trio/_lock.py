@@ -72,7 +72,7 @@ class ConnectionLock:
             self.changed.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
-    async def idle(self, wait: Callable[[], Awaitable[None]]) -> bool:
+    async def idle(self, wait: Callable[[], Awaitable[object]]) -> bool:
         """Run ``wait`` for as long as nobody takes the lock; return whether it came to its end and the lock is free.
 
         While somebody holds the lock or idles already, wait for a change instead and return False.

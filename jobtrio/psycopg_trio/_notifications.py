@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -47,12 +48,7 @@ class Inbox:
         # What came in one piece with the end of a result has been read from the socket already.
         if not self.lock.held and deliver(pgconn):
             return
-        fd = pgconn.socket
-
-        async def readable() -> None:
-            await wait_for_socket(fd, Wait.R)
-
-        if await self.lock.idle(readable):
+        if await self.lock.idle(partial(wait_for_socket, pgconn.socket, Wait.R)):
             pgconn.consume_input()
             deliver(pgconn)
 
