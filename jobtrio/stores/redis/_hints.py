@@ -39,17 +39,17 @@ class Hints:
         connector: Connects to the server.
         prefix: What all channels begin with.
         announcer: Is told.
-        is_connected: Whether the server is there, as far as is known.
+        connected: Gives what is set while the server is there, as far as is known; for each connection another.
     """
 
     def __init__(
-        self, connector: Connector, prefix: str, announcer: Announcer, is_connected: Callable[[], trio.Event]
+        self, connector: Connector, prefix: str, announcer: Announcer, connected: Callable[[], trio.Event]
     ) -> None:
         self._connector = connector
         self._all = f"{prefix}hints"
         self._messages = f"{prefix}messages:"
         self._announcer = announcer
-        self._is_connected = is_connected
+        self._connected = connected
         self._watched: dict[str, float] = {}  # jobs whose messages are read, and when they last were
         self._link: Link | None = None
 
@@ -73,11 +73,11 @@ class Hints:
     async def run(self) -> None:
         """Listen until cancelled, over one link after another."""
         while True:
-            connected = self._is_connected()
+            connected = self._connected()
             await connected.wait()
             try:
                 async with self._connector.connect_beside() as self._link:
-                    if self._is_connected() is connected:
+                    if self._connected() is connected:
                         await self._listen(self._link)
             except StoreError:
                 pass
