@@ -99,8 +99,8 @@ class JobContext:
     def cancel_scope(self) -> trio.CancelScope:
         """The nursery's scope, which ends the attempt at its deadline or when the job is cancelled.
 
-        An executor that cancels it itself ends the job as `Cancelled` without a reason. It may move its deadline, as an
-        idle limit does with each step; the end of a grace stays where it is.
+        An executor that cancels the scope itself ends the job as `Cancelled` without a reason. It may also move the
+        scope's deadline, to limit the time without progress for example; that does not move the end of a grace.
         """
         return self.nursery.cancel_scope
 
@@ -115,8 +115,8 @@ class JobContext:
 
         With a grace that is before the attempt is cancelled, else at the same moment. A time limit does not set it.
 
-        An attempt that returns after it was told to stop is not taken for a success, unless it was the
-        registry that told it so, and the executor never looked and was refused no job that it submitted.
+        An attempt that returns after it was told to stop is not taken for a success. The one exception is a shutdown:
+        if the executor never looked at this event, and no job that it submitted was refused, the attempt succeeds.
         """
         self.watches_stopping = True
         return self.stop_event()
@@ -218,7 +218,7 @@ class JobContext:
             JobEndedError: The attempt is over, or its worker has lost the job.
             PayloadError: The value can't be stored, where the store is durable.
 
-        Cancellation: the value may or may not have been kept; the one before is intact otherwise.
+        Cancellation: either the value or the one before it is kept.
         """
         if get_ident() != self._thread:
             self._refuse_thread("job.save_state, value", "run")

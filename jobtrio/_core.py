@@ -49,7 +49,7 @@ class RegistryStats:
     Attributes:
         worker: This process's name.
         states: How many kept jobs are in each state; empty with a durable store, where `JobRegistry.counts` tells it.
-        running: How many jobs run in this process; those that are over and whose ends are being written no longer do.
+        running: How many jobs run in this process, without those that are over and whose ends are being written.
         max_running: How many may.
         running_by_queue: How many run in this process, by queue.
     """

@@ -57,9 +57,9 @@ class StreamSpan:
     """From where to where a job's stream can be read.
 
     Attributes:
-        first: The number of the oldest message that is kept; that behind ``last`` where none is.
+        first: The number of the oldest message that is kept; ``last`` + 1 where none is kept.
         last: The number of the last message so far; 0 before the first.
-        is_complete: Whether that is the `End`.
+        is_complete: Whether ``last`` is the number of the `End`.
     """
 
     first: int
@@ -128,7 +128,7 @@ class Job:
         return Subscription(log, after, on_gap=on_gap, lossless=lossless, stored=stored, holds=entry)
 
     async def span(self) -> StreamSpan:
-        """Return from where to where the job's stream can be read, as far as it is stored by now.
+        """Return between which numbers the job's stream can be read, as far as it is stored by now.
 
         Raises:
             UnknownJobError: The job was removed before this process had its `End` (durable stores).

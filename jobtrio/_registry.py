@@ -185,7 +185,8 @@ class JobRegistry:
 
         Within the block, the async iterator yields ``str(token)`` for each token from the beginning, and then one
         line: ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]``. The first executor wins. Leaving the block early
-        cancels nothing. The job stays in the queue that it was created for, whatever the executor's is.
+        cancels nothing. The job stays in the queue that it was created for, even if the executor is registered for
+        another.
 
         Args:
             job_id: A job from `create_job`, or any other.
@@ -283,16 +284,16 @@ class JobRegistry:
     ) -> AsyncIterator[JobRecord]:
         """Return an async iterator over the records of all jobs that match, in the order of their submission.
 
-        They are read in pages of 100. A record is as old as its page. Jobs that are submitted meanwhile are found as
-        well, but not with the newest first: those then are in front. The loop may cancel the jobs that it is given, or
-        remove them. The parameters are those of `find`.
+        They are read in pages of 100, and a record shows its job as it was when its page was read. Jobs that are
+        submitted meanwhile are found as well, but not with ``newest_first``: they come before those that are yet to be
+        read. The loop may cancel the jobs that it is given, or remove them. The parameters are those of `find`.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
-            UnknownJobError: While iterating: of a whole page no job is kept any more. Begin again.
+            UnknownJobError: While iterating: no job of the last page is kept any more. Begin again.
             StoreUnavailableError: While iterating: the store was away too long (durable stores). Iterating on goes on
                 where it was.
-            trio.BusyResourceError: While iterating: another task does.
+            trio.BusyResourceError: While iterating: another task is waiting for the next record.
             trio.ClosedResourceError: While iterating: the registry is closed (durable stores).
 
         Cancellation: iterating on goes on where it was.
@@ -323,7 +324,8 @@ class JobRegistry:
     async def history(self, job_id: str) -> list[Transition]:
         """Return a job's changes of state, the oldest first.
 
-        Of more than 1,000 the first and the newest are kept, whole attempts: a hole in the attempts' numbers tells so.
+        Of more than 1,000 changes the first and the newest are kept. Only whole attempts are left out: a hole in the
+        numbers of the attempts tells which.
 
         Raises:
             TypeError: `job_id` is no text.
@@ -365,7 +367,7 @@ class JobRegistry:
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there, by name: the registries on this store that claim jobs.
 
-        One that died is there until a lease has gone by.
+        A worker that died is among them until its lease is over.
 
         Raises:
             StoreUnavailableError: The store was away too long (durable stores).
@@ -419,8 +421,8 @@ class JobRegistry:
 
         Returns:
             True if the job was alive: it will end `Cancelled`, with no further attempt. False if it has ended, or its
-            ending is decided; if that can't be stored before the lease is over, the job is cancelled after all, as soon
-            as the store can be asked to (durable stores).
+            ending is decided. If such an ending can't be stored before the lease is over, the job is cancelled after
+            all, as soon as the store answers (durable stores).
 
         Raises:
             TypeError, ValueError: A parameter makes no sense.

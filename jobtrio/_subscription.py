@@ -40,8 +40,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     A channel for one consumer, used in ``with``, ``async with`` or neither: a forgotten one costs
     nothing but its position. After the `End` it raises `trio.EndOfChannel`.
 
-    Receiving is a checkpoint whenever it waits, and once 256 messages were received since the last one; in between it
-    takes what is there without giving way to other tasks. A batch is never cut for that.
+    Receiving is a checkpoint whenever it waits, and after every 256 messages that were received without one; in between
+    it takes what is there without letting other tasks run. A batch is never cut short for that.
 
     Attributes:
         position: The number of the last message taken from the log.
@@ -117,10 +117,10 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed.
             trio.BrokenResourceError: The stream was cut off before the job's end (durable stores): the registry was
                 closed, the job is no longer kept, or this process lost it and it goes on elsewhere: subscribe again.
-            StoreUnavailableError: The store was away too long as the job was about to be watched (durable stores). One
-                that goes away later is waited for.
+            StoreUnavailableError: The store was away too long as the job was about to be watched (durable stores). If
+                it goes away later, receiving waits for it.
             LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
-            ValueError: The job has ended, and never reached the number to begin behind (durable stores).
+            ValueError: The job has ended, and never reached the number after which to begin (durable stores).
             RuntimeError: It was awaited in another run of Trio than the registry's, which could not wake it.
 
         Cancellation: no message is lost; the next call receives it.

@@ -201,8 +201,8 @@ class JobStore(ABC):
         is_elsewhere: Whether another process carries out its calls, so that jobs can run here meanwhile. Room for jobs
             is then filled in two halves, one while the other runs.
         outage_limit: Seconds that a caller waits for a store that is away; inf for one that never is.
-        in_time: Whether it sees to it by itself that each call answers or raises within ``outage_limit``, whatever does
-            not come back to it. Where it does not, its callers are given a deadline for each call.
+        in_time: Whether the store itself makes sure that each call answers or raises within ``outage_limit``, even if
+            what holds the jobs never answers. If it does not, its callers set a deadline for each call.
         poll_interval: Seconds after which to look for work although no wake-up came; inf where none gets lost.
     """
 
@@ -242,10 +242,11 @@ class JobStore(ABC):
         """Return a job, or None."""
 
     async def look(self, job_id: str) -> JobEntry | None:
-        """Return a job, or None, as `load` does, but without what never changes: that may be anything.
+        """Return a job, or None, as `load` does; the parts of it that never change may have any value.
 
-        That is its payload, its metadata, its tags, ``run_at``, ``delay`` and ``expires_in``; ``saved_state`` as well.
-        Whoever watches a job asks so for each piece of its stream, and may be spared to read a large payload each time.
+        Those parts are its payload, metadata, tags, ``run_at``, ``delay`` and ``expires_in``; ``saved_state`` may have
+        any value, too. A consumer asks for the job like this with each piece of its stream, and a store need not
+        read a large payload each time.
         """
         return await self.load(job_id)
 

@@ -30,9 +30,9 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
     stream goes on with the next one, and no message is left out or comes twice. After the `End` it raises
     `trio.EndOfChannel`.
 
-    Up to 2,048 messages or 1 MiB wait here for a consumer that reads slowly. Beyond that it pauses at the server,
-    which then keeps the rest as it does for everybody, and goes on when half was received; other subscriptions of the
-    client are not held up.
+    Up to 2,048 messages or 1 MiB wait here for a consumer that reads slowly. Beyond that the subscription pauses: the
+    server sends no more, and keeps the rest as it does for everybody. It goes on when half was received. Other
+    subscriptions of the client are not held up.
 
     Attributes:
         job_id: The job's id.
@@ -50,7 +50,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
     @property
     def position(self) -> int:
-        """The number of the last message that was received; before the first, of the one behind which it begins.
+        """The number of the last message that was received; before the first, the number after which it begins.
 
         With ``after="end"`` the server says which that is; until then it is 0, and ``epoch`` None.
         """

@@ -26,8 +26,8 @@ class Limits:
     """What a client may do, and how long the bridge waits for it.
 
     Attributes:
-        connections: Connections at once; more are refused with the HTTP status 503. So are those, without a word,
-            that would take the last quarter of the descriptors that the process may have.
+        connections: Connections at once; more are refused with the HTTP status 503. Those that would take the last
+            quarter of the file descriptors that the process may have are refused without an answer.
         handshakes: Connections at once that have not been accepted yet; more are refused likewise.
         handshake: Seconds for the opening handshake and for authentication, hooks included.
         header_bytes: The size of the request that opens a connection.
@@ -43,7 +43,7 @@ class Limits:
         heartbeat: Seconds of silence after which the bridge gives a sign of life and asks for one.
         send: Seconds for which a client may read nothing of what is sent to it; then the connection is dropped.
         closing: Seconds for the closing handshake, and for all of them when the bridge is shut down.
-        retry_after: Seconds after which clients are told to come back, more or less half of it at random.
+        retry_after: Seconds after which clients are told to come back, plus or minus up to half of it at random.
     """
 
     connections: int = attrs.field(default=1000, validator=_count)

@@ -60,9 +60,9 @@ class JobClient:
     """Submits, finds, watches and cancels the jobs of a server. Made by `open_client`.
 
     A call is made again when the connection is lost before its answer came, or when the server can't carry it out now.
-    Nothing is done twice by that: a submission has a key, the caller's or one that is made here. Behind the block of
-    `open_client` calls raise `trio.ClosedResourceError`; within it, in another thread than Trio's, `RuntimeError`,
-    which says how they can be made there.
+    Nothing is done twice by that: a submission has a key, the caller's or one that is made here. After the block of
+    `open_client`, calls raise `trio.ClosedResourceError`. Within it, calls in another thread than Trio's raise
+    `RuntimeError`, which says how to make them.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -175,8 +175,8 @@ class JobClient:
             grace: Seconds between setting the job's ``stopping`` and cancelling it.
 
         Returns:
-            True if the job was alive: it will end `Cancelled`. False if it has ended, or its ending is decided; where
-            the connection was lost meanwhile, that may be this request's doing.
+            True if the job was alive: it will end `Cancelled`. False if it has ended, or its ending is decided; if the
+            connection was lost meanwhile, this very request may have ended it.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it.
@@ -223,7 +223,8 @@ class JobClient:
     ) -> list[JobRecord]:
         """Return the records of the jobs that match and that this client may see, in the order of their submission.
 
-        Where they are large there are fewer than ``limit``, though more follow: only an empty page is the last.
+        If the records are large, a page has fewer than ``limit`` although more follow: only an empty page means that
+        there are no more.
 
         Args:
             state: One state or several; None for any.
@@ -261,12 +262,12 @@ class JobClient:
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it.
-            UnknownJobError: While iterating: of a whole page no job is kept any more. Begin again.
+            UnknownJobError: While iterating: no job of the last page is kept any more. Begin again.
             StoreUnavailableError: While iterating: the server's store was away too long. Iterating on goes on where it
                 was.
-            ServerUnavailableError: While iterating: the server was away too long. The same.
+            ServerUnavailableError: While iterating: the server was away too long. Iterating on goes on where it was.
             ServerRefusedError: While iterating: the server does not let this client look.
-            trio.BusyResourceError: While iterating: another task does.
+            trio.BusyResourceError: While iterating: another task is waiting for the next record.
 
         Cancellation: iterating on goes on where it was.
         """
@@ -314,8 +315,8 @@ async def open_client(
     Raises:
         TypeError, ValueError: A parameter makes no sense; the error names it.
         ServerUnavailableError: The server was away too long.
-        ServerRefusedError: The server refuses this client, or is none of jobtrio's. A token is judged behind the
-            handshake: where it is wrong, calls and subscriptions raise this.
+        ServerRefusedError: The server refuses this client, or is none of jobtrio's. A token is checked after the
+            handshake: if it is wrong, calls and subscriptions raise this.
 
     Cancellation: the connection is cut off; what was asked for may have been done.
     """

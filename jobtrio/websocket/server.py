@@ -173,7 +173,7 @@ class Server:
     def watched(self) -> dict[str, int]:
         """Return how many subscriptions and tails of this server follow each job now, by its id, at once.
 
-        A client that went without a word is among them until its silence has been noticed.
+        A client whose connection broke without a word is counted until its silence has been noticed.
         """
         return dict(Counter(feed.job.id for feed in self._open_feeds()))
 
