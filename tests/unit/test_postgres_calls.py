@@ -207,6 +207,18 @@ async def test_withdrawn(server: Server, lane: Lane[Any], nursery: trio.Nursery)
     assert (first.outcome, server.groups) == (("first", "done"), [["first"]])
 
 
+async def test_withdrawn_at_once(server: Server, lane: Lane[Any]) -> None:
+    """A call that leaves before the lane has woken up for it is none: there is nothing to carry out."""
+    await wait_all_tasks_blocked()
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time()  # looked at before any other task has a turn
+        await lane.make("it")
+    await wait_all_tasks_blocked()
+    assert scope.cancelled_caught
+    assert server.groups == []
+    assert await lane.make("another") == ("another", "done")
+
+
 async def test_waited_for(server: Server, lane: Lane[Any], nursery: trio.Nursery) -> None:
     """A call that was taken is waited for, though its task is cancelled."""
     server.close()

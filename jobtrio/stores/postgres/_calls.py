@@ -230,7 +230,7 @@ class Lane(Generic[W]):
 
     async def _carry_out_all(self) -> None:
         while True:
-            if not self._waiting:
+            while not self._waiting:  # also where the call that came has left by now
                 self._idle.unpark_all()
                 await self._parked.park()
             self._under_way = self._take()
