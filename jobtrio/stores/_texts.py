@@ -74,10 +74,15 @@ def _scrubbed(value: Any) -> Any:
     return scrub(value) if isinstance(value, str) else value
 
 
-@lru_cache(maxsize=64)
 def plan_text(plan: Plan) -> str:
     """Return what a plan has no columns for."""
-    return _encode(_PlanRest(plan.time_limit, plan.retry, plan.worker)).decode()
+    return _rest_text(plan.time_limit, plan.retry, plan.worker)
+
+
+@lru_cache(maxsize=64)
+def _rest_text(time_limit: float | None, retry: RetryPolicy | None, worker: str) -> str:
+    # Not by the plan: with its function, all that an executor refers to would outlive the registry.
+    return _encode(_PlanRest(time_limit, retry, worker)).decode()
 
 
 def error_text(error: JobError | None) -> str | None:

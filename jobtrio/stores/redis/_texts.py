@@ -42,12 +42,17 @@ _plan_decoder = msgspec.json.Decoder(_Plan)
 # -- encoding
 
 
-@lru_cache(maxsize=256)
 def plan_text(plan: Plan) -> bytes:
     """Return a plan as JSON, but for a function that came with it."""
-    return _encode(
-        _Plan(plan.executor, plan.queue, int(plan.priority), plan.time_limit, plan.retry, plan.worker),
-    )
+    return _text_of(plan.executor, plan.queue, int(plan.priority), plan.time_limit, plan.retry, plan.worker)
+
+
+@lru_cache(maxsize=256)
+def _text_of(
+    executor: str | None, queue: str, priority: int, time_limit: float | None, retry: RetryPolicy | None, worker: str
+) -> bytes:
+    # Not by the plan: with its function, all that an executor refers to would outlive the registry.
+    return _encode(_Plan(executor, queue, priority, time_limit, retry, worker))
 
 
 # -- decoding
