@@ -53,8 +53,8 @@ def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) 
     if body is not None and (own := parted(body, trio.Cancelled)[1]) is not None:
         exceptions.insert(0, own)
     match exceptions:
-        case []:
-            return group
+        case []:  # all of it is a cancellation
+            told = next(leaves(group)) if body is None else body
         case [only]:
             told = only
         case _:

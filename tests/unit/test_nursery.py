@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -10,6 +10,9 @@ import trio.testing
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 async def fail(exc: BaseException) -> None:
@@ -149,22 +152,20 @@ async def test_what_a_cancelled_body_raises_besides() -> None:
     assert [str(exc) for exc in caught.exceptions[0].exceptions] == ["clean-up"]
 
 
-async def test_cancelled_from_outside() -> None:
-    """A cancelled body is a cancellation for whoever asked for it."""
+@pytest.mark.parametrize("at", [trio.sleep_forever, trio.lowlevel.cancel_shielded_checkpoint])
+async def test_cancelled_from_outside(at: Callable[[], Awaitable[None]]) -> None:
+    """A cancellation, of the body or behind it, comes out bare, and is one for whoever asked for it."""
+    caught: BaseException | None = None
     with trio.CancelScope() as scope:
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            scope.cancel()
-            await trio.sleep_forever()
-    assert scope.cancelled_caught
-
-
-async def test_cancelled_behind_the_body() -> None:
-    """A cancellation while the tasks end is a cancellation, too."""
-    with trio.CancelScope() as scope:
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            scope.cancel()
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                scope.cancel()
+                await at()
+        except BaseException as exc:
+            caught = exc
+            raise
+    assert isinstance(caught, trio.Cancelled)
     assert scope.cancelled_caught
 
 
