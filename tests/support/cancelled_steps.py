@@ -1,4 +1,7 @@
-"""`cancelled_at`: a block that is cancelled at the n-th step that any task takes, for sweeps over all steps."""
+"""Blocks that are cancelled at their n-th step, for sweeps over all steps.
+
+`cancelled_at` counts the steps that any task takes, `cancelled_at_wait` those after which the block's own task waits.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,38 @@ def cancelled_at(step: int) -> Iterator[trio.CancelScope]:
     with trio.CancelScope() as scope:
         trio.lowlevel.add_instrument(aim)
         aim.scope = scope
+        try:
+            yield scope
+        finally:
+            trio.lowlevel.remove_instrument(aim)
+
+
+class CancelAtWait(trio.abc.Instrument):
+    """Cancels a scope when the current task has begun its n-th wait, and before any other task has come to run.
+
+    Attributes:
+        left: How many waits are left until then.
+    """
+
+    def __init__(self, scope: trio.CancelScope, wait: int) -> None:
+        self.left = wait
+        self._scope = scope
+        self._task = trio.lowlevel.current_task()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count a wait; cancel at the last one."""
+        if task is self._task:
+            self.left -= 1
+            if self.left == 0:
+                self._scope.cancel()
+
+
+@contextmanager
+def cancelled_at_wait(wait: int) -> Iterator[trio.CancelScope]:
+    """Cancel the block when its task has begun its n-th wait."""
+    with trio.CancelScope() as scope:
+        aim = CancelAtWait(scope, wait)
+        trio.lowlevel.add_instrument(aim)
         try:
             yield scope
         finally:
