@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import postgres_faults
@@ -943,3 +944,26 @@ async def test_all_that_is_due_is_locked(postgres: str, listen: bool) -> None:
         assert await worker.pass_time(LOCKED_FOR) > LOCKED_FOR
         assert [(await worker.load(job_id)).state for job_id in (due.id, *ids(lapsing))] == ["QUEUED"] * 3
     check_schema(postgres, ())
+
+
+async def test_a_held_job_that_several_start(postgres: str) -> None:
+    """A held job that two start at once is claimed at once, though the second had it locked as its start was told."""
+    executors = jobtrio.Executors()
+
+    @executors.register("say")
+    async def say(job: jobtrio.JobContext) -> None:
+        await job.send("it")
+
+    async def read(job_id: str) -> None:
+        async with registry.execute_and_stream(job_id, "say") as lines:
+            assert [line async for line in lines] == ["it", "[DONE]"]
+
+    store = PostgresJobStore(postgres)
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        store.poll_interval = inf
+        with trio.fail_after(60):
+            for _ in range(10):
+                job = await registry.create_job()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, job.id)
+                    nursery.start_soon(read, job.id)
