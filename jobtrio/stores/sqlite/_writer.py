@@ -49,8 +49,9 @@ LOOKS: Final = (0.0005, 0.002)
 """Seconds between two looks for the lock. SQLite's own waiting looks ever more seldom, which starves a process."""
 
 LINGER: Final = 1 / 8
-"""The share of what the last commit took that a group of several waits for one more call. Those who were answered by
-that commit are about to ask again: without the wait they would fall into two groups that take turns for ever."""
+"""The share of what the last commit took that a group of several waits for one more call, if its first was there when
+that was answered. Those who were answered are about to ask again: without the wait they would fall into two groups
+that take turns for ever."""
 
 LEAST: Final = 0.00005
 MOST: Final = 0.001
@@ -91,6 +92,7 @@ class Writer:
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
         self._linger = 0.0  # seconds that a group waits for one more call
+        self._is_behind = False  # whether the group's first call was there as the last one was answered
         self._stopping = False
         self._stopped = trio.Event()
         self._thread = threading.Thread(target=self._run, name="jobtrio-sqlite-writer", daemon=True)
@@ -131,11 +133,14 @@ class Writer:
             self.calls.run_in_trio(self._stopped.set)
 
     def _step(self) -> None:
-        if not self._waiting:
+        call = None if self._waiting else self.calls.next_nowait()
+        self._is_behind = bool(self._waiting or call)
+        if not self._is_behind:
             call = self.calls.next(LOOK_AFTER)
             if call is None:
                 self._idle()
                 return
+        if call is not None:
             self._waiting.append(call)
         self._turn()
 
@@ -207,7 +212,7 @@ class Writer:
         """Give the calls that wait, as long as there are any, and note them. A call that is alone does not linger."""
         while not taken or (len(taken) < GROUP and time.monotonic() < full_at):
             call = self._waiting.popleft() if self._waiting else self.calls.next_nowait()
-            if call is None and len(taken) > 1 and self._linger >= LEAST:
+            if call is None and self._is_behind and len(taken) > 1 and self._linger >= LEAST:
                 call = self.calls.next(self._linger)
             if call is None:
                 return
