@@ -142,8 +142,6 @@ def start_held(tx: JobSteps, job_id: str, plan: Plan) -> bool:
     """Give a held job its plan, and make it ready; False if it is not held (any more)."""
     entry = tx.job_of(job_id)
     if entry is None or not entry.is_held or entry.state in FINAL_STATES:
-        if entry is not None and entry.state is JobState.QUEUED:
-            tx.hints.ready = True  # who claims may have passed over it, while it was locked for this
         return False
     if entry.expires is not None and entry.expires <= tx.now:
         return False  # it has expired, though nobody has made it fail yet

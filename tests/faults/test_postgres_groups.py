@@ -967,3 +967,29 @@ async def test_a_held_job_that_several_start(postgres: str) -> None:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(read, job.id)
                     nursery.start_soon(read, job.id)
+
+
+async def test_a_job_that_somebody_would_remove(postgres: str) -> None:
+    """A job that is refused to be removed, as it waits, is claimed at once, though it was locked to find that out."""
+    executors = jobtrio.Executors()
+
+    @executors.register("do nothing")
+    async def do_nothing(job: jobtrio.JobContext) -> None:
+        """Do nothing."""
+
+    async def remove(job_id: str) -> None:
+        for _ in range(3):
+            with suppress(jobtrio.UnknownJobError, jobtrio.IllegalTransitionError):
+                await registry.remove(job_id)
+
+    store = PostgresJobStore(postgres)
+    async with jobtrio.open_registry(executors, store=store) as registry:
+        store.poll_interval = inf
+        with trio.fail_after(60):
+            for n in range(40):
+                async with trio.open_nursery() as nursery:
+                    job = await registry.submit("do nothing", job_id=f"job {n}")
+                    for _ in range(4):
+                        nursery.start_soon(remove, job.id)
+                    with suppress(trio.BrokenResourceError):
+                        await job.wait()

@@ -16,6 +16,7 @@ import psycopg
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._records import Completed
+from jobtrio._state import JobState
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import body_of, cut
 from jobtrio.stores._hints import Hints
@@ -284,6 +285,8 @@ class Writer:
                     failures[call] = exc
                     break
             else:
+                if any(entry.state is JobState.QUEUED and not entry.is_held for entry in tx.jobs()):
+                    tx.hints.ready = True  # who claims may have passed over it, while it was locked for this
                 return tx, values, failures
 
     def _change_of(self, work: Write) -> Change:
