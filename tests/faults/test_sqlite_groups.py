@@ -62,12 +62,20 @@ class Hold:
 
     def __init__(self, faults: Faults, statement: str) -> None:
         self._statement = statement
+        self._reached = threading.Event()
         self._go_on = threading.Event()
         faults.slow = self._wait
 
     def _wait(self, statement: str) -> None:
         if statement.startswith(self._statement):
+            self._reached.set()
             self._go_on.wait(60)
+
+    async def reached(self) -> None:
+        """Wait until the writer is held."""
+        with trio.fail_after(60):
+            while not self._reached.is_set():  # noqa: ASYNC110 - in the writer's thread
+                await trio.sleep(0.001)
 
     async def gathered(self, count: int, worker: Worker) -> None:
         """Wait until so many calls wait for the writer, and let it go on."""
@@ -135,19 +143,22 @@ class Lingering:
 
 
 async def test_a_group_waits_for_one_more(path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where commits take long, several calls wait a moment for another, which shares theirs; one alone does not."""
+    """Behind a commit that took long, several calls wait a moment for one more, which shares theirs; one does not."""
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
         lingering = Lingering(worker, monkeypatch)
         for name in ("alone", "alone too"):
             faults.slow = lambda statement: time.sleep(0.02) if statement == "COMMIT" else None
             await worker.insert(new_entry(job_id=name))
         assert not lingering.waits
-        hold = Hold(faults, "BEGIN")
+        hold = Hold(faults, "COMMIT")
         statements: list[str] = []
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.insert, new_entry(job_id="before"))
+            await hold.reached()
+            await trio.sleep(10 * MOST)
             for n in range(2):
                 nursery.start_soon(worker.insert, new_entry(job_id=f"early {n}"))
-            await hold.gathered(2, worker)
+            await hold.gathered(3, worker)
             faults.slow = statements.append
             while not lingering.waits:  # noqa: ASYNC110 - in the writer's thread
                 await trio.sleep(0.001)
@@ -167,14 +178,15 @@ async def test_how_long_a_group_waits(
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
         clock = iter((100.0, 100.0 + took, 200.0, 200.0))
         monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-        await worker.insert(new_entry())
         lingering = Lingering(worker, monkeypatch)
         lingering.go_on.set()
-        hold = Hold(faults, "BEGIN")
+        hold = Hold(faults, "COMMIT")
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.insert, new_entry())
+            await hold.reached()
             for _ in range(2):
                 nursery.start_soon(worker.insert, new_entry())
-            await hold.gathered(2, worker)
+            await hold.gathered(3, worker)
         monkeypatch.undo()
         assert lingering.waits == pytest.approx(waits)
 
