@@ -188,19 +188,7 @@ class Runner:
     async def _run_durable(self, attempt: Attempt) -> None:
         claim = attempt.claim
         try:
-            try:
-                if claim.attempt > 1:
-                    entry = claim.entry  # its numbers go on where those of others ended
-                    await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
-                    attempt.is_caught_up = not attempt.is_stopped()
-                verdict = await attempt.run(self._resolve, self._open_spooled, self._save, check_value)
-            except SystemExit:
-                # It would end whoever ran it next, and so on: it counts as lost, like a job that kills its worker.
-                self._give_up(attempt)
-                raise
-            except BaseException:
-                await self._abandon(attempt)
-                raise
+            verdict = await self._attempted(attempt)
             try:
                 has_ended = False
                 if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
@@ -224,6 +212,22 @@ class Runner:
                     attempt.if_lost()
         finally:
             self._over(attempt)
+
+    async def _attempted(self, attempt: Attempt) -> Verdict:
+        """Run an attempt of a durable job to its verdict; where all is torn down, see to it and raise."""
+        entry = attempt.claim.entry
+        try:
+            if attempt.claim.attempt > 1:  # its numbers go on where those of others ended
+                await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
+                attempt.is_caught_up = not attempt.is_stopped()
+            return await attempt.run(self._resolve, self._open_spooled, self._save, check_value)
+        except SystemExit:
+            # It would end whoever ran it next, and so on: it counts as lost, like a job that kills its worker.
+            self._give_up(attempt)
+            raise
+        except BaseException:
+            await self._abandon(attempt)
+            raise
 
     def _open_spooled_log(self, entry: JobEntry) -> TokenLog:
         """Return the log of an attempt that is about to send, and have it handed over to the store from now on."""

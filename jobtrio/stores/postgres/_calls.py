@@ -64,7 +64,7 @@ class Call(Generic[W]):
         self._left = False  # its task was cancelled after it was taken
         self._task: trio.lowlevel.Task | None = None
         self._withdraw: Callable[[Call[W]], None] | None = None
-        self._limit = -inf
+        self._limit = -inf  # until when its task waits that was cancelled after it was taken
         self._value: Any = None
         self._error: Exception | None = None
 

@@ -49,7 +49,7 @@ class Call:
         self._after = after
         self._turn = threading.Lock()  # who gets it, decides: a thread that takes the call, or the task that leaves
         self._task: trio.lowlevel.Task | None = None
-        self._limit: float = inf
+        self._limit: float = inf  # until when its task waits that was cancelled after it was taken
         self._value: Any = None
         self._error: BaseException | None = None
         self._given_up: BaseException | None = None
