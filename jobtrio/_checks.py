@@ -23,6 +23,9 @@ NAME_LIMIT = 200
 TEXT_LIMIT = 10_000
 """Characters in a reason or a note."""
 
+TAGS_LIMIT = 1_000
+"""Tags of a job, and of a search."""
+
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """The last moment that a record is asked to hold: behind it, time zones and rounding reach the end of `datetime`."""
 
@@ -145,12 +148,14 @@ def check_text(name: str, value: Any) -> str | None:
 
 
 def check_tags(name: str, value: Any) -> dict[str, str] | None:
-    """Return a copy of ``value``, a mapping of names to names; None stands for none."""
+    """Return a copy of ``value``, a mapping of at most 1,000 names to names; None stands for none."""
     if value is None:
         return None
     if value.__class__ is not dict and not isinstance(value, Mapping):  # the latter takes its time
         raise TypeError(f"{name} must be a mapping of text to text; got {show(value)}")
     tags = dict(value)
+    if len(tags) > TAGS_LIMIT:
+        raise ValueError(f"{name} must be at most {TAGS_LIMIT}; got {len(tags)}")
     for text in chain(tags, tags.values()):
         if text.__class__ is not str or not 0 < len(text) <= NAME_LIMIT or not text.isprintable():
             # It is no tag, or text of a class of its own, which is kept as plain text.

@@ -83,7 +83,7 @@ class JobRegistry:
             delay: Seconds from now to the earliest start; excludes ``run_at``.
             run_at: The earliest start, an aware datetime.
             expires_in: Seconds from now within which the first attempt has to start; more than the delay.
-            tags: Text by name, to find the job by.
+            tags: Text by name, to find the job by; at most 1,000.
             metadata: Anything by name.
 
         Raises:

@@ -85,7 +85,7 @@ class JobSpec:
         delay: Seconds from submission to the earliest start.
         run_at: The earliest start, an aware datetime.
         expires_in: Seconds from submission within which the first attempt has to start.
-        tags: Text by name, to find the job by.
+        tags: Text by name, to find the job by; at most 1,000.
         metadata: Anything by name.
     """
 

@@ -115,6 +115,7 @@ def _rows() -> list[tuple[str, Any, str]]:
         ("Jobs that `find` returns", 100, "`find(limit=…)`"),
         ("Messages in `open_channel`'s channel", 64, "`open_channel(size=…)`"),
         ("Characters of an id, key, tag, or name of a queue or executor", _checks.NAME_LIMIT, fixed),
+        ("Tags of a job, and of a search", _checks.TAGS_LIMIT, fixed),
         ("Characters of a reason or a note", _checks.TEXT_LIMIT, fixed),
         ("Characters kept of an error's message, and of its traceback", _settlement.TEXT_LIMIT, fixed),
         ("Exceptions that a traceback tells of; more, and it tells of the last alone", _settlement.TOLD, fixed),

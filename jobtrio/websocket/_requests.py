@@ -59,7 +59,7 @@ class Submit(Request, tag="submit", kw_only=True, frozen=True):
         time_limit: Seconds an attempt may take; None for the executor's own.
         delay: Seconds until the earliest start.
         expires_in: Seconds within which the first attempt has to start.
-        tags: Text by name, to find the job by.
+        tags: Text by name, to find the job by; at most 1,000.
         metadata: Anything by name.
     """
 

@@ -99,7 +99,7 @@ class JobClient:
             time_limit: Seconds an attempt may take; None for the executor's own.
             delay: Seconds from now to the earliest start.
             expires_in: Seconds from now within which the first attempt has to start; more than the delay.
-            tags: Text by name, to find the job by.
+            tags: Text by name, to find the job by; at most 1,000.
             metadata: Anything by name that JSON can hold.
 
         Raises:

@@ -650,7 +650,7 @@ def test_busy_is_no_damage() -> None:
 
 
 async def test_very_many_tags(tmp_path: Path) -> None:
-    """A job may have any number of tags, and be found by all of them."""
+    """A store can keep any number of tags, and look for all of them."""
     tags = {f"name {n}": str(n) for n in range(40_000)}
     async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
         entries = [new_entry(tags=tags), new_entry(tags=tags | {"name 77": "other"})]

@@ -182,6 +182,14 @@ def test_tags_refuse() -> None:
         checks.check_tags("tags", [("a", "b")])
 
 
+def test_tags_are_at_most_so_many() -> None:
+    """Every tag is work for a store, at the job's end as well."""
+    given = {str(n): "a" for n in range(1_000)}
+    assert checks.check_tags("tags", given) == given
+    with pytest.raises(ValueError, match=r"^tags must be at most 1000; got 1001$"):
+        checks.check_tags("tags", given | {"one": "more"})
+
+
 class Label(str):
     """Text of a class of its own."""
 

@@ -196,7 +196,7 @@ class PostgresJobStore(JobStore):
             delay: Seconds to the earliest start.
             run_at: The earliest start, an aware datetime.
             expires_in: Seconds within which the first attempt has to start.
-            tags: Text by name, to find the job by.
+            tags: Text by name, to find the job by; at most 1,000.
             metadata: Anything by name.
 
         Raises:
