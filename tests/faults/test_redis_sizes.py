@@ -461,8 +461,11 @@ async def test_a_tag_among_many_queues(open_store: Callable[[], RedisJobStore]) 
             assert (_calls_of(server, "zcount"), _calls_of(server, "smembers")) == (1, 0)
 
 
-async def test_queries_among_many_queues(open_store: Callable[[], RedisJobStore]) -> None:
+async def test_queries_among_many_queues(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which queues there are is looked up once for all queries that are made at one time; each gets its own answer."""
+    monkeypatch.setattr(finding, "LOOKED_AT", 20)
     server = shared_server()
     found: dict[str, list[str]] = {}
     async with open_worker(open_store) as worker:
@@ -482,6 +485,38 @@ async def test_queries_among_many_queues(open_store: Callable[[], RedisJobStore]
         assert _calls_of(server, "smembers") == 1
     one_each = {f"q{n}": [entry.id] for n, entry in enumerate(entries)}
     assert found == {**one_each, "e1": [entries[3].id], "e0": [], "failed": []}
+
+
+async def test_queries_of_all_of_many_queues(prefix: str) -> None:
+    """Queries that look into many queues each are not all answered by one script, which would hold others up."""
+    found: dict[int, list[str]] = {}
+    with ValkeyServer() as server:
+        async with open_worker(lambda: RedisJobStore(server.url, prefix=prefix)) as worker:
+            entries = [new_entry(queue=f"q{n % 300}") for n in range(600)]
+            await worker.insert(*entries)
+
+            async def find(limit: int) -> None:
+                query = JobQuery(states=frozenset({JobState.QUEUED}), limit=limit)
+                found[limit] = ids(await worker.store.find(query))
+
+            server.ask("CONFIG", "RESETSTAT")
+            async with trio.open_nursery() as nursery:
+                for limit in range(1, 51):
+                    nursery.start_soon(find, limit)
+            assert _calls_of(server, "evalsha") >= 4
+            assert _calls_of(server, "zcount") == 50 * (1 + 300)  # nobody's are looked into twice
+    assert found == {limit: ids(entries)[:limit] for limit in range(1, 51)}
+
+
+async def test_the_last_of_many_queues(open_store: Callable[[], RedisJobStore]) -> None:
+    """Where few jobs are left, a query looks at these, rather than into all queues for each state."""
+    server = shared_server()
+    async with open_worker(open_store) as worker:
+        entries = [new_entry("even" if n % 2 else "odd", queue=f"q{n}") for n in range(300)]
+        await worker.insert(*entries)
+        server.ask("CONFIG", "RESETSTAT")
+        assert ids(await worker.store.find(JobQuery(executor="odd", after=entries[289].id))) == ids(entries[290::2])
+        assert (_calls_of(server, "zcount"), _calls_of(server, "smembers")) == (1, 0)
 
 
 async def test_a_claim_among_many_lines(open_store: Callable[[], RedisJobStore]) -> None:

@@ -4,7 +4,7 @@
 -- Returns the ids, and the number to go on behind, or '' where there are no more.
 -- with: base sets
 local STATES = {$STATES}
-local LOOKS = 10000 -- into tags' sets, by all calls; behind them each looks at no further job
+local LOOKS = 10000 -- into jobs and sets, by all calls, behind which those that are left are put off
 local looks = 0
 
 -- What is looked for, besides tags.
@@ -20,12 +20,17 @@ local function filter_of(queue, executor, states)
         is_wanted[state] = true
     end
     local filter = {states = wanted, is_empty = queue == '' and executor == '' and states == ''}
-    function filter.takes_cell(its_queue, its_executor)
-        return (queue == '' or queue == its_queue) and (executor == '' or executor == its_executor)
+    local start = queue == '' and '' or cell_of(queue, '')
+    function filter.takes_cell(cell)
+        if string.sub(cell, 1, #start) ~= start then
+            return false
+        end
+        return executor == '' or select(2, parts_of(cell)) == executor
     end
     function filter.takes(id)
+        looks = looks + 1
         local found = fields_of(id, 'state', 'cell')
-        return found[1] and is_wanted[found[1]] and filter.takes_cell(parts_of(found[2] or ''))
+        return found[1] and is_wanted[found[1]] and filter.takes_cell(found[2] or '')
     end
     return filter
 end
@@ -35,12 +40,14 @@ local function order_of(number, newest_first)
     local behind = '(' .. number
     local order = {sign = newest_first and -1 or 1}
     function order.count(key)
+        looks = looks + 1
         if newest_first then
             return call('ZCOUNT', key, '-inf', behind)
         end
         return call('ZCOUNT', key, behind, '+inf')
     end
     function order.first(key, most)
+        looks = looks + 1
         if newest_first then
             return call('ZRANGE', key, behind, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, most, 'WITHSCORES')
         end
@@ -49,10 +56,12 @@ local function order_of(number, newest_first)
     return order
 end
 
--- The sets of the tags, the smallest first, and its size.
+-- The sets of the tags, the smallest first, and its size; without tags that of all jobs.
 local function tag_sets(tags, order)
     local keys, fewest = {}, math.huge
-    if tags ~= '' then
+    if tags == '' then
+        fewest = order.count(PREFIX .. 'all')
+    else
         for name, value in pairs(cjson.decode(tags)) do
             local key = tag_key(name, value)
             local count = order.count(key)
@@ -66,15 +75,10 @@ local function tag_sets(tags, order)
     return keys, fewest
 end
 
--- The cells, each with its queue and executor: looked up once for all calls.
+-- The cells: looked up once for all calls.
 local cells
 local function all_cells()
-    if not cells then
-        cells = {}
-        for n, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
-            cells[n] = {cell, parts_of(cell)}
-        end
-    end
+    cells = cells or call('SMEMBERS', PREFIX .. 'cells')
     return cells
 end
 
@@ -82,9 +86,9 @@ end
 -- each the next job would have to be looked at.
 local function cell_sets(filter, order, most)
     local keys, size = {}, 0
-    for _, each in ipairs(all_cells()) do
-        local cell, queue, executor = unpack(each)
-        if filter.takes_cell(queue, executor) then
+    looks = looks + #all_cells() / 5 -- to pass over one takes about that share of a look
+    for _, cell in ipairs(all_cells()) do
+        if filter.takes_cell(cell) then
             for _, state in ipairs(filter.states) do
                 local key = cell_key(state, cell)
                 local count = order.count(key)
@@ -126,13 +130,16 @@ local function merged(keys, order, page)
 end
 
 local function work(args)
+    if looks >= LOOKS then
+        return {{}, args[1]}
+    end
     local limit, most, tags = tonumber(args[2]), tonumber(args[3]), args[7]
     local order = order_of(args[1], args[8] ~= '')
     local filter = filter_of(args[4], args[5], args[6])
     local tag_keys, fewest = tag_sets(tags, order)
     local cell_keys, size
-    -- Fewer jobs than there are cells are looked at themselves.
-    if not filter.is_empty and fewest > call('SCARD', PREFIX .. 'cells') then
+    -- Fewer jobs than there are cells are looked at themselves, if one call can do that.
+    if not filter.is_empty and fewest > math.min(most, call('SCARD', PREFIX .. 'cells')) then
         cell_keys, size = cell_sets(filter, order, most / 2)
     end
     local candidates, more
@@ -152,6 +159,7 @@ local function work(args)
         candidates, more = merged(cell_keys, order, page)
     end
 
+    local before = looks -- what was looked into so far is not to cut this short, or it would be for little
     local function matches(id)
         for _, key in ipairs(tag_keys) do
             looks = looks + 1
@@ -167,7 +175,7 @@ local function work(args)
             ids[#ids + 1] = candidates[n]
         end
         last = candidates[n + 1]
-        if #ids >= limit or looks >= LOOKS then
+        if #ids >= limit or looks - before >= LOOKS then
             return {ids, last}
         end
     end
