@@ -827,6 +827,21 @@ async def test_claims_leave_nothing_behind(open_store: Callable[[], RedisJobStor
         assert kept() == []
 
 
+async def test_pruning_jobs_of_many_tags(prefix: str) -> None:
+    """The more tags jobs have, the fewer are removed in one go: each tag is a set to take them out of."""
+    with ValkeyServer() as server:
+        async with open_worker(lambda: RedisJobStore(server.url, prefix=prefix), Retention(finished_jobs=0)) as worker:
+            for n in range(6):
+                await worker.insert(new_entry(tags={f"{n} {m}": "y" for m in range(4000)}))
+            for claim in await worker.claim():
+                await worker.end(claim)
+            server.ask("CONFIG", "RESETSTAT")
+            await worker.store.prune()
+            assert _calls_of(server, "zrem") > 6 * 4000
+            assert _calls_of(server, "evalsha") == 2
+        assert check_jobs(server, prefix) == {}
+
+
 @pytest.mark.parametrize("how", ["finished", "cancelled while it ran", "cancelled", "expired"])
 async def test_ended_jobs_are_pruned_as_they_come(open_store: Callable[[], RedisJobStore], how: str) -> None:
     """Many jobs that end one after another are not all kept until somebody prunes, whichever way they end."""

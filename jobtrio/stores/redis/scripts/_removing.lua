@@ -2,30 +2,33 @@
 local STATES = {$STATES}
 local left = {}
 
+-- Returns how many tags it had.
 local function remove(id)
     local found = fields_of(id, 'cell', 'state', 'key', 'tags')
     if LIVING[found[2]] then
         drop(PREFIX .. 'ended', id) -- somebody else has put it there
-        return
+        return 0
     end
     local cell = cell_in(id, found[1])
     call('UNLINK', job_key(id), stream_key(id))
     drop(PREFIX .. 'all', id)
     drop(PREFIX .. 'ended', id)
     if not found[2] then
-        return
+        return 0
     end
     drop(cell_key(found[2], cell), id)
     if found[3] then
         call('HDEL', PREFIX .. 'keys', found[3])
     end
-    local is_read, tags = pcall(cjson.decode, found[4] or '{}')
+    local dropped, is_read, tags = 0, pcall(cjson.decode, found[4] or '{}')
     for name, value in pairs(is_read and type(tags) == 'table' and tags or {}) do
         if type(name) == 'string' and type(value) == 'string' then -- else somebody else has written it
             drop(tag_key(name, value), id)
+            dropped = dropped + 1
         end
     end
     left[cell] = true
+    return dropped
 end
 
 local function forget_cells()

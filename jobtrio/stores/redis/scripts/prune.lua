@@ -2,6 +2,8 @@
 -- Arguments: how many are kept, for how many seconds ('inf' for no limit), how many to remove at most.
 -- Returns whether there may be more, and the seconds until the oldest that is left is too old, if ever.
 -- with: base clock sets removing
+local TAGS = 10000 -- so many are removed at once, and the job's besides that they are reached with
+
 local function work(args)
     local kept, seconds, most = tonumber(args[1]), args[2], tonumber(args[3])
     local ended = PREFIX .. 'ended'
@@ -16,8 +18,10 @@ local function work(args)
             doomed = old -- both begin with the oldest
         end
     end
-    for _, id in ipairs(doomed) do
-        remove(id)
+    local removed, tags = 0, 0
+    while removed < #doomed and tags < TAGS do
+        removed = removed + 1
+        tags = tags + remove(doomed[removed])
     end
     forget_cells()
     local oldest = call('ZRANGE', ended, 0, 0, 'WITHSCORES')[2]
@@ -25,5 +29,5 @@ local function work(args)
     if oldest and seconds ~= 'inf' then
         following = string.format('%.6f', math.max(tonumber(oldest) + tonumber(seconds) - NOW, 0))
     end
-    return {#doomed >= most and 1 or 0, following}
+    return {(removed < #doomed or removed >= most) and 1 or 0, following}
 end
