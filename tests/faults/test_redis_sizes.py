@@ -214,6 +214,31 @@ async def test_many_jobs_are_loaded(open_store: Callable[[], RedisJobStore], mon
         assert max(sent) <= 32
 
 
+async def test_many_jobs_are_found(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of jobs that are found more come together the smaller they are, so that others don't wait for the connection."""
+    sent: list[int] = []
+    original = Link.send
+
+    def send(link: Link, commands: Sequence[Command]) -> Answers:
+        sent.append(sum(command.name == b"HMGET" for command in commands))
+        return original(link, commands)
+
+    monkeypatch.setattr(finding, "READ_BYTES", 30_000)
+    async with open_worker(open_store) as worker:
+        sizes = [10] * 100 + [10_000] * 50 + [10] * 100
+        entries = [new_entry(payload="x" * size) for size in sizes]
+        await worker.insert(*entries)
+        monkeypatch.setattr(Link, "send", send)
+        records = await worker.store.find(JobQuery(limit=1000))
+        assert [(record.id, len(str(record.payload))) for record in records] == [
+            (entry.id, size) for entry, size in zip(entries, sizes, strict=True)
+        ]
+        rows = [number for number in sent if number]
+        assert rows[:4] == [4, 8, 16, 32]
+        assert rows.count(2) > 5
+        assert rows[-2:] == [32, 250 - sum(rows[:-1])]
+
+
 async def test_claims_of_many_jobs(open_store: Callable[[], RedisJobStore]) -> None:
     """A call claims a bounded number of jobs, whatever there is room for, and says that there may be more."""
     async with open_worker(open_store) as worker:

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from jobtrio.stores.redis._link import Command
     from jobtrio.stores.redis._scripts import Run
 
+READ_FIRST: Final = 4
 READ_TOGETHER: Final = 32
-"""Jobs whose rows are asked for in one go: each may have megabytes, which the server holds until they are taken."""
+READ_BYTES: Final = 1024 * 1024
+"""Jobs whose rows are asked for in one go, at first and at most; and bytes that these may have, if they are as large as
+those before: the others who use the connection wait meanwhile, and each row may have megabytes."""
 
 LOOKED_AT: Final = 1000
 """Candidates that one call looks at."""
@@ -52,13 +55,15 @@ async def find(calls: Calls, query: JobQuery, row_of: Callable[[str], Command]) 
 
 async def _records(calls: Calls, ids: list[bytes], row_of: Callable[[str], Command]) -> list[JobRecord]:
     """Return the records of jobs, of those that are still there."""
-    records = []
-    for first in range(0, len(ids), READ_TOGETHER):
-        some = ids[first : first + READ_TOGETHER]
+    records: list[JobRecord] = []
+    together = READ_FIRST
+    while ids:
+        some, ids = ids[:together], ids[together:]
         rows = await calls.make([row_of(job_id.decode(errors="backslashreplace")) for job_id in some], list)
-        for row, job_id in zip(rows, some, strict=True):
-            if row[0] is not None:
-                records.append(entry_of([*row, job_id]).record())
+        found = ((row, job_id) for row, job_id in zip(rows, some, strict=True) if row[0] is not None)
+        records += [entry_of([*row, job_id]).record() for row, job_id in found]
+        size = sum(len(field) for row in rows for field in row if field)
+        together = max(1, min(2 * together, READ_TOGETHER, READ_BYTES * len(some) // (size + 1)))
     return records
 
 
