@@ -31,6 +31,11 @@ class OutageLog:
         self._refused: set[str] = set()  # while it is away: what it does not do, though it may do other things
         self._refused_at = -inf
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it has been said to be away, and not yet to be back."""
+        return self._failed_at is not None
+
     def failed(self, why: object, asked: float = inf, *, refused: str | None = None) -> None:
         """Note that the store could not be reached, or can't do something for now.
 

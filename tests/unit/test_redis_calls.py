@@ -327,7 +327,7 @@ async def test_errors(
 ) -> None:
     """An error is that of its own call, which alone is told; whoever asked the wrong server asks another.
 
-    That the server refuses what it is asked for is logged as well: whoever waits for it has no other sign.
+    That the server refuses what it is asked for, or is silent, is logged as well: whoever waits has no other sign.
     """
     async with open_rig() as (rig, nursery):
         errors: list[Exception] = []
@@ -345,8 +345,8 @@ async def test_errors(
         assert (rig.link.astray is error) == any(code in part for code in ("READONLY", "MOVED", "CLUSTERDOWN"))
         assert rig.link.closed.is_set() == (rig.link.astray is not None)
         assert rig.heard == ["fine"] or rig.link.closed.is_set()
-        refuses = part in ("OOM", "BUSY", "CLUSTERDOWN")
-        assert caplog.messages == ([f"the store is away: {errors[0]}"] if refuses else [])
+        is_told = part in ("OOM", "BUSY", "CLUSTERDOWN", "slow")
+        assert caplog.messages == ([f"the store is away: {errors[0]}"] if is_told else [])
 
 
 async def test_a_link_that_is_broken() -> None:
@@ -462,6 +462,28 @@ async def test_overdue_where_too_many_wait(
             rig.calls.fail_overdue()
             await trio.testing.wait_all_tasks_blocked()
             assert len(errors) == count
+
+
+async def test_overdue_is_told(
+    open_rig: OpenRig, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says once that calls are not sent in time, and that they are when none has been late for a while."""
+    async with open_rig() as (rig, nursery):
+        errors: list[Exception] = []
+        for _ in range(_calls.UNDER_WAY):
+            nursery.start_soon(rig.ask)
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            nursery.start_soon(_note, errors, rig.ask)
+        await trio.sleep(1.1)
+        rig.calls.fail_overdue()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [str(error) for error in errors] == [LATE] * 2
+        for n in range(_calls.UNDER_WAY):
+            assert caplog.messages == [f"the store is away: {LATE}"]
+            rig.link.sent[n][1].give(n)
+            await trio.sleep(_calls.CALM)
+    assert caplog.messages == [f"the store is away: {LATE}", "the store is back"]
 
 
 async def test_replicas(open_rig: OpenRig) -> None:

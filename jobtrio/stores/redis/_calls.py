@@ -142,7 +142,6 @@ class Calls:
         self._room = trio.lowlevel.ParkingLot()
         self._answered = trio.lowlevel.ParkingLot()
         self._is_closed = False
-        self._refused: set[object] = set()  # scripts and commands that the server can't carry out for now
         self._refused_at = 0.0
         self._refusing: Link | None = None  # the last one over which something was forbidden, or damaged
 
@@ -185,6 +184,7 @@ class Calls:
         while self._waiting and self._waiting[0].asked < limit:
             self._waiting.popleft().fail(StoreUnavailableError(why))
             self._room.unpark()
+            self._note_refusal(why)
 
     def close(self) -> None:
         """Refuse all calls from now on, also those that wait: no link will come any more."""
@@ -294,30 +294,32 @@ class Calls:
             if error is None:
                 if unkept is None:
                     call.conclude(own)
-                    if self._refused:
+                    if self.outages.is_away:
                         self._note_success(call)
                 else:
                     call.fail(StoreUnavailableError(unkept))
-                    self._note_refusal(call, unkept)
+                    self._note_refusal(unkept, call)
             elif errors.is_unknown_script(error):
                 forgotten.append(call)
             else:
-                call.fail(_caused(error, link))
+                caused = _caused(error, link)
+                call.fail(caused)
                 self._heed(error, link)
                 if errors.is_refusal(error):
-                    self._note_refusal(call, _caused(error, link))
+                    self._note_refusal(caused, call)
+                elif isinstance(error, TimeoutError):  # also where the server is there again at once
+                    self._note_refusal(caused)
         return forgotten
 
-    def _note_refusal(self, call: Call, why: object) -> None:
-        self._refused.add(_kind(call))
+    def _note_refusal(self, why: object, call: Call | None = None) -> None:
+        """Note why a call was refused, or has waited too long: then whatever is answered says that this is over."""
         self._refused_at = trio.current_time()
-        self.outages.failed(why)
+        self.outages.failed(why, refused=None if call is None else _kind(call))
 
     def _note_success(self, call: Call) -> None:
         """Say that the store is back, if it does now what it refused: others it may have done all the time."""
-        if _kind(call) in self._refused and trio.current_time() >= self._refused_at + CALM:
-            self._refused.clear()
-            self.outages.answered()
+        if trio.current_time() >= self._refused_at + CALM:
+            self.outages.answered(what=_kind(call))
 
     def _heed(self, error: BaseException, link: Link) -> None:
         if errors.is_wrong_server(error):
@@ -338,9 +340,9 @@ async def load_scripts(link: Link) -> None:
             raise answer
 
 
-def _kind(call: Call) -> object:
+def _kind(call: Call) -> str:
     part = call.parts[0]
-    return part.name if isinstance(part, Command) else part.script
+    return part.name.decode() if isinstance(part, Command) else part.script.name
 
 
 def _caused(error: BaseException, link: Link) -> BaseException:
