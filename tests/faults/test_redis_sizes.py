@@ -771,6 +771,18 @@ async def test_a_time_taken_from_outside(open_store: Callable[[], RedisJobStore]
     check_jobs(shared_server(), prefix)
 
 
+async def test_a_start_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
+    """A job that somebody else has removed from those that start later is met once it expires, and not for ever."""
+    async with open_worker(open_store) as worker:
+        (entry,) = await worker.insert(new_entry(delay=SHORT, expires_in=2 * SHORT))
+        assert shared_server().ask("ZREM", f"{{{prefix}}}:due", entry.id) == 1
+        await trio.sleep(3 * SHORT)
+        with trio.fail_after(60):
+            assert await worker.pass_time(0) > SHORT
+        assert await worker.states(entry.id) == ["SCHEDULED", "QUEUED", "FAILED"]
+    check_jobs(shared_server(), prefix)
+
+
 async def test_what_belongs_to_jobs_taken_from_outside(open_store: Callable[[], RedisJobStore], prefix: str) -> None:
     """A stream that somebody else has removed is a gap before the end, and the key of a job that he has is free."""
 

@@ -63,14 +63,16 @@ local function work(args)
             note(ready, id)
         end
     end
-    -- A job that is not there, though it should be, has been taken from outside: it is not to be met for ever.
+    -- A job that is not where it should be has been taken from outside: it is not to be met for ever.
     for _, id in ipairs(first_until_now('expiry', most)) do
         local state = fields_of(id, 'state')[1]
         if is_full() then
             break
         elseif state == 'QUEUED' then
             note(expired, id)
-        elseif state ~= 'SCHEDULED' then
+        elseif state == 'SCHEDULED' then
+            call('ZADD', PREFIX .. 'due', 'NX', NOW, id)
+        else
             drop(PREFIX .. 'expiry', id)
         end
     end
