@@ -187,7 +187,10 @@ async def test_claims_of_large_jobs(
         assert claimed == [ids(entries[:2]), ids(entries[2:4]), ids(entries[4:])]
 
 
-async def test_many_jobs_are_loaded(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["load", "look"])
+async def test_many_jobs_are_loaded(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     """Of the jobs that many ask for at once no more come together than come in time, should they be large."""
     sent: list[int] = []
     original = Link.send
@@ -197,21 +200,44 @@ async def test_many_jobs_are_loaded(open_store: Callable[[], RedisJobStore], mon
         return original(link, commands)
 
     async with open_worker(open_store) as worker:
-        entries = [new_entry(payload=n) for n in range(200)]
+        entries = [new_entry() for _ in range(200)]
         await worker.insert(*entries)
         monkeypatch.setattr(Link, "send", send)
         loaded: dict[str, JobEntry | None] = {}
 
         async def load(job_id: str) -> None:
-            loaded[job_id] = await worker.store.load(job_id)
+            loaded[job_id] = await getattr(worker.store, what)(job_id)
 
         async with trio.open_nursery() as nursery:
             for job_id in [*ids(entries), "unknown"]:
                 nursery.start_soon(load, job_id)
         assert loaded.pop("unknown") is None
-        assert {entry.payload for entry in loaded.values() if entry} == set(range(200))
+        assert {job_id: entry.id for job_id, entry in loaded.items() if entry} == {each.id: each.id for each in entries}
         assert sum(sent) == 201
         assert max(sent) <= 32
+
+
+async def test_many_jobs_are_cancelled(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are cancelled at once, a script brings back but a few of the jobs, which may be large."""
+    scripts: list[int] = []
+    original = Link.send
+
+    def send(link: Link, commands: Sequence[Command]) -> Answers:
+        scripts.extend(list(each.arguments).count(b'"why"') for each in commands if each.name == b"EVALSHA")
+        return original(link, commands)
+
+    async with open_worker(open_store) as worker:
+        entries = [new_entry() for _ in range(100)]
+        await worker.insert(*entries)
+        monkeypatch.setattr(Link, "send", send)
+        async with trio.open_nursery() as nursery:
+            for entry in entries:
+                nursery.start_soon(worker.store.request_cancel, entry.id, "why", 0.0)
+        assert sum(scripts) == 100
+        assert max(scripts) <= 2
+        assert {record.state for record in await worker.store.find(JobQuery())} == {JobState.CANCELLED}
 
 
 async def test_many_jobs_are_found(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def pick(answers: list[Any], places: list[tuple[int, int | None]]) -> list[Any]:
 
 def size_of(part: Part) -> int:
     """Return about how many bytes a call has: what may be long is bytes. Those that it may bring back count as well."""
-    size = part.brings if isinstance(part, Command) else 0
+    size = part.brings
     for each in part.arguments:
         if type(each) is bytes:
             size += len(each)

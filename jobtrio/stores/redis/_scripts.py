@@ -86,10 +86,12 @@ class Run:
     Attributes:
         script: The script.
         arguments: What its ``work`` is given.
+        brings: About how many bytes the answer may have, where that may be many.
     """
 
     script: Script
     arguments: tuple[Argument, ...]
+    brings: int = 0
 
 
 def _read(name: str) -> Script:
@@ -123,6 +125,6 @@ MOST: Final = 2**53
 """The largest number of jobs that a script takes, to which its own numbers count exactly: for any larger one."""
 
 
-def run(name: str, *arguments: Argument) -> Run:
+def run(name: str, *arguments: Argument, brings: int = 0) -> Run:
     """Return a call of a script."""
-    return Run(SCRIPTS[name], arguments)
+    return Run(SCRIPTS[name], arguments, brings)

@@ -133,7 +133,7 @@ class RedisJobStore(JobStore):
         """Return a job, or None, without what never changes."""
         if not job_id.isprintable():
             return None
-        command = Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT))
+        command = Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT), LOADED)
         return await self._opened.call(command, lambda row: _entry(whole_row(row), job_id))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
@@ -241,7 +241,7 @@ class RedisJobStore(JobStore):
             return session.announcer.replied(Reply(entry, bool(accepted), bool(is_news)))
 
         arguments = (repr(float(grace)), plain_text(reason), session.worker)
-        return await self._call_once(asked, "cancel", job_id, *arguments)
+        return await self._call_once(asked, "cancel", job_id, *arguments, brings=LOADED)
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         """Keep a value for the job's next attempt."""
@@ -290,12 +290,15 @@ class RedisJobStore(JobStore):
         """Return the command that reads a job's row, but for its id."""
         return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS), brings)
 
-    async def _call_once(self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument) -> T:
+    async def _call_once(
+        self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument, brings: int = 0
+    ) -> T:
         """Call a script by which a repeated call would not be recognised; ``after`` is told whether this may be one."""
         session, call = self._opened, (name, job_id)
         is_repeated = call in session.doubtful
         try:
-            answer = await session.call(run(name, job_id, *arguments), lambda found: after(found, is_repeated))
+            call_of = run(name, job_id, *arguments, brings=brings)
+            answer = await session.call(call_of, lambda found: after(found, is_repeated))
         except StoreUnavailableError:
             session.doubtful.add(call)
             raise
