@@ -209,6 +209,19 @@ async def test_a_key(place: Place, key: str, how: str) -> None:
     assert len(outcomes) == (0 if key == "job" else len(KINDS))
 
 
+async def test_what_is_no_job(place: Place) -> None:
+    """Where somebody has put something else in a job's place there is none, whoever asks for it."""
+    async with open_worker(place.make_store) as worker:
+        (entry,) = await worker.insert(new_entry())
+        with place.displaced(f"job:{entry.id}"):
+            assert await worker.store.load(entry.id) is None
+            assert await worker.store.look(entry.id) is None
+            assert await worker.store.find(JobQuery()) == []
+        found = await worker.store.look(entry.id)
+        assert found is not None
+        assert found.id == entry.id
+
+
 @pytest.mark.parametrize("member", ["junk", "", b"\xff\xfe", "0:", "held-it", "ended-it", "queued-it"])
 async def test_a_member(place: Place, member: str | bytes) -> None:
     """What somebody has put into the sets that all jobs share is not met for ever, and no job ends twice."""

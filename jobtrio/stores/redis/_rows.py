@@ -66,7 +66,8 @@ def new_job(entry: JobEntry) -> list[Argument]:
 
 def whole_row(light: Row) -> Row:
     """Return fields `LIGHT` as `FIELDS` of a job whose user gave nothing."""
-    known = dict(zip(LIGHT, light, strict=True)) | {"body": _NO_BODY_TEXT}
+    # Where there is something else in a job's place, the row is shorter, and no job either.
+    known = dict(zip(LIGHT, light, strict=False)) | {"body": _NO_BODY_TEXT}
     return [known.get(name) for name in FIELDS]
 
 
