@@ -901,7 +901,7 @@ async def test_pruning_jobs_of_many_tags(prefix: str) -> None:
             server.ask("CONFIG", "RESETSTAT")
             await worker.store.prune()
             assert _calls_of(server, "zrem") > 6 * 4000
-            assert _calls_of(server, "evalsha") == 2
+            assert _calls_of(server, "evalsha") == 3
         assert check_jobs(server, prefix) == {}
 
 
