@@ -164,7 +164,7 @@ async def test_many_read_at_once(open_store: Callable[[], RedisJobStore], monkey
         assert all(messages == sent for messages in got.values())
 
 
-@pytest.mark.parametrize("what", ["payload", "saved state"])
+@pytest.mark.parametrize("what", ["payload", "saved state", "history"])
 async def test_claims_of_large_jobs(
     open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -173,10 +173,11 @@ async def test_claims_of_large_jobs(
     async with open_worker(open_store) as worker:
         entries = [new_entry(payload="x" * 600 if what == "payload" else None) for _ in range(5)]
         await worker.insert(*entries)
-        if what == "saved state":
+        if what != "payload":
+            state, reason = ("x" * 600, "shutdown") if what == "saved state" else (None, "x" * 600)
             for claim in await worker.claim():
-                assert await worker.store.save_state(claim, "x" * 600)
-                assert await worker.store.release(claim, "shutdown")
+                assert await worker.store.save_state(claim, state)
+                assert await worker.store.release(claim, reason)
         await trio.sleep(2 * SHORT)  # for hints that are under way to arrive
         claimed: list[list[str]] = []
         while not claimed or len(claimed[-1]) == 2:

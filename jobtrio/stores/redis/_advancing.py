@@ -27,7 +27,7 @@ SLICE: Final = 100
 """Jobs changed or removed in one go, so that the server answers others in between."""
 
 MOST_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of payloads and saved states beyond which one look brings back no more jobs: they have to come in time."""
+"""Bytes of what jobs have beyond which one look brings back no more of them: they have to come in time."""
 
 
 @attrs.frozen

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobtrio.stores.redis._session import Session
 
 MOST_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of payloads and saved states beyond which one call claims no more jobs."""
+"""Bytes of payloads, saved states, errors and histories beyond which one call claims no more jobs."""
 
 MOST_JOBS: Final = 1000
 """Jobs that one call claims, or renews the claims of, at most: the server answers nobody else meanwhile."""

@@ -101,3 +101,8 @@ local function row_of(id)
     row[#row + 1] = id
     return row
 end
+
+-- About how many bytes a row has.
+local function size_of_row(row)
+    return #(row[$body] or '') + #(row[$saved] or '') + #(row[$error] or '') + #(row[$history] or '')
+end

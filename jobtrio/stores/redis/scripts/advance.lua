@@ -50,7 +50,7 @@ local function work(args)
     local function note(rows, id)
         local row = row_of(id)
         rows[#rows + 1] = row
-        size = size + #(row[$body] or '') + #(row[$saved] or '')
+        size = size + size_of_row(row)
     end
     for _, id in ipairs(first_until_now('due', most)) do
         if is_full() then

@@ -186,7 +186,7 @@ local function work(args)
             if row then
                 rows[#rows + 1] = row
                 ids[#ids + 1] = line.id
-                size = size + #(row[$body] or '') + #(row[$saved] or '')
+                size = size + size_of_row(row)
                 if left[line.queue] then
                     left[line.queue] = left[line.queue] - 1
                 end
