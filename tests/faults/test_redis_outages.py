@@ -76,14 +76,14 @@ async def test_stopped_and_resumed(server: ValkeyServer) -> None:
 
 async def test_still_for_a_moment(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
     """A server that goes on just when a call was given up was away as well, and the log says so."""
-    async with open_worker(lambda: RedisJobStore(server.url, outage_limit=3)) as worker:
+    async with open_worker(lambda: RedisJobStore(server.url, outage_limit=6)) as worker:
         (entry,) = await worker.insert(new_entry())
         server.pause()
-        with pytest.raises(StoreUnavailableError, match="no answer within 1 s"):
+        with pytest.raises(StoreUnavailableError, match="no answer within 2 s"):
             await worker.store.load(entry.id)
         server.resume()
         await until_answered(partial(worker.store.load, entry.id))
-    assert caplog.messages == [f"the store is away: 127.0.0.1:{server.port}: no answer within 1 s", "the store is back"]
+    assert caplog.messages == [f"the store is away: 127.0.0.1:{server.port}: no answer within 2 s", "the store is back"]
 
 
 async def test_without_its_data(server: ValkeyServer) -> None:
