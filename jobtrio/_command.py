@@ -19,6 +19,7 @@ import trio
 
 from jobtrio._checks import check_seconds, show
 from jobtrio._errors import CommandFailedError
+from jobtrio._nursery import open_background_nursery
 from jobtrio._process_group import ProcessGroup
 from jobtrio._program_session import MARK
 from jobtrio._relay import Relay
@@ -92,7 +93,7 @@ async def run_command(job: JobContext) -> int:
 @trio.lowlevel.enable_ki_protection
 async def _attend(group: ProcessGroup, relay: Relay, grace: float) -> None:
     """Relay the output until the program has ended or may not go on, end its session, relay the rest."""
-    async with trio.open_nursery() as nursery:
+    async with open_background_nursery() as nursery:
         nursery.start_soon(relay.run)
         linger = 0.0
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from jobtrio._checks import check_count, check_seconds, show
+from jobtrio._nursery import open_background_nursery
 from jobtrio._registry import JobRegistry
 from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._doorway import turn_down
@@ -136,7 +137,7 @@ async def serve_at(
     terms = Terms(registry, gatekeeper, limits, flush_interval)
     server = Server(House(terms, origins, ssl_context, Tally()), place)
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_background_nursery() as nursery:
             nursery.start_soon(server.keep)
             try:
                 await server.listen(task_status)
@@ -185,10 +186,11 @@ class Server:
         """Accept clients, whose tasks `keep` holds, until cancelled or shut down."""
         await self._opened.wait()
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_background_nursery() as nursery:
                 accept = partial(trio.serve_listeners, self._receive, self._place.listeners)
-                await nursery.start(partial(accept, handler_nursery=self._nursery))
-                task_status.started(self)
+                nursery.start_soon(partial(accept, handler_nursery=self._nursery))
+                task_status.started(self)  # the sockets take clients already
+                await trio.sleep_forever()
         except* trio.ClosedResourceError:
             if not self._closing.is_set():  # else it was `shut_down` that has closed the listeners
                 raise

@@ -739,9 +739,17 @@ class CancelAt(trio.abc.Instrument):
         return True
 
 
+async def run_bare(job: FakeJob) -> None:
+    """Run a job out of which nothing comes in a group."""
+    try:
+        await job.run()
+    except BaseExceptionGroup:
+        pytest.fail("it came in a group")
+
+
 @pytest.mark.parametrize("script", ["echo out; echo err >&2", "echo out; sleep 100 & echo err >&2; exit 3"])
 async def test_cancelled_at_every_step(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a cancellation comes, no process is left, and no token is there twice."""
+    """Wherever a cancellation comes, it comes out bare, no process is left, and no token is there twice."""
     monkeypatch.setattr(_command, "LINGER", 0.005)
     step, cancelled = 0, True
     while cancelled:
@@ -750,7 +758,7 @@ async def test_cancelled_at_every_step(script: str, monkeypatch: pytest.MonkeyPa
         trio.lowlevel.add_instrument(instrument)
         try:
             with instrument.scope:
-                await job.run()
+                await run_bare(job)
         except CommandFailedError:
             pass
         finally:
