@@ -47,7 +47,8 @@ def _draw(progress: Progress) -> str:
     shown: list[Any] = [numbers]
     if width > 0:
         note = "" if progress.note is None else f"{one_line(progress.note)} "
-        bar = ProgressBar(total=progress.total, completed=progress.done, pulse=not progress.total, width=width)
+        share = progress.done / progress.total if progress.total else 0.0  # rich can't count near the ends of floats
+        bar = ProgressBar(total=1.0, completed=share, pulse=not progress.total, width=width)
         shown = [_fitted(note, room - width, console.encoding), bar, " ", numbers]
     with console.capture() as captured:
         console.print(*shown, sep="", end="", soft_wrap=True)

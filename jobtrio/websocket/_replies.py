@@ -5,10 +5,12 @@ subscription; on a tail neither appears. It must not know when each is sent.
 """
 
 from datetime import datetime
+from math import inf
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from jobtrio._checks import check_number
 from jobtrio._records import ErrorKind
 from jobtrio._state import JobState
 from jobtrio.websocket._requests import MessageId, PriorityName
@@ -157,6 +159,11 @@ class ProgressMade(StreamReply, tag="progress", kw_only=True, frozen=True):
     done: Amount
     total: Amount | None
     note: str | None
+
+    def __post_init__(self) -> None:
+        for name, amount in (("done", self.done), ("total", self.total)):
+            if amount is not None:
+                check_number(name, amount, low=-inf)  # whoever counts with a whole number takes it for a float
 
 
 class WireError(msgspec.Struct, kw_only=True, frozen=True):

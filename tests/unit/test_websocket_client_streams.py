@@ -155,10 +155,12 @@ async def test_what_can_not_be_read_here(value: str, why: str) -> None:
         '{"kind":"invented","type":"E","message":"","traceback":""}}}',
         '{"type":"end","sub":1,"seq":3,"outcome":{"type":"invented"}}',
         '{"type":"progress","seq":3,"attempt":1,"done":"half","total":null,"note":null,"sub":1}',
+        '{"type":"progress","seq":3,"attempt":1,"done":1,"note":null,"sub":1,"total":1' + 309 * "0" + "}",
     ],
+    ids=["kind", "outcome", "amount", "beyond floats"],
 )
 async def test_content_of_later_versions(text: str) -> None:
-    """A message whose content came after this client ends its own stream, once, and no other."""
+    """A message whose content can't be read here, as one of later versions, ends its own stream, once, and no other."""
 
     async def script(peer: Peer) -> None:
         assert peer.number == 0

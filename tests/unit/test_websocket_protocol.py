@@ -423,7 +423,7 @@ def test_messages_survive_the_way_to_a_client() -> None:
     assert "Traceback" not in hidden
 
 
-@pytest.mark.parametrize("done", [1, 2**60 + 1, 10**30, 0.5, 1.0])
+@pytest.mark.parametrize("done", [1, 2**60 + 1, 10**30, pytest.param(10**308, id="1e308"), 0.5, 1.0])
 def test_progress_counts_at_a_client_as_in_the_process(done: float) -> None:
     """A whole number stays one: a float would have rounded a count beyond 2**53."""
     message = jobtrio.Progress(1, 1, done, done)
