@@ -5,6 +5,7 @@ It owns by which code a failure is told, and what of it is not. It must not know
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import trio
@@ -43,7 +44,7 @@ def refusal_of(exc: Exception) -> Refusal | None:
     """Return how to tell a client of an exception; None for one that is a fault of jobtrio's own."""
     match exc:
         case Refusal():
-            return exc
+            return copy(exc)  # or who keeps it would be kept by its traceback
         case UnknownJobError():
             return Refusal(ErrorCode.UNKNOWN_JOB, str(exc))
         case UnknownExecutorError():  # without the names that are known

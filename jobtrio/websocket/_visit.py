@@ -84,6 +84,8 @@ class Visit:
             # Whatever the library's reader raises; a fault of a session is reported there.
             logger.debug("a connection ended by an exception", exc_info=True)
             self._house.tally.dropped["fault"] += 1
+        finally:
+            self.session = self._stream = None  # which know this, and would be left to the collector with it
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """Close the connection with a code; one that was not accepted yet is cut off."""

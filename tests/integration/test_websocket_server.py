@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import ssl
 import subprocess
@@ -381,6 +382,36 @@ async def test_comes_as_it_is_shut_down(bridge: Bridge) -> None:
         assert await client.answer() == 503
         assert "Retry-After: 1\r\n" in client.head
         assert await client.rest() == b"the server is shutting down\n"
+
+
+@pytest.mark.parametrize("path", ["/ws", "/jobs/ID?epoch=another", "/jobs/ID"])
+async def test_a_client_that_has_left_is_no_garbage(bridge: Bridge, path: str) -> None:
+    """What was kept of a client, and of what it was refused, is freed as it leaves: the collector finds nothing."""
+    job = await bridge.registry.submit(words, "to be")
+    await job.wait()
+
+    async def visit() -> None:
+        async with connected(bridge.port, path.replace("ID", job.id)) as client:
+            if path == "/ws":
+                assert (await client.hear())["type"] == "hello"
+                for request in ({"type": "submit", "executor": "words"}, {"type": "unsubscribe", "sub": 7}):
+                    await client.say(request)
+                    assert (await client.hear())["type"] == "error"
+                await client.send(close_frame())
+            assert await client.until_closed() is not None
+            await client.send(close_frame())
+        await bridge.assert_is_left()
+
+    await visit()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await visit()
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found < 5, f"{found} objects of 5 clients"
 
 
 async def test_stats(bridge: Bridge) -> None:
