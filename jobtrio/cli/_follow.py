@@ -74,6 +74,7 @@ class Sieve:
     def __init__(self) -> None:
         self._attempt = 0  # of the last message that was handed over
         self._before = 0  # the number of the last message before that attempt
+        self._is_over = False  # its restart was handed over
         self._awaits_restart = False
         self._gap: Gap | None = None  # in which that restart may be
 
@@ -98,11 +99,12 @@ class Sieve:
             return self._put_off(message) if self._awaits_restart else (message,)
         gap, self._gap = self._gap, None
         if self._awaits_restart and not isinstance(message, End):
-            if isinstance(message, Restart) and message.attempt == self._attempt:
+            if isinstance(message, Restart) and message.attempt == self._attempt and not self._is_over:
                 gap = None  # what is gone before it was shown
             elif message.attempt <= self._attempt:
                 return ()
         self._awaits_restart = False
+        self._is_over = isinstance(message, Restart)
         if not isinstance(message, End) and message.attempt != self._attempt:
             self._attempt, self._before = message.attempt, message.seq - 1
         return (message,) if gap is None else (gap, message)

@@ -88,7 +88,16 @@ class TestSieve:
         restart = jobtrio.Restart(4, 1, LOST, 0)
         assert sieve.wanted([jobtrio.Gap(1, 3), restart]) == [restart]
         sieve.start_over()
-        assert sieve.wanted([jobtrio.Gap(1, 2), *tokens(3, 3), restart, END]) == [restart, END]
+        assert sieve.wanted([jobtrio.Gap(1, 2), *tokens(3, 3), restart, END]) == [END]
+
+    def test_lost_behind_a_restart(self) -> None:
+        """The restart of an attempt is shown once, and what is gone behind it is told."""
+        sieve = Sieve()
+        restart = jobtrio.Restart(4, 1, LOST, 0)
+        sieve.wanted([*tokens(1, 3), restart])
+        sieve.start_over()
+        follows = [jobtrio.Gap(5, 6), *tokens(7, 8, attempt=2), jobtrio.Restart(9, 2, LOST, 0)]
+        assert sieve.wanted([*tokens(1, 3), restart, *follows]) == follows
 
     def test_what_is_gone_behind_the_restart(self) -> None:
         """A gap behind what was awaited is wanted as ever."""
