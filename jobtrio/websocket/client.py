@@ -60,7 +60,8 @@ class JobClient:
     """Submits, finds, watches and cancels the jobs of a server. Made by `open_client`.
 
     A call is made again when the connection is lost before its answer came, or when the server can't carry it out now.
-    Nothing is done twice by that: a submission has a key, the caller's or one that is made here. After the block of
+    Nothing is done twice by that: a submission has a key, the caller's or one that is made here. A server that gives
+    signs of life and no answer is waited for without end: a cancel scope around a call bounds that. After the block of
     `open_client`, calls raise `trio.ClosedResourceError`. Within it, calls in another thread than Trio's raise
     `RuntimeError`, which says how to make them.
     """
