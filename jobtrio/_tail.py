@@ -48,7 +48,8 @@ LOOK_FIRST = 0.02
 """Seconds after which to look at a job that may come to run here: most then do, and there is nothing to copy."""
 
 LOOKS_A_SECOND = 500
-"""Looks without a hint, at most: where there are many streams, each is looked at more seldom."""
+"""Looks without a hint, at most: where there are many streams, each is looked at more seldom. First looks are counted
+apart, so that a stream does not wait for its own while all the others are looked at."""
 
 REMEMBERED = 1000
 """Jobs of which a hint came while nobody followed them."""
@@ -110,6 +111,7 @@ class Tails:
         self._tails: dict[str, list[_Tail]] = {}  # by job: an old log may be followed beside a new one
         self._listed: list[tuple[float, int, _Tail]] = []  # a heap: when to look, as of when they were listed
         self._count = count()
+        self._next_first = -inf  # when the newest has its first look
         self._pause = trio.CancelScope()  # in which `run` waits for the first of them
         self._hinted: dict[str, None] = {}  # jobs of which a hint came while nobody followed them, the oldest first
         self.nursery: trio.Nursery | None = None
@@ -123,7 +125,7 @@ class Tails:
         tail = _Tail(entry.id, entry.order, weakref.ref(log), weakref.ref(entry))
         self._tails[entry.id] = [*tails, tail]
         if self._claims and entry.never_started and entry.id not in self._hinted:
-            self._look_in(LOOK_FIRST, tail)
+            self._look_first(tail)
         else:
             self._look(tail)
 
@@ -155,8 +157,17 @@ class Tails:
 
     # -- when to look
 
+    def _look_first(self, tail: _Tail) -> None:
+        now = trio.current_time()
+        turn = min(self._next_first + 1 / LOOKS_A_SECOND, now + len(self._tails) / LOOKS_A_SECOND)
+        self._next_first = max(now + LOOK_FIRST, turn)
+        self._look_at(self._next_first, tail)
+
     def _look_in(self, seconds: float, tail: _Tail) -> None:
-        tail.look_at = trio.current_time() + max(seconds, len(self._tails) / LOOKS_A_SECOND)
+        self._look_at(trio.current_time() + max(seconds, len(self._tails) / LOOKS_A_SECOND), tail)
+
+    def _look_at(self, moment: float, tail: _Tail) -> None:
+        tail.look_at = moment
         if tail.look_at < tail.listed_at:
             self._list(tail)
 

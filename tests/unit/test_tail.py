@@ -470,6 +470,39 @@ async def test_very_many_are_looked_at_more_seldom(autojump_clock: MockClock, mo
         assert last(entries[7]) == 1
 
 
+async def test_a_new_one_beside_very_many(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many streams are silent, one that is new is soon looked at; several new ones one after the other."""
+    monkeypatch.setattr("jobtrio._tail.LOOKS_A_SECOND", 20)
+    bench = Bench()
+    async with bench.running():
+        entries = [bench.entry(f"{n}", started=False) for n in range(203)]
+        for entry in entries[:200]:
+            bench.tails.follow(entry)
+        await trio.sleep(60)
+        bench.say("a")
+        for entry in entries[200:]:
+            bench.tails.follow(entry)
+        await trio.sleep(1.1 * LOOK_FIRST)
+        assert [last(entry) for entry in entries[200:]] == [1, 0, 0]
+        await trio.sleep(2 / 20)
+        assert [last(entry) for entry in entries[200:]] == [1, 1, 1]
+
+
+async def test_a_new_one_behind_many_that_are_over(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for no turns of streams that are followed no more."""
+    monkeypatch.setattr("jobtrio._tail.LOOKS_A_SECOND", 20)
+    bench = Bench()
+    async with bench.running():
+        for n in range(200):
+            bench.tails.follow(bench.entry(f"{n}", started=False))  # whose log is let go of at once
+            bench.tails.look(f"{n}")
+        bench.say("a")
+        entry = bench.entry("new", started=False)
+        bench.tails.follow(entry)
+        await trio.sleep(2 / 20)
+        assert last(entry) == 1
+
+
 async def test_many_who_want_all_there_is(autojump_clock: MockClock) -> None:
     """However many ask at once for all there is by now, each message is read about once."""
     bench = Bench()
