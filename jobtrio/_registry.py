@@ -160,19 +160,7 @@ class JobRegistry:
         Cancellation: the job was not accepted; with a durable store it may have been.
         """
         entry = self._core.submissions.entry(
-            HELD,
-            payload,
-            job_id,
-            key,
-            queue,
-            priority,
-            time_limit,
-            retry,
-            delay,
-            run_at,
-            expires_in,
-            tags,
-            metadata,
+            HELD, payload, job_id, key, queue, priority, time_limit, retry, delay, run_at, expires_in, tags, metadata
         )
         return Job((await self._core.insert((entry,)))[0], self._core)
 
