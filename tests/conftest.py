@@ -42,8 +42,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have WebSocket clients wait no longer than tests need them to."""
-    monkeypatch.setattr("jobtrio.websocket._client_backoff.FIRST", 0.005)
-    monkeypatch.setattr("jobtrio.websocket._client_backoff.LONGEST", 0.05)
+    monkeypatch.setattr("jobtrio.websocket._client_times.FIRST", 0.005)
+    monkeypatch.setattr("jobtrio.websocket._client_times.LONGEST", 0.05)
     monkeypatch.setattr("jobtrio.websocket._client_exchange.PAUSE", 0.01)
     monkeypatch.setattr("jobtrio.websocket._client_exchange.RATE_PAUSE", 0.01)
 

@@ -33,10 +33,10 @@ from jobtrio.stores.redis import _inserting as _redis_inserting
 from jobtrio.stores.sqlite import SqliteJobStore, _checkpoint, _transaction, _writer
 from jobtrio.websocket import (
     Limits,
-    _client_backoff,
     _client_feed,
     _client_keeper,
     _client_link,
+    _client_times,
     _desk,
     _guard,
     _values,
@@ -191,7 +191,7 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
 
 
 def _client_pauses() -> str:
-    return f"{_seconds(_client_backoff.FIRST)}, {_seconds(_client_backoff.LONGEST)}"
+    return f"{_seconds(_client_times.FIRST)}, {_seconds(_client_times.LONGEST)}"
 
 
 def _durable_rows() -> list[tuple[str, Any, str]]:

@@ -15,13 +15,11 @@ import trio
 
 from jobtrio._checks import other_run
 from jobtrio._nursery import open_background_nursery
-from jobtrio.websocket._client_backoff import Backoff
 from jobtrio.websocket._client_book import Book
 from jobtrio.websocket._client_errors import ServerUnavailableError
 from jobtrio.websocket._client_link import OPENING_LIMIT, Link, LinkLostError, open_link
-from jobtrio.websocket._client_pace import Pace
-from jobtrio.websocket._client_patience import Patience
 from jobtrio.websocket._client_refusals import final_error_of
+from jobtrio.websocket._client_times import Backoff, Pace, Patience
 from jobtrio.websocket.protocol import PROTOCOL, ErrorCode, Hello, ProtocolError, decode_reply
 
 if TYPE_CHECKING:

@@ -351,7 +351,7 @@ async def test_messages_of_later_versions() -> None:
 
 async def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more messages are sent in a second than the server takes."""
-    monkeypatch.setattr("jobtrio.websocket._client_pace.WINDOW", 0.2)
+    monkeypatch.setattr("jobtrio.websocket._client_times.WINDOW", 0.2)
     heard: list[float] = []
 
     async def script(peer: Peer) -> None:

@@ -17,9 +17,9 @@ from wsproto.events import TextMessage
 from jobtrio.websocket import (
     ServerRefusedError,
     ServerUnavailableError,
-    _client_backoff,
     _client_keeper,
     _client_link,
+    _client_times,
     open_client,
 )
 from jobtrio.websocket._client_address import parse_url
@@ -579,8 +579,8 @@ async def test_says_farewell() -> None:
 async def test_farewell_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes no part in the farewell doesn't hold up the client, nor does one that is away."""
     monkeypatch.setattr(_client_link, "CLOSING_LIMIT", 0.05)
-    monkeypatch.setattr(_client_backoff, "FIRST", 100.0)
-    monkeypatch.setattr(_client_backoff, "LONGEST", 100.0)
+    monkeypatch.setattr(_client_times, "FIRST", 100.0)
+    monkeypatch.setattr(_client_times, "LONGEST", 100.0)
 
     async def stall(peer: Peer) -> None:
         await peer.greet()

@@ -13,10 +13,9 @@ import trio
 import trio.testing
 
 from jobtrio import StoreUnavailableError
-from jobtrio.websocket import ServerUnavailableError, _client_backoff, _client_keeper, open_client
-from jobtrio.websocket._client_backoff import FIRST, LONGEST, MOST_ASKED, Backoff
+from jobtrio.websocket import ServerUnavailableError, _client_keeper, _client_times, open_client
 from jobtrio.websocket._client_link import Link, LinkLostError, _EndingStream
-from jobtrio.websocket._client_pace import MOST, WINDOW, Pace
+from jobtrio.websocket._client_times import FIRST, LONGEST, MOST, MOST_ASKED, WINDOW, Backoff, Pace
 from jobtrio.websocket.protocol import (
     PROTOCOL,
     Hello,
@@ -130,8 +129,8 @@ async def cancel_over(links: list[tuple[float, list[tuple[float, str]]]]) -> boo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_client_keeper, "open_link", open_link)
-        patch.setattr(_client_backoff, "FIRST", 0.01)
-        patch.setattr(_client_backoff, "LONGEST", 0.01)
+        patch.setattr(_client_times, "FIRST", 0.01)
+        patch.setattr(_client_times, "LONGEST", 0.01)
         async with open_client("ws://x/ws", outage_limit=2.0) as client:
             return await client.cancel("j")
 
