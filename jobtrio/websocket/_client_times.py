@@ -28,13 +28,7 @@ MOST = 10_000
 class Backoff:
     """Growing pauses between tries, so that a server that is back isn't met by all its clients at once."""
 
-    def __init__(self, rng: random.Random | None = None) -> None:
-        """Begin with the first pause.
-
-        Args:
-            rng: Where the jitter comes from; None takes the process's own generator.
-        """
-        self._uniform = (rng or random).uniform
+    def __init__(self) -> None:
         self._failures = 0
 
     def reset(self) -> None:
@@ -49,7 +43,7 @@ class Backoff:
         """
         due = min(FIRST * 2.0 ** min(self._failures, 30), LONGEST)
         self._failures += 1
-        pause = self._uniform(due / 2, due)
+        pause = random.uniform(due / 2, due)
         return pause if asked is None else max(min(asked, MOST_ASKED), 0.0) + pause
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 from contextlib import asynccontextmanager
 from math import inf
@@ -40,7 +39,7 @@ def test_pauses_grow() -> None:
 
     An outage of a day has thousands of them.
     """
-    backoff = Backoff(random.Random(1))
+    backoff = Backoff()
     pauses = [backoff.next() for _ in range(5000)]
     for n, pause in enumerate(pauses):
         due = min(FIRST * 2 ** min(n, 60), LONGEST)
