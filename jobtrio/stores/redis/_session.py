@@ -10,7 +10,7 @@ import secrets
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
@@ -24,7 +24,6 @@ from jobtrio.stores.redis import _opening as opening
 from jobtrio.stores.redis._calls import Calls
 from jobtrio.stores.redis._connector import Connector
 from jobtrio.stores.redis._hints import Hints
-from jobtrio.stores.redis._recent import Recent
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import run
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from jobtrio.stores.redis._address import Address
     from jobtrio.stores.redis._batch import Part
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.05
@@ -46,6 +46,29 @@ AGAIN_AFTER: Final = 1.0
 
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
+
+KEPT: Final = 1000
+"""Calls of a kind that are remembered."""
+
+
+class Recent(Generic[K]):
+    """Remembers the things that were added last."""
+
+    def __init__(self) -> None:
+        self._kept: dict[K, None] = {}
+
+    def add(self, thing: K) -> None:
+        """Remember a thing, and forget the oldest beyond a thousand."""
+        self._kept[thing] = None
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def discard(self, thing: K) -> None:
+        """Forget a thing."""
+        self._kept.pop(thing, None)
+
+    def __contains__(self, thing: K) -> bool:
+        return thing in self._kept
 
 
 class Session:
