@@ -86,9 +86,9 @@ class MemoryBooks:
         if entry.delay > 0:
             entry.due = now + entry.delay
             self._add_timer(entry.due, Timer.DUE, entry)
-        if entry.is_held or entry.expires_in is not None:
-            held_for = entry.delay + self.settings.retention.held_for if entry.is_held else inf
-            entry.expires = now + min(held_for, inf if entry.expires_in is None else entry.expires_in)
+        wait = rules.wait_of(entry, self.settings.retention)
+        if wait is not None:
+            entry.expires = now + wait
             self._add_timer(entry.expires, Timer.EXPIRY, entry)
 
     def _fall_due(self) -> float:

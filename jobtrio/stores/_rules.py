@@ -5,6 +5,7 @@ Pure: it knows entries and outcomes, neither clocks nor where jobs are kept.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import IllegalTransitionError
@@ -41,6 +42,13 @@ def expired(entry: JobEntry, retention: Retention) -> JobError:
     if entry.expires_in is None:
         return JobError("expired", "Expired", "not started in time")  # somebody else has written when it expires
     return JobError("expired", "Expired", f"not started within {entry.expires_in:g} s (expires_in)")
+
+
+def wait_of(entry: JobEntry, retention: Retention) -> float | None:
+    """Return within how many seconds from its insertion a job has to start; None where it has time."""
+    held_for = entry.delay + retention.held_for if entry.is_held else inf
+    wait = held_for if entry.expires_in is None else min(held_for, entry.expires_in)
+    return None if wait == inf else wait
 
 
 def heeding_cancel(entry: JobEntry, outcome: Outcome, error: JobError | None) -> tuple[Outcome, JobError | None]:

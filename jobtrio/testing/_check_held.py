@@ -136,6 +136,15 @@ async def check_held_from_readiness(open_store: OpenStore) -> None:
         assert claimed == ids(jobs)
 
 
+async def check_held_for_ever(open_store: OpenStore) -> None:
+    """A job that may be held for ever can be read, and started, like any other."""
+    async with open_workers(open_store, "a", "b", retention=Retention(held_for=inf)) as (a, b):
+        await a.insert(held := new_entry(None))
+        assert (await b.load(held.id)).unreadable is None
+        assert await b.store.start_held(held.id, new_plan())
+        assert ids(await b.claim()) == [held.id]
+
+
 async def check_started_elsewhere_in_time(open_store: OpenStore) -> None:
     """How long a job may wait counts from its submission, however long the process that starts it holds its own."""
     short, long = Retention(held_for=SHORT / 10), Retention(held_for=LEASE)

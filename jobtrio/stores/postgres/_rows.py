@@ -5,12 +5,12 @@ It owns the order of the columns. It must not know when rows are read or written
 
 from __future__ import annotations
 
-from math import isinf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from jobtrio._entry import JobEntry
+from jobtrio.stores._rules import wait_of
 from jobtrio.stores._texts import HELD, decode_entry, history_text, plan_text, text_of
 from jobtrio.stores.postgres._statements import ENTRY
 
@@ -45,23 +45,13 @@ def new_row(entry: JobEntry, submission: str, retention: Retention) -> Row:
         text_of("payload", entry.payload),
         None if entry.metadata is None else text_of("metadata", entry.metadata),
         None if entry.tags is None else text_of("tags", entry.tags),
-        *(entry.run_at, entry.delay, entry.expires_in, _wait(entry, retention)),
+        *(entry.run_at, entry.delay, entry.expires_in, wait_of(entry, retention)),
     )
 
 
 def size_of(row: Row) -> int:
     """Return how many characters such columns have that may be large."""
     return sum(len(text) for text in row[_LARGE] if text is not None)
-
-
-def _wait(entry: JobEntry, retention: Retention) -> float | None:
-    """Return within how many seconds from now a job has to start, or None where it has time."""
-    waits = []
-    if entry.expires_in is not None:
-        waits.append(entry.expires_in)
-    if entry.is_held and not isinf(retention.held_for):
-        waits.append(entry.delay + retention.held_for)
-    return min(waits, default=None)
 
 
 def flat_history(entry: JobEntry) -> str:

@@ -6,11 +6,11 @@ An operation of the writer: it is given the transaction that it is a part of.
 from __future__ import annotations
 
 import time
-from math import inf
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import DuplicateJobError
 from jobtrio._state import JobState
+from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._texts import HELD
 from jobtrio.stores.sqlite._statements import SQL
@@ -46,7 +46,8 @@ def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
     state = JobState.SCHEDULED if entry.delay > 0 else JobState.QUEUED
     now = time.time()
     due = (entry.run_at or now + entry.delay) if entry.delay > 0 else 0.0
-    place = Placed(order, state, entry.created_at, due, _expiry(tx, entry, now))
+    wait = rules.wait_of(entry, tx.identity.retention)
+    place = Placed(order, state, entry.created_at, due, None if wait is None else now + wait)
     row = (
         *(order, entry.id, entry.key, submission, plan.executor or HELD, plan.queue, int(plan.priority), str(state)),
         *(order, job.plan, *job.values, entry.created_at, entry.run_at, entry.delay, entry.expires_in),
@@ -65,13 +66,6 @@ def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
     if state is JobState.QUEUED and plan.executor is not None:
         tx.hints.ready = True
     return place
-
-
-def _expiry(tx: Transaction, entry: JobEntry, now: float) -> float | None:
-    if not entry.is_held and entry.expires_in is None:
-        return None
-    held_for = entry.delay + tx.identity.retention.held_for if entry.is_held else inf
-    return now + min(held_for, inf if entry.expires_in is None else entry.expires_in)
 
 
 def _standing_for(tx: Transaction, entry: JobEntry, submission: str, placed: dict[str, JobEntry]) -> JobEntry:
