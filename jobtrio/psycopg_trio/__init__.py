@@ -11,11 +11,11 @@ except ImportError as _exc:
     _exc.add_note("jobtrio.psycopg_trio needs an extra: pip install 'jobtrio[postgres]'")
     raise
 from ._connection import connect as connect
-from ._errors import OutcomeUnknownError as OutcomeUnknownError
 from ._notifications import Notifications as Notifications
 from ._pool import Pool as Pool
 from ._pool import PoolStatistics as PoolStatistics
 from ._pool import open_pool as open_pool
+from ._transaction import OutcomeUnknownError as OutcomeUnknownError
 
 __all__ = [
     "Notifications",

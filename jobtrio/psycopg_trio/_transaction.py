@@ -13,7 +13,6 @@ import psycopg
 import trio
 from psycopg import pq
 
-from ._errors import OutcomeUnknownError
 from ._pipeline import PipelineBlock
 
 if TYPE_CHECKING:
@@ -29,6 +28,13 @@ _LOST_CLASSES = ("08", "57P")
 
 _LAST_WORDS = ("FATAL", "PANIC")
 """How severe an error is behind which the server closes the connection: a disk may have failed under the commit."""
+
+
+class OutcomeUnknownError(psycopg.OperationalError):
+    """The connection was lost, or time ran out, after ``COMMIT`` was sent: it may have been carried out, or not.
+
+    The connection is closed. The cause is what the connection reported, if anything.
+    """
 
 
 class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTransaction, bool]):
