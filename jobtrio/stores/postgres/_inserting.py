@@ -152,11 +152,11 @@ class Inserter:
         rows: Sequence[Row],
         entries: Sequence[JobEntry],
     ) -> tuple[dict[JobEntry, Placed], Hints]:
-        """Put in jobs, and tell of them with the same trip."""
+        """Put in jobs, and tell of them with the same trip; return what the server has decided of those put in."""
         hints = hints_of(entries, rows)
         found = await how(link, insertion_step(statement, rows, entries), hints)
-        placed = {entry: place_of(row, entry) for entry, row in _matched(entries, found)}
-        return placed, hints
+        by_id = {row[0]: row for row in found}
+        return {entry: place_of(by_id.pop(entry.id), entry) for entry in entries if entry.id in by_id}, hints
 
     async def _at_once(self, link: Link, step: Step, hints: Hints) -> Rows:
         """Run a statement as a transaction."""
@@ -331,12 +331,6 @@ def _pieces_of(work: Insertion) -> list[Sequence[tuple[Row, JobEntry]]]:
         runs[-1].append(pair)
         ids.add(pair[1].id)
     return [piece for run in runs for piece in slices(run, lambda pair: size_of(pair[0]))]
-
-
-def _matched(entries: Sequence[JobEntry], rows: Rows) -> list[tuple[JobEntry, Row]]:
-    """Return the entries that were put in, each with what the server has decided."""
-    by_id = {row[0]: row for row in rows}
-    return [(entry, by_id.pop(entry.id)) for entry in entries if entry.id in by_id]
 
 
 def place_of(row: Row, entry: JobEntry) -> Placed:
