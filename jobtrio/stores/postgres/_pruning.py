@@ -53,7 +53,7 @@ async def prune(link: Link, until: Limit) -> bool:
     if len(dropped) >= CHUNKS:
         await link.fetch_all([COMMIT])
         return True
-    await link.fetch_all([*(removing_steps(jobs) if jobs else ()), COMMIT])
+    await link.fetch_all([*removing_steps(jobs), COMMIT])
     return len(jobs) == SLICE
 
 

@@ -16,7 +16,7 @@ from jobtrio.stores.postgres._arrays import MOST, array, arrays, slices
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, flat_history
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio.stores._chunks import Item
@@ -113,7 +113,8 @@ class Transaction(JobSteps):
 
     def steps(self) -> list[Step]:
         """Return the statements that write all this; `took` heeds the answers."""
-        return [*self._job_steps(), *self._message_steps(), *self._removing_steps()]
+        removed = [(entry.order, entry.tags or {}) for entry in self._removed]
+        return [*self._job_steps(), *self._message_steps(), *removing_steps(removed)]
 
     def took(self, answers: Sequence[Rows]) -> None:
         """Learn what the server has decided: the places of those that became ready."""
@@ -157,14 +158,11 @@ class Transaction(JobSteps):
             if old:
                 yield ("trim_chunks", *arrays(old, 2))
 
-    def _removing_steps(self) -> Iterator[Step]:
-        if self._removed:
-            yield from removing_steps((entry.order, entry.tags or {}) for entry in self._removed)
 
-
-def removing_steps(jobs: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[Step]:
-    """Give the statements that take jobs out; the jobs come as their numbers and tags."""
-    jobs = list(jobs)
+def removing_steps(jobs: Sequence[tuple[int, Mapping[str, str]]]) -> Iterator[Step]:
+    """Give the statements that take jobs out, if there are any; the jobs come as their numbers and tags."""
+    if not jobs:
+        return
     numbers = array([job for job, _ in jobs])
     yield ("drop_chunks", numbers, str(MOST))
     tags = [(job, name, value) for job, named in jobs for name, value in named.items()]
