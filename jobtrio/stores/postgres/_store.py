@@ -340,13 +340,10 @@ class PostgresJobStore(JobStore):
         return await self._settle(claim, items, lambda tx: settling.release(tx, claim, reason, items))
 
     async def _settle(self, claim: Claim, items: Sequence[Item], do: Callable[[Transaction], Settled | None]) -> bool:
-        entry = claim.entry
-        done: bool = await self._opened.writes.make(Change(entry.id, entry.order, do, self._settled(claim), items))
+        entry, session = claim.entry, self._opened
+        settled = partial(session.announcer.settled, entry)
+        done: bool = await session.writes.make(Change(entry.id, entry.order, do, settled, items))
         return done
-
-    def _settled(self, claim: Claim) -> Callable[[Settled | None], bool]:
-        """Return what brings a claim's entry to what was stored, and tells of it."""
-        return partial(self._opened.announcer.settled, claim.entry)
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
