@@ -6,9 +6,11 @@ about connections.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, assert_never, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
 
 import msgspec
+from msgspec.structs import asdict
 
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._policies import JobPriority
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from jobtrio._messages import Message
     from jobtrio._records import Outcome
     from jobtrio.websocket._replies import WireOutcome
-    from jobtrio.websocket._requests import PriorityName
 
 JobStreamReply: TypeAlias = Events | ProgressMade | Restarted | GapFound | Ended
 """What carries messages of a job's stream."""
@@ -119,54 +120,28 @@ def error_of(error: WireError) -> JobError:
     return JobError(error.kind, error.type, error.message, error.traceback)
 
 
+_FIELDS: Final = WireRecord.__struct_fields__
+_fields_of = attrgetter(*_FIELDS)
+
+
 def wire_record(record: JobRecord) -> WireRecord:
     """Return a record for the wire, with its error's traceback; its values are JSON already."""
-    return WireRecord(
-        id=record.id,
-        executor=record.executor,
-        payload=msgspec.Raw(value_json(record.payload)),
-        queue=record.queue,
-        priority=cast("PriorityName", record.priority.name),
-        tags=record.tags,
-        metadata=msgspec.Raw(value_json(record.metadata)),
-        key=record.key,
-        state=record.state,
-        attempt=record.attempt,
-        max_attempts=record.max_attempts,
-        created_at=record.created_at,
-        run_at=record.run_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        duration=record.duration,
-        worker=record.worker,
-        cancel_requested_at=record.cancel_requested_at,
-        cancel_reason=None if record.cancel_reason is None else clean_text(record.cancel_reason),
-        error=None if record.error is None else wire_error(record.error, tracebacks=True),
-        result=msgspec.Raw(value_json(record.result)),
-    )
+    fields: dict[str, Any] = dict(zip(_FIELDS, _fields_of(record), strict=True))
+    for name in ("payload", "metadata", "result"):
+        fields[name] = msgspec.Raw(value_json(fields[name]))
+    fields["priority"] = record.priority.name
+    if record.cancel_reason is not None:
+        fields["cancel_reason"] = clean_text(record.cancel_reason)
+    if record.error is not None:
+        fields["error"] = wire_error(record.error, tracebacks=True)
+    return WireRecord(**fields)
 
 
 def record_of(record: WireRecord) -> JobRecord:
     """Return the record that came over the wire."""
-    return JobRecord(
-        id=record.id,
-        executor=record.executor,
-        payload=record.payload,
-        queue=record.queue,
-        priority=JobPriority[record.priority],
-        tags=record.tags,
-        metadata=record.metadata,
-        key=record.key,
-        state=record.state,
-        attempt=record.attempt,
-        max_attempts=record.max_attempts,
-        created_at=record.created_at,
-        run_at=record.run_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        worker=record.worker,
-        cancel_requested_at=record.cancel_requested_at,
-        cancel_reason=record.cancel_reason,
-        error=None if record.error is None else error_of(record.error),
-        result=record.result,
-    )
+    fields = asdict(record)
+    del fields["duration"]  # which the others tell
+    fields["priority"] = JobPriority[record.priority]
+    if record.error is not None:
+        fields["error"] = error_of(record.error)
+    return JobRecord(**fields)
