@@ -14,6 +14,7 @@ from jobtrio import Completed, JobPriority, JobState, Retention, RetryPolicy
 from jobtrio.abc import Claim, JobQuery
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
@@ -162,7 +163,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     held: list[JobEntry] = []
 
     def claim() -> None:
-        held[:] = claiming.claim(tx, claiming.Wanted("c", 8, 60.0, {"default": 9}, frozenset({"work"}))).entries
+        held[:] = claiming.claim(tx, Wanted("c", 8, 60.0, {"default": 9}, frozenset({"work"}))).entries
 
     efforts["insert"] = effort.of(lambda: inserting.insert(tx, [new_job(entry) for entry in entries], "mark"))
     efforts["claim"] = effort.of(claim)
@@ -220,7 +221,7 @@ def test_a_backlog_costs_nothing(tmp_path: Path, backlog: dict[str, Any]) -> Non
             tx = Transaction(connection, Identity("w", "session", Retention()), "path")
             inserting.insert(tx, [new_job(new_entry(**backlog)) for _ in range(count)], "first")
             inserting.insert(tx, [new_job(new_entry(job_id=f"job {n}")) for n in range(8)], "second")
-            wanted = claiming.Wanted("c", 8, 60.0, {"default": 9, "full": 0}, frozenset({"work"}))
+            wanted = Wanted("c", 8, 60.0, {"default": 9, "full": 0}, frozenset({"work"}))
             claimed: list[JobEntry] = []
             effort = Effort(connection)
             efforts.append(effort.of(lambda: claimed.extend(claiming.claim(tx, wanted).entries)))  # noqa: B023
@@ -235,7 +236,7 @@ def test_a_claim_reads_what_it_takes(connection: sqlite3.Connection) -> None:
     inserting.insert(tx, [new_job(new_entry(job_id=f"{n:04}")) for n in range(1000)], "mark")
     executed: list[str] = []
     connection.set_trace_callback(executed.append)
-    entries = claiming.claim(tx, claiming.Wanted("c", 100, 60.0, None, None)).entries
+    entries = claiming.claim(tx, Wanted("c", 100, 60.0, None, None)).entries
     connection.set_trace_callback(None)
     assert [entry.id for entry in entries] == [f"{n:04}" for n in range(100)]
     assert sum("LIMIT 100 OFFSET" in statement for statement in executed) == 1
@@ -274,7 +275,7 @@ def test_the_order_of_lines(connection: sqlite3.Connection, seed: int) -> None:
                 expected.append(entry.id)
                 ready.remove(entry)
         calls += 1
-        found = claiming.claim(tx, claiming.Wanted(f"c{calls}", limit, 60.0, room, wanted)).entries
+        found = claiming.claim(tx, Wanted(f"c{calls}", limit, 60.0, room, wanted)).entries
         assert [entry.id for entry in found] == expected
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobtrio import JobState, Retention
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
@@ -31,7 +32,7 @@ def test_a_slice_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.Mo
         connection.execute("BEGIN IMMEDIATE")
         tx = Transaction(connection, Identity("w", "session", Retention()), "path")
         inserting.insert(tx, [new_job(new_entry()) for _ in range(3)], "running")
-        assert len(claiming.claim(tx, claiming.Wanted("c", 3, LEASE, None, None)).entries) == 3
+        assert len(claiming.claim(tx, Wanted("c", 3, LEASE, None, None)).entries) == 3
         inserting.insert(tx, [new_job(new_entry(delay=LEASE)) for _ in range(3)], "scheduled")
         inserting.insert(tx, [new_job(new_entry(expires_in=LEASE)) for _ in range(3)], "expired")
         connection.execute("UPDATE jobs SET due = 1 WHERE submission = 'scheduled'")

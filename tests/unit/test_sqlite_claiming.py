@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from jobtrio import Retention
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _inserting as inserting
@@ -32,7 +33,7 @@ def test_standing_still_in_a_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         inserting.insert(tx, [new_job(new_entry(expires_in=50.0))], "mark")
         start, hours = time.time(), count()
         monkeypatch.setattr(time, "time", lambda: start + 3_600 * next(hours))
-        (entry,) = claiming.claim(tx, claiming.Wanted("c", 1, 60.0, None, None)).entries
+        (entry,) = claiming.claim(tx, Wanted("c", 1, 60.0, None, None)).entries
     assert entry.started_at is not None
     assert entry.expires is not None
     assert entry.started_at < entry.expires

@@ -14,6 +14,7 @@ from jobtrio.abc import Claim
 from jobtrio.stores import _chunks as chunks
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
@@ -60,7 +61,7 @@ class File:
     def claimed(self, entry: JobEntry | None = None, lease: float = 60.0) -> Claim:
         """Return the claim on a new job."""
         self.insert(new_entry(job_id="id") if entry is None else entry)
-        (started,) = claiming.claim(self.begin(), claiming.Wanted("c", 1, lease, None, None)).entries
+        (started,) = claiming.claim(self.begin(), Wanted("c", 1, lease, None, None)).entries
         return Claim(started, "c", 1)
 
 
@@ -96,7 +97,7 @@ def test_claiming(file: File) -> None:
     file.claimed(lease=60.0)
     assert in_seconds(file.tx.hints) == pytest.approx(60, abs=5)
     assert not file.tx.hints.ready
-    assert not claiming.claim(file.begin(), claiming.Wanted("d", 1, 60.0, None, None)).entries
+    assert not claiming.claim(file.begin(), Wanted("d", 1, 60.0, None, None)).entries
     assert not file.tx.hints
 
 

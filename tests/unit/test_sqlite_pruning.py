@@ -11,6 +11,7 @@ import pytest
 from jobtrio import Completed, Retention
 from jobtrio.abc import Claim
 from jobtrio.stores._chunks import encoded
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite import _claiming as claiming
@@ -36,7 +37,7 @@ def test_a_job_has_its_last_messages_or_is_gone(tmp_path: Path, monkeypatch: pyt
         connection.execute("BEGIN IMMEDIATE")
         tx = Transaction(connection, Identity("w", "session", Retention()), "path")
         inserting.insert(tx, [new_job(new_entry()) for _ in range(2)], "mark")
-        for entry in claiming.claim(tx, claiming.Wanted("c", 2, 60.0, None, None)).entries:
+        for entry in claiming.claim(tx, Wanted("c", 2, 60.0, None, None)).entries:
             claim = Claim(entry, "c", 1)
             for number in (1, 2):
                 assert running.append(tx, claim, encoded(tokens(number, number)))

@@ -21,11 +21,11 @@ from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, line_end, rank_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from jobtrio._entry import CancelRequest, JobEntry
     from jobtrio.abc import Claim
-    from jobtrio.stores._renewing import Renewal
+    from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores._settling import Identity
     from jobtrio.stores.postgres._connections import Link, Rows, Step
     from jobtrio.stores.postgres._notices import Notices
@@ -36,22 +36,6 @@ Kept: TypeAlias = "dict[tuple[int, str], tuple[float, CancelRequest | None]]"
 WAITED: Final = 0.1
 """The share of a lease, or of the time that one piece of work may take, in which jobs are waited for that are locked as
 their leases are to be renewed."""
-
-
-@attrs.frozen
-class Wanted:
-    """What `claim` was asked for; see `jobtrio.abc.JobStore.claim`."""
-
-    claim_id: str
-    limit: int
-    lease: float
-    room: Mapping[str, int] | None
-    executors: Collection[str] | None
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether there is nothing that could be claimed."""
-        return self.limit <= 0 or self.room == {} or (self.executors is not None and not self.executors)
 
 
 @attrs.frozen

@@ -27,7 +27,7 @@ from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseRe
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
-from jobtrio.stores._renewing import report
+from jobtrio.stores._claims import Wanted, report
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _finding as finding
@@ -281,7 +281,7 @@ class PostgresJobStore(JobStore):
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
         session = self._opened
-        wanted = claiming.Wanted(claim_id, limit, lease, room, executors)
+        wanted = Wanted(claim_id, limit, lease, room, executors)
         is_repeated = claim_id in self._asked
         if wanted.is_nothing and not is_repeated:
             await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio.abc import Claim, LeaseReport
-from jobtrio.stores._renewing import report
+from jobtrio.stores._claims import report
 from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import Run, run
@@ -17,7 +17,7 @@ from jobtrio.stores.redis._texts import cancel_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from jobtrio.stores._renewing import Renewal
+    from jobtrio.stores._claims import Renewal
     from jobtrio.stores.redis._link import Argument
     from jobtrio.stores.redis._session import Session
 

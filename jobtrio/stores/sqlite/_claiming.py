@@ -22,32 +22,17 @@ from jobtrio.stores.sqlite._statements import MOST, SQL
 from jobtrio.stores.sqlite._transaction import load
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Sequence
 
     from jobtrio._entry import JobEntry
     from jobtrio.abc import Claim
-    from jobtrio.stores._renewing import Renewal
+    from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores._room import Room
     from jobtrio.stores.sqlite._rows import Row
     from jobtrio.stores.sqlite._transaction import Transaction
 
 Line: TypeAlias = tuple[str, str]
 """A queue and an executor."""
-
-
-@attrs.frozen
-class Wanted:
-    """What `claim` was asked for; see `jobtrio.abc.JobStore.claim`."""
-
-    claim_id: str
-    limit: int
-    lease: float
-    room: Mapping[str, int] | None
-    executors: Collection[str] | None
-
-    def takes(self, executor: str) -> bool:
-        """Whether jobs of an executor are wanted."""
-        return self.executors is None or executor in self.executors
 
 
 @attrs.frozen

@@ -22,7 +22,7 @@ from jobtrio._records import Completed, Outcome
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
-from jobtrio.stores._renewing import report
+from jobtrio.stores._claims import Wanted, report
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
@@ -158,7 +158,7 @@ class SqliteJobStore(JobStore):
         executors: Collection[str] | None = None,
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
-        wanted = claiming.Wanted(claim_id, limit, lease, room, executors)
+        wanted = Wanted(claim_id, limit, lease, room, executors)
 
         def claimed(found: Claimed) -> list[Claim]:
             if found.is_news:

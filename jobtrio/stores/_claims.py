@@ -1,19 +1,41 @@
-"""What became of claims that were to be renewed, and how their entries learn of it, for stores that keep jobs as rows.
+"""What is asked for with a claim, and what became of claims that were to be renewed, for stores that keep jobs as rows.
 
-It must not know how a store finds that out.
+It must not know how a store claims, nor how it finds out what became of a claim.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+import attrs
+
 from jobtrio.abc import LeaseReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from jobtrio._entry import CancelRequest
     from jobtrio.abc import Claim
+
+
+@attrs.frozen
+class Wanted:
+    """What `claim` was asked for; see `jobtrio.abc.JobStore.claim`."""
+
+    claim_id: str
+    limit: int
+    lease: float
+    room: Mapping[str, int] | None
+    executors: Collection[str] | None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing that could be claimed."""
+        return self.limit <= 0 or self.room == {} or (self.executors is not None and not self.executors)
+
+    def takes(self, executor: str) -> bool:
+        """Whether jobs of an executor are wanted."""
+        return self.executors is None or executor in self.executors
 
 
 Renewal: TypeAlias = "tuple[float, CancelRequest | None] | None"
