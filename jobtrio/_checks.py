@@ -52,6 +52,15 @@ def text_by(value: T, make: Callable[[T], str], what: str) -> str:
         return f"<{what.format(type(value).__name__)} raised {type(exc).__name__}>"
 
 
+def clean_text(text: str) -> str:
+    """Return plain text with the halves of surrogate pairs, which UTF-8 can't hold, as backslash escapes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text if text.__class__ is str else str.__str__(text)
+
+
 def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = False) -> float:
     """Return ``value`` as float seconds: 0 or more, or above 0; finite unless ``infinite``."""
     if value.__class__ is float and (0.0 < value < math.inf or (zero and value == 0.0)):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from jobtrio._checks import check_seconds, text_by
+from jobtrio._checks import check_seconds, clean_text, text_by
 from jobtrio._errors import GiveUp, RetryLater
 from jobtrio._exceptions import EXITS, frames_of, holds, is_all, is_more_than, leaves, lone_leaf
 from jobtrio._policies import RetryPolicy
@@ -142,7 +142,7 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     """Return an exception as a `JobError`; one that can't be shown is named all the same."""
     message = _message(exception)
     trace = text_by(exception, partial(_trace, message=message), "its traceback")
-    return JobError(kind, *(_plain(text) for text in (type(exception).__name__, message, trace)))
+    return JobError(kind, *(clean_text(text[-TEXT_LIMIT:]) for text in (type(exception).__name__, message, trace)))
 
 
 def _message(exception: BaseException) -> str:
@@ -168,11 +168,6 @@ def _trace(exception: BaseException, message: str) -> str:
     name = type(exception).__qualname__
     left_out = f"(of more than {TOLD} exceptions, or {FRAMES} frames, the others are left out)"
     return f"Traceback (most recent call last):\n{frames}{name}: {message}\n{left_out}\n"
-
-
-def _plain(text: str) -> str:
-    """Return the last part of a text, with a backslash escape for what is no Unicode (halves of surrogate pairs)."""
-    return text[-TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
 
 
 def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryOn) -> NextStep:

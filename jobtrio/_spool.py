@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jobtrio._checks import show
+from jobtrio._checks import clean_text, show
 from jobtrio._codec import encode_value
 from jobtrio._errors import PayloadError
 from jobtrio._messages import Token
@@ -138,6 +138,5 @@ def _storable(message: Message) -> Message:
         try:
             encode_value("a token", message.value)
         except PayloadError:
-            text = show(message.value, REPR_LIMIT).encode(errors="backslashreplace").decode()
-            return Token(message.seq, message.attempt, {"repr": text})
+            return Token(message.seq, message.attempt, {"repr": clean_text(show(message.value, REPR_LIMIT))})
     return message

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from jobtrio._checks import check_flag, check_name, check_seconds, show
+from jobtrio._checks import check_flag, check_name, check_seconds, clean_text, show
 from jobtrio._command import run_command
 from jobtrio._errors import UnknownExecutorError
 from jobtrio._policies import RetryPolicy
@@ -171,9 +171,8 @@ def executor_name(function: Callable[[Any], Any]) -> str:
     """Return the name that a job's record gives to an executor without a registered name."""
     inner = _unwrapped(function)
     name = str(getattr(inner, "__qualname__", None) or type(inner).__qualname__).rpartition("<locals>.")[2]
-    if not name.isascii():  # programs name functions by what they find, such as files: half a character can't be shown
-        name = name.encode("utf-8", "backslashreplace").decode()
-    return name[:200]
+    # Programs name functions by what they find, such as files: half a character can't be shown.
+    return clean_text(name)[:200]
 
 
 def _unwrapped(function: Any) -> Any:

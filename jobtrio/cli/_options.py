@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobtrio._checks import NAME_LIMIT, TEXT_LIMIT, show
+from jobtrio._checks import NAME_LIMIT, TEXT_LIMIT, clean_text, show
 from jobtrio._policies import JobPriority
 from jobtrio._state import JobState
 from jobtrio.stores._url import parse_store_url
@@ -94,7 +94,7 @@ def reason(text: str) -> str:
     """Return text of at most 10,000 characters."""
     if len(text) > TEXT_LIMIT:
         raise argparse.ArgumentTypeError(f"must be at most {TEXT_LIMIT} characters; got {len(text)}")
-    return text.encode("utf-8", "backslashreplace").decode()
+    return clean_text(text)
 
 
 def directory(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
-from jobtrio._checks import check_seconds
+from jobtrio._checks import check_seconds, clean_text
 from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
@@ -63,15 +63,15 @@ def plain_text(value: Any) -> bytes:
     try:
         return _encode(value)
     except UnicodeEncodeError:
-        return _encode(_scrubbed(value))
+        return _encode(_cleaned(value))
 
 
-def _scrubbed(value: Any) -> Any:
+def _cleaned(value: Any) -> Any:
     if isinstance(value, JobError):
-        return JobError(value.kind, *map(scrub, (value.type, value.message, value.traceback)))
+        return JobError(value.kind, *map(clean_text, (value.type, value.message, value.traceback)))
     if isinstance(value, (list, tuple)):
-        return [_scrubbed(part) for part in value]
-    return scrub(value) if isinstance(value, str) else value
+        return [_cleaned(part) for part in value]
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def plan_text(plan: Plan) -> str:
@@ -103,11 +103,6 @@ def line_text(at: float, state: JobState, attempt: int, worker: str) -> str:
 def cancel_text(cancel: CancelRequest | None) -> str | None:
     """Return a request to cancel as text."""
     return None if cancel is None else plain_text(cancel).decode()
-
-
-def scrub(text: str) -> str:
-    """Return text that UTF-8 can hold, with backslash escapes where it could not."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 # -- decoding

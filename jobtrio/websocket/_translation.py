@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
 import msgspec
 from msgspec.structs import asdict
 
+from jobtrio._checks import clean_text
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord
@@ -27,7 +28,7 @@ from jobtrio.websocket._replies import (
     WireFailed,
     WireRecord,
 )
-from jobtrio.websocket._values import clean_text, value_json
+from jobtrio.websocket._values import value_json
 
 if TYPE_CHECKING:
     from jobtrio._messages import Message

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jobtrio._checks import show
+from jobtrio._checks import clean_text, show
 from jobtrio._codec import SCALARS, is_deeper, not_finite
 from jobtrio._exceptions import EXITS
 
@@ -79,15 +79,6 @@ def value_text(value: Any) -> str:
     except BaseException:
         text = show(value, REPR_LIMIT)
     return clean_text(text)
-
-
-def clean_text(text: str) -> str:
-    """Return text with the halves of surrogate pairs, which UTF-8 can't hold, as backslash escapes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text
 
 
 class _Brief(reprlib.Repr):

@@ -203,6 +203,14 @@ def test_tags_of_a_text_class() -> None:
         checks.check_tags("tags", {Label("a\n"): Label("b")})
 
 
+@pytest.mark.parametrize("kind", [str, Label])
+def test_clean_text(kind: type[str]) -> None:
+    """Text that UTF-8 can hold is left alone, other text gets escapes; either is plain text then."""
+    for text, clean in (("ä\n😀", "ä\n😀"), ("a\ud800", "a\\ud800")):
+        found = checks.clean_text(kind(text))
+        assert (type(found), found) == (str, clean)
+
+
 def test_metadata() -> None:
     """Metadata has text keys and any values, and is copied one level deep."""
     given = {"a": [1]}

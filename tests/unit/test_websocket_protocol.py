@@ -183,6 +183,24 @@ class Panicky(set[int]):
     __str__ = __repr__
 
 
+class Label(str):
+    """Text of a class of its own."""
+
+    __slots__ = ()
+
+
+class Labelled:
+    """A value whose repr is such a text."""
+
+    def __repr__(self) -> str:
+        return Label("a label")
+
+
+def test_value_whose_repr_is_of_another_class() -> None:
+    """A repr that is text of a class of its own stands for its value as plain text does."""
+    test_values_that_json_cannot_hold_go_as_their_repr(Labelled(), {"repr": "a label"})
+
+
 @pytest.mark.parametrize("error", [ValueError("broken"), Panic("broken")])
 def test_values_whose_own_code_raises(error: BaseException) -> None:
     """Whatever a value's own code raises is about that value alone, but for what ends the program."""
