@@ -1,4 +1,4 @@
-"""The reader: jobs by their ids and their messages, for all who ask at the same time.
+"""Reading jobs by their ids and their messages, for all who ask at the same time.
 
 Whoever watches many jobs asks for each of them; together that is one trip. It must not know who waits for the answers.
 """
@@ -52,37 +52,27 @@ class ReadMessages:
 Reading: TypeAlias = Load | ReadMessages
 
 
-class Reader:
-    """Carries out groups of readings.
+async def carry_out(connections: Connections, calls: list[Call[Reading]]) -> list[Call[Reading]]:
+    """Carry out a group of readings, and answer them; return those of jobs that are too large to come with others.
 
-    Args:
-        connections: The way to the server.
+    Cancellation: nothing has changed.
     """
+    calls = sorted(calls, key=lambda call: not call.is_late)  # those first that did not come with others before
+    whole = [(call, call.work) for call in calls if isinstance(call.work, Load) and not call.work.light]
+    light = [(call, call.work) for call in calls if isinstance(call.work, Load) and call.work.light]
+    reads = [(call, call.work) for call in calls if isinstance(call.work, ReadMessages)]
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    share = str(ANSWERED // sum(map(bool, (whole, light, reads))))  # all of it has to come in time
 
-    async def carry_out(self, calls: list[Call[Reading]]) -> list[Call[Reading]]:
-        """Carry out a group of readings, and answer them; return those of jobs that are too large to come with others.
+    async def read(link: Link) -> tuple[Rows, Rows, Rows]:
+        return (
+            await link.fetch("some_by_ids", _ids(whole), share) if whole else [],
+            await link.fetch("some_light_by_ids", _ids(light), share) if light else [],
+            await _fetch_messages(link, [reading for _, reading in reads], share) if reads else [],
+        )
 
-        Cancellation: nothing has changed.
-        """
-        calls = sorted(calls, key=lambda call: not call.is_late)  # those first that did not come with others before
-        whole = [(call, call.work) for call in calls if isinstance(call.work, Load) and not call.work.light]
-        light = [(call, call.work) for call in calls if isinstance(call.work, Load) and call.work.light]
-        reads = [(call, call.work) for call in calls if isinstance(call.work, ReadMessages)]
-
-        share = str(ANSWERED // sum(map(bool, (whole, light, reads))))  # all of it has to come in time
-
-        async def read(link: Link) -> tuple[Rows, Rows, Rows]:
-            return (
-                await link.fetch("some_by_ids", _ids(whole), share) if whole else [],
-                await link.fetch("some_light_by_ids", _ids(light), share) if light else [],
-                await _fetch_messages(link, [reading for _, reading in reads], share) if reads else [],
-            )
-
-        entries, lights, found = await self._connections.use(read)
-        return [*_answer(whole, entries), *_answer(light, lights), *_answer_reads(reads, found)]
+    entries, lights, found = await connections.use(read)
+    return [*_answer(whole, entries), *_answer(light, lights), *_answer_reads(reads, found)]
 
 
 def _ids(loads: list[tuple[Call[Reading], Load]]) -> str:

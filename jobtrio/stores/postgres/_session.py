@@ -21,12 +21,12 @@ from jobtrio.stores._pruner import Pruner
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _pruning as pruning
+from jobtrio.stores.postgres import _reading as reading
 from jobtrio.stores.postgres._calls import Lane
 from jobtrio.stores.postgres._connections import WAIT
 from jobtrio.stores.postgres._inserting import Inserter, Insertion
 from jobtrio.stores.postgres._listening import Listener
 from jobtrio.stores.postgres._notices import Clock, Notices
-from jobtrio.stores.postgres._reading import Reader, Reading
 from jobtrio.stores.postgres._writing import Write, Writer
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from jobtrio.abc import StoreSettings
     from jobtrio.stores.postgres._connections import Connections, Link
+    from jobtrio.stores.postgres._reading import Reading
 
 T = TypeVar("T")
 
@@ -106,8 +107,8 @@ class Session:
         self.inserts: Final[Lane[Insertion]] = Lane(inserter.carry_out, patience, size=Insertion.size)
         self.named_inserts: Final[Lane[Insertion]] = Lane(patient.carry_out, patience, size=Insertion.size)
         self.writes: Final[Lane[Write]] = Lane(writer.carry_out, patience, size=lambda work: work.size())
-        reader = Reader(connections)
-        self.reads: Final[Lane[Reading]] = Lane(reader.carry_out, patience, changes_nothing=True)
+        read = partial(reading.carry_out, connections)
+        self.reads: Final[Lane[Reading]] = Lane(read, patience, changes_nothing=True)
         self._lanes = (self.inserts, self.named_inserts, self.writes, self.reads)
         self._listener = Listener(connections, self.notices, self._heed, self._hearing_changed) if listen else None
         self._on_pace = on_pace
