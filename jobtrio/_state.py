@@ -73,14 +73,3 @@ def check_states(state: Any) -> frozenset[JobState] | None:
     except (ValueError, TypeError):
         allowed = ", ".join(JobState)
         raise ValueError(f"state must be one or several of {allowed}; got {show(state)}") from None
-
-
-def state_diagram() -> str:
-    """Return the table as a Mermaid state diagram, for the docs."""
-    lines = ["stateDiagram-v2"]
-    for previous, following in TRANSITIONS.items():
-        if previous in FINAL_STATES:
-            lines.append(f"    {previous} --> [*]")
-        for state, when in following.items():
-            lines.append(f"    {previous or '[*]'} --> {state}: {when}")
-    return "\n".join(lines) + "\n"

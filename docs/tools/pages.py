@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docs.tools import conversations, examples, json_lines, limits, reference, sessions, web, wire_schema
-from jobtrio._state import TRANSITIONS, state_diagram
+from jobtrio._state import FINAL_STATES, TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,6 +152,17 @@ def _names(argument: str, page: Path) -> str:
 
 def _diagram(_: str, __: Path) -> str:
     return f"```mermaid\n{state_diagram()}```"
+
+
+def state_diagram() -> str:
+    """Return the table of transitions as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    for previous, following in TRANSITIONS.items():
+        if previous in FINAL_STATES:
+            lines.append(f"    {previous} --> [*]")
+        for state, when in following.items():
+            lines.append(f"    {previous or '[*]'} --> {state}: {when}")
+    return "\n".join(lines) + "\n"
 
 
 def _transitions(_: str, __: Path) -> str:

@@ -18,7 +18,7 @@ import jobtrio.stores
 import jobtrio.testing
 import jobtrio.websocket
 from docs.tools import pages, reference
-from jobtrio._state import state_diagram
+from jobtrio._state import FINAL_STATES, TRANSITIONS
 from jobtrio.cli import build_parser
 
 if TYPE_CHECKING:
@@ -95,7 +95,20 @@ def test_names_exist(path: Path) -> None:
 
 def test_diagram_is_the_table() -> None:
     """The diagram in the page is the one that the transition table makes."""
-    assert re.findall(r"```mermaid\n(.*?)```", text_of("explanation/lifecycle.md"), re.DOTALL) == [state_diagram()]
+    assert re.findall(r"```mermaid\n(.*?)```", text_of("explanation/lifecycle.md"), re.DOTALL) == [
+        pages.state_diagram()
+    ]
+
+
+def test_diagram() -> None:
+    """The diagram has every change of the table with its reason, and an exit for each final state."""
+    lines = pages.state_diagram().splitlines()
+    assert lines[0] == "stateDiagram-v2"
+    assert len(lines) == 1 + sum(map(len, TRANSITIONS.values())) + len(FINAL_STATES)
+    assert "    [*] --> QUEUED: submitted" in lines
+    assert "    QUEUED --> FAILED: expired in the queue" in lines
+    assert "    COMPLETED --> [*]" in lines
+    assert pages.state_diagram().endswith("\n")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""The transition table: which change of state is legal, and the diagram that is made from it."""
+"""The transition table: which change of state is legal."""
 
 from __future__ import annotations
 
 import pytest
 
 from jobtrio import IllegalTransitionError, JobState
-from jobtrio._state import FINAL_STATES, TRANSITIONS, check_transition, state_diagram
+from jobtrio._state import FINAL_STATES, TRANSITIONS, check_transition
 
 LEGAL = {
     (None, "SCHEDULED"),
@@ -47,14 +47,3 @@ def test_final_states() -> None:
 def test_states_are_text() -> None:
     """A state is its own name."""
     assert [str(state) for state in JobState] == [state.name for state in JobState]
-
-
-def test_diagram() -> None:
-    """The diagram has every change of the table with its reason, and an exit for each final state."""
-    lines = state_diagram().splitlines()
-    assert lines[0] == "stateDiagram-v2"
-    assert len(lines) == 1 + len(LEGAL) + len(FINAL_STATES)
-    assert "    [*] --> QUEUED: submitted" in lines
-    assert "    QUEUED --> FAILED: expired in the queue" in lines
-    assert "    COMPLETED --> [*]" in lines
-    assert state_diagram().endswith("\n")
