@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 import trio
 
-from jobtrio.websocket._beats import Beats
 from jobtrio.websocket._codes import CloseCode
-from jobtrio.websocket._rate import RateLimit
+from jobtrio.websocket._times import Beats, RateLimit
 from jobtrio.websocket.protocol import encode_reply, encode_retry_after
 
 if TYPE_CHECKING:

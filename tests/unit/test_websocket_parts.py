@@ -16,10 +16,9 @@ from jobtrio import End, Gap, JobPriority, JobRecord, JobState, Progress, Token
 from jobtrio._records import Completed
 from jobtrio.websocket import Handshake, Limits, _batches
 from jobtrio.websocket._batches import ENVELOPE, plain_texts, replies
-from jobtrio.websocket._beats import Beats
 from jobtrio.websocket._feed import epoch_of
 from jobtrio.websocket._origins import Origins
-from jobtrio.websocket._rate import RateLimit
+from jobtrio.websocket._times import Beats, RateLimit
 from jobtrio.websocket._values import values_json
 
 if TYPE_CHECKING:
