@@ -24,28 +24,24 @@ class ConnectionLock:
         patience: Gives the seconds for which the current task goes on waiting though it was cancelled.
     """
 
-    __slots__ = ("_held", "_idler", "_patience", "_settle", "_waiters", "changed")
+    __slots__ = ("_idler", "_patience", "_settle", "_waiters", "changed", "held")
 
     def __init__(self, settle: Callable[[], None], patience: Callable[[], float]) -> None:
         self._settle = settle
         self._patience = patience
-        self._held = False
+        self.held: bool = False
+        """Whether somebody speaks to the server."""
         self._waiters = trio.lowlevel.ParkingLot()
         self._idler: trio.CancelScope | None = None
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Where those wait who only listen: woken when the lock or the listener's place is free."""
 
-    @property
-    def held(self) -> bool:
-        """Whether somebody speaks to the server."""
-        return self._held
-
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> None:
-        if self._held:
+        if self.held:
             await self._wait()
             return
-        self._held = True
+        self.held = True
         if self._idler is not None:
             # Cancelling takes the socket out of the idler's hands before this call returns.
             self._idler.cancel("a statement needs the connection")
@@ -68,7 +64,7 @@ class ConnectionLock:
         if self._waiters:
             self._waiters.unpark()  # the lock stays held: it is now that task's
         else:
-            self._held = False
+            self.held = False
             self.changed.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
@@ -79,7 +75,7 @@ class ConnectionLock:
 
         *Cancellation*: another task that waits for a change can idle in this one's place.
         """
-        if self._held or self._idler is not None:
+        if self.held or self._idler is not None:
             await self.changed.park()
             return False
         with trio.CancelScope() as scope:
@@ -89,4 +85,4 @@ class ConnectionLock:
             finally:
                 self._idler = None
                 self.changed.unpark_all()
-        return not (scope.cancelled_caught or self._held)
+        return not (scope.cancelled_caught or self.held)
