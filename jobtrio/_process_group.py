@@ -37,6 +37,10 @@ class ProcessGroup(ProgramSession):
 
     The program is not reaped before its session is empty. Its id, which names group and session, therefore
     stays taken, and no signal can reach a stranger that was given the same number.
+
+    Attributes:
+        stdout: The reading end of the program's standard output.
+        stderr: That of its standard error.
     """
 
     def __init__(self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str]) -> None:
@@ -67,6 +71,10 @@ class ProcessGroup(ProgramSession):
             bufsize=0,
             start_new_session=True,
         )
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
+        self.stdout: IO[bytes] = self._popen.stdout
+        self.stderr: IO[bytes] = self._popen.stderr
         super().__init__(self._popen.pid)
         self._pidfd = open_pidfd(self.id)
 
@@ -85,18 +93,6 @@ class ProcessGroup(ProgramSession):
             os.close(self._pidfd)
         self.stdout.close()
         self.stderr.close()
-
-    @property
-    def stdout(self) -> IO[bytes]:
-        """The reading end of the program's standard output."""
-        assert self._popen.stdout is not None
-        return self._popen.stdout
-
-    @property
-    def stderr(self) -> IO[bytes]:
-        """The reading end of the program's standard error."""
-        assert self._popen.stderr is not None
-        return self._popen.stderr
 
     async def wait_exited(self) -> None:
         """Wait until the program itself has ended, whatever it leaves behind.
