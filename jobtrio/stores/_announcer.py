@@ -14,13 +14,12 @@ import attrs
 
 from jobtrio._entry import JobEntry, finish
 from jobtrio._state import JobState
-from jobtrio.abc import CancelReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from jobtrio._records import JobError, Outcome
-    from jobtrio.abc import StoreListener
+    from jobtrio.abc import CancelReply, StoreListener
     from jobtrio.stores._hints import Hints
 
 _HOLDERS: Final = frozenset({"plan", "log", "payload", "metadata", "tags", "saved_state"})
@@ -60,20 +59,6 @@ class Settled:
 
     entry: JobEntry
     is_news: bool
-
-
-class Reply(NamedTuple):
-    """What became of a request to cancel.
-
-    Attributes:
-        entry: The job, as it is now.
-        accepted: Whether it lives and will end `Cancelled`, or just has.
-        is_news: Whether the request has ended it.
-    """
-
-    entry: JobEntry
-    accepted: bool
-    is_news: bool = False
 
 
 def repeats_id(entries: Sequence[JobEntry]) -> list[bool]:
@@ -230,13 +215,11 @@ class Announcer:
             self._on_end()
         return True
 
-    def replied(self, reply: Reply | None) -> CancelReply | None:
-        """Tell of what a request to cancel has done, and return its answer; None for None."""
-        if reply is None:
-            return None
-        if reply.is_news:
+    def replied(self, reply: CancelReply | None) -> CancelReply | None:
+        """Tell of the end of a job where a request to cancel has ended it, and return the answer to the request."""
+        if reply is not None and reply.accepted and reply.entry.outcome is not None:
             self.changed((reply.entry,))
-        return CancelReply(reply.entry, reply.accepted)
+        return reply
 
     def ended(self, entry: JobEntry, outcome: Outcome, error: JobError | None, worker: str, at: float) -> None:
         """Bring a running job's entry to the end that was asked for, and tell of it."""

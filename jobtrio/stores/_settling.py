@@ -17,8 +17,9 @@ from jobtrio import _entry as steps
 from jobtrio._entry import CancelRequest
 from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
+from jobtrio.abc import CancelReply
 from jobtrio.stores import _rules as rules
-from jobtrio.stores._announcer import Reply, Settled
+from jobtrio.stores._announcer import Settled
 from jobtrio.stores._chunks import restart_text
 from jobtrio.stores._hints import Hints
 
@@ -207,13 +208,13 @@ def _leave_attempt(
     return settled, None
 
 
-def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) -> Reply | None:
+def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
     """Ask to cancel: a job that does not run ends at once."""
     entry = tx.job_of(job_id)
     if entry is None:
         return None
     if entry.state in FINAL_STATES:
-        return Reply(entry, False)
+        return CancelReply(entry, False)
     if entry.cancel is None:
         entry.cancel = CancelRequest(tx.now, reason, grace)
     elif grace < entry.cancel.grace:
@@ -221,9 +222,9 @@ def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) 
     if entry.state is JobState.RUNNING:
         tx.ask_to_cancel(entry)
         tx.hints.cancels.add(entry.id)
-        return Reply(entry, True)
-    tx.end(entry, Cancelled(entry.cancel.reason), None)
-    return Reply(entry, True, is_news=True)
+    else:
+        tx.end(entry, Cancelled(entry.cancel.reason), None)
+    return CancelReply(entry, True)
 
 
 def lapse(tx: JobSteps, entry: JobEntry) -> None:

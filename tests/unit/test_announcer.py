@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from jobtrio import Cancelled, JobState
 from jobtrio._entry import finish, retry, start
-from jobtrio.stores._announcer import Announcer, Placed, Reply, Settled
+from jobtrio.abc import CancelReply
+from jobtrio.stores._announcer import Announcer, Placed, Settled
 from jobtrio.stores._hints import Hints
 from jobtrio.testing._workers import ERROR, Heard, new_entry
 
@@ -135,10 +136,10 @@ def test_ends_are_counted() -> None:
     finish(entry, Cancelled(), worker="w", now=3.0)
     assert announcer.settled(new_entry(), Settled(entry, is_news=True))
     announcer.changed([entry])
-    announcer.replied(Reply(entry, accepted=True, is_news=True))
+    announcer.replied(CancelReply(entry, accepted=True))
     announcer.ended(running, Cancelled(), None, "w", 3.0)
     assert len(ends) == 4
-    announcer.replied(Reply(entry, accepted=False))
+    announcer.replied(CancelReply(entry, accepted=False))
     assert len(ends) == 4
 
 

@@ -19,7 +19,6 @@ from jobtrio._outage import try_for
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
-from jobtrio.stores._announcer import Reply
 from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
@@ -234,11 +233,10 @@ class RedisJobStore(JobStore):
         def asked(answer: list[Any] | None, is_repeated: bool) -> CancelReply | None:
             if answer is None:
                 return None
-            accepted, is_news, row = answer
+            accepted, row = answer
             entry = entry_of(row)
-            if is_repeated and entry.state is JobState.CANCELLED:
-                accepted = is_news = True
-            return session.announcer.replied(Reply(entry, bool(accepted), bool(is_news)))
+            is_done = is_repeated and entry.state is JobState.CANCELLED
+            return session.announcer.replied(CancelReply(entry, bool(accepted) or is_done))
 
         arguments = (repr(float(grace)), plain_text(reason), session.worker)
         return await self._call_once(asked, "cancel", job_id, *arguments, brings=LOADED)

@@ -1,6 +1,6 @@
 -- Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone.
 -- Arguments: id, grace, reason, worker.
--- Returns nothing for an unknown job; else whether it was accepted, whether that has ended the job, and the row.
+-- Returns nothing for an unknown job; else whether it was accepted, and the row.
 -- with: base clock sets moves
 local function work(args)
     local id, grace, reason, worker = unpack(args)
@@ -9,7 +9,7 @@ local function work(args)
         return false
     end
     if FINAL[job.state] then
-        return {0, 0, row_of(id)}
+        return {0, row_of(id)}
     end
     local cancel = NOW_TEXT .. ',' .. grace .. ',' .. reason
     local asked, before, first = string.match(job.cancel or '', '^([^,]*),([^,]*),(.*)$')
@@ -23,8 +23,8 @@ local function work(args)
     call('HSET', job_key(id), 'cancel', cancel)
     if job.state == 'RUNNING' then
         hint('cancel:' .. id)
-        return {1, 0, row_of(id)}
+        return {1, row_of(id)}
     end
     end_job(id, job, 'CANCELLED', worker, reason, '', '')
-    return {1, 1, row_of(id)}
+    return {1, row_of(id)}
 end
