@@ -47,15 +47,8 @@ class Ending:
         return self.result is not None and self.error is None and len(self.result) <= ASIDE
 
 
-@attrs.frozen
-class Ended:
-    """A job ended as it was to. ``at`` is when, by wall time."""
-
-    at: float
-
-
-def finish(tx: Transaction, claim: Claim, ending: Ending, items: Sequence[Item]) -> Settled | Ended | None:
-    """End a running job."""
+def finish(tx: Transaction, claim: Claim, ending: Ending, items: Sequence[Item]) -> Settled | float | None:
+    """End a running job; where it ended as it was to, return when that was, by wall time."""
     if ending.is_plain and (ended := _complete(tx, claim, ending)) is not None:
         tx.append(claim.entry, items)
         tx.hints.messages.add(claim.entry.id)
@@ -64,13 +57,13 @@ def finish(tx: Transaction, claim: Claim, ending: Ending, items: Sequence[Item])
     return settling.finish(tx, claim, ending.outcome, ending.error, items)
 
 
-def _complete(tx: Transaction, claim: Claim, ending: Ending) -> Ended | None:
+def _complete(tx: Transaction, claim: Claim, ending: Ending) -> float | None:
     """End a job as most end, by one statement; None where the claim does not hold it, or it was asked to stop."""
     job = claim.entry
     at = end_of(job, time.time())
     line = line_text(at, JobState.COMPLETED, claim.attempt, tx.identity.worker)
     parameters = (at, ending.result, line, job.order, job.id, claim.id, claim.attempt)
-    return Ended(at) if tx.run(SQL["complete"], parameters).rowcount else None
+    return at if tx.run(SQL["complete"], parameters).rowcount else None
 
 
 def append(tx: Transaction, claim: Claim, items: Sequence[Item]) -> bool:

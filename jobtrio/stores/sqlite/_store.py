@@ -307,16 +307,16 @@ class _Finishing:
         self.ending = ending
         self.items = items
 
-    def write(self, tx: Transaction) -> Settled | running.Ended | None:
+    def write(self, tx: Transaction) -> Settled | float | None:
         """End the job in the writer's thread."""
         return running.finish(tx, self.claim, self.ending, self.items)
 
-    def heed(self, found: Settled | running.Ended | None) -> bool:
+    def heed(self, found: Settled | float | None) -> bool:
         """Tell of what became of it."""
         session, entry, ending = self.session, self.claim.entry, self.ending
-        if not isinstance(found, running.Ended):
+        if not isinstance(found, float):
             return session.announcer.settled(entry, found)
-        session.announcer.ended(entry, ending.outcome, ending.error, session.identity.worker, found.at)
+        session.announcer.ended(entry, ending.outcome, ending.error, session.identity.worker, found)
         return True
 
 
