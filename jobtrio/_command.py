@@ -1,7 +1,7 @@
 """The executor `run_command`: a program as a job, its lines as tokens.
 
 It owns the payload's form and the order of the ending. How processes are ended belongs to
-`_process_group`, how output becomes tokens to `_relay` and `_lines`. It must not know who watches.
+`_running_program`, how output becomes tokens to `_relay` and `_lines`. It must not know who watches.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import trio
 from jobtrio._checks import check_seconds, show
 from jobtrio._errors import CommandFailedError
 from jobtrio._nursery import open_background_nursery
-from jobtrio._process_group import ProcessGroup
 from jobtrio._program_session import MARK
 from jobtrio._relay import Relay
+from jobtrio._running_program import RunningProgram
 from jobtrio._watchdog import watchdog
 
 if TYPE_CHECKING:
@@ -78,20 +78,20 @@ async def run_command(job: JobContext) -> int:
     """
     command = Command.from_payload(job.payload)
     await trio.lowlevel.checkpoint()
-    with watchdog.guarding(command.grace) as mark, command.start(job, mark) as group:
-        watchdog.born(mark, group.id)
-        relay = Relay(job.send, job.send_nowait, stdout=group.stdout, stderr=group.stderr)
-        await _attend(group, relay, command.grace)
+    with watchdog.guarding(command.grace) as mark, command.start(job, mark) as program:
+        watchdog.born(mark, program.id)
+        relay = Relay(job.send, job.send_nowait, stdout=program.stdout, stderr=program.stderr)
+        await _attend(program, relay, command.grace)
         if relay.failure is not None:
             raise relay.failure
-        returncode = group.reap()
+        returncode = program.reap()
     if returncode != 0:
         raise CommandFailedError(returncode, f"{command.argv[0]!r} {_describe(returncode)}")
     return 0
 
 
 @trio.lowlevel.enable_ki_protection
-async def _attend(group: ProcessGroup, relay: Relay, grace: float) -> None:
+async def _attend(program: RunningProgram, relay: Relay, grace: float) -> None:
     """Relay the output until the program has ended or may not go on, end its session, relay the rest."""
     async with open_background_nursery() as nursery:
         nursery.start_soon(relay.run)
@@ -99,11 +99,11 @@ async def _attend(group: ProcessGroup, relay: Relay, grace: float) -> None:
         try:
             try:
                 with relay.going:
-                    await group.wait_exited()
+                    await program.wait_exited()
                     linger = LINGER
             finally:
                 # The relay reads on meanwhile: who writes before it goes must not wait for a reader.
-                await group.end(grace, linger=linger)
+                await program.end(grace, linger=linger)
                 relay.close_input()
             await relay.finished.wait()
         finally:
@@ -157,7 +157,7 @@ class Command:
             grace=check_seconds("payload['grace']", payload.get("grace", DEFAULT_GRACE)),
         )
 
-    def start(self, job: JobContext, mark: str) -> ProcessGroup:
+    def start(self, job: JobContext, mark: str) -> RunningProgram:
         """Start the program for a job, with the watchdog's mark.
 
         Raises:
@@ -166,7 +166,7 @@ class Command:
         # UTF-8 in any locale: one that can't hold the id doesn't hold up the program.
         env = {**os.environ, JOB: os.fsdecode(job.id.encode()), ATTEMPT: str(job.attempt), **self.env, MARK: mark}
         try:
-            return ProcessGroup(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
+            return RunningProgram(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
         except OSError as exc:
             program = self.argv[0]
             if exc.filename != program:

@@ -10,7 +10,7 @@ import pytest
 
 import jobtrio
 from jobtrio import _processes
-from jobtrio._process_group import ProcessGroup
+from jobtrio._running_program import RunningProgram
 from jobtrio._watchdog import watchdog
 from jobtrio.cli import _endings, _program
 
@@ -101,7 +101,7 @@ async def test_kill_where_nothing_lists_processes(monkeypatch: pytest.MonkeyPatc
     """A second Ctrl-C kills the programs that run here also where no process can be listed."""
     monkeypatch.setattr(_processes, "HAS_PROC", False)
     monkeypatch.setattr(_processes, "PARENTS", ("jobtrio-no-such-program",))
-    with watchdog.guarding(5.0) as mark, ProcessGroup(["sleep", "1000"], env=dict(os.environ)) as group:
+    with watchdog.guarding(5.0) as mark, RunningProgram(["sleep", "1000"], env=dict(os.environ)) as group:
         watchdog.born(mark, group.id)
         _program.kill()
         await group.wait_exited()

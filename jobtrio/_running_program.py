@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from typing import IO
 
 LAST_LIMIT = 1.0
-"""Seconds that leaving a `ProcessGroup` may block where nobody has waited for its end."""
+"""Seconds that leaving a `RunningProgram` may block where nobody has waited for its end."""
 
 logger = logging.getLogger("jobtrio")
 
 
-class ProcessGroup(ProgramSession):
+class RunningProgram(ProgramSession):
     """One program and its descendants, as long as these stay in the session it leads.
 
     The program is not reaped before its session is empty. Its id, which names group and session, therefore

@@ -16,10 +16,10 @@ import pytest
 import trio
 import trio.testing
 
-from jobtrio import _process_group, _processes, _program_session
-from jobtrio._process_group import ProcessGroup
+from jobtrio import _processes, _program_session, _running_program
 from jobtrio._processes import began_at, living_in_session
 from jobtrio._program_session import ProgramSession
+from jobtrio._running_program import RunningProgram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,8 +38,8 @@ STRANGERS = pytest.mark.parametrize(
 """By what it is seen that a number is another process's by now."""
 
 
-def shell(script: str) -> ProcessGroup:
-    return ProcessGroup(["sh", "-c", script], env=dict(os.environ))
+def shell(script: str) -> RunningProgram:
+    return RunningProgram(["sh", "-c", script], env=dict(os.environ))
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ async def test_rest_of_the_session_is_listed() -> None:
 @pytest.mark.usefixtures("system")
 async def test_group_of_its_own_within_the_session() -> None:
     """Where processes can be listed, one that left the group but not the session is ended too."""
-    with ProcessGroup([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
+    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
         assert group.stdout.read(3) == b"up\n"
         assert {os.getpgid(pid) for pid in group.living()} > {group.id}
         await group.end(grace=10)
@@ -121,7 +121,7 @@ async def test_group_of_its_own_within_the_session() -> None:
 @pytest.mark.parametrize(("opened", "living"), [(exhausted, 2), (missing, 0)])
 async def test_what_can_not_be_looked_at_lives(opened: Any, living: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that can't be looked at is taken for living, and hides no other; one that is gone is not."""
-    with ProcessGroup([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
+    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
         assert group.stdout.read(3) == b"up\n"
         with monkeypatch.context() as patch:
             patch.setattr(_processes, "open", opened, raising=False)
@@ -164,13 +164,13 @@ async def test_threads_of_others_hold_up_nothing() -> None:
 async def test_waiting_without_descriptors(has_waitid: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All processes are listed again and again only where the system can't be asked about the one."""
     seen = []
-    living = ProcessGroup.living
+    living = RunningProgram.living
 
-    def look(group: ProcessGroup) -> list[int]:
+    def look(group: RunningProgram) -> list[int]:
         seen.append(group.id)
         return living(group)
 
-    monkeypatch.setattr(ProcessGroup, "living", look)
+    monkeypatch.setattr(RunningProgram, "living", look)
     if not has_waitid:
         monkeypatch.delattr(os, "waitid")
     with shell("exit 3") as group:
@@ -192,8 +192,8 @@ async def test_pauses_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) ->
     looks = iter([*["running"] * (len(PAUSES) - 1), "ended"])
     with shell("exit 0") as group:
         with monkeypatch.context() as patch:
-            patch.setattr(_process_group, "time", SimpleNamespace(sleep=pauses.append))
-            patch.setattr(_process_group, "look_at", lambda child: next(looks))
+            patch.setattr(_running_program, "time", SimpleNamespace(sleep=pauses.append))
+            patch.setattr(_running_program, "look_at", lambda child: next(looks))
             await group.wait_exited()
     assert pauses == PAUSES
 
@@ -220,7 +220,7 @@ async def test_first_thread_may_end_before_the_process() -> None:
         "    print('up', flush=True); time.sleep(100)\n"
         "threading.Thread(target=rest).start(); ctypes.CDLL(None).pthread_exit(None)"
     )
-    with ProcessGroup([sys.executable, "-SEc", script], env={}) as group:
+    with RunningProgram([sys.executable, "-SEc", script], env={}) as group:
         assert group.stdout.read(3) == b"up\n"
         assert group.living() == [group.id]
         await group.end(grace=10)
@@ -230,25 +230,25 @@ async def test_first_thread_may_end_before_the_process() -> None:
 async def test_nothing_is_listed_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program's grace costs no look at all processes of the machine: many programs end at one time."""
     seen = []
-    living, send_signal = ProcessGroup.living, ProcessGroup.send_signal
+    living, send_signal = RunningProgram.living, RunningProgram.send_signal
 
-    def look(group: ProcessGroup) -> list[int]:
+    def look(group: RunningProgram) -> list[int]:
         seen.append("look")
         return living(group)
 
-    def signalled(group: ProcessGroup, *numbers: int) -> None:
+    def signalled(group: RunningProgram, *numbers: int) -> None:
         send_signal(group, *numbers)
         seen.append("sent")
 
     with shell(STUBBORN) as group:
         assert group.stdout.read(3) == b"up\n"
-        monkeypatch.setattr(ProcessGroup, "living", look)
-        monkeypatch.setattr(ProcessGroup, "send_signal", signalled)
+        monkeypatch.setattr(RunningProgram, "living", look)
+        monkeypatch.setattr(RunningProgram, "send_signal", signalled)
         await group.end(grace=0.05)
     assert seen[: seen.index("sent") + 3] == ["look", "sent", "look", "sent"]  # each signal goes to what is listed
 
 
-def reap(group: ProcessGroup) -> None:
+def reap(group: RunningProgram) -> None:
     """Take the exit code from under the group's nose."""
     os.waitpid(group.id, 0)
 
@@ -285,7 +285,7 @@ async def test_listing_that_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
 async def test_what_cannot_be_signalled(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """What has ended before its signal comes, or is another user's by now, keeps nobody from the end of the rest."""
-    with ProcessGroup([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
+    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
         assert group.stdout.read(3) == b"up\n"
         with no_signals(monkeypatch, error=error):
             group.send_signal(signal.SIGTERM)
@@ -316,7 +316,7 @@ def test_when_a_process_began() -> None:
 
 
 def give_number_to_another_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_process_group, "look_at", lambda child: "running")
+    monkeypatch.setattr(_running_program, "look_at", lambda child: "running")
 
 
 async def test_no_signal_after_the_program_was_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +369,7 @@ async def test_program_that_somebody_else_reaped_at_once(monkeypatch: pytest.Mon
         os.waitpid(pid, 0)
         return _processes.open_pidfd(pid)
 
-    monkeypatch.setattr(_process_group, "open_pidfd", reap_first)
+    monkeypatch.setattr(_running_program, "open_pidfd", reap_first)
     with shell(f"({STUBBORN}) & exit 0") as group:
         await group.wait_exited()
         await group.end(grace=0.05)
@@ -398,7 +398,7 @@ async def test_block_left_early_kills_the_program() -> None:
 
 def test_block_left_early_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """What outlives SIGKILL does not hang who leaves the block without `end` either."""
-    monkeypatch.setattr(_process_group, "LAST_LIMIT", 0.01)
+    monkeypatch.setattr(_running_program, "LAST_LIMIT", 0.01)
     with shell("exec sleep 100") as group:
         monkeypatch.setattr(group, "send_signal", lambda number: None)
     os.kill(group.id, signal.SIGKILL)
@@ -425,7 +425,7 @@ async def test_survivors_where_no_thread_can_be_started(
     def refuse(*args: object, **options: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_process_group, "KILL_LIMIT", 0.01)
+    monkeypatch.setattr(_running_program, "KILL_LIMIT", 0.01)
     monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
     with shell("exit 0") as group:
         await group.wait_exited()
@@ -462,7 +462,7 @@ async def test_what_no_listing_shows_is_killed(monkeypatch: pytest.MonkeyPatch) 
 def test_failed_start_leaves_nothing_open() -> None:
     """A program that can't be started costs no descriptor."""
     with pytest.raises(FileNotFoundError):
-        ProcessGroup(["jobtrio-no-such-program"], env={})
+        RunningProgram(["jobtrio-no-such-program"], env={})
 
 
 async def test_listing_of_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
