@@ -578,7 +578,7 @@ async def test_hints_are_lost(server: ValkeyServer) -> None:
 
 async def test_hints_after_an_outage(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hints are heard again after an outage in which it was tried in vain to connect, again and again."""
-    monkeypatch.setattr("jobtrio.stores.redis._hints.PAUSE", 0.01)
+    monkeypatch.setattr("jobtrio.stores.redis._subscriber.PAUSE", 0.01)
     monkeypatch.setattr("jobtrio.stores.redis._session.LONGEST_PAUSE", 0.05)
     async with open_worker(lambda: RedisJobStore(server.url, prefix="gate")):
         server.kill()

@@ -16,8 +16,8 @@ from jobtrio._known import refresh
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _claiming as claiming
-from jobtrio.stores.redis._hints import Hints
 from jobtrio.stores.redis._session import Session
+from jobtrio.stores.redis._subscriber import Subscriber
 from jobtrio.testing import _check_signals
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
@@ -95,10 +95,10 @@ async def test_news_of_its_own(
 ) -> None:
     """A process knows of what it has done itself, also while it hears no hints."""
 
-    async def hear_nothing(hints: Hints) -> None:
+    async def hear_nothing(subscriber: Subscriber) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(Hints, "run", hear_nothing)
+    monkeypatch.setattr(Subscriber, "run", hear_nothing)
     await check(open_store)
 
 
@@ -280,13 +280,13 @@ async def test_cancelled_before_hints_are_heard(
     open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request made while a worker did not listen yet, or not for a moment, is found when it does."""
-    listens, run = trio.Event(), Hints.run
+    listens, run = trio.Event(), Subscriber.run
 
-    async def run_late(hints: Hints) -> None:
+    async def run_late(subscriber: Subscriber) -> None:
         await listens.wait()
-        await run(hints)
+        await run(subscriber)
 
-    monkeypatch.setattr(Hints, "run", run_late)
+    monkeypatch.setattr(Subscriber, "run", run_late)
     executors = jobtrio.Executors()
     begun = trio.Event()
 

@@ -23,9 +23,9 @@ from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
 from jobtrio.stores.redis._calls import Calls
 from jobtrio.stores.redis._connector import Connector
-from jobtrio.stores.redis._hints import Hints
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import run
+from jobtrio.stores.redis._subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,7 +77,7 @@ class Session:
     Attributes:
         announcer: Tells the listener.
         calls: The calls to the server.
-        hints: Hears of other processes.
+        subscriber: Hears of other processes.
         worker: This process's name, as JSON.
         name: Marks this opened store.
         is_shown: Whether others have been told that this worker is there.
@@ -119,7 +119,7 @@ class Session:
         self._look_after = look_after
         self._connector = Connector(address, patience)
         self._connected = trio.Event()
-        self.hints: Final = Hints(self._connector, prefix, self.announcer, lambda: self._connected)
+        self.subscriber: Final = Subscriber(self._connector, prefix, self.announcer, lambda: self._connected)
         self._stop = trio.Event()
 
     # -- life
@@ -151,7 +151,7 @@ class Session:
             # Ends with the block of `running`, which is not left without saying so.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
-                    for service in (self._keep_connected, self.hints.run, self._fail_overdue, self.pruner.run):
+                    for service in (self._keep_connected, self.subscriber.run, self._fail_overdue, self.pruner.run):
                         nursery.start_soon(service)
                     await self._stop.wait()
                     with trio.move_on_after(self._patience):
@@ -237,7 +237,7 @@ class Session:
             finally:
                 if self._connected.is_set():  # else hints wait for this one
                     self._connected = trio.Event()
-                self.hints.follow()
+                self.subscriber.follow()
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

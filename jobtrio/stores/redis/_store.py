@@ -253,15 +253,15 @@ class RedisJobStore(JobStore):
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
         if not job_id.isprintable():
             return None
-        hints = self._opened.hints
+        subscriber = self._opened.subscriber
 
         def read(answer: list[Any] | None) -> list[Message] | None:
             if answer is None:
                 return None
             if answer[1] is None:
-                hints.watch(job_id)
+                subscriber.watch(job_id)
             else:
-                hints.forget(job_id)  # nothing comes behind the `End`
+                subscriber.forget(job_id)  # nothing comes behind the `End`
             return messages_of(answer, after, limit)
 
         return await self._opened.call(run("read", job_id, after, limit, READ_BYTES), read)

@@ -1,4 +1,4 @@
-"""Hints from a Redis: what is listened to, what is made of it, and a link that falls silent."""
+"""Subscriber from a Redis: what is listened to, what is made of it, and a link that falls silent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import trio.testing
 
 from jobtrio import StoreUnavailableError
 from jobtrio.stores._announcer import Announcer
-from jobtrio.stores.redis import _hints
-from jobtrio.stores.redis._hints import PING_EVERY, WATCHED_FOR, Hints
+from jobtrio.stores.redis import _subscriber
+from jobtrio.stores.redis._subscriber import PING_EVERY, WATCHED_FOR, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -59,7 +59,7 @@ class FakeLink:
 
 
 class Rig:
-    """Hints over fake links; also the connector and the listener."""
+    """Subscriber over fake links; also the connector and the listener."""
 
     def __init__(self) -> None:
         self.links: list[FakeLink] = []
@@ -70,7 +70,7 @@ class Rig:
         connector: Any = self
         listener: Any = self
         self.announcer = Announcer(listener, trio.current_time, lambda: None)
-        self.hints = Hints(connector, "{p}:", self.announcer, lambda: self.connected)
+        self.subscriber = Subscriber(connector, "{p}:", self.announcer, lambda: self.connected)
 
     @asynccontextmanager
     async def connect_beside(self) -> AsyncIterator[FakeLink]:
@@ -104,7 +104,7 @@ async def open_rig() -> AsyncIterator[Rig]:
     rig = Rig()
     rig.connected.set()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.hints.run)
+        nursery.start_soon(rig.subscriber.run)
         await trio.testing.wait_all_tasks_blocked()
         yield rig
         nursery.cancel_scope.cancel()
@@ -139,8 +139,8 @@ async def test_messages_of_watched_jobs(autojump_clock: MockClock) -> None:
     async with open_rig() as rig:
         (link,) = rig.links
         rig.take()
-        rig.hints.watch("a")
-        rig.hints.watch("a")
+        rig.subscriber.watch("a")
+        rig.subscriber.watch("a")
         await trio.testing.wait_all_tasks_blocked()
         assert rig.take() == [("messages", "a")]  # some may have come before the channel was heard
         link.publish("{p}:messages:a", "")
@@ -148,10 +148,10 @@ async def test_messages_of_watched_jobs(autojump_clock: MockClock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert rig.take() == [("messages", "a")]
         await trio.sleep(WATCHED_FOR - 1)
-        rig.hints.watch("a")
-        rig.hints.watch("b")
-        rig.hints.forget("b")
-        rig.hints.forget("never watched")
+        rig.subscriber.watch("a")
+        rig.subscriber.watch("b")
+        rig.subscriber.forget("b")
+        rig.subscriber.forget("never watched")
         await trio.sleep(WATCHED_FOR - 1)
         assert link.channels == {"{p}:hints", "{p}:messages:a"}
         await trio.sleep(PING_EVERY + 2)
@@ -161,12 +161,12 @@ async def test_messages_of_watched_jobs(autojump_clock: MockClock) -> None:
 
 async def test_messages_of_very_many_jobs(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where so many jobs are followed that each is read but seldom, they are listened to from one read to the next."""
-    monkeypatch.setattr(_hints, "LOOKS_A_SECOND", 2)
+    monkeypatch.setattr(_subscriber, "LOOKS_A_SECOND", 2)
     watched = {f"{{p}}:messages:{n}" for n in range(60)}
     async with open_rig() as rig:
         (link,) = rig.links
         for channel in watched:
-            rig.hints.watch(channel.rpartition(":")[2])
+            rig.subscriber.watch(channel.rpartition(":")[2])
         await trio.sleep(60 / 2)
         assert link.channels == {"{p}:hints", *watched}
         await trio.sleep(60)
@@ -176,16 +176,16 @@ async def test_messages_of_very_many_jobs(autojump_clock: MockClock, monkeypatch
 async def test_a_link_that_falls_silent(autojump_clock: MockClock) -> None:
     """A link that does not answer is made anew, with all its channels, and everything is looked at again."""
     async with open_rig() as rig:
-        rig.hints.watch("a")
+        rig.subscriber.watch("a")
         await trio.testing.wait_all_tasks_blocked()
         rig.take()
         rig.links[0].is_silent = True
         await trio.sleep(PING_EVERY - 0.1)
-        rig.hints.watch("a")
+        rig.subscriber.watch("a")
         rig.refuses = True
         await trio.sleep(1)
-        rig.hints.watch("b")
-        rig.hints.forget("b")
+        rig.subscriber.watch("b")
+        rig.subscriber.forget("b")
         assert rig.take() == []
         rig.refuses = False
         await trio.sleep(1)
@@ -197,9 +197,9 @@ async def test_while_the_server_is_away(autojump_clock: MockClock) -> None:
     """No link is made while the server is known to be away; what is watched meanwhile is listened to afterwards."""
     rig = Rig()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.hints.run)
+        nursery.start_soon(rig.subscriber.run)
         await trio.sleep(10)
-        rig.hints.watch("a")
+        rig.subscriber.watch("a")
         assert rig.links == []
         rig.connected.set()
         await trio.sleep(1)
@@ -211,7 +211,7 @@ async def test_the_server_in_use_is_another(autojump_clock: MockClock) -> None:
     """Once the server in use was lost, hints are listened to on the next, though the link to the last one is well."""
     async with open_rig() as rig:
         rig.connected = trio.Event()
-        rig.hints.follow()
+        rig.subscriber.follow()
         await trio.sleep(10)
         assert len(rig.links) == 1
         rig.connected.set()
@@ -229,7 +229,7 @@ async def test_the_server_in_use_is_lost_meanwhile(autojump_clock: MockClock) ->
         rig.links[0].close()
         await trio.sleep(0.6)
         rig.connected = trio.Event()
-        rig.hints.follow()
+        rig.subscriber.follow()
         await trio.sleep(1)
         assert len(rig.links) == 2
         assert rig.links[1].channels == set()

@@ -1,4 +1,4 @@
-"""Hints from other processes, by what the server publishes: look now, rather than after a while.
+"""Hearing what other processes tell, by what the server publishes: look now, rather than after a while.
 
 Nothing rests on them: the link may be lost, and a hint with it. It owns which channels are listened to, and for how
 long, and that a link which has fallen silent is found out. It must not know what is made of a hint.
@@ -32,7 +32,7 @@ PAUSE: Final = 0.5
 """Seconds until a lost link is made anew."""
 
 
-class Hints:
+class Subscriber:
     """Listens for one opened store.
 
     Args:
