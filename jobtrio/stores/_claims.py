@@ -1,4 +1,4 @@
-"""What is asked for with a claim, and what became of claims that were to be renewed, for stores that keep jobs as rows.
+"""What is asked for with a claim, and what became of claims that were to be renewed, for durable stores.
 
 It must not know how a store claims, nor how it finds out what became of a claim.
 """

@@ -13,6 +13,7 @@ from valkey_server import new_prefix, shared_server
 import jobtrio
 from jobtrio import Cancelled, Completed, JobState, RetryPolicy
 from jobtrio._known import refresh
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _claiming as claiming
@@ -107,7 +108,7 @@ async def test_a_claim_whose_answer_was_lost(open_store: Callable[[], RedisJobSt
     async with open_worker(open_store) as worker:
         (entry,) = await worker.insert(new_entry())
         session = worker.store._session  # type: ignore[attr-defined]
-        await session.call(claiming.claim(session, "one", 1, LEASE, None, None), lambda _: None)
+        await session.call(claiming.claim(session, Wanted("one", 1, LEASE, None, None)), lambda _: None)
         for _ in range(2):
             assert ids(await worker.store.claim("one", limit=1, lease=LEASE)) == [entry.id]
         assert worker.heard.of(entry.id) == await worker.history(entry.id)

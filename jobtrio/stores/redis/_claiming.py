@@ -17,7 +17,7 @@ from jobtrio.stores.redis._texts import cancel_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from jobtrio.stores._claims import Renewal
+    from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores.redis._link import Argument
     from jobtrio.stores.redis._session import Session
 
@@ -28,22 +28,17 @@ MOST_JOBS: Final = 1000
 """Jobs that one call claims, or renews the claims of, at most: the server answers nobody else meanwhile."""
 
 
-def claim(
-    session: Session,
-    claim_id: str,
-    limit: int,
-    lease: float,
-    room: Mapping[str, int] | None,
-    executors: Collection[str] | None,
-) -> Run:
+def claim(session: Session, wanted: Wanted) -> Run:
     """Return the call that starts ready jobs."""
+    call = (wanted.claim_id, min(wanted.limit, MOST_JOBS), repr(wanted.lease), session.worker, session.name, MOST_BYTES)
     totals = session.settings.max_running_total or None
-    lists = (*_pairs(room), *_names(executors), *_pairs(totals), *_names(session.answered))
-    return run("claim", claim_id, min(limit, MOST_JOBS), repr(lease), session.worker, session.name, MOST_BYTES, *lists)
+    lists = (*_pairs(wanted.room), *_names(wanted.executors), *_pairs(totals), *_names(session.answered))
+    return run("claim", *call, *lists)
 
 
-def claimed(session: Session, claim_id: str, lease: float, answer: list[Any]) -> list[Claim]:
+def claimed(session: Session, wanted: Wanted, answer: list[Any]) -> list[Claim]:
     """Return what was claimed, and tell of it."""
+    claim_id = wanted.claim_id
     is_news, more, rows = answer
     entries = [entry_of(row) for row in rows]
     announcer = session.announcer
@@ -51,7 +46,7 @@ def claimed(session: Session, claim_id: str, lease: float, answer: list[Any]) ->
         announcer.changed(entries)
     session.claimed.add(claim_id)
     if entries:
-        announcer.falls_due_in(lease)
+        announcer.falls_due_in(wanted.lease)
     if more or len(rows) >= MOST_JOBS:
         announcer.listener.work_ready()
     return [Claim(entry, claim_id, entry.attempt) for entry in entries]

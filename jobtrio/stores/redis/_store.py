@@ -19,6 +19,7 @@ from jobtrio._outage import try_for
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
+from jobtrio.stores._claims import Wanted
 from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
@@ -189,9 +190,8 @@ class RedisJobStore(JobStore):
         executors: Collection[str] | None = None,
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
-        session = self._opened
-        call = claiming.claim(session, claim_id, limit, lease, room, executors)
-        claims = await session.call(call, lambda answer: claiming.claimed(session, claim_id, lease, answer))
+        session, wanted = self._opened, Wanted(claim_id, limit, lease, room, executors)
+        claims = await session.call(claiming.claim(session, wanted), partial(claiming.claimed, session, wanted))
         session.answered = [claim_id]
         return claims
 
