@@ -61,16 +61,6 @@ class Settled:
     is_news: bool
 
 
-def repeats_id(entries: Sequence[JobEntry]) -> list[bool]:
-    """Say of each job of a call whether one before it has its id: it is stood for by that one, whose key it has."""
-    ids: set[str] = set()
-    repeats = []
-    for entry in entries:
-        repeats.append(entry.id in ids)
-        ids.add(entry.id)
-    return repeats
-
-
 class Announcer:
     """Tells the listener of one opened store.
 
@@ -159,14 +149,16 @@ class Announcer:
     def inserted(self, entries: Sequence[JobEntry], answers: Iterable[Answer], submission: str) -> list[JobEntry]:
         """Bring new jobs' entries to what is stored, and tell of them; return the entries that stand for the jobs."""
         stored = []
-        for entry, answer, repeats in zip(entries, answers, repeats_id(entries), strict=True):
+        ids: set[str] = set()  # a job that has the id of one before it is stood for by that one, whose key it has
+        for entry, answer in zip(entries, answers, strict=True):
             standing = entry
             if isinstance(answer, Placed):
                 self.placed(entry, answer, submission)
-            elif answer.id == entry.id and answer.submission == submission and not repeats:
+            elif answer.id == entry.id and answer.submission == submission and entry.id not in ids:
                 self.learned(entry, answer)
             else:
                 standing = answer
+            ids.add(entry.id)
             stored.append(standing)
         return stored
 

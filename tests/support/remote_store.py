@@ -24,7 +24,6 @@ from jobtrio._outage import try_for
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, Outcome, Transition, WorkerReport
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
-from jobtrio.stores._announcer import repeats_id
 from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
@@ -159,10 +158,12 @@ class RemoteStore(JobStore):
 
         answer, _ = await self._ask("insert", insert)
         kept = []
-        for entry, stored, repeats in zip(entries, answer, repeats_id(entries), strict=True):
-            if stored.id == entry.id and stored.submission == submission and not repeats:
+        ids: set[str] = set()
+        for entry, stored in zip(entries, answer, strict=True):
+            if stored.id == entry.id and stored.submission == submission and entry.id not in ids:
                 self._learn(entry, stored)
                 stored = entry
+            ids.add(entry.id)
             kept.append(stored)
         return kept
 
