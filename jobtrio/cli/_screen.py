@@ -85,8 +85,8 @@ class Screen:
         self._is_drawn = False
 
     def _pieces(self, message: Message) -> Iterator[Piece]:
-        if isinstance(message, Token):
-            self.lines += _ends_line(message.value)
+        if isinstance(message, Token) and is_line(message.value) and not message.value.get("partial"):
+            self.lines += 1
         if self._as_json:
             yield json_line(message)
         match message:
@@ -195,7 +195,3 @@ def is_line(value: Any) -> bool:
         and value.keys() <= {"stdout", "stderr", "partial"}
         and isinstance(value.get("stdout", value.get("stderr")), str)
     )
-
-
-def _ends_line(value: Any) -> bool:
-    return is_line(value) and not value.get("partial")

@@ -204,7 +204,9 @@ def _take_of(
     taken: list[JobEntry],
 ) -> None:
     """Take only jobs of some executors, wherever in their lines they stand."""
-    waiting = sorted(((name, entry) for name, line in lines.items() for entry in line.jobs), key=_ticket)
+    waiting = sorted(
+        ((name, entry) for name, line in lines.items() for entry in line.jobs), key=lambda item: item[1].ticket
+    )
     for name, entry in waiting:
         if len(taken) >= limit:
             return
@@ -216,7 +218,3 @@ def _take_of(
             if left is not None:
                 left.take(name)
             taken.append(entry)
-
-
-def _ticket(item: tuple[str, JobEntry]) -> int:
-    return item[1].ticket

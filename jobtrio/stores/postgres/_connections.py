@@ -234,7 +234,7 @@ class Connections:
     async def _configure(self, connection: TrioConnection[Any]) -> None:
         connection.cancel_grace = self.patience / 4
         # Behind a pooler the session may be one that listens for somebody else: nobody reads here what comes then.
-        connection.add_notify_handler(_ignore)
+        connection.add_notify_handler(lambda _: None)
 
     async def use(self, work: Callable[[Link], Awaitable[T]], *, looks: bool = False, what: str | None = None) -> T:
         """Return what ``work`` returns, given a connection; it is done again where it came between two others.
@@ -325,7 +325,3 @@ async def _with_room(work: Callable[[Link], Awaitable[T]], link: Link) -> T:
 def is_held_up(error: StoreUnavailableError) -> bool:
     """Whether it was a transaction of others that took too long."""
     return isinstance(error.__cause__, psycopg.errors.LockNotAvailable)
-
-
-def _ignore(_: psycopg.Notify) -> None:
-    pass
