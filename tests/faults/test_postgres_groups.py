@@ -13,7 +13,7 @@ import pytest
 import trio
 from postgres_invariants import check_schema
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from until_answered import until_answered
 
 import jobtrio
@@ -746,6 +746,43 @@ async def test_a_lapse_while_it_is_renewed(postgres: str) -> None:
         async with a_lapse(postgres) as nursery:
             nursery.start_soon(renew)
         assert [report.held for report in reports] == [False]
+
+
+RENEWALS_WAIT = """
+CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('application_name') = 'renewing' THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER wait BEFORE UPDATE ON jobtrio.jobs FOR EACH STATEMENT EXECUTE FUNCTION public.wait();
+"""
+"""Has those who call themselves so wait for a lock as they renew, with what they have locked until then."""
+
+
+async def test_a_claim_while_a_renewal_has_the_job_locked(postgres: str) -> None:
+    """Who passed over a job that was taken from its worker, as the renewal had it locked just then, is told of it."""
+    slow = make_conninfo(postgres, application_name="renewing")
+    async with (
+        open_worker(lambda: PostgresJobStore(slow, outage_limit=60.0)) as renewing,
+        open_worker(lambda: PostgresJobStore(postgres)) as claiming,
+    ):
+        claim = await renewing.start()
+        with closing(psycopg.connect(postgres)) as gate:
+            gate.execute(RENEWALS_WAIT)
+            gate.commit()
+            gate.execute("SELECT pg_advisory_xact_lock(1)")
+
+            async def pass_over() -> None:
+                await wait_for_waiting(postgres, gate.info.backend_pid)
+                assert await claiming.claim() == []
+                claiming.heard.forget()
+                gate.commit()
+
+            async with a_lapse(postgres) as nursery:
+                nursery.start_soon(renewing.store.renew, [claim], LEASE)
+                nursery.start_soon(pass_over)
+        await claiming.heard.wait_for("work_ready")
+        assert ids(await claiming.claim()) == [claim.entry.id]
 
 
 @pytest.mark.parametrize("how", ["append", "complete"])

@@ -18,6 +18,7 @@ from jobtrio.stores._hints import Hints
 from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
+from jobtrio.stores.postgres._notices import payloads_of
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, line_end, rank_of
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def _cut(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(queue, min(most, MOST)) for queue, most in counts.items()]
 
 
-async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Identity) -> list[Renewal]:
+async def renew(
+    link: Link, claims: Sequence[Claim], lease: float, identity: Identity, notices: Notices
+) -> list[Renewal]:
     """Let claims last from now, and report on each, in order; note that this worker is there for as long.
 
     Cancellation: they may have been renewed.
@@ -121,6 +124,9 @@ async def renew(link: Link, claims: Sequence[Claim], lease: float, identity: Ide
         if not locked or trio.current_time() >= give_up_at:
             break
         kept |= _kept(await _renew_behind(link, locked[n % len(locked)], locked, lease, identity))
+    if any(entry.state is JobState.QUEUED for entry in known.values()):
+        # Who claims may have passed over it, while it was locked for this. This process hears of it only by the notice.
+        await link.fetch("notify", notices.channel, array(payloads_of(Hints(ready=True), "", notices.clock)))
     return [_renewal(claim, kept, known) for claim in claims]
 
 

@@ -308,7 +308,8 @@ class PostgresJobStore(JobStore):
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened
-        return report(claims, await session.use(lambda link: claiming.renew(link, claims, lease, session.identity)))
+        renew = partial(claiming.renew, claims=claims, lease=lease, identity=session.identity, notices=session.notices)
+        return report(claims, await session.use(renew))
 
     async def finish(
         self,
