@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import trio
@@ -42,6 +42,13 @@ _CLOSE = "_close_gen"
 """The generator that closes a cursor on the server."""
 
 
+class _Finish(NamedTuple):
+    """How a task's waits come to their end though it is cancelled; see `TrioConnection._finishing`."""
+
+    stop: bool
+    begun: bool
+
+
 class TrioConnection(psycopg.AsyncConnection[Row]):
     """A connection to PostgreSQL for Trio, with psycopg's interface; made by `connect`.
 
@@ -61,7 +68,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     def __init__(self, pgconn: PGconn, *args: Any, **options: Any) -> None:
         super().__init__(pgconn, *args, **options)
         self._driver = Driver()
-        self._finishers: dict[trio.lowlevel.Task, bool] = {}
+        self._finishers: dict[trio.lowlevel.Task, _Finish] = {}
         self._streamed = False
         # Weak, since psycopg warns of a connection that was never closed when nothing refers to it any more.
         me = weakref.ref(self)
@@ -157,8 +164,8 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             with trio.fail_after(timeout):
                 return await self.wait(gen)
         try:
-            if self._finishers and (stop := self._finishers.get(trio.lowlevel.current_task())) is not None:
-                return await self._finish(gen, stop)
+            if self._finishers and (finish := self._finishers.get(trio.lowlevel.current_task())) is not None:
+                return await self._finish(gen, finish.stop)
             name = getattr(gen, "__name__", "")
             if name == _CLOSE:
                 # It would stay until the session's end, and its name in use.
@@ -229,11 +236,14 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         raise psycopg.OperationalError(f"the server did not answer within {self.cancel_grace:g} s of a cancellation")
 
     @contextlib.contextmanager
-    def _finishing(self, *, stop: bool = False) -> Iterator[None]:
-        """Have this task's waits in the block come to their end, within their bound, though it is cancelled."""
+    def _finishing(self, *, stop: bool = False, begun: bool = True) -> Iterator[None]:
+        """Have this task's waits in the block come to their end, within their bound, though it is cancelled.
+
+        What has not ``begun`` when it is cancelled does not wait for its turn.
+        """
         task = trio.lowlevel.current_task()
         before = self._finishers.get(task)
-        self._finishers[task] = stop
+        self._finishers[task] = _Finish(stop, begun)
         try:
             yield
         finally:
@@ -432,7 +442,7 @@ def _settle(reference: Callable[[], TrioConnection[Any] | None]) -> None:
 
 
 def _patience(reference: Callable[[], TrioConnection[Any] | None]) -> float:
-    connection = reference()
-    if connection is not None and trio.lowlevel.current_task() in connection._finishers:
-        return connection.cancel_grace
-    return 0.0
+    if (connection := reference()) is None:
+        return 0.0
+    finish = connection._finishers.get(trio.lowlevel.current_task())
+    return connection.cancel_grace if finish is not None and finish.begun else 0.0

@@ -57,7 +57,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._connection
         depth = connection._num_transactions
-        with connection._finishing():
+        with connection._finishing(begun=connection._pipeline is not None):  # a pipeline's beginning is a part of it
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     if connection._pipeline is not None:
