@@ -41,6 +41,11 @@ _STREAM = "_stream_send_gen"
 _CLOSE = "_close_gen"
 """The generator that closes a cursor on the server."""
 
+_END_COPY = "copy_end"
+"""The generator that ends a COPY to the server."""
+
+_AT_REST = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+
 
 class _Finish(NamedTuple):
     """How a task's waits come to their end though it is cancelled; see `TrioConnection._finishing`."""
@@ -170,6 +175,9 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             if name == _CLOSE:
                 # It would stay until the session's end, and its name in use.
                 return await self._finish(gen, stop=False)
+            if name == _END_COPY and self.pgconn.transaction_status in _AT_REST:
+                # psycopg knows this error as the answer to its own giving up, and says nothing of it.
+                raise psycopg.errors.QueryCanceled("there is no COPY any more: it was interrupted, or has ended before")
             self._streamed = self._streamed or name == _STREAM
             return await self._drive(gen)
         except BaseException:

@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
@@ -542,8 +542,8 @@ async def test_interrupted_copy_out(postgres: str, where: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["write", "body", "raised", "inner", "end"])
-async def test_interrupted_copy_in(postgres: str, where: str) -> None:
-    """A COPY to the server that is interrupted leaves no row, and the connection goes on."""
+async def test_interrupted_copy_in(postgres: str, caplog: pytest.LogCaptureFixture, where: str) -> None:
+    """A COPY to the server that is interrupted leaves no row and nothing in the log, and the connection goes on."""
     async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
         await connection.execute("CREATE TABLE t (a text)")
         if where in ("write", "inner"):
@@ -569,6 +569,23 @@ async def test_interrupted_copy_in(postgres: str, where: str) -> None:
         assert scope.cancelled_caught == (where in ("write", "body", "end"))
         await check_at_rest(connection)
         assert await scalar(connection, "SELECT count(*) FROM t") == 0
+    assert not caplog.records
+
+
+async def test_the_end_of_an_interrupted_copy(postgres: str) -> None:
+    """A COPY to the server whose block goes on behind an interruption says at its end that it was cancelled."""
+
+    async def interrupt(cursor: psycopg.AsyncCursor[Any]) -> None:
+        async with cursor.copy("COPY t FROM STDIN") as copy:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await copy.write("y" * 100_000)
+
+    async with await connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        await connection.execute("CREATE TABLE t (a text)")
+        with pytest.raises(psycopg.errors.QueryCanceled, match="interrupted"):
+            await interrupt(cursor)
+        await check_at_rest(connection)
 
 
 async def test_copy_lets_others_run(postgres: str) -> None:
