@@ -255,6 +255,14 @@ def test_refused_by_the_store(rest: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("password", ["pa?secret", "pa/secret", "pa%secret"])
+def test_what_ends_a_password(password: str) -> None:
+    """Of what a password of PostgreSQL's can't hold as it is, it is said how it is written; none of it is shown."""
+    with pytest.raises(ValueError, match="%3F") as caught:
+        store_from_url(f"postgresql://ann:{password}@host/db")
+    assert "secret" not in str(caught.value)
+
+
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where psycopg is not installed, it is said what to install."""
     for name in [name for name in sys.modules if name.startswith("jobtrio.stores.postgres")]:

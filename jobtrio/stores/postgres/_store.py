@@ -403,14 +403,15 @@ def _check_conninfo(conninfo: Any) -> str:
     """Return a connection string that libpq understands; errors don't show it, since it may hold a password."""
     if not isinstance(conninfo, str):
         raise TypeError(f"conninfo must be text; got {show(type(conninfo))}")
+    escapes = "; in a URL, / ? @ and % of a password are written %2F %3F %40 and %25"
     try:
         port = str(conninfo_to_dict(conninfo).get("port", ""))
     except (psycopg.Error, UnicodeEncodeError):
         port = None
     if port is None or "\0" in conninfo:  # libpq would read no further than to that
-        raise ValueError("conninfo must be a connection string or URL that libpq understands")
+        raise ValueError(f"conninfo must be a connection string or URL that libpq understands{escapes}")
     if not all(part == "" or part.isdecimal() for part in port.split(",")):
-        raise ValueError("conninfo must be a connection string or URL whose port is a number")
+        raise ValueError(f"conninfo must be a connection string or URL whose port is a number{escapes}")
     return conninfo
 
 
