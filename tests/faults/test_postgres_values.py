@@ -278,3 +278,18 @@ async def test_many_jobs_are_found(postgres: str, monkeypatch: pytest.MonkeyPatc
         for limit in (3, 4, 8, 9, 100):
             assert ids(await worker.store.find(JobQuery(limit=limit))) == ids(entries)[:limit]
         assert faults.asked == [("find_all",)] * (1 + 1 + 2 + 3 + 3)
+
+
+async def test_jobs_are_found_by_many_tags(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more tags a query names, each of which is looked up for each job, the fewer jobs come with one trip."""
+    monkeypatch.setattr("jobtrio.stores.postgres._finding.LOOKED_UP", 10)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        tags = {f"tag {n}": "same" for n in range(3)}
+        entries = [new_entry(tags=tags) for _ in range(7)]
+        await worker.insert(*entries)
+        faults = postgres_faults.install(monkeypatch)
+        for limit in (2, 3, 7, 100):
+            assert ids(await worker.store.find(JobQuery(tags=tags, limit=limit))) == ids(entries)[:limit]
+        assert faults.asked == [("candidates",), ("find_by_tag",)] * (1 + 1 + 3 + 3)
+        many = {**tags, **{f"another {n}": "same" for n in range(20)}}
+        assert await worker.store.find(JobQuery(tags=many)) == []

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 TOGETHER: Final = 1000
 """Jobs that come with one answer at most: to make records of them keeps Trio's thread."""
 
+LOOKED_UP: Final = 200_000
+"""Tags looked up for one answer at most: for each job in it, each tag that the query names."""
+
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
 
@@ -77,14 +80,14 @@ async def _find_part(link: Link, query: JobQuery, last: int | None) -> Part:
     after = await _after(link, query) if last is None else last
     if not can_match(query):
         return Part([], None)
-    most = str(min(query.limit, TOGETHER))
+    most = min(query.limit, TOGETHER, max(LOOKED_UP // max(len(query.tags or {}), 1), 1))
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped and not query.tags:
-        rows = await link.fetch(_named("find_all", query), str(after), most, str(ANSWERED))
+        rows = await link.fetch(_named("find_all", query), str(after), str(most), str(ANSWERED))
     else:
-        rows = await _find_matching(link, query, after, most, is_grouped=is_grouped)
+        rows = await _find_matching(link, query, after, str(most), is_grouped=is_grouped)
     entries = [entry_of(row) for row in rows]
-    is_cut = bool(rows) and (len(rows) == TOGETHER or len(rows) < rows[0][WIDTH])
+    is_cut = bool(rows) and (len(rows) == most or len(rows) < rows[0][WIDTH])
     return Part([entry.record() for entry in entries], entries[-1].order if is_cut else None)
 
 
