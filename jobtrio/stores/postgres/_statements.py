@@ -78,10 +78,12 @@ groups AS MATERIALIZED (
         AND ($3::text[] IS NULL OR state = ANY($3::text[]))
 )"""
 
+# With an offset each tag is looked up. Without, the planner may have all tags read beforehand where it knows of few.
 _HAS_TAGS = """NOT EXISTS (
     SELECT FROM unnest($4::text[], $5::text[]) AS want (name, value) WHERE NOT EXISTS (
         SELECT FROM {schema}.tags AS other
         WHERE other.name = want.name AND other.value = want.value AND other.job = job.seq
+        OFFSET 0
     )
 )"""
 

@@ -10,6 +10,8 @@
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
 --   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
 -- Parameters that are lists come as array literals, so every parameter says its type.
+-- What a list names is looked up by that list, also where it is joined to it: a join that was planned when the tables were
+-- empty, as the server knew, may walk over all that has come since.
 
 -- Jobs that are to be stored, and their tags; then the channel and the payloads of what others are told of it. What is in
 -- use already is passed over.
@@ -43,7 +45,8 @@ SELECT {entry} FROM {schema}.jobs AS job WHERE id = ANY($1::text[]);
 -- name: some_by_ids
 SELECT {entry when whole}, job.whole FROM (
     SELECT job.*, sum({size}) OVER (ORDER BY given.place ROWS UNBOUNDED PRECEDING) - {size} < $2::bigint AS whole
-    FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place) JOIN {schema}.jobs AS job ON job.id = given.id
+    FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place)
+    JOIN {schema}.jobs AS job ON job.id = given.id AND job.id = ANY($1::text[])
 ) AS job;
 
 -- name: by_keys
@@ -58,7 +61,8 @@ SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
 -- name: some_light_by_ids
 SELECT {light when whole}, job.whole FROM (
     SELECT job.*, sum({light size}) OVER (ORDER BY given.place ROWS UNBOUNDED PRECEDING) - {light size} < $2::bigint AS whole
-    FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place) JOIN {schema}.jobs AS job ON job.id = given.id
+    FROM unnest($1::text[]) WITH ORDINALITY AS given (id, place)
+    JOIN {schema}.jobs AS job ON job.id = given.id AND job.id = ANY($1::text[])
 ) AS job;
 
 -- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all, and
@@ -230,7 +234,7 @@ SELECT seq, {told 9 10} FROM held;
 SELECT {when whole}, {now}
 FROM {schema}.jobs AS job CROSS JOIN LATERAL (SELECT job.id IN (SELECT unnest($2::text[])) AS whole) AS wanted
 -- As an array: a join may be planned, while there are few jobs, that walks over all of them.
-WHERE job.seq = ANY(ARRAY(SELECT unnest($1::bigint[]) UNION SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])))
+WHERE job.seq = ANY(ARRAY(SELECT unnest($1::bigint[]) UNION ALL SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])))
 ORDER BY job.seq FOR NO KEY UPDATE OF job;
 
 -- What has fallen due, at most $1 of each kind and of $2 bytes; what others have locked is theirs to see to.
@@ -269,7 +273,7 @@ FROM unnest($1::bigint[]) AS seq;
 SELECT seq, (SELECT last FROM {schema}.messages WHERE job = seq ORDER BY first DESC LIMIT 1)
 FROM (
     SELECT seq FROM unnest($1::bigint[]) AS seq
-    UNION
+    UNION ALL
     SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])
 ) AS named;
 
@@ -289,16 +293,18 @@ UPDATE {schema}.jobs AS job SET
     state = given.state, ticket = given.ticket, claim = given.claim, losses = given.losses, failures = given.failures,
     due = given.due, finished_at = given.finished_at, cancel = given.cancel, error = given.error,
     result = given.result, history = given.history
-FROM given WHERE job.seq = given.seq
+FROM given WHERE job.seq = given.seq AND job.seq = ANY($1::bigint[])
 RETURNING job.seq, job.ticket;
 
 -- name: ask_to_cancel
 UPDATE {schema}.jobs AS job SET cancel = given.cancel
-FROM unnest($1::bigint[], $2::text[]) AS given (seq, cancel) WHERE job.seq = given.seq;
+FROM unnest($1::bigint[], $2::text[]) AS given (seq, cancel)
+WHERE job.seq = given.seq AND job.seq = ANY($1::bigint[]);
 
 -- name: keep_state
 UPDATE {schema}.jobs AS job SET saved_state = given.saved_state
-FROM unnest($1::bigint[], $2::text[]) AS given (seq, saved_state) WHERE job.seq = given.seq;
+FROM unnest($1::bigint[], $2::text[]) AS given (seq, saved_state)
+WHERE job.seq = given.seq AND job.seq = ANY($1::bigint[]);
 
 -- name: replan
 UPDATE {schema}.jobs SET
@@ -314,7 +320,7 @@ SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]);
 -- Chunks of which all messages are too old: $2 are the last of these for each job in $1.
 -- name: trim_chunks
 DELETE FROM {schema}.messages AS chunk USING unnest($1::bigint[], $2::bigint[]) AS given (job, last)
-WHERE chunk.job = given.job AND chunk.first <= given.last AND chunk.last <= given.last;
+WHERE chunk.job = given.job AND chunk.job = ANY($1::bigint[]) AND chunk.first <= given.last AND chunk.last <= given.last;
 
 -- name: drop_chunks
 DELETE FROM {schema}.messages WHERE ctid = ANY(ARRAY(
@@ -375,7 +381,7 @@ FROM (
         job.*, wanted.after, wanted.many, wanted.place,
         sum({light size}) OVER (ORDER BY wanted.place ROWS UNBOUNDED PRECEDING) - {light size} < $5::bigint AS whole
     FROM unnest($1::text[], $2::bigint[], $3::integer[]) WITH ORDINALITY AS wanted (id, after, many, place)
-    JOIN {schema}.jobs AS job ON job.id = wanted.id
+    JOIN {schema}.jobs AS job ON job.id = wanted.id AND job.id = ANY($1::text[])
 ) AS job
 CROSS JOIN LATERAL (
     SELECT
@@ -421,7 +427,9 @@ WHERE job.before < $8::bigint ORDER BY job.seq {way};
 -- name: find_by_tag
 SELECT {entry}, job.many FROM (
     SELECT job.*, {in order} FROM (
-        SELECT job.* FROM {schema}.tags AS tag JOIN {schema}.jobs AS job ON job.seq = tag.job
+        SELECT job.* FROM {schema}.tags AS tag CROSS JOIN LATERAL (
+            SELECT * FROM {schema}.jobs WHERE seq = tag.job OFFSET 0  -- by its number, however few have such a state
+        ) AS job
         WHERE tag.name = $8 AND tag.value = $9 AND tag.job {behind} $6::bigint
             AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
             AND ($3::text[] IS NULL OR state = ANY($3::text[]))
