@@ -273,7 +273,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         as it takes, or for ``cancel_grace`` seconds from the cancellation.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._finishing(), committing(self.pgconn):
+        with self._finishing(begun=False), committing(self.pgconn):
             await super().commit()
 
     @trio.lowlevel.enable_ki_protection
@@ -299,7 +299,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         *Cancellation*: as of `commit`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._finishing(), committing(self.pgconn, is_prepared=True):
+        with self._finishing(begun=False), committing(self.pgconn, is_prepared=True):
             await super().tpc_commit(xid)
 
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> TransactionBlock:  # type: ignore[override]

@@ -381,6 +381,23 @@ async def test_cancelled_before_its_turn(postgres: str) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_commit_cancelled_before_its_turn(postgres: str) -> None:
+    """A commit that is cancelled while it waits for another task's statement commits nothing, and waits no longer."""
+    async with await connect(postgres) as connection:
+        await connection.execute("SELECT 1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.execute, "SELECT pg_sleep(600)")
+            await wait_for_session(postgres, "active", "SELECT pg_sleep")
+            connection.cancel_grace = 60.0
+            begun = trio.current_time()
+            with trio.move_on_after(0.05) as scope:
+                await connection.commit()
+            assert scope.cancelled_caught
+            assert trio.current_time() - begun < connection.cancel_grace
+            nursery.cancel_scope.cancel()
+        await connection.rollback()
+
+
 @pytest.mark.parametrize("late", [False, True])
 async def test_roll_back_without_answer(postgres_server: PostgresServer, late: bool) -> None:
     """A roll-back of a cancelled task that is not answered closes the connection, and the task is just cancelled."""
