@@ -92,7 +92,7 @@ class PayloadError(JobtrioError, TypeError):
 
 
 class QueueFullError(JobtrioError):
-    """As many jobs wait for their first start as ``max_queued`` allows.
+    """More jobs than ``max_queued`` would wait for their first start.
 
     Attributes:
         limit: The value of ``max_queued``.
@@ -103,7 +103,7 @@ class QueueFullError(JobtrioError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"max_queued is {self.limit}, and as many jobs wait for their first start"
+        return f"max_queued is {self.limit}: more jobs would wait for their first start"
 
 
 class CommandFailedError(JobtrioError):
