@@ -25,7 +25,7 @@ from jobtrio.testing._clock import run_virtually
 from jobtrio.testing._run_job import KEEP_ALL, JobRun, observe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from jobtrio._core import RegistryCore
     from jobtrio._records import Transition
@@ -125,7 +125,7 @@ class CancelAtStep(trio.abc.Instrument):
 async def _trial(
     executor: Callable[[Any], Awaitable[Any]], payload: Any, options: dict[str, Any], aim: CancelAtStep
 ) -> JobRun:
-    tasks = trio.lowlevel.current_statistics().tasks_living
+    tasks = set(_tasks())
     threads = _threads()
     async with open_registry(retention=KEEP_ALL) as registry:
 
@@ -141,8 +141,8 @@ async def _trial(
         history = await registry.history(job.id)
     _check_run(run, history, is_cancelled=aim.is_cancelled)
     await wait_all_tasks_blocked()
-    left = trio.lowlevel.current_statistics().tasks_living - tasks
-    _require(left == 0, f"{left} tasks were left")
+    left = sorted(task.name for task in set(_tasks()) - tasks)
+    _require(not left, f"tasks were left: {', '.join(left)}")
     names = [name for _, name in _threads() - threads]
     _require(not names, f"threads were left: {', '.join(names)}")
     _require(not trio.to_thread.current_default_thread_limiter().borrowed_tokens, "a worker thread was left")
@@ -163,6 +163,15 @@ def _require(condition: bool, otherwise: str) -> None:
     """Raise `AssertionError` unless the condition holds, also where ``assert`` is switched off."""
     if not condition:
         raise AssertionError(otherwise)
+
+
+def _tasks(task: trio.lowlevel.Task | None = None) -> Iterator[trio.lowlevel.Task]:
+    """Return the tasks below a task; without one, all of this run, Trio's own too."""
+    parent = task or trio.lowlevel.current_root_task()
+    for nursery in parent.child_nurseries if parent else ():
+        for child in nursery.child_tasks:
+            yield child
+            yield from _tasks(child)
 
 
 def _threads() -> set[tuple[threading.Thread, str]]:

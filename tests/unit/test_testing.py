@@ -236,7 +236,7 @@ def test_sweep_finds_a_task_left() -> None:
         await job.send(2)
         stop.set()
 
-    with pytest.raises(AssertionError, match="cancelled at step 1: 1 tasks were left"):
+    with pytest.raises(AssertionError, match=r"cancelled at step 1: tasks were left: .*<locals>\.helper$"):
         sweep_cancellation(work)
 
 
