@@ -13,6 +13,7 @@ from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._output import message_fields
+from jobtrio.cli._program import exit_code
 from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text
 from jobtrio.cli._screen import message_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobtrio._messages import Message
-    from jobtrio._records import JobRecord, Transition
+    from jobtrio._records import JobError, JobRecord, Transition
     from jobtrio.abc import JobStore
 
 PAGE = 1024
@@ -102,8 +103,8 @@ async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Messag
 
 def _text(record: JobRecord, history: Iterable[Transition], messages: list[Message]) -> Iterator[str]:
     yield from (f"{name:<10} {printable(value)}\n" for name, value in _fields(record) if value is not None)
-    if record.error is not None:
-        yield f"\n{printable(record.error.traceback.rstrip() or str(record.error), lines=True)}\n"
+    if record.error is not None and (more := _more(record.error)):
+        yield f"\n{printable(more, lines=True)}\n"
     yield "\n" + render_table(
         ("AT", "STATE", "ATTEMPT", "WORKER", "REASON"),
         [
@@ -146,6 +147,13 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str | None]]:
         yield "cancelled", f"asked for at {moment_text(record.cancel_requested_at)}{why}"
     yield "error", None if record.error is None else f"{one_line(str(record.error))} ({record.error.kind})"
     yield "result", _shown(record.result)
+
+
+def _more(error: JobError) -> str:
+    """Return what the record's line does not tell of an error: its traceback, but not that of a program's failure."""
+    trace = "" if exit_code(error) is not None else error.traceback.rstrip()
+    text = trace or str(error)
+    return "" if text == one_line(text) else text
 
 
 def _time(moment: datetime | None) -> str | None:

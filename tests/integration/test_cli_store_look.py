@@ -23,6 +23,7 @@ import trio
 from store_shell import LIMIT
 
 import jobtrio
+from jobtrio.executors import run_command
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -305,6 +306,38 @@ class TestShow:
         _, trace, *_ = out.split("\n\n")
         assert trace.endswith("\n  ValueError: \\x1b[2Jgone\n  state      COMPLETED")
         assert re.findall(r"^state +(\w+)$", out, re.MULTILINE) == ["FAILED"]
+
+    def test_errors_that_a_line_tells(self, shell: Shell) -> None:
+        """No more is told of a program that failed, or of an error without a traceback, unless the line is cut."""
+        executors = jobtrio.Executors()
+        executors.register("program")(run_command)
+
+        @executors.register("slow", time_limit=0.01)
+        async def slow(job: jobtrio.JobContext) -> None:
+            await trio.sleep_forever()
+
+        async def run() -> list[str]:
+            async with jobtrio.open_registry(executors, store=SqliteJobStore(shell.folder / "jobs.db")) as registry:
+                jobs = [
+                    await registry.submit("program", {"argv": ["false"]}),
+                    await registry.submit("slow"),
+                    await registry.submit("program", {"argv": [str(program)]}),
+                ]
+                for job in jobs:
+                    await job.wait()
+                return [job.id for job in jobs]
+
+        program = shell.folder / ("x" * 250)
+        program.symlink_to("/bin/false")
+        failed, late, long = trio.run(run)
+        for job_id, told in ((failed, "'false' exited with 1"), (late, "longer than its time limit of 0.01 s")):
+            code, out, err = shell.ask("show", job_id)
+            assert (code, err) == (0, "")
+            record, history, _ = out.split("\n\n")
+            assert re.search(rf"^error .*{told}", record, re.MULTILINE)
+            assert history.startswith("AT ")
+        more = shell.ask("show", long)[1].split("\n\n")[1]
+        assert more == f"CommandFailedError: '{program}' exited with 1"
 
     def test_names_that_a_terminal_would_obey(self, shell: Shell) -> None:
         """So are names that no jobtrio has written."""
