@@ -43,9 +43,9 @@ def load_executors(options: argparse.Namespace) -> Executors:
         _fail(options, f"looking up {name} in {module_name}", exc)
     if not isinstance(found, Executors):
         has = [each for each, value in vars(module).items() if isinstance(value, Executors)]
-        known = f"it has {', '.join(has)}" if has else "it has none"
-        what = "no" if found is None else f"{show(found)}, which is no"
-        options.parser.error(f"{module_name} has {what} Executors {name!r}; {known}")
+        is_not = f"{options.executors} is {show(found)}, not an Executors"
+        flaw = f"{module_name} has no Executors {name!r}" if found is None else is_not
+        options.parser.error(f"{flaw}; the module has {', '.join(has) or 'none'}")
         raise AssertionError  # error() has ended the program
     if not len(found):
         options.parser.error(f"{options.executors} has no executor: nothing could be run")

@@ -110,7 +110,8 @@ def check_token(token: Any) -> str | None:
         raise TypeError(f"token must be None or {allowed}; got a {type(token).__name__}")
     # The token itself is not shown: errors end up in logs.
     if not (0 < len(token) <= TOKEN_LIMIT and all("!" <= char <= "~" for char in token)):
-        raise ValueError(f"token must be {allowed}; got {len(token)} characters, or others")
+        got = "others" if 0 < len(token) <= TOKEN_LIMIT else f"{len(token)} characters"
+        raise ValueError(f"token must be {allowed}; got {got}")
     return token
 
 

@@ -416,8 +416,8 @@ def test_retention(shell: Shell) -> None:
         ("./store_jobs.py:executors", 2, ["MODULE:EXECUTORS", "'./store_jobs.py:executors'"]),
         (".store_jobs:executors", 2, ["MODULE:EXECUTORS"]),
         ("app/jobs:executors", 2, ["MODULE:EXECUTORS", "'app/jobs:executors'"]),
-        ("store_jobs:none", 2, ["store_jobs has no Executors 'none'", "it has executors, nothing"]),
-        ("store_jobs:words", 2, ["<function words", "no Executors 'words'"]),
+        ("store_jobs:none", 2, ["store_jobs has no Executors 'none'; the module has executors, nothing"]),
+        ("store_jobs:words", 2, ["words is <function words", ", not an Executors; the module has executors"]),
         ("store_jobs:nothing", 2, ["store_jobs:nothing has no executor"]),
         ("no.such:executors", 2, ["no module 'no'"]),
         ("no_such:executors", 2, ["no module 'no_such'"]),
@@ -459,4 +459,4 @@ def test_module_beside_the_user(shell: Shell, tmp_path: Path) -> None:
     command = [str(script), "worker", "--store", "sqlite:///jobs.db", "beside:executors"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "imported\n")
-    assert "beside has no Executors 'executors'; it has none" in done.stderr
+    assert "beside has no Executors 'executors'; the module has none" in done.stderr

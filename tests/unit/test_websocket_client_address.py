@@ -101,9 +101,20 @@ def test_token(token: str | None) -> None:
     assert check_token(token) == token
 
 
-@pytest.mark.parametrize("token", ["", "two words", "line\n", "schön", "a" * (TOKEN_LIMIT + 1), b"bytes", 7])
-def test_bad_token(token: Any) -> None:
-    """What can't stand in a header is refused, and not repeated in the error."""
-    with pytest.raises((TypeError, ValueError), match=r"^token must be") as caught:
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ("", "0 characters"),
+        ("a" * (TOKEN_LIMIT + 1), "4097 characters"),
+        ("two words", "others"),
+        ("line\n", "others"),
+        ("schön", "others"),
+        (b"bytes", "a bytes"),
+        (7, "a int"),
+    ],
+)
+def test_bad_token(token: Any, told: str) -> None:
+    """What can't stand in a header is refused, and not repeated in the error, which tells what is wrong with it."""
+    with pytest.raises((TypeError, ValueError), match=rf"^token must be .*; got {told}$") as caught:
         check_token(token)
     assert not isinstance(token, str) or not token or token not in str(caught.value)
