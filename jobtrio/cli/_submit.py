@@ -81,7 +81,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="where the executor is registered, for what it is registered with",
     )
     add("--id", metavar="ID", type=_options.name, help="the job's id (default: one is made)")
-    add("--key", metavar="KEY", type=_options.name, help="stands for the job: while it is kept, none is added under it")
+    add(
+        "--key", metavar="KEY", type=_options.name, help="stands for the job: while it is kept, the same key returns it"
+    )
     _add_limits(parser)
     add_tag_option(parser, help="a tag to find the job by")
     add_token_option(parser, help="for a server, the token")
