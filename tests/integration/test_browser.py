@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from bridge_jobs import TOKEN, Bridge, open_bridge_with_jobs
 from browser import Browser, Page, open_browser, open_pages
 from cutting_proxy import Cut, open_proxy
 
+from jobtrio import Cancelled
 from jobtrio.websocket import CloseCode
 from jobtrio.websocket.protocol import encode_retry_after
 
@@ -191,6 +194,27 @@ async def test_form_and_token() -> None:
         assert await page.text("#output") == "1\n2\n"
         await fill_in("no address", "")
         await page.wait_for("document.querySelector('#state').textContent === 'refused'")
+
+
+async def test_requests() -> None:
+    """A page submits a job and cancels it by the function in the guide, and is told what is refused."""
+    [ask] = re.findall(
+        r"```js\n(const ask = .*?)```", (EXAMPLES.parent / "howto" / "browser.md").read_text(), re.DOTALL
+    )
+    async with open_site(secure=True) as site:
+        page = await site.open("tail_in_three_lines.html")
+        url = f"ws://127.0.0.1:{site.bridge.server.port}/ws"
+
+        async def answer(token: str, **request: Any) -> Any:
+            offered = ["jobtrio.v1", "jobtrio.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")]
+            return await page.value(f"{{ {ask} ask({json.dumps(url)}, {offered}, {json.dumps(request)}) }}")
+
+        submitted = await answer(TOKEN, type="submit", executor="hang")
+        job = await site.bridge.registry.get(submitted["job"])
+        assert (await answer("close-sesame", type="cancel", job=job.id))["code"] == "unauthenticated"
+        cancelled = await answer(TOKEN, type="cancel", job=job.id, reason="no longer wanted")
+        assert cancelled == {"type": "ok", "id": 1, "cancelled": True}
+        assert await job.wait() == Cancelled("no longer wanted")
 
 
 async def test_another_stream() -> None:
