@@ -118,19 +118,20 @@ class StderrHandler(logging.Handler):
             written.set()
 
 
-def log_to_stderr(level: int, *, runs: bool = False) -> None:
+def log_to_stderr(level: int, *, lasts: bool = False) -> None:
     """Show what is logged on stderr, unless the application has configured logging itself.
 
     Args:
         level: The lowest level that is shown.
-        runs: Whether a job runs here: then warnings about it, and that its store is away or back, are shown as well.
+        lasts: Whether a job runs or is watched here: then warnings about it, and that its store is away or back, are
+            shown as well.
     """
     handler = StderrHandler()
-    if runs:
-        handler.addFilter(lambda record: record.levelno >= level or _is_of_a_run(record))
+    if lasts:
+        handler.addFilter(lambda record: record.levelno >= level or _is_of_a_job(record))
     handler.setFormatter(SpeakerFormatter())
-    logging.basicConfig(level=min(level, logging.WARNING) if runs else level, handlers=[handler])
+    logging.basicConfig(level=min(level, logging.WARNING) if lasts else level, handlers=[handler])
 
 
-def _is_of_a_run(record: logging.LogRecord) -> bool:
+def _is_of_a_job(record: logging.LogRecord) -> bool:
     return record.name == jobtrio.__name__ or hasattr(record, OUTAGE)

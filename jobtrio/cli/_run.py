@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
             options.cwd = os.path.abspath(options.cwd or ".")
         except FileNotFoundError:
             options.parser.error("--cwd must be given, from the root: the current directory is gone")
-        return run_with_store(options, perform, make=True, runs=True)
+        return run_with_store(options, perform, make=True, lasts=True)
     return trio.run(perform, options, None)
 
 

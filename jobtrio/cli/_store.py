@@ -100,7 +100,7 @@ def run_with_store(
     *,
     make: bool = False,
     quiet: bool = True,
-    runs: bool = False,
+    lasts: bool = False,
 ) -> int:
     """Run ``work`` with the store that the options name, and return its exit code, or 1 where it fails.
 
@@ -109,11 +109,12 @@ def run_with_store(
         work: What to do.
         make: Whether the store is made where it isn't there.
         quiet: Whether only errors are logged: a warning about the file is the worker's to give.
-        runs: Whether a job runs here: what goes on while the store is away would seem to hang, hence it is said.
+        lasts: Whether it goes on while the store is away, as a job does that runs or is watched here: it would seem to
+            hang, hence that is said.
     """
     store = store_of(options, make=make)
     level = logging.ERROR if quiet else logging.WARNING
-    log_to_stderr(level, runs=runs)
+    log_to_stderr(level, lasts=lasts)
     try:
         return trio.run(partial(work, options, store))
     except BrokenPipeError:

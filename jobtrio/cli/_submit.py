@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
     if url is not None:
         return run_with_client(options, url, submit_to_server)
     options.known = stand_in(options.executor) if options.executors is None else load_executors(options)
-    return run_with_store(options, submit, make=True)
+    return run_with_store(options, submit, make=True, lasts=options.watch)
 
 
 def _read_words(options: argparse.Namespace) -> str | None:

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     """Watch the job and return the exit code."""
     if is_bridge(options.id) or (is_url(options.id) and not url_of(options)):
         return _run_at_server(options)
-    return run_with_store(options, watch)
+    return run_with_store(options, watch, lasts=True)
 
 
 def _run_at_server(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from postgres_server import PostgresServer
+
 pytestmark = pytest.mark.once
 
 
 @pytest.fixture
 def url(postgres: str) -> str:
     """The database's URL."""
-    given = conninfo_to_dict(postgres)
+    return url_of(postgres)
+
+
+def url_of(conninfo: str) -> str:
+    given = conninfo_to_dict(conninfo)
     user = f"{given['user']}:{quote(str(given['password']))}"
     return f"postgresql://{user}@{given['host']}:{given['port']}/{given['dbname']}?schema=work"
 
@@ -52,6 +59,24 @@ def test_a_server_that_is_away(shell: Shell) -> None:
         assert err.startswith("jobtrio list: the store was away for 0.3 s: ")
         assert len(err.splitlines()) == 1
         assert "secret" not in err
+
+
+@pytest.mark.parametrize("command", ["watch", "submit"])
+def test_watches_on_while_the_server_is_away(own_postgres: PostgresServer, tmp_path: Path, command: str) -> None:
+    """Who watches a job is told that the server is away, and that it is back."""
+    with contextlib.ExitStack() as stack:
+        shell = Shell(tmp_path, stack, f"{url_of(own_postgres.create_database())}&outage_limit=60")
+        shell.worker("--lease", "60")
+        job = ["wait", json.dumps(str(tmp_path / "gate"))]
+        words = ["watch", shell.submit(*job)] if command == "watch" else ["submit", *job, "--watch"]
+        watcher = shell.start(*words)
+        assert watcher.line() == "attempt 1"
+        own_postgres.stop()
+        assert watcher.error_with("is away").startswith("jobtrio: the store is away: ")
+        own_postgres.start()
+        assert watcher.error_with("is back") == "jobtrio: the store is back"
+        (tmp_path / "gate").touch()
+        assert watcher.end()[0] == 0
 
 
 def test_options_that_make_no_sense(shell: Shell) -> None:

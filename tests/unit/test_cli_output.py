@@ -111,7 +111,7 @@ def test_what_is_logged_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run warns of its job and of its store's absence; of the file it tells, as any client does, errors alone."""
     options: dict[str, Any] = {}
     monkeypatch.setattr(logging, "basicConfig", options.update)
-    _log.log_to_stderr(logging.ERROR, runs=True)
+    _log.log_to_stderr(logging.ERROR, lasts=True)
     (handler,) = options["handlers"]
     records = {
         name: logging.LogRecord(name, level, __file__, 1, "", None, None)
