@@ -45,6 +45,10 @@ logger = logging.getLogger("jobtrio")
 HARD_EXIT = 5.0
 """Seconds that saving may take when the registry itself is torn down."""
 
+UNWRITTEN = "its lease was over before its end was written"
+TORN_DOWN = f"the registry was torn down, and its end was not written within {HARD_EXIT:g} s"
+"""Why an attempt that is over is lost all the same."""
+
 
 class Runner:
     """The attempts that run in this process.
@@ -195,7 +199,8 @@ class Runner:
                     attempt.decided = True
                     self._make_room_already(attempt)
                     try:
-                        await self._store.finish(claim, Completed(verdict.result))
+                        if not await self._store.finish(claim, Completed(verdict.result)):
+                            _warn_of_loss(claim, UNWRITTEN)
                         has_ended = True
                     except (StoreUnavailableError, PayloadError):
                         pass  # the detour knows what to do
@@ -203,8 +208,7 @@ class Runner:
                     await self._follow(attempt, verdict)
             except trio.Cancelled:
                 # All is torn down. What was under way may be asked for again: it ends as it was to.
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
-                    await self._follow(attempt, verdict)
+                await self._follow_at_last(attempt, verdict)
                 raise
             finally:
                 del verdict  # the traceback in it may hold this frame
@@ -242,8 +246,13 @@ class Runner:
         """Say what can be said of an attempt when the registry itself is torn down: within 5 s."""
         if self.on_fall is not None:
             self.on_fall()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT):
-            await self._follow(attempt, Stopped(SHUTDOWN, None))
+        await self._follow_at_last(attempt, Stopped(SHUTDOWN, None))
+
+    async def _follow_at_last(self, attempt: Attempt, verdict: Verdict) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT) as scope:
+            await self._follow(attempt, verdict)
+        if scope.cancelled_caught:
+            _warn_of_loss(attempt.claim, TORN_DOWN)
 
     def _give_up(self, attempt: Attempt) -> None:
         """Leave a job to the end of its lease."""
@@ -292,7 +301,7 @@ class Runner:
                 release = partial(self._store.release, claim, SHUTDOWN)
                 await self._write(attempt, release)
             case LetGo():
-                logger.warning("job %s: attempt %d is lost: its lease was not renewed in time", entry.id, claim.attempt)
+                _warn_of_loss(claim, "its lease was not renewed in time")
                 self._settled(attempt, kept=False)
             case _:
                 assert_never(step)
@@ -302,6 +311,8 @@ class Runner:
         self._make_room_already(attempt)
         rest = [] if attempt.spool is None else attempt.spool.rest()
         kept = bool(await write_with(rest, write, attempt.is_lost))
+        if not kept:
+            _warn_of_loss(attempt.claim, UNWRITTEN)
         self._settled(attempt, kept=kept)
         return kept
 
@@ -313,6 +324,10 @@ class Runner:
             self._let_go(attempt.claim.entry)  # what was shown here and not stored is not part of the stream
         else:
             attempt.spool.settled()
+
+
+def _warn_of_loss(claim: Claim, why: str) -> None:
+    logger.warning("job %s: attempt %d is lost: %s", claim.entry.id, claim.attempt, why)
 
 
 def _storable(outcome: Outcome) -> Outcome:

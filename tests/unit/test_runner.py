@@ -48,6 +48,7 @@ class Recorder(MemoryJobStore):
         self.written: list[tuple[Any, ...]] = []
         self.failure: Exception | None = None
         self.saves = True
+        self.keeps = True
         self.takes = 0.0
 
     async def _write(self, *line: Any) -> bool:
@@ -56,7 +57,7 @@ class Recorder(MemoryJobStore):
         self.written.append(line)
         if self.failure is not None:
             raise self.failure
-        return True
+        return self.keeps
 
     async def finish(
         self, claim: Claim, outcome: Outcome, *, error: JobError | None = None, messages: Sequence[Message] = ()
@@ -66,6 +67,9 @@ class Recorder(MemoryJobStore):
 
     async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
         return await self._write("retry", error.message, delay)
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        return await self._write("release", reason)
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         self.written.append(("save", value))
@@ -218,6 +222,35 @@ async def test_a_state_that_is_not_kept() -> None:
     await bench.run(saves)
     assert len(errors) == 1
     assert bench.store.written[:2] == [("save", 1), ("save", 2)]
+
+
+@pytest.mark.parametrize("retry", [None, RetryPolicy()])
+@pytest.mark.parametrize("executor", [work, fail])
+async def test_an_end_that_is_not_kept(
+    executor: Any, retry: RetryPolicy | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whose claim no longer holds the job when its attempt is over is told so: it runs again."""
+    bench = Bench()
+    bench.runner._durable = True
+    bench.store.keeps = False
+    await bench.run(executor, retry=retry)
+    assert caplog.messages == ["job id: attempt 1 is lost: its lease was over before its end was written"]
+
+
+@pytest.mark.parametrize("takes", [0.0, HARD_EXIT - 0.1, HARD_EXIT + 0.1])
+@pytest.mark.parametrize("executor", [work, hang])
+async def test_told_of_when_torn_down(
+    executor: Any, takes: float, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can't be written within the bound is told."""
+    bench = Bench()
+    bench.runner._durable = True
+    bench.store.takes = takes
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await bench.run(executor)
+    lost = ["job id: attempt 1 is lost: the registry was torn down, and its end was not written within 5 s"]
+    assert caplog.messages == (lost if takes > HARD_EXIT else [])
 
 
 @pytest.mark.parametrize("takes", [0.0, HARD_EXIT - 0.1, HARD_EXIT + 0.1])
