@@ -19,6 +19,7 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import printable
 from jobtrio.cli._follow import follow
 from jobtrio.cli._gaps import Filler
+from jobtrio.cli._records import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,6 +53,9 @@ class Source(Protocol):
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over messages as they come, to the `End`."""
+
+    async def waiting(self) -> str | None:
+        """Return what the job waits for; None where it waits for nothing, or that can't be told."""
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
         """Return how the job ended, the seconds of its last attempt, and how many there were; None for the unknown."""
@@ -92,6 +96,13 @@ class StoreSource:
         """
         filler = Filler(self._registry, self._store, self._job, show)
         await follow(self._registry, self._job, filler.show, after=after)
+
+    async def waiting(self) -> str | None:
+        """Return what the job waits for. *Cancellation*: nothing has changed."""
+        with suppress(JobtrioError):
+            job = await self._registry.get(self._job.id)
+            return _wait_text(job.record, len(await self._registry.workers()))
+        return None
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
         """Return how the job ended. *Cancellation*: nothing has changed."""
@@ -139,6 +150,12 @@ class BridgeSource:
                 self._note(batch)
                 await show(batch)
 
+    async def waiting(self) -> str | None:
+        """Return what the job waits for, as far as the server tells. *Cancellation*: nothing has changed."""
+        with suppress(JobtrioError):
+            return _wait_text(await self._job.refresh(), None)
+        return None
+
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
         """Return how the job ended, without what is not known.
 
@@ -183,6 +200,18 @@ async def open_bridge_source(job: RemoteJob) -> BridgeSource:
         return BridgeSource(job, await job.refresh())
     except (UnknownJobError, ServerRefusedError):  # it may be watched and not looked up; else watching says so
         return BridgeSource(job, None)
+
+
+def _wait_text(record: JobRecord, workers: int | None) -> str | None:
+    """Return what a job waits for, given how many workers are there, where that is known."""
+    if record.state is JobState.SCHEDULED:
+        return f"the job starts at {moment_text(record.run_at)} at the earliest"
+    if record.state is not JobState.QUEUED:
+        return None
+    if record.executor is None:
+        return "the job is held until somebody executes it"
+    there = {None: "", 0: "; no worker is there"}.get(workers, f"; workers that are there: {workers}")
+    return f"the job waits in queue {record.queue!r} for a worker that runs {record.executor!r}{there}"
 
 
 def _has_run(outcome: Outcome) -> bool:

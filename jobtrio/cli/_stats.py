@@ -67,7 +67,7 @@ def _by_queue(queues: Mapping[str, Mapping[JobState, int]], states: Mapping[JobS
 
 def _workers(workers: Sequence[WorkerReport]) -> str:
     if not workers:
-        return ""
+        return "\nno worker is there\n"
     rows = [(who.name, moment_text(who.started_at), moment_text(who.seen_at), str(who.running)) for who in workers]
     return "\n" + render_table(("WORKER", "SINCE", "SEEN", "RUNNING"), rows, right=("RUNNING",))
 

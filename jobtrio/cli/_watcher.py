@@ -33,6 +33,9 @@ LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_WORD = 1.0
 """Seconds that the last line may take where the output is stalled."""
 
+PATIENCE = 2.0
+"""Seconds after which it is said what a job waits for that does not run."""
+
 
 EXIT_CODES = """\
 exit code:
@@ -91,12 +94,19 @@ class Watcher:
             with trio.CancelScope() as scope:
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(self._heed, signals, scope)
+                    nursery.start_soon(self._tell_waiting)
                     await self._source.follow(self._show, self._after)
         if self._left is not None:
             with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
                 await self._say_farewell(self._left)
             return 128 + self._left
         return await self._sum_up()
+
+    async def _tell_waiting(self) -> None:
+        with suppress(OSError):  # which whoever shows the job meets as well
+            await trio.sleep(PATIENCE)
+            if what := await self._source.waiting():
+                await self._output.write([(STDERR, f"jobtrio: {what}\n")])
 
     async def _show(self, messages: list[Message]) -> None:
         await self._output.write(self._screen.pieces(messages))

@@ -390,7 +390,8 @@ class TestStats:
         assert {state: sum(counts[state] for counts in queues.values()) for state in every} == every
         code, out, _ = shell.ask("stats")
         assert code == 0
-        head, *lines = out.splitlines()
+        head, *lines, blank, workers = out.splitlines()
+        assert (blank, workers) == ("", "no worker is there")
         assert head.split() == ["STATE", "default", "other", "texts", "JOBS"]
         assert {line.split()[0]: int(line.split()[-1]) for line in lines} == every
 

@@ -121,6 +121,20 @@ def test_job_of_a_server_that_had_ended() -> None:
     assert BridgeSource(job, record).has_ended
 
 
+async def test_job_of_a_server_that_waits() -> None:
+    """A server tells what a job waits for, to those who may look it up, and not which workers are there."""
+    record = JobRecord("a", "e", None, "q", JobPriority.LOW, {}, {}, None, JobState.QUEUED, 0, 1, datetime.now(UTC))
+
+    class OpenJob(SecretJob):
+        async def refresh(self) -> Any:
+            return record
+
+    open_job: Any = OpenJob()
+    secret_job: Any = SecretJob()
+    assert await BridgeSource(open_job, record).waiting() == "the job waits in queue 'q' for a worker that runs 'e'"
+    assert await BridgeSource(secret_job, record).waiting() is None
+
+
 async def test_server_that_leaves_behind_the_end(autojump_clock: trio.testing.MockClock) -> None:
     """A server that is gone once it has told the end isn't waited for: what it would tell is only for the summary."""
 
