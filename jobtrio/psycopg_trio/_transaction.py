@@ -56,7 +56,7 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._connection
-        depth = connection._num_transactions
+        place = self._transaction._stack_index
         with connection._finishing(begun=connection._pipeline is not None):  # a pipeline's beginning is a part of it
             try:
                 async with contextlib.AsyncExitStack() as stack:
@@ -69,7 +69,9 @@ class TransactionBlock(contextlib.AbstractAsyncContextManager[psycopg.AsyncTrans
                         await stack.enter_async_context(connection.pipeline())
                     self._stack = stack.pop_all()
             except BaseException:
-                connection._num_transactions = depth  # psycopg before 3.3 leaves it one too high
+                if self._transaction._stack_index != place:  # else it had no turn, and the number is that of others
+                    # psycopg before 3.3 leaves it one too high.
+                    connection._num_transactions = self._transaction._stack_index
                 raise
         return self._transaction
 

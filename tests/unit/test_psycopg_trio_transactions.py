@@ -381,6 +381,38 @@ async def test_cancelled_before_its_turn(postgres: str) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_cancelled_behind_another_that_begins(postgres: str) -> None:
+    """A transaction that is cancelled before its turn leaves alone that of another task, which began meanwhile."""
+    leave, cancelled = trio.Event(), trio.CancelScope()
+    async with await connect(postgres, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (a int)")
+
+        async def first() -> None:
+            async with connection.transaction():
+                await leave.wait()
+                await connection.execute("INSERT INTO t VALUES (1)")
+
+        async def hold() -> None:
+            async with connection.lock:
+                await leave.wait()
+
+        async def second() -> None:
+            with cancelled:
+                async with connection.transaction():
+                    raise AssertionError
+
+        async with trio.open_nursery() as nursery:
+            async with connection.lock:
+                for task in (first, hold, second):
+                    nursery.start_soon(task)
+                    await wait_all_tasks_blocked()
+            await wait_for_session(postgres, "idle in transaction", "BEGIN")
+            cancelled.cancel()
+            await wait_all_tasks_blocked()
+            leave.set()
+        assert await count(connection) == 1
+
+
 async def test_a_commit_cancelled_before_its_turn(postgres: str) -> None:
     """A commit that is cancelled while it waits for another task's statement commits nothing, and waits no longer."""
     async with await connect(postgres) as connection:
