@@ -82,6 +82,7 @@ class GuardedStream(trio.abc.Stream):
         self.uptake: Callable[[], Uptake] = uptake
         self._heard_at = trio.current_time()
         self._is_reading = False
+        self._is_closed = False
         self._counts_since = self._heard_at  # the control frames
         self._stream = stream
         self._socket = socket
@@ -111,6 +112,8 @@ class GuardedStream(trio.abc.Stream):
             self.gate.controls, self._counts_since = 0, trio.current_time()
         while not (piece := self.gate.take()):
             self._tell_verdict()
+            if self._is_closed:  # or the socket says so, by an error whose frames keep each other from Python 3.13 on
+                raise trio.ClosedResourceError
             self._is_reading = True
             try:
                 data = await self._stream.receive_some(max_bytes)
@@ -194,6 +197,7 @@ class GuardedStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the stream. Cancellation: it is closed all the same."""
+        self._is_closed = True
         await self._stream.aclose()
 
 
