@@ -1,4 +1,4 @@
-"""Subscriber from a Redis: what is listened to, what is made of it, and a link that falls silent."""
+"""Hints from a Redis: what is listened to, what is made of it, and a link that falls silent."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class FakeLink:
 
 
 class Rig:
-    """Subscriber over fake links; also the connector and the listener."""
+    """A subscriber over fake links; also the connector and the listener."""
 
     def __init__(self) -> None:
         self.links: list[FakeLink] = []

@@ -45,8 +45,8 @@ WAITING: Final = 4096
 """Calls that wait or are under way, beyond which tasks wait to make theirs."""
 
 CALM: Final = 1.0
-"""Seconds since the last refusal after which a call that succeeds says that the store is back: a server that is nearly
-full refuses now and then."""
+"""Seconds since the last call was refused, or late, after which one that succeeds says that the store is back: a server
+that is nearly full refuses now and then."""
 
 CLOSED: Final = "the store was closed"
 
@@ -312,7 +312,7 @@ class Calls:
         return forgotten
 
     def _note_refusal(self, why: object, call: Call | None = None) -> None:
-        """Note why a call was refused, or has waited too long: then whatever is answered says that this is over."""
+        """Note why a call was refused; or, without it, why one was not answered in time: any answer ends that."""
         self._refused_at = trio.current_time()
         self.outages.failed(why, refused=None if call is None else _kind(call))
 

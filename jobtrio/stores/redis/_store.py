@@ -292,15 +292,15 @@ class RedisJobStore(JobStore):
         self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument, brings: int = 0
     ) -> T:
         """Call a script by which a repeated call would not be recognised; ``after`` is told whether this may be one."""
-        session, call = self._opened, (name, job_id)
-        is_repeated = call in session.doubtful
+        session, what = self._opened, (name, job_id)
+        is_repeated = what in session.doubtful
+        call = run(name, job_id, *arguments, brings=brings)
         try:
-            call_of = run(name, job_id, *arguments, brings=brings)
-            answer = await session.call(call_of, lambda found: after(found, is_repeated))
+            answer = await session.call(call, lambda found: after(found, is_repeated))
         except StoreUnavailableError:
-            session.doubtful.add(call)
+            session.doubtful.add(what)
             raise
-        session.doubtful.discard(call)
+        session.doubtful.discard(what)
         return answer
 
 

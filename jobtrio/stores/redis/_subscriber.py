@@ -1,6 +1,6 @@
-"""Hearing what other processes tell, by what the server publishes: look now, rather than after a while.
+"""What hears hints from other processes, which the server publishes: look now, rather than after a while.
 
-Nothing rests on them: the link may be lost, and a hint with it. It owns which channels are listened to, and for how
+Nothing rests on hints: the link may be lost, and one with it. It owns which channels are listened to, and for how
 long, and that a link which has fallen silent is found out. It must not know what is made of a hint.
 """
 

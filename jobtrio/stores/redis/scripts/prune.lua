@@ -2,7 +2,7 @@
 -- Arguments: how many are kept, for how many seconds ('inf' for no limit), how many to remove at most.
 -- Returns whether there may be more, and the seconds until the oldest that is left is too old, if ever.
 -- with: base clock sets removing
-local TAGS = 5000 -- so many are removed at once, and the job's besides that they are reached with
+local TAGS = 5000 -- of the jobs removed at once, behind which no further job is
 
 local function work(args)
     local kept, seconds, most = tonumber(args[1]), args[2], tonumber(args[3])
