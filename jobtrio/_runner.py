@@ -45,10 +45,6 @@ logger = logging.getLogger("jobtrio")
 HARD_EXIT = 5.0
 """Seconds that saving may take when the registry itself is torn down."""
 
-UNWRITTEN = "its lease was over before its end was written"
-TORN_DOWN = f"the registry was torn down, and its end was not written within {HARD_EXIT:g} s"
-"""Why an attempt that is over is lost all the same."""
-
 
 class Runner:
     """The attempts that run in this process.
@@ -200,7 +196,7 @@ class Runner:
                     self._make_room_already(attempt)
                     try:
                         if not await self._store.finish(claim, Completed(verdict.result)):
-                            _warn_of_loss(claim, UNWRITTEN)
+                            _warn_of_loss(claim)
                         has_ended = True
                     except (StoreUnavailableError, PayloadError):
                         pass  # the detour knows what to do
@@ -252,7 +248,12 @@ class Runner:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + HARD_EXIT) as scope:
             await self._follow(attempt, verdict)
         if scope.cancelled_caught:
-            _warn_of_loss(attempt.claim, TORN_DOWN)
+            logger.warning(
+                "job %s: attempt %d is lost: the registry was torn down, and its end was not written within %g s",
+                attempt.claim.entry.id,
+                attempt.claim.attempt,
+                HARD_EXIT,
+            )
 
     def _give_up(self, attempt: Attempt) -> None:
         """Leave a job to the end of its lease."""
@@ -301,7 +302,7 @@ class Runner:
                 release = partial(self._store.release, claim, SHUTDOWN)
                 await self._write(attempt, release)
             case LetGo():
-                _warn_of_loss(claim, "its lease was not renewed in time")
+                logger.warning("job %s: attempt %d is lost: its lease was not renewed in time", entry.id, claim.attempt)
                 self._settled(attempt, kept=False)
             case _:
                 assert_never(step)
@@ -312,7 +313,7 @@ class Runner:
         rest = [] if attempt.spool is None else attempt.spool.rest()
         kept = bool(await write_with(rest, write, attempt.is_lost))
         if not kept:
-            _warn_of_loss(attempt.claim, UNWRITTEN)
+            _warn_of_loss(attempt.claim)
         self._settled(attempt, kept=kept)
         return kept
 
@@ -326,8 +327,11 @@ class Runner:
             attempt.spool.settled()
 
 
-def _warn_of_loss(claim: Claim, why: str) -> None:
-    logger.warning("job %s: attempt %d is lost: %s", claim.entry.id, claim.attempt, why)
+def _warn_of_loss(claim: Claim) -> None:
+    """Say of an attempt that is over that its claim no longer held the job."""
+    logger.warning(
+        "job %s: attempt %d is lost: its lease was over before its end was written", claim.entry.id, claim.attempt
+    )
 
 
 def _storable(outcome: Outcome) -> Outcome:
