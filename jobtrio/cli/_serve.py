@@ -11,6 +11,8 @@ from functools import partial
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _options, _program
 from jobtrio.cli._bridge import VARIABLE, add_token_option, need_bridge, token_of
@@ -49,6 +51,7 @@ exit code:
 
 examples:
   jobtrio serve app.jobs:executors --store sqlite:///jobs.db
+  jobtrio serve app.jobs:executors --no-work --store sqlite:///jobs.db
   jobtrio serve app.jobs:executors --allow-origin http://127.0.0.1:8000
   jobtrio serve app.jobs:executors --host "" --token-file token \\
       --certificate cert.pem
@@ -84,6 +87,7 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help='the name or address to listen on, "" for all of this machine (default: 127.0.0.1)',
     )
+    add("--no-work", action="store_true", help="run no jobs, and leave them to workers")
     add("--port", metavar="N", type=_options.port, default=8765, help="the port, 0 for a free one (default: 8765)")
     add_token_option(parser, help="the token that clients have to show")
     add(
@@ -108,6 +112,8 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Work and serve until told to stop, and return the exit code."""
     need_bridge(options)
+    if options.no_work and options.queue:
+        options.parser.error("--queue is of no use with --no-work")
     _program.heed_children()
     options.loaded = load_executors(options)
     options.token = token_of(options)
@@ -123,7 +129,10 @@ async def work(options: argparse.Namespace, store: JobStore) -> int:
     place, origins = await _listen(options)
     with closing(place):
         bridge = partial(_open_bridge, options, place, origins)
-        return await Worker(store, worker_plan(options), as_json=options.json, beside=bridge).serve()
+        plan = worker_plan(options)
+        if options.no_work:
+            plan = attrs.evolve(plan, queues={})
+        return await Worker(store, plan, as_json=options.json, beside=bridge).serve()
 
 
 async def _listen(options: argparse.Namespace) -> tuple[Place, Origins]:

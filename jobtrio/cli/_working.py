@@ -52,7 +52,7 @@ class WorkerPlan:
     Attributes:
         executors: The executors.
         max_running: How many jobs at once.
-        queues: Which queues, and how many jobs of each at once; None for every queue.
+        queues: Which queues, and how many jobs of each at once; None for every queue, and none to run no jobs.
         totals: How many jobs of a queue may run over all workers, by queue.
         name: The worker's name; None for one that is made.
         grace: Seconds that running jobs have to end at the first signal.
@@ -195,6 +195,8 @@ class Worker:
 
     def _greeting(self, name: str) -> str:
         plan = self._plan
+        if plan.queues == {}:
+            return f"jobtrio: worker {name} runs no jobs"
         queues = "every queue"
         if plan.queues is not None:
             queues = ", ".join(f"{queue} ({most} at once)" for queue, most in plan.queues.items())

@@ -68,6 +68,36 @@ def test_submits_and_watches(shell: Shell) -> None:
     ]
 
 
+def test_runs_no_job(shell: Shell) -> None:
+    """A server may leave the work to others; clients submit and watch there what they run."""
+    server, url = serve(shell, "--no-work")
+    watcher = shell.start("submit", f"{url}/ws", "words", '"to be"', "--watch", variables=TOKEN)
+    job = watcher.error_with("jobtrio: submitted ").split()[-1]
+    watcher.error_with("the job waits in queue 'texts' for a worker that runs 'words'")
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+    worker = shell.worker("--name", "bench")
+    assert watcher.end()[:2] == (0, "to \nbe \n")
+    assert shell.value("show", job)["job"]["worker"] == "bench"
+    worker.send(signal.SIGTERM)
+    server.send(signal.SIGTERM)
+    assert (worker.end()[0], server.end()[0]) == (0, 0)
+
+
+def test_says_that_it_runs_no_job(shell: Shell) -> None:
+    """Its first line says what kind of worker it is."""
+    command = shell.start("serve", "store_jobs:executors", "--port", "0", "--no-work", "--name", "desk")
+    assert command.error_with("desk") == "jobtrio: worker desk runs no jobs"
+    command.send(signal.SIGTERM)
+    assert command.end()[0] == 0
+
+
+def test_no_work_and_a_queue(shell: Shell) -> None:
+    """What contradicts itself is refused."""
+    code, _, err = shell.run("serve", "store_jobs:executors", "--no-work", "--queue", "texts")
+    assert code == 2
+    assert "--queue is of no use with --no-work" in err
+
+
 def test_prints_the_id(shell: Shell) -> None:
     """Without --watch the id is printed, or the record with --json; a key stands for the job as it does in a store."""
     _, url = serve(shell)
