@@ -36,6 +36,9 @@ PATIENCE = 5.0
 VARIABLE = "JOBTRIO_TOKEN"
 """The environment variable that holds the token."""
 
+JOB_URL = "ws://HOST:PORT/jobs/ID or wss://…"
+"""What a job's URL is, as errors say it."""
+
 NOT_KNOWN = ("unauthenticated", "4401")
 """How a server says that it does not know who asks."""
 
@@ -54,7 +57,7 @@ def is_url(text: str) -> bool:
 def job_of_store(text: str) -> str:
     """Return a job's id, or refuse a server's URL where only a store will do."""
     if is_bridge(text):
-        what = "must be the job's id: only watch and submit take a server's URL"
+        what = "must be the job's id: only watch, cancel and submit take a server's URL"
         raise argparse.ArgumentTypeError(f"{what}; got {text!r}")
     return text
 
@@ -94,6 +97,22 @@ def need_bridge(options: argparse.Namespace) -> Any:
     import jobtrio.websocket
 
     return jobtrio.websocket
+
+
+def run_at_server(options: argparse.Namespace, work: Callable[[argparse.Namespace, JobClient], Awaitable[int]]) -> int:
+    """Run ``work`` for the job whose URL is given as its id, and return the exit code; end with 2 where it is none."""
+    need_bridge(options)
+    from jobtrio.websocket._client_address import parse_tail_url
+
+    try:
+        found = parse_tail_url(options.id)
+    except ValueError as exc:
+        options.parser.error(str(exc))
+    if found is None:
+        options.parser.error(f"a job's URL must be {JOB_URL}; got {options.id!r}")
+        raise AssertionError  # error() has ended the program
+    url, options.id = found
+    return run_with_client(options, url, work)
 
 
 def run_with_client(

@@ -9,7 +9,7 @@ import trio
 from jobtrio._errors import JobtrioError, UnknownJobError
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import job_of_store
+from jobtrio.cli._bridge import add_token_option, is_bridge, run_at_server
 from jobtrio.cli._endings import plural
 from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._records import record_fields
@@ -18,8 +18,10 @@ from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_cli
 if TYPE_CHECKING:
     import argparse
 
+    from jobtrio._records import JobRecord
     from jobtrio._registry import JobRegistry
     from jobtrio.abc import JobStore
+    from jobtrio.websocket import JobClient
 
 DESCRIPTION = """\
 Ask a job to end, or all that live and match. One that waits ends at once, one
@@ -32,6 +34,7 @@ EPILOG = f"""\
 examples:
   jobtrio cancel 4f0c…
   jobtrio cancel 4f0c… --reason 'wrong file' --grace 10
+  jobtrio cancel ws://127.0.0.1:8765/jobs/4f0c…
   jobtrio cancel --tag user=ann
   jobtrio cancel --queue builds --state scheduled,queued
 """
@@ -50,7 +53,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("id", metavar="ID", nargs="?", type=job_of_store, help="the job's id; or else which jobs:")
+    parser.add_argument(
+        "id", metavar="ID|URL", nargs="?", help="the job's id, or its URL at a server; or else which jobs:"
+    )
     add_filters(parser, LIVING)
     parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why: all who watch it are told")
     parser.add_argument(
@@ -60,6 +65,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=0.0,
         help="how long it has to end by itself (default: 0)",
     )
+    add_token_option(parser, help="for a server, the token")
     add_store_options(
         parser, json="print one JSON object: cancelled, and the job's record; or cancelled, with the ids of all"
     )
@@ -77,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
         options.parser.error(
             f"argument --state: must be one or several of {allowed}, in which a job lives; got {given!r}"
         )
+    if options.id is not None and is_bridge(options.id):
+        return run_at_server(options, cancel_at_server)
     return run_with_store(options, cancel_all if is_filtered else cancel)
 
 
@@ -88,12 +96,33 @@ async def cancel(options: argparse.Namespace, store: JobStore) -> int:
     async with open_client(store) as registry:
         accepted = await registry.cancel(options.id, options.reason, grace=options.grace)
         record = (await registry.get(options.id)).record
+    return _answer(options, accepted, record)
+
+
+async def cancel_at_server(options: argparse.Namespace, client: JobClient) -> int:
+    """Ask a server's job to end, and say whether it will.
+
+    *Cancellation*: the request may have been made.
+    """
+    from jobtrio.websocket import ServerRefusedError
+
+    accepted = await client.cancel(options.id, options.reason, grace=options.grace)
+    try:
+        record: JobRecord | None = await client.fetch(options.id)
+    except (UnknownJobError, ServerRefusedError):  # it may be cancelled and not looked up
+        record = None
+    return _answer(options, accepted, record)
+
+
+def _answer(options: argparse.Namespace, accepted: bool, record: JobRecord | None) -> int:
+    """Tell what became of the request, with the job's record where it can be had, and return the exit code."""
     if options.json:
-        print_document({"cancelled": accepted, "job": record_fields(record)})
+        print_document({"cancelled": accepted, "job": None if record is None else record_fields(record)})
     elif accepted:
-        print("cancelled" if record.finished_at is not None else "asked to stop")
+        print("cancelled" if record is not None and record.finished_at is not None else "asked to stop")
     if not accepted:
-        complain(options, f"job {options.id!r} has ended already: {record.state.lower()}")
+        how = "" if record is None else f": {record.state.lower()}"
+        complain(options, f"job {options.id!r} has ended already{how}")
     return 0 if accepted else 1
 
 

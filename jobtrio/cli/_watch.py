@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobtrio._errors import UnknownJobError
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import add_token_option, is_bridge, is_url, need_bridge, run_with_client
+from jobtrio.cli._bridge import JOB_URL, add_token_option, is_bridge, is_url, run_at_server
 from jobtrio.cli._sources import StoreSource, open_bridge_source
 from jobtrio.cli._store import add_store_options, complain, open_client, run_with_store, url_of
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from jobtrio.abc import JobStore
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
-
-JOB_URL = "ws://HOST:PORT/jobs/ID or wss://…"
-"""What a job's URL is, as errors say it."""
 
 DESCRIPTION = """\
 Show a job's messages from the first that is kept, and then as they come, until
@@ -66,23 +63,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Watch the job and return the exit code."""
     if is_bridge(options.id) or (is_url(options.id) and not url_of(options)):
-        return _run_at_server(options)
+        return run_at_server(options, watch_at_server)
     return run_with_store(options, watch, lasts=True)
-
-
-def _run_at_server(options: argparse.Namespace) -> int:
-    need_bridge(options)
-    from jobtrio.websocket._client_address import parse_tail_url
-
-    try:
-        found = parse_tail_url(options.id)
-    except ValueError as exc:
-        options.parser.error(str(exc))
-    if found is None:
-        options.parser.error(f"a job's URL must be {JOB_URL}; got {options.id!r}")
-        raise AssertionError  # error() has ended the program
-    url, options.id = found
-    return run_with_client(options, url, watch_at_server)
 
 
 async def watch(options: argparse.Namespace, store: JobStore) -> int:

@@ -18,8 +18,10 @@ from raw_client import CLOSE, request
 from scripted_bridge import Peer, events, open_bridge
 
 from jobtrio.websocket.protocol import (
+    Cancel,
     Ended,
     Get,
+    Ok,
     Refused,
     Restarted,
     Submit,
@@ -281,6 +283,44 @@ def test_without_a_token(shell: Shell) -> None:
     assert server.end()[0] == 0
 
 
+def test_cancels(shell: Shell, tmp_path: Path) -> None:
+    """A server's job is cancelled by its URL, as a store's is by its id."""
+    _, url = serve(shell)
+    job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")))
+    watcher = shell.start("watch", f"{url}/jobs/{job}", variables=TOKEN)
+    assert watcher.line() == "attempt 1"
+    args = ("cancel", f"{url}/jobs/{job}", "--reason", "enough")
+    assert shell.run(*args, "--grace", "0.5", variables=TOKEN)[0] == 0
+    code, _, err = watcher.end()
+    assert (code, "enough" in err) == (125, True)
+    code, out, err = shell.run(*args, variables=TOKEN)
+    assert (code, out, err) == (1, "", f"jobtrio cancel: job {job!r} has ended already: cancelled\n")
+    code, out, _ = shell.run("cancel", f"{url}/jobs/{shell.submit('wait', '--delay', '1h')}", variables=TOKEN)
+    assert (code, out) == (0, "cancelled\n")
+    code, out, _ = shell.run(*args, "--json", variables=TOKEN)
+    answer = json.loads(out)
+    assert (code, answer["cancelled"], answer["job"]["cancel_reason"]) == (1, False, "enough")
+    code, out, err = shell.run("cancel", f"{url}/jobs/none", variables=TOKEN)
+    assert (code, out) == (1, "")
+    assert "no job has the id 'none'" in err
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_cancels_what_may_not_be_seen(shell: Shell, accepted: bool) -> None:
+    """What became of the request is told also where the server does not show the job's record."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say(Ok(id=(await peer.hear(Cancel)).id, cancelled=accepted))
+        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="none"))
+        await peer.gone()
+
+    async with open_bridge(script) as url:
+        code, out, err = await trio.to_thread.run_sync(shell.run, "cancel", f"{url}/jobs/x")
+    assert (code, out) == ((0, "asked to stop\n") if accepted else (1, ""))
+    assert err == ("" if accepted else "jobtrio cancel: job 'x' has ended already\n")
+
+
 @pytest.mark.parametrize("token", ["", "close-sesame"])
 def test_wrong_token(shell: Shell, token: str) -> None:
     """A server with a token refuses whoever has none, or another."""
@@ -365,8 +405,9 @@ def test_unknown(shell: Shell) -> None:
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
         (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
-        (["show", "ws://host:8765/jobs/x"], ["ID: must be the job's id", "only watch and submit", "jobs/x'"]),
-        (["cancel", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch and submit"]),
+        (["show", "ws://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel and submit", "jobs/x'"]),
+        (["remove", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel and submit"]),
+        (["cancel", "http://host:8765/jobs/x"], ["a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got "]),
         (["submit", "HTTPS://host/ws", "a"], ["ws://HOST:PORT/ws", "must be ws or wss, not https"]),
         (["submit", "http://host:8765", "a", "1"], ["ws://HOST:PORT/ws", "must be ws or wss, not http"]),
         (["submit", "ws://host/ws"], ["[URL] EXECUTOR [JSON]"]),
