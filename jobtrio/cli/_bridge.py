@@ -36,6 +36,9 @@ PATIENCE = 5.0
 VARIABLE = "JOBTRIO_TOKEN"
 """The environment variable that holds the token."""
 
+SERVER_URL = "ws://HOST:PORT/ws or wss://…"
+"""What a server's URL is, as errors say it."""
+
 JOB_URL = "ws://HOST:PORT/jobs/ID or wss://…"
 """What a job's URL is, as errors say it."""
 
@@ -57,7 +60,7 @@ def is_url(text: str) -> bool:
 def job_of_store(text: str) -> str:
     """Return a job's id, or refuse a server's URL where only a store will do."""
     if is_bridge(text):
-        what = "must be the job's id: only watch, cancel and submit take a server's URL"
+        what = "must be the job's id: only watch, cancel, list and submit take a server's URL"
         raise argparse.ArgumentTypeError(f"{what}; got {text!r}")
     return text
 

@@ -1,13 +1,13 @@
-"""``jobtrio list``: a store's jobs, as a table or as JSON."""
+"""``jobtrio list``: the jobs of a store or a server, as a table or as JSON."""
 
 from __future__ import annotations
 
 import shlex
-from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
 from jobtrio.cli import _options
+from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, run_with_client
 from jobtrio.cli._endings import printable
 from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
@@ -16,12 +16,15 @@ from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from jobtrio._records import JobRecord
     from jobtrio.abc import JobStore
+    from jobtrio.websocket import JobClient
 
 DESCRIPTION = """\
-List the jobs that match, the oldest first. All that is given has to match.
+List the jobs that match, the oldest first. All that is given has to match. With a
+URL the jobs are those that a server (`jobtrio serve`) shows.
 """
 
 EPILOG = f"""\
@@ -31,7 +34,11 @@ examples:
   jobtrio list --state queued,running --tag user=ann
   jobtrio list --newest-first --limit 10
   jobtrio list --state failed --json | jq -r '.[].id'
+  jobtrio list ws://127.0.0.1:8765/ws --tag user=ann
 """
+
+PAGE = 1_000
+"""Jobs that a server is asked for at once."""
 
 HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "ATTEMPT", "SUBMITTED", "TOOK", "NOTE")
 
@@ -40,17 +47,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``list`` to the command's parser."""
     parser = commands.add_parser(
         "list",
-        help="list the jobs of a store",
+        help="list the jobs of a store or a server",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    add_filters(parser, JobState)
     add = parser.add_argument
+    add("url", metavar="URL", nargs="?", help="a server, ws://HOST:PORT/ws, rather than a store")
+    add_filters(parser, JobState)
     add("--limit", metavar="N", type=_options.positive_count, default=100, help="how many at most (default: 100)")
     add("--newest-first", action="store_true", help="begin with the newest, rather than the oldest")
     add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
+    add_token_option(parser, help="for a server, the token")
     add_store_options(parser, json="print a JSON array of the jobs' records")
-    parser.set_defaults(run=partial(run_with_store, work=show_list))
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the jobs and return the exit code."""
+    if options.url is None:
+        return run_with_store(options, show_list)
+    if not is_url(options.url):
+        options.parser.error(f"argument URL: must be a server's, {SERVER_URL}; got {options.url!r}")
+    given = {"--queue": options.queue, "--executor": options.executor, "--store": options.store}
+    if unknown := [name for name, value in given.items() if value is not None]:
+        options.parser.error(f"{', '.join(unknown)}: not for a server")
+    return run_with_client(options, options.url, show_list_of_server)
 
 
 async def show_list(options: argparse.Namespace, store: JobStore) -> int:
@@ -65,16 +86,42 @@ async def show_list(options: argparse.Namespace, store: JobStore) -> int:
             after=options.after,
             newest_first=options.newest_first,
         )
+    _show(options, records)
+    return 0
+
+
+async def show_list_of_server(options: argparse.Namespace, client: JobClient) -> int:
+    """Print a server's jobs that match.
+
+    *Cancellation*: nothing has changed.
+    """
+    filters = filters_of(options)
+    records: list[JobRecord] = []
+    while len(records) < options.limit:
+        page = await client.find(
+            state=filters["state"],
+            tags=filters["tags"],
+            limit=min(options.limit - len(records), PAGE),
+            after=records[-1].id if records else options.after,
+            newest_first=options.newest_first,
+        )
+        if not page:
+            break
+        records += page
+    _show(options, records)
+    return 0
+
+
+def _show(options: argparse.Namespace, records: Sequence[JobRecord]) -> None:
     if options.json:
         print_document([record_fields(record) for record in records])
-        return 0
+        return
     table = render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK"))
     print(table, end="", flush=True)
     if len(records) == options.limit:
         last = records[-1].id
         after = [f"--after={last}"] if last.startswith("-") else ["--after", last]
         complain(options, f"there may be more: {printable(shlex.join(after))}")
-    return 0
 
 
 def _row(record: JobRecord) -> tuple[str, ...]:

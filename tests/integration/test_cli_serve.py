@@ -305,6 +305,38 @@ def test_cancels(shell: Shell, tmp_path: Path) -> None:
     assert "no job has the id 'none'" in err
 
 
+def test_lists(shell: Shell) -> None:
+    """A server's jobs are listed as a store's are, however many pages they take."""
+    _, url = serve(shell, "--no-work")
+    jobs = [shell.submit("echo", "--tag", f"n={n % 2}", "--delay", "1h") for n in range(5)]
+    jobs.append(shell.submit("echo"))
+
+    def ids(*args: str) -> list[str]:
+        code, out, err = shell.run("list", f"{url}/ws", "--json", *args, variables=TOKEN)
+        assert (code, err) == (0, "")
+        return [record["id"] for record in json.loads(out)]
+
+    assert ids() == jobs
+    assert ids("--limit", "2") == jobs[:2]
+    assert ids("--after", jobs[1], "--limit", "5000") == jobs[2:]
+    assert ids("--newest-first", "--after", jobs[1]) == [jobs[0]]
+    assert ids("--state", "scheduled", "--tag", "n=1") == [jobs[1], jobs[3]]
+    _, out, _ = shell.run("list", f"{url}/ws", variables=TOKEN)
+    assert out == shell.run("list")[1]
+    code, out, err = shell.run("list", f"{url}/ws", "--limit", "3", variables=TOKEN)
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert err == f"jobtrio list: there may be more: --after {jobs[2]}\n"
+
+
+def test_lists_what_a_page_at_a_time_brings(shell: Shell) -> None:
+    """A page that is short because its records are large is not the last."""
+    _, url = serve(shell, "--no-work")
+    jobs = [shell.submit("echo", "--payload", json.dumps("x" * 60_000)) for _ in range(20)]
+    code, out, _ = shell.run("list", f"{url}/ws", variables=TOKEN)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == jobs
+
+
 @pytest.mark.parametrize("accepted", [True, False])
 async def test_cancels_what_may_not_be_seen(shell: Shell, accepted: bool) -> None:
     """What became of the request is told also where the server does not show the job's record."""
@@ -405,8 +437,14 @@ def test_unknown(shell: Shell) -> None:
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
         (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
-        (["show", "ws://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel and submit", "jobs/x'"]),
-        (["remove", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel and submit"]),
+        (
+            ["show", "ws://host:8765/jobs/x"],
+            ["ID: must be the job's id", "only watch, cancel, list and submit", "jobs/x'"],
+        ),
+        (["list", "jobs.db"], ["argument URL: must be a server's, ws://HOST:PORT/ws or wss://…; got 'jobs.db'"]),
+        (["list", "ws://host:8765/ws", "--queue", "a"], ["--queue: not for a server"]),
+        (["list", "ws://host:8765/jobs/x"], ["got 'ws://host:8765/jobs/x'"]),
+        (["remove", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel, list and submit"]),
         (["cancel", "http://host:8765/jobs/x"], ["a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got "]),
         (["submit", "HTTPS://host/ws", "a"], ["ws://HOST:PORT/ws", "must be ws or wss, not https"]),
         (["submit", "http://host:8765", "a", "1"], ["ws://HOST:PORT/ws", "must be ws or wss, not http"]),
