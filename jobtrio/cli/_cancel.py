@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -94,8 +95,7 @@ async def cancel(options: argparse.Namespace, store: JobStore) -> int:
     *Cancellation*: the request may have been made.
     """
     async with open_client(store) as registry:
-        accepted = await registry.cancel(options.id, options.reason, grace=options.grace)
-        record = (await registry.get(options.id)).record
+        accepted, record = await _ask(options, registry)
     return _answer(options, accepted, record)
 
 
@@ -104,14 +104,17 @@ async def cancel_at_server(options: argparse.Namespace, client: JobClient) -> in
 
     *Cancellation*: the request may have been made.
     """
-    from jobtrio.websocket import ServerRefusedError
+    return _answer(options, *await _ask(options, client))
 
-    accepted = await client.cancel(options.id, options.reason, grace=options.grace)
-    try:
-        record: JobRecord | None = await client.fetch(options.id)
-    except (UnknownJobError, ServerRefusedError):  # it may be cancelled and not looked up
-        record = None
-    return _answer(options, accepted, record)
+
+async def _ask(options: argparse.Namespace, where: JobRegistry | JobClient) -> tuple[bool, JobRecord | None]:
+    """Ask the job to end; return whether it will, and its record, or None where that can't be had."""
+    accepted = await where.cancel(options.id, options.reason, grace=options.grace)
+    record: JobRecord | None = None
+    # It may be cancelled and not looked up, or is gone, or whoever knows it is away: what was asked for is done.
+    with suppress(JobtrioError):
+        record = (await where.get(options.id)).record
+    return accepted, record
 
 
 def _answer(options: argparse.Namespace, accepted: bool, record: JobRecord | None) -> int:

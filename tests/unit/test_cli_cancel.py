@@ -1,4 +1,4 @@
-"""``cancel`` of all jobs that match."""
+"""``cancel`` of one job, and of all that match."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 import jobtrio
-from jobtrio import JobSpec, JobState, StoreError, UnknownJobError
+from jobtrio import JobSpec, JobState, StoreError, StoreUnavailableError, UnknownJobError
 from jobtrio._pages import PAGE
 from jobtrio.cli import build_parser
-from jobtrio.cli._cancel import AT_ONCE, cancel_all
+from jobtrio.cli._cancel import AT_ONCE, cancel, cancel_all
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -107,6 +108,28 @@ class Fails(SqliteJobStore):
         if job_id == self.at:
             raise self.failure
         return await super().request_cancel(job_id, *args, **kwargs)
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailableError("away"), UnknownJobError("0")])
+async def test_a_job_that_can_not_be_looked_up(
+    registry: jobtrio.JobRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str], failure: jobtrio.JobtrioError
+) -> None:
+    """A request that was made is told, also where the store is away, or the job removed, before its record is read."""
+
+    async def fail(*args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise failure
+
+    store = SqliteJobStore(tmp_path / "jobs.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "load", fail)
+        assert await cancel(build_parser().parse_args(["cancel", "0"]), store) == 0
+        assert capsys.readouterr() == ("asked to stop\n", "")
+        assert await cancel(build_parser().parse_args(["cancel", "0", "--json"]), store) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"cancelled": False, "job": None}
+    assert err == "jobtrio cancel: job '0' has ended already\n"
+    assert await ids_of(registry, state=JobState.CANCELLED) == ["0"]
 
 
 @pytest.mark.parametrize("json_too", [False, True])
