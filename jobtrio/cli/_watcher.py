@@ -91,16 +91,21 @@ class Watcher:
         *Cancellation*: the job goes on.
         """
         with trio.open_signal_receiver(*heeded(LEAVING)) as signals:
-            with trio.CancelScope() as scope:
-                async with open_background_nursery() as nursery:
+            async with open_background_nursery() as nursery:
+                with trio.CancelScope() as scope:
                     nursery.start_soon(self._heed, signals, scope)
-                    nursery.start_soon(self._tell_waiting)
-                    await self._source.follow(self._show, self._after)
-        if self._left is not None:
-            with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
-                await self._say_farewell(self._left)
-            return 128 + self._left
+                    await self._follow()
+                if (left := self._left) is not None:
+                    # Signals are heeded still: that of `timeout` goes to the command, and then to all of its group.
+                    with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
+                        await self._say_farewell(left)
+                    return 128 + left
         return await self._sum_up()
+
+    async def _follow(self) -> None:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._tell_waiting)
+            await self._source.follow(self._show, self._after)
 
     async def _tell_waiting(self) -> None:
         with suppress(OSError):  # which whoever shows the job meets as well

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from remote_store import RemoteStore, Server
 
 import jobtrio
@@ -126,3 +128,27 @@ async def test_what_can_not_be_asked(autojump_clock: MockClock, written: list[Pi
     store.network.failing = {"workers"}
     await watch(store)
     assert written == [GONE]
+
+
+async def test_left_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal at once, as ``timeout`` sends it, does not take away the last word."""
+    written: list[Piece] = []
+
+    async def write(output: Output, pieces: Iterable[Piece]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await trio.testing.wait_all_tasks_blocked()
+        written.extend(pieces)
+
+    monkeypatch.setattr(Output, "write", write)
+    store = RemoteStore(Server())
+    async with jobtrio.open_registry(executors, store=store, queues={}) as registry, trio.open_nursery() as nursery:
+        watcher = Watcher(StoreSource(registry, store, await registry.submit("work"), None))
+
+        async def watch() -> None:
+            assert await watcher.watch() == 130
+
+        nursery.start_soon(watch)
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGINT)
+    assert [where for where, _ in written] == [STDERR]
+    assert written[0][1].strip().startswith("jobtrio: the job goes on")
