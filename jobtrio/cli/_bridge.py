@@ -107,6 +107,8 @@ def run_at_server(options: argparse.Namespace, work: Callable[[argparse.Namespac
     need_bridge(options)
     from jobtrio.websocket._client_address import parse_tail_url
 
+    if options.store is not None:
+        options.parser.error("--store: not for a server")
     try:
         found = parse_tail_url(options.id)
     except ValueError as exc:

@@ -446,6 +446,8 @@ def test_unknown(shell: Shell) -> None:
         (["list", "ws://host:8765/jobs/x"], ["got 'ws://host:8765/jobs/x'"]),
         (["remove", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel, list and submit"]),
         (["cancel", "http://host:8765/jobs/x"], ["a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got "]),
+        (["cancel", "ws://host/jobs/x", "--store", "sqlite:///jobs.db"], ["--store: not for a server"]),
+        (["watch", "ws://host/jobs/x", "--store", "sqlite:///jobs.db"], ["--store: not for a server"]),
         (["submit", "HTTPS://host/ws", "a"], ["ws://HOST:PORT/ws", "must be ws or wss, not https"]),
         (["submit", "http://host:8765", "a", "1"], ["ws://HOST:PORT/ws", "must be ws or wss, not http"]),
         (["submit", "ws://host/ws"], ["[URL] EXECUTOR [JSON]"]),
