@@ -21,7 +21,7 @@ from jobtrio.cli._log import log_to_stderr
 from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from jobtrio.websocket import JobClient
 
@@ -102,13 +102,18 @@ def need_bridge(options: argparse.Namespace) -> Any:
     return jobtrio.websocket
 
 
+def refuse_for_server(options: argparse.Namespace, values: Mapping[str, object], why: str = "") -> None:
+    """End with 2 where one of some options that are not for a server was given; ``values`` are theirs, by name."""
+    if given := [name for name, value in values.items() if value is not None]:
+        options.parser.error(f"{', '.join(given)}: not for a server{why}")
+
+
 def run_at_server(options: argparse.Namespace, work: Callable[[argparse.Namespace, JobClient], Awaitable[int]]) -> int:
     """Run ``work`` for the job whose URL is given as its id, and return the exit code; end with 2 where it is none."""
     need_bridge(options)
     from jobtrio.websocket._client_address import parse_tail_url
 
-    if options.store is not None:
-        options.parser.error("--store: not for a server")
+    refuse_for_server(options, {"--store": options.store})
     try:
         found = parse_tail_url(options.id)
     except ValueError as exc:

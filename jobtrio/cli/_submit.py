@@ -14,7 +14,7 @@ import jobtrio
 from jobtrio._errors import JobtrioError
 from jobtrio._submission import Submissions
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import add_token_option, is_url, run_with_client
+from jobtrio.cli._bridge import add_token_option, is_url, refuse_for_server, run_with_client
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._filters import add_tag_option
@@ -141,9 +141,14 @@ def _read_words(options: argparse.Namespace) -> str | None:
     options.executor = _value(options, "EXECUTOR", _options.name, words[0])
     if len(words) == 2:
         options.payload = _value(options, "JSON", _options.json_value, words[1])
-    given = {"--id": options.id, "--executors": options.executors, "--retry": options.retry, "--store": options.store}
-    if url is not None and (unknown := [name for name, value in given.items() if value is not None]):
-        options.parser.error(f"{', '.join(unknown)}: not for a server, which decides that itself")
+    if url is not None:
+        values = {
+            "--id": options.id,
+            "--executors": options.executors,
+            "--retry": options.retry,
+            "--store": options.store,
+        }
+        refuse_for_server(options, values, ", which decides that itself")
     return url
 
 
