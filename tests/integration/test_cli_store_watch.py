@@ -200,6 +200,8 @@ class TestTerminal:
         ours, theirs = terminal
         shell.worker()
         job = shell.submit("steps", "--payload", json.dumps(str(tmp_path / "gate")))
+        while shell.value("show", job)["job"]["state"] != "RUNNING":
+            pass  # else the watcher may say what the job waits for
         watcher = self.watch(shell, theirs, job)
         for done in (1, 2, 3):
             shown = read_until(ours, f"{done}/3".encode())

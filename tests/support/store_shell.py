@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack, chdir, contextmanager, suppress
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 LIMIT = 60.0
 """Seconds after which a command that should have ended hangs."""
+
+WAITING = re.compile(r"^jobtrio: the job (?:waits in queue|starts at|is held) .*\n", re.MULTILINE)
+"""What a watcher says of a job that has not begun after two seconds, which on a busy machine is any job."""
 
 LAUNCHER = """
 import fcntl, os, signal, sys, termios
@@ -61,9 +65,9 @@ class Command:
         self.process.send_signal(number)
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for the end; return the exit code and the rest of stdout and stderr."""
+        """Wait for the end; return the exit code and the rest of stdout and stderr, without `WAITING`."""
         out, err = self.process.communicate(timeout=LIMIT)
-        return self.process.returncode, out.decode() if out else "", err.decode() if err else ""
+        return self.process.returncode, out.decode() if out else "", WAITING.sub("", err.decode()) if err else ""
 
     def close(self) -> None:
         """End what a failed test left."""
