@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -37,97 +36,53 @@ POSTGRES_QUERY = "schema=NAME, pool_size=N, listen=false, outage_limit=SECONDS, 
 """What may follow the path, as errors name it."""
 
 
-class Address(ABC):
-    """Where a store is, and how it is to be used."""
-
-    @abstractmethod
-    def make_store(self, *, make: bool = True) -> JobStore:
-        """Return the store, not opened yet. Without ``make`` it is not to be made where it isn't there."""
-
-    def missing(self) -> str | None:
-        """Say in a few words what isn't there, as far as can be seen at once: of a server nothing."""
-        return None
-
-
 @attrs.frozen
-class SqliteAddress(Address):
-    """A file of jobs.
+class Address:
+    """Where a store is, and how it is to be used.
 
     Attributes:
-        path: The SQLite file, as the URL has it: relative or absolute.
-        options: What `SqliteJobStore` takes besides.
+        kind: Which store: ``"sqlite"``, ``"redis"`` or ``"postgres"``.
+        place: SQLite's file as the URL has it, relative or absolute; of a server, the URL that it is given.
+        options: What the store takes besides.
     """
 
-    path: str
+    kind: str
+    place: str = attrs.field(repr=False)  # it may hold a password
     options: dict[str, Any] = attrs.field(factory=dict)
 
     def make_store(self, *, make: bool = True) -> JobStore:
-        """Return the store, not opened yet."""
-        from jobtrio.stores.sqlite import SqliteJobStore
-
-        return SqliteJobStore(self.path, **self.options)
-
-    def missing(self) -> str | None:
-        """Say that there is no file. Whoever may not see whether there is one is told so when it is opened."""
-        try:
-            os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return f"there is no file {self.path!r}"
-        except OSError:
-            pass
-        return None
-
-
-@attrs.frozen
-class RedisAddress(Address):
-    """The jobs under a prefix, in Redis or Valkey.
-
-    Attributes:
-        url: Where the server is.
-        options: What `RedisJobStore` takes besides.
-    """
-
-    url: str = attrs.field(repr=False)  # it may hold a password
-    options: dict[str, Any] = attrs.field(factory=dict)
-
-    def make_store(self, *, make: bool = True) -> JobStore:
-        """Return the store, not opened yet.
+        """Return the store, not opened yet. Without ``make`` a server's is not to be made where it isn't there.
 
         Raises:
-            StoreError: coredis is not installed.
+            StoreError: The extra that it needs is not installed.
             ValueError: The URL or an option makes no sense.
         """
+        if self.kind == "sqlite":
+            from jobtrio.stores.sqlite import SqliteJobStore
+
+            return SqliteJobStore(self.place, **self.options)
         try:
-            from jobtrio.stores.redis import RedisJobStore
-        except ImportError as exc:
-            raise StoreError(f"Redis needs an extra: pip install 'jobtrio[redis]' ({exc})") from exc
-        return RedisJobStore(self.url, create=make, **self.options)
+            if self.kind == "redis":
+                from jobtrio.stores.redis import RedisJobStore
 
-
-@attrs.frozen
-class PostgresAddress(Address):
-    """A schema of jobs in a PostgreSQL database.
-
-    Attributes:
-        conninfo: What libpq is given.
-        options: What `PostgresJobStore` takes besides.
-    """
-
-    conninfo: str = attrs.field(repr=False)  # it may hold a password
-    options: dict[str, Any] = attrs.field(factory=dict)
-
-    def make_store(self, *, make: bool = True) -> JobStore:
-        """Return the store, not opened yet.
-
-        Raises:
-            StoreError: psycopg is not installed.
-            ValueError: An option makes no sense.
-        """
-        try:
+                return RedisJobStore(self.place, create=make, **self.options)
             from jobtrio.stores.postgres import PostgresJobStore
+
+            return PostgresJobStore(self.place, create=make, **self.options)
         except ImportError as exc:
-            raise StoreError(f"PostgreSQL needs an extra: pip install 'jobtrio[postgres]' ({exc})") from exc
-        return PostgresJobStore(self.conninfo, create=make, **self.options)
+            name = "Redis" if self.kind == "redis" else "PostgreSQL"
+            raise StoreError(f"{name} needs an extra: pip install 'jobtrio[{self.kind}]' ({exc})") from exc
+
+    def missing(self) -> str | None:
+        """Say that there is no file. Of a server, or a file that one may not see, that is said when it is opened."""
+        if self.kind == "sqlite":
+            try:
+                os.stat(self.place)
+            except (FileNotFoundError, NotADirectoryError):
+                return f"there is no file {self.place!r}"
+            except OSError:
+                pass
+        return None
 
 
 def parse_store_url(url: str) -> Address:
@@ -188,7 +143,7 @@ def _sqlite(rest: str, url: str) -> Address:
     if not path or "\0" in unquote(path) or path == ":memory:":
         raise ValueError(f"a store must be {FORMS}, and name a file; got {_shown(url)}")
     options = _options(_pairs(query), _SQLITE_OPTIONS, SQLITE_QUERY)
-    return SqliteAddress(unquote(path, errors="surrogateescape"), options)
+    return Address("sqlite", unquote(path, errors="surrogateescape"), options)
 
 
 # -- Redis
@@ -200,7 +155,7 @@ def _redis(rest: str, url: str) -> Address:
     if any("@" in name for name, _ in pairs):
         raise ValueError(f"behind ? in a store's URL there must be {REDIS_QUERY}; in a password it is %3F")
     options = _options(pairs, _REDIS_OPTIONS, REDIS_QUERY)
-    return RedisAddress(f"{url.partition(':')[0].lower()}:{place}", options)
+    return Address("redis", f"{url.partition(':')[0].lower()}:{place}", options)
 
 
 # -- PostgreSQL
@@ -213,7 +168,8 @@ def _postgres(rest: str, url: str) -> Address:
     pairs = _pairs(query)
     options = _options([pair for pair in pairs if pair[0] in _POSTGRES_OPTIONS], _POSTGRES_OPTIONS, POSTGRES_QUERY)
     others = [pair for pair in pairs if pair[0] not in _POSTGRES_OPTIONS]
-    return PostgresAddress(f"postgresql:{place}{'?' if others else ''}{urlencode(others, quote_via=quote)}", options)
+    conninfo = f"postgresql:{place}{'?' if others else ''}{urlencode(others, quote_via=quote)}"
+    return Address("postgres", conninfo, options)
 
 
 def _synchronous(text: str) -> str | None:

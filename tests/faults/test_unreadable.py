@@ -16,7 +16,7 @@ from valkey_server import shared_server
 import jobtrio
 from jobtrio import Completed, End, Failed, Gap, JobState, Retention, Token
 from jobtrio.abc import JobQuery
-from jobtrio.stores._url import PostgresAddress, RedisAddress, SqliteAddress, parse_store_url
+from jobtrio.stores._url import parse_store_url
 from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ class Place:
 
     def damage(self, job_id: str, column: str, value: str) -> None:
         """Change what is stored of a job."""
-        match self._address:
-            case SqliteAddress(path=path):
-                with closing(sqlite3.connect(path)) as file:
+        match self._address.kind:
+            case "sqlite":
+                with closing(sqlite3.connect(self._address.place)) as file:
                     file.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (value, job_id))
                     file.commit()
-            case PostgresAddress(conninfo=conninfo):
+            case "postgres":
                 statement = sql.SQL("UPDATE jobtrio.jobs SET {} = %s WHERE id = %s").format(sql.Identifier(column))
-                with psycopg.connect(conninfo) as connection:
+                with psycopg.connect(self._address.place) as connection:
                     connection.execute(statement, [value, job_id])
-            case RedisAddress(options=options):
+            case "redis":
                 field = "body" if column in ("payload", "metadata") else column
-                shared_server().ask("HSET", f"{{{options['prefix']}}}:job:{job_id}", field, value)
+                shared_server().ask("HSET", f"{{{self._address.options['prefix']}}}:job:{job_id}", field, value)
 
     def damage_messages(self, job_id: str, last: int, count: int, text: str = "[[") -> None:
         """Make a chunk of a job's messages nonsense: it has so many, up to a number."""
@@ -61,16 +61,16 @@ class Place:
             f"UPDATE {{}}messages SET body = '{text}' "
             "WHERE last = {} AND job = (SELECT seq FROM {}jobs WHERE id = '{}')"
         )
-        match self._address:
-            case SqliteAddress(path=path):
-                with closing(sqlite3.connect(path)) as file:
+        match self._address.kind:
+            case "sqlite":
+                with closing(sqlite3.connect(self._address.place)) as file:
                     file.execute(chosen.format("", last, "", job_id))
                     file.commit()
-            case PostgresAddress(conninfo=conninfo):
-                with psycopg.connect(conninfo) as connection:
+            case "postgres":
+                with psycopg.connect(self._address.place) as connection:
                     connection.execute(chosen.format("jobtrio.", last, "jobtrio.", job_id).encode())
-            case RedisAddress(options=options):
-                key = f"{{{options['prefix']}}}:messages:{job_id}"
+            case "redis":
+                key = f"{{{self._address.options['prefix']}}}:messages:{job_id}"
                 entries: Any = shared_server().ask("XRANGE", key, "-", "+")
                 shared_server().ask("DEL", key)
                 for entry_id, (name, body) in entries:

@@ -12,7 +12,7 @@ import pytest
 import jobtrio
 from jobtrio._errors import StoreError
 from jobtrio.stores import store_from_url
-from jobtrio.stores._url import PostgresAddress, RedisAddress, SqliteAddress, parse_store_url
+from jobtrio.stores._url import Address, parse_store_url
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 def test_path(url: str, path: str) -> None:
     """Three slashes come before the path, whose escapes are undone; a fourth begins an absolute one."""
-    assert parse_store_url(url) == SqliteAddress(path)
+    assert parse_store_url(url) == Address("sqlite", path)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_path(url: str, path: str) -> None:
 )
 def test_options(query: str, options: dict[str, object]) -> None:
     """How durable a commit is, and how long to wait for a file that is away, can be said in the URL."""
-    assert parse_store_url(f"sqlite:///jobs.db?{query}") == SqliteAddress("jobs.db", options)
+    assert parse_store_url(f"sqlite:///jobs.db?{query}") == Address("sqlite", "jobs.db", options)
 
 
 def test_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_no_password_is_shown(url: str) -> None:
 def test_postgres(url: str, conninfo: str, options: dict[str, object]) -> None:
     """What is jobtrio's is taken out of the query, and libpq is given the rest."""
     address = parse_store_url(url)
-    assert address == PostgresAddress(conninfo, options)
+    assert address == Address("postgres", conninfo, options)
     assert "secret" not in repr(address)
     assert address.missing() is None
     store = address.make_store()
@@ -287,7 +287,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_redis(url: str, place: str, options: dict[str, object]) -> None:
     """What is behind the question mark is for the store, and the rest says where the server is."""
     address = parse_store_url(url)
-    assert address == RedisAddress(place, options)
+    assert address == Address("redis", place, options)
     assert "secret" not in repr(address)
     assert address.missing() is None
     store = address.make_store()
