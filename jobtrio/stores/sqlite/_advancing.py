@@ -54,7 +54,13 @@ class Progress:
 def advance(tx: Transaction, gone: Collection[str]) -> Progress:
     """Do what is due now; ``gone`` are sessions whose processes have ended."""
     over_at = time.monotonic() + LONGEST
-    changed = _become_due(tx, over_at) + _expire(tx, over_at)
+    changed = []
+    for entry in _some(tx, "due", over_at):
+        tx.become_ready(entry, None)
+        changed.append(entry)
+    for entry in _some(tx, "expired", over_at):
+        tx.end(entry, Failed(rules.expired(entry, tx.identity.retention)), None)
+        changed.append(entry)
     lapsed, lease_next, emptied = _lapse(tx, gone, over_at)
     changed += lapsed
     if len(changed) >= SLICE or (changed and time.monotonic() > over_at):
@@ -63,22 +69,6 @@ def advance(tx: Transaction, gone: Collection[str]) -> Progress:
     due, expiry = (tx.run(SQL[name]).fetchone()[0] for name in ("next_due", "next_expiry"))
     waits = [at - now for at in (due, expiry) if at is not None]
     return Progress(changed, max(min(lease_next, *waits, inf), 0.0), False, emptied)
-
-
-def _become_due(tx: Transaction, over_at: float) -> list[JobEntry]:
-    changed = []
-    for entry in _some(tx, "due", over_at):
-        tx.become_ready(entry, None)
-        changed.append(entry)
-    return changed
-
-
-def _expire(tx: Transaction, over_at: float) -> list[JobEntry]:
-    changed = []
-    for entry in _some(tx, "expired", over_at):
-        tx.end(entry, Failed(rules.expired(entry, tx.identity.retention)), None)
-        changed.append(entry)
-    return changed
 
 
 def _some(tx: Transaction, statement: str, over_at: float) -> Iterator[JobEntry]:
