@@ -170,9 +170,8 @@ class Writer:
         limit = time.monotonic() - PATIENCE
         is_over = self._stopping or not isinstance(error, StoreUnavailableError)
         failed = []
-        if self._waiting and (is_over or self._waiting[0].asked < limit):
-            self._outages.failed(error)
         while self._waiting and (is_over or self._waiting[0].asked < limit):
+            self._outages.failed(error)
             call = self._waiting.popleft()
             if call.take():
                 call.fail(again(error))
