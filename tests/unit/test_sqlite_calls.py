@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._outage import try_for
 from jobtrio.stores.sqlite import _calls
-from jobtrio.stores.sqlite._calls import Call, Calls
+from jobtrio.stores.sqlite._calls import Call, Calls, itself
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -243,7 +243,7 @@ async def test_given_up_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_calls, "WAITING", 1)
     async with open_server(patience=0.0) as server:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_given_up, server, None)
+            nursery.start_soon(_given_up, server, itself)
             await wait_all_tasks_blocked()
             server.calls.give_up_overdue()
         server.let(2)
@@ -276,14 +276,14 @@ async def test_a_fault_while_answers_are_heeded() -> None:
 
     calls, answers, then = Calls(60.0), list[Any](), list[str]()
 
-    async def make(after: Callable[[Any], Any] | None) -> None:
+    async def make(after: Callable[[Any], Any]) -> None:
         with suppress(StoreUnavailableError):
             answers.append(await calls.make(note("value"), after))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(make, fail)
         await wait_all_tasks_blocked()
-        nursery.start_soon(make, None)
+        nursery.start_soon(make, itself)
         await wait_all_tasks_blocked()
         taken = [call for call in (calls.next_nowait(), calls.next_nowait()) if call is not None and call.take()]
         taken[0].give_up(StoreUnavailableError("too long"))
@@ -316,7 +316,7 @@ async def test_given_up_as_it_fails() -> None:
 
 async def test_carried_out_again() -> None:
     """A call that is carried out once more, because its group was undone, is answered as it went then."""
-    call = Call(note("again"), None)
+    call = Call(note("again"), itself)
     answers: list[Any] = []
 
     async def wait() -> None:
@@ -332,7 +332,7 @@ async def test_carried_out_again() -> None:
     assert answers == ["not any more"]
 
 
-async def _given_up(server: Server, after: Callable[[Any], object] | None) -> None:
+async def _given_up(server: Server, after: Callable[[Any], object]) -> None:
     with pytest.raises(StoreUnavailableError):
         await server.calls.make(note("late"), after)
 
@@ -376,7 +376,7 @@ async def test_no_room_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
             await wait_all_tasks_blocked()
             with trio.fail_after(60), pytest.raises(StoreUnavailableError, match="no room"):
                 await server.calls.make(note("second"))
-            nursery.start_soon(_given_up, server, None)
+            nursery.start_soon(_given_up, server, itself)
             await trio.sleep(0.1)
             server.let(1)
             await trio.sleep(0.15)
@@ -416,7 +416,7 @@ async def test_a_call_ends_a_timed_wait() -> None:
     with trio.fail_after(60):
         while thread.is_alive() and not calls._bell.locked():  # noqa: ASYNC110 - the thread is on its way to wait
             await trio.sleep(0.001)
-        call = Call(note(1), None)
+        call = Call(note(1), itself)
         calls._put(call)
         await trio.to_thread.run_sync(thread.join, abandon_on_cancel=True)
     assert got == [call]

@@ -37,7 +37,7 @@ class Calls:
 def new_call() -> Call:
     """Return a call for nothing."""
     work: Callable[[Any], None] = lambda _: None  # noqa: E731 - it needs a type
-    return Call(work, None)
+    return Call(work, work)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ WAITING: Final = 4096
 CLOSED: Final = "the store was closed"
 
 
+def itself(value: T) -> T:
+    """Return an answer as it is."""
+    return value
+
+
 class Call:
     """One call: what a thread is to do, and what is done with the answer in Trio's thread.
 
@@ -42,7 +47,7 @@ class Call:
 
     __slots__ = ("_after", "_error", "_given_up", "_limit", "_task", "_turn", "_value", "asked", "leave_at", "work")
 
-    def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any] | None) -> None:
+    def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any]) -> None:
         self.work = work
         self.asked = time.monotonic()
         self.leave_at: float = inf
@@ -98,7 +103,7 @@ class Call:
 
     def conclude(self) -> None:
         """Heed the answer, and wake the task unless it has left."""
-        if self._error is None and self._after is not None:
+        if self._error is None:
             try:
                 self._value = self._after(self._value)
             except BaseException as exc:
@@ -132,7 +137,7 @@ class Calls:
         self._closed = False
 
     @trio.lowlevel.enable_ki_protection
-    async def make(self, work: Callable[[Any], Any], after: Callable[[Any], T] | None = None) -> T:
+    async def make(self, work: Callable[[Any], Any], after: Callable[[Any], T] = itself) -> T:
         """Have a thread do ``work``; return what it returns, as ``after`` makes it of that in Trio's thread.
 
         Raises:

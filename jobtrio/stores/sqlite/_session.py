@@ -20,6 +20,7 @@ from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _pruning as pruning
+from jobtrio.stores.sqlite._calls import itself
 from jobtrio.stores.sqlite._checkpoint import warn_of_reset_error
 from jobtrio.stores.sqlite._readers import Readers
 from jobtrio.stores.sqlite._statements import SQL
@@ -152,7 +153,7 @@ class Session:
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         """Have a reader do ``work``; return what it returns."""
-        return self._readers.calls.make(work, itself)
+        return self._readers.calls.make(work)
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
@@ -210,8 +211,3 @@ def _threads_needed() -> Iterator[None]:
         yield
     except RuntimeError as exc:
         raise StoreUnavailableError(str(exc)) from exc
-
-
-def itself(value: T) -> T:
-    """Return an answer as it is."""
-    return value

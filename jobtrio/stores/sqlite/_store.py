@@ -28,9 +28,10 @@ from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite import _running as running
+from jobtrio.stores.sqlite._calls import itself
 from jobtrio.stores.sqlite._connection import Location, Synchronous
 from jobtrio.stores.sqlite._rows import new_job
-from jobtrio.stores.sqlite._session import Session, itself
+from jobtrio.stores.sqlite._session import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
