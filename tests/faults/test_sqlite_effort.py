@@ -25,7 +25,7 @@ from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._statements import SQL
-from jobtrio.stores.sqlite._transaction import Transaction
+from jobtrio.stores.sqlite._transaction import Transaction, load_by_id
 from jobtrio.testing._workers import ERROR, new_entry, tokens
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
         "newest by tag": JobQuery(tags={"user": "bob"}, newest_first=True),
     }.items():
         efforts[name] = effort.of(lambda query=query: finding.find(connection, query))  # type: ignore[misc]
-    efforts["load"] = effort.of(lambda: finding.load(connection, "job 4"))
+    efforts["load"] = effort.of(lambda: load_by_id(connection, "job 4"))
     efforts["stream"] = effort.of(lambda: finding.read_messages(connection, "job 0", 0, 100))
     efforts["backlog"] = effort.of(lambda: finding.backlog(connection, {"default"}, None))
     return efforts

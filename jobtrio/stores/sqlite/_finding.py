@@ -25,8 +25,7 @@ from jobtrio.stores._texts import HELD, state_of
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._rows import seq_of
 from jobtrio.stores.sqlite._statements import MOST, SQL
-from jobtrio.stores.sqlite._transaction import load as load_row
-from jobtrio.stores.sqlite._transaction import row_of
+from jobtrio.stores.sqlite._transaction import load, load_by_id, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -54,15 +53,9 @@ Span: TypeAlias = tuple[int, int]
 """Two numbers between which the jobs are that a search may find."""
 
 
-def load(connection: sqlite3.Connection, job_id: str, *, light: bool = False) -> JobEntry | None:
-    """Return a job, or None; a ``light`` one without what its user gave."""
-    row = row_of(connection, job_id)
-    return None if row is None else load_row(connection, row, light=light)
-
-
 def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit: int) -> list[Message] | None:
     """Return kept messages, with the `End` behind the last, or None for an unknown job."""
-    entry = load(connection, job_id, light=True)
+    entry = load_by_id(connection, job_id, light=True)
     if entry is None:
         return None
     messages = chunks.read(connection, entry.order, after, limit)
@@ -83,7 +76,7 @@ def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
         return []
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
         rows = connection.execute(f"{SQL['between']}{_first('seq', query)}", (*span, min(query.limit, MOST))).fetchall()
-        return [load_row(connection, row).record() for row in rows]
+        return [load(connection, row).record() for row in rows]
     return [entry.record() for entry in _found(connection, query, span)]
 
 
@@ -112,7 +105,7 @@ def _found(connection: sqlite3.Connection, query: JobQuery, span: Span) -> list[
     found: list[JobEntry] = []
     while True:
         rows = _matching(connection, page, span, tags[:FEW])
-        entries = [load_row(connection, row) for row in rows]
+        entries = [load(connection, row) for row in rows]
         found += [entry for entry in entries if others <= (entry.tags or {}).items()]
         if len(rows) < page.limit or len(found) >= query.limit:
             return found[: query.limit]

@@ -32,6 +32,7 @@ from jobtrio.stores.sqlite._calls import itself
 from jobtrio.stores.sqlite._connection import Location, Synchronous
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._session import Session
+from jobtrio.stores.sqlite._transaction import load_by_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -112,11 +113,11 @@ class SqliteJobStore(JobStore):
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a job, or None."""
-        return await self._opened.read(lambda connection: finding.load(connection, job_id))
+        return await self._opened.read(lambda connection: load_by_id(connection, job_id))
 
     async def look(self, job_id: str) -> JobEntry | None:
         """Return a job, or None, without what never changes."""
-        return await self._opened.read(lambda connection: finding.load(connection, job_id, light=True))
+        return await self._opened.read(lambda connection: load_by_id(connection, job_id, light=True))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""

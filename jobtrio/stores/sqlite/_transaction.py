@@ -81,8 +81,7 @@ class Transaction(JobSteps):
 
     def job_of(self, job_id: str) -> JobEntry | None:
         """Return a job by its id, or None."""
-        row = row_of(self.connection, job_id)
-        return None if row is None else load(self.connection, row)
+        return load_by_id(self.connection, job_id)
 
     # -- changing
 
@@ -170,6 +169,12 @@ def row_of(connection: sqlite3.Connection, job_id: str) -> Row | None:
     """Return a job's row, or None. An id that is not printable, so that UTF-8 may not hold it, is that of no job."""
     row: Row | None = connection.execute(SQL["by_id"], (job_id,)).fetchone() if job_id.isprintable() else None
     return row
+
+
+def load_by_id(connection: sqlite3.Connection, job_id: str, *, light: bool = False) -> JobEntry | None:
+    """Return a job, or None; a ``light`` one without what its user gave."""
+    row = row_of(connection, job_id)
+    return None if row is None else load(connection, row, light=light)
 
 
 def load(connection: sqlite3.Connection, row: Row, *, light: bool = False) -> JobEntry:
