@@ -10,11 +10,10 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from jobtrio._checks import show
 from jobtrio._codec import encode_value
 from jobtrio._entry import STEP, JobEntry, Plan
 from jobtrio._policies import JobPriority
-from jobtrio._records import Cancelled, Completed, Failed
+from jobtrio._records import Failed
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores._salvage import Salvage, check_time, checked_steps
 from jobtrio.stores._texts import ended_as, error_of, plain_text, value_of
@@ -123,14 +122,9 @@ def outcome_of(state: bytes, error: bytes | None, result: bytes | None, history:
     salvage = Salvage()
 
     def decode(result: bytes | None) -> Outcome:
-        if state == b"COMPLETED":
-            return Completed(value_of(result))
-        if state == b"FAILED":
-            assert error is not None  # it is stored with the state
-            return Failed(error_of(error))
-        if state == b"CANCELLED":
-            return Cancelled(_steps(history)[-1])
-        raise ValueError(f"its state is {show(state)}")
+        failure = error_of(error) if state == b"FAILED" and error is not None else None
+        steps = _steps(history) if state == b"CANCELLED" else None
+        return ended_as(_STATES[state], failure, steps, result)
 
     return salvage.part("outcome", decode, result, None) or Failed(salvage.error())
 
