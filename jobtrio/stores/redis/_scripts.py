@@ -18,8 +18,6 @@ from jobtrio._entry import HISTORY
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from jobtrio.stores.redis._link import Argument
 
 FIELDS: Final = (
@@ -48,6 +46,8 @@ GROWING: Final = frozenset({"insert", "append", "save_state"})
 
 _SAME: Final = {"append_last": "append"}
 """Scripts that differ from another one only in what they are allowed: that one's file is theirs."""
+
+_FOLDER: Final = resources.files("jobtrio.stores.redis").joinpath("scripts")
 
 _WITH: Final = re.compile(r"^-- with: (.*)$", re.MULTILINE)
 
@@ -95,11 +95,10 @@ class Run:
 
 
 def _read(name: str) -> Script:
-    folder = resources.files("jobtrio.stores.redis").joinpath("scripts")
-    body = _text(folder, _SAME.get(name, name))
+    body = _text(_SAME.get(name, name))
     found = _WITH.search(body)
     assert found is not None, f"{name}.lua does not say what it is made with"
-    texts = [*(_text(folder, f"_{part}") for part in found[1].split()), body, _text(folder, "_each")]
+    texts = [*(_text(f"_{part}") for part in found[1].split()), body, _text("_each")]
     flags = "no-writes" if name in READING else "" if name in GROWING else "allow-oom"
     whole = "\n".join([f"#!lua flags={flags}" if flags else "#!lua", *texts])
     text = re.sub(r"\$\w+", lambda word: _WORDS[word[0]], whole).encode()
@@ -107,19 +106,16 @@ def _read(name: str) -> Script:
     return Script(name, text, digest.encode(), name not in READING)
 
 
-def _text(folder: Traversable, name: str) -> str:
-    return folder.joinpath(f"{name}.lua").read_text("utf-8")
+def _text(name: str) -> str:
+    return _FOLDER.joinpath(f"{name}.lua").read_text("utf-8")
 
 
-NAMES: Final = (
-    *("open", "insert", "start_held", "claim", "renew", "finish", "retry", "release", "append", "append_last"),
-    *("save_state", "cancel", "advance", "expire", "lapse", "delete", "prune", "read", "counts", "find", "workers"),
-    "leave",
-)
+_FILES: Final = sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".lua"))
 
-SCRIPTS: Final = {name: _read(name) for name in NAMES}
+_NAMES: Final = [name.removesuffix(".lua") for name in _FILES if not name.startswith("_")]  # else it is a part
+
+SCRIPTS: Final = {name: _read(name) for name in (*_NAMES, *_SAME)}
 """Each script, by its name."""
-
 
 MOST: Final = 2**53
 """The largest number of jobs that a script takes, to which its own numbers count exactly: for any larger one."""
