@@ -360,9 +360,9 @@ async def test_a_job_that_is_pruned_in_part(postgres: str, monkeypatch: pytest.M
                 assert await worker.store.append_messages(claim, tokens(n, n))
             assert await worker.store.finish(claim, Completed())
         session = worker.store._opened  # type: ignore[attr-defined]
-        until = await session.use(lambda link: pruning.limit(link, Retention(finished_jobs=0)))
+        until = await session.connections.use(lambda link: pruning.limit(link, Retention(finished_jobs=0)))
         for _ in range(2):
-            assert await session.use(lambda link: pruning.prune(link, until))
+            assert await session.connections.use(lambda link: pruning.prune(link, until))
         for job_id in ("first", "second"):
             assert await worker.stream(job_id) == [Gap(1, 2), *tokens(3, 3), End(4, Completed())]
         await worker.store.prune()
@@ -500,7 +500,7 @@ async def test_a_machine_that_is_gone(postgres: str, postgres_server: PostgresSe
                 cursors = [await link.connection.execute(f"SHOW {name}".encode()) for name in names]
                 return [str(row[0]) for cursor in cursors for row in await cursor.fetchall()]
 
-            assert await session.use(show) == expected
+            assert await session.connections.use(show) == expected
 
 
 async def test_all_that_is_due_stands_still(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -875,10 +875,10 @@ async def test_many_conflicts(postgres: str) -> None:
 
     async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=60.0)) as worker:
         session: Any = worker.store._opened  # type: ignore[attr-defined]
-        assert await session.use(work) == "done"
+        assert await session.connections.use(work) == "done"
         assert tries == CONFLICTS
         with pytest.raises(StoreUnavailableError):
-            await session.use(fail)
+            await session.connections.use(fail)
         assert tries == CONFLICTS + TRIES
 
 

@@ -132,9 +132,9 @@ async def test_notices_for_others(postgres: str) -> None:
             await link.connection.execute("LISTEN x")
             return link.connection
 
-        connection = await session.use(listen)
+        connection = await session.connections.use(listen)
         for _ in range(10):
-            await session.use(lambda link: link.connection.execute("NOTIFY x"))
+            await session.connections.use(lambda link: link.connection.execute("NOTIFY x"))
         assert connection._inbox.unread == deque()
 
 

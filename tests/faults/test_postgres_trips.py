@@ -132,8 +132,10 @@ async def test_lost_statements(postgres: str) -> None:
         for n in range(6):
             await worker.insert(new_entry(job_id=f"before {n}"))
         session = worker.store._session  # type: ignore[attr-defined]
-        assert session._connections.is_direct
-        await session.use(lambda link: link.connection.execute("DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'"))
+        assert session.connections.is_direct
+        await session.connections.use(
+            lambda link: link.connection.execute("DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'")
+        )
         await worker.insert(new_entry(job_id="after"))
-        assert not session._connections.is_direct
+        assert not session.connections.is_direct
         assert len(await worker.claim()) == 7

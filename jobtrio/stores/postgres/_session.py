@@ -10,7 +10,7 @@ import secrets
 import time
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -30,13 +30,11 @@ from jobtrio.stores.postgres._notices import Clock, Notices
 from jobtrio.stores.postgres._writing import Write, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from jobtrio.abc import StoreSettings
-    from jobtrio.stores.postgres._connections import Connections, Link
+    from jobtrio.stores.postgres._connections import Connections
     from jobtrio.stores.postgres._reading import Reading
-
-T = TypeVar("T")
 
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
@@ -62,6 +60,7 @@ class Session:
 
     Attributes:
         settings: What the store was told when it was opened.
+        connections: The way to the server.
         announcer: Tells the listener.
         identity: Who writes.
         notices: What other processes are told.
@@ -99,7 +98,7 @@ class Session:
         session = secrets.token_hex(8)
         self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
         self.notices: Final = Notices(schema, session, self.clock)
-        self._connections = connections
+        self.connections: Final = connections
         inserter = Inserter(connections, self.notices, self.announcer.heed)
         patient = Inserter(connections, self.notices, self.announcer.heed, WAIT)
         writer = Writer(connections, self.identity, self.announcer, self.notices)
@@ -139,7 +138,7 @@ class Session:
         """Carry out calls until told to stop: whoever cleans up behind a cancellation needs the store."""
         # Ends with the block of `running`, which is not left without saying so.
         with trio.CancelScope(shield=True):
-            async with self._connections.opened(), trio.open_nursery() as nursery:
+            async with self.connections.opened(), trio.open_nursery() as nursery:
                 for lane in self._lanes:
                     nursery.start_soon(lane.run)
                 for service in (self._give_up_overdue, self.pruner.run, self._look_for_news, self._look_again):
@@ -159,25 +158,11 @@ class Session:
         """Take this worker from those that are there; where the server is away, its time runs out."""
         with trio.move_on_after(LEAVE_WITHIN):
             try:
-                await self._connections.fetch("leave", self.identity.session)
+                await self.connections.fetch("leave", self.identity.session)
             except StoreError:
                 pass
 
     # -- calls
-
-    async def use(self, work: Callable[[Link], Awaitable[T]]) -> T:
-        """Return what ``work`` returns, given a connection.
-
-        Cancellation: it may have been done.
-        """
-        return await self._connections.use(work)
-
-    async def look(self, work: Callable[[Link], Awaitable[T]]) -> T:
-        """Return what ``work`` returns, which only looks, given a connection.
-
-        Cancellation: nothing has changed.
-        """
-        return await self._connections.use(work, looks=True)
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
@@ -194,7 +179,7 @@ class Session:
             asked = time.monotonic()
             self.announcer.asked()
             more = self._advanced(
-                await self._connections.use(lambda link: advancing.advance(link, self.identity, self.notices)), asked
+                await self.connections.use(lambda link: advancing.advance(link, self.identity, self.notices)), asked
             )
         return self.announcer.idle_for()
 
@@ -213,11 +198,11 @@ class Session:
         """
         retention = self.settings.retention
         # Each by its own name: that one can be done says nothing of another which is refused.
-        until = await self._connections.use(partial(pruning.limit, retention=retention))
+        until = await self.connections.use(partial(pruning.limit, retention=retention))
         # A pause for others, not a wait for them.
-        while await self._connections.use(partial(pruning.prune, until=until)):  # noqa: ASYNC110
+        while await self.connections.use(partial(pruning.prune, until=until)):  # noqa: ASYNC110
             await trio.sleep(PAUSE)
-        return await self._connections.use(partial(pruning.left, retention=retention))
+        return await self.connections.use(partial(pruning.left, retention=retention))
 
     # -- news
 
@@ -231,7 +216,7 @@ class Session:
             self.announcer.heed(hints)
 
     def _hearing_changed(self, hears: bool) -> None:
-        self._connections.is_direct = hears
+        self.connections.is_direct = hears
         self._look_after = LOOK_AFTER if hears else LOOK_OFTEN
         self._on_pace(self._look_after)
         self.announcer.look_everywhere()
@@ -246,7 +231,7 @@ class Session:
             if self._hears:
                 continue
             try:
-                asked = await self._connections.fetch("asked_to_stop", self.identity.session)
+                asked = await self.connections.fetch("asked_to_stop", self.identity.session)
             except StoreError:
                 continue
             for (job_id,) in asked:
@@ -267,6 +252,6 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     async def _give_up_overdue(self) -> None:
         while True:
-            await trio.sleep(self._connections.patience / 4)
+            await trio.sleep(self.connections.patience / 4)
             for lane in self._lanes:
                 lane.give_up_overdue()

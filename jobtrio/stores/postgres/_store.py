@@ -239,7 +239,7 @@ class PostgresJobStore(JobStore):
         """Return the matching jobs, in the order of their submission."""
         if query.after is not None and not query.after.isprintable():
             raise UnknownJobError(query.after)
-        return await finding.find(self._opened.look, query)
+        return await finding.find(partial(self._opened.connections.use, looks=True), query)
 
     async def history(self, job_id: str) -> list[Transition] | None:
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
@@ -248,15 +248,16 @@ class PostgresJobStore(JobStore):
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
-        return await self._opened.look(finding.counts)
+        return await self._opened.connections.use(finding.counts, looks=True)
 
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there, by name."""
-        return await self._opened.look(finding.workers)
+        return await self._opened.connections.use(finding.workers, looks=True)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
-        return await self._opened.look(lambda link: finding.backlog(link, queues, executors))
+        count = partial(finding.backlog, queues=queues, executors=executors)
+        return await self._opened.connections.use(count, looks=True)
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
@@ -293,7 +294,7 @@ class PostgresJobStore(JobStore):
             claiming.claim, wanted=wanted, identity=session.identity, notices=session.notices, alone=is_repeated
         )
         asked = time.monotonic()
-        found = await session.use(ask)
+        found = await session.connections.use(ask)
         if found.now is not None:
             session.clock.note(found.now, asked)
             session.notices.told(found.hints)
@@ -309,7 +310,7 @@ class PostgresJobStore(JobStore):
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened
         renew = partial(claiming.renew, claims=claims, lease=lease, identity=session.identity, notices=session.notices)
-        return report(claims, await session.use(renew))
+        return report(claims, await session.connections.use(renew))
 
     async def finish(
         self,
