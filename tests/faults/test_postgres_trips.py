@@ -139,3 +139,18 @@ async def test_lost_statements(postgres: str) -> None:
         await worker.insert(new_entry(job_id="after"))
         assert not session.connections.is_direct
         assert len(await worker.claim()) == 7
+
+
+async def test_prepared_again(postgres: str) -> None:
+    """A connection that was used while nobody could hear keeps the plans of its statements again once one can."""
+
+    async def plans(link: Link) -> int | None:
+        return link.connection.prepare_threshold
+
+    async with open_worker(lambda: PostgresJobStore(postgres, pool_size=1)) as worker:
+        connections = worker.store._session.connections  # type: ignore[attr-defined]
+        assert await connections.use(plans) is not None
+        connections.is_direct = False
+        assert await connections.use(plans) is None
+        connections.is_direct = True
+        assert await connections.use(plans) is not None

@@ -296,10 +296,8 @@ class Connections:
         async with self._pool.connection() as connection:
             if self.is_direct and connection not in self._tuned:
                 await connection.execute(_TUNING)
-                connection.prepare_threshold = PREPARED_AFTER
                 self._tuned.add(connection)
-            elif not self.is_direct:
-                connection.prepare_threshold = None
+            connection.prepare_threshold = PREPARED_AFTER if self.is_direct else None
             return await work(Link(connection, self.sql, self.patience))
 
     async def fetch(self, name: str, *parameters: Any) -> Rows:
