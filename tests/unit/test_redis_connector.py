@@ -55,7 +55,7 @@ class Rig:
     async def connect_beside(self) -> None:
         """Likewise, beside the link in use."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.connector.connect_beside())
+            await stack.enter_async_context(self.connector.connect(turns=False))
 
 
 @pytest.fixture

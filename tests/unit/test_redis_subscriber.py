@@ -73,7 +73,8 @@ class Rig:
         self.subscriber = Subscriber(connector, "{p}:", self.announcer, lambda: self.connected)
 
     @asynccontextmanager
-    async def connect_beside(self) -> AsyncIterator[FakeLink]:
+    async def connect(self, *, turns: bool) -> AsyncIterator[FakeLink]:
+        assert not turns  # that is for the connection that the calls use
         if self.refuses:
             raise StoreUnavailableError("refused")
         if self.slow:

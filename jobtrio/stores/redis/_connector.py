@@ -35,8 +35,11 @@ class Connector:
         return self._followed or hosts[self._next % len(hosts)]
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Link]:
+    async def connect(self, *, turns: bool = True) -> AsyncIterator[Link]:
         """Connect for the duration of the block; where that fails, or the server is the wrong one, turn to the next.
+
+        Args:
+            turns: Whether to turn then, rather than leave that to another connection.
 
         Raises:
             StoreUnavailableError: The server could not be reached, or is not the one to ask.
@@ -46,20 +49,11 @@ class Connector:
         try:
             async with open_link(self._address, place, self._patience) as link:
                 yield link
-            if link.astray is not None:
+            if turns and link.astray is not None:
                 self._turn(place, link.astray)
         except (RedisError, OSError, TimeoutError) as exc:
-            self._turn(place, exc)
-            raise errors.translate(exc, place_text(place)) from exc
-
-    @asynccontextmanager
-    async def connect_beside(self) -> AsyncIterator[Link]:
-        """Connect once more to the server in use."""
-        place = self.place
-        try:
-            async with open_link(self._address, place, self._patience) as link:
-                yield link
-        except (RedisError, OSError, TimeoutError) as exc:
+            if turns:
+                self._turn(place, exc)
             raise errors.translate(exc, place_text(place)) from exc
 
     def _turn(self, place: tuple[str, int], why: BaseException) -> None:

@@ -76,7 +76,7 @@ class Subscriber:
             connected = self._connected()
             await connected.wait()
             try:
-                async with self._connector.connect_beside() as self._link:
+                async with self._connector.connect(turns=False) as self._link:
                     if self._connected() is connected:
                         await self._listen(self._link)
             except StoreError:
