@@ -228,19 +228,14 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
     async def _within_grace(self, step: Callable[[], Awaitable[RV]]) -> RV:
         """Run ``step`` though the task is cancelled; close the connection if it does not come to its end in time."""
-        ended = False
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self.cancel_grace):
-                try:
-                    value = await step()
-                except Exception:
-                    ended = True
-                    raise
-                ended = True
-                return value
-        finally:
-            if not ended:
+                return await step()
+        except BaseException as exc:
+            if not isinstance(exc, Exception):
                 self._abandon()
+            raise
+        self._abandon()
         raise psycopg.OperationalError(f"the server did not answer within {self.cancel_grace:g} s of a cancellation")
 
     @contextlib.contextmanager
