@@ -325,7 +325,7 @@ class PostgresJobStore(JobStore):
         if isinstance(outcome, Completed):
             text = text_of("a result", outcome.result)
             if error is None:
-                done: bool = await self._opened.writes.make(Complete(claim, text, items))
+                done: bool = await self._opened.writes.make(Complete(claim, items, text))
                 return done
             outcome = Completed(value_of(text))
         finish = partial(settling.finish, claim=claim, outcome=outcome, error=error, items=items)

@@ -87,30 +87,21 @@ class Append:
 
 
 @attrs.define(eq=False)
-class Complete:
-    """An attempt's end as most end.
+class Complete(Append):
+    """An attempt's last messages, and its end as most end.
 
     Attributes:
-        claim: The claim.
         result: What it returned, as text.
-        items: Messages to append before.
     """
 
-    claim: Claim
     result: str
-    items: Sequence[Item]
-
-    @property
-    def job_id(self) -> str:
-        """The job."""
-        return self.claim.entry.id
 
     def size(self) -> int:
         """Return how many characters it brings."""
         return len(self.result) + _length(self.items)
 
 
-Write: TypeAlias = Change | Append | Complete
+Write: TypeAlias = Change | Append
 
 
 class Writer:
@@ -216,7 +207,7 @@ class Writer:
         self._announcer.heed(others)  # of each end the listener has heard
         return [call for call in quick.calls if not call.is_answered]
 
-    def _quick_hints(self, writes: Sequence[tuple[Call[Write], Append | Complete]]) -> Hints:
+    def _quick_hints(self, writes: Sequence[tuple[Call[Write], Append]]) -> Hints:
         hints = Hints()
         for _, work in writes:
             hints.messages.add(work.job_id)
@@ -292,14 +283,14 @@ class Writer:
     def _change_of(self, work: Write) -> Change:
         """Return a write as one that takes the slow way."""
         match work:
-            case Append(claim=claim, items=items):
-                append = partial(_append, claim=claim, items=items)
-                return Change(claim.entry.id, claim.entry.order, append, itself)
             case Complete(claim=claim, result=result, items=items):
                 outcome = Completed(value_of(result))
                 finish = partial(settling.finish, claim=claim, outcome=outcome, error=None, items=items)
                 settled = partial(self._announcer.settled, claim.entry)
                 return Change(claim.entry.id, claim.entry.order, finish, settled)
+            case Append(claim=claim, items=items):
+                append = partial(_append, claim=claim, items=items)
+                return Change(claim.entry.id, claim.entry.order, append, itself)
             case Change():
                 return work
 
