@@ -114,10 +114,8 @@ class Notices:
         due = hints.due
         if due is not None and due >= self._told_due > time.monotonic():
             due = None
-        if not (hints.ready or due is not None or hints.messages or hints.cancels):
-            return self.channel, NOTHING
         news = Hints(hints.ready, due, hints.messages, hints.cancels)
-        return self.channel, array(payloads_of(news, self.session, self.clock))
+        return self.channel, array(payloads_of(news, self.session, self.clock)) if news else NOTHING
 
     def ways(self, hints: Hints) -> tuple[tuple[str, str], list[Step]]:
         """Return what the statement is given that makes hints true, and those that go behind its commit."""
