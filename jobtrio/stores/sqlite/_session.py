@@ -69,14 +69,7 @@ class Session:
         # Those who wait are looked for four times in the time that they have.
         patience *= 0.75
         self._readers = Readers(location, patience=patience)
-        self._writer = Writer(
-            location,
-            self.identity,
-            self._doorbell,
-            patience=patience,
-            on_hints=self.announcer.heed,
-            on_news=self.announcer.look_everywhere,
-        )
+        self._writer = Writer(location, self.identity, self._doorbell, self.announcer, patience=patience)
 
     # -- life
 

@@ -29,6 +29,7 @@ from jobtrio.stores.sqlite._transaction import LONGEST, Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from jobtrio.stores._announcer import Announcer
     from jobtrio.stores._settling import Identity
     from jobtrio.stores.sqlite._connection import Location
     from jobtrio.stores.sqlite._wakeup import Doorbell
@@ -69,20 +70,12 @@ class Writer:
     """
 
     def __init__(
-        self,
-        location: Location,
-        identity: Identity,
-        doorbell: Doorbell,
-        *,
-        patience: float,
-        on_hints: Callable[[Hints], None],
-        on_news: Callable[[], None],
+        self, location: Location, identity: Identity, doorbell: Doorbell, announcer: Announcer, *, patience: float
     ) -> None:
         self.calls: Final = Calls(patience)
         self._identity = identity
         self._doorbell = doorbell
-        self._on_hints = on_hints
-        self._on_news = on_news
+        self._announcer = announcer
         self._location = location
         self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
@@ -239,9 +232,9 @@ class Writer:
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
         is_one_gone = self._ring(hints)
-        self.calls.deliver(calls, partial(self._on_hints, hints))
+        self.calls.deliver(calls, partial(self._announcer.heed, hints))
         if is_one_gone:
-            self.calls.run_in_trio(self._on_news)
+            self.calls.run_in_trio(self._announcer.look_everywhere)
         self._checkpoints.committed(connection)
 
     def _fail(self, calls: list[Call], exc: Exception) -> None:
@@ -252,7 +245,7 @@ class Writer:
         for call in calls:
             call.fail(again(error))
         self.calls.deliver(calls)
-        self.calls.run_in_trio(self._on_news)  # in case that it was committed all the same
+        self.calls.run_in_trio(self._announcer.look_everywhere)  # in case that it was committed all the same
         if self._connector.connection is None:
             self._make_room()
 
@@ -287,7 +280,7 @@ class Writer:
         self._data_version = version
         is_news |= self._doorbell.ring_again()
         if is_news:
-            self.calls.run_in_trio(self._on_news)
+            self.calls.run_in_trio(self._announcer.look_everywhere)
         self._checkpoints.idle(connection)
 
 
