@@ -6,11 +6,8 @@ local gathered = {} -- the lists to which one call has added
 local moving = {} -- the cells whose lines change
 
 local function add(key, score, id)
-    local list = adding[key]
-    if not list then
-        list = {}
-        adding[key] = list
-    end
+    local list = adding[key] or {}
+    adding[key] = list
     list[#list + 1] = score
     list[#list + 1] = id
     gathered[#gathered + 1] = list
@@ -18,11 +15,8 @@ local function add(key, score, id)
 end
 
 local function drop(key, id)
-    local list = removing[key]
-    if not list then
-        list = {}
-        removing[key] = list
-    end
+    local list = removing[key] or {}
+    removing[key] = list
     list[#list + 1] = id
     gathered[#gathered + 1] = list
 end
