@@ -32,8 +32,8 @@ def claim(session: Session, wanted: Wanted) -> Run:
     """Return the call that starts ready jobs."""
     call = (wanted.claim_id, min(wanted.limit, MOST_JOBS), repr(wanted.lease), session.worker, session.name, MOST_BYTES)
     totals = session.settings.max_running_total or None
-    lists = (*_pairs(wanted.room), *_names(wanted.executors), *_pairs(totals), *_names(session.answered))
-    return run("claim", *call, *lists)
+    lists = (*_pairs(wanted.room), *_names(wanted.executors), *_pairs(totals))
+    return run("claim", *call, session.answered, *lists)
 
 
 def claimed(session: Session, wanted: Wanted, answer: list[Any]) -> list[Claim]:

@@ -84,7 +84,7 @@ class Session:
         settings: What the store was opened with.
         pruner: Prunes when many jobs have ended.
         claimed: The calls to claim that were answered last, by their ids.
-        answered: Those of them whose callers have got the answer, since the last call.
+        answered: The last of them whose caller has got the answer; ``""`` for none.
         doubtful: Calls that were not answered, and would not be recognised if they were made again.
         saves: Numbers the calls that save states, so that the server knows one that arrives late.
     """
@@ -107,7 +107,7 @@ class Session:
         self.name: Final = secrets.token_hex(8)
         self.is_shown: bool = False
         self.claimed: Final = Recent[str]()
-        self.answered: list[str] = []
+        self.answered: str = ""
         self.doubtful: Final = Recent[tuple[str, str]]()
         self.saves: Final = count(1)
         self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)

@@ -192,7 +192,7 @@ class RedisJobStore(JobStore):
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
         session, wanted = self._opened, Wanted(claim_id, limit, lease, room, executors)
         claims = await session.call(claiming.claim(session, wanted), partial(claiming.claimed, session, wanted))
-        session.answered = [claim_id]
+        session.answered = claim_id
         return claims
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:

@@ -1,7 +1,8 @@
 -- Start ready jobs, by priority, then in the order in which they became ready.
 -- Arguments: the claim's id, how many at most, the lease's seconds, the worker, its session, how many bytes at most,
--- and then four lists, each behind its length, or behind -1 where all will do: queues and how many of each;
--- executors; queues and how many may run of each in all; calls that were answered and will not be made again.
+-- the last claim that was answered and will not be made again ('' for none), and then three lists, each behind its
+-- length, or behind -1 where all will do: queues and how many of each; executors; queues and how many may run of each
+-- in all.
 -- Returns whether the claims are new, whether there may be more at once, and the rows.
 -- with: base clock sets moves heap
 local function claimed_before(claim)
@@ -152,17 +153,17 @@ end
 local PASSED = 500
 
 local function work(args)
-    local claim, limit, lease, worker, session, most = unpack(args, 1, 6)
+    local claim, limit, lease, worker, session, most, answered = unpack(args, 1, 7)
     limit, most = tonumber(limit), tonumber(most)
     local before = claimed_before(claim)
     if #before > 0 then
         return {0, 0, before}
     end
     local room, executors, totals, index
-    room, index = read_list(args, 7, 2)
+    room, index = read_list(args, 8, 2)
     executors, index = read_list(args, index, 1)
-    totals, index = read_list(args, index, 2)
-    for answered in pairs(read_list(args, index, 1)) do
+    totals = read_list(args, index, 2)
+    if answered ~= '' then
         call('UNLINK', PREFIX .. 'claim:' .. answered)
     end
     call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place
