@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Hook: TypeAlias = Callable[[TrioConnection[Any]], Awaitable[object]]
 
 SLOW: Final = 5.0
-"""Seconds behind which a connection that is being opened is given up for one that has come back. Opening takes
-less, also where it is slow: else the pool would never grow."""
+"""Seconds after which opening a connection is given up if another one has come back meanwhile. Opening takes less,
+also where it is slow; with a shorter time the pool would never grow."""
 
 logger = logging.getLogger("psycopg")
 
@@ -214,7 +214,7 @@ class Pool(Generic[Row]):
             self._places.release()
 
     def _offer(self) -> None:
-        """Have the first that waits for a new connection look at the idle ones, unless it has that one soon."""
+        """Have the first task that opens a connection look at the idle ones instead, if opening takes long."""
         for opening, begun in self._openings.items():
             if opening.deadline == inf:
                 opening.deadline = begun + SLOW

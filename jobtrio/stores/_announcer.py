@@ -81,8 +81,8 @@ class Announcer:
         self._on_end = on_end
         self.next: float = inf
         self.look_at: float = 0.0
-        self._noted: float = inf  # the earliest time that came up since it was asked what is due
-        self._must_look = False  # whether to look everywhere came up since then
+        self._noted: float = inf  # the earliest time noted since the store was last asked what is due
+        self._must_look = False  # whether `look_everywhere` was called since then
         self._coming: dict[tuple[str, str], JobEntry] = {}  # new jobs, by id and their calls, that are not answered yet
 
     # -- hints
@@ -117,7 +117,7 @@ class Announcer:
         self.falls_due(self._clock() + seconds)
 
     def asked(self) -> None:
-        """Note that it is asked what is due: of what comes up from now on, the answer may not know."""
+        """Note that the store is being asked what is due: its answer may not know of what is noted from now on."""
         self._noted, self._must_look = inf, False
 
     def looked(self, seconds: float, look_after: float) -> None:
@@ -137,7 +137,7 @@ class Announcer:
 
     @contextmanager
     def putting_in(self, entries: Sequence[JobEntry], submission: str) -> Iterator[None]:
-        """Within the block new jobs are told of before what becomes of them, whichever is answered first."""
+        """Within the block new jobs are told of first, even if news of what became of them comes before the answer."""
         coming = {(entry.id, submission): entry for entry in reversed(entries)}  # the first that has an id counts
         self._coming.update(coming)
         try:
@@ -149,7 +149,7 @@ class Announcer:
     def inserted(self, entries: Sequence[JobEntry], answers: Iterable[Answer], submission: str) -> list[JobEntry]:
         """Bring new jobs' entries to what is stored, and tell of them; return the entries that stand for the jobs."""
         stored = []
-        ids: set[str] = set()  # a job that has the id of one before it is stood for by that one, whose key it has
+        ids: set[str] = set()  # of jobs before: one that has such an id has that job's key too, which stands for it
         for entry, answer in zip(entries, answers, strict=True):
             standing = entry
             if isinstance(answer, Placed):
@@ -182,9 +182,10 @@ class Announcer:
     def learned(self, entry: JobEntry, stored: JobEntry, *, is_news: bool = False) -> None:
         """Bring an entry to what is stored, and tell of its newest change unless that was told.
 
-        A repeated call finds what the first one did; the entry shows whether it has heard of that. ``is_news`` says
-        that it was done just now: the entry may have heard of that already, by way of somebody who read it, and of
-        what came after it. A new job's entry is told of as it began: what has become of it since is told elsewhere.
+        A repeated call finds what the first one did, so a change is told only if the entry has not heard of it. With
+        ``is_news`` this very call has made the change, and it is told in any case: whoever has read the job meanwhile
+        may have brought the entry as far, or further. A new job's entry is told of as it began; what has become of it
+        since is told elsewhere.
         """
         was, now = entry.progress, stored.progress
         if not entry.order:

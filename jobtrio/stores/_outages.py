@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 OUTAGE: Final = "is_outage"
 """The attribute of the log records that say so, by which they can be told from others."""
 
-
 QUIET: Final = 15.0
-"""Seconds without another refusal after which any answer says that a store is back: what waits for a store that refuses
-it is tried again more often than that, and what was given up may never be."""
+"""Seconds after a refusal in which only the call that was refused says that the store is back, by succeeding. Whoever
+waits for such a call repeats it sooner than that. If nobody does, any answer counts after this time."""
 
 
 class OutageLog:

@@ -136,8 +136,9 @@ async def singly(
 ) -> list[Call[W]]:
     """Carry out calls one by one; return those that others hold up, for another turn.
 
-    Each that is held up takes some time, so those with the same names are not tried then, and of those that were held
-    up before no more than one: in the next turn, another one.
+    To find that out takes some time for each. So behind a call that is held up, those with the same names are not
+    tried. Calls that were held up before are tried in order, until one is held up again: the next turn begins with the
+    one behind it.
     """
     held_up: list[Call[W]] = []
     names: set[T] = set()
@@ -157,8 +158,8 @@ class Lane(Generic[W]):
     """The calls of one kind, and the task that carries them out.
 
     Args:
-        carry_out: Carries out a group of calls and answers them; those that it returns get another turn, behind those
-            that wait; those that it leaves get its error.
+        carry_out: Carries out a group of calls and answers them. Those that it returns get another turn, behind those
+            that wait; what it raises is the answer of those that have none.
         patience: Seconds after which a call that has no answer fails.
         size: Tells how much a call brings; a group that brings more than `LARGEST` is cut.
         changes_nothing: Whether a task may leave a call that was taken.

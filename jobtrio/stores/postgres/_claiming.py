@@ -35,8 +35,8 @@ Kept: TypeAlias = "dict[tuple[int, str], tuple[float, CancelRequest | None]]"
 """What was renewed, by job and claim: until when, and the request to cancel the job if there is one."""
 
 WAITED: Final = 0.1
-"""The share of a lease, or of the time that one piece of work may take, in which jobs are waited for that are locked as
-their leases are to be renewed."""
+"""How long a renewal waits for jobs that others have locked, as a share of the lease, or of the time that one piece of
+work may take, if that is less."""
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class Claimed:
         entries: The jobs, as claimed by this call or by the one that it repeats.
         now: The server's time; None where there are none.
         hints: When something falls due by it.
-        missed: Whether there may be others: in the place of jobs that were locked at that moment, or behind large ones.
+        missed: Whether there may be more: some were locked at that moment, or were too large to come with the others.
     """
 
     entries: list[JobEntry]

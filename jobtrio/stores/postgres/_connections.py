@@ -49,7 +49,7 @@ TRIES: Final = 5
 """How often the same is tried where a pooler has lost a statement, or notices have no room."""
 
 CONFLICTS: Final = 20
-"""How often where the server says that it came between two others: of several in each other's way one gets on."""
+"""How often after a deadlock or another conflict: of several that are in each other's way, one gets on each time."""
 
 PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.2
@@ -65,7 +65,7 @@ MOST_TIME: Final = 2**31 - 1
 """The longest time that the server's settings can say, in milliseconds."""
 
 WAIT: Final = "50ms"
-"""How long, likewise, one waits for a transaction of others, where those who would wait as well can go on meanwhile."""
+"""How long, likewise, one waits for rows that others have locked, where other calls can go on meanwhile."""
 
 PREPARED_AFTER: Final = 2
 """How often a statement is planned anew before its plan is kept."""
@@ -103,9 +103,9 @@ class Link:
     Attributes:
         connection: The connection.
         patience: Seconds that one piece of work may take.
-        limit: The step that has the server end this transaction where nothing more comes of it. All those have it that
-            lock anything and then wait for more to arrive: a process that has died or was stopped in the midst of one
-            must not keep others from the rows.
+        limit: The step that has the server end a transaction that stands still, or lasts too long. All have it that
+            lock rows before all of their statements have arrived: a process that has died or was stopped in the midst
+            of one must not keep others from the rows.
     """
 
     def __init__(self, connection: TrioConnection[Any], sql: dict[str, str], patience: float) -> None:
@@ -187,7 +187,7 @@ class Connections:
         self.is_direct: bool = False
         self._outages = OutageLog(log)
         self._tuned: WeakSet[TrioConnection[Any]] = WeakSet()
-        self._looking = trio.Semaphore(max(size // 2, 1))  # who looks may take long, and leaves the rest to what runs
+        self._looking = trio.Semaphore(max(size // 2, 1))  # for work that only reads, which may take long
 
     async def prepare(self, *, create: bool) -> None:
         """Check the schema, or make it where it is missing and may be made.
@@ -237,13 +237,13 @@ class Connections:
         connection.add_notify_handler(lambda _: None)
 
     async def use(self, work: Callable[[Link], Awaitable[T]], *, looks: bool = False, what: str | None = None) -> T:
-        """Return what ``work`` returns, given a connection; it is done again where it came between two others.
+        """Return what ``work`` returns, given a connection; it is done again where it was in conflict with others.
 
         Args:
             work: What to do.
-            looks: Whether it only looks, for somebody who may ask for any amount of that: such take half of the
-                connections at most, so that however many they are, leases are renewed.
-            what: What it does, by which it is known where the server refuses that; None for the name of ``work``.
+            looks: Whether it only reads, for callers who may ask for any amount. All such work takes half of the
+                connections at most, so that leases are renewed however much there is.
+            what: What it is called, to be known again where the server refuses it; None for the name of ``work``.
 
         Raises:
             StoreUnavailableError: There was no answer in time, or the server can't do it for now.

@@ -1,8 +1,8 @@
 """The writer: what running jobs write, and whatever changes single jobs, in groups that share their trips.
 
-What most attempts do, appending where the messages go on and completing, is one statement for all of a group. What that
-does not do, and all else, locks the jobs, works on them here, and writes them back: two trips for all. It must not know
-who waits for the answers.
+What most attempts do, appending the next messages and completing, is one statement for a whole group. All else, and
+what that statement could not do, takes a group two trips: one locks the jobs, they are changed here, and the other
+writes them back. It must not know who waits for the answers.
 """
 
 from __future__ import annotations

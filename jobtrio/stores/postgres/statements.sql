@@ -10,8 +10,8 @@
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
 --   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
 -- Parameters that are lists come as array literals, so every parameter says its type.
--- What a list names is looked up by that list, also where it is joined to it: a join that was planned when the tables were
--- empty, as the server knew, may walk over all that has come since. Not so where that makes slower what workers do most.
+-- Where a list is joined, its values are a condition as well (= ANY): by a plan from when the tables were empty, as far as
+-- the server knew, the join alone may walk over all rows. What workers do most goes without, where that is quicker.
 
 -- Jobs that are to be stored, and their tags; then the channel and the payloads of what others are told of it. What is in
 -- use already is passed over.

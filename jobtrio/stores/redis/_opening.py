@@ -101,7 +101,7 @@ def losses(settings: dict[str, str]) -> list[str]:
 
 
 def narrow_limits(settings: dict[str, str]) -> list[str]:
-    """Return by what a server with these settings would refuse large values, also results of jobs that have run."""
+    """Return which limits have a server with these settings refuse large values, even results of jobs that have run."""
     found = []
     for name in LIMITS:
         limit = settings.get(name, "")

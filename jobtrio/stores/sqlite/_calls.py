@@ -42,7 +42,7 @@ class Call:
     Attributes:
         work: What to do, given what the thread works with.
         asked: When it was made, by the machine's monotonic clock.
-        leave_at: When its task, which was cancelled after the call was taken, waits no longer, by Trio's clock.
+        leave_at: Until when its task waits, if that was cancelled after the call was taken; by Trio's clock.
     """
 
     __slots__ = ("_after", "_error", "_given_up", "_limit", "_task", "_turn", "_value", "asked", "leave_at", "work")
@@ -52,9 +52,9 @@ class Call:
         self.asked = time.monotonic()
         self.leave_at: float = inf
         self._after = after
-        self._turn = threading.Lock()  # who gets it, decides: a thread that takes the call, or the task that leaves
+        self._turn = threading.Lock()  # for whoever comes first: a thread that takes the call, or the task as it leaves
         self._task: trio.lowlevel.Task | None = None
-        self._limit: float = inf  # until when its task waits that was cancelled after it was taken
+        self._limit: float = inf  # what `leave_at` becomes then
         self._value: Any = None
         self._error: BaseException | None = None
         self._given_up: BaseException | None = None
@@ -95,7 +95,7 @@ class Call:
             try:
                 raise error
             finally:
-                # No cycle by way of the traceback. The error of a call that was given up is `conclude`'s yet.
+                # No cycle by way of the traceback. Of a call that was given up, `conclude` looks at the error yet.
                 if self._given_up is None:
                     self._error = None
                 self._given_up = error = None
@@ -130,7 +130,7 @@ class Calls:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._bell = threading.Lock()  # open from a call's arrival until the thread waits that has a time to
+        self._bell = threading.Lock()  # released as a call comes; a thread that waits for a time acquires it
         self._trio = trio.lowlevel.current_trio_token()
         self._open: dict[Call, None] = {}  # not concluded yet, in order
         self._room = trio.lowlevel.ParkingLot()

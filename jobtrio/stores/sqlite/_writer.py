@@ -50,9 +50,9 @@ LOOKS: Final = (0.0005, 0.002)
 """Seconds between two looks for the lock. SQLite's own waiting looks ever more seldom, which starves a process."""
 
 LINGER: Final = 1 / 8
-"""The share of what the last commit took that a group of several waits for one more call, if its first was there when
-that was answered. Those who were answered are about to ask again: without the wait they would fall into two groups
-that take turns for ever."""
+"""How long a group of several calls waits for one more, as a share of what the last commit took. It waits only if its
+first call was there as the last group was answered: those callers are about to ask again, and without the wait there
+would be two groups that take turns for ever."""
 
 LEAST: Final = 0.00005
 MOST: Final = 0.001
@@ -85,7 +85,7 @@ class Writer:
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
         self._linger = 0.0  # seconds that a group waits for one more call
-        self._is_behind = False  # whether the group's first call was there as the last one was answered
+        self._is_behind = False  # whether the group's first call was there as the last group was answered
         self._stopping = False
         self._stopped = trio.Event()
         self._thread = threading.Thread(target=self._run, name="jobtrio-sqlite-writer", daemon=True)

@@ -1,7 +1,7 @@
 -- Changes of sorted sets are gathered, and made together at the end: what is to be added, by key, and what removed.
 -- A job changes once in a script. Whoever reads a set that may have changed, settles first.
 local adding, removing, watching = {}, {}, {}
-local making = {} -- new jobs, which are none unless all of that was possible
+local making = {} -- the keys of new jobs, which are taken back unless all of that is possible
 local gathered = {} -- the lists to which one call has added
 local moving = {} -- the cells whose lines change
 
