@@ -1,11 +1,11 @@
-"""What is asked for with a claim, and what became of claims that were to be renewed, for durable stores.
+"""What is asked for with a claim, which calls were made, and what became of claims that were to be renewed.
 
-It must not know how a store claims, nor how it finds out what became of a claim.
+For durable stores. It must not know how a store claims, nor how it finds out what became of a claim.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import CancelRequest
     from jobtrio.abc import Claim
+
+K = TypeVar("K")
+
+KEPT: Final = 1000
+"""Calls of a kind that are remembered."""
 
 
 @attrs.frozen
@@ -36,6 +41,26 @@ class Wanted:
     def takes(self, executor: str) -> bool:
         """Whether jobs of an executor are wanted."""
         return self.executors is None or executor in self.executors
+
+
+class Recent(Generic[K]):
+    """Remembers the things that were added last."""
+
+    def __init__(self) -> None:
+        self._kept: dict[K, None] = {}
+
+    def add(self, thing: K) -> None:
+        """Remember a thing, and forget the oldest beyond a thousand."""
+        self._kept[thing] = None
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def discard(self, thing: K) -> None:
+        """Forget a thing."""
+        self._kept.pop(thing, None)
+
+    def __contains__(self, thing: K) -> bool:
+        return thing in self._kept
 
 
 Renewal: TypeAlias = "tuple[float, CancelRequest | None] | None"

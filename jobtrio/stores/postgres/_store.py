@@ -8,7 +8,6 @@ callers are given. What is asked is decided in the modules that the operations a
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -27,7 +26,7 @@ from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseRe
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
-from jobtrio.stores._claims import Wanted, report
+from jobtrio.stores._claims import Recent, Wanted, report
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _finding as finding
@@ -57,9 +56,6 @@ T = TypeVar("T")
 
 PATIENCE: Final = 0.5
 """The share of the outage limit that one try may take: behind a server that is silent, there is time for the next."""
-
-REMEMBERED: Final = 1000
-"""Calls to claim that are known to have been made: one that is made again waits for the one before."""
 
 
 class PostgresJobStore(JobStore):
@@ -107,7 +103,8 @@ class PostgresJobStore(JobStore):
         self._listen: Final = check_flag("listen", listen)
         self._create: Final = check_flag("create", create)
         self._session: Session | None = None
-        self._asked: OrderedDict[str, bool] = OrderedDict()  # the last calls to claim, and which have their answer
+        self._asked: Final = Recent[str]()  # the last calls to claim: one that is made again waits for the one before
+        self._told: Final = Recent[str]()  # those whose jobs were told of
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
@@ -287,9 +284,7 @@ class PostgresJobStore(JobStore):
         if wanted.is_nothing and not is_repeated:
             await trio.lowlevel.checkpoint()
             return []
-        was_told = self._asked.setdefault(claim_id, False)
-        if len(self._asked) > REMEMBERED:
-            self._asked.popitem(last=False)
+        self._asked.add(claim_id)
         ask = partial(
             claiming.claim, wanted=wanted, identity=session.identity, notices=session.notices, alone=is_repeated
         )
@@ -301,8 +296,8 @@ class PostgresJobStore(JobStore):
             session.announcer.heed(found.hints)
         if found.missed:
             session.missed.set()
-        if not was_told:
-            self._asked[claim_id] = True
+        if claim_id not in self._told:
+            self._told.add(claim_id)
             session.announcer.changed(found.entries)
         return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
 

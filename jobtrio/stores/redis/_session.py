@@ -10,13 +10,14 @@ import secrets
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio.stores._announcer import Announcer
+from jobtrio.stores._claims import Recent
 from jobtrio.stores._pruner import Pruner
 from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _advancing as advancing
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from jobtrio.stores.redis._address import Address
     from jobtrio.stores.redis._batch import Part
 
-K = TypeVar("K")
 T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.05
@@ -46,29 +46,6 @@ AGAIN_AFTER: Final = 1.0
 
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
-
-KEPT: Final = 1000
-"""Calls of a kind that are remembered."""
-
-
-class Recent(Generic[K]):
-    """Remembers the things that were added last."""
-
-    def __init__(self) -> None:
-        self._kept: dict[K, None] = {}
-
-    def add(self, thing: K) -> None:
-        """Remember a thing, and forget the oldest beyond a thousand."""
-        self._kept[thing] = None
-        if len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
-
-    def discard(self, thing: K) -> None:
-        """Forget a thing."""
-        self._kept.pop(thing, None)
-
-    def __contains__(self, thing: K) -> bool:
-        return thing in self._kept
 
 
 class Session:
