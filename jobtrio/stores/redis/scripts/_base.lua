@@ -53,7 +53,7 @@ local function is_foreign(reply)
     if type(reply) ~= 'table' or not reply.err then
         return false
     end
-    for _, why in ipairs({'WRONGTYPE', 'equal or smaller', 'not an integer', 'overflow'}) do
+    for _, why in ipairs({'WRONGTYPE', 'equal or smaller'}) do
         if string.find(reply.err, why, 1, true) then
             return true
         end

@@ -46,13 +46,6 @@ local function made_room(cell)
     end
 end
 
--- Count something more in a job's hash.
-local function increment(id, name)
-    if is_foreign(redis.pcall('HINCRBY', job_key(id), name, 1)) then
-        call('HSET', job_key(id), name, 1)
-    end
-end
-
 -- Take a job out of what it waits or runs in.
 local function leave(id, job)
     if job.state == 'RUNNING' then

@@ -10,8 +10,8 @@ local function work(args)
     end
     leave(id, job)
     restart(id, job, keep, restarting)
-    increment(id, 'failures')
-    move(id, job, 'RETRYING', worker, reason, 'error', error, 'losses', '0')
+    local failures = count(fields_of(id, 'failures')[1], 0) + 1
+    move(id, job, 'RETRYING', worker, reason, 'error', error, 'losses', '0', 'failures', failures)
     add_time(PREFIX .. 'due', in_seconds(tonumber(delay)), id)
     return {1, row_of(id)}
 end
