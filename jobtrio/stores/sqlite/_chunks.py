@@ -28,7 +28,7 @@ TRIMMED: Final = 200
 def last_number(connection: sqlite3.Connection, job: int) -> int:
     """Return the number of a job's last message, its `End` not counted; 0 before the first."""
     row = connection.execute(SQL["chunks_end"], (job,)).fetchone()
-    return 0 if row is None else int(row[1])
+    return 0 if row is None else int(row[0])
 
 
 def append(connection: sqlite3.Connection, job: int, items: Sequence[Item], keep: int) -> None:

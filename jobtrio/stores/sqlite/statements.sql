@@ -133,7 +133,7 @@ WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL;
 SELECT seq, session, lease, lease_until FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING';
 
 -- name: chunks_end
-SELECT first, last FROM messages WHERE job = ? ORDER BY first DESC LIMIT 1;
+SELECT last FROM messages WHERE job = ? ORDER BY first DESC LIMIT 1;
 
 -- name: insert_chunk
 INSERT INTO messages (job, first, last, body) VALUES (?, ?, ?, ?);
