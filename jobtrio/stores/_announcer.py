@@ -71,17 +71,15 @@ class Announcer:
 
     Attributes:
         listener: The listener.
-        next: When something falls due, by the clock, as far as is known.
-        look_at: When to look again what falls due, whatever is known.
     """
 
     def __init__(self, listener: StoreListener, clock: Callable[[], float], on_end: Callable[[], None]) -> None:
         self.listener: Final = listener
         self._clock = clock
         self._on_end = on_end
-        self.next: float = inf
-        self.look_at: float = 0.0
-        self._noted: float = inf  # the earliest time noted since the store was last asked what is due
+        self._next = inf  # when something falls due, by the clock, as far as is known
+        self._look_at = 0.0  # when to look again what falls due, whatever is known
+        self._noted = inf  # the earliest time noted since the store was last asked what is due
         self._must_look = False  # whether `look_everywhere` was called since then
         self._coming: dict[tuple[str, str], JobEntry] = {}  # new jobs, by id and their calls, that are not answered yet
 
@@ -100,7 +98,7 @@ class Announcer:
 
     def look_everywhere(self) -> None:
         """Tell that others may have done anything: a hint was lost, or one of them is gone."""
-        self.look_at = 0.0
+        self._look_at = 0.0
         self._must_look = True
         self.listener.due_changed()
         self.listener.work_ready()
@@ -108,8 +106,8 @@ class Announcer:
     def falls_due(self, at: float) -> None:
         """Note a time by the clock."""
         self._noted = min(self._noted, at)
-        if at < self.next:
-            self.next = at
+        if at < self._next:
+            self._next = at
             self.listener.due_changed()
 
     def falls_due_in(self, seconds: float) -> None:
@@ -123,15 +121,15 @@ class Announcer:
     def looked(self, seconds: float, look_after: float) -> None:
         """Note how long there is nothing to do, as the answer says."""
         now = self._clock()
-        self.next = min(now + seconds, self._noted)
-        self.look_at = 0.0 if self._must_look else now + look_after
+        self._next = min(now + seconds, self._noted)
+        self._look_at = 0.0 if self._must_look else now + look_after
 
     def idle_for(self) -> float:
         """Return for how many seconds there is known to be nothing to do; 0 where one has to look."""
         now = self._clock()
-        if now >= min(self.next, self.look_at):
+        if now >= min(self._next, self._look_at):
             return 0.0
-        return self.next - now
+        return self._next - now
 
     # -- jobs
 

@@ -121,7 +121,7 @@ async def test_what_hints_say(autojump_clock: MockClock) -> None:
             link.publish("{p}:hints", text)
         await trio.testing.wait_all_tasks_blocked()
         assert rig.take() == ["work", "due", "due", ("cancel", "a:b")]
-        assert rig.announcer.next == trio.current_time() + 2
+        assert rig.announcer._next == trio.current_time() + 2
 
 
 async def test_hints_of_strangers(autojump_clock: MockClock) -> None:
