@@ -59,7 +59,7 @@ class Shelf:
         self.index.add(entry)
 
     def sort_out(self, entries: Sequence[JobEntry], submission: str) -> tuple[list[JobEntry], list[JobEntry]]:
-        """Return which jobs are new, and for each of them the one that stands for it from now on.
+        """Return the jobs that are new; and for each of all, in order, the one that stands for it from now on.
 
         Raises:
             DuplicateJobError: An id is in use, or stands twice in ``entries``.

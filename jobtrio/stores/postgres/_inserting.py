@@ -131,7 +131,7 @@ class Inserter:
             await self._resolve(failed)
 
     async def _resolve(self, calls: list[Call[Insertion]]) -> None:
-        """Answer calls whose job was not put in, unless nothing stands in its way any more."""
+        """Answer calls whose job was not put in, but for those in whose way nothing stands any more."""
         entries = [call.work.entries[0] for call in calls]
         standing = await self._connections.use(lambda link: _find_standing(link, entries))
         for call in calls:

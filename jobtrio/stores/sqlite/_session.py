@@ -66,7 +66,7 @@ class Session:
             settings.worker, self._doorbell.name, settings.retention, settings.max_running_total
         )
         self._patience = patience
-        # Those who wait are looked for four times in the time that they have.
+        # Overdue calls are looked for every quarter of this, and so end within the whole.
         patience *= 0.75
         self._readers = Readers(location, patience=patience)
         self._writer = Writer(location, self.identity, self._doorbell, self.announcer, patience=patience)
