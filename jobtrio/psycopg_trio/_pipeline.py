@@ -41,9 +41,15 @@ class SyncedPipeline(psycopg.AsyncPipeline):
     """The first of the answers read together that was an error."""
 
     def _communicate_gen(self) -> PQGen[None]:
+        return self._reading(super()._communicate_gen())
+
+    def _fetch_gen(self, *, flush: bool) -> PQGen[None]:
+        return self._reading(super()._fetch_gen(flush=flush))
+
+    def _reading(self, answers: PQGen[None]) -> PQGen[None]:
         self._told = None
         try:
-            yield from super()._communicate_gen()
+            yield from answers
         except Exception as error:
             if error is not self._told:
                 # What was not sent has a place in the queue, or what was read has left one: from here on each answer

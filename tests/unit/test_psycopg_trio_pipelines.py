@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 import trio
+from psycopg.waiting import Ready
 from psycopg_bridge import check_at_rest, scalar, sessions
 from trio.testing import wait_all_tasks_blocked
 from wire import open_wire
@@ -20,7 +21,7 @@ from jobtrio.psycopg_trio._driving import BUSY_LIMIT, ready_now
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
-    from psycopg.waiting import Ready, Wait
+    from psycopg.waiting import Wait
 
 SLOW_ROWS = """
 CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN NEW; END';
@@ -286,10 +287,13 @@ async def test_rows_that_can_not_be_made(postgres: str) -> None:
                         assert (await cursor.fetchall())[0][0] == n
 
 
-async def test_handler_that_fails_in_a_pipeline(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reads", ["while it sends", "behind what was sent"])
+async def test_handler_that_fails_in_a_pipeline(postgres: str, monkeypatch: pytest.MonkeyPatch, reads: str) -> None:
     """Where a callback's exception takes along what was read just before, the connection is closed."""
 
     def late(fd: int, wanted: Wait) -> Ready:
+        if reads == "behind what was sent":
+            return Ready.W
         time.sleep(0.01)  # so that the server has answered what was sent last
         return ready_now(fd, wanted)
 
