@@ -83,7 +83,7 @@ class Location:
         self._check_place()
         self._check_inherited()
         try:
-            if self._is_there():
+            if os.path.exists(self.path) and os.path.getsize(self.path) > 0:
                 self._check_unopened()
             connection = self._connect("rwc")
             try:
@@ -133,9 +133,6 @@ class Location:
             if exc.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES):
                 raise StoreError(f"{self.path} can't be used: {exc.strerror}") from exc
             return None
-
-    def _is_there(self) -> bool:
-        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
     def _check_unopened(self) -> None:
         """Look at the file's mark without locks, journals or anything else that would touch it or its folder.
