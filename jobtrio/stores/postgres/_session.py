@@ -174,22 +174,18 @@ class Session:
         if self._hears and (idle_for := self.announcer.idle_for()):
             await trio.lowlevel.checkpoint_if_cancelled()
             return idle_for
-        more = True
-        while more:
+        is_cut = True
+        while is_cut:
             asked = time.monotonic()
             self.announcer.asked()
-            more = self._advanced(
-                await self.connections.use(lambda link: advancing.advance(link, self.identity, self.notices)), asked
-            )
+            progress = await self.connections.use(lambda link: advancing.advance(link, self.identity, self.notices))
+            self.clock.note(progress.now, asked)
+            self.notices.told(progress.hints)
+            self.announcer.changed(progress.changed)
+            self.announcer.looked(progress.next, self._look_after)
+            self.announcer.heed(progress.hints)
+            is_cut = progress.is_cut
         return self.announcer.idle_for()
-
-    def _advanced(self, progress: advancing.Progress, asked: float) -> bool:
-        self.clock.note(progress.now, asked)
-        self.notices.told(progress.hints)
-        self.announcer.changed(progress.changed)
-        self.announcer.looked(progress.next, self._look_after)
-        self.announcer.heed(progress.hints)
-        return progress.is_cut
 
     async def _prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more.
