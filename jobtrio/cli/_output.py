@@ -12,7 +12,6 @@ import io
 import json
 import os
 import select
-import signal
 import sys
 import termios
 from contextlib import suppress
@@ -34,6 +33,9 @@ STDERR = 2
 
 STALL = 0.05
 """Seconds between two looks whether a reader reads again."""
+
+LAST_WORD = 1.0
+"""Seconds that a line of our own may hold up the rest where the output is stalled."""
 
 Piece: TypeAlias = tuple[int, str]
 """A descriptor, and text for it."""
@@ -64,11 +66,6 @@ def can_draw(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
 
 
-def line_start(number: int) -> str:
-    """Return what begins a line of our own behind a signal: a terminal shows ^C, and no newline behind it."""
-    return "\n" if number == signal.SIGINT and os.isatty(STDERR) else ""
-
-
 class Output:
     """The process's stdout and stderr, as a consumer needs them.
 
@@ -97,6 +94,11 @@ class Output:
                     await trio.to_thread.run_sync(write_now, fd, data, abandon_on_cancel=True)
                 except RuntimeError:  # no thread can be started, perhaps because of a job's processes
                     await _write_without_thread(fd, data)
+
+    async def say(self, line: str) -> None:
+        """Write a line of our own to stderr, if that can be written. *Cancellation*: as that of `write`."""
+        with suppress(OSError):  # there is nobody to tell
+            await self.write([(STDERR, line + "\n")])
 
 
 def write_now(fd: int, data: bytes) -> None:

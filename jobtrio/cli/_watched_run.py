@@ -23,9 +23,9 @@ from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import exit_code, one_line, summary
 from jobtrio.cli._follow import follow
-from jobtrio.cli._output import STDERR, Output, line_start
+from jobtrio.cli._output import LAST_WORD, Output
 from jobtrio.cli._screen import Screen
-from jobtrio.cli._signals import heeded, name_of
+from jobtrio.cli._signals import heeded, line_start, name_of, said_of
 from jobtrio.cli._store import KEEP_ALL
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 AT_ONCE = 2.0
 """Seconds after which a second Ctrl-C leaves a job that is kept elsewhere to itself."""
-
-LAST_WORD = 1.0
-"""Seconds that a line of our own may hold up the rest: stderr may be stalled."""
 
 
 @attrs.frozen
@@ -111,7 +108,7 @@ class WatchedRun:
             seconds = min(trio.current_time(), self._ended_at) - started
             start = line_start(signal.SIGINT) if self._killing else ""
             with trio.move_on_after(LAST_WORD if self._cut_short else math.inf):
-                await self._say(start + self._last_word(job, outcome, seconds))
+                await self._output.say(start + self._last_word(job, outcome, seconds))
         return self._exit_code(outcome)
 
     async def _run(self, signals: AsyncIterator[int]) -> tuple[jobtrio.Job, jobtrio.Outcome]:
@@ -146,7 +143,7 @@ class WatchedRun:
     async def _end_early(self, number: int) -> int:
         """Say that the program was not started, and return the exit code."""
         stored = f"; job {self._job_id} may have been stored" if self._is_open else ""
-        await self._say(f"{line_start(number)}jobtrio: {name_of(number)}: ends before the program was started{stored}")
+        await self._output.say(f"{said_of(number)}: ends before the program was started{stored}")
         return 128 + number
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
@@ -217,7 +214,7 @@ class WatchedRun:
         try:
             await job.cancel(name_of(number))
         except JobtrioError as exc:
-            await self._say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
+            await self._output.say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
 
     def _announce(self, number: int, nursery: trio.Nursery) -> None:
         """Say what follows, before what the program answers, yet without waiting: a terminal may be stalled."""
@@ -225,8 +222,8 @@ class WatchedRun:
         nursery.start_soon(self._say_farewell, number, self._saying)
 
     async def _say_farewell(self, number: int, said: trio.Event) -> None:
-        start, grace = f"{line_start(number)}jobtrio: {name_of(number)}", self._plan.payload["grace"]
-        await self._say(f"{start}: the program has {grace:g} s to end; Ctrl-C kills it")
+        grace = self._plan.payload["grace"]
+        await self._output.say(f"{said_of(number)}: the program has {grace:g} s to end; Ctrl-C kills it")
         said.set()
 
     async def _kill(self, exit_code: int) -> None:
@@ -247,9 +244,3 @@ class WatchedRun:
         if self._stopped is not None and (self._cut_short or isinstance(outcome, jobtrio.Cancelled)):
             return self._stopped
         return exit_code(outcome)
-
-    async def _say(self, line: str) -> None:
-        try:
-            await self._output.write([(STDERR, line + "\n")])
-        except OSError:
-            pass  # stderr is gone: there is nowhere to say it

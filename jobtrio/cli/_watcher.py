@@ -16,9 +16,9 @@ import trio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli._bar import open_bar
 from jobtrio.cli._endings import exit_code, summary
-from jobtrio.cli._output import STDERR, STDOUT, Output, line_start
+from jobtrio.cli._output import LAST_WORD, STDERR, STDOUT, Output
 from jobtrio.cli._screen import Screen
-from jobtrio.cli._signals import heeded
+from jobtrio.cli._signals import heeded, line_start
 
 if TYPE_CHECKING:
     import argparse
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end the watching."""
-
-LAST_WORD = 1.0
-"""Seconds that the last line may take where the output is stalled."""
 
 PATIENCE = 2.0
 """Seconds after which it is said what a job waits for that does not run."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -18,8 +18,8 @@ import jobtrio
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
-from jobtrio.cli._output import STDERR, STDOUT, Output, forget_dead_terminals, line_start
-from jobtrio.cli._signals import heeded, name_of
+from jobtrio.cli._output import LAST_WORD, STDERR, STDOUT, Output, forget_dead_terminals
+from jobtrio.cli._signals import heeded, said_of
 from jobtrio.cli._work_log import WorkLog
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that drain."""
-
-LAST_WORD = 1.0
-"""Seconds that a line of our own, and the last ones of the log, may hold up the rest where the output is stalled."""
 
 TERMINAL_LOOK = 1.0
 """Seconds between two looks whether a terminal is still there. What jobs print to one that is gone would fail them."""
@@ -117,7 +114,7 @@ class Worker:
                         await self._say(f"jobtrio: the executor of a job has ended this worker: {exc!r}")
                         raise
                 if self._opening.cancelled_caught:
-                    await self._say(f"{self._signal(self._number)}: ends before it has begun")
+                    await self._say(f"{said_of(self._number)}: ends before it has begun")
         return 0
 
     async def _work(self, nursery: trio.Nursery) -> None:
@@ -178,14 +175,14 @@ class Worker:
         """Start nothing more, and see what runs to its end or back into its queue."""
         running = registry.stats().running
         has = "" if not running else f"; {plural(running, 'job')} may take {duration(self._plan.grace)} to end"
-        await self._say(f"{self._signal(self._number)}: starts nothing more{has}")
+        await self._say(f"{said_of(self._number)}: starts nothing more{has}")
         await registry.shutdown(self._plan.grace)
 
     async def _hurry(self, registry: jobtrio.JobRegistry) -> None:
         """At a second signal, end what runs at once, and the process with whatever does not."""
         await self._hurried.wait()
         number = self._hurrying
-        await self._say(f"{self._signal(number)}: ends at once")
+        await self._say(f"{said_of(number)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
             await trio.sleep_forever()  # until the drain has seen the same, and what is beside has ended
@@ -206,13 +203,9 @@ class Worker:
             f"at most {plural(plan.max_running, 'job')} at once{totals}"
         )
 
-    @staticmethod
-    def _signal(number: int) -> str:
-        return f"{line_start(number)}jobtrio: {name_of(number)}"
-
     async def _say(self, line: str) -> None:
-        with trio.move_on_after(LAST_WORD), suppress(OSError):  # there is nobody to tell
-            await self._output.write([(STDERR, line + "\n")])
+        with trio.move_on_after(LAST_WORD):
+            await self._output.say(line)
 
 
 def _end_by_sigterm() -> None:

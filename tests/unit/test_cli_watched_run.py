@@ -16,8 +16,8 @@ from remote_store import RemoteStore, Server
 from jobtrio._errors import UnknownJobError
 from jobtrio._messages import Token
 from jobtrio._state import JobState
-from jobtrio.cli._output import STDOUT, Output
-from jobtrio.cli._watched_run import AT_ONCE, LAST_WORD, RunPlan, WatchedRun
+from jobtrio.cli._output import LAST_WORD, STDOUT, Output
+from jobtrio.cli._watched_run import AT_ONCE, RunPlan, WatchedRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

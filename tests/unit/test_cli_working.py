@@ -12,8 +12,8 @@ import pytest
 import trio
 
 import jobtrio
-from jobtrio.cli._output import STDERR, STDOUT, Output
-from jobtrio.cli._working import LAST_WORD, Worker, WorkerPlan, _mind_terminals
+from jobtrio.cli._output import LAST_WORD, STDERR, STDOUT, Output
+from jobtrio.cli._working import Worker, WorkerPlan, _mind_terminals
 from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
