@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from jobtrio._errors import UnknownJobError
@@ -48,17 +49,8 @@ class Filler:
 
     async def show(self, messages: list[Message]) -> None:
         """Hand over a batch. While the store is away it is waited for. *Cancellation*: a part was handed over."""
-        there: list[Message] = []
-        for message in messages:
-            if isinstance(message, Gap):
-                if there:
-                    await self._show(there)
-                    there = []
-                await self._fill(message)
-            else:
-                there.append(message)
-        if there:
-            await self._show(there)
+        for gap, part in groupby(messages, _gap_in):
+            await (self._show(list(part)) if gap is None else self._fill(gap))
 
     async def _fill(self, gap: Gap) -> None:
         after = gap.first - 1
@@ -79,6 +71,10 @@ class Filler:
             return await self._registry.get(self._job.id) == self._job
         except UnknownJobError:
             return False
+
+
+def _gap_in(message: Message) -> Gap | None:
+    return message if isinstance(message, Gap) else None
 
 
 def _up_to(last: int, message: Message) -> Message:
