@@ -23,7 +23,7 @@ from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 WATCHERS = ("ann", "bob")
 LATE_WATCHER = "cyd"
@@ -131,15 +131,13 @@ class Play:
         self._tell(job, "you", f"cancel: {reason}")
         await job.cancel(reason)
 
-    def _compare(self, parts: Iterable[Part]) -> None:
+    def _compare(self, parts: Sequence[Part]) -> None:
         """Note every consumer that didn't see what its job set out to show."""
-        parts = list(parts)
-        due = [(part, watcher) for part in parts for watcher in WATCHERS] + [(parts[0], LATE_WATCHER)]
-        for part, watcher in due:
-            seen = self._seen[part.name, watcher]
-            if seen != list(part.expected):
-                due_lines = list(part.expected)
-                self.problems.append(f"{watcher} should have seen of {part.name!r} {due_lines}; saw {seen}")
+        watched = [(part, watcher) for part in parts for watcher in WATCHERS] + [(parts[0], LATE_WATCHER)]
+        for part, watcher in watched:
+            seen, due = self._seen[part.name, watcher], list(part.expected)
+            if seen != due:
+                self.problems.append(f"{watcher} should have seen of {part.name!r} {due}; saw {seen}")
 
     def _show_table(self, jobs: Sequence[jobtrio.Job]) -> None:
         rows = []
