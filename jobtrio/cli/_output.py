@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 import attrs
 import trio
 
-from jobtrio._messages import End, Gap, Progress, Restart, Token
+from jobtrio._messages import End, Restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobtrio._messages import Message
+    from jobtrio._messages import Message, Token
 
 STDOUT = 1
 STDERR = 2
@@ -173,18 +173,14 @@ def message_fields(message: Message) -> dict[str, Any]:
     """Return a message as a mapping that names its ``type`` first. Tracebacks are left out."""
     fields = {"type": type(message).__name__.lower(), **attrs.asdict(message, recurse=False)}
     match message:
-        case Restart():
-            fields["error"] = attrs.asdict(message.error, filter=_is_shown)
-        case End():
-            outcome = message.outcome
-            fields["outcome"] = {
-                "type": type(outcome).__name__.lower(),
-                **attrs.asdict(outcome, filter=_is_shown),
-            }
-        case Token() | Progress() | Gap():
-            pass
+        case Restart(error=error):
+            fields["error"] = attrs.asdict(error, filter=is_no_traceback)
+        case End(outcome=outcome):
+            how = type(outcome).__name__.lower()
+            fields["outcome"] = {"type": how, **attrs.asdict(outcome, filter=is_no_traceback)}
     return fields
 
 
-def _is_shown(field: attrs.Attribute[Any], value: object) -> bool:
+def is_no_traceback(field: attrs.Attribute[Any], value: object) -> bool:
+    """Whether a field of an error is another than its traceback: a filter for `attrs.asdict`."""
     return field.name != "traceback"

@@ -14,6 +14,7 @@ from jobtrio._policies import JobPriority
 from jobtrio._records import JobError
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import duration, one_line
+from jobtrio.cli._output import is_no_traceback
 
 if TYPE_CHECKING:
     from jobtrio._records import JobRecord, Transition, WorkerReport
@@ -36,11 +37,8 @@ def _plain(value: Any, *, traceback: bool) -> Any:
             return value.isoformat().replace("+00:00", "Z")
         case JobPriority():
             return value.name
-        case JobState():
-            return str(value)
         case JobError():
-            fields = attrs.asdict(value)
-            return fields if traceback else {name: text for name, text in fields.items() if name != "traceback"}
+            return attrs.asdict(value, filter=None if traceback else is_no_traceback)
         case _:
             return value
 
