@@ -134,10 +134,7 @@ class MultiplexedSession(Session):
         try:
             await self._answer(request)
         except Exception as exc:
-            refusal = refusal_of(exc)
-            if refusal is None:
-                raise
-            await self.say(replace(refusal.reply, id=request.id))
+            await self.say(replace(refusal_of(exc).reply, id=request.id))
 
     async def _answer(self, request: AnyRequest) -> None:
         id = request.id
@@ -208,8 +205,7 @@ class MultiplexedSession(Session):
             if await desk.allows("subscribe", job.record):
                 return await self._open(desk, job, Start(0, None, "yield"))
         except Exception as exc:  # not the submission's: who took it for refused would make it again
-            if refusal_of(exc) is None:
-                raise
+            refusal_of(exc)
         return None
 
     async def _subscribe(self, request: Subscribe, desk: Desk) -> None:

@@ -40,8 +40,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.reply = Refused(code=code, message=message, **more)
 
 
-def refusal_of(exc: Exception) -> Refusal | None:
-    """Return how to tell a client of an exception; None for one that is a fault of jobtrio's own."""
+def refusal_of(exc: Exception) -> Refusal:
+    """Return how to tell a client of an exception; raise one that is a fault of jobtrio's own."""
     match exc:
         case Refusal():
             return copy(exc)  # or who keeps it would be kept by its traceback
@@ -63,4 +63,4 @@ def refusal_of(exc: Exception) -> Refusal | None:
             return Refusal(ErrorCode.INVALID, f"queue must be one that this server serves; got {exc.queue!r}")
         case ValueError() | TypeError():
             return Refusal(ErrorCode.INVALID, str(exc))
-    return None
+    raise exc

@@ -121,10 +121,7 @@ class TailSession(Session):
             code = ErrorCode.FORBIDDEN if exc.known else ErrorCode.UNAUTHENTICATED
             await self._leave(Refusal(code, "the client was refused"))
         except Exception as exc:
-            refusal = refusal_of(exc)
-            if refusal is None:
-                raise
-            await self._leave(refusal)
+            await self._leave(refusal_of(exc))
 
     async def _show(self, address: TailAddress) -> None:
         with trio.move_on_at(self._deadline) as scope:
