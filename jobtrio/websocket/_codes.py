@@ -68,16 +68,7 @@ OUTCOME_CODES: frozenset[int] = frozenset(
 """The codes by which a tail tells its job's outcome."""
 
 FINAL_CODES: frozenset[int] = frozenset(
-    {
-        CloseCode.TOO_BIG,
-        CloseCode.INVALID,
-        CloseCode.UNAUTHENTICATED,
-        CloseCode.FORBIDDEN,
-        CloseCode.UNKNOWN_JOB,
-        CloseCode.AUTH_TIMEOUT,
-        CloseCode.BAD_CURSOR,
-        CloseCode.TOO_MANY_FRAMES,
-    }
+    code for code in CloseCode if code is CloseCode.TOO_BIG or CloseCode.INVALID <= code <= CloseCode.TOO_MANY_FRAMES
 )
 """The codes after which the same would happen again: do not retry. After all others that tell no outcome, do."""
 

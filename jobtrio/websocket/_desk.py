@@ -60,7 +60,7 @@ class Desk:
 
         Cancellation: nothing has changed.
         """
-        if not job_id.isprintable() or "\0" in job_id:
+        if not job_id.isprintable():
             raise UnknownJobError(job_id)  # no job has such an id, and not every store can be asked for it
         job = await self._registry.get(job_id)
         if await self.allows(action, job.record):
