@@ -99,10 +99,10 @@ async def serve(
     to come back, by close code 1012 with a reason such as ``{"retry_after": 1.2}``; after at most ``limits.closing``
     seconds all are gone.
     """
-    _check(registry, authenticate, authorize, limits, ssl_context)
+    _check(registry, host, port, authenticate, authorize, limits, ssl_context)
     check_seconds("flush_interval", flush_interval)
     origins = Origins(() if allowed_origins is None else allowed_origins)
-    place = await open_place(_host(host), _port(port), anywhere=authenticate is not None)
+    place = await open_place(host, port, anywhere=authenticate is not None)
     await serve_at(
         place,
         origins,
@@ -279,21 +279,15 @@ def _is_one_of_the_last(stream: trio.SocketStream) -> bool:
     return most != resource.RLIM_INFINITY and stream.socket.fileno() >= most - most // KEPT_BACK
 
 
-def _host(host: Any) -> str:
-    if not isinstance(host, str):
-        raise TypeError(f"host must be a name or an address as text; got {show(host)}")
-    return host
-
-
-def _port(port: Any) -> int:
-    if check_count("port", port, low=0) > LAST_PORT:  # the system would take it for another one
-        raise ValueError(f"port must be a whole number, 0 to {LAST_PORT}; got {show(port)}")
-    return int(port)
-
-
-def _check(registry: Any, authenticate: Any, authorize: Any, limits: Any, ssl_context: Any) -> None:
+def _check(
+    registry: Any, host: Any, port: Any, authenticate: Any, authorize: Any, limits: Any, ssl_context: Any
+) -> None:
     if not isinstance(registry, JobRegistry):
         raise TypeError(f"registry must be a JobRegistry; got {show(registry)}")
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a name or an address as text; got {show(host)}")
+    if check_count("port", port, low=0) > LAST_PORT:  # the system would take it for another one
+        raise ValueError(f"port must be a whole number, 0 to {LAST_PORT}; got {show(port)}")
     for name, hook in (("authenticate", authenticate), ("authorize", authorize)):
         if hook is not None and not callable(hook):
             raise TypeError(f"{name} must be an async function or None; got {show(hook)}")
