@@ -49,7 +49,6 @@ def tags(root: str) -> list[str]:
 def table(argument: str) -> str:
     """Return what a message says in general, and its fields, from ``client submit`` or the name of a part."""
     struct = _struct(argument)
-    about, meanings = _doc(struct)
     schema = _components()[1][struct.__name__]
     rows = ["| field | what it may be | meaning |", "|---|---|---|"]
     for field in (each.encode_name for each in msgspec.structs.fields(struct)):
@@ -58,8 +57,8 @@ def table(argument: str) -> str:
             default = schema["properties"][field]["default"]
             left_out = "may be left out" if default is None else f"if left out `{json.dumps(default)}`"
             kind = f"{kind.removesuffix(' or null')}; {left_out}"
-        rows.append(f"| `{field}` | {kind} | {meanings.get(field) or _inherited(struct, field)} |")
-    return "\n\n".join([about, "\n".join(rows)])
+        rows.append(f"| `{field}` | {kind} | {_meaning(struct, field)} |")
+    return "\n\n".join([_doc(struct)[0], "\n".join(rows)])
 
 
 def codes(argument: str) -> str:
@@ -94,12 +93,11 @@ def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     struct = next((each for each in _all_structs() if each.__name__ == name), None)
     if struct is None:
         return schema
-    about, meanings = _doc(struct)
     properties = {
-        field: {**each, "description": _plain(meanings[field])} if field in meanings else each
+        field: {**each, "description": _plain(_meaning(struct, field))} if field in struct.__struct_fields__ else each
         for field, each in schema["properties"].items()
     }
-    return {**schema, "description": _plain(about), "properties": properties}
+    return {**schema, "description": _plain(_doc(struct)[0]), "properties": properties}
 
 
 def _all_structs() -> list[type[msgspec.Struct]]:
@@ -122,9 +120,9 @@ def _named(text: str) -> str:
     return re.sub(r"\bNone\b", "null", text.replace("``", "`"))
 
 
-def _inherited(struct: type, field: str) -> str:
-    """Return a field's meaning from a base, or from what a record is made of."""
-    for each in (*struct.__mro__[1:], jobtrio.JobRecord):
+def _meaning(struct: type, field: str) -> str:
+    """Return a field's meaning from a struct or a base of it, or from what a record is made of."""
+    for each in (*struct.__mro__, jobtrio.JobRecord):
         if meaning := _doc(each)[1].get(field):
             return meaning
     raise LookupError(f"{struct.__name__}.{field} has no description")

@@ -29,6 +29,16 @@ class Reply(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, 
     """Any message of a server."""
 
 
+class Answer(Reply, kw_only=True, frozen=True):
+    """An answer to a request.
+
+    Attributes:
+        id: The request's.
+    """
+
+    id: MessageId | None = None
+
+
 class HelloLimits(msgspec.Struct, kw_only=True, frozen=True):
     """What a client has to keep to.
 
@@ -57,49 +67,38 @@ class Hello(Reply, tag="hello", kw_only=True, frozen=True):
     limits: HelloLimits
 
 
-class Ok(Reply, tag="ok", kw_only=True, frozen=True):
+class Ok(Answer, tag="ok", kw_only=True, frozen=True):
     """It was done.
 
     Attributes:
-        id: The request's.
         cancelled: Answering `Cancel`: whether the job lived and will end cancelled.
     """
 
-    id: MessageId | None = None
     cancelled: bool | None = None
 
 
-class Pong(Reply, tag="pong", kw_only=True, frozen=True):
-    """A sign of life.
-
-    Attributes:
-        id: The request's.
-    """
-
-    id: MessageId | None = None
+class Pong(Answer, tag="pong", kw_only=True, frozen=True):
+    """A sign of life."""
 
 
-class Submitted(Reply, tag="submitted", kw_only=True, frozen=True):
+class Submitted(Answer, tag="submitted", kw_only=True, frozen=True):
     """The job was accepted.
 
     Attributes:
-        id: The request's.
         job: The job's id.
         sub: The subscription's number, where one was asked for, the client may watch the job, and it could be opened.
         epoch: The epoch of its stream, where there is a subscription.
     """
 
-    id: MessageId | None = None
     job: str
     sub: int | None = None
     epoch: str | None = None
 
 
-class Subscribed(Reply, tag="subscribed", kw_only=True, frozen=True):
+class Subscribed(Answer, tag="subscribed", kw_only=True, frozen=True):
     """A subscription begins.
 
     Attributes:
-        id: The request's.
         sub: The subscription's number.
         job: The job's id.
         epoch: Names the incarnation of the job's stream; give it back with ``after``.
@@ -109,7 +108,6 @@ class Subscribed(Reply, tag="subscribed", kw_only=True, frozen=True):
         last: The number of the last message so far; 0 before the first.
     """
 
-    id: MessageId | None = None
     sub: int | None = None
     job: str
     epoch: str
@@ -281,27 +279,23 @@ class WireRecord(msgspec.Struct, kw_only=True, frozen=True):
     result: Any
 
 
-class JobFound(Reply, tag="job", kw_only=True, frozen=True):
+class JobFound(Answer, tag="job", kw_only=True, frozen=True):
     """A job's record.
 
     Attributes:
-        id: The request's.
         job: The record.
     """
 
-    id: MessageId | None = None
     job: WireRecord
 
 
-class JobsFound(Reply, tag="jobs", kw_only=True, frozen=True):
+class JobsFound(Answer, tag="jobs", kw_only=True, frozen=True):
     """The records of jobs, in the order that was asked for.
 
     Attributes:
-        id: The request's.
         jobs: The records.
     """
 
-    id: MessageId | None = None
     jobs: list[WireRecord]
 
 
@@ -315,7 +309,7 @@ class Heartbeat(Reply, tag="heartbeat", kw_only=True, frozen=True):
     last: dict[str, int] | int
 
 
-class Refused(Reply, tag="error", kw_only=True, frozen=True):
+class Refused(Answer, tag="error", kw_only=True, frozen=True):
     """A request was refused, or a subscription can't go on.
 
     Attributes:
@@ -330,7 +324,6 @@ class Refused(Reply, tag="error", kw_only=True, frozen=True):
         limit: With ``queue_full`` and ``too_many_subscriptions``: how many there may be.
     """
 
-    id: MessageId | None = None
     sub: int | None = None
     code: str
     message: str
