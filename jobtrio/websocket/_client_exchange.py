@@ -7,7 +7,7 @@ came. It must not know how either travels.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._errors import PayloadError
 from jobtrio.websocket._client_calls import Call
@@ -104,7 +104,7 @@ class Exchange:
             case Call():
                 return self._call_text(thing)
             case Unsubscribe():
-                return encode_request(thing) if thing.id in self._leaving else None
+                return encode_request(thing)
             case _:
                 return self._feed_text(thing)
 
@@ -199,8 +199,6 @@ class Exchange:
     def _take_stream(self, reply: JobStreamReply, size: int) -> None:
         feed = self._live.get(-1 if reply.sub is None else reply.sub)
         if feed is None:  # given up, and the server did not know yet
-            if isinstance(reply, Ended):
-                self._note_left(None, reply.sub)
             return
         self.has_progressed = True
         try:
@@ -248,7 +246,7 @@ class Exchange:
         elif refused.code == ErrorCode.RATE and id in self._leaving:
             self._look_later(self._leaving[id], now + RATE_PAUSE)
         else:
-            self._note_left(id, refused.sub)
+            self._note_left(id)
 
     def _refuse_call(self, call: Call, refused: Refused, now: float) -> None:
         match refused.code:
@@ -281,14 +279,12 @@ class Exchange:
         self._leaving[id] = request = Unsubscribe(id=id, sub=number)
         return request
 
-    def _note_left(self, id: object, sub: int | None = None) -> bool:
-        """Take it that the server has let go of a subscription, and tell whether it is one that was given up."""
-        over = [each for each, request in self._leaving.items() if each == id or request.sub == sub]
-        for each in over:
-            del self._leaving[each]
-        if over:
+    def _note_left(self, id: Any) -> bool:
+        """Take it that the server has answered what gives a subscription up, if it is that; tell whether it is."""
+        is_left = self._leaving.pop(id, None) is not None
+        if is_left:
             self._free_place()
-        return bool(over)
+        return is_left
 
 
 def _broken(feed: Feed, why: str) -> ServerRefusedError:
