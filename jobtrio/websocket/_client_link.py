@@ -154,8 +154,6 @@ async def open_link(address: Address, token: str | None, ssl_context: ssl.SSLCon
             except BaseException as exc:
                 fault = exc
                 raise
-            finally:
-                await trio.aclose_forcefully(stream)
     except trio_websocket.ConnectionRejected as exc:
         raise _rejected(exc) from None
     except Exception as exc:
