@@ -178,8 +178,7 @@ class Keeper:
         return self._lost
 
     async def _talk(self, link: Link) -> None:
-        around = self._scope
-        with self._new_scope():
+        with self._new_scope():  # within that of the connection, so that leaving this one leaves time for a farewell
             hello = await self._greeting(link)
             exchange = self.book.attach(hello.limits)
             for patience in self._waiting:
@@ -189,7 +188,6 @@ class Keeper:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._write, link, exchange, Pace(hello.limits.messages_per_second))
                 await self._read(link, exchange, max(SILENCES * hello.heartbeat, LEAST_SILENCE))
-        self._scope = around
         if self._is_leaving:
             await link.say_farewell()
 
