@@ -7,7 +7,6 @@ connection alone. It must not know what is spoken, nor of other connections.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -114,13 +113,12 @@ class Visit:
                 head = await read_head(stream, self._house.origins, self._limits)
             if scope.cancelled_caught:
                 raise HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, "the request took too long")
+            await self._let_in(nursery, stream, head, deadline)
         except HttpRefusal as refusal:
             self._house.tally.refused[refusal.status] += 1
             await turn_down(stream, refusal)
         except PeerGone:
             self._house.tally.dropped["gone before it was accepted"] += 1
-        else:
-            await self._let_in(nursery, stream, head, deadline)
 
     async def _let_in(self, nursery: trio.Nursery, stream: trio.abc.Stream, head: Head, deadline: float) -> None:
         gate = FrameGate(self._limits.message_bytes, self._limits.message_frames)
@@ -135,11 +133,10 @@ class Visit:
             uptake=partial(uptake_of, self._socket.socket),
         )
         library = None
-        with trio.move_on_at(deadline), suppress(PeerGone):
+        with trio.move_on_at(deadline):
             library = await accept(nursery, guarded, head, self._limits)
         if library is None:
-            self._house.tally.dropped["gone before it was accepted"] += 1
-            return
+            raise PeerGone
         connection = GuardedConnection(library, guarded, self._limits)
         self._house.tally.accepted += 1
         make = MultiplexedSession if head.path == _multiplexed.PATH else TailSession
