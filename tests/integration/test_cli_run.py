@@ -12,15 +12,17 @@ import subprocess
 import sys
 import termios
 import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 import store_shell
 from store_shell import LIMIT, read_until
 
+from jobtrio._processes import living_in_session
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 TELL = "echo pid $$; "
 """What a script begins with to say its id, which is that of its session."""
@@ -46,9 +48,14 @@ class Command(store_shell.Command):
         """Wait for the end and return the exit code."""
         return self.process.wait(LIMIT)
 
+    def living(self) -> list[int]:
+        """Return the processes of the session that live."""
+        assert self.session
+        return living_in_session(self.session)
+
     def close(self) -> None:
         """End what a failed test left."""
-        for pid in living(self.session) if self.session else ():
+        for pid in self.living() if self.session else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         super().close()
@@ -82,19 +89,6 @@ def run(*args: str, **options: Any) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def living(session: int) -> list[int]:
-    """Return the processes of a session that are neither gone nor zombies."""
-    assert session
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            pid, _, rest = stat.read_text().partition(" ")
-            fields = rest.rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append(int(pid))
-    return found
-
-
 class TestOutput:
     def test_each_line_on_its_stream(self) -> None:
         """Lines of stdout come on stdout, those of stderr on stderr, and stderr ends with a summary."""
@@ -119,8 +113,7 @@ class TestOutput:
     def test_what_is_drawn_over_again(self, start: Callable[..., Command], fifo: Path) -> None:
         """A progress display that returns to its line's beginning is seen while it is drawn."""
         command = start("--", "sh", "-c", rf"printf '10%%\r'; read x < {fifo}; printf '100%%\n'")
-        assert command.process.stdout is not None
-        assert command.process.stdout.read(4) == b"10%\r"
+        assert command.stdout.read(4) == b"10%\r"
         fifo.write_text("go\n")
         assert command.end()[1] == "100%\n"
 
@@ -146,7 +139,7 @@ class TestOutput:
         script = f"echo begin >&2; head -c 9000000 /dev/zero | tr '\\0' x | fold -w 1000; : > {done}"
         command = start("--", "sh", "-c", script)
         command.error_with("begin")
-        wait_until_blocked(command.process.stdout)
+        wait_until_blocked(command.stdout)
         assert not done.exists()
         assert command.end()[0] == 0
         assert done.exists()
@@ -270,7 +263,7 @@ class TestExitCodes:
         code, _, err = command.end()
         assert code == 124
         assert re.fullmatch(r"jobtrio: timed out after \d+\.\d+ s, 1 attempt, 2 lines\n", err)
-        assert living(command.session) == []
+        assert command.living() == []
 
     @pytest.mark.parametrize(
         ("args", "parts"),
@@ -357,20 +350,20 @@ class TestStopping:
         assert "jobtrio: Ctrl-C: the program has 5 s to end; Ctrl-C kills it\n" in err
         summary = err.splitlines()[-1]
         assert re.fullmatch(r"jobtrio: cancelled after \d+\.\d+ s \(Ctrl-C\), 1 attempt, \d lines", summary)
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_second_interrupt_kills(self, start: Callable[..., Command]) -> None:
         """A second Ctrl-C ends at once what SIGTERM doesn't, children included."""
         command = start("--grace", "3600", "--", "sh", "-c", STUBBORN)
         command.lines_until("ready")
-        assert living(command.session)
+        assert command.living()
         command.send(signal.SIGINT)
         command.error_with("3600 s to end")
         command.send(signal.SIGINT)
         code, _, err = command.end()
         assert code == 130
         assert "cancelled after" in err
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_second_interrupt_reaches_groups_of_their_own(self, start: Callable[..., Command]) -> None:
         """What a shell's job control put into another group of the session is killed as well."""
@@ -380,7 +373,7 @@ class TestStopping:
         command.error_with("3600 s to end")
         command.send(signal.SIGINT)
         assert command.end()[0] == 130
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_grace_of_nothing(self, start: Callable[..., Command]) -> None:
         """With --grace 0 one Ctrl-C is enough for what SIGTERM doesn't end."""
@@ -388,7 +381,7 @@ class TestStopping:
         command.lines_until("ready")
         command.send(signal.SIGINT)
         assert command.end()[0] == 130
-        assert living(command.session) == []
+        assert command.living() == []
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
     def test_other_signals_are_graceful(self, start: Callable[..., Command], number: int, code: int) -> None:
@@ -400,7 +393,7 @@ class TestStopping:
         command.error_with(f"{signal.Signals(number).name}: the program has 5 s to end")
         command.send(number)
         assert command.end()[:2] == (code, "bye\n")
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_interrupt_between_attempts(self, start: Callable[..., Command]) -> None:
         """Ctrl-C while the next attempt is waited for ends the job there."""
@@ -420,7 +413,7 @@ class TestStopping:
         code, _, err = command.end()
         assert code == 131
         assert "to end" not in err
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_ignored_signals_stay_ignored(self) -> None:
         """Under nohup a hang-up doesn't end the program."""
@@ -453,12 +446,12 @@ class TestStopping:
             TELL + "echo ready; trap '' TERM; while :; do seq 10000; done",
         )
         command.lines_until("ready")
-        wait_until_blocked(command.process.stdout)
+        wait_until_blocked(command.stdout)
         command.send(signal.SIGINT)
         command.error_with("3600 s to end")
         command.send(signal.SIGINT)
         assert command.wait() == 130
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_interrupt_while_stderr_stalls(self, start: Callable[..., Command], fifo: Path) -> None:
         """The same holds where what jobtrio has to say can't be written either."""
@@ -472,16 +465,16 @@ class TestStopping:
         fifo.read_bytes()
         command.send(signal.SIGINT)
         assert command.wait() == 130
-        assert living(command.session) == []
+        assert command.living() == []
         os.close(reader)
 
     def test_time_is_up_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
         """A time limit holds for a program whose output nobody reads; what it wrote comes in order."""
         command = start("--time-limit", "1.5", "--", "sh", "-c", TELL + "echo ready; exec seq 100000000")
         command.lines_until("ready")
-        wait_until_blocked(command.process.stdout)
+        wait_until_blocked(command.stdout)
         deadline = time.monotonic() + 60
-        while living(command.session):
+        while command.living():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         code, out, _ = command.end()
@@ -495,12 +488,10 @@ class TestPipes:
         """When the reader leaves, the program ends too, without a word, and the exit code is 141."""
         command = start("--", "sh", "-c", TELL + "echo ready; exec yes")
         command.lines_until("ready")
-        assert command.process.stdout is not None
-        command.process.stdout.close()
+        command.stdout.close()
         assert command.wait() == 141
-        assert command.process.stderr is not None
-        assert command.process.stderr.read() == b""
-        assert living(command.session) == []
+        assert command.stderr.read() == b""
+        assert command.living() == []
 
     def test_head(self) -> None:
         """In a pipeline with head it behaves as the program would by itself."""
@@ -513,12 +504,11 @@ class TestPipes:
         script = TELL + f"trap 'echo > {fifo}' TERM; echo ready; while :; do echo y; done"
         command = start("--grace", "3600", "--", "sh", "-c", script)
         command.lines_until("ready")
-        assert command.process.stdout is not None
-        command.process.stdout.close()
+        command.stdout.close()
         fifo.read_bytes()
         command.send(signal.SIGINT)
         assert command.wait() == 141
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_reader_that_the_interrupt_ends_first(self, start: Callable[..., Command], fifo: Path) -> None:
         """Where Ctrl-C ends the reader as well, as it does in a pipeline, it is still what counts."""
@@ -527,12 +517,11 @@ class TestPipes:
         command.lines_until("ready")
         command.send(signal.SIGINT)
         command.error_with("to end")
-        assert command.process.stdout is not None
-        command.process.stdout.close()
+        command.stdout.close()
         fifo.write_text("go\n")
         assert command.wait() == 130
         command.error_with("jobtrio: cancelled after")
-        assert living(command.session) == []
+        assert command.living() == []
 
     def test_summary_that_nobody_reads(self, start: Callable[..., Command]) -> None:
         """Where nobody reads what is said of the end, the exit code is the program's all the same."""
@@ -546,10 +535,9 @@ class TestPipes:
         """A reader of stderr that leaves ends the program as well."""
         command = start("--", "sh", "-c", TELL + "echo ready; yes >&2")
         command.lines_until("ready")
-        assert command.process.stderr is not None
-        command.process.stderr.close()
+        command.stderr.close()
         assert command.wait() == 141
-        assert living(command.session) == []
+        assert command.living() == []
 
 
 class TestTerminal:
@@ -570,7 +558,7 @@ class TestTerminal:
         assert b"^C\r\njobtrio: Ctrl-C: the program has 5 s" in shown
         assert re.search(rb"jobtrio: cancelled after .*\(Ctrl-C\), 1 attempt, \d lines\r\n$", shown)
         assert command.wait() == 130
-        assert living(session) == []
+        assert living_in_session(session) == []
 
     @pytest.mark.parametrize(("keys", "shown_as"), [([b"\x03", b"\x03"], b"^C"), ([b"\x1c"], b"^\\")])
     def test_keys_that_kill(
@@ -588,7 +576,7 @@ class TestTerminal:
         os.write(ours, keys[-1])
         assert shown_as + b"\r\njobtrio: cancelled after" in read_until(ours, None)
         assert command.wait() in {130, 131}
-        assert living(session) == []
+        assert living_in_session(session) == []
 
     def test_hang_up(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
         """A terminal that is closed takes the program with it."""
@@ -600,4 +588,4 @@ class TestTerminal:
         session = int(read_until(ours, b"ready\r\n").split()[1])
         command.send(signal.SIGHUP)
         assert command.wait() == 129
-        assert living(session) == []
+        assert living_in_session(session) == []

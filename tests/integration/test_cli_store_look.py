@@ -120,11 +120,9 @@ class TestList:
     def test_reader_that_leaves(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A reader that leaves early is no error."""
         command = shell.start("list")
-        assert command.process.stdout is not None
-        command.process.stdout.close()
+        command.stdout.close()
         assert command.process.wait(60) in {0, 141}
-        assert command.process.stderr is not None
-        assert command.process.stderr.read() == b""
+        assert command.stderr.read() == b""
 
 
 CLOSED = 'exec "$0" -m jobtrio "$@"'
@@ -191,9 +189,8 @@ class TestLostOutput:
         """Nor is it a success where a reader leaves in the midst of one write."""
         job = shell.submit("echo", json.dumps("x" * 100_000))
         command = shell.start("show", "--json", job, variables={"PYTHONUNBUFFERED": unbuffered})
-        assert command.process.stdout is not None
-        assert command.process.stdout.read(1) == b"{"
-        command.process.stdout.close()
+        assert command.stdout.read(1) == b"{"
+        command.stdout.close()
         assert command.process.wait(LIMIT) == 141
 
     @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -37,24 +37,29 @@ os.execv(sys.executable, [sys.executable, "-m", "jobtrio", *sys.argv[1:]])
 
 
 class Command:
-    """A running command."""
+    """A running command.
+
+    Attributes:
+        stdout: The reading end of its standard output; None where an option leads that elsewhere.
+        stderr: That of its standard error, likewise.
+    """
 
     def __init__(self, args: tuple[str, ...], **options: Any) -> None:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         self.process = subprocess.Popen([sys.executable, "-c", LAUNCHER, *args], bufsize=0, **pipes)
+        self.stdout: Any = self.process.stdout
+        self.stderr: Any = self.process.stderr
 
     def line(self) -> str:
         """Return the next line of stdout, without its end."""
-        assert self.process.stdout is not None
-        line = bytes(self.process.stdout.readline())
+        line = bytes(self.stdout.readline())
         assert line.endswith(b"\n"), line
         return line.decode().removesuffix("\n")
 
     def error_with(self, part: str) -> str:
         """Read stderr up to a line that holds ``part``, and return that."""
-        assert self.process.stderr is not None
         seen = []
-        while line := bytes(self.process.stderr.readline()).decode():
+        while line := bytes(self.stderr.readline()).decode():
             if part in line:
                 return line.removesuffix("\n")
             seen.append(line)
