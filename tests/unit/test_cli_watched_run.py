@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from jobtrio.cli._output import Piece
 
 
-async def perform(store: RemoteStore) -> int:
-    """Run a program that would never end; return the exit code."""
-    payload: dict[str, Any] = {"argv": ["sleep", "1000"], "cwd": None, "env": {}, "grace": 5.0}
+async def perform(*argv: str, grace: float = 5.0, store: RemoteStore | None = None) -> int:
+    """Run a program, or one that would never end; return the exit code."""
+    payload: dict[str, Any] = {"argv": argv or ("sleep", "1000"), "cwd": None, "env": {}, "grace": grace}
     plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False, store=store)
     return await WatchedRun(plan).perform()
 
@@ -50,7 +50,7 @@ async def test_told_to_stop_while_it_is_stored(autojump_clock: MockClock, capfd:
                 await trio.sleep(AT_ONCE / 4)
 
         nursery.start_soon(stop)
-        assert await perform(store) == 143
+        assert await perform(store=store) == 143
     assert trio.current_time() - begun == pytest.approx(5 + AT_ONCE)
     assert "jobtrio: SIGTERM: ends before the program was started; job " in capfd.readouterr().err
 
@@ -72,7 +72,7 @@ async def test_stored_after_it_was_told_to_stop(autojump_clock: MockClock, calls
             store.network.failing = set()
 
         nursery.start_soon(stop)
-        assert await perform(store) == 143
+        assert await perform(store=store) == 143
     assert server.store.tally()[JobState.CANCELLED] == 1
 
 
@@ -88,9 +88,7 @@ async def test_output_that_fails_behind_the_end(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
-    payload: dict[str, Any] = {"argv": ["sh", "-c", command], "cwd": None, "env": {}, "grace": 5.0}
-    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
-    assert await WatchedRun(plan).perform() == code
+    assert await perform("sh", "-c", command) == code
     told = "jobtrio: the output can't be written: No space left on device\n" if number == errno.ENOSPC else ""
     assert capfd.readouterr().err == told
 
@@ -104,9 +102,7 @@ async def test_interrupt_behind_the_end(monkeypatch: pytest.MonkeyPatch, capfd: 
         await trio.testing.wait_all_tasks_blocked()
 
     monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
-    payload: dict[str, Any] = {"argv": ["sh", "-c", "exit 3"], "cwd": None, "env": {}, "grace": 5.0}
-    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
-    assert await WatchedRun(plan).perform() == 3
+    assert await perform("sh", "-c", "exit 3") == 3
     assert re.fullmatch(
         r"jobtrio: failed with exit code 3 after [0-9.]+ s, 1 attempt, 0 lines\n", capfd.readouterr().err
     )
@@ -124,9 +120,7 @@ async def test_output_that_is_shown_late(
         mock_clock.jump(3 * 3600)
 
     monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
-    payload: dict[str, Any] = {"argv": ["true"], "cwd": None, "env": {}, "grace": 5.0}
-    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
-    assert await WatchedRun(plan).perform() == 0
+    assert await perform("true") == 0
     assert re.fullmatch(r"jobtrio: completed in [0-9.]+ s, 1 attempt, 0 lines\n", capfd.readouterr().err)
 
 
@@ -140,9 +134,7 @@ async def test_summary_that_is_read_late(autojump_clock: MockClock, monkeypatch:
         written.extend(shown)
 
     monkeypatch.setattr(Output, "write", write)
-    payload: dict[str, Any] = {"argv": ["true"], "cwd": None, "env": {}, "grace": 5.0}
-    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
-    assert await WatchedRun(plan).perform() == 0
+    assert await perform("true") == 0
     assert written[-1][1].startswith("jobtrio: completed in ")
 
 
@@ -169,10 +161,8 @@ async def test_farewell_that_nobody_reads(autojump_clock: MockClock, monkeypatch
 
     monkeypatch.setattr(Output, "write", write)
     monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
-    payload: dict[str, Any] = {"argv": ["sleep", "1000"], "cwd": None, "env": {}, "grace": 0.0}
-    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
     with trio.CancelScope() as scope:
-        await WatchedRun(plan).perform()
+        await perform(grace=0.0)
     assert shown == pytest.approx([LAST_WORD] * 3)
 
 
@@ -197,7 +187,7 @@ async def test_cancel_that_does_not_get_through(autojump_clock: MockClock, monke
                 signal.raise_signal(signal.SIGTERM)
 
             nursery.start_soon(stop)
-            await perform(store)
+            await perform(store=store)
     farewell, failure = said
     assert farewell == "jobtrio: SIGTERM: the program has 5 s to end; Ctrl-C kills it\n"
     assert failure.startswith("jobtrio: the job could not be cancelled: ")
@@ -216,7 +206,5 @@ async def test_job_that_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("jobtrio.Job.wait", wait)
     monkeypatch.setattr("jobtrio.cli._watched_run.follow", follow)
-    payload: dict[str, Any] = {"argv": ["true"], "cwd": None, "env": {}, "grace": 5.0}
-    plan = RunPlan(payload, queue=None, time_limit=None, retries=0, as_json=False)
     with pytest.raises(UnknownJobError):
-        await WatchedRun(plan).perform()
+        await perform("true")
