@@ -39,7 +39,11 @@ class Wire:
         self.now = 0.0
         given = {"message_bytes": 65536, "subscriptions": 32, "messages_per_second": 50.0, **limits}
         self.limits = HelloLimits(**given)
-        self.book.attach(self.limits)
+        self.attach()
+
+    def attach(self, **limits: int) -> None:
+        """Begin with a new connection."""
+        self.exchange = self.book.attach(msgspec.structs.replace(self.limits, **limits))
 
     def _ring(self) -> None:
         self.rung += 1
@@ -51,18 +55,15 @@ class Wire:
 
     def said(self) -> list[AnyRequest]:
         """Return all that is to be said now."""
-        assert self.book.exchange is not None
-        texts = iter(lambda: self.book.exchange.next_text(self.now), None)  # type: ignore[union-attr]
+        texts = iter(lambda: self.exchange.next_text(self.now), None)
         return [decode_request(text) for text in texts]
 
     def hear(self, *replies: AnyReply) -> None:
-        assert self.book.exchange is not None
         for reply in replies:
-            self.book.exchange.take(reply, 10, self.now)
+            self.exchange.take(reply, 10, self.now)
 
     def misread(self, **about: Any) -> bool:
-        assert self.book.exchange is not None
-        return self.book.exchange.take_unread(ProtocolError(ErrorCode.INVALID, "what is this", **about))
+        return self.exchange.take_unread(ProtocolError(ErrorCode.INVALID, "what is this", **about))
 
     def accept(self, request: AnyRequest, sub: int = 1) -> None:
         assert isinstance(request, Subscribe)
@@ -116,15 +117,14 @@ def test_pauses() -> None:
             wire.hear(Refused(id=request.id, code=code, message=""))
         left.close()
         assert wire.said() == []
-        assert wire.book.exchange is not None
-        assert wire.book.exchange.next_time == wire.now + pause
+        assert wire.exchange.next_time == wire.now + pause
         wire.now += pause
         (request,) = wire.said()
         assert isinstance(request, Subscribe)
         assert request.job == "wanted"
         wanted.close()
         wire.hear(Refused(id=request.id, code="unknown_job", message=""))
-        assert wire.book.exchange.next_time is None
+        assert wire.exchange.next_time is None
 
 
 def test_of_use() -> None:
@@ -132,11 +132,10 @@ def test_of_use() -> None:
     for reply in (events(1, 1), end(1), Heartbeat(last={"1": 0})):
         wire = Wire()
         wire.feed()
-        assert wire.book.exchange is not None
         wire.accept(wire.said()[0])
-        assert not wire.book.exchange.has_progressed
+        assert not wire.exchange.has_progressed
         wire.hear(reply)
-        assert wire.book.exchange.has_progressed
+        assert wire.exchange.has_progressed
 
 
 def test_heartbeat_of_numbers_that_nobody_has() -> None:
@@ -160,7 +159,7 @@ def test_order() -> None:
             ["Subscribe", "Get", "Subscribe"],
             ["Get", "Subscribe", "Subscribe"],
         )
-        wire.book.attach(wire.limits)
+        wire.attach()
 
 
 def test_rings() -> None:
@@ -169,7 +168,7 @@ def test_rings() -> None:
     for act in (
         lambda: wire.feed(),
         lambda: wire.book.add_call(Get(job="b"), "b", lambda: None, lambda: None),
-        lambda: wire.book.attach(wire.limits),
+        lambda: wire.attach(),
     ):
         before = wire.rung
         act()
@@ -182,7 +181,7 @@ def test_smaller_server() -> None:
     feeds = [wire.feed(f"{n}") for n in range(3)]
     wire.said()
     wire.book.detach()
-    wire.book.attach(HelloLimits(message_bytes=65536, subscriptions=2, messages_per_second=50.0))
+    wire.attach(subscriptions=2)
     assert [feed.error is None for feed in feeds] == [True, True, False]
     assert len(wire.said()) == 2
 
@@ -245,8 +244,7 @@ def test_giving_up_one_too_many() -> None:
         assert given_up.sub == 7
         wire.hear(Refused(id=given_up.id, code="rate", message=""))
         assert wire.said() == []
-        assert wire.book.exchange is not None
-        assert wire.book.exchange.next_time == wire.now + RATE_PAUSE
+        assert wire.exchange.next_time == wire.now + RATE_PAUSE
         wire.now += RATE_PAUSE
     (given_up,) = wire.said()
     wire.hear(Ok(id=given_up.id))

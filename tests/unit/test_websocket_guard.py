@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class Setup:
     """A guarded stream and the client at its other end."""
 
-    def __init__(self, *, lockstep: bool = False, uptake: Callable[[], Uptake] = lambda: UNKNOWN) -> None:
+    def __init__(
+        self, *, accepted: bool = True, lockstep: bool = False, uptake: Callable[[], Uptake] = lambda: UNKNOWN
+    ) -> None:
         self.client: trio.abc.HalfCloseableStream
         self.server: trio.StapledStream[Any, Any]
         pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
@@ -46,6 +48,13 @@ class Setup:
             abort=self.aborted.append,
             uptake=uptake,
         )
+        if accepted:
+            self.stream.accepted.set()
+
+    def attend(self, nursery: trio.Nursery) -> None:
+        """Read and watch the client, as is done with a connection."""
+        nursery.start_soon(read_all, self.stream)
+        nursery.start_soon(self.watch_pulse)
 
     async def watch_pulse(self) -> None:
         """Watch the client as a connection does."""
@@ -62,7 +71,7 @@ class Setup:
 
 async def test_nothing_is_read_before_acceptance(autojump_clock: MockClock) -> None:
     """Until the request is answered, the library gets the request and nothing of what the client sends behind it."""
-    setup = Setup()
+    setup = Setup(accepted=False)
     await setup.client.send_all(frame(TEXT, b"early"))
     assert await setup.stream.receive_some(4096) == b"request"
     with trio.move_on_after(5) as scope:
@@ -75,7 +84,6 @@ async def test_nothing_is_read_before_acceptance(autojump_clock: MockClock) -> N
 async def test_frames_come_one_by_one() -> None:
     """The library gets one frame at a time, is not asked to hold the next, and hears of the client's end."""
     setup = Setup()
-    setup.stream.accepted.set()
     frames = [frame(TEXT, b"a"), frame(PING, b"b"), frame(TEXT, b"c")]
     await setup.client.send_all(b"".join(frames))
     await setup.client.send_eof()
@@ -85,7 +93,6 @@ async def test_frames_come_one_by_one() -> None:
 async def test_a_flood_of_pings_waits(autojump_clock: MockClock) -> None:
     """Who does nothing but ping is answered a hundred times a second; who pings now and then does not wait."""
     setup = Setup()
-    setup.stream.accepted.set()
     began = trio.current_time()
     last = frame(TEXT, b"a")
     await setup.client.send_all(frame(PING) * 1_000 + last)
@@ -103,7 +110,6 @@ async def test_a_flood_of_pings_waits(autojump_clock: MockClock) -> None:
 async def test_a_verdict_is_told_once() -> None:
     """Why nothing more may pass is told once, and what comes then is dropped."""
     setup = Setup()
-    setup.stream.accepted.set()
     await setup.client.send_all(frame(TEXT, b"x" * 101) + frame(PING) * 3)
     await setup.client.send_all(frame(TEXT, b"x" * 101))
     await setup.client.send_eof()
@@ -209,9 +215,7 @@ async def test_a_cancelled_send_has_one_limit_for_all_that_is_left(autojump_cloc
 async def test_what_the_system_takes_is_no_sign_of_life(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """That bytes go out does not say that somebody reads them, encrypted or not: a dead client is found out."""
     setup = Setup()
-    setup.stream.accepted.set()
-    nursery.start_soon(read_all, setup.stream)
-    nursery.start_soon(setup.watch_pulse)
+    setup.attend(nursery)
     for _ in range(12):
         await setup.stream.send_all(text_frame(b"a" * 40_000))
         await trio.sleep(5)
@@ -221,9 +225,7 @@ async def test_what_the_system_takes_is_no_sign_of_life(autojump_clock: MockCloc
 async def test_a_client_that_reads_on_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """A ping waits behind a large frame, and is no reason to cut a client off that is still reading that."""
     setup = Setup(lockstep=True)
-    setup.stream.accepted.set()
-    nursery.start_soon(read_all, setup.stream)
-    nursery.start_soon(setup.watch_pulse)
+    setup.attend(nursery)
     nursery.start_soon(setup.stream.send_all, text_frame(b"a" * 400_000))
     for _ in range(25):
         await trio.sleep(9)
@@ -238,9 +240,7 @@ async def test_a_client_that_reads_on_is_not_silent(autojump_clock: MockClock, n
 async def test_a_process_that_was_held_up(mock_clock: MockClock, nursery: trio.Nursery, is_late: bool) -> None:
     """A client is not silent whose bytes came while something else held up the server's event loop."""
     setup = Setup()
-    setup.stream.accepted.set()
-    nursery.start_soon(read_all, setup.stream)
-    nursery.start_soon(setup.watch_pulse)
+    setup.attend(nursery)
     limits, received = Limits(), setup.server.receive_stream
     for _ in range(20):  # for which of the tasks goes on first is random
         await trio.testing.wait_all_tasks_blocked()
@@ -324,7 +324,6 @@ async def test_nothing_follows_the_close(sockets: tuple[GuardedStream, trio.sock
 async def test_a_client_that_is_not_listened_to_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """While messages wait that the session has no time for, no pong behind them is read: the client is not cut off."""
     setup = Setup()
-    setup.stream.accepted.set()
     await setup.client.send_all(frame(TEXT, b"x"))
     for _ in ("the request", "a message"):
         await setup.stream.receive_some()
@@ -339,9 +338,7 @@ async def test_a_client_that_is_not_listened_to_is_not_silent(autojump_clock: Mo
 async def test_a_client_that_is_heard_is_not_silent(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Whatever comes of a client is a sign of life, until nothing comes any more."""
     setup = Setup()
-    setup.stream.accepted.set()
-    nursery.start_soon(read_all, setup.stream)
-    nursery.start_soon(setup.watch_pulse)
+    setup.attend(nursery)
     for _ in range(50):
         await trio.sleep(20)
         await setup.client.send_all(frame(TEXT, b"x"))
@@ -426,7 +423,6 @@ async def test_a_piece_on_a_slow_way_has_its_time(autojump_clock: MockClock, nur
     """While bytes arrive, what is behind them waits: also a single piece may take longer than the limit."""
     link = Link()
     setup = Setup(lockstep=True, uptake=link.uptake)
-    setup.stream.accepted.set()
     for task in (setup.watch_pulse, setup.look):
         nursery.start_soon(task)
     nursery.start_soon(read_all, setup.stream)
@@ -456,9 +452,7 @@ async def test_a_ping_on_a_slow_way_has_its_time(autojump_clock: MockClock, nurs
     """A client is not silent that has not been asked yet: while what was sent before arrives, the ping is behind it."""
     link = Link()
     setup = Setup(uptake=link.uptake)
-    setup.stream.accepted.set()
-    nursery.start_soon(read_all, setup.stream)
-    nursery.start_soon(setup.watch_pulse)
+    setup.attend(nursery)
     nursery.start_soon(link.carry, 100, 5)
     await trio.sleep(500)
     assert not setup.aborted
@@ -473,9 +467,7 @@ async def test_what_arrives_at_a_dead_program_is_no_sign_of_life(
     """The system of a client takes what is sent also where its program hangs: that answers nothing."""
     link = Link()
     setup = Setup(uptake=link.uptake)
-    setup.stream.accepted.set()
-    nursery.start_soon(read_all, setup.stream)
-    nursery.start_soon(setup.watch_pulse)
+    setup.attend(nursery)
 
     async def trickle() -> None:
         while True:
