@@ -16,7 +16,6 @@ from jobtrio.websocket import CloseCode
 from jobtrio.websocket.protocol import decode_retry_after
 
 if TYPE_CHECKING:
-    from line import Line
     from trio.testing import MockClock
 
 executors = Executors()
@@ -29,12 +28,6 @@ async def count(job: JobContext) -> str:
         await job.send(number)
         await trio.sleep(1)
     return "done"
-
-
-async def heard_by(line: Line) -> tuple[list[Any], CloseCode | None]:
-    heard = await line.hear_all()
-    assert line.farewell is not None
-    return heard, line.farewell.code
 
 
 def items_of(heard: list[Any]) -> list[Any]:
@@ -50,7 +43,7 @@ async def test_while_the_ending_is_on_its_way(autojump_clock: MockClock, after: 
         store.network.slow["finish"] = 5
         await trio.sleep(6)
         async with open_line(registry, f"/jobs/{job.id}?after={after}") as line:
-            heard, code = await heard_by(line)
+            heard, code = await line.hear_out()
         assert (await registry.get(job.id)).outcome is not None
         assert items_of(heard) == [1, 2, 3, 4, 5][5 if after == "end" else int(after) :]
         assert [message["type"] for message in heard].count("end") == 1
@@ -88,10 +81,10 @@ async def test_only_what_is_stored(autojump_clock: MockClock) -> None:
                 await line.hear()
                 raise AssertionError("it was not stored")
             async with open_line(there, f"/jobs/{job.id}?after=3") as other:
-                refused, code = await heard_by(other)
+                refused, code = await other.hear_out()
                 assert (refused[0]["code"], refused[0]["last"], code) == ("future_cursor", 2, CloseCode.BAD_CURSOR)
             store.network.failing = set()
-            heard, _ = await heard_by(line)
+            heard, _ = await line.hear_out()
             assert items_of(heard) == [3, 4, 5]
 
 
@@ -111,14 +104,14 @@ async def test_what_is_not_known_here_yet(autojump_clock: MockClock, slow: str) 
         last = seen["seq"] + len(seen["items"]) - 1
         path = f"/jobs/{job.id}?epoch={subscribed['epoch']}&after="
         async with open_line(here, f"{path}{last}") as line:
-            heard, code = await heard_by(line)
+            heard, code = await line.hear_out()
             assert ([message["code"] for message in heard], code) == (["unavailable"], CloseCode.DRAINING)
         async with open_line(here, f"{path}{last + 10}") as line:
-            heard, code = await heard_by(line)
+            heard, code = await line.hear_out()
             assert ([message["code"] for message in heard], code) == (["future_cursor"], CloseCode.BAD_CURSOR)
         await trio.sleep(5)
         async with open_line(here, f"{path}{last}") as line:
-            heard, code = await heard_by(line)
+            heard, code = await line.hear_out()
         assert seen["items"] + items_of(heard) == (["a", "b", "c"] if slow == "finish" else [1, 2, 3, 4, 5])
         assert code == CloseCode.COMPLETED
 
@@ -134,7 +127,7 @@ async def test_from_another_process(autojump_clock: MockClock, after: str) -> No
         job = await here.submit("count")
         await trio.sleep(2.5)
         async with open_line(there, f"/jobs/{job.id}?after={after}") as line:
-            heard, code = await heard_by(line)
+            heard, code = await line.hear_out()
         assert heard[0]["last"] == 3
         assert items_of(heard) == [1, 2, 3, 4, 5][3 if after == "end" else int(after) :]
         assert code == CloseCode.COMPLETED
@@ -157,7 +150,7 @@ async def test_the_store_is_away(autojump_clock: MockClock) -> None:
             ):
                 assert (await line.ask({**request, "id": 1}))["code"] == "unavailable"
             async with open_line(registry, "/jobs/other") as tail:
-                heard, code = await heard_by(tail)
+                heard, code = await tail.hear_out()
                 assert (heard[-1]["code"], code) == ("unavailable", CloseCode.DRAINING)
                 assert tail.farewell is not None
                 assert 0.5 <= (decode_retry_after(tail.farewell.reason) or 0.0) <= 1.5
@@ -182,7 +175,7 @@ async def test_a_run_that_is_lost(autojump_clock: MockClock) -> None:
             lost.network.away = True
             await trio.sleep(4)
             lost.network.away = False
-            heard, code = await heard_by(tail)
+            heard, code = await tail.hear_out()
             assert (heard[-1]["code"], code) == ("unavailable", CloseCode.DRAINING)
             with trio.fail_after(100):
                 while (message := await line.hear())["type"] != "error":
@@ -190,7 +183,7 @@ async def test_a_run_that_is_lost(autojump_clock: MockClock) -> None:
             assert (message["sub"], message["code"]) == (1, "unavailable")
             last = max(each["seq"] + len(each["items"]) - 1 for each in heard if each["type"] == "events")
             async with open_line(first, f"/jobs/{job.id}?after={last}&epoch={heard[0]['epoch']}") as again:
-                more, code = await heard_by(again)
+                more, code = await again.hear_out()
             assert code == CloseCode.COMPLETED
             await second.drain()
     seen = [
@@ -213,7 +206,7 @@ async def test_the_job_is_gone(autojump_clock: MockClock) -> None:
         job = await here.submit("words", "a b")
         await job.wait()
         async with open_line(there, f"/jobs/{job.id}") as line:
-            assert (await heard_by(line))[1] == CloseCode.COMPLETED
+            assert (await line.hear_out())[1] == CloseCode.COMPLETED
         await here.remove(job.id)
         async with open_line(there, f"/jobs/{job.id}") as line:
-            assert (await heard_by(line))[1] in (CloseCode.UNKNOWN_JOB, CloseCode.DRAINING)
+            assert (await line.hear_out())[1] in (CloseCode.UNKNOWN_JOB, CloseCode.DRAINING)

@@ -322,8 +322,7 @@ async def _interpret(steps: list[Any]) -> Line:
 def test_sessions(steps: list[Any]) -> None:
     """Whatever a client says, each request with an `id` is answered once; streams have no hole and one ending."""
     line = trio.run(_interpret, steps, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert line.farewell is not None
-    assert line.farewell.code in (None, CloseCode.UNAUTHENTICATED)
+    assert line.ending.code in (None, CloseCode.UNAUTHENTICATED)
     position: dict[int, int] = {}
     ended: set[int] = set()
     for message in map(json.loads, line.texts):

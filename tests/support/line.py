@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import jobtrio
-    from jobtrio.websocket import Authenticate, Authorize
+    from jobtrio.websocket import Authenticate, Authorize, CloseCode
 
 
 class Line:
@@ -48,6 +48,17 @@ class Line:
         self._moves = trio.Event()
 
     # -- the client's end
+
+    async def hear_out(self) -> tuple[list[Any], CloseCode | None]:
+        """Return all messages until the session ends, and by which code that is."""
+        heard = await self.hear_all()
+        return heard, self.ending.code
+
+    @property
+    def ending(self) -> Farewell:
+        """How the session ended, which it has to have."""
+        assert self.farewell is not None
+        return self.farewell
 
     def say(self, *messages: dict[str, Any] | str | bytes) -> None:
         """Say something."""

@@ -548,8 +548,7 @@ async def test_authentication_by_handshake(autojump_clock: MockClock, registry: 
         assert (await line.ask({"type": "find", "id": 1}))["type"] == "jobs"
     async with open_line(registry, authenticate=known, token="wrong") as line:
         assert [message["type"] for message in await line.hear_all()] == ["hello", "error"]
-        assert line.farewell is not None
-        assert line.farewell.code == CloseCode.UNAUTHENTICATED
+        assert line.ending.code == CloseCode.UNAUTHENTICATED
 
 
 async def test_authentication_by_message(autojump_clock: MockClock, registry: JobRegistry) -> None:
@@ -571,8 +570,7 @@ async def test_authentication_by_message(autojump_clock: MockClock, registry: Jo
         assert not line.farewell
         assert (await line.ask({"type": "auth", "id": 4, "token": "wrong"}))["code"] == "unauthenticated"
         await line.hear_all()
-        assert line.farewell is not None
-        assert line.farewell.code == CloseCode.UNAUTHENTICATED
+        assert line.ending.code == CloseCode.UNAUTHENTICATED
 
 
 async def test_authentication_that_does_not_come(autojump_clock: MockClock, registry: JobRegistry) -> None:
@@ -582,8 +580,7 @@ async def test_authentication_that_does_not_come(autojump_clock: MockClock, regi
         heard = await line.hear_all()
         assert trio.current_time() - start == 10
         assert heard[-1]["code"] == "unauthenticated"
-        assert line.farewell is not None
-        assert line.farewell.code == CloseCode.AUTH_TIMEOUT
+        assert line.ending.code == CloseCode.AUTH_TIMEOUT
 
 
 async def test_authentication_whose_answer_is_read_late(autojump_clock: MockClock, registry: JobRegistry) -> None:
@@ -812,8 +809,7 @@ async def test_authenticate_that_fails(autojump_clock: MockClock, registry: JobR
     async with open_line(registry, authenticate=hook, token="x") as line:
         heard = await line.hear_all()
         assert heard[-1]["code"] == "unauthenticated"
-        assert line.farewell is not None
-        assert line.farewell.code in (CloseCode.UNAUTHENTICATED, CloseCode.AUTH_TIMEOUT)
+        assert line.ending.code in (CloseCode.UNAUTHENTICATED, CloseCode.AUTH_TIMEOUT)
         assert trio.current_time() <= 10
 
 
@@ -852,8 +848,7 @@ async def test_a_client_that_may_do_nothing(autojump_clock: MockClock, registry:
 
     async with open_line(registry, authenticate=deny) as line:
         assert (await line.hear_all())[-1]["code"] == "forbidden"
-        assert line.farewell is not None
-        assert line.farewell.code == CloseCode.FORBIDDEN
+        assert line.ending.code == CloseCode.FORBIDDEN
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs", "lacks an await"])
@@ -890,9 +885,8 @@ async def test_the_rate(autojump_clock: MockClock, registry: JobRegistry) -> Non
         line.say(*({"type": "ping", "id": n} for n in range(30)))
         heard = await line.hear_all()
         assert [message["type"] for message in heard] == ["pong"] * 10 + ["error"] * 9
-        assert line.farewell is not None
-        assert line.farewell.code == CloseCode.RATE
-        assert 0.5 <= (decode_retry_after(line.farewell.reason) or 0.0) <= 1.5
+        assert line.ending.code == CloseCode.RATE
+        assert 0.5 <= (decode_retry_after(line.ending.reason) or 0.0) <= 1.5
 
 
 async def test_the_rate_while_a_request_takes_its_time(autojump_clock: MockClock, registry: JobRegistry) -> None:
@@ -937,8 +931,7 @@ async def test_a_client_that_leaves(autojump_clock: MockClock, registry: JobRegi
         await line.ask({"type": "subscribe", "id": 1, "job": job.id})
         line.leave()
         await line.hear_all()
-        assert line.farewell is not None
-        assert line.farewell.code is None
+        assert line.ending.code is None
     assert job.state == "RUNNING"
     await job.cancel()
 
@@ -950,8 +943,7 @@ async def test_stop(autojump_clock: MockClock, registry: JobRegistry) -> None:
         line.session.stop(CloseCode.RESTART, "later")
         line.session.stop(CloseCode.INTERNAL)
         await line.hear_all()
-        assert line.farewell is not None
-        assert (line.farewell.code, line.farewell.reason) == (CloseCode.RESTART, "later")
+        assert (line.ending.code, line.ending.reason) == (CloseCode.RESTART, "later")
 
 
 async def test_a_fault_of_our_own(
@@ -966,8 +958,7 @@ async def test_a_fault_of_our_own(
     async with open_line(registry) as line, open_line(registry) as other:
         line.say({"type": "get", "id": 1, "job": "x"})
         await line.hear_all()
-        assert line.farewell is not None
-        assert line.farewell.code == CloseCode.INTERNAL
+        assert line.ending.code == CloseCode.INTERNAL
         assert (await other.ask({"type": "ping", "id": 1}))["type"] == "pong"
     assert "RuntimeError: broken" in caplog.text
 

@@ -35,19 +35,11 @@ async def registry() -> AsyncIterator[JobRegistry]:
         await registry.shutdown()
 
 
-async def ending(line: Line) -> tuple[list[Any], CloseCode | None]:
-    """Return all that a line shows and by which code it ends."""
-    heard = await line.hear_all()
-    assert line.farewell is not None
-    return heard, line.farewell.code
-
-
 async def texts(line: Line) -> tuple[list[str], CloseCode | None]:
     """Return all texts that a line shows and by which code it ends."""
     with trio.fail_after(100):
         heard = [text async for text in line._hears]
-    assert line.farewell is not None
-    return heard, line.farewell.code
+    return heard, line.ending.code
 
 
 @pytest.mark.parametrize(
@@ -110,7 +102,7 @@ async def test_a_stream(autojump_clock: MockClock, registry: JobRegistry) -> Non
     job = await registry.submit(work, retry=RetryPolicy(2, initial=1, jitter=0))
     await job.wait()
     async with open_line(registry, f"/jobs/{job.id}") as line:
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
     assert code == CloseCode.COMPLETED
     epoch = heard[0].pop("epoch")
     error = {"kind": "exception", "type": "ValueError", "message": "again", "traceback": ""}
@@ -126,7 +118,7 @@ async def test_a_stream(autojump_clock: MockClock, registry: JobRegistry) -> Non
     ]
     for after in range(8):
         async with open_line(registry, f"/jobs/{job.id}?after={after}&epoch={epoch}") as line:
-            again, code = await ending(line)
+            again, code = await line.hear_out()
             assert again[1:] == (heard[after + 1 :] or heard[-1:])
             assert code == CloseCode.COMPLETED
 
@@ -164,7 +156,7 @@ async def test_an_exception_group(autojump_clock: MockClock, registry: JobRegist
 
     job = await registry.submit(work)
     async with open_line(registry, f"/jobs/{job.id}") as line:
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
     assert code == CloseCode.FAILED
     assert heard[-1]["outcome"]["error"]["type"] == "ExceptionGroup"
 
@@ -202,7 +194,7 @@ async def test_a_token_whose_text_raises(autojump_clock: MockClock, registry: Jo
 
     job = await registry.submit(work)
     async with open_line(registry, f"/jobs/{job.id}") as line:
-        heard, _ = await ending(line)
+        heard, _ = await line.hear_out()
         value = {"repr": "<Bad whose repr raised ValueError>"}
         assert heard[1]["items"] == [value]
         assert heard[2]["outcome"]["result"] == value
@@ -239,12 +231,12 @@ async def test_gaps(autojump_clock: MockClock, registry: JobRegistry) -> None:
     job = await registry.submit(words, " ".join("x" * 300))
     await job.wait()
     async with open_line(registry, f"/jobs/{job.id}?after=10") as line:
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
         assert heard[1] == {"type": "gap", "first": 11, "last": 200}
         assert [message["seq"] for message in heard[2:]] == [201, 301]
         assert code == CloseCode.COMPLETED
     async with open_line(registry, f"/jobs/{job.id}?after=10&on_gap=raise") as line:
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
         assert (heard[0]["code"], heard[0]["first"], heard[0]["last"]) == ("outdated_cursor", 11, 200)
         assert code == CloseCode.BAD_CURSOR
 
@@ -265,13 +257,12 @@ async def test_falling_behind(autojump_clock: MockClock, registry: JobRegistry) 
         started.set()
         await job.wait()
         line.read_again()
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
         assert heard[-1]["code"] == "outdated_cursor"
         assert code == CloseCode.TOO_SLOW
-        assert line.farewell is not None
-        assert 0.5 <= (decode_retry_after(line.farewell.reason) or 0.0) <= 1.5
+        assert 0.5 <= (decode_retry_after(line.ending.reason) or 0.0) <= 1.5
     async with open_line(registry, f"/jobs/{job.id}?after={heard[-1]['last']}&on_gap=raise") as line:
-        again, code = await ending(line)
+        again, code = await line.hear_out()
         assert again[1]["seq"] == heard[-1]["last"] + 1
         assert code == CloseCode.COMPLETED
 
@@ -298,7 +289,7 @@ async def test_refusals(
     job = await registry.submit(hang)
     address = address.format(id=job.id)
     async with open_line(registry, address) as line:
-        [message], closed = await ending(line)
+        [message], closed = await line.hear_out()
         assert (message["type"], message["code"], closed) == ("error", error, code)
     if "format" not in address:
         async with open_line(registry, f"{address}{'&' if '?' in address else '?'}format=text") as line:
@@ -310,7 +301,7 @@ async def test_who_may_watch(autojump_clock: MockClock, registry: JobRegistry, t
     """A tail needs its token at once; somebody else's job is unknown."""
     job = await registry.submit(words, "a", tags={"user": "ann"})
     async with open_line(registry, f"/jobs/{job.id}", authenticate=known, authorize=owners, token=token) as line:
-        _, closed = await ending(line)
+        _, closed = await line.hear_out()
         assert closed == (code or CloseCode.COMPLETED)
 
 
@@ -325,7 +316,7 @@ async def test_authentication_that_hangs(
         await trio.sleep_forever()
 
     async with open_line(registry, path, authenticate=hook, request_time=request_time) as line:
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
         assert [message["code"] for message in heard if message["type"] != "hello"] == ["unauthenticated"]
         assert code in (CloseCode.AUTH_TIMEOUT, CloseCode.UNAUTHENTICATED)
         assert trio.current_time() == 10 - request_time
@@ -338,7 +329,7 @@ async def test_heartbeats(autojump_clock: MockClock, registry: JobRegistry) -> N
         open_line(registry, f"/jobs/{job.id}", limits=Limits(heartbeat=15)) as line,
         open_line(registry, f"/jobs/{job.id}?format=text", limits=Limits(heartbeat=15)) as plain,
     ):
-        heard, _ = await ending(line)
+        heard, _ = await line.hear_out()
         assert [message["type"] for message in heard] == ["subscribed", "heartbeat", "heartbeat", "events", "end"]
         assert heard[1] == {"type": "heartbeat", "last": 0}
         assert (await texts(plain))[0] == ["a"]
@@ -385,7 +376,7 @@ async def test_silence_before_the_stream(
     monkeypatch.setattr(TailSession, "_sign_of_life", counted)
     job = await registry.submit(words, "a", delay=10)
     async with open_line(registry, f"/jobs/{job.id}", limits=Limits(heartbeat=2), authenticate=thoughtful) as line:
-        heard, code = await ending(line)
+        heard, code = await line.hear_out()
     assert [message["type"] for message in heard] == ["subscribed", "heartbeat", "events", "end"]
     assert code == CloseCode.COMPLETED
 
@@ -399,7 +390,7 @@ async def test_what_a_client_says(autojump_clock: MockClock, registry: JobRegist
             await trio.sleep(1)
         assert not line.farewell
         line.say(*["x"] * 200)
-        _, code = await ending(line)
+        _, code = await line.hear_out()
         assert code == CloseCode.RATE
 
 
@@ -410,7 +401,7 @@ async def test_the_registry_goes(autojump_clock: MockClock) -> None:
         async with open_line(registry, f"/jobs/{job.id}") as line:
             await line.hear()
             await registry.shutdown()
-            heard, code = await ending(line)
+            heard, code = await line.hear_out()
         assert heard[-1]["outcome"] == {"type": "cancelled", "reason": "shutdown"}
         assert code == CloseCode.CANCELLED
 
@@ -422,7 +413,7 @@ async def test_batches(autojump_clock: MockClock) -> None:
         again = await fresh.submit(_send_sizes, sizes)
         await again.wait()
         async with open_line(fresh, f"/jobs/{again.id}") as line:
-            heard, _ = await ending(line)
+            heard, _ = await line.hear_out()
     counts = [len(message["items"]) for message in heard if message["type"] == "events"]
     assert sum(counts) == len(sizes)
     assert max(counts) == 256
@@ -460,7 +451,7 @@ async def test_flush_interval(autojump_clock: MockClock, registry: JobRegistry, 
         start = trio.current_time()
         first = await line.hear()
         assert trio.current_time() - start < 1.1
-        heard, _ = await ending(line)
+        heard, _ = await line.hear_out()
     events = [first, *(message for message in heard if message["type"] == "events")]
     assert [item for message in events for item in message["items"]] == list(range(100))
     assert abs(len(events) - messages) <= 2
@@ -471,7 +462,7 @@ async def test_more_than_a_batch_in_the_interval(autojump_clock: MockClock) -> N
     async with jobtrio.open_registry(retention=Retention(tokens_per_job=1_500)) as fresh:
         job = await fresh.submit(counting(5_000, 10), delay=1)
         async with open_line(fresh, f"/jobs/{job.id}", flush_interval=1.0) as line:
-            heard, _ = await ending(line)
+            heard, _ = await line.hear_out()
     assert [item for message in heard[1:-1] for item in message["items"]] == list(range(5_000))
 
 
@@ -483,7 +474,7 @@ async def test_behind_a_gap_nothing_is_waited_for(autojump_clock: MockClock, sen
         await trio.sleep(5)
         async with open_line(fresh, f"/jobs/{job.id}", flush_interval=interval) as line:
             line.send_time = send_time
-            heard, _ = await ending(line)
+            heard, _ = await line.hear_out()
     assert [message["type"] for message in heard].count("gap") == 1
 
 
@@ -515,7 +506,7 @@ async def _sizes_of_batches(send_time: float, interval: float, tokens: int, ever
         job = await fresh.submit(work, delay=1)
         async with open_line(fresh, f"/jobs/{job.id}", flush_interval=interval) as line:
             line.send_time = send_time
-            heard, _ = await ending(line)
+            heard, _ = await line.hear_out()
     events = [message["items"] for message in heard if message["type"] == "events"]
     assert [item for items in events for item in items] == list(range(tokens))
     return [len(items) for items in events]
