@@ -64,11 +64,9 @@ class Feed:
     """A client's place in one job's stream.
 
     Args:
-        job: The job.
-        subscription: Its stream, with gaps as messages.
+        subscription: The job's stream, with gaps as messages.
         sub: The subscription's number; None on a tail.
         on_gap: What the client wants done about gaps.
-        tracebacks: Whether the client may see tracebacks.
         plain: Whether it is sent nothing but the tokens' text.
 
     Attributes:

@@ -49,11 +49,8 @@ class GuardedStream(trio.abc.Stream):
         stream: The client.
         socket: The socket under it where its bytes go out as they are, None where they don't.
         request: What stands for the client's request, which was read already.
-        gate: Looks at the frames.
         time_limit: Seconds for which the client may read nothing of what is sent.
         on_verdict: Called once when the gate lets nothing more pass.
-        abort: Ends the client's connection at once, without a word; is told why.
-        uptake: Tells how much of what was sent has arrived.
 
     Attributes:
         gate: Looks at the frames.
