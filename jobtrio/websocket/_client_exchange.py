@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._errors import PayloadError
 from jobtrio.websocket._client_calls import Call
-from jobtrio.websocket._client_errors import ServerRefusedError, WrongEpochError
+from jobtrio.websocket._client_errors import ServerRefusedError, WrongEpochError, error_of
 from jobtrio.websocket._client_feed import BrokenStreamError
-from jobtrio.websocket._client_refusals import error_of
 from jobtrio.websocket.protocol import (
     Ended,
     ErrorCode,

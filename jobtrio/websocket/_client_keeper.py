@@ -16,9 +16,8 @@ import trio
 from jobtrio._checks import other_run
 from jobtrio._nursery import open_background_nursery
 from jobtrio.websocket._client_book import Book
-from jobtrio.websocket._client_errors import ServerUnavailableError
+from jobtrio.websocket._client_errors import ServerUnavailableError, final_error_of
 from jobtrio.websocket._client_link import OPENING_LIMIT, Link, LinkLostError, open_link
-from jobtrio.websocket._client_refusals import final_error_of
 from jobtrio.websocket._client_times import Backoff, Pace, Patience
 from jobtrio.websocket.protocol import PROTOCOL, ErrorCode, Hello, ProtocolError, decode_reply
 

@@ -17,7 +17,7 @@ from jobtrio.websocket import (
     ServerRefusedError,
     open_client,
 )
-from jobtrio.websocket._client_refusals import _ERRORS, error_of
+from jobtrio.websocket._client_errors import _ERRORS, error_of
 from jobtrio.websocket.protocol import (
     Cancel,
     Find,

@@ -23,7 +23,7 @@ from jobtrio.websocket import (
     open_client,
 )
 from jobtrio.websocket._client_address import parse_url
-from jobtrio.websocket._client_refusals import final_error_of
+from jobtrio.websocket._client_errors import final_error_of
 from jobtrio.websocket.protocol import (
     Get,
     Heartbeat,
