@@ -34,7 +34,7 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it: 128 + SIGINT."""
 
 HEEDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-"""The signals that subcommands, and the programs that they run, are told to end by."""
+"""The signals that tell subcommands, and the programs that they run, to end."""
 
 EXAMPLES = """\
 examples:
@@ -52,7 +52,7 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that shows texts as they are, and says so where help can't be shown, which argparse keeps to itself."""
+    """A parser that keeps the layout of its texts, and tells that help can't be written, which argparse does not."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With 0 for ``--help`` and ``--version``, or 1 where they can't be written; with 2 for bad usage.
     """
     prepare_stdout()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # which whoever started this may have blocked, for programs too
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # whoever started this may have blocked them, for programs too
     code, unwritten = INTERRUPTED, None
     try:
         parser = build_parser()
@@ -133,15 +133,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _left_words(unknown: list[str]) -> list[str]:
-    """Return what argparse has left if all of it is words, of which it takes but those that stand together."""
+    """Return what argparse has left over, if all of it is words: it takes only those that stand together."""
     cut = unknown.index("--") if "--" in unknown else len(unknown)
     words, behind = unknown[:cut], unknown[cut + 1 :]
-    has_option = any(word.startswith("-") and not word[1:2].isdigit() for word in words)  # rather than a number
+    has_option = any(word.startswith("-") and not word[1:2].isdigit() for word in words)  # and not a number
     return [] if has_option else words + behind
 
 
 def _drop_what_stalls() -> None:
-    """Let what is buffered for a reader that does not read vanish: it would hold up the end."""
+    """Drop what is buffered for a reader that does not read: it would hold up the end."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             if stream is not None and not select.select([], [stream], [], 0)[1]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMES = ("ws://", "wss://")
 
 MISTAKEN = ("http://", "https://")
-"""What a browser's address begins with: a slip of the pen, where a server's path follows."""
+"""How a browser's address begins: a slip of the pen where a server's path follows."""
 
 PATIENCE = 5.0
 """Seconds to wait for a server that is away; what is watched already waits for ever."""
@@ -66,7 +66,7 @@ def job_of_store(text: str) -> str:
 
 
 def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:
-    """Add where the token is; ``help`` says what it is for. It is no option itself: others see a command's options."""
+    """Add where the token is; ``help`` says what it is for. No option holds the token itself: others can see those."""
     parser.add_argument(
         "--token-file", metavar="FILE", help=f"{help}: the first line of FILE (default: {VARIABLE} in the environment)"
     )

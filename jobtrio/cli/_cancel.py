@@ -43,7 +43,7 @@ examples:
 LIVING = tuple(state for state in JobState if state not in FINAL_STATES)
 
 AT_ONCE = 32
-"""Jobs that are asked at once: a store writes what is asked of it together."""
+"""Jobs that are asked at once: a store writes the requests of one moment together."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,7 +111,7 @@ async def _ask(options: argparse.Namespace, where: JobRegistry | JobClient) -> t
     """Ask the job to end; return whether it will, and its record, or None where that can't be had."""
     accepted = await where.cancel(options.id, options.reason, grace=options.grace)
     record: JobRecord | None = None
-    # It may be cancelled and not looked up, or is gone, or whoever knows it is away: what was asked for is done.
+    # The look may be forbidden, the job gone, or the store away: the request was made all the same.
     with suppress(JobtrioError):
         record = (await where.get(options.id)).record
     return accepted, record

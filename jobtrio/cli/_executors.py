@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 IMPORTING = {__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
-"""The files whose code stands in a traceback before that of a module that is imported."""
+"""The files that stand in a traceback before an imported module's own code."""
 
 
 def load_executors(options: argparse.Namespace) -> Executors:
@@ -72,7 +72,7 @@ def _import(options: argparse.Namespace, name: str) -> Any:
 
 
 def _fail(options: argparse.Namespace, what: str, error: BaseException) -> Any:
-    """End with 1 and the traceback from the module on: it is the user's."""
+    """End with 1 and the traceback, from the user's module on."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in IMPORTING:
         frames = frames.tb_next

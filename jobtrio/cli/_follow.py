@@ -69,7 +69,7 @@ async def _receive(messages: Subscription) -> list[Message]:
 
 
 class Sieve:
-    """Tells the messages that are wanted from those that a lost attempt has shown already, or showed in vain."""
+    """Picks the messages that are wanted: not those that were shown before, by an attempt that was lost here."""
 
     def __init__(self) -> None:
         self._attempt = 0  # of the last message that was handed over
@@ -94,7 +94,7 @@ class Sieve:
         return self._awaits_restart
 
     def _wanted(self, message: Message) -> Sequence[Message]:
-        """Return what is wanted now that a message has come: it, or nothing, or a gap that was put off before it."""
+        """Return what to hand over for a message: itself, nothing, or a gap that was kept back and then itself."""
         if isinstance(message, Gap):
             return self._put_off(message) if self._awaits_restart else (message,)
         gap, self._gap = self._gap, None
@@ -110,7 +110,7 @@ class Sieve:
         return (message,) if gap is None else (gap, message)
 
     def _put_off(self, gap: Gap) -> Sequence[Message]:
-        """Keep a gap until it shows whether the restart is in it. Which part of its attempt was shown is not known."""
+        """Keep a gap back until the next message tells whether the restart is in it, and the part that was shown."""
         first = max(gap.first, self._before + 1) if self._gap is None else self._gap.first
         if first <= gap.last:
             self._gap = Gap(first, gap.last)

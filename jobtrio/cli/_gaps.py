@@ -62,7 +62,7 @@ class Filler:
     async def _read(self, after: int, last: int) -> list[Message]:
         """Return the next messages of a gap that ends with number ``last``; a smaller gap where they are not kept."""
         page = await keep_trying(partial(self._store.read_messages, self._job.id, after, PAGE), never)
-        is_its_own = await keep_trying(self._is_kept, never)  # asked behind it: the id may be another job's by then
+        is_its_own = await keep_trying(self._is_kept, never)  # asked last: by then the id may be another job's
         found = [_up_to(last, message) for message in page or () if first_of(message) <= last] if is_its_own else []
         return found or [Gap(after + 1, last)]
 

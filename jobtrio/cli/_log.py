@@ -22,10 +22,10 @@ KEPT = 1000
 """Lines that wait for a stalled reader; further ones are dropped, and it is said how many."""
 
 PATIENCE = 0.5
-"""Seconds to wait until a line is written, so that what is said next comes behind it: for one, or for many together."""
+"""Seconds to wait for one line, or for many together, to be written, so that what is said next comes behind them."""
 
 SHARE = 0.02
-"""How much of that a second gives back: a slow reader, too, must hold up whoever logs for no more of the time."""
+"""How much of that each second gives back: a slow reader may hold up whoever logs for no more of the time."""
 
 LAST_WORD = 1.0
 """Seconds that the last lines may take at the end of the process."""
@@ -55,7 +55,7 @@ class StderrHandler(logging.Handler):
         os.register_at_fork(after_in_child=self._begin)  # no thread goes with it there
 
     def _begin(self) -> None:
-        # Unlike a `queue.Queue` it lets a finaliser or a signal's handler, which may log as well, come in anywhere.
+        # Unlike `queue.Queue` it may be called within its own calls, as by a finaliser or a signal's handler that logs.
         self._lines: queue.SimpleQueue[tuple[bytes, threading.Event]] = queue.SimpleQueue()
         self._dropped = 0  # since the last line that was kept
         self._patience = PATIENCE

@@ -32,7 +32,7 @@ DURATION is seconds, or a number with s, m, h or d behind it: 90, 90s, 1.5h, 7d
 
 
 QUOTED = 80
-"""Characters of a text, at most, that is shown with the quotes that it lacks."""
+"""The most characters of a text that is shown with the quotes that it lacks."""
 
 
 class OnceEach(argparse.Action):

@@ -51,12 +51,12 @@ class _WholeWriter(io.BufferedWriter):
 
 
 def prepare_stdout() -> None:
-    """See that what is printed is shown even where the locale lacks it, and that all of it is written, or an error."""
+    """Have stdout show what the locale lacks as escapes, and write all that is printed, or raise."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper):
         return
     if isinstance(stream.buffer, io.RawIOBase):
-        # So it is with PYTHONUNBUFFERED, and what a disk or a pipe has not taken of a write would be dropped.
+        # As with PYTHONUNBUFFERED: what a disk or a pipe does not take of a write would be dropped.
         stream = sys.stdout = io.TextIOWrapper(_WholeWriter(stream.buffer), stream.encoding, write_through=True)
     stream.reconfigure(errors="backslashreplace")
 
@@ -131,9 +131,9 @@ async def _write_without_thread(fd: int, data: bytes) -> None:
 
 
 def forget_dead_terminals() -> None:
-    """Have what is written to stdout and stderr vanish where they are a terminal that is gone.
+    """Drop what is written to stdout and stderr from now on, where they are a terminal that is gone.
 
-    Or whatever prints would fail, and a job that does so with it.
+    Else whatever prints would fail, and the job that prints with it.
     """
     for fd in (STDOUT, STDERR):
         try:
@@ -144,7 +144,7 @@ def forget_dead_terminals() -> None:
 
 
 def drop(fd: int) -> None:
-    """Have what is written to a descriptor vanish."""
+    """Drop what is written to a descriptor from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, fd)
     os.close(null)

@@ -39,7 +39,7 @@ ENDED = re.compile(
 """What a `CommandFailedError` says at the end of its message."""
 
 RETURNCODES = {*range(-127, 256)} - {0}
-"""Those of failed programs. Of another number a process would show the last eight bits, of 256 a success."""
+"""Those of failed programs. Of a larger number a process would show the last eight bits: of 256 a success."""
 
 programs: Executors = Executors()
 """What a worker needs for the jobs of ``jobtrio run``."""
@@ -122,7 +122,7 @@ def kill() -> None:
     try:
         parents = parents_of_all()
     except (OSError, subprocess.SubprocessError):
-        parents = dict.fromkeys(watchdog.sessions, os.getpid())  # nobody lists processes: these are known all the same
+        parents = dict.fromkeys(watchdog.sessions, os.getpid())  # those that are known where processes can't be listed
     leaders = {pid for pid, parent in parents.items() if parent == os.getpid()} - {watchdog.pid}
     for leader in leaders:
         # The group in one call: it can't miss a process that is just being born.

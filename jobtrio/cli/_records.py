@@ -44,12 +44,12 @@ def _plain(value: Any, *, traceback: bool) -> Any:
 
 
 def moment_text(moment: datetime | None) -> str:
-    """Return a time by this machine's own zone, to the second; by UTC where the years that there are end before."""
+    """Return a time in this machine's own zone, to the second; in UTC where that zone has no such date."""
     if moment is None:
         return "-"
     try:
         local = moment.astimezone()
-    except (OverflowError, ValueError):  # in the first hours, or the last, or in a zone that is none
+    except (OverflowError, ValueError):  # at the ends of the calendar, or in a zone that is none
         return moment.isoformat(" ", "seconds").replace("+00:00", "Z")
     return local.replace(tzinfo=None).isoformat(" ", "seconds")
 

@@ -134,7 +134,7 @@ class Screen:
 
     def _restart(self, restart: Restart) -> str:
         error, delay = restart.error, restart.delay
-        if error.kind == "lost":  # of these no policy says how many there may be
+        if error.kind == "lost":  # no policy limits these
             follows = "it starts again" if error.type == RELEASED else "the job starts again"
             return f"jobtrio: attempt {restart.attempt} {describe(error)}; {follows}"
         # The policy counts failures alone: where attempts were lost, the number may go beyond it.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 LOOK_UP = 1.0
-"""Seconds that a server has to tell what is only for the summary: it may have left behind the job's end."""
+"""Seconds for a server to tell what is only for the summary: it may be gone by the job's end."""
 
 
 class Source(Protocol):
@@ -215,7 +215,7 @@ def _wait_text(record: JobRecord, workers: int | None) -> str | None:
 
 
 def _has_run(outcome: Outcome) -> bool:
-    """Whether only an attempt can end so: jobs can be cancelled and expire before one and between two."""
+    """Whether only a job that has run can end so: one that waits can be cancelled, or expire."""
     return isinstance(outcome, Completed) or (isinstance(outcome, Failed) and outcome.error.kind != "expired")
 
 

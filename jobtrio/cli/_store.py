@@ -109,8 +109,8 @@ def run_with_store(
         work: What to do.
         make: Whether the store is made where it isn't there.
         quiet: Whether only errors are logged: a warning about the file is the worker's to give.
-        lasts: Whether it goes on while the store is away, as a job does that runs or is watched here: it would seem to
-            hang, hence that is said.
+        lasts: Whether it goes on while the store is away, as a job does that runs or is watched here: then it is said
+            that the store is away, or it would seem to hang.
     """
     store = store_of(options, make=make)
     level = logging.ERROR if quiet else logging.WARNING

@@ -231,7 +231,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _named(job_id: str) -> Iterator[None]:
-    """Have it named by the error which job was accepted where that can't be written: who submits once more has two."""
+    """Name the job in the error where it is accepted and can't be printed: whoever submits again would have two."""
     try:
         yield
         print(end="", flush=True)

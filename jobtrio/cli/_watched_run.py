@@ -126,7 +126,7 @@ class WatchedRun:
         return job, outcome
 
     async def _note_end(self, job: jobtrio.Job) -> None:
-        with suppress(trio.BrokenResourceError):  # which whoever shows the job meets as well
+        with suppress(trio.BrokenResourceError):  # the task that shows the job meets it too
             await job.wait()
             self._ended_at = trio.current_time()
 
@@ -194,7 +194,7 @@ class WatchedRun:
         """Cancel the job at the first signal; at a later Ctrl-C kill the program and drop its output."""
         async for number in signals:
             first = self._stopped is None
-            # Only Ctrl-C at a second time: some tools send SIGTERM twice, to the process and to its group.
+            # A second SIGTERM does not kill: some tools send it twice, to the process and to its group.
             kills = number == signal.SIGQUIT or (number == signal.SIGINT and not first)
             if first:
                 self._stopped = 128 + number
@@ -217,7 +217,7 @@ class WatchedRun:
             await self._output.say(f"jobtrio: the job could not be cancelled: {one_line(str(exc))}; Ctrl-C kills it")
 
     def _announce(self, number: int, nursery: trio.Nursery) -> None:
-        """Say what follows, before what the program answers, yet without waiting: a terminal may be stalled."""
+        """Say what follows, before the program's answer is shown, without waiting here: a terminal may be stalled."""
         self._saying = trio.Event()
         nursery.start_soon(self._say_farewell, number, self._saying)
 

@@ -93,7 +93,7 @@ class Watcher:
                     nursery.start_soon(self._heed, signals, scope)
                     await self._follow()
                 if (left := self._left) is not None:
-                    # Signals are heeded still: that of `timeout` goes to the command, and then to all of its group.
+                    # Still within the receiver: `timeout` sends its signal to the command, and then to its group.
                     with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
                         await self._say_farewell(left)
                     return 128 + left
@@ -105,7 +105,7 @@ class Watcher:
             await self._source.follow(self._show, self._after)
 
     async def _tell_waiting(self) -> None:
-        with suppress(OSError):  # which whoever shows the job meets as well
+        with suppress(OSError):  # the task that shows the job meets it too
             await trio.sleep(PATIENCE)
             if what := await self._source.waiting():
                 await self._output.write([(STDERR, f"jobtrio: {what}\n")])

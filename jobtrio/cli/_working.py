@@ -185,7 +185,7 @@ class Worker:
         await self._say(f"{said_of(number)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
-            await trio.sleep_forever()  # until the drain has seen the same, and what is beside has ended
+            await trio.sleep_forever()  # the drain sees the same and, once what is beside has ended, cancels this
         # Its jobs start again elsewhere once their lease is over. Programs must not run on beside them.
         _program.kill()
         os._exit(128 + number)
@@ -209,7 +209,7 @@ class Worker:
 
 
 def _end_by_sigterm() -> None:
-    """Have a process that an executor forks end by its ``terminate``, rather than take SIGTERM for the worker's."""
+    """Let SIGTERM end a process that an executor forks, as its ``terminate`` expects, rather than tell the worker."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
