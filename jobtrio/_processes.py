@@ -27,7 +27,7 @@ HAS_PROC = _finds_us()
 """Whether processes can be seen in ``/proc``."""
 
 IS_FOREIGN = not HAS_PROC and os.path.exists("/proc/stat")
-"""Whether those are another PID namespace's, by other numbers: then `ps`, which looks there, can't list ours either."""
+"""Whether ``/proc`` is another PID namespace's, with other numbers: then `ps`, which reads it, can't list ours."""
 
 LISTING = ("ps", "-A", "-o", "pid=", "-o", "stat=")
 """What lists them where there is no ``/proc``: id and state."""

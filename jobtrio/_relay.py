@@ -29,10 +29,10 @@ AT_ONCE = 64
 class Relay:
     """The way from the program's two pipes to the job's stream.
 
-    It works in a shield, so that a cancelled job still shows what its program said last. The shield's bound
-    is the owner's to set, by the deadline of `scope`. Once it has one, not each line takes a turn of the event loop:
-    where that is busy, it would be over before all is sent. Where a send fails it reads on and drops, so that the
-    program can end.
+    It works in a shield, so that a cancelled job still shows what its program said last. The shield's bound is the
+    owner's to set, by the deadline of `scope`. Once it has one, many lines are sent in one turn of the event loop:
+    where that is busy, the time would be over before all is sent. Where a send fails it reads on and drops, so that
+    the program can end.
 
     Attributes:
         scope: Its shielded scope.

@@ -121,7 +121,7 @@ class Watchdog:
         return True
 
     def _start(self) -> None:
-        # What a program has said of its interpreter, it has said there; to load it takes longer than all of the rest.
+        # A program that names its interpreter does so there, and has loaded it: that takes longer than all of the rest.
         spawn = sys.modules.get("multiprocessing.spawn")
         executable = sys.executable if spawn is None else spawn.get_executable()
         if not executable or getattr(sys, "frozen", False):

@@ -80,8 +80,8 @@ def plain_texts(messages: Sequence[Message], *, items: int, size: int) -> Iterat
 def _pieces(values: list[Any], size: int) -> Iterator[tuple[int, bytes]]:
     """Return values as JSON arrays of at most ``size`` bytes, or of a single value, each with how many it holds.
 
-    They are encoded a few at a time, and more of them as long as that turns out to be little: all of a batch may be a
-    hundred times what is sent at once, for each of the clients, and would be there as long as they take to read it.
+    A few are encoded at a time, and more as long as they turn out to be small: a whole batch may be a hundred times
+    what is sent at once, and would be held for each client as long as that takes to read it.
     """
     parts: list[bytes] = []
     count = at = 0

@@ -186,7 +186,7 @@ class Exchange:
             self._free_place()
             if number is not None and number not in self._live:
                 self.look_at(self._give_up(number))
-            return number is not None  # else the server may send for good what nobody can stop
+            return number is not None  # without it, what the server sends can't be stopped
         if (call := self._calls.find(id)) is not None:
             self._calls.finish(call, error)
             return True

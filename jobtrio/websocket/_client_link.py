@@ -101,7 +101,7 @@ class Link:
                 except trio_websocket.ConnectionClosed as exc:
                     raise _closed(exc) from None
             # A part of a large message may have come. Where this process was held up, or stopped, the reader finds it
-            # in these turns: after a stop, time is told of a turn earlier than data.
+            # in these turns: after a stop, Trio tells of the time a turn before it tells of data.
             for _ in range(2):
                 await trio.lowlevel.checkpoint()
             is_silent = trio.current_time() >= self._stream.heard_at + silence

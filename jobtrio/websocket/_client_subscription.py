@@ -165,7 +165,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
             raise trio.ClosedResourceError("this subscription is closed")
         if feed.is_empty:
             if feed.error is not None:
-                raise copy(feed.error)  # or it would keep all to whom it was raised before
+                raise copy(feed.error)  # an error keeps the frames that it was raised through
             if feed.is_over:
                 raise trio.EndOfChannel
             return []

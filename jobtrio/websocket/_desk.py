@@ -31,7 +31,7 @@ FIRST_PAGE = 16
 PAGE = 250
 """Records that are looked through at once for those that may be seen: at first, and at most.
 
-A store reads all of them at once, with all that they hold: there are more of them only where that is little.
+A store reads a page at once, with all that its records hold: pages grow only where that is little.
 """
 
 PAGE_BYTES = 1024 * 1024
@@ -93,7 +93,7 @@ class Desk:
         limit = FIRST_PAGE
         page = await self._page(request, after, limit)
         while True:
-            read, most = 0, PAGE_BYTES * len(page) // PAGE  # bytes up to which there may be more of them at once
+            read, most = 0, PAGE_BYTES * len(page) // PAGE  # bytes up to which the next page may be larger
             for record in page:
                 if await self.allows("find", record):
                     whole = wire_record(record)

@@ -134,7 +134,7 @@ class Feed:
     async def _take_turn(self, session: Session) -> Ending | None:
         """Take what is there and send it; return how the feed ended, if it has.
 
-        Nothing is taken before, nor kept behind it: of a slow client's many streams each would keep that much.
+        What is there is taken in this turn and not kept: else each of a slow client's many streams would hold a batch.
         """
         try:
             batch = self._subscription._take_there()

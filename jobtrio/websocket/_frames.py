@@ -18,7 +18,7 @@ _CONTROL: Final = 0x8
 _CONTROL_BYTES: Final = 125
 
 PULSE: Final = b"\x89\x00"
-"""A ping as a frame. The library keeps each of its own until it is answered, also one that never went out."""
+"""A ping as a frame. The library would keep each of its own until it is answered, also one that never went out."""
 
 
 class FrameGate:

@@ -35,11 +35,11 @@ PIECE = 16 * 1024
 """Bytes for each of which a client has its time to read."""
 
 CONTROLS = 100
-"""Pings and pongs of a client that are dealt with in a second: what comes behind them has to wait, as each one costs
-an answer, and no message is refused for them."""
+"""Pings and pongs of a client that are read in a second: what comes behind them waits. Each costs an answer, and the
+limit of messages does not count them."""
 
 WAITED = 1.0
-"""Seconds after which a frame is not out yet because the client is slow; before, the system may have taken it."""
+"""Seconds after which what goes out of a frame says that the client reads; before, the system alone may take it."""
 
 
 class GuardedStream(trio.abc.Stream):
@@ -94,7 +94,7 @@ class GuardedStream(trio.abc.Stream):
     def heard_at(self) -> float:
         """When the client last sent anything, or read what it had to be waited for.
 
-        It is now while the library has enough to deal with, and does not read.
+        While the library is busy and does not read, it is now.
         """
         return self._heard_at if self._is_reading else trio.current_time()
 

@@ -59,8 +59,8 @@ class RateLimit:
 
         Args:
             now: The time, in seconds.
-            waited: How long it was waited for. One that was not had to wait itself, and may have come much earlier:
-                what gathers while a request takes its time is not too much for that.
+            waited: How long it was waited for. One that was there already may have come much earlier: what gathers
+                while a request takes its time is not too much.
         """
         self._level += (now - self._at) * self._rate
         if waited > 0.25 / self._rate:

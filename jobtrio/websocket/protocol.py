@@ -213,8 +213,8 @@ def _usable(name: Any) -> MessageId | None:
 def _unreadable(data: str | bytes, why: str) -> ProtocolError:
     """Return the error for a message that can't be read whole, with what it is about where its beginning tells that.
 
-    Without it, a client that did not know how deep is too deep for the server would wait for its answer without end,
-    and one that can't read what the server wrote, as deep as that can, would lose all its streams by one of them.
+    Else a client whose request is too deep for the server would wait for its answer without end, and one that can't
+    read a deep message of the server's would lose all its streams by it.
     """
     text = data if isinstance(data, str) else data[:200].decode("utf-8", "replace")
     match = _BEGINNING.match(text)

@@ -49,7 +49,7 @@ LOOKS = 4
 """How often it is looked, in the time that a client has to read, whether it takes what is sent."""
 
 KEPT_BACK: Final = 4
-"""One in so many of the descriptors that this process may have is for others than clients: jobs would fail without."""
+"""One in so many of the descriptors that this process may have is kept from clients: without any, jobs would fail."""
 
 
 async def serve(

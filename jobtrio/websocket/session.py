@@ -214,7 +214,7 @@ class Session:
         before = trio.current_time()
         await self._transport.send(text)
         self._sent_at = trio.current_time()
-        self._turn = self._sent_at - before  # all others had theirs meanwhile
+        self._turn = self._sent_at - before  # in which all others had theirs
 
     # -- time
 
