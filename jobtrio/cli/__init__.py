@@ -1,7 +1,7 @@
 """The ``jobtrio`` command: its parser, and the way into its subcommands.
 
-Each subcommand is a module of its own with an ``add_parser`` that declares its options and names the
-function that runs it. This module knows their order and what is common to them: the version, usage errors,
+Each subcommand is a module of its own: its ``HELP``, ``DESCRIPTION`` and ``EPILOG``, ``add_options`` and ``run``. This
+module knows their order and what is common to them: the version, usage errors,
 Ctrl-C, and a reader of the output that left. It must not know what any of them does.
 """
 
@@ -24,11 +24,11 @@ from jobtrio.cli._store import NOTHING_READ, complain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = tuple(
-    module.add_parser
+COMMANDS = {
+    module.__name__.rpartition("._")[2]: module
     for module in (_demo, _run, _worker, _serve, _submit, _list, _show, _watch, _cancel, _stats, _remove, _prune)
-)
-"""What adds the subcommands, in the order in which ``--help`` shows them."""
+}
+"""The subcommands, in the order in which ``--help`` shows them."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it: 128 + SIGINT."""
@@ -86,8 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jobtrio {jobtrio.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for add_parser in COMMANDS:
-        add_parser(commands)
+    for name, module in COMMANDS.items():
+        texts: dict[str, Any] = {
+            text.lower(): getattr(module, text, None) for text in ("HELP", "USAGE", "DESCRIPTION", "EPILOG")
+        }
+        command = commands.add_parser(name, **texts)
+        module.add_options(command)
+        command.set_defaults(run=module.run)
     return parser
 
 
@@ -107,9 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser()
         options, unknown = parser.parse_known_args(argv)
         if options.command is None:
-            known = ", ".join(add_parser.__module__.rpartition("._")[2] for add_parser in COMMANDS)
             first = f"unknown: {' '.join(unknown)}; " if unknown else ""
-            parser.error(f"{first}COMMAND is missing: one of {known}; jobtrio --help says what they do")
+            parser.error(f"{first}COMMAND is missing: one of {', '.join(COMMANDS)}; jobtrio --help says what they do")
         if "words" in options and (words := _left_words(unknown)):
             options.words += words
             unknown = []

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from jobtrio.abc import JobStore
     from jobtrio.websocket import JobClient
 
+HELP = "ask a job, or all that match, to end"
+
 DESCRIPTION = """\
 Ask a job to end, or all that live and match. One that waits ends at once, one
 that runs when all of it is gone; `jobtrio watch ID` tells when.
@@ -46,14 +48,8 @@ AT_ONCE = 32
 """Jobs that are asked at once: a store writes the requests of one moment together."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``cancel`` to the command's parser."""
-    parser = commands.add_parser(
-        "cancel",
-        help="ask a job, or all that match, to end",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument(
         "id", metavar="ID|URL", nargs="?", help="the job's id, or its URL at a server; or else which jobs:"
     )
@@ -70,7 +66,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_store_options(
         parser, json="print one JSON object: cancelled, and the job's record; or cancelled, with the ids of all"
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

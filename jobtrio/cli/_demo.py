@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+HELP = "see what a job can do, in a few seconds"
+
+DESCRIPTION = """\
+Show what a job can do: a handful of small jobs, each watched by two
+consumers, in a few seconds.
+"""
+
 WATCHERS = ("ann", "bob")
 LATE_WATCHER = "cyd"
 
@@ -42,11 +49,8 @@ COLOURS = {"completed": "32", "timed": "33", "failed": "31", "cancelled": "35", 
 """The codes of the terminal's colours, by what is said."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``demo`` to the command's parser."""
-    text = "Show what a job can do: a handful of small jobs, each watched by two\nconsumers, in a few seconds."
-    parser = commands.add_parser("demo", help="see what a job can do, in a few seconds", description=text)
-    parser.set_defaults(run=run)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: it always shows the same."""
 
 
 def run(options: argparse.Namespace) -> int:

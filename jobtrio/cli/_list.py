@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jobtrio.abc import JobStore
     from jobtrio.websocket import JobClient
 
+HELP = "list the jobs of a store or a server"
+
 DESCRIPTION = """\
 List the jobs that match, the oldest first. All that is given has to match. With a
 URL the jobs are those that a server (`jobtrio serve`) shows.
@@ -40,14 +42,8 @@ examples:
 HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "ATTEMPT", "SUBMITTED", "TOOK", "NOTE")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``list`` to the command's parser."""
-    parser = commands.add_parser(
-        "list",
-        help="list the jobs of a store or a server",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add = parser.add_argument
     add("url", metavar="URL", nargs="?", help="a server, ws://HOST:PORT/ws, rather than a store")
     add_filters(parser, JobState)
@@ -56,7 +52,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
     add_token_option(parser, help="for a server, the token")
     add_store_options(parser, json="print a JSON array of the jobs' records")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

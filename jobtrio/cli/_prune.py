@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
     from jobtrio.abc import JobStore
 
+HELP = "remove ended jobs from a store"
+
 DESCRIPTION = """\
 Remove ended jobs, with their history and their messages: those that ended longer
 ago than --keep-for, and of the others all but the newest --keep. Jobs that live
@@ -39,14 +41,8 @@ examples:
 KEEP = 2**31
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``prune`` to the command's parser."""
-    parser = commands.add_parser(
-        "prune",
-        help="remove ended jobs from a store",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument(
         "--keep-for",
         metavar="DURATION",
@@ -55,7 +51,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--keep", metavar="N", type=_options.count, help="keep at most so many")
     add_store_options(parser, json="print one JSON object: removed, kept")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

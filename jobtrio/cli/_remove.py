@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from jobtrio.abc import JobStore
 
+HELP = "remove one ended job from a store"
+
 DESCRIPTION = """\
 Remove a job that has ended, with its history and its messages. One that lives
 stays: cancel it first.
@@ -28,17 +30,10 @@ example:
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``remove`` to the command's parser."""
-    parser = commands.add_parser(
-        "remove",
-        help="remove one ended job from a store",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     add_store_options(parser, json="print one JSON object: removed, and the job's record")
-    parser.set_defaults(run=partial(run_with_store, work=remove))
 
 
 async def remove(options: argparse.Namespace, store: JobStore) -> int:
@@ -62,3 +57,6 @@ async def remove(options: argparse.Namespace, store: JobStore) -> int:
     end = f"{cancel_command(options.id, options.store)} ends it"
     complain(options, f"job {options.id!r} lives, it is {lives.lower()}: {end}")
     return 1
+
+
+run = partial(run_with_store, work=remove)

@@ -18,6 +18,10 @@ from jobtrio.cli._watched_run import RunPlan, WatchedRun
 if TYPE_CHECKING:
     from jobtrio.abc import JobStore
 
+HELP = "run a program as a job and watch it"
+
+USAGE = "jobtrio run [OPTION ...] -- PROGRAM [ARGUMENT ...]"
+
 DESCRIPTION = """\
 Run a program as a job and watch it. Each line appears as the program writes it,
 on stdout or stderr as the program chose; a summary on stderr tells how it ended.
@@ -54,15 +58,8 @@ examples:
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``run`` to the command's parser."""
-    parser = commands.add_parser(
-        "run",
-        help="run a program as a job and watch it",
-        usage="jobtrio run [OPTION ...] -- PROGRAM [ARGUMENT ...]",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add = parser.add_argument
     add(
         "--time-limit",
@@ -96,7 +93,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--queue", metavar="NAME", type=_options.name, help="the job's queue (default: one of its own)")
     add_store_options(parser, json="show each message of the job as a line of JSON on stdout")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

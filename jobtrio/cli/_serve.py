@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from jobtrio.websocket._origins import Origins
     from jobtrio.websocket.server import Server
 
+HELP = "run the jobs of a store, and serve them over WebSocket"
+
 DESCRIPTION = f"""\
 Run the jobs of a store as `jobtrio worker` does, and let clients watch them over
 WebSocket: browsers, `jobtrio watch ws://…`, or jobtrio.websocket.open_client.
@@ -65,18 +67,11 @@ PARAMETERS = {
 """What errors say of a parameter, and how that is said of an option."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``serve`` to the command's parser."""
-    parser = commands.add_parser(
-        "serve",
-        help="run the jobs of a store, and serve them over WebSocket",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add_worker_options(parser)
     _add_bridge_options(parser)
     add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
-    parser.set_defaults(run=run)
 
 
 def _add_bridge_options(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PAGE = 1024
 """Messages read at once."""
 
+HELP = "show all that is known of a job"
+
 DESCRIPTION = """\
 Show a job: its record, its error with the traceback, its history, and its last
 messages.
@@ -46,14 +48,8 @@ examples:
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``show`` to the command's parser."""
-    parser = commands.add_parser(
-        "show",
-        help="show all that is known of a job",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument("id", metavar="ID", type=job_of_store, help="the job's id")
     parser.add_argument(
         "--messages",
@@ -63,7 +59,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how many of its last messages (default: 10)",
     )
     add_store_options(parser, json="print one JSON object: job, history, messages")
-    parser.set_defaults(run=partial(run_with_store, work=show))
 
 
 async def show(options: argparse.Namespace, store: JobStore) -> int:
@@ -162,3 +157,6 @@ def _time(moment: datetime | None) -> str | None:
 
 def _shown(value: Any) -> str | None:
     return None if value is None else one_line(json.dumps(value, ensure_ascii=False), 1000)
+
+
+run = partial(run_with_store, work=show)

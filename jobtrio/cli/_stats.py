@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from jobtrio._records import WorkerReport
     from jobtrio.abc import JobStore
 
+HELP = "count the jobs of a store"
+
+DESCRIPTION = "Count a store's jobs by state and queue, and name the workers that are there."
+
+EPILOG = EXIT_CODES
+
 QUEUES_SHOWN = 8
 """Queues that have a column of their own, at most."""
 
@@ -25,16 +31,9 @@ RUNNING_SHOWN = 10_000
 """Running jobs that are looked at to tell who runs them."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``stats`` to the command's parser."""
-    parser = commands.add_parser(
-        "stats",
-        help="count the jobs of a store",
-        description="Count a store's jobs by state and queue, and name the workers that are there.",
-        epilog=EXIT_CODES,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add_store_options(parser, json="print one JSON object: states, queues, workers, running")
-    parser.set_defaults(run=partial(run_with_store, work=stats))
 
 
 async def stats(options: argparse.Namespace, store: JobStore) -> int:
@@ -77,3 +76,6 @@ def _running(running: Mapping[tuple[str, str], int]) -> str:
         return ""
     rows = [(worker, queue, str(n)) for (worker, queue), n in sorted(running.items())]
     return "\n" + render_table(("WORKER", "QUEUE", "RUNNING"), rows, right=("RUNNING",))
+
+
+run = partial(run_with_store, work=stats)

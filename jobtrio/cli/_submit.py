@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
 
+HELP = "put a job into a store, or submit it to a server"
+
+USAGE = "%(prog)s [options] [URL] EXECUTOR [JSON]"
+
 DESCRIPTION = """\
 Put a job into a store, for a worker that has the executor, and print the job's
 id. What is not given here is what the executor is registered with, if --executors
@@ -52,15 +56,8 @@ examples:
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``submit`` to the command's parser."""
-    parser = commands.add_parser(
-        "submit",
-        help="put a job into a store, or submit it to a server",
-        usage="%(prog)s [options] [URL] EXECUTOR [JSON]",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add = parser.add_argument
     add(
         "words",
@@ -90,7 +87,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--watch", action="store_true", help="watch the job to its end, as `jobtrio watch` does")
     add_watch_options(parser)
     add_store_options(parser, json="print the job's record as one JSON object; with --watch, one line a message")
-    parser.set_defaults(run=run)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
 
+HELP = "show a job's messages live, whichever process runs it"
+
 DESCRIPTION = """\
 Show a job's messages from the first that is kept, and then as they come, until
 the job ends. Tokens go to stdout, one a line; those of a program's stderr, all
@@ -38,14 +40,8 @@ examples:
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``watch`` to the command's parser."""
-    parser = commands.add_parser(
-        "watch",
-        help="show a job's messages live, whichever process runs it",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument("id", metavar="ID|URL", help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID")
     parser.add_argument(
         "--after",
@@ -57,7 +53,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_watch_options(parser)
     add_token_option(parser, help="for a server, the token")
     add_store_options(parser, json="show each message as a line of JSON on stdout")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from jobtrio.abc import JobStore
 
+HELP = "run the jobs of a store"
+
 DESCRIPTION = """\
 Run the jobs of a store whose executors a module has, until told to stop. Each
 start and each end is a line on stderr. SIGTERM or Ctrl-C drains, and so does
@@ -42,17 +44,10 @@ examples:
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``worker`` to the command's parser."""
-    parser = commands.add_parser(
-        "worker",
-        help="run the jobs of a store",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add_worker_options(parser)
     add_store_options(parser, json="print each change of a job's state as a line of JSON on stdout")
-    parser.set_defaults(run=run)
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
