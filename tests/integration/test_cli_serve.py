@@ -122,7 +122,6 @@ async def test_id_that_a_terminal_would_obey(shell: Shell, options: list[str]) -
         if options:
             await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="\x1b[2J"))
             await peer.say(Refused(id=(await peer.hear(Subscribe)).id, code="forbidden", message="\x1b[2J"))
-        await peer.gone()
 
     async with open_bridge(script) as url:
         _, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", *options)
@@ -137,7 +136,6 @@ async def test_record_that_may_not_be_seen(shell: Shell) -> None:
         await peer.greet()
         await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="the-job"))
         await peer.say(Refused(id=(await peer.hear(Get)).id, code="unavailable", message="the store is away"))
-        await peer.gone()
 
     async with open_bridge(script) as url:
         code, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", "--json")
@@ -159,7 +157,6 @@ async def test_watching_what_may_not_be_seen(shell: Shell) -> None:
             Ended(sub=1, seq=3, outcome=WireFailed(error=error)),
         )
         await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="no job has this id"))
-        await peer.gone()
 
     async def watch(peer: Peer) -> None:
         await peer.greet()
@@ -345,7 +342,6 @@ async def test_cancels_what_may_not_be_seen(shell: Shell, accepted: bool) -> Non
         await peer.greet()
         await peer.say(Ok(id=(await peer.hear(Cancel)).id, cancelled=accepted))
         await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="none"))
-        await peer.gone()
 
     async with open_bridge(script) as url:
         code, out, err = await trio.to_thread.run_sync(shell.run, "cancel", f"{url}/jobs/x")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -43,6 +43,7 @@ class Peer:
         number: Which connection it is, from 0.
         path: The path that the client asked for.
         headers: The client's headers, by name in lower case.
+        is_cut: Whether the connection ends with the script, without a word.
     """
 
     def __init__(self, number: int, request: trio_websocket.WebSocketRequest) -> None:
@@ -50,6 +51,7 @@ class Peer:
         self.path = request.path
         self.headers = {name.decode().lower(): value.decode() for name, value in request.headers}
         self.socket: trio_websocket.WebSocketConnection | None = None
+        self.is_cut = False
         self._request = request
 
     async def accept(self) -> trio_websocket.WebSocketConnection:
@@ -62,6 +64,7 @@ class Peer:
         """Refuse the connection with an HTTP status."""
         extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         await self._request.reject(status, extra_headers=extra, body=body)
+        self.cut()
 
     async def greet(self, **limits: Any) -> None:
         """Say hello."""
@@ -88,6 +91,10 @@ class Peer:
         socket = await self.accept()
         await socket.aclose(code, reason)
 
+    def cut(self) -> None:
+        """Have the connection end with the script, without a word."""
+        self.is_cut = True
+
     async def subscribed(self, sub: int = 1, *, last: int = 0, epoch: str = "e") -> Subscribe:
         """Hear a subscription and accept it."""
         request = await self.hear(Subscribe)
@@ -107,12 +114,9 @@ class Peer:
 
     async def gone(self) -> None:
         """Wait until the client has left."""
-        socket = await self.accept()
-        try:
+        with suppress(trio_websocket.ConnectionClosed):
             while True:
-                await socket.get_message()
-        except trio_websocket.ConnectionClosed:
-            pass
+                await (await self.accept()).get_message()
 
 
 def events(first: int, last: int, sub: int | None = 1) -> Events:
@@ -128,7 +132,6 @@ def end(seq: int, sub: int | None = 1) -> Ended:
 async def idle(peer: Peer) -> None:
     """Greet a client, and do nothing more for it."""
     await peer.greet()
-    await peer.gone()
 
 
 def numbers(messages: list[Message]) -> list[int]:
@@ -146,7 +149,7 @@ async def all_of(subscription: RemoteSubscription) -> list[Message]:
 async def open_bridge(*scripts: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[str]:
     """Serve within the block, and give the URL: the n-th connection by the n-th script, later ones by the last.
 
-    When its script has ended, a connection is cut.
+    When its script has ended, a connection lasts until the client has left, unless the script has cut it.
     """
     peers = 0
 
@@ -156,6 +159,8 @@ async def open_bridge(*scripts: Callable[[Peer], Awaitable[None]]) -> AsyncItera
         peer = Peer(number, request)
         try:
             await scripts[min(number, len(scripts) - 1)](peer)
+            if not peer.is_cut:
+                await peer.gone()
         except trio_websocket.ConnectionClosed:
             pass
         finally:

@@ -246,7 +246,6 @@ async def test_end_that_is_known_of_a_job_that_may_not_be_looked_up() -> None:
             await peer.say(end(3, sub))
         request = await peer.hear(Get)
         await peer.say(Refused(id=request.id, code="unknown_job", message=""))
-        await peer.gone()
 
     async def show(messages: list[jobtrio.Message]) -> None:
         raise AssertionError(messages)

@@ -42,7 +42,6 @@ async def test_watches() -> None:
         request = await peer.subscribed(epoch="e")
         assert (request.job, request.after, request.epoch, request.on_gap) == ("a job", 0, None, "yield")
         await peer.say(events(1, 2), events(3, 3), end(4))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         async with client.subscribe("a job") as messages:
@@ -59,13 +58,13 @@ async def test_goes_on_where_it_was() -> None:
         await peer.greet()
         await peer.subscribed(epoch="e7")
         await peer.say(events(1, 2))
+        peer.cut()
 
     async def second(peer: Peer) -> None:
         await peer.greet()
         request = await peer.subscribed(epoch="e7")
         assert (request.after, request.epoch) == (2, "e7")
         await peer.say(events(3, 3), end(4))
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job"))) == [1, 2, 3, 4]
@@ -94,6 +93,7 @@ async def give_two_and_refuse(peer: Peer) -> None:
     await peer.say(events(1, 2))
     request = await peer.hear(Get)
     await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+    peer.cut()
 
 
 @pytest.mark.parametrize(("instead", "ask"), ELSEWHERE)
@@ -103,7 +103,6 @@ async def test_in_another_thread(instead: str, ask: Callable[[JobClient, RemoteS
     async def script(peer: Peer) -> None:
         await give_two_and_refuse(peer)
         await peer.say(end(3))
-        await peer.gone()
 
     def in_thread() -> None:
         with pytest.raises(RuntimeError, match=rf"that opened the client; in another thread say {instead}"):
@@ -124,7 +123,6 @@ async def test_in_another_thread_when_it_is_over() -> None:
 
     async def script(peer: Peer) -> None:
         await give_two_and_refuse(peer)
-        await peer.gone()
 
     def in_thread() -> None:
         assert messages.receive_nowait() == Token(1, 1, 1)
@@ -153,7 +151,6 @@ async def test_refused_without_garbage() -> None:
             for kind in (Get, Subscribe):
                 request = await peer.hear(kind)
                 await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with trio.fail_after(60):
@@ -177,12 +174,12 @@ async def test_from_now_on() -> None:
     async def first(peer: Peer) -> None:
         await peer.greet()
         assert (await peer.subscribed(last=7)).after == "end"
+        peer.cut()
 
     async def second(peer: Peer) -> None:
         await peer.greet()
         assert (await peer.subscribed(last=9)).after == 7
         await peer.say(events(8, 9), end(10))
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job", "end"))) == [8, 9, 10]
@@ -196,7 +193,6 @@ async def test_place_of_another_client() -> None:
         request = await peer.subscribed(epoch="e")
         assert (request.after, request.epoch) == (3, "e")
         await peer.say(events(4, 4), end(5))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job", 3, epoch="e"))) == [4, 5]
@@ -214,7 +210,6 @@ async def test_close_is_no_end() -> None:
     async def second(peer: Peer) -> None:
         await peer.greet()
         await peer.subscribed(last=1)
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         with client.subscribe("a job") as messages:
@@ -232,7 +227,6 @@ async def test_gap() -> None:
         for sub in (1, 2):
             await peer.subscribed(sub)
             await peer.say(events(1, 2, sub), GapFound(sub=sub, first=3, last=7), events(8, 8, sub), end(9, sub))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert (await all_of(client.subscribe("a job", on_gap="yield")))[2] == Gap(3, 7)
@@ -252,7 +246,6 @@ async def test_batches_stop_before_a_gap() -> None:
         await peer.greet()
         await peer.subscribed()
         await peer.say(events(1, 2), GapFound(sub=1, first=3, last=7), end(8))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with client.subscribe("a job") as messages:
@@ -274,7 +267,6 @@ async def test_receives_without_waiting() -> None:
         await peer.subscribed()
         await gate.wait()
         await peer.say(events(1, 1))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with client.subscribe("a job") as messages:
@@ -297,7 +289,6 @@ async def test_leaves(how: str) -> None:
         assert request.sub == 1
         await peer.say(events(5, 5), Ok(id=request.id))
         left.set()
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         messages: RemoteSubscription | None = client.subscribe("a job")
@@ -325,7 +316,6 @@ async def test_leaves_before_the_answer() -> None:
         )
         assert (await peer.hear(Unsubscribe)).sub == 3
         left.set()
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         messages = client.subscribe("j")
@@ -361,7 +351,6 @@ async def test_receives_for_many_tasks() -> None:
         for n in range(1, 20):
             await peer.say(events(n, n))
         await peer.say(end(20))
-        await peer.gone()
 
     async def read(messages: RemoteSubscription) -> None:
         seen.extend([message async for message in messages])
@@ -384,7 +373,6 @@ async def test_gives_way() -> None:
         await peer.greet()
         await peer.subscribed()
         await peer.say(events(1, 1000), end(1001))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         messages = client.subscribe("a job")

@@ -44,7 +44,6 @@ async def test_submits() -> None:
         for _ in range(2):
             heard.append(request := await peer.hear(Submit))
             await peer.say(Submitted(id=request.id, job="j"))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         job = await client.submit("work")
@@ -78,13 +77,13 @@ async def test_submits_once() -> None:
     async def first(peer: Peer) -> None:
         await peer.greet()
         keys.append((await peer.hear(Submit)).key)
+        peer.cut()
 
     async def second(peer: Peer) -> None:
         await peer.greet()
         request = await peer.hear(Submit)
         keys.append(request.key)
         await peer.say(Submitted(id=request.id, job="j"))
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         assert (await client.submit("work", [1])).id == "j"
@@ -109,7 +108,6 @@ async def test_cancels_and_finds() -> None:
         assert (find.tags, find.state, find.limit, find.after) == (None, None, 100, None)
         assert not find.newest_first
         await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert await client.cancel("j", "why", grace=2) is True
@@ -197,7 +195,6 @@ async def test_refused_call(code: str, error: type[Exception], text: str) -> Non
         for said in ("what is wrong", ""):
             request = await peer.hear(Submit)
             await peer.say(Refused(id=request.id, code=code, message=said))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         for match in (text, None):
@@ -220,7 +217,6 @@ async def test_full_queue() -> None:
         await peer.greet()
         request = await peer.hear(Submit)
         await peer.say(Refused(id=request.id, code="queue_full", message="full", limit=17))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(jobtrio.QueueFullError) as caught:
@@ -237,7 +233,6 @@ async def test_one_too_many() -> None:
         await peer.say(Refused(id=request.id, code="rate", message="slow down"))
         request = await peer.hear(Submit)
         await peer.say(Submitted(id=request.id, job="j"))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert (await client.submit("work")).id == "j"
@@ -259,7 +254,6 @@ async def test_server_that_can_not_serve_now() -> None:
         request = await peer.hear(Submit)
         keys.add(request.key)
         await peer.say(Submitted(id=request.id, job="j"))
-        await peer.gone()
 
     keys = set[str | None]()
     async with open_bridge(draining, successor) as url, open_client(url) as client:
@@ -295,7 +289,6 @@ async def test_too_large_for_the_server() -> None:
         await peer.greet(message_bytes=300)
         request = await peer.hear(Submit)
         await peer.say(Submitted(id=request.id, job="j"))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(jobtrio.PayloadError, match=r"at most 300 bytes for this server; got 3\d\d"):
@@ -313,7 +306,6 @@ async def test_abandoned_call() -> None:
         await abandoned.wait()
         second = await peer.hear(Submit)
         await peer.say(Pong(id=first.id), Submitted(id=second.id, job="j"))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with trio.move_on_after(0.05):
@@ -328,7 +320,6 @@ async def test_answer_of_another_kind() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.say(Pong(id=(await peer.hear(Submit)).id))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(ServerRefusedError, match="Submitted was due, and Pong came"):
@@ -343,7 +334,6 @@ async def test_messages_of_later_versions() -> None:
         await peer.subscribed()
         await peer.say('{"type":"confetti","sub":1}', '{"type":"events","sub":1,"seq":1,"attempt":1,"items":[1],"x":0}')
         await peer.say(Refused(code="invented", message="about nothing"), Ok(), Pong(id="x"), end(2))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job"))) == [1, 2]
@@ -360,7 +350,6 @@ async def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
             request = await peer.hear(Submit)
             heard.append(trio.current_time())
             await peer.say(Submitted(id=request.id, job="j"))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client, trio.open_nursery() as nursery:
         for _ in range(7):

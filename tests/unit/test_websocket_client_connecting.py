@@ -276,7 +276,6 @@ async def test_another_protocol(hello: Any) -> None:
 
     async def script(peer: Peer) -> None:
         await peer.say(hello)
-        await peer.gone()
 
     async with open_bridge(script) as url:
         with pytest.raises(ServerRefusedError, match=r"does not speak jobtrio\.v1"):
@@ -292,13 +291,11 @@ async def test_nonsense_of_the_server(text: str) -> None:
         await peer.greet()
         await peer.subscribed()
         await peer.say(events(1, 1), text, events(2, 2))
-        await peer.gone()
 
     async def second(peer: Peer) -> None:
         await peer.greet()
         assert (await peer.subscribed()).after == 1
         await peer.say(end(2))
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job"))) == [1, 2]
@@ -370,7 +367,6 @@ async def test_silent_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def silent(peer: Peer) -> None:
         await peer.accept()
-        await peer.gone()
 
     async with open_bridge(silent, idle) as url, open_client(url) as client:
         assert client.is_connected
@@ -406,7 +402,6 @@ async def test_dead_server(monkeypatch: pytest.MonkeyPatch) -> None:
         await peer.greet()
         assert (await peer.subscribed()).after == 1
         await peer.say(end(2))
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job"))) == [1, 2]
@@ -427,7 +422,6 @@ async def test_large_message(monkeypatch: pytest.MonkeyPatch) -> None:
             part = TextMessage(data=text[at : at + 10], message_finished=at + 10 >= len(text))
             await peer.socket._send(part)
         await peer.say(end(41))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert len(await all_of(client.subscribe("a job"))) == 41
@@ -499,6 +493,7 @@ async def test_calls_while_the_server_is_away() -> None:
     async def first(peer: Peer) -> None:
         await peer.greet()
         await peer.hear(Submit)
+        peer.cut()
 
     async def refuse(peer: Peer) -> None:
         if back.is_set():
@@ -528,7 +523,6 @@ async def test_tells_of_losses(caplog: pytest.LogCaptureFixture) -> None:
     async def second(peer: Peer) -> None:
         await peer.greet()
         await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="j"))
-        await peer.gone()
 
     with caplog.at_level("INFO", "jobtrio.websocket"):
         async with open_bridge(first, second) as url, open_client(url) as client:
@@ -563,7 +557,8 @@ async def test_says_farewell() -> None:
     said = trio.Event()
 
     async def script(peer: Peer) -> None:
-        await idle(peer)
+        await peer.greet()
+        await peer.gone()
         assert peer.socket is not None
         assert peer.socket.closed is not None
         assert peer.socket.closed.code == 1000
@@ -590,6 +585,7 @@ async def test_farewell_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def cut(peer: Peer) -> None:
         await peer.greet()
+        peer.cut()
 
     for script in (stall, cut):
         async with open_bridge(script) as url:

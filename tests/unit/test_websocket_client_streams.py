@@ -49,7 +49,6 @@ async def test_refused_subscription(refused: Refused, error: type[Exception], te
         await peer.greet()
         request = await peer.hear(Subscribe)
         await peer.say(Refused(id=request.id, code=refused.code, message=refused.message, first=1, last=4))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with client.subscribe("a job") as messages, trio.fail_after(WAIT):
@@ -66,12 +65,12 @@ async def test_another_stream(code: str) -> None:
         await peer.greet()
         await peer.subscribed()
         await peer.say(events(1, 2))
+        peer.cut()
 
     async def second(peer: Peer) -> None:
         await peer.greet()
         request = await peer.hear(Subscribe)
         await peer.say(Refused(id=request.id, code=code, message="no"))
-        await peer.gone()
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         messages = client.subscribe("a job")
@@ -92,7 +91,6 @@ async def test_subscribes_again(code: str) -> None:
         await peer.say(events(1, 2), Refused(sub=1, code=code, message="cut off"))
         assert (await peer.subscribed(2)).after == 2
         await peer.say(events(3, 3, 2), end(4, 2))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert numbers(await all_of(client.subscribe("a job"))) == [1, 2, 3, 4]
@@ -108,7 +106,6 @@ async def test_hole(reply: Any) -> None:
         await peer.subscribed(2)
         await peer.say(events(1, 2, 1), reply, events(1, 1, 2), end(2, 2))
         assert isinstance(reply, type(end(1))) or (await peer.hear(Unsubscribe)).sub == 1
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         broken, other = client.subscribe("one"), client.subscribe("two")
@@ -138,7 +135,6 @@ async def test_what_can_not_be_read_here(value: str, why: str) -> None:
         assert (await peer.hear(Unsubscribe)).sub == 1
         await peer.say(said(3))
         await peer.say(f'{{"type":"job","id":{get.id},"job":{{"payload":{value}}}}}', end(3, 2))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client, trio.open_nursery() as nursery:
         broken, whole = client.subscribe("a"), client.subscribe("b")
@@ -170,7 +166,6 @@ async def test_content_of_later_versions(text: str) -> None:
         await peer.say(events(1, 2, 1), events(1, 2, 2), text)
         assert (await peer.hear(Unsubscribe)).sub == 1
         await peer.say(text, end(3, 2))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         broken, whole = client.subscribe("a"), client.subscribe("b")
@@ -201,7 +196,6 @@ async def test_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
         paused.set()
         assert (await peer.subscribed(3)).after == 12
         await peer.say(events(13, 13, 3), end(14, 3))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         slow, other = client.subscribe("slow"), client.subscribe("other")
@@ -221,7 +215,6 @@ async def test_more_subscriptions_than_the_server_takes() -> None:
         await peer.say(Ok(id=(await peer.hear(Unsubscribe)).id))
         assert (await peer.subscribed(3)).job == "fourth"
         await peer.say(end(1, 3))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         first = client.subscribe("first")
@@ -246,7 +239,6 @@ async def test_place_that_is_not_free_yet() -> None:
         await peer.say(Refused(id=request.id, code="unknown_job", message=""))
         assert (await peer.subscribed(1)).job == "second"
         await peer.say(end(1))
-        await peer.gone()
 
     second: list[RemoteSubscription] = []
     begun = trio.Event()
@@ -274,7 +266,6 @@ async def test_epoch_too_large_for_the_server() -> None:
         await peer.greet(message_bytes=300)
         await peer.subscribed()
         await peer.say(end(1))
-        await peer.gone()
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(jobtrio.PayloadError, match="at most 300 bytes"):
