@@ -6,7 +6,7 @@ It owns which request is answered by what. It must not know what carries it, nor
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import attrs
 import trio
@@ -86,7 +86,6 @@ class MultiplexedSession(Session):
             except Stranger as exc:
                 if self._handshake.token is not None or exc.known:
                     await self._turn_away(exc, None)
-                    return
             while self._desk is None:
                 await self._hear()
         if self._desk is None:
@@ -99,15 +98,15 @@ class MultiplexedSession(Session):
         self._introduction.deadline = inf  # it was in time: a client that reads its answer late must not miss it
         self._desk = Desk(self.terms.registry, self.terms.gatekeeper, principal)
 
-    async def _turn_away(self, stranger: Stranger, id: MessageId | None) -> None:
-        self._desk = None
+    async def _turn_away(self, stranger: Stranger, id: MessageId | None) -> NoReturn:
+        """Refuse the client, and end this task: the session is being closed."""
         if stranger.known:
             await self._refuse(ErrorCode.FORBIDDEN, "you may do nothing here", id)
             self.stop(CloseCode.FORBIDDEN)
         else:
             await self._refuse(ErrorCode.UNAUTHENTICATED, "the token was refused", id)
             self.stop(CloseCode.UNAUTHENTICATED)
-        await trio.lowlevel.checkpoint()  # which ends this task: the session is being closed
+        await trio.sleep_forever()
 
     def _sign_of_life(self) -> Heartbeat:
         return Heartbeat(last={str(sub): feed.last for sub, feed in self._feeds.items()})
@@ -169,7 +168,6 @@ class MultiplexedSession(Session):
             await self._identify(request.token)
         except Stranger as exc:
             await self._turn_away(exc, request.id)
-            return
         assert self._desk is not None  # it has been identified
         for sub, feed in list(self._feeds.items()):
             if await self._desk.allows("subscribe", feed.job.record):
