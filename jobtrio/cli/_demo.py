@@ -45,7 +45,7 @@ Try next:
   {command} run --retry 2 -- sh -c 'echo trying; exit 3'
 """
 
-COLOURS = {"completed": "32", "timed": "33", "failed": "31", "cancelled": "35", "title": "1", "quiet": "2"}
+COLOURS = {"completed": "32", "timed": "33", "failed": "31", "cancelled": "35", "title": "1"}
 """The codes of the terminal's colours, by what is said."""
 
 

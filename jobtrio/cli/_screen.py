@@ -102,8 +102,6 @@ class Screen:
             case End():
                 self._progress = None
                 yield from self._line_end()
-            case _:
-                pass
 
     def _token(self, token: Token, value: Any) -> Iterator[Piece]:
         if is_line(value):

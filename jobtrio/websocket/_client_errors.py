@@ -53,9 +53,8 @@ class ServerRefusedError(JobtrioError):
         self.message = message
 
     def __str__(self) -> str:
-        return (
-            f"the server refused ({self.code}): {self.message}" if self.message else f"the server refused: {self.code}"
-        )
+        why = f" ({self.code}): {self.message}" if self.message else f": {self.code}"
+        return f"the server refused{why}"
 
 
 class WrongEpochError(JobtrioError):
