@@ -13,6 +13,7 @@ from jobtrio._errors import PayloadError
 from jobtrio.websocket._client_calls import Call
 from jobtrio.websocket._client_errors import ServerRefusedError, WrongEpochError, error_of
 from jobtrio.websocket._client_feed import BrokenStreamError
+from jobtrio.websocket._replies import Answer
 from jobtrio.websocket.protocol import (
     Ended,
     ErrorCode,
@@ -169,8 +170,7 @@ class Exchange:
                 self._take_refusal(reply, now)
             case Subscribed():
                 self._take_subscribed(reply)
-            case _:
-                id = getattr(reply, "id", None)
+            case Answer(id=id):
                 self._note_left(id)
                 if (call := self._calls.find(id)) is not None:
                     self.has_progressed = True
@@ -192,8 +192,8 @@ class Exchange:
             return True
         if number is not None and (feed := self._live.get(number)) is not None:
             feed.fail(error)
-        is_left = self._note_left(id)
-        return is_left or number is not None  # it may be given up already, and the server did not know yet
+        # It may be given up already, and the server did not know yet.
+        return self._note_left(id) or number is not None
 
     def _take_stream(self, reply: JobStreamReply, size: int) -> None:
         feed = self._live.get(-1 if reply.sub is None else reply.sub)
