@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,7 @@ from jobtrio._checks import check_id, check_seconds, check_text, other_run
 from jobtrio._entry import CancelRequest
 from jobtrio._errors import UnknownJobError
 from jobtrio._known import KnownEntries
-from jobtrio._outage import keep_trying, try_for
+from jobtrio._outage import keep_trying, never, try_for
 from jobtrio._settlement import CANCELLED
 
 if TYPE_CHECKING:
@@ -221,13 +222,9 @@ class RegistryCalls:
     @trio.lowlevel.enable_ki_protection
     async def _ask_again(self, entry: JobEntry, request: CancelRequest) -> None:
         """Make a request to cancel, however long that takes. Cancellation: it may have been made."""
-        stored = await keep_trying(partial(self.store.load, entry.id), self._served.is_set)
-        if stored is None or stored.order != entry.order:
-            return  # its end was written all the same, and another job may have its id by now
-        ask = partial(self.store.request_cancel, entry.id, request.reason, request.grace)
-        reply = await keep_trying(ask, self._served.is_set)
-        if reply is not None:
-            self._heed(reply, request.grace)
+        ask = partial(self.cancel, entry.id, request.reason, grace=request.grace, entry=entry)
+        with suppress(UnknownJobError):  # its end was written all the same
+            await keep_trying(ask, never)
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
