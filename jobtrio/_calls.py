@@ -103,12 +103,10 @@ class RegistryCalls:
             self._runner.refuse()
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
         submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
-        if self._waits:
-            kept = await self._ask(partial(self.store.insert, entries, submission))
-            kept = [self._known.entry_of(entry) for entry in kept]
-        else:
-            kept = await self.store.insert(entries, submission)
-        return kept
+        if not self._waits:
+            return await self.store.insert(entries, submission)
+        kept = await self._ask(partial(self.store.insert, entries, submission))
+        return [self._known.entry_of(entry) for entry in kept]
 
     async def load(self, job_id: str) -> JobEntry:
         """Return a job, or raise `UnknownJobError`."""
@@ -236,12 +234,8 @@ class RegistryCalls:
 
     def _ask(self, call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         if not self._waits:
-            return self._ask_at_once(call)
+            return call()  # what it keeps can be read as long as anybody has the registry
         return try_for(self.store.outage_limit, call, in_time=self.store.in_time, check=self._check_open)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _ask_at_once(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await call()  # what it keeps can be read as long as anybody has the registry
 
     def _check_open(self) -> None:
         """Raise `trio.ClosedResourceError` where all is over: what lives in the store by then is another registry's."""
