@@ -162,7 +162,10 @@ class Runner:
         self._make_room(attempt)
 
     def _make_room(self, attempt: Attempt) -> None:
-        """Count an attempt no more among those that take up room; its executor has ended."""
+        """Count an attempt no more among those that take up room; its executor has ended.
+
+        That is before the end is written: what follows may then be claimed in the commit that writes it.
+        """
         if attempt.has_room:
             attempt.has_room = False
             self.free_room(attempt.claim.entry.plan.queue)
@@ -180,11 +183,6 @@ class Runner:
         if self.on_room is not None:
             self.on_room()
 
-    def _make_room_already(self, attempt: Attempt) -> None:
-        """Make room before an end is written: what follows may then be claimed in the commit that writes it."""
-        if self.on_room is not None:
-            self._make_room(attempt)
-
     async def _run_durable(self, attempt: Attempt) -> None:
         claim = attempt.claim
         try:
@@ -193,7 +191,7 @@ class Runner:
                 has_ended = False
                 if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
                     attempt.decided = True
-                    self._make_room_already(attempt)
+                    self._make_room(attempt)
                     try:
                         if not await self._store.finish(claim, Completed(verdict.result)):
                             _warn_of_loss(claim)
@@ -309,7 +307,7 @@ class Runner:
 
     async def _write(self, attempt: Attempt, write: Callable[..., Awaitable[bool]]) -> bool:
         """Write what becomes of a job, behind the rest of its messages; tell whether its claim still held it."""
-        self._make_room_already(attempt)
+        self._make_room(attempt)
         rest = [] if attempt.spool is None else attempt.spool.rest()
         kept = bool(await write_with(rest, write, attempt.is_lost))
         if not kept:
