@@ -276,10 +276,14 @@ class Attempt:
 @trio.lowlevel.disable_ki_protection
 async def _enter(function: Callable[[JobContext], Awaitable[Any]], context: JobContext) -> Any:
     """Run the executor where Ctrl-C may interrupt it, unlike the task that it is in."""
-    result = await function(context)
+    return checked(function, await function(context))
+
+
+def checked(function: Callable[..., Any], result: Any) -> Any:
+    """Return what an executor returned; raise `TypeError` for what it only made, and of which nothing has run."""
     if isinstance(result, CoroutineType):
         result.close()
-        raise TypeError(f"{function!r} returned a coroutine, of which nothing has run: await it")
+        raise TypeError(f"{function!r} returned a coroutine, of which nothing has run: await it in an async function")
     if isinstance(result, AsyncGeneratorType):
         raise TypeError(f"{function!r} returned an async generator: send its values with job.send")
     return result

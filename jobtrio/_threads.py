@@ -6,11 +6,11 @@ and its attempt is not over before it has returned. It must not know how attempt
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from jobtrio._attempt import checked
 from jobtrio._errors import JobEndedError
 
 if TYPE_CHECKING:
@@ -125,14 +125,4 @@ async def run_in_thread(
 
 
 def _call(function: Callable[[ThreadJobContext], Any], context: ThreadJobContext) -> Any:
-    result = function(context)
-    if inspect.iscoroutine(result):
-        result.close()
-        raise TypeError(
-            f"{function!r} is a plain function that returned a coroutine: make it async, or run the coroutine in it"
-        )
-    if inspect.isasyncgen(result):
-        raise TypeError(
-            f"{function!r} is a plain function that returned an async generator: send its values with job.send"
-        )
-    return result
+    return checked(function, function(context))
