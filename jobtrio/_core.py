@@ -17,7 +17,6 @@ from jobtrio._calls import RegistryCalls
 from jobtrio._dispatcher import Dispatcher
 from jobtrio._errors import StoreUnavailableError, UnknownJobError
 from jobtrio._events import Events
-from jobtrio._known import refresh
 from jobtrio._leases import Leases
 from jobtrio._ringer import Ringer
 from jobtrio._runner import HARD_EXIT, Runner
@@ -97,7 +96,7 @@ class RegistryCore(RegistryCalls):
         self._stop = trio.Event()
         self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
-        self._tails = Tails(self.store, self._feeds, partial(refresh, light=True), self._give_up, claims=queues != {})
+        self._tails = Tails(self.store, self._feeds, self._give_up, claims=queues != {})
         self._runner = Runner(
             self.store,
             queues=queues,

@@ -19,7 +19,7 @@ import trio
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._horizon import Horizon
-from jobtrio._known import conclude
+from jobtrio._known import conclude, refresh
 from jobtrio._messages import End, Gap
 from jobtrio._outage import keep_trying, try_for
 from jobtrio._shared import SharedWork
@@ -88,7 +88,6 @@ class Tails:
     Args:
         store: Where they are.
         is_fed_here: Whether an attempt in this process writes to this log of this job.
-        refresh: Brings an entry to what a newer one says.
         give_up: Is told of a log that can't be followed, why, and by which error to say so: the store was away too long
             as it was to be begun, or has lost a part of it.
         claims: Whether jobs come to run in this process at all.
@@ -98,7 +97,6 @@ class Tails:
         self,
         store: JobStore,
         is_fed_here: Callable[[str, TokenLog], bool],
-        refresh: Callable[[JobEntry, JobEntry], None],
         give_up: Callable[[JobEntry | None, TokenLog, str, type[Exception]], None],
         *,
         claims: bool,
@@ -106,7 +104,6 @@ class Tails:
         self._claims = claims
         self._store = store
         self._is_fed_here = is_fed_here
-        self._refresh = refresh
         self._give_up = give_up
         self._tails: dict[str, list[_Tail]] = {}  # by job: an old log may be followed beside a new one
         self._listed: list[tuple[float, int, _Tail]] = []  # a heap: when to look, as of when they were listed
@@ -295,7 +292,7 @@ class Tails:
         tail.has_ended = fresh is not None and fresh.outcome is not None
         # The record and the stream end in one step.
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
-            self._refresh(entry, fresh)
+            refresh(entry, fresh, light=True)
         if entry is not None and messages and isinstance(end := messages[-1], End):
             conclude(entry, end.outcome)  # where it was removed since
         log.extend(messages)

@@ -11,7 +11,7 @@ import trio.testing
 
 from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError, Token
 from jobtrio._entry import JobEntry, Plan, finish, start
-from jobtrio._known import KnownEntries, refresh
+from jobtrio._known import KnownEntries
 from jobtrio._tail import LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, REMEMBERED, Tails
 from jobtrio._token_log import TokenLog
 
@@ -34,7 +34,7 @@ class Bench:
         self.outage_limit, self.in_time = 10.0, False
         self.given_up: list[str] = []
         store: Any = self
-        self.tails = Tails(store, lambda job_id, log: job_id in self.fed, refresh, self._give_up, claims=claims)
+        self.tails = Tails(store, lambda job_id, log: job_id in self.fed, self._give_up, claims=claims)
         self._began = trio.current_time()
 
     @asynccontextmanager
