@@ -92,7 +92,6 @@ class RegistryCore(RegistryCalls):
         self.events: Events = Events()
         self._max_running = max_running
         self._queues = queues
-        self._changes = trio.lowlevel.ParkingLot()
         self._stop = trio.Event()
         self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
@@ -116,8 +115,6 @@ class RegistryCore(RegistryCalls):
             executors=self.submissions.executors if durable else None,
             lease=lease if durable else inf,
             adopt=self._adopt if durable else None,
-            wait_gone=self._wait_gone,
-            on_gone=self._look_again,
         )
 
     # -- life
@@ -159,7 +156,7 @@ class RegistryCore(RegistryCalls):
             self.events.close()
             self._tails.cut_off(CLOSED)
             self._served.set()
-            self._look_again()  # attempts that an exit has torn down are gone without a word
+            self._runner.look_again()
 
     @trio.lowlevel.enable_ki_protection
     async def _dispatch(self) -> None:
@@ -191,7 +188,7 @@ class RegistryCore(RegistryCalls):
         """Wait, within limits, for a claim under way: what it brings is given back rather than left to lapse."""
         with trio.move_on_at(self._claimed_by):
             while self._dispatcher.is_claiming:
-                await self._changes.park()
+                await self._runner.changes.park()
 
     async def wait_done(self) -> None:
         """Wait for what this process runs and, where nothing outlives it, for all that will run."""
@@ -230,7 +227,7 @@ class RegistryCore(RegistryCalls):
                 if is_settled and not waiting and not self._runner.running:
                     return
             with trio.move_on_after(self.store.poll_interval):
-                await self._changes.park()
+                await self._runner.changes.park()
 
     async def _backlog(self) -> Backlog:
         """Return what waits of the jobs that this process would claim."""
@@ -245,7 +242,7 @@ class RegistryCore(RegistryCalls):
         self._bound_claiming()
         await self._wait_claimed()
         while self._runner.running:
-            await self._changes.park()
+            await self._runner.changes.park()
         if not self._served.is_set():  # else what lives in the store is another registry's
             await self.store.abandon(SHUTDOWN)
 
@@ -266,7 +263,7 @@ class RegistryCore(RegistryCalls):
             except StoreUnavailableError:
                 pause = self.store.poll_interval
             if pause == inf:
-                await self._changes.park()
+                await self._runner.changes.park()
             else:
                 await trio.sleep(pause)
 
@@ -290,18 +287,13 @@ class RegistryCore(RegistryCalls):
                 self._tails.look(entry.id)  # the copy here may lag: it is brought up to the End that is stored
             elif entry.log is not None:
                 entry.log.finish(entry.outcome)
-            self._look_again()
+            self._runner.look_again()
         if self.events.log is None:
             return
         if self._waits:
             self.events.publish_in_order(entry, told, self.settings.worker)
         else:
             self.events.publish(told.last_transition(), told.plan.executor)
-
-    def _look_again(self) -> None:
-        """Let those look again who wait for something to be over."""
-        if self._changes:
-            self._changes.unpark_all()
 
     def work_ready(self) -> None:
         """Have the dispatcher start what is ready."""
@@ -403,10 +395,6 @@ class RegistryCore(RegistryCalls):
         entry = attempt.claim.entry
         if entry.outcome is not None and entry.log is not None and entry.log.end is None:
             self._tails.look(entry.id)  # others have ended it, and no tail could look while the attempt fed the log
-
-    async def _wait_gone(self, attempt: Attempt) -> None:
-        while self._runner.running.get(attempt.claim.entry.id) is attempt:
-            await self._changes.park()
 
     def _adopt(self, claim: Claim, asked: float) -> Attempt:
         """Prepare an attempt by a claim asked for at ``asked``; an entry that is known here stands for its job."""

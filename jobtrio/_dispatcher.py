@@ -59,8 +59,6 @@ class Dispatcher:
         executors: Collection[str] | None,
         lease: float,
         adopt: Callable[[Claim, float], Attempt] | None,
-        wait_gone: Callable[[Attempt], Awaitable[None]],
-        on_gone: Callable[[], None],
     ) -> None:
         self.closing = False
         self.has_looked: bool = False
@@ -75,9 +73,7 @@ class Dispatcher:
         self._executors = executors
         self._lease = lease
         self._adopt = adopt
-        self._wait_gone = wait_gone
         self._unanswered: tuple[str, float, int, dict[str, int] | None] | None = None
-        self._on_gone = on_gone
         self._context = contextvars.copy_context()  # each attempt starts in a copy of it
         self._starting = 0  # tasks that have not come to claim a job yet
         self._spare: list[trio.lowlevel.Task] = []  # tasks that wait for another attempt
@@ -132,7 +128,7 @@ class Dispatcher:
             assert due is not None
             if not self.has_looked:
                 self.has_looked = True
-                self._on_gone()
+                self._runner.look_again()
             if not self._rung:
                 with trio.move_on_after(min(due, self._store.poll_interval)):
                     await self._waiting.park()
@@ -169,7 +165,7 @@ class Dispatcher:
         self._unanswered = None
         self.answers += 1
         if self.closing or not claims:
-            self._on_gone()  # whoever closes or drains waits for this answer
+            self._runner.look_again()  # whoever closes or drains waits for this answer
         for claim in claims:
             before = self._runner.running.get(claim.entry.id)
             if before is None:
@@ -199,7 +195,8 @@ class Dispatcher:
             # One behind the other: a run that takes long to go may have lost its job more than once.
             while (before := self._runner.running.get(claim.entry.id)) is not None:
                 with trio.move_on_after(RENEW_AFTER * self._lease):
-                    await self._wait_gone(before)
+                    while self._runner.running.get(claim.entry.id) is before:
+                        await self._runner.changes.park()
                 now = trio.current_time()
                 with suppress(StoreUnavailableError), trio.move_on_after(RENEW_AFTER * self._lease):
                     if not await self._renewed((claim,)):
@@ -214,7 +211,7 @@ class Dispatcher:
             self._behind -= 1
             self._runner.free_room(claim.entry.plan.queue)
             self.answers += 1
-            self._on_gone()  # whoever closes or drains waits for this as well
+            self._runner.look_again()  # whoever closes or drains waits for this as well
         if self.jobs is not None:
             await self._work(self._prepare(claim, asked))
 
@@ -277,7 +274,6 @@ class Dispatcher:
                 self.stop()  # all is torn down
                 raise
             references = references or attempt.references
-            self._on_gone()
             if not self._store.claims_at_once:
                 if len(self._runner.running) + 1 >= self._most_kept:
                     self.ring()  # there was room to run, but too much to write

@@ -55,6 +55,7 @@ class Runner:
             an earlier one to go counts once.
         by_queue: How many of those there are, by queue.
         room: How many more there may be in each queue that has room; None for any number in every queue.
+        changes: Where those wait who wait for something to be over.
         on_room: Called when one of them makes room for another.
         on_over: Called with each attempt once its end is published.
         on_grace: Called with a function that a task is to run beside the attempts: it ends the grace of one.
@@ -77,6 +78,7 @@ class Runner:
         self.occupied: int = 0
         self.by_queue: dict[str, int] = {}
         self.room: dict[str, int] | None = None if queues is None else dict(queues)
+        self.changes = trio.lowlevel.ParkingLot()
         self.on_room: Callable[[], None] | None = None
         self.on_over: Callable[[Attempt], None] | None = None
         self.on_grace: Callable[[Callable[[], Awaitable[None]]], None] | None = None
@@ -160,6 +162,12 @@ class Runner:
         if self.on_over is not None:
             self.on_over(attempt)
         self._make_room(attempt)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Let those look again who wait for something to be over."""
+        if self.changes:
+            self.changes.unpark_all()
 
     def _make_room(self, attempt: Attempt) -> None:
         """Count an attempt no more among those that take up room; its executor has ended.
