@@ -178,24 +178,19 @@ class MemoryJobStore(MemoryBooks, JobStore):
         executors: Collection[str] | None = None,
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready."""
-        return self._claim(claim_id, limit, lease, room, executors)
+        return self.claim_nowait(claim_id, limit=limit, lease=lease, room=room, executors=executors)
 
     @trio.lowlevel.enable_ki_protection
     def claim_nowait(
-        self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
+        self,
+        claim_id: str,
+        *,
+        limit: int,
+        lease: float,
+        room: Mapping[str, int] | None = None,
+        executors: Collection[str] | None = None,
     ) -> list[Claim]:
-        """Do what `claim` does, for all executors, on the spot."""
-        return self._claim(claim_id, limit, lease, room, None)
-
-    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
-        """Return how many jobs are ready that there is room for."""
-        ready = len(self._ready)
-        left = self._room(room) if ready else None
-        return ready if left is None else self._ready.count(left)
-
-    def _claim(
-        self, claim_id: str, limit: int, lease: float, room: Mapping[str, int] | None, executors: Collection[str] | None
-    ) -> list[Claim]:
+        """Do what `claim` does, on the spot."""
         if claim_id in self._claims:
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
         self._fall_due()  # what has expired must not start, although nobody has come to notice
@@ -221,6 +216,12 @@ class MemoryJobStore(MemoryBooks, JobStore):
             if len(self._claims) > _REMEMBERED:
                 del self._claims[next(iter(self._claims))]
         return claims
+
+    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
+        """Return how many jobs are ready that there is room for."""
+        ready = len(self._ready)
+        left = self._room(room) if ready else None
+        return ready if left is None else self._ready.count(left)
 
     @trio.lowlevel.enable_ki_protection
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
