@@ -73,6 +73,14 @@ async def clean_up(seconds: float) -> None:
         await trio.sleep(seconds)
 
 
+async def cleans_up(job: JobContext) -> None:
+    """Wait for ever, and then take 5 s to clean up."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        await clean_up(5)
+
+
 # -- to its own end
 
 
@@ -295,14 +303,8 @@ async def test_the_deadline_is_earlier_than_the_exit(autojump_clock: MockClock) 
 async def test_a_failure_whose_clean_up_outlasts_the_deadline(autojump_clock: MockClock) -> None:
     """The nursery's exit counts, not the executor's: the deadline may still come between the two."""
 
-    async def child() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
     async def executor(job: JobContext) -> None:
-        job.nursery.start_soon(child)
+        job.nursery.start_soon(cleans_up, job)
         await trio.sleep(1)
         raise ValueError("first")
 
@@ -478,17 +480,10 @@ async def test_a_second_request_shortens_the_grace(second: float, end: float, au
 
 async def test_a_request_behind_the_grace(autojump_clock: MockClock) -> None:
     """While an attempt whose grace is over cleans up, a further request is accepted as any before."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
     attempt = new_attempt()
     answers: list[bool] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, attempt, executor)
+        nursery.start_soon(run, attempt, cleans_up)
         await trio.sleep(1)
         answers.append(attempt.stop(CANCELLED, 1))
         await trio.sleep(3)
@@ -613,16 +608,9 @@ async def test_too_late_behind_the_exit() -> None:
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_behind_the_deadline(attempts: int, autojump_clock: MockClock) -> None:
     """Behind the deadline of a last attempt a request is too late; of any other it is for the next."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
     attempt = new_attempt(2, RetryPolicy(max_attempts=attempts))
     assert attempt.is_last is (attempts == 1)
-    verdict, answers = await stopped_after(attempt, executor, 3, (CANCELLED, 0))
+    verdict, answers = await stopped_after(attempt, cleans_up, 3, (CANCELLED, 0))
     assert shown(verdict) == ("timed out", 2, None)
     assert answers == [attempts == 2]
     assert not attempt.is_stopped()
@@ -630,18 +618,11 @@ async def test_behind_the_deadline(attempts: int, autojump_clock: MockClock) -> 
 
 async def test_may_be_cancelled_until_the_last_deadline(autojump_clock: MockClock) -> None:
     """A request can decide up to the very moment of the last deadline, and not at it."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
     for attempts, answers in [(1, [True, True, False]), (2, [True, True, True])]:
         attempt = new_attempt(2, RetryPolicy(max_attempts=attempts))
         asked = [attempt.may_be_cancelled()]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, attempt, executor)
+            nursery.start_soon(run, attempt, cleans_up)
             await trio.sleep(1.999)
             asked.append(attempt.may_be_cancelled())
             await trio.sleep(0.001)
@@ -652,42 +633,22 @@ async def test_may_be_cancelled_until_the_last_deadline(autojump_clock: MockCloc
 @pytest.mark.parametrize("cause", [SHUTDOWN, LOST])
 async def test_a_shutdown_behind_the_deadline(cause: str, autojump_clock: MockClock) -> None:
     """A shutdown behind the deadline leaves it a time-out; a lost lease is one all the same."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
-    verdict, answers = await stopped_after(new_attempt(2), executor, 3, (cause, 0))
+    verdict, answers = await stopped_after(new_attempt(2), cleans_up, 3, (cause, 0))
     assert shown(verdict) == (("stopped", LOST, None) if cause == LOST else ("timed out", 2, None))
     assert answers == [True]
 
 
 async def test_a_request_before_the_deadline(autojump_clock: MockClock) -> None:
     """A request that was first stays first when the deadline passes in the clean-up."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
-    verdict, _ = await stopped_after(new_attempt(2), executor, 1, (CANCELLED, 0))
+    verdict, _ = await stopped_after(new_attempt(2), cleans_up, 1, (CANCELLED, 0))
     assert shown(verdict) == ("stopped", CANCELLED, None)
 
 
 async def test_a_request_while_a_failed_attempt_ends(autojump_clock: MockClock) -> None:
     """A request while the children of a failed executor end is earlier than the nursery's exit."""
 
-    async def child() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
-
     async def executor(job: JobContext) -> None:
-        job.nursery.start_soon(child)
+        job.nursery.start_soon(cleans_up, job)
         await trio.testing.wait_all_tasks_blocked()
         raise ValueError("own")
 
@@ -770,10 +731,7 @@ async def test_cancelled_by_itself_before_the_deadline(autojump_clock: MockClock
 
     async def executor(job: JobContext) -> None:
         job.cancel_scope.cancel()
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
+        await cleans_up(job)
 
     assert shown(await judge(executor, 2)) == ("stopped", SELF, None)
 
@@ -783,10 +741,7 @@ async def test_a_request_behind_its_own_cancelling(autojump_clock: MockClock) ->
 
     async def executor(job: JobContext) -> None:
         job.cancel_scope.cancel()
-        try:
-            await trio.sleep_forever()
-        finally:
-            await clean_up(5)
+        await cleans_up(job)
 
     verdict, _ = await stopped_after(new_attempt(), executor, 1, (CANCELLED, 0))
     assert shown(verdict) == ("stopped", CANCELLED, None)

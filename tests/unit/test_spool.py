@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,8 @@ from jobtrio._subscription import Subscription
 from jobtrio._token_log import TokenLog
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio.testing import MockClock
 
     from jobtrio._messages import Message
@@ -56,15 +59,20 @@ class SlowStore(Store):
         return await super().append_messages(claim, messages)
 
 
+@asynccontextmanager
+async def handing_over(store: Any, log: TokenLog) -> AsyncIterator[tuple[Spool, list[float]]]:
+    """Run a spool; give it, and the list of when it was told that the store refuses."""
+    spool = Spool(store, store, log)
+    refused: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spool.run, lambda: refused.append(trio.current_time()))
+        yield spool, refused
+
+
 async def test_stopped_while_it_writes(autojump_clock: MockClock) -> None:
     """A spool that is stopped hands over nothing more, though its last batch is answered for, and never an `End`."""
     store, log = SlowStore(), TokenLog(1000)
-    unused: Any = None
-    given: Any = store
-    spool = Spool(given, unused, log)
-    refused: list[str] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: refused.append("refused"))
+    async with handing_over(store, log) as (spool, refused):
         log.send(1, "a")
         await trio.sleep(0.5)
         log.send(1, "b")
@@ -84,12 +92,8 @@ async def test_refused_when_the_end_was_quicker(autojump_clock: MockClock) -> No
             await super().append_messages(claim, messages)
             return False
 
-    given: Any = Refusing()
     log = TokenLog(1000)
-    spool = Spool(given, given, log)
-    refused: list[str] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: refused.append("refused"))
+    async with handing_over(Refusing(), log) as (spool, refused):
         log.send(1, "a")
         await trio.sleep(0.5)
         spool.stop()
@@ -99,12 +103,7 @@ async def test_refused_when_the_end_was_quicker(autojump_clock: MockClock) -> No
 async def test_ended_elsewhere(autojump_clock: MockClock) -> None:
     """What others have ended gets no more messages, and its `End` is not handed over; nobody has refused it."""
     store, log = Store(), TokenLog(1000)
-    unused: Any = None
-    given: Any = store
-    spool = Spool(given, unused, log)
-    refused: list[str] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: refused.append("refused"))
+    async with handing_over(store, log) as (spool, refused):
         log.send(1, "a")
         await trio.sleep(1)
         log.finish(Completed())
@@ -116,12 +115,8 @@ async def test_ended_elsewhere(autojump_clock: MockClock) -> None:
 async def spooled(pauses: list[float]) -> tuple[list[float], list[tuple[float, list[int]]]]:
     """Send a message after each pause; return when that was, and what was handed over when."""
     store, log = Store(), TokenLog(1000)
-    unused: Any = None
-    given: Any = store
-    spool = Spool(given, unused, log)
     sent = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: None)
+    async with handing_over(store, log) as (spool, _):
         for pause in pauses:
             await trio.sleep(pause)
             log.send(1, None)
@@ -176,13 +171,9 @@ def test_rest() -> None:
 async def test_what_the_log_no_longer_keeps(autojump_clock: MockClock, sent: int) -> None:
     """What was sent while nothing could be handed over is so as far as it is kept, under its own numbers, and once."""
     store, log = Store(), TokenLog(10)
-    unused: Any = None
-    given: Any = store
-    spool = Spool(given, unused, log)
-    for _ in range(sent):
-        log.send(1, None)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: None)
+    async with handing_over(store, log) as (spool, _):
+        for _ in range(sent):
+            log.send(1, None)
         await trio.sleep(1)
         spool.stop()
     assert [seqs for _, seqs in store.batches] == [[*range(sent - 9, sent + 1)]]
@@ -262,12 +253,7 @@ async def test_what_a_lossless_reader_gets() -> None:
 async def test_refused(autojump_clock: MockClock) -> None:
     """A store that is away is asked again; once it refuses, that is told, and nothing more is handed over."""
     store, log = RefusingStore(), TokenLog(1000)
-    unused: Any = None
-    given: Any = store
-    spool = Spool(given, unused, log)
-    refused: list[float] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(spool.run, lambda: refused.append(trio.current_time()))
+    async with handing_over(store, log) as (spool, refused):
         for number in range(3):
             log.send(1, number)
             await trio.sleep(1)
