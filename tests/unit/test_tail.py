@@ -90,12 +90,20 @@ def last(entry: JobEntry) -> int:
     return entry.log.last
 
 
-async def test_ever_more_seldom(autojump_clock: MockClock) -> None:
-    """Where nothing comes, the pauses between two looks double, up to a limit."""
+@asynccontextmanager
+async def following(takes: float = 0.0) -> AsyncIterator[tuple[Bench, JobEntry]]:
+    """Run the tails, and follow one job, of which a read takes so many seconds."""
     bench = Bench()
+    bench.takes = takes
     async with bench.running():
         entry = bench.entry()
         bench.tails.follow(entry)
+        yield bench, entry
+
+
+async def test_ever_more_seldom(autojump_clock: MockClock) -> None:
+    """Where nothing comes, the pauses between two looks double, up to a limit."""
+    async with following() as (bench, entry):
         bench.tails.follow(entry)  # which is the same tail
         await trio.sleep(9)
     pauses = [2 * LOOK_AFTER, 4 * LOOK_AFTER, LOOK_AT_LEAST, LOOK_AT_LEAST, LOOK_AT_LEAST]
@@ -104,10 +112,7 @@ async def test_ever_more_seldom(autojump_clock: MockClock) -> None:
 
 async def test_news(autojump_clock: MockClock) -> None:
     """What comes without a hint is copied in time; from then on it is looked at more often again."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         await trio.sleep(6)
         bench.say("a")
         before = len(bench.looks)
@@ -119,10 +124,7 @@ async def test_news(autojump_clock: MockClock) -> None:
 
 async def test_a_hint(autojump_clock: MockClock) -> None:
     """A hint has it looked at once, and more often again, however seldom it was."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         await trio.sleep(6)
         bench.say("a")
         bench.looks.clear()
@@ -135,11 +137,7 @@ async def test_a_hint(autojump_clock: MockClock) -> None:
 
 async def test_a_hint_during_a_look(autojump_clock: MockClock) -> None:
     """A hint that comes while it is looked has it looked once more: the answer may be older than the hint."""
-    bench = Bench()
-    bench.takes = 0.1
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following(0.1) as (bench, _entry):
         await trio.sleep(0.05)
         for _ in range(3):
             bench.tails.look("id")
@@ -149,10 +147,7 @@ async def test_a_hint_during_a_look(autojump_clock: MockClock) -> None:
 
 async def test_a_look_that_takes_long(autojump_clock: MockClock) -> None:
     """Nothing is looked at twice at once."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         await trio.sleep(1.9)
         bench.takes = 10
         bench.tails.look("id")
@@ -215,10 +210,7 @@ async def test_a_hint_before_it_is_followed(autojump_clock: MockClock) -> None:
 
 async def test_it_comes_to_run_here_for_a_while(autojump_clock: MockClock) -> None:
     """What was looked at seldom, and then ran here, is looked at soon when it goes on elsewhere."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         await trio.sleep(6)
         bench.fed.add("id")
         await trio.sleep(6)
@@ -248,10 +240,7 @@ async def test_two_logs_of_a_job(autojump_clock: MockClock) -> None:
 
 async def test_a_hint_beside_a_log_that_is_over(autojump_clock: MockClock) -> None:
     """A hint has the new log looked at, also where it shows that the old one is to be followed no more."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         await trio.testing.wait_all_tasks_blocked()
         entry.log = TokenLog(100)  # nobody holds the old one
         bench.tails.follow(entry)
@@ -264,10 +253,7 @@ async def test_a_hint_beside_a_log_that_is_over(autojump_clock: MockClock) -> No
 
 async def test_hints_leave_nothing_behind(autojump_clock: MockClock) -> None:
     """However many hints come, a stream stands once among those to be looked at."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, _entry):
         for _ in range(100):
             bench.tails.look("id")
             await trio.sleep(0.01)
@@ -321,10 +307,7 @@ async def test_away_too_long(autojump_clock: MockClock) -> None:
 
 async def test_an_end_that_is_found(autojump_clock: MockClock) -> None:
     """A stream is forgotten as soon as its `End` is copied."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         bench.say("a")
         bench.messages.append(End(2, Completed()))
         await trio.testing.wait_all_tasks_blocked()
@@ -414,10 +397,7 @@ async def test_catching_up_with_a_job_that_others_have_ended(autojump_clock: Moc
 @pytest.mark.parametrize("why", ["ended", "cut off", "nobody"])
 async def test_over(why: str, autojump_clock: MockClock) -> None:
     """What has ended, was cut off, or is held by nobody is looked at no more, and forgotten."""
-    bench = Bench()
-    async with bench.running():
-        entry = bench.entry()
-        bench.tails.follow(entry)
+    async with following() as (bench, entry):
         await trio.sleep(1)
         bench.looks.clear()
         assert entry.log is not None
