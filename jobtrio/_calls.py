@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
     from jobtrio._attempt import Attempt
     from jobtrio._entry import JobEntry, Plan
-    from jobtrio._records import JobRecord, Transition, WorkerReport
     from jobtrio._runner import Runner
-    from jobtrio._state import JobState
-    from jobtrio.abc import CancelReply, JobQuery, JobStore
+    from jobtrio.abc import CancelReply, JobStore
 
 T = TypeVar("T")
 
@@ -110,36 +108,21 @@ class RegistryCalls:
 
     async def load(self, job_id: str) -> JobEntry:
         """Return a job, or raise `UnknownJobError`."""
-        check_id("job_id", job_id)
-        await self._give_way()
-        entry = await self._ask(partial(self.store.load, job_id))
-        if entry is None:
-            raise UnknownJobError(job_id)
+        entry = await self.ask_of(job_id, self.store.load)
         return self._known.entry_of(entry) if self._waits else entry
 
-    async def find(self, query: JobQuery) -> list[JobRecord]:
-        """Return the matching jobs' records."""
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what the store answers to a user's call."""
         await self._give_way()
-        return await self._ask(partial(self.store.find, query))
+        return await self._ask(call)
 
-    async def counts(self) -> dict[str, dict[JobState, int]]:
-        """Return how many jobs are in each state, by queue."""
-        await self._give_way()
-        return await self._ask(self.store.counts)
-
-    async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there."""
-        await self._give_way()
-        return await self._ask(self.store.workers)
-
-    async def history(self, job_id: str) -> list[Transition]:
-        """Return a job's history, or raise `UnknownJobError`."""
+    async def ask_of(self, job_id: str, call: Callable[[str], Awaitable[T | None]]) -> T:
+        """Return what the store answers to a user's call for a job, or raise `UnknownJobError`."""
         check_id("job_id", job_id)
-        await self._give_way()
-        history = await self._ask(partial(self.store.history, job_id))
-        if history is None:
+        answer = await self.ask(partial(call, job_id))
+        if answer is None:
             raise UnknownJobError(job_id)
-        return history
+        return answer
 
     @trio.lowlevel.enable_ki_protection
     async def start_held(self, entry: JobEntry, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +260,8 @@ class JobRegistry:
         if after is not None:
             check_id("after", after)
         query = self._query(state, tags, queue, executor, newest_first)
-        return await self._core.find(attrs.evolve(query, limit=check_count("limit", limit), after=after))
+        query = attrs.evolve(query, limit=check_count("limit", limit), after=after)
+        return await self._core.ask(partial(self._core.store.find, query))
 
     def find_all(
         self,
@@ -289,7 +291,7 @@ class JobRegistry:
         query = self._query(state, tags, queue, executor, newest_first)
 
         def find(after: str | None) -> Awaitable[list[JobRecord]]:
-            return self._core.find(attrs.evolve(query, limit=PAGE, after=after))
+            return self._core.ask(partial(self._core.store.find, attrs.evolve(query, limit=PAGE, after=after)))
 
         return FoundJobs(find)
 
@@ -323,7 +325,7 @@ class JobRegistry:
 
         Cancellation: nothing has changed.
         """
-        return await self._core.history(job_id)
+        return await self._core.ask_of(job_id, self._core.store.history)
 
     def subscribe_events(self) -> EventSubscription:
         """Return a receive channel of every `Transition` from now on; `LaggedError` when 10,000 behind.
@@ -350,7 +352,7 @@ class JobRegistry:
 
         Cancellation: nothing has changed.
         """
-        return await self._core.counts()
+        return await self._core.ask(self._core.store.counts)
 
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there, by name: the registries on this store that claim jobs.
@@ -363,7 +365,7 @@ class JobRegistry:
 
         Cancellation: nothing has changed.
         """
-        return await self._core.workers()
+        return await self._core.ask(self._core.store.workers)
 
     def peek(self, job_id: str) -> Job | None:
         """Return the handle of a job that this process holds, at once; None for any other.
