@@ -137,9 +137,9 @@ class Attempt:
         if not scope.cancel_called:
             return False  # a deadline that has passed makes it true for good, wherever it is moved then
         source = _source_of(scope)
-        if source == "deadline" or (source == "explicit" and not self._failed):
-            return source == "deadline"
-        return trio.current_time() >= scope.deadline
+        if source == "explicit" and not self._failed:
+            return False
+        return source == "deadline" or trio.current_time() >= scope.deadline
 
     def may_be_cancelled(self) -> bool:
         """Whether a request to cancel can still decide how the job ends."""
@@ -268,9 +268,8 @@ class Attempt:
         """Whether its scope was cancelled because the time was up, and not by what the job did."""
         if self._failed or not scope.cancel_called:
             return False
-        if _source_of(scope) == "deadline":  # which the executor may have moved since
-            return True
-        return trio.current_time() >= min(self._stop_by, scope.deadline)
+        # The source tells it also where the executor has moved the deadline since.
+        return _source_of(scope) == "deadline" or trio.current_time() >= min(self._stop_by, scope.deadline)
 
 
 @trio.lowlevel.disable_ki_protection
