@@ -89,6 +89,14 @@ async def hang(job: JobContext) -> None:
     await trio.sleep_forever()
 
 
+async def fail_once(job: JobContext) -> None:
+    """Send the attempt's number, behind a progress, and fail the first time."""
+    job.progress(1)
+    await job.send(job.attempt)
+    if job.attempt == 1:
+        raise ValueError
+
+
 async def test_handles_are_equal_for_the_same_job() -> None:
     """Handles to one job are equal and hash alike; to another job or of another registry they are not."""
     async with jobtrio.open_registry() as registry, jobtrio.open_registry() as other:
@@ -197,15 +205,8 @@ async def test_tokens_end_in_the_same_way_again() -> None:
 
 async def test_tokens_leave_out_the_rest(autojump_clock: MockClock) -> None:
     """Progress and restarts are no tokens."""
-
-    async def executor(job: JobContext) -> None:
-        job.progress(1)
-        await job.send(job.attempt)
-        if job.attempt == 1:
-            raise ValueError
-
     async with jobtrio.open_registry() as registry:
-        job = await registry.submit(executor, retry=jobtrio.RetryPolicy())
+        job = await registry.submit(fail_once, retry=jobtrio.RetryPolicy())
         assert [token async for token in job.tokens()] == [1, 2]
 
 
@@ -433,16 +434,9 @@ async def test_a_token_without_text() -> None:
 
 async def test_only_tokens_are_text(autojump_clock: MockClock) -> None:
     """Progress and restarts are no lines; the tokens of all attempts are."""
-
-    async def executor(job: JobContext) -> None:
-        job.progress(1)
-        await job.send(job.attempt)
-        if job.attempt == 1:
-            raise ValueError
-
     async with jobtrio.open_registry() as registry:
         job = await registry.create_job(retry=jobtrio.RetryPolicy())
-        async with registry.execute_and_stream(job.id, executor) as lines:
+        async with registry.execute_and_stream(job.id, fail_once) as lines:
             assert [line async for line in lines] == ["1", "2", "[DONE]"]
 
 

@@ -49,6 +49,17 @@ async def hang(job: JobContext) -> None:
     await trio.sleep_forever()
 
 
+async def clean_up(job: JobContext) -> None:
+    """Wait for ever, and take 5 s to clean up; with a payload, fail at that."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        if job.payload:
+            raise ValueError("clean-up")
+
+
 def kind_of(job: jobtrio.Job) -> str:
     """Return the kind of a failed job's error."""
     assert isinstance(job.outcome, Failed)
@@ -665,16 +676,8 @@ async def test_cancel_answers() -> None:
 
 async def test_cancel_behind_the_deadline(autojump_clock: MockClock) -> None:
     """While a job whose last time is up cleans up, its end is decided: it can't be cancelled any more."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(5)
-
     async with jobtrio.open_registry() as registry:
-        job = await registry.submit(executor, time_limit=2)
+        job = await registry.submit(clean_up, time_limit=2)
         await trio.sleep(3)
         assert job.outcome is None
         assert not await job.cancel("late")
@@ -716,19 +719,9 @@ async def test_cancel_while_retrying(autojump_clock: MockClock) -> None:
 
 async def test_no_retry_behind_a_request(autojump_clock: MockClock) -> None:
     """An accepted request is the end, also where the attempt fails or times out by itself before it is gone."""
-
-    async def executor(job: JobContext) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(5)
-            if job.payload:
-                raise ValueError("clean-up")
-
     async with jobtrio.open_registry() as registry:
         for payload in (False, True):
-            job = await registry.submit(executor, payload, time_limit=2, retry=RetryPolicy())
+            job = await registry.submit(clean_up, payload, time_limit=2, retry=RetryPolicy())
             await trio.sleep(3)
             assert await job.cancel("enough")
             assert await job.wait() == Cancelled("enough")
