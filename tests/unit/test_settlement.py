@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobtrio import Cancelled, Completed, Failed, GiveUp, JobPriority, RetryLater, RetryPolicy
+from jobtrio import Cancelled, Completed, Failed, GiveUp, JobError, JobPriority, Outcome, RetryLater, RetryPolicy
 from jobtrio import _settlement as settlement
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._settlement import Again, Finish, GiveBack, LetGo, Raised, Returned, Stopped, TimedOut, settle
@@ -35,24 +35,34 @@ def decide(
     return settle(entry, verdict, retry_on=lambda _: classes, outlives=outlives)
 
 
+def ended(step: settlement.NextStep) -> tuple[Outcome, JobError | None]:
+    """Return how a job ends, and what the clean-up of its last attempt raised."""
+    assert isinstance(step, Finish)
+    return step.outcome, step.error
+
+
+def failed(step: settlement.NextStep) -> JobError:
+    """Return what a job fails with."""
+    outcome, _ = ended(step)
+    assert isinstance(outcome, Failed)
+    return outcome.error
+
+
 def failure(step: settlement.NextStep) -> tuple[str, str, str]:
     """Return the kind, type and message that a job fails with."""
-    assert isinstance(step, Finish)
-    assert isinstance(step.outcome, Failed)
-    return step.outcome.error.kind, step.outcome.error.type, step.outcome.error.message
+    error = failed(step)
+    return error.kind, error.type, error.message
 
 
-def delay(step: settlement.NextStep) -> float:
-    """Return the seconds until the next attempt."""
+def again(step: settlement.NextStep) -> Again:
+    """Return what says that another attempt follows."""
     assert isinstance(step, Again)
-    return step.delay
+    return step
 
 
 def test_returned() -> None:
     """A return is a completion with that result."""
-    step = decide(job(TWICE), Returned([1]))
-    assert isinstance(step, Finish)
-    assert (step.outcome, step.error) == (Completed([1]), None)
+    assert ended(decide(job(TWICE), Returned([1]))) == (Completed([1]), None)
 
 
 def test_raised_without_a_policy() -> None:
@@ -62,15 +72,12 @@ def test_raised_without_a_policy() -> None:
     except ValueError as exc:
         step = decide(job(), Raised(exc))
     assert failure(step) == ("exception", "ValueError", "no")
-    assert isinstance(step, Finish)
-    assert isinstance(step.outcome, Failed)
-    assert 'raise ValueError("no")' in step.outcome.error.traceback
+    assert 'raise ValueError("no")' in failed(step).traceback
 
 
 def test_raised_with_attempts_left() -> None:
     """A policy gives another attempt after its delay, up to the last."""
-    step = decide(job(TWICE), Raised(ValueError("no")))
-    assert isinstance(step, Again)
+    step = again(decide(job(TWICE), Raised(ValueError("no"))))
     assert (step.delay, step.error.kind, step.error.message) == (7.0, "exception", "no")
     assert failure(decide(job(TWICE, attempt=2), Raised(ValueError("no"))))[0] == "exception"
     assert failure(decide(job(TWICE, attempt=3), Raised(ValueError("no"))))[0] == "exception"
@@ -79,13 +86,13 @@ def test_raised_with_attempts_left() -> None:
 def test_classes_to_retry() -> None:
     """Only the registered classes are retried; a group is, if everything in it is of them."""
     only = (OSError,)
-    assert delay(decide(job(TWICE), Raised(ConnectionError()), only)) == 7
+    assert again(decide(job(TWICE), Raised(ConnectionError()), only)).delay == 7
     assert failure(decide(job(TWICE), Raised(ValueError()), only))[1] == "ValueError"
     group = ExceptionGroup("both", [OSError(), ExceptionGroup("in", [ConnectionError()])])
-    assert delay(decide(job(TWICE), Raised(group), only)) == 7
+    assert again(decide(job(TWICE), Raised(group), only)).delay == 7
     mixed = ExceptionGroup("both", [OSError(), ValueError()])
     assert failure(decide(job(TWICE), Raised(mixed), only))[1] == "ExceptionGroup"
-    assert delay(decide(job(TWICE), Raised(mixed))) == 7
+    assert again(decide(job(TWICE), Raised(mixed))).delay == 7
 
 
 def test_base_exceptions_are_not_retried() -> None:
@@ -93,7 +100,7 @@ def test_base_exceptions_are_not_retried() -> None:
     assert failure(decide(job(TWICE), Raised(GeneratorExit())))[1] == "GeneratorExit"
     mixed = BaseExceptionGroup("both", [GeneratorExit(), ValueError()])
     assert failure(decide(job(TWICE), Raised(mixed)))[1] == "BaseExceptionGroup"
-    assert delay(decide(job(TWICE), Raised(GeneratorExit()), (GeneratorExit,))) == 7
+    assert again(decide(job(TWICE), Raised(GeneratorExit()), (GeneratorExit,))).delay == 7
 
 
 def test_give_up() -> None:
@@ -121,36 +128,32 @@ def test_give_up_among_others() -> None:
 
 def test_retry_later() -> None:
     """`RetryLater` has its own delay; with a policy the policy's attempts bound it, else the default ones."""
-    step = decide(job(TWICE), Raised(RetryLater(3, "busy")))
-    assert isinstance(step, Again)
+    step = again(decide(job(TWICE), Raised(RetryLater(3, "busy"))))
     assert (step.delay, step.error.type, step.error.message) == (3, "RetryLater", "busy")
-    step = decide(job(TWICE), Raised(RetryLater(3, OSError("as it came"))))  # type: ignore[arg-type]
-    assert isinstance(step, Again)
+    step = again(decide(job(TWICE), Raised(RetryLater(3, OSError("as it came")))))  # type: ignore[arg-type]
     assert step.error.message == "as it came"
     assert failure(decide(job(TWICE, attempt=2), Raised(RetryLater(3))))[0] == "exception"
-    assert delay(decide(job(attempt=2), Raised(RetryLater()))) == 0
+    assert again(decide(job(attempt=2), Raised(RetryLater()))).delay == 0
     assert failure(decide(job(attempt=3), Raised(RetryLater(3))))[1] == "RetryLater"
 
 
 def test_retry_later_in_spite_of_the_classes() -> None:
     """`RetryLater` is a request of its own, not one of the exceptions to retry."""
-    assert delay(decide(job(TWICE), Raised(RetryLater(3)), (OSError,))) == 3
+    assert again(decide(job(TWICE), Raised(RetryLater(3)), (OSError,))).delay == 3
 
 
 def test_retry_later_through_a_nursery() -> None:
     """A request that came alone through a nursery counts; among other failures it does not."""
-    step = decide(job(TWICE), Raised(ExceptionGroup("one", [RetryLater(3, "busy")])))
-    assert isinstance(step, Again)
+    step = again(decide(job(TWICE), Raised(ExceptionGroup("one", [RetryLater(3, "busy")]))))
     assert (step.delay, step.error.type) == (3, "RetryLater")
-    assert delay(decide(job(TWICE), Raised(ExceptionGroup("two", [RetryLater(3), OSError()])))) == 7
+    assert again(decide(job(TWICE), Raised(ExceptionGroup("two", [RetryLater(3), OSError()])))).delay == 7
 
 
 def test_retry_later_by_several_tasks() -> None:
     """Where all that was raised are requests, there is another attempt once the longest of their delays is over."""
     inner = ExceptionGroup("inner", [RetryLater(5), RetryLater(4)])
     for policy, classes in ((None, (Exception,)), (TWICE, (OSError,))):
-        step = decide(job(policy), Raised(ExceptionGroup("outer", [RetryLater(3), inner])), classes)
-        assert isinstance(step, Again)
+        step = again(decide(job(policy), Raised(ExceptionGroup("outer", [RetryLater(3), inner])), classes))
         assert (step.delay, step.error.type) == (5, "ExceptionGroup")
     among_others = ExceptionGroup("outer", [inner, OSError()])
     assert failure(decide(job(), Raised(among_others)))[1] == "ExceptionGroup"
@@ -208,8 +211,7 @@ def test_what_the_user_gave_fails_the_job_alone() -> None:
 
 def test_timed_out() -> None:
     """A time-out counts as a failed attempt, whatever the classes to retry; its kind tells it."""
-    step = decide(job(TWICE), TimedOut(1.5, None), (OSError,))
-    assert isinstance(step, Again)
+    step = again(decide(job(TWICE), TimedOut(1.5, None), (OSError,)))
     assert (step.error.kind, step.error.type, step.delay) == ("timeout", "TimedOut", 7)
     assert step.error.message == "the attempt took longer than its time limit of 1.5 s"
     assert step.error.traceback == ""
@@ -231,39 +233,26 @@ def test_timed_out_with_a_bad_clean_up() -> None:
     assert failure(step)[2] == (
         "the attempt took longer than its time limit of 1 s; its clean-up raised ValueError: no"
     )
-    assert isinstance(step, Finish)
-    assert isinstance(step.outcome, Failed)
-    assert "raise ValueError" in step.outcome.error.traceback
+    assert "raise ValueError" in failed(step).traceback
 
 
 def test_stopped_by_a_request() -> None:
     """A request ends the job with the request's reason, and keeps what the clean-up raised."""
     entry = job(TWICE, cancel=CancelRequest(0, "why", 0))
-    step = decide(entry, Stopped(settlement.CANCELLED, None))
-    assert isinstance(step, Finish)
-    assert (step.outcome, step.error) == (Cancelled("why"), None)
-    step = decide(entry, Stopped(settlement.CANCELLED, ValueError("no")))
-    assert isinstance(step, Finish)
-    assert step.outcome == Cancelled("why")
-    assert step.error is not None
-    assert (step.error.type, step.error.message) == ("ValueError", "no")
+    assert ended(decide(entry, Stopped(settlement.CANCELLED, None))) == (Cancelled("why"), None)
+    outcome, error = ended(decide(entry, Stopped(settlement.CANCELLED, ValueError("no"))))
+    assert (outcome, str(error)) == (Cancelled("why"), "ValueError: no")
 
 
 def test_stopped_by_itself() -> None:
     """An executor that cancelled its own scope has no reason, but where somebody gave one in the end."""
-    step = decide(job(), Stopped(settlement.SELF, None))
-    assert isinstance(step, Finish)
-    assert step.outcome == Cancelled(None)
-    step = decide(job(cancel=CancelRequest(0, "why", 0)), Stopped(settlement.SELF, None))
-    assert isinstance(step, Finish)
-    assert step.outcome == Cancelled("why")
+    assert ended(decide(job(), Stopped(settlement.SELF, None)))[0] == Cancelled(None)
+    assert ended(decide(job(cancel=CancelRequest(0, "why", 0)), Stopped(settlement.SELF, None)))[0] == Cancelled("why")
 
 
 def test_stopped_by_a_shutdown() -> None:
     """A shutdown ends what cannot outlive the process, and gives back what can."""
-    step = decide(job(), Stopped(settlement.SHUTDOWN, None))
-    assert isinstance(step, Finish)
-    assert step.outcome == Cancelled("shutdown")
+    assert ended(decide(job(), Stopped(settlement.SHUTDOWN, None)))[0] == Cancelled("shutdown")
     assert isinstance(decide(job(), Stopped(settlement.SHUTDOWN, None), outlives=True), GiveBack)
 
 
@@ -275,9 +264,7 @@ def test_stopped_by_a_lost_lease() -> None:
 def test_a_request_outlives() -> None:
     """A cancelled job ends, also where it could outlive the process."""
     entry = job(cancel=CancelRequest(0, "why", 0))
-    step = decide(entry, Stopped(settlement.CANCELLED, None), outlives=True)
-    assert isinstance(step, Finish)
-    assert step.outcome == Cancelled("why")
+    assert ended(decide(entry, Stopped(settlement.CANCELLED, None), outlives=True))[0] == Cancelled("why")
 
 
 class MuteError(Exception):
