@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from redis_invariants import check_jobs
 from store_urls import check_store, new_url
 from store_worker import open_worker
+from valkey_server import ValkeyServer
 from worker_process import journal_of, make_executors, read_journal
 
 import jobtrio
@@ -19,6 +21,8 @@ from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from worker_process import WorkerProcess
 
 pytestmark = pytest.mark.once
 
@@ -45,22 +49,30 @@ async def test_killed_at_random(
     for _ in range(ROUNDS):
         acknowledged |= await _killed_once(url, path, count, lease, chance)
         check_store(url, request, acknowledged)
-    assert acknowledged
     await _run_to_the_end(url, path)
-    states = check_store(url, request, acknowledged)
+    _check(check_store(url, request, acknowledged), acknowledged, path)
+
+
+def _check(states: dict[str, str], acknowledged: set[str], path: Path) -> None:
+    """Check that what was acknowledged has ended, and that no attempt has run twice."""
+    assert acknowledged
     assert {state for job_id, state in states.items() if job_id in acknowledged} <= {"COMPLETED", "FAILED"}
-    begun = Counter((job_id, attempt) for what, job_id, attempt, _ in read_journal(path) if what == "begun")
-    assert max(begun.values()) == 1
+    assert max(Counter(line[:3] for line in read_journal(path)).values()) == 1
+
+
+async def _open_workers(
+    stack: AsyncExitStack, url: str, path: Path, count: int, lease: float, **payload: float
+) -> list[WorkerProcess]:
+    """Start workers that submit and run jobs with such a payload."""
+    submits = {"tokens": 3, "pause": 0.003, **payload}
+    opening = [open_worker(url, path, submits=submits, lease=lease, max_running=20) for _ in range(count)]
+    return [await stack.enter_async_context(worker) for worker in opening]
 
 
 async def _killed_once(url: str, path: Path, count: int, lease: float, chance: random.Random) -> set[str]:
     """Have workers submit and run jobs, and kill one or several; return what was acknowledged."""
-    payload = {"tokens": 3, "pause": 0.003}
     async with AsyncExitStack() as stack:
-        workers = [
-            await stack.enter_async_context(open_worker(url, path, submits=payload, lease=lease, max_running=20))
-            for _ in range(count)
-        ]
+        workers = await _open_workers(stack, url, path, count, lease)
         await trio.sleep(chance.uniform(0.05, 0.4))
         victims = chance.sample(workers, chance.randrange(1, count + 1))
         for victim in victims:
@@ -69,6 +81,37 @@ async def _killed_once(url: str, path: Path, count: int, lease: float, chance: r
         for worker in workers:
             if worker not in victims:
                 await worker.stop()
+        return {job_id for worker in workers for job_id in await worker.acknowledged()}
+
+
+@pytest.mark.timeout(160 + 32 * ROUNDS)
+async def test_killed_with_their_server(tmp_path: Path) -> None:
+    """Two of three workers are killed and the server is started anew, again and again: nothing is lost or run twice."""
+    chance = random.Random(ROUNDS)
+    acknowledged: set[str] = set()
+    path = tmp_path / "jobs"
+    with ValkeyServer() as server:
+        url = f"{server.url}?prefix=jobtrio"
+        for _ in range(ROUNDS):
+            acknowledged |= await _killed_with(server, url, path, chance)
+            check_jobs(server, "jobtrio", acknowledged)
+        await _run_to_the_end(url, path)
+        _check(check_jobs(server, "jobtrio", acknowledged), acknowledged, path)
+
+
+async def _killed_with(server: ValkeyServer, url: str, path: Path, chance: random.Random) -> set[str]:
+    """Have three workers submit and run jobs, kill two, and the server; return what was acknowledged."""
+    async with AsyncExitStack() as stack:
+        workers = await _open_workers(stack, url, path, 3, 1.0, rest=0.005)
+        await trio.sleep(chance.uniform(0.1, 0.5))
+        await workers[0].kill()
+        await trio.sleep(chance.uniform(0.0, 0.2))
+        server.kill()
+        await trio.sleep(chance.uniform(0.0, 0.3))
+        server.start()
+        await trio.sleep(chance.uniform(0.1, 0.5))
+        await workers[1].kill()
+        await workers[2].stop()
         return {job_id for worker in workers for job_id in await worker.acknowledged()}
 
 

@@ -20,7 +20,7 @@ import jobtrio
 from jobtrio import Executors, JobContext, Retention
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from jobtrio.abc import JobStore
@@ -64,24 +64,22 @@ def make_executors(journal: str) -> Executors:
 
 
 async def submit(registry: jobtrio.JobRegistry, payload: dict[str, Any]) -> None:
-    """Submit one job after another, and say of each that it was acknowledged."""
+    """Submit one job after another, and say of each that it was acknowledged.
+
+    Where the payload has a ``rest``, there are so many seconds between two, and a store that is away is waited out.
+    """
     while True:
-        job = await registry.submit("send", payload)
-        acknowledge(job)
+        try:
+            job = await registry.submit("send", payload)
+        except jobtrio.StoreUnavailableError:
+            if "rest" not in payload:
+                raise
+            continue
+        os.write(1, f"{job.id}\n".encode())
+        await trio.sleep(payload.get("rest", 0.0))
 
 
-def acknowledge(job: jobtrio.Job) -> None:
-    """Say that a submission was answered."""
-    os.write(1, f"{job.id}\n".encode())
-
-
-async def serve(
-    store: JobStore,
-    journal: str,
-    options: str,
-    payload: str,
-    submitting: Callable[[jobtrio.JobRegistry, dict[str, Any]], Awaitable[None]] = submit,
-) -> None:
+async def serve(store: JobStore, journal: str, options: str, payload: str) -> None:
     """Work on a store until the standard input is closed.
 
     Args:
@@ -89,7 +87,6 @@ async def serve(
         journal: The journal's path.
         options: What `open_registry` is given besides, as JSON.
         payload: That of the jobs to submit, as JSON; null for none.
-        submitting: Submits them.
     """
     submits = json.loads(payload)
     keep = Retention(finished_jobs=100_000)
@@ -99,7 +96,7 @@ async def serve(
         print("ready", flush=True)
         async with trio.open_nursery() as nursery:
             if submits is not None:
-                nursery.start_soon(submitting, registry, submits)
+                nursery.start_soon(submit, registry, submits)
             async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
                 while await stdin.receive_some():
                     pass
