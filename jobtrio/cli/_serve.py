@@ -66,6 +66,9 @@ PARAMETERS = {
 }
 """What errors say of a parameter, and how that is said of an option."""
 
+FOR_WORK = ("--max-running", "--queue", "--total", "--grace", "--lease", "--keep-for", "--keep")
+"""A worker's options that say nothing to one that runs no jobs."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
@@ -107,13 +110,19 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Work and serve until told to stop, and return the exit code."""
     need_bridge(options)
-    if options.no_work and options.queue:
-        options.parser.error("--queue is of no use with --no-work")
+    if options.no_work and (given := [name for name in FOR_WORK if _is_given(options, name)]):
+        options.parser.error(f"{', '.join(given)}: of no use with --no-work")
     _program.heed_children()
     options.loaded = load_executors(options)
     options.token = token_of(options)
     options.ssl_context = _ssl_context(options)
     return run_with_store(options, work, make=True, quiet=False)
+
+
+def _is_given(options: argparse.Namespace, name: str) -> bool:
+    """Whether an option is something else than its default."""
+    key = name.removeprefix("--").replace("-", "_")
+    return bool(getattr(options, key) != options.parser.get_default(key))
 
 
 async def work(options: argparse.Namespace, store: JobStore) -> int:

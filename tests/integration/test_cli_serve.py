@@ -93,11 +93,20 @@ def test_says_that_it_runs_no_job(shell: Shell) -> None:
     assert command.end()[0] == 0
 
 
-def test_no_work_and_a_queue(shell: Shell) -> None:
-    """What contradicts itself is refused."""
-    code, _, err = shell.run("serve", "store_jobs:executors", "--no-work", "--queue", "texts")
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--queue texts", "--queue"),
+        ("--total texts=2 --max-running 3", "--max-running, --total"),
+        ("--keep 5 --keep-for 2h", "--keep-for, --keep"),
+        ("--grace 0 --lease 5", "--grace, --lease"),
+    ],
+)
+def test_what_is_of_no_use_without_work(shell: Shell, options: str, named: str) -> None:
+    """What says how to work, or what to keep, is refused where neither is done, rather than taken without effect."""
+    code, _, err = shell.run("serve", "store_jobs:executors", "--no-work", *options.split())
     assert code == 2
-    assert "--queue is of no use with --no-work" in err
+    assert f"{named}: of no use with --no-work" in err
 
 
 def test_prints_the_id(shell: Shell) -> None:
