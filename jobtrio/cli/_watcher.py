@@ -68,6 +68,7 @@ class Watcher:
         self._source = source
         self._after = after
         self._output = Output()
+        self._writing = trio.Lock()
         self._screen = Screen(
             attempts=source.attempts,
             as_json=as_json,
@@ -108,10 +109,12 @@ class Watcher:
         with suppress(OSError):  # the task that shows the job meets it too
             await trio.sleep(PATIENCE)
             if what := await self._source.waiting():
-                await self._output.write([(STDERR, f"jobtrio: {what}\n")])
+                async with self._writing:  # messages may have come meanwhile
+                    await self._output.write([*self._screen.close(), (STDERR, f"jobtrio: {what}\n")])
 
     async def _show(self, messages: list[Message]) -> None:
-        await self._output.write(self._screen.pieces(messages))
+        async with self._writing:
+            await self._output.write(self._screen.pieces(messages))
 
     async def _heed(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:

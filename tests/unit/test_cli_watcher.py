@@ -13,15 +13,19 @@ import trio.testing
 from remote_store import RemoteStore, Server
 
 import jobtrio
+from jobtrio import Completed, End, Progress
+from jobtrio.cli import _watcher
 from jobtrio.cli._output import STDERR, STDOUT, Output
+from jobtrio.cli._screen import ERASE
 from jobtrio.cli._sources import StoreSource
 from jobtrio.cli._watcher import PATIENCE, Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from trio.testing import MockClock
 
+    from jobtrio import Message, Outcome
     from jobtrio.cli._output import Piece
 
 executors = jobtrio.Executors()
@@ -119,6 +123,48 @@ async def test_one_that_ends_at_once(autojump_clock: MockClock, written: list[Pi
         await Watcher(StoreSource(registry, store, job, None)).watch()
         await trio.sleep(2 * PATIENCE)
     assert written == [GONE]
+
+
+class OneThatBegins:
+    """A job that begins while it is asked what it waits for."""
+
+    attempts: int | None = 1
+    hint = ""
+    has_ended = False
+
+    def __init__(self) -> None:
+        self._asked = trio.Event()
+
+    async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
+        """Hand over progress, and then the end."""
+        await self._asked.wait()
+        await show([Progress(1, 1, 1.0, 2.0, None)])
+        await trio.sleep(2.0)
+        await show([End(2, Completed(None))])
+
+    async def waiting(self) -> str | None:
+        """Return what was true when it was asked."""
+        self._asked.set()
+        await trio.sleep(1.0)
+        return "the job waits"
+
+    async def ending(self) -> tuple[Outcome, float | None, int | None]:
+        """Return the end."""
+        return Completed(None), 1.0, 1
+
+
+async def test_one_that_begins(
+    autojump_clock: MockClock, written: list[Piece], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word about waiting that comes behind a bar has a line of its own."""
+    monkeypatch.setattr(_watcher, "open_bar", lambda: lambda progress: "BAR")
+    await Watcher(OneThatBegins()).watch()
+    assert written == [
+        (STDERR, "BAR"),
+        (STDERR, ERASE),
+        (STDERR, "jobtrio: the job waits\n"),
+        (STDERR, "jobtrio: completed in 1.0 s, 1 attempt\n"),
+    ]
 
 
 async def test_what_can_not_be_asked(autojump_clock: MockClock, written: list[Piece]) -> None:
