@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import trio
 
@@ -131,6 +133,7 @@ def run_with_client(
     """Run ``work`` with a client of the server, and return its exit code, or 1 where it fails."""
     bridge = need_bridge(options)
     token = token_of(options)
+    options.url = url
     log_to_stderr(logging.WARNING)
 
     async def run() -> int:
@@ -147,9 +150,28 @@ def run_with_client(
     except (JobtrioError, OSError) as exc:
         complain(options, reason_of(exc))
         return 1
+    except RecursionError:  # jobtrio's own servers send nothing of the kind
+        complain(options, "what the server sent can't be shown: nested too deeply")
+        return 1
     except ValueError as exc:  # of the URL, or a value that only the server can judge
         complain(options, one_line(str(exc), 1000))
         return 2
+
+
+def hint_of(options: argparse.Namespace, job_id: str) -> str:
+    """Return how to end a job of the server that the command talks to, for those who stop watching it.
+
+    Nothing where there is no token, without which a server lets nobody cancel, or where the job's URL isn't known.
+    """
+    from jobtrio.websocket._client_address import parse_url
+
+    has_token = options.token_file is not None or os.environ.get(VARIABLE)
+    server, ws, rest = str(parse_url(options.url)).rpartition("/ws")  # without what may be a secret in the query
+    if not has_token or not ws or rest:
+        return ""
+    job_url = f"{server}/jobs/{quote(job_id, safe='')}"
+    file = "" if options.token_file is None else f"--token-file {shlex.quote(options.token_file)} "
+    return f"; to end it: jobtrio cancel {file}{shlex.quote(job_url)}"
 
 
 def _about_token(options: argparse.Namespace, token: str | None) -> str:

@@ -115,19 +115,20 @@ class StoreSource:
 class BridgeSource:
     """A job of a server."""
 
-    def __init__(self, job: RemoteJob, record: JobRecord | None) -> None:
+    def __init__(self, job: RemoteJob, record: JobRecord | None, hint: str = "") -> None:
         """Prepare to read.
 
         Args:
             job: The job.
             record: What is known of it; None where the server doesn't tell.
+            hint: How to end it; may be empty.
         """
         self._job = job
         self._outcome: Outcome | None = None
         self._has_begun = record is not None and record.state is JobState.RUNNING
         self._attempt = record.attempt if record is not None and self._has_begun else None  # the present or the next
         self.attempts: int | None = None if record is None else record.max_attempts
-        self.hint: str = ""
+        self.hint: str = hint
         self.has_ended: bool = record is not None and record.state in FINAL_STATES
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
@@ -186,8 +187,8 @@ class BridgeSource:
                     assert_never(message)
 
 
-async def open_bridge_source(job: RemoteJob) -> BridgeSource:
-    """Return a server's job as a source, with what the server tells of it.
+async def open_bridge_source(job: RemoteJob, hint: str = "") -> BridgeSource:
+    """Return a server's job as a source, with what the server tells of it, and with how to end it.
 
     Raises:
         JobtrioError: The server is away.
@@ -197,9 +198,9 @@ async def open_bridge_source(job: RemoteJob) -> BridgeSource:
     from jobtrio.websocket import ServerRefusedError
 
     try:
-        return BridgeSource(job, await job.refresh())
+        return BridgeSource(job, await job.refresh(), hint)
     except (UnknownJobError, ServerRefusedError):  # it may be watched and not looked up; else watching says so
-        return BridgeSource(job, None)
+        return BridgeSource(job, None, hint)
 
 
 def _wait_text(record: JobRecord, workers: int | None) -> str | None:

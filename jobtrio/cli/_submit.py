@@ -14,7 +14,7 @@ import jobtrio
 from jobtrio._errors import JobtrioError
 from jobtrio._submission import Submissions
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import add_token_option, is_url, refuse_for_server, run_with_client
+from jobtrio.cli._bridge import add_token_option, hint_of, is_url, refuse_for_server, run_with_client
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._filters import add_tag_option
@@ -195,7 +195,7 @@ async def submit_to_server(options: argparse.Namespace, client: JobClient) -> in
     job = await client.submit(options.executor, options.payload, **_arguments(options))
     if options.watch:
         await _tell(options, job.id)
-        return await _watch(options, await open_bridge_source(job))
+        return await _watch(options, await open_bridge_source(job, hint_of(options, job.id)))
     if not options.json:
         with _named(job.id):
             print(printable(job.id))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobtrio._errors import UnknownJobError
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import JOB_URL, add_token_option, is_bridge, is_url, run_at_server
+from jobtrio.cli._bridge import JOB_URL, add_token_option, hint_of, is_bridge, is_url, run_at_server
 from jobtrio.cli._sources import StoreSource, open_bridge_source
 from jobtrio.cli._store import add_store_options, complain, open_client, run_with_store, url_of
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
@@ -85,7 +85,8 @@ async def watch_at_server(options: argparse.Namespace, client: JobClient) -> int
     """
     from jobtrio.websocket import RemoteJob
 
-    return await _watcher(options, await open_bridge_source(RemoteJob(options.id, client))).watch()
+    job = RemoteJob(options.id, client)
+    return await _watcher(options, await open_bridge_source(job, hint_of(options, job.id))).watch()
 
 
 def _watcher(options: argparse.Namespace, source: Source) -> Watcher:

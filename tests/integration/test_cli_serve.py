@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -198,17 +199,63 @@ def test_failed(shell: Shell) -> None:
     assert re.fullmatch(rf"jobtrio: failed after [\d.]+ s, 1 attempt: {re.escape(error)}", err.splitlines()[-1])
 
 
-def test_leaving(shell: Shell, tmp_path: Path) -> None:
-    """Ctrl-C ends the watching, not the job."""
+@pytest.mark.parametrize("in_file", [False, True])
+def test_leaving(shell: Shell, tmp_path: Path, in_file: bool) -> None:
+    """Ctrl-C ends the watching, not the job, and says how to end that: by a line that a shell takes as it is."""
     _, url = serve(shell)
-    gate = tmp_path / "gate"
-    job = shell.submit("wait", "--payload", json.dumps(str(gate)))
-    watcher = shell.start("watch", f"{url}/jobs/{job}", variables=TOKEN)
+    (tmp_path / "my token").write_text(TOKEN["JOBTRIO_TOKEN"])
+    file = ["--token-file", "my token"] if in_file else []
+    variables = {} if in_file else TOKEN
+    shell.submit("wait", "--id", "it's/me", "--payload", json.dumps(str(tmp_path / "gate")))
+    watcher = shell.start("watch", *file, f"{url}/jobs/it's%2Fme", variables=variables)
+    assert watcher.line() == "attempt 1"
+    watcher.send(signal.SIGINT)
+    code, out, err = watcher.end()
+    told, _, line = err.partition("; to end it: ")
+    assert (code, out, told) == (130, "", "jobtrio: the job goes on")
+    command = shlex.split(line)
+    assert command == ["jobtrio", "cancel", *file, f"{url}/jobs/it%27s%2Fme"]
+    assert shell.run(*command[1:], variables=variables)[0] == 0
+
+
+def test_leaving_what_was_submitted(shell: Shell, tmp_path: Path) -> None:
+    """Who leaves the job that it has just submitted to a server is told as well how to end it."""
+    _, url = serve(shell)
+    payload = json.dumps(str(tmp_path / "gate"))
+    watcher = shell.start("submit", f"{url}/ws?secret=1", "wait", payload, "--watch", variables=TOKEN)
+    job = watcher.error_with("jobtrio: submitted ").split()[-1]
+    assert watcher.line() == "attempt 1"
+    watcher.send(signal.SIGTERM)
+    hint = f"; to end it: jobtrio cancel {url}/jobs/{job}"
+    assert watcher.end() == (143, "", f"jobtrio: the job goes on{hint}\n")
+
+
+def test_leaving_without_a_token(shell: Shell, tmp_path: Path) -> None:
+    """Who has no token could not cancel the job."""
+    _, url = serve(shell, token=False)
+    job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")))
+    watcher = shell.start("watch", f"{url}/jobs/{job}")
     assert watcher.line() == "attempt 1"
     watcher.send(signal.SIGINT)
     assert watcher.end() == (130, "", "jobtrio: the job goes on\n")
-    gate.touch()
-    assert shell.run("watch", job)[0] == 0
+
+
+async def test_what_is_too_deep_to_be_shown(shell: Shell) -> None:
+    """A value of another program's, which can just be read here and not be written, ends the watching with one line."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="none"))
+        await peer.subscribed()
+        for seq in range(1, 1000):
+            deep = "[" * seq + "]" * seq
+            await peer.say(f'{{"type":"events","sub":1,"seq":{seq},"attempt":1,"items":[{deep}]}}')
+        await peer.gone()
+
+    async with open_bridge(script) as url:
+        code, _, err = await trio.to_thread.run_sync(shell.run, "watch", f"{url}/jobs/x")
+    assert code == 1
+    assert re.fullmatch(r"jobtrio watch: .* nested too deeply\n", err)
 
 
 def test_output_that_nobody_takes(shell: Shell) -> None:
