@@ -108,6 +108,16 @@ async def test_those_in_the_way_of_a_group(postgres: str) -> None:
         assert {"one", kinds[2], "kept"} == set(ids(await a.store.find(JobQuery())))
 
 
+async def test_keys_in_use_are_no_errors_of_the_server(own_postgres: PostgresServer) -> None:
+    """That jobs are submitted together again, with their keys, leaves nothing in the server's log."""
+    conninfo = own_postgres.create_database()
+    async with open_worker(lambda: PostgresJobStore(conninfo)) as worker:
+        for _ in range(2):
+            stored = await worker.insert(*(new_entry(key=f"key {n}") for n in range(3)))
+        assert len(await worker.store.find(JobQuery())) == len(stored) == 3
+    assert "ERROR" not in own_postgres.log()
+
+
 async def test_one_id_for_several(postgres: str) -> None:
     """Of jobs that are given one id at once one is stored, with its own tags and nobody else's."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

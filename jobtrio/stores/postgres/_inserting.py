@@ -206,7 +206,8 @@ class Inserter:
 
     async def _insert_all(self, link: Link, work: Insertion) -> tuple[list[Answer] | None, Hints]:
         pieces = _pieces_of(work)
-        if len(pieces) > 1:
+        # A key is given because it may be in use, which would be an error in the server's log.
+        if len(pieces) > 1 or any(entry.key is not None for entry in work.entries):
             return await self._insert_around(link, work, pieces)
         try:
             placed, hints = await self._insert(link, self._at_once, "insert_all", work.rows, work.entries)
