@@ -197,8 +197,7 @@ class Attempt:
                     result = await _enter(resolve(entry), context)
                 except BaseException as exc:
                     raised = self._sift(exc, scope)
-                    if nursery.child_tasks:
-                        self._fail(scope)
+                    self._fail(scope)
                 finally:
                     self.has_used_task = turns is None or (turns, self.references) != _traces(task)
         except BaseException as exc:

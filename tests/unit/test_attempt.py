@@ -227,6 +227,24 @@ async def test_an_executor_that_fails_takes_its_children_along(autojump_clock: M
     assert ended == [2, 4]
 
 
+async def test_an_executor_that_fails_takes_along_what_others_start_in_it(autojump_clock: MockClock) -> None:
+    """A task that somebody outside is about to start in the nursery of an executor that raises is cancelled there."""
+    async with trio.open_nursery() as outside:
+
+        async def child(task_status: trio.TaskStatus[None]) -> None:
+            await trio.sleep(1)
+            task_status.started()
+            await trio.sleep(100)
+
+        async def executor(job: JobContext) -> None:
+            outside.start_soon(job.nursery.start, child)
+            await trio.testing.wait_all_tasks_blocked()
+            raise ValueError("own")
+
+        assert shown(await judge(executor)) == ("raised", "ValueError('own')")
+        assert trio.current_time() == 1
+
+
 async def test_several_children_fail() -> None:
     """Several exceptions of children are a group."""
 
