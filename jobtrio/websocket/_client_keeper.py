@@ -37,6 +37,16 @@ LEAST_SILENCE = 1.0
 logger = logging.getLogger("jobtrio.websocket")
 
 
+class _Bell:
+    """Rung where something may be due."""
+
+    def __init__(self) -> None:
+        self.rung = trio.Event()
+
+    def ring(self) -> None:
+        self.rung.set()
+
+
 class Keeper:
     """One client's way to its server.
 
@@ -47,13 +57,13 @@ class Keeper:
     def __init__(
         self, address: Address, token: str | None, ssl_context: ssl.SSLContext | None, outage_limit: float
     ) -> None:
-        self.book: Book = Book(self._ring)
+        self._bell = _Bell()
+        self.book: Book = Book(self._bell.ring)  # which would be a cycle, were it a method of this
         self._address = address
         self._token = token
         self._ssl_context = ssl_context
         self._outage_limit = outage_limit
         self._backoff = Backoff()
-        self._bell = trio.Event()  # something may be due
         self._opened = trio.Event()  # there was a connection, or there can't be one
         self._scope = trio.CancelScope()  # around what is under way now
         self._waiting: set[Patience] = set()  # of the calls
@@ -208,13 +218,13 @@ class Keeper:
     async def _write(self, link: Link, exchange: Exchange, pace: Pace) -> None:
         try:
             while True:
-                self._bell = trio.Event()
+                self._bell.rung = trio.Event()
                 while (text := exchange.next_text(trio.current_time())) is not None:
                     await trio.sleep_until(max(pace.earliest(), trio.current_time()))
                     pace.note(trio.current_time())
                     await link.send(text)
                 with trio.CancelScope(deadline=inf if exchange.next_time is None else exchange.next_time):
-                    await self._bell.wait()
+                    await self._bell.rung.wait()
         except LinkLostError as exc:
             self._lost = exc
             self._scope.cancel()
@@ -234,9 +244,6 @@ class Keeper:
 
     def _away(self) -> str:
         return f"{self._address} was away for {self._outage_limit:g} s: {self._reason}"
-
-    def _ring(self) -> None:
-        self._bell.set()
 
 
 def _decode(data: str | bytes, exchange: Exchange | None = None) -> AnyReply | None:

@@ -168,6 +168,27 @@ async def test_refused_without_garbage() -> None:
     assert found < 20, f"{found} objects of 40 refusals"
 
 
+async def test_left_without_garbage() -> None:
+    """A client that is left leaves nothing to the collector."""
+
+    async def visit(url: str) -> None:
+        async with open_client(url):
+            pass
+
+    async with open_bridge(idle) as url:
+        with trio.fail_after(60):
+            await visit(url)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(5):
+                    await visit(url)
+                found = gc.collect()
+            finally:
+                gc.enable()
+    assert found < 5, f"{found} objects of 5 clients"
+
+
 async def test_from_now_on() -> None:
     """A subscription from now on keeps the place that the server gave it, over connections."""
 
