@@ -7,6 +7,7 @@ parameter's name, the value, and what is allowed. It must not know what the valu
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -84,27 +85,40 @@ def check_number(name: str, value: Any, *, low: float, high: float = math.inf) -
 
 def _as_float(name: str, value: Any, allowed: str) -> float:
     """Return a number as a float, NaN where it is too large for one; raise `TypeError` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    number = value if isinstance(value, float) else whole_number(value)
+    if number is None:
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
     try:
-        return float(value)
+        return float(number)
     except OverflowError:
         return math.nan
 
 
 def plain_number(value: float) -> float:
-    """Return a number without what a subclass, such as numpy's floats, adds to it: JSON holds no other."""
-    return int(value) if isinstance(value, int) else float(value)
+    """Return a number without what a class of its own, such as one of numpy's, adds to it: JSON holds no other."""
+    number = whole_number(value)
+    return float(value) if number is None else number
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number of any class, such as numpy's, as a plain one; None for True, False and all else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> int:
     """Return ``value``, a whole number of at least ``low``; of one that is larger than stores can hold, the largest."""
     allowed = f"a whole number, {low} or more"
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = whole_number(value)
+    if number is None:
         raise TypeError(f"{name} must be {allowed}; got {show(value)}")
-    if value < low:
+    if number < low:
         raise ValueError(f"{name} must be {allowed}; got {show(value)}")
-    return min(value, sys.maxsize)
+    return min(number, sys.maxsize)
 
 
 def check_name(name: str, value: Any) -> str:

@@ -159,7 +159,7 @@ class Job:
 
         Cancellation: the channel is closed; the job goes on.
         """
-        check_count("size", size, low=0)
+        size = check_count("size", size, low=0)
         subscription = self.subscribe(after, on_gap="yield")
         sender, receiver = trio.open_memory_channel[Message](size)
         with sender:

@@ -59,7 +59,7 @@ class RetryPolicy:
         check_number("multiplier", self.multiplier, low=1)
         check_seconds("max_delay", self.max_delay)
         check_number("jitter", self.jitter, low=0, high=1)
-        _make_plain(self, RetryPolicy)
+        make_plain(self, RetryPolicy)
 
     def delay_after(self, attempt: int, rng: random.Random | None = None) -> float:
         """Return the seconds to wait after ``attempt`` (from 1) failed, jitter included.
@@ -102,10 +102,10 @@ class Retention:
         check_seconds("finished_for", self.finished_for, infinite=True)
         check_count("tokens_per_job", self.tokens_per_job)
         check_seconds("held_for", self.held_for, zero=False, infinite=True)
-        _make_plain(self, Retention)
+        make_plain(self, Retention)
 
 
-def _make_plain(policy: object, kind: type[attrs.AttrsInstance]) -> None:
+def make_plain(policy: object, kind: type[attrs.AttrsInstance]) -> None:
     """Have a new policy hold plain numbers: of a class of their own, as numpy's, not every store can keep them."""
     for field in attrs.fields(kind):
         value = getattr(policy, field.name)

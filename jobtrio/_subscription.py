@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 
-from jobtrio._checks import check_count, check_flag, show
+from jobtrio._checks import check_count, check_flag, show, whole_number
 from jobtrio._errors import LaggedError
 from jobtrio._messages import Gap, Message
 
@@ -288,8 +288,9 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 def check_position(log: TokenLog, after: object) -> int:
     """Return ``after``, the number of a message of this log so far, or 0."""
     allowed = "the number of a message so far, 0 " + ("or more" if log.may_lag else f"to {log.last}")
-    if isinstance(after, bool) or not isinstance(after, int):
+    number = whole_number(after)
+    if number is None:
         raise TypeError(f"after must be {allowed}; got {show(after)}")
-    if after < 0 or (after > log.last and not log.may_lag):
+    if number < 0 or (number > log.last and not log.may_lag):
         raise ValueError(f"after must be {allowed}; got {show(after)}")
-    return after
+    return number

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from jobtrio._checks import check_count, check_number, check_seconds
+from jobtrio._policies import make_plain
 
 
 def _count(_: Any, attribute: attrs.Attribute[int], value: int) -> None:
@@ -60,3 +61,6 @@ class Limits:
     send: float = attrs.field(default=30.0, validator=_seconds)
     closing: float = attrs.field(default=10.0, validator=_seconds)
     retry_after: float = attrs.field(default=1.0, validator=_seconds)
+
+    def __attrs_post_init__(self) -> None:
+        make_plain(self, Limits)

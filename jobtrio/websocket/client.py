@@ -149,7 +149,7 @@ class JobClient:
         check_id("job_id", job_id)
         check_text("job_id", job_id)
         if after != "end":
-            check_count("after", after, low=0)
+            after = check_count("after", after, low=0)
         check_text("epoch", epoch)
         check_on_gap(on_gap)
         idle = trio.lowlevel.ParkingLot()
@@ -243,7 +243,7 @@ class JobClient:
 
         Cancellation: nothing has changed.
         """
-        if check_count("limit", limit) > MOST_FOUND:
+        if (limit := check_count("limit", limit)) > MOST_FOUND:
             raise ValueError(f"limit must be a whole number, 1 to {MOST_FOUND}; got {show(limit)}")
         if after is not None:
             check_id("after", after)

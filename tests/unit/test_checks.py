@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from other_numbers import Whole
 
 from jobtrio import _checks as checks
 
@@ -50,6 +51,24 @@ def test_seconds(value: float, seconds: float) -> None:
     result = checks.check_seconds("wait", value)
     assert result == seconds
     assert type(result) is float
+
+
+def test_whole_numbers_of_other_kinds() -> None:
+    """Whole numbers of other classes, as numpy's, become plain ones wherever a number is wanted; truth values don't."""
+    given: Any = Whole(2)
+    numbers = [
+        checks.check_count("limit", given),
+        checks.plain_number(given),
+        checks.check_seconds("wait", given),
+        checks.check_number("share", given, low=1),
+    ]
+    assert [(type(number), number) for number in numbers] == [(int, 2), (int, 2), (float, 2.0), (float, 2.0)]
+    assert math.isnan(checks._as_float("wait", Whole(10**400), ""))
+    with pytest.raises(ValueError, match=r"^limit must be a whole number, 3 or more; got Whole\(2\)$"):
+        checks.check_count("limit", given, low=3)
+    for wrong in (True, 2.0, "2"):
+        with pytest.raises(TypeError, match=r"^limit must be a whole number, 1 or more; got"):
+            checks.check_count("limit", wrong)
 
 
 def test_seconds_at_the_edges() -> None:

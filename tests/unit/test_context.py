@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from other_numbers import Whole
 
 from jobtrio import (
     Completed,
@@ -367,7 +368,7 @@ async def test_progress_refuses(arguments: tuple[Any, ...], name: str) -> None:
 
 
 async def test_progress_by_numbers_and_text_of_other_kinds() -> None:
-    """Numbers and text that only derive from the usual ones, as numpy's do, are sent as those: JSON holds no others."""
+    """Numbers and text of classes of their own, as numpy's are, are sent as plain ones: JSON holds no others."""
 
     class Share(float):
         pass
@@ -384,6 +385,12 @@ async def test_progress_by_numbers_and_text_of_other_kinds() -> None:
         assert isinstance(message, Progress)
         sent: list[Any] = [message.done, message.total, message.note]
         assert [(type(part), part) for part in sent] == [(float, 0.5), (int, 3), (str, "half")]
+        other: Any = Whole(1)
+        bench.context.progress(other, other)
+        (message,) = bench.log.slice(1, 1)
+        assert isinstance(message, Progress)
+        sent = [message.done, message.total]
+        assert [(type(part), part) for part in sent] == [(int, 1), (int, 1)]
 
 
 async def test_extend(autojump_clock: MockClock) -> None:

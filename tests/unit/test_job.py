@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from other_numbers import Whole
 
 import jobtrio
 from jobtrio import (
@@ -229,7 +230,8 @@ async def test_open_channel() -> None:
     async with jobtrio.open_registry(retention=Retention(tokens_per_job=2)) as registry:
         job = await registry.submit(speak, "abc")
         await job.wait()
-        for size in (0, 1, 64):
+        sizes: list[Any] = [0, 1, 64, Whole(2)]
+        for size in sizes:
             async with job.open_channel(size) as channel:
                 assert isinstance(channel, trio.MemoryReceiveChannel)
                 assert [m async for m in channel] == [

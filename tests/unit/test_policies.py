@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import attrs
+import other_numbers
 import pytest
 
 from jobtrio import JobPriority, Retention, RetryPolicy
@@ -110,6 +111,10 @@ def test_numbers_become_plain() -> None:
     retention = Retention(Whole(0), Real(math.inf), Whole(1), Real(2.5))
     assert [type(value) for value in attrs.astuple(retention)] == [int, float, int, float]
     assert retention == Retention(0, math.inf, 1, 2.5)
+    other: Any = other_numbers.Whole(2)
+    policy = RetryPolicy(other, other, other, other)
+    assert [type(value) for value in attrs.astuple(policy)] == [int, int, int, int, float]
+    assert policy == RetryPolicy(2, 2, 2, 2)
 
 
 def test_priorities() -> None:

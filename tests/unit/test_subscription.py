@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from other_numbers import Whole
 
 from jobtrio import Completed, End, Gap, LaggedError, Subscription, Token
 from jobtrio._subscription import BATCH, check_position
@@ -41,6 +42,8 @@ def test_position() -> None:
             check_position(log, wrong)
     log.finish(Completed())
     assert check_position(log, 3) == 3
+    position = check_position(log, Whole(3))
+    assert (type(position), position) == (int, 3)
 
 
 @pytest.mark.parametrize(

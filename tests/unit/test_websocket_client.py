@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from other_numbers import Whole
 from scripted_bridge import WAIT, Peer, all_of, end, events, idle, numbers, open_bridge
 from trio.testing import wait_all_tasks_blocked
 
@@ -19,8 +20,10 @@ from jobtrio.websocket import (
     open_client,
 )
 from jobtrio.websocket.protocol import (
+    Find,
     GapFound,
     Get,
+    JobsFound,
     Ok,
     Refused,
     Subscribe,
@@ -187,6 +190,24 @@ async def test_left_without_garbage() -> None:
             finally:
                 gc.enable()
     assert found < 5, f"{found} objects of 5 clients"
+
+
+async def test_numbers_of_other_kinds() -> None:
+    """Whole numbers of classes of their own, as numpy's, are sent as plain ones."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        find = await peer.hear(Find)
+        assert find.limit == 7
+        await peer.say(JobsFound(id=find.id, jobs=[]))
+        assert (await peer.subscribed(last=7)).after == 7
+        await peer.say(end(8))
+        await peer.gone()
+
+    other: Any = Whole(7)
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert await client.find(limit=other) == []
+        assert numbers(await all_of(client.subscribe("a job", other))) == [8]
 
 
 async def test_from_now_on() -> None:

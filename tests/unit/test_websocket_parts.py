@@ -11,6 +11,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from other_numbers import Whole
 
 from jobtrio import End, Gap, JobPriority, JobRecord, JobState, Progress, Token
 from jobtrio._records import Completed
@@ -31,6 +32,13 @@ def test_limits_that_make_no_sense(name: str, value: Any) -> None:
     """A limit that is not a number above 0 is refused by its name."""
     with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
         Limits(**{name: value})
+
+
+def test_limits_of_other_kinds() -> None:
+    """A limit that is a whole number of a class of its own is kept as a plain one, which clients can be told."""
+    other: Any = Whole(2)
+    limits = Limits(**{field.name: other for field in attrs.fields(Limits)})
+    assert {type(value) for value in attrs.astuple(limits)} == {int}
 
 
 def test_rate() -> None:
