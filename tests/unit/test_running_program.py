@@ -74,74 +74,74 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("system")
 async def test_program_that_ignores_sigterm_is_killed() -> None:
     """On every system the program is asked first, killed after the grace, and reaped."""
-    with shell(STUBBORN) as group:
-        assert group.stdout.read(3) == b"up\n"
-        assert group.id in group.living()
-        await group.end(grace=0.05)
-        assert group.living() == []
-        assert group.reap() == -signal.SIGKILL
+    with shell(STUBBORN) as program:
+        assert program.stdout.read(3) == b"up\n"
+        assert program.id in program.living()
+        await program.end(grace=0.05)
+        assert program.living() == []
+        assert program.reap() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
 @pytest.mark.usefixtures("system")
 async def test_program_that_ends_by_itself() -> None:
     """On every system the end of the program is noticed, and its exit code is its own."""
-    with shell("exit 3") as group:
-        await group.wait_exited()
-        await group.end(grace=10)
-        assert group.reap() == 3
+    with shell("exit 3") as program:
+        await program.wait_exited()
+        await program.end(grace=10)
+        assert program.reap() == 3
 
 
 @pytest.mark.parametrize("system", ["descriptors", "listing"], indirect=True)
 @pytest.mark.usefixtures("system")
 async def test_rest_of_the_session_is_listed() -> None:
     """Where processes can be listed, what the program leaves behind has its time and its end."""
-    with shell(f"({STUBBORN}) & exit 0") as group:
-        await group.wait_exited()
-        assert group.stdout.read(3) == b"up\n"
-        assert group.living()
-        await group.end(grace=0.05)
-        assert group.living() == []
-        assert group.reap() == 0
-        assert group.stdout.read() == b""
+    with shell(f"({STUBBORN}) & exit 0") as program:
+        await program.wait_exited()
+        assert program.stdout.read(3) == b"up\n"
+        assert program.living()
+        await program.end(grace=0.05)
+        assert program.living() == []
+        assert program.reap() == 0
+        assert program.stdout.read() == b""
 
 
 @pytest.mark.parametrize("system", ["descriptors", "listing"], indirect=True)
 @pytest.mark.usefixtures("system")
 async def test_group_of_its_own_within_the_session() -> None:
     """Where processes can be listed, one that left the group but not the session is ended too."""
-    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
-        assert group.stdout.read(3) == b"up\n"
-        assert {os.getpgid(pid) for pid in group.living()} > {group.id}
-        await group.end(grace=10)
-        assert group.reap() == -signal.SIGTERM
-        assert group.stdout.read() == b""
+    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as program:
+        assert program.stdout.read(3) == b"up\n"
+        assert {os.getpgid(pid) for pid in program.living()} > {program.id}
+        await program.end(grace=10)
+        assert program.reap() == -signal.SIGTERM
+        assert program.stdout.read() == b""
 
 
 @pytest.mark.parametrize(("opened", "living"), [(exhausted, 2), (missing, 0)])
 async def test_what_can_not_be_looked_at_lives(opened: Any, living: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that can't be looked at is taken for living, and hides no other; one that is gone is not."""
-    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
-        assert group.stdout.read(3) == b"up\n"
+    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as program:
+        assert program.stdout.read(3) == b"up\n"
         with monkeypatch.context() as patch:
             patch.setattr(_processes, "open", opened, raising=False)
-            assert len(group.living()) == living
-        await group.end(grace=10)
-        assert group.reap() == -signal.SIGTERM
+            assert len(program.living()) == living
+        await program.end(grace=10)
+        assert program.reap() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("system", ["descriptors", "listing", "nothing"], indirect=True)
 @pytest.mark.usefixtures("system")
 async def test_wait_for_exit_can_be_cancelled() -> None:
     """Giving up the wait leaves the program as it is."""
-    with shell("echo up; exec sleep 100") as group:
-        assert group.stdout.read(3) == b"up\n"
+    with shell("echo up; exec sleep 100") as program:
+        assert program.stdout.read(3) == b"up\n"
         with trio.move_on_after(0.01) as scope:
-            await group.wait_exited()
+            await program.wait_exited()
         assert scope.cancelled_caught
-        assert group.living() == [group.id]
-        await group.end(grace=10)
-        assert group.reap() == -signal.SIGTERM
+        assert program.living() == [program.id]
+        await program.end(grace=10)
+        assert program.reap() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("system", ["descriptors", "listing"], indirect=True)
@@ -150,12 +150,12 @@ async def test_threads_of_others_hold_up_nothing() -> None:
     """A program is ended, and its end is seen, also where all of Trio's threads are in use."""
     limiter = trio.to_thread.current_default_thread_limiter()
     limiter.total_tokens = 1
-    with shell("exec sleep 100") as group:
+    with shell("exec sleep 100") as program:
         async with trio.open_nursery() as nursery, limiter:
-            nursery.start_soon(group.end, 10)
+            nursery.start_soon(program.end, 10)
             with trio.fail_after(60):
-                await group.wait_exited()
-        assert group.reap() == -signal.SIGTERM
+                await program.wait_exited()
+        assert program.reap() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("has_waitid", [True, False])
@@ -166,18 +166,18 @@ async def test_waiting_without_descriptors(has_waitid: bool, monkeypatch: pytest
     seen = []
     living = RunningProgram.living
 
-    def look(group: RunningProgram) -> list[int]:
-        seen.append(group.id)
-        return living(group)
+    def look(program: RunningProgram) -> list[int]:
+        seen.append(program.id)
+        return living(program)
 
     monkeypatch.setattr(RunningProgram, "living", look)
     if not has_waitid:
         monkeypatch.delattr(os, "waitid")
-    with shell("exit 3") as group:
-        await group.wait_exited()
+    with shell("exit 3") as program:
+        await program.wait_exited()
         assert bool(seen) is not has_waitid
-        await group.end(grace=10)
-        assert group.reap() == 3
+        await program.end(grace=10)
+        assert program.reap() == 3
 
 
 PAUSES = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
@@ -190,11 +190,11 @@ async def test_pauses_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) ->
     """A program that has to be looked at again and again is so ever more seldom: it may run for days."""
     pauses: list[float] = []
     looks = iter([*["running"] * (len(PAUSES) - 1), "ended"])
-    with shell("exit 0") as group:
+    with shell("exit 0") as program:
         with monkeypatch.context() as patch:
             patch.setattr(_running_program, "time", SimpleNamespace(sleep=pauses.append))
             patch.setattr(_running_program, "look_at", lambda child: next(looks))
-            await group.wait_exited()
+            await program.wait_exited()
     assert pauses == PAUSES
 
 
@@ -220,11 +220,11 @@ async def test_first_thread_may_end_before_the_process() -> None:
         "    print('up', flush=True); time.sleep(100)\n"
         "threading.Thread(target=rest).start(); ctypes.CDLL(None).pthread_exit(None)"
     )
-    with RunningProgram([sys.executable, "-SEc", script], env={}) as group:
-        assert group.stdout.read(3) == b"up\n"
-        assert group.living() == [group.id]
-        await group.end(grace=10)
-        assert group.reap() == -signal.SIGTERM
+    with RunningProgram([sys.executable, "-SEc", script], env={}) as program:
+        assert program.stdout.read(3) == b"up\n"
+        assert program.living() == [program.id]
+        await program.end(grace=10)
+        assert program.reap() == -signal.SIGTERM
 
 
 async def test_nothing_is_listed_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,25 +232,25 @@ async def test_nothing_is_listed_while_the_program_runs(monkeypatch: pytest.Monk
     seen = []
     living, send_signal = RunningProgram.living, RunningProgram.send_signal
 
-    def look(group: RunningProgram) -> list[int]:
+    def look(program: RunningProgram) -> list[int]:
         seen.append("look")
-        return living(group)
+        return living(program)
 
-    def signalled(group: RunningProgram, *numbers: int) -> None:
-        send_signal(group, *numbers)
+    def signalled(program: RunningProgram, *numbers: int) -> None:
+        send_signal(program, *numbers)
         seen.append("sent")
 
-    with shell(STUBBORN) as group:
-        assert group.stdout.read(3) == b"up\n"
+    with shell(STUBBORN) as program:
+        assert program.stdout.read(3) == b"up\n"
         monkeypatch.setattr(RunningProgram, "living", look)
         monkeypatch.setattr(RunningProgram, "send_signal", signalled)
-        await group.end(grace=0.05)
+        await program.end(grace=0.05)
     assert seen[: seen.index("sent") + 3] == ["look", "sent", "look", "sent"]  # each signal goes to what is listed
 
 
-def reap(group: RunningProgram) -> None:
-    """Take the exit code from under the group's nose."""
-    os.waitpid(group.id, 0)
+def reap(program: RunningProgram) -> None:
+    """Take the exit code from under the program's nose."""
+    os.waitpid(program.id, 0)
 
 
 SIGNALLING = ("killpg", "kill", "pidfd_send_signal")
@@ -274,44 +274,44 @@ async def test_listing_that_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> N
     with shell("exit 0") as gone:
         await gone.wait_exited()
         gone.reap()
-    with shell("exec sleep 100") as stranger, shell("exec sleep 100") as group:
-        monkeypatch.setattr(group, "living", lambda: [gone.id, stranger.id, group.id])
+    with shell("exec sleep 100") as stranger, shell("exec sleep 100") as program:
+        monkeypatch.setattr(program, "living", lambda: [gone.id, stranger.id, program.id])
         with no_signals(monkeypatch, "kill", "pidfd_send_signal"):
-            group.send_signal(signal.SIGTERM)
-        await group.wait_exited()
-        assert group.reap() == -signal.SIGTERM
+            program.send_signal(signal.SIGTERM)
+        await program.wait_exited()
+        assert program.reap() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
 async def test_what_cannot_be_signalled(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """What has ended before its signal comes, or is another user's by now, keeps nobody from the end of the rest."""
-    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as group:
-        assert group.stdout.read(3) == b"up\n"
+    with RunningProgram([sys.executable, "-SEc", IN_TWO_GROUPS], env={}) as program:
+        assert program.stdout.read(3) == b"up\n"
         with no_signals(monkeypatch, error=error):
-            group.send_signal(signal.SIGTERM)
+            program.send_signal(signal.SIGTERM)
         with no_signals(monkeypatch, "kill"):  # it is told by a descriptor, which no stranger can get hold of
-            await group.end(grace=10)
-        assert group.reap() == -signal.SIGTERM
+            await program.end(grace=10)
+        assert program.reap() == -signal.SIGTERM
 
 
 @STRANGERS
 @pytest.mark.usefixtures("system")
 async def test_session_of_somebody_elses_child(told_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is not the program's parent can end its session too, but for a stranger's that has the same number."""
-    with shell("exec sleep 100") as group:
-        session = ProgramSession(group.id)
+    with shell("exec sleep 100") as program:
+        session = ProgramSession(program.id)
         with no_signals(monkeypatch), monkeypatch.context() as patch:
             patch.setattr(_program_session, told_by, lambda pid: "another")
             session.send_signal(signal.SIGKILL)
         session.send_signal(signal.SIGTERM)
-        await group.wait_exited()
-        assert group.reap() == -signal.SIGTERM
+        await program.wait_exited()
+        assert program.reap() == -signal.SIGTERM
 
 
 def test_when_a_process_began() -> None:
     """A later process has begun later, by a count that tells it from one that had its number before."""
-    with shell("exit 0") as group:
-        own, later = (int(began_at(pid) or 0) for pid in (os.getpid(), group.id))
+    with shell("exit 0") as program:
+        own, later = (int(began_at(pid) or 0) for pid in (os.getpid(), program.id))
     assert 0 < own < later
 
 
@@ -321,45 +321,45 @@ def give_number_to_another_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_no_signal_after_the_program_was_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the id may be another's nothing is signalled any more."""
-    with shell("exit 0") as group:
-        await group.wait_exited()
-        assert group.reap() == 0
+    with shell("exit 0") as program:
+        await program.wait_exited()
+        assert program.reap() == 0
         give_number_to_another_child(monkeypatch)
         with no_signals(monkeypatch):
-            group.send_signal(signal.SIGKILL)
-            await group.end(grace=0)
+            program.send_signal(signal.SIGKILL)
+            await program.end(grace=0)
 
 
 async def test_no_signal_after_somebody_else_reaped_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that something else has waited for is not signalled, and its lost exit code is no success."""
-    with shell("exit 0") as group:
-        await group.wait_exited()
-        reap(group)
+    with shell("exit 0") as program:
+        await program.wait_exited()
+        reap(program)
         with no_signals(monkeypatch):
-            await group.end(grace=0)
+            await program.end(grace=0)
         with pytest.raises(RuntimeError, match=r"exit code of process .* is lost"):
-            group.reap()
+            program.reap()
         give_number_to_another_child(monkeypatch)
         with no_signals(monkeypatch):
-            group.send_signal(signal.SIGKILL)
+            program.send_signal(signal.SIGKILL)
 
 
 @STRANGERS
 @pytest.mark.usefixtures("system")
 async def test_what_a_program_that_somebody_else_reaped_has_left(told_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something that waits for all children, or ignores them, costs the exit code alone: nothing is left running."""
-    with shell(f"({STUBBORN}) & exit 0") as group:
-        await group.wait_exited()
-        assert group.stdout.read(3) == b"up\n"
-        reap(group)
-        assert group.living()
+    with shell(f"({STUBBORN}) & exit 0") as program:
+        await program.wait_exited()
+        assert program.stdout.read(3) == b"up\n"
+        reap(program)
+        assert program.living()
         with no_signals(monkeypatch), monkeypatch.context() as patch:
             patch.setattr(_program_session, told_by, lambda pid: "another")
-            group.send_signal(signal.SIGKILL)
-        await group.end(grace=0.05)
-        assert group.living() == []
+            program.send_signal(signal.SIGKILL)
+        await program.end(grace=0.05)
+        assert program.living() == []
         with pytest.raises(RuntimeError, match="is lost"):
-            group.reap()
+            program.reap()
 
 
 async def test_program_that_somebody_else_reaped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,50 +370,50 @@ async def test_program_that_somebody_else_reaped_at_once(monkeypatch: pytest.Mon
         return _processes.open_pidfd(pid)
 
     monkeypatch.setattr(_running_program, "open_pidfd", reap_first)
-    with shell(f"({STUBBORN}) & exit 0") as group:
-        await group.wait_exited()
-        await group.end(grace=0.05)
-        assert group.living() == []
+    with shell(f"({STUBBORN}) & exit 0") as program:
+        await program.wait_exited()
+        await program.end(grace=0.05)
+        assert program.living() == []
         with pytest.raises(RuntimeError, match="is lost"):
-            group.reap()
-    assert living_in_session(group.id) == []
+            program.reap()
+    assert living_in_session(program.id) == []
 
 
 async def test_running_program_is_not_reaped() -> None:
     """Asking too early for the exit code raises rather than blocks."""
-    with shell("exec sleep 100") as group:
+    with shell("exec sleep 100") as program:
         with pytest.raises(RuntimeError, match="has not ended"):
-            group.reap()
-        await group.end(grace=10)
+            program.reap()
+        await program.end(grace=10)
 
 
 async def test_block_left_early_kills_the_program() -> None:
     """Leaving the block without `end`, as an internal error might, leaves nothing running."""
-    with shell("echo up; exec sleep 100") as group:
-        assert group.stdout.read(3) == b"up\n"
-    assert group.living() == []
+    with shell("echo up; exec sleep 100") as program:
+        assert program.stdout.read(3) == b"up\n"
+    assert program.living() == []
     with pytest.raises(ChildProcessError):
-        reap(group)
+        reap(program)
 
 
 def test_block_left_early_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """What outlives SIGKILL does not hang who leaves the block without `end` either."""
     monkeypatch.setattr(_running_program, "LAST_LIMIT", 0.01)
-    with shell("exec sleep 100") as group:
-        monkeypatch.setattr(group, "send_signal", lambda number: None)
-    os.kill(group.id, signal.SIGKILL)
-    os.waitid(os.P_PID, group.id, os.WEXITED | os.WNOWAIT)
-    assert group.reap() == -signal.SIGKILL
+    with shell("exec sleep 100") as program:
+        monkeypatch.setattr(program, "send_signal", lambda number: None)
+    os.kill(program.id, signal.SIGKILL)
+    os.waitid(os.P_PID, program.id, os.WEXITED | os.WNOWAIT)
+    assert program.reap() == -signal.SIGKILL
 
 
 async def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """What outlives SIGKILL does not hang the caller, and a warning names it."""
     monkeypatch.setattr(_program_session, "KILL_LIMIT", 0.01)
-    with shell("exit 0") as group:
-        await group.wait_exited()
-        monkeypatch.setattr(group, "living", lambda: [12345])
-        monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
-        await group.end(grace=0)
+    with shell("exit 0") as program:
+        await program.wait_exited()
+        monkeypatch.setattr(program, "living", lambda: [12345])
+        monkeypatch.setattr(os, "getpgid", lambda pid: program.id)
+        await program.end(grace=0)
     assert "processes [12345] have outlived SIGKILL" in caplog.text
 
 
@@ -427,12 +427,12 @@ async def test_survivors_where_no_thread_can_be_started(
 
     monkeypatch.setattr(_running_program, "KILL_LIMIT", 0.01)
     monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
-    with shell("exit 0") as group:
-        await group.wait_exited()
-        monkeypatch.setattr(group, "living", lambda: [12345])
-        monkeypatch.setattr(os, "getpgid", lambda pid: group.id)
+    with shell("exit 0") as program:
+        await program.wait_exited()
+        monkeypatch.setattr(program, "living", lambda: [12345])
+        monkeypatch.setattr(os, "getpgid", lambda pid: program.id)
         with trio.testing.assert_checkpoints():
-            await group.end(grace=0)
+            await program.end(grace=0)
     assert "processes [12345] have outlived SIGKILL" in caplog.text
 
 
@@ -442,21 +442,21 @@ async def test_no_descriptor_left(calls: list[tuple[Any, str]], monkeypatch: pyt
     monkeypatch.setattr(_program_session, "KILL_LIMIT", 0.05)  # it may not see by itself that nobody is left
     for module, name in calls:
         monkeypatch.setattr(module, name, exhausted, raising=False)
-    with shell(STUBBORN) as group:
-        assert group.stdout.read(3) == b"up\n"
-        await group.end(grace=0.05)
-        await group.wait_exited()
-        assert group.reap() == -signal.SIGKILL
+    with shell(STUBBORN) as program:
+        assert program.stdout.read(3) == b"up\n"
+        await program.end(grace=0.05)
+        await program.wait_exited()
+        assert program.reap() == -signal.SIGKILL
 
 
 async def test_what_no_listing_shows_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL goes to the group even where nothing of it was seen: it may be newer than the listing."""
-    with shell(STUBBORN) as group:
-        assert group.stdout.read(3) == b"up\n"
-        monkeypatch.setattr(group, "living", list)
-        await group.end(grace=0)
-        await group.wait_exited()
-        assert group.reap() == -signal.SIGKILL
+    with shell(STUBBORN) as program:
+        assert program.stdout.read(3) == b"up\n"
+        monkeypatch.setattr(program, "living", list)
+        await program.end(grace=0)
+        await program.wait_exited()
+        assert program.reap() == -signal.SIGKILL
 
 
 def test_failed_start_leaves_nothing_open() -> None:
@@ -469,12 +469,12 @@ async def test_listing_of_another_namespace(monkeypatch: pytest.MonkeyPatch) -> 
     """Where /proc is another PID namespace's, no process in it is taken for one of the program's."""
     monkeypatch.setattr(_processes, "HAS_PROC", False)
     monkeypatch.setattr(_processes, "IS_FOREIGN", True, raising=False)
-    with shell("exit 3") as group:
-        await group.wait_exited()
-        monkeypatch.setattr(_processes, "LISTING", ("echo", f"{group.id} S"))
-        assert group.living() == []
-        await group.end(grace=10)
-        assert group.reap() == 3
+    with shell("exit 3") as program:
+        await program.wait_exited()
+        monkeypatch.setattr(_processes, "LISTING", ("echo", f"{program.id} S"))
+        assert program.living() == []
+        await program.end(grace=10)
+        assert program.reap() == 3
 
 
 def test_proc_of_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
