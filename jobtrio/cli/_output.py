@@ -61,6 +61,28 @@ def prepare_stdout() -> None:
     stream.reconfigure(errors="backslashreplace")
 
 
+class _Unread(io.FileIO):
+    """Takes also what nobody reads any more."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """Have what is printed vanish once its reader has left, as behind a pipe after Ctrl-C, rather than fail a job."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            writer = io.BufferedWriter if type(stream.buffer) is io.BufferedWriter else _WholeWriter
+            buffer = writer(_Unread(stream.fileno(), "wb", closefd=False))
+            outliving = io.TextIOWrapper(buffer, stream.encoding, stream.errors)
+            outliving.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
+            setattr(sys, name, outliving)
+
+
 def can_draw(stream: TextIO | None) -> bool:
     """Whether a stream goes to a terminal that can show more than lines of plain text."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}

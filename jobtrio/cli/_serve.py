@@ -18,6 +18,7 @@ from jobtrio.cli import _options, _program
 from jobtrio.cli._bridge import VARIABLE, add_token_option, need_bridge, token_of
 from jobtrio.cli._endings import one_line
 from jobtrio.cli._executors import load_executors
+from jobtrio.cli._output import outlive_readers
 from jobtrio.cli._store import add_store_options, complain, run_with_store
 from jobtrio.cli._worker import add_worker_options, worker_plan
 from jobtrio.cli._working import Worker
@@ -113,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
     if options.no_work and (given := [name for name in FOR_WORK if _is_given(options, name)]):
         options.parser.error(f"{', '.join(given)}: of no use with --no-work")
     _program.heed_children()
+    outlive_readers()
     options.loaded = load_executors(options)
     options.token = token_of(options)
     options.ssl_context = _ssl_context(options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jobtrio._policies import Retention
 from jobtrio.cli import _options, _program
 from jobtrio.cli._executors import load_executors
+from jobtrio.cli._output import outlive_readers
 from jobtrio.cli._store import add_store_options, run_with_store
 from jobtrio.cli._working import Worker, WorkerPlan
 
@@ -115,6 +116,7 @@ def _add_retention(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Work until told to stop, and return the exit code."""
     _program.heed_children()
+    outlive_readers()
     options.loaded = load_executors(options)
     return run_with_store(options, work, make=True, quiet=False)
 

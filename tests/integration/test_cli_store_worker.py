@@ -329,6 +329,31 @@ def test_log_that_nobody_reads(shell: Shell) -> None:
     assert worker.process.wait(60) == 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0")])
+def test_prints_that_nobody_reads(shell: Shell, tmp_path: Path, command: tuple[str, ...], unbuffered: str) -> None:
+    """Jobs that print come to their end also where the reader has left, as in a pipeline after Ctrl-C."""
+    (tmp_path / "talking.py").write_text(
+        "import sys, jobtrio\n"
+        "executors = jobtrio.Executors()\n"
+        "@executors.register('talk')\n"
+        "async def talk(job):\n"
+        "    for stream in (sys.stdout, sys.stderr):\n"
+        "        print('ä' * 10_000, file=stream, flush=True)\n"
+        "    print('', end='é')\n"
+    )
+    worker = shell.start(*command, "talking:executors", variables={"PYTHONUNBUFFERED": unbuffered})
+    assert shell.run("submit", "talk", "--watch")[0] == 0
+    assert worker.line() == "ä" * 10_000
+    for stream in (worker.process.stdout, worker.process.stderr):
+        assert stream is not None
+        stream.close()
+    for _ in range(2):
+        assert shell.run("submit", "talk", "--watch")[0] == 0
+    worker.send(signal.SIGTERM)
+    assert worker.process.wait(60) == 0
+
+
 @pytest.mark.parametrize(("error", "code"), [("SystemExit(3)", 3), ("KeyboardInterrupt()", 130)])
 def test_executor_that_exits(shell: Shell, tmp_path: Path, error: str, code: int) -> None:
     """An executor that ends the whole process does so, and the worker says why it is gone."""
