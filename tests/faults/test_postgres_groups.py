@@ -1001,6 +1001,15 @@ async def test_nothing_is_left_open(postgres: str) -> None:
         assert connection.execute("SELECT count(*) FROM jobtrio.workers").fetchone() == (0,)
 
 
+async def test_one_that_was_no_worker_leaves_nothing(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that only looks asks the server for nothing more as it leaves: nobody was told that it is there."""
+    faults = postgres_faults.install(monkeypatch)
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        await worker.store.counts()
+        faults.asked.clear()
+    assert ("leave",) not in faults.asked
+
+
 async def test_jobs_that_others_have_locked(postgres: str) -> None:
     """A claim, and what falls due, wait for nobody: what another transaction holds is passed over, and taken later."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

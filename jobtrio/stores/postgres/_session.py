@@ -70,6 +70,7 @@ class Session:
         writes: The way to change them.
         reads: The way to read them.
         pruner: Prunes when many jobs have ended.
+        is_shown: Whether others have been told that this worker is there.
         missed: Set where there may be more to be claimed: others had locked it, or it was too large to come at once.
     """
 
@@ -112,6 +113,7 @@ class Session:
         self._listener = Listener(connections, self.notices, self._heed, self._hearing_changed) if listen else None
         self._on_pace = on_pace
         self._look_after = LOOK_OFTEN
+        self.is_shown: bool = False
         self.missed = trio.Event()
         self._ready, self._stop = trio.Event(), trio.Event()
 
@@ -156,6 +158,8 @@ class Session:
 
     async def _leave(self) -> None:
         """Take this worker from those that are there; where the server is away, its time runs out."""
+        if not self.is_shown:
+            return
         with trio.move_on_after(LEAVE_WITHIN):
             try:
                 await self.connections.fetch("leave", self.identity.session)

@@ -304,6 +304,7 @@ class PostgresJobStore(JobStore):
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened
+        session.is_shown = True
         renew = partial(claiming.renew, claims=claims, lease=lease, identity=session.identity, notices=session.notices)
         return report(claims, await session.connections.use(renew))
 
