@@ -33,8 +33,8 @@ COMMANDS = {
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it: 128 + SIGINT."""
 
-HEEDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-"""The signals that tell subcommands, and the programs that they run, to end."""
+HEEDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD)
+"""The signals that tell subcommands, and the programs that they run, to end, or that a child has ended."""
 
 EXAMPLES = """\
 examples:

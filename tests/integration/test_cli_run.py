@@ -435,6 +435,15 @@ class TestStopping:
         done = subprocess.run([sys.executable, "-c", block, *argv], capture_output=True, timeout=LIMIT, check=False)
         assert (done.returncode, done.stdout) == (143, b"bye\n")
 
+    def test_blocked_children(self) -> None:
+        """Where whoever started jobtrio blocks what tells of the end of children, the program hears of those it has."""
+        block = "import os, sys, signal as s; s.pthread_sigmask(s.SIG_BLOCK, {s.SIGCHLD}); "
+        block += "os.execv(sys.argv[1], sys.argv[1:])"
+        script = "import signal as s; print(*s.pthread_sigmask(s.SIG_BLOCK, ()))"
+        argv = [sys.executable, "-m", "jobtrio", "run", "--", sys.executable, "-c", script]
+        done = subprocess.run([sys.executable, "-c", block, *argv], capture_output=True, timeout=LIMIT, check=False)
+        assert (done.returncode, done.stdout) == (0, b"\n")
+
     def test_interrupt_while_the_reader_stalls(self, start: Callable[..., Command]) -> None:
         """With a reader that doesn't read, a second Ctrl-C ends it all the same."""
         command = start(
