@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from jobtrio._errors import LaggedError
+from jobtrio._settlement import SHUTDOWN
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import duration, one_line, plural, printable
 from jobtrio.cli._output import STDERR, STDOUT, to_json
@@ -118,7 +119,7 @@ class WorkLog:
         if change.state is JobState.RUNNING:
             self._started[change.job_id] = change.at
             return ""
-        if change.state in FINAL_STATES or change.previous is JobState.RUNNING:
+        if change.state in FINAL_STATES or change.reason == SHUTDOWN:  # what was another worker's did not end here
             self._counts[change.state] += 1
         start = self._started.pop(change.job_id, None)
         return "" if start is None else duration(max((change.at - start).total_seconds(), 0.0))
@@ -136,8 +137,10 @@ class WorkLog:
                 return (change.state.lower(), f"{after}{why}")
             case JobState.RETRYING:
                 return ("failed", f"{after}, to be tried again{why}")
-            case JobState.QUEUED if change.previous is JobState.RUNNING:
+            case JobState.QUEUED if change.reason == SHUTDOWN:
                 return ("returned", f"{after}{why}")
+            case JobState.QUEUED if change.previous is JobState.RUNNING:
+                return ("returned", f"{after}: its worker is gone or did not renew its lease")
             case _:
                 return None
 

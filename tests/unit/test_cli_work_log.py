@@ -101,6 +101,19 @@ async def test_job_that_is_tried_again(autojump_clock: trio.testing.MockClock) -
     assert not log._started  # nothing is kept of what has ended
 
 
+async def test_job_of_another_worker_that_is_gone() -> None:
+    """A job that is taken from another worker is not counted as given back by this one, and its line tells of that."""
+    own = jobtrio.Transition("a", datetime.now(UTC), jobtrio.JobState.QUEUED, jobtrio.JobState.RUNNING, 1, "w", None)
+    given_back = attrs.evolve(own, previous=own.state, state=jobtrio.JobState.QUEUED, reason="shutdown")
+    taken = attrs.evolve(given_back, job_id="b", reason="lost lease")
+    async with jobtrio.open_registry() as registry:
+        log = WorkLog(registry, as_json=False)
+        texts = [text for change in (own, taken, given_back) for _, text in log._pieces(Event(change, "e"))]
+    assert texts[1].endswith(" returned b e: its worker is gone or did not renew its lease\n")
+    assert texts[2].endswith(" returned a e after 0.00 s: shutdown\n")
+    assert log.summary() == "jobtrio: stopped; no job ended; 1 job returned to the queue"
+
+
 async def test_held_job() -> None:
     """A job that has no executor yet is told without one."""
     async with jobtrio.open_registry() as registry:
