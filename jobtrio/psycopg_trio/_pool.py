@@ -109,8 +109,8 @@ class Pool(Generic[Row]):
         """Return the use of a connection, in ``async with``.
 
         It is the block's alone. Behind the block it goes back to the pool, and what it left open in a transaction is
-        rolled back; if it was lost, or is in the middle of anything, it is closed instead. Notifications that were
-        not read are dropped.
+        rolled back, where psycopg's own pool commits it: use ``connection.transaction()``, or autocommit. If it was
+        lost, or is in the middle of anything, it is closed instead. Notifications that were not read are dropped.
 
         Raises:
             psycopg.OperationalError: No idle connection works any more, and opening another failed.
