@@ -18,6 +18,8 @@ from jobtrio.stores.redis import RedisJobStore
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobtrio.abc import JobStore
 
 
@@ -108,6 +110,22 @@ def test_public_way_refuses(url: Any, error: type[Exception], what: str) -> None
     with pytest.raises(error, match=what) as caught:
         store_from_url(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        (SqliteJobStore, "sqlite:///jobs.db"),
+        (PostgresJobStore, "postgresql://ann:secret@host/db?schema=work"),
+        (RedisJobStore, "redis://ann:secret@host/0?prefix=work"),
+    ],
+)
+def test_store_itself_names_the_public_way(kind: Callable[[str], JobStore], url: str) -> None:
+    """A URL from a program's environment that a store itself can't take is said to be one for ``store_from_url``."""
+    with pytest.raises(ValueError, match="store_from_url") as caught:
+        kind(url)
+    assert "secret" not in str(caught.value)
+    store_from_url(url)
 
 
 def test_public_way_makes_what_is_not_there() -> None:

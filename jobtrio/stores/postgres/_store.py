@@ -406,7 +406,8 @@ def _check_conninfo(conninfo: Any) -> str:
     except (psycopg.Error, UnicodeEncodeError):
         port = None
     if port is None or "\0" in conninfo:  # libpq would read no further than to that
-        raise ValueError(f"conninfo must be a connection string or URL that libpq understands{escapes}")
+        others = "; one with ?schema=… or the like is for store_from_url"
+        raise ValueError(f"conninfo must be a connection string or URL that libpq understands{escapes}{others}")
     if not all(part == "" or part.isdecimal() for part in port.split(",")):
         raise ValueError(f"conninfo must be a connection string or URL whose port is a number{escapes}")
     return conninfo

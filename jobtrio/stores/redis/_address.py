@@ -83,7 +83,7 @@ def _address(parts: SplitResult, others: list[str]) -> Address:
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError(f"its scheme is {parts.scheme!r}")
     if parts.query or parts.fragment:
-        raise ValueError("it has something behind the database")
+        raise ValueError("it has something behind the database, as URLs for store_from_url may")
     login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     database = parts.path.removeprefix("/")

@@ -260,7 +260,7 @@ def _check_path(path: Any) -> str:
     if not given or given == ":memory:" or "\0" in given or not _can_be_encoded(given):
         raise ValueError(f"path must be that of a file; got {show(path)}")
     if given.startswith("sqlite://"):
-        raise ValueError(f"path must be that of a file, and no URL; got {show(path)}")
+        raise ValueError(f"path must be that of a file; a URL is for store_from_url; got {show(path)}")
     folder, name = os.path.split(given)
     try:
         if os.pardir in Path(folder).parts:  # behind a link it leads elsewhere than the text says
