@@ -5,6 +5,7 @@ Pure: all of it is read from records. It must not know where it is shown.
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ CANCELLED = 125
 RELEASED = "Released"
 """The type of the error of an attempt that its worker gave back."""
 
+_NURSERY = re.compile(r"^ExceptionGroup: Exceptions from Trio nursery \(\d+ sub-exceptions?\): ")
+"""What stands in an error's text before the exceptions that a nursery has raised as a group."""
 
 FURTHER = "\n  "
 """What begins the second line of a text, and each behind it."""
@@ -111,6 +114,11 @@ def one_line(text: str, limit: int = 200) -> str:
     """Return a text as one line of printable characters, shortened where it is long."""
     text = printable(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def brief(error: str, limit: int) -> str:
+    """Return an error's text where there is little room: of what a nursery has raised, what is in the group."""
+    return one_line(_NURSERY.sub("", error), limit)
 
 
 def printable(text: str, *, lines: bool = False) -> str:

@@ -13,7 +13,7 @@ import attrs
 from jobtrio._policies import JobPriority
 from jobtrio._records import JobError
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.cli._endings import duration, one_line
+from jobtrio.cli._endings import brief, duration, one_line
 from jobtrio.cli._output import is_no_traceback
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def note_text(record: JobRecord) -> str:
     if record.cancel_requested_at is not None and record.state not in FINAL_STATES:
         return "asked to stop" + (f": {one_line(record.cancel_reason, 46)}" if record.cancel_reason else "")
     if record.error is not None and record.state is not JobState.COMPLETED:
-        return one_line(str(record.error), 60)
+        return brief(str(record.error), 60)
     if record.state is JobState.SCHEDULED:
         return f"due {moment_text(record.run_at)}"
     return "-"

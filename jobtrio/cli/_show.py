@@ -11,7 +11,7 @@ from jobtrio._horizon import Horizon
 from jobtrio._messages import End
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
-from jobtrio.cli._endings import one_line, printable
+from jobtrio.cli._endings import brief, one_line, printable
 from jobtrio.cli._output import message_fields
 from jobtrio.cli._program import exit_code
 from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text
@@ -108,7 +108,7 @@ def _text(record: JobRecord, history: Iterable[Transition], messages: list[Messa
                 each.state,
                 str(each.attempt),
                 each.worker,
-                one_line(each.reason, 80) if each.reason else "-",
+                brief(each.reason, 80) if each.reason else "-",
             )
             for each in history
         ],

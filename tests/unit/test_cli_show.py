@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import jobtrio
-from jobtrio.cli._show import PAGE, _last_messages
+from jobtrio.cli._records import note_text
+from jobtrio.cli._show import PAGE, _last_messages, _text
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -33,3 +34,19 @@ async def test_a_job_that_never_pauses(autojump_clock: MockClock) -> None:
             shown = await _last_messages(store, "id", 3)
         assert len(shown) == 3
         assert [message.seq for message in shown if isinstance(message, jobtrio.Token)][-1] >= last
+
+
+async def test_error_out_of_a_nursery() -> None:
+    """Where there is little room, what an executor's nursery has raised is told by what is in the group."""
+
+    async def fail(job: jobtrio.JobContext) -> None:
+        async with trio.open_nursery(), trio.open_nursery():
+            raise ValueError(f"row 7 of the table has no price, as {job.id} says")
+
+    async with jobtrio.open_registry(worker="w") as registry:
+        job = await registry.submit(fail, retry=jobtrio.RetryPolicy(max_attempts=2, initial=0))
+        await job.wait()
+        history = await registry.history(job.id)
+    why = "ValueError: row 7 of the table has no price, as "
+    assert note_text(job.record).startswith(why)
+    assert "".join(_text(job.record, history, [])).count(f"w       {why}") == 2
