@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from jobtrio._core import RegistryCore
     from jobtrio._records import Transition
+
+T = TypeVar("T")
 
 REASON = "cancelled by the sweep"
 """The reason that the job is cancelled with."""
@@ -118,7 +120,7 @@ class CancelAtStep(trio.abc.Instrument):
         attempt = core._runner.running.get(self._job_id)
         if self._taken == self._step and attempt is not None and attempt.may_be_cancelled():
             self.is_cancelled = True
-            _at_once(core.store.request_cancel(self._job_id, REASON, 0.0))
+            at_once(core.store.request_cancel(self._job_id, REASON, 0.0))
             attempt.stop(CANCELLED, 0.0)
 
 
@@ -180,10 +182,11 @@ def _threads() -> set[tuple[threading.Thread, str]]:
     return {(thread, name) for thread, name in named if not name.startswith(IDLE)}
 
 
-def _at_once(call: Coroutine[Any, Any, object]) -> None:
-    """Make a call to the memory store, which never waits."""
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """Return what a call to the memory store returns: it never waits, so that nothing comes between its parts."""
     try:
         call.send(None)
-    except StopIteration:
-        return
+    except StopIteration as done:
+        value: T = done.value
+        return value
     raise RuntimeError("the call waits")

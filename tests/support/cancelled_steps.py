@@ -12,22 +12,33 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 
 class CancelAtStep(trio.abc.Instrument):
-    """Cancels the scope it is aimed at, at the n-th step of any task from then on.
+    """Cancels the scope it is aimed at, at the n-th step of any task from then on; or behind the n-th of one task.
 
     Attributes:
         left: How many steps are left until then.
         scope: The scope.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, task: trio.lowlevel.Task | None = None) -> None:
         self.left = step
         self.scope: trio.CancelScope | None = None
+        self._task = task
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count a step; cancel at the last one."""
+        """Count a step of any task."""
+        if self._task is None:
+            self._count()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count a step of the task, if there is one: it waits, and no other task has come to run."""
+        if self._task is task:
+            self._count()
+
+    def _count(self) -> None:
         if self.scope is not None:
             self.left -= 1
             if self.left == 0:
@@ -35,45 +46,17 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 @contextmanager
-def cancelled_at(step: int) -> Iterator[trio.CancelScope]:
-    """Cancel the block at the n-th step of any task."""
-    aim = CancelAtStep(step)
-    with trio.CancelScope() as scope:
+def cancelled_at(step: int, task: trio.lowlevel.Task | None = None) -> Iterator[trio.CancelScope]:
+    """Cancel the block at the n-th step of any task, or behind the n-th of one task."""
+    aim = CancelAtStep(step, task)
+    with trio.CancelScope() as aim.scope:
         trio.lowlevel.add_instrument(aim)
-        aim.scope = scope
         try:
-            yield scope
+            yield aim.scope
         finally:
             trio.lowlevel.remove_instrument(aim)
 
 
-class CancelAtWait(trio.abc.Instrument):
-    """Cancels a scope when the current task has begun its n-th wait, and before any other task has come to run.
-
-    Attributes:
-        left: How many waits are left until then.
-    """
-
-    def __init__(self, scope: trio.CancelScope, wait: int) -> None:
-        self.left = wait
-        self._scope = scope
-        self._task = trio.lowlevel.current_task()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count a wait; cancel at the last one."""
-        if task is self._task:
-            self.left -= 1
-            if self.left == 0:
-                self._scope.cancel()
-
-
-@contextmanager
-def cancelled_at_wait(wait: int) -> Iterator[trio.CancelScope]:
+def cancelled_at_wait(wait: int) -> AbstractContextManager[trio.CancelScope]:
     """Cancel the block when its task has begun its n-th wait."""
-    with trio.CancelScope() as scope:
-        aim = CancelAtWait(scope, wait)
-        trio.lowlevel.add_instrument(aim)
-        try:
-            yield scope
-        finally:
-            trio.lowlevel.remove_instrument(aim)
+    return cancelled_at(wait, trio.lowlevel.current_task())

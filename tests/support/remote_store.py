@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -25,12 +25,18 @@ from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord, 
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
+from jobtrio.testing._sweep import at_once
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
     from jobtrio._policies import Retention
     from jobtrio._state import JobState
+
+
+T = TypeVar("T")
+
+Call: TypeAlias = "Callable[[MemoryJobStore], Coroutine[Any, Any, T]]"
 
 
 class Server:
@@ -42,13 +48,13 @@ class Server:
         self.submitters: dict[str, Retention] = {}
         self._changes: list[JobEntry] = []
 
-    def serve(self, client: RemoteStore, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
+    def serve(self, client: RemoteStore, call: Call[T]) -> tuple[T, list[JobEntry]]:
         """Carry out one call, whole; return what it returned and the jobs that it changed, as they then were."""
         self._changes = []
         new_log = partial(TokenLog, client.settings.retention.tokens_per_job)
         settings = attrs.evolve(client.settings, listener=self, new_log=new_log)
         self.store._use(settings)  # each call is made in the name of its client, and none of them closes the store
-        return _at_once(call(self.store)), self._changes
+        return at_once(call(self.store)), self._changes
 
     def changed(self, entry: JobEntry) -> None:
         """Note a change for the client whose call made it."""
@@ -113,18 +119,21 @@ class RemoteStore(JobStore):
 
     # -- calls
 
-    async def _ask(self, name: str, call: Callable[[MemoryJobStore], Any]) -> tuple[Any, list[JobEntry]]:
+    async def _change(self, name: str, call: Call[T]) -> tuple[T, list[JobEntry]]:
         return await self.network.carry(name, lambda: self._server.serve(self, call))
 
-    async def _write(self, name: str, claim: Claim, call: Callable[[MemoryJobStore], Any]) -> bool:
+    async def _ask(self, name: str, call: Call[T]) -> T:
+        return (await self._change(name, call))[0]
+
+    async def _write(self, name: str, claim: Claim, call: Call[bool]) -> bool:
         """Make a write that needs a claim; bring the claim's entry up to what is stored then."""
 
         async def written(store: MemoryJobStore) -> JobEntry | None:
-            held: bool = await call(store)
+            held = await call(store)
             kept = store.peek(claim.entry.id)
             return copied(kept) if held and kept is not None else None
 
-        stored, changes = await self._ask(name, written)
+        stored, changes = await self._change(name, written)
         if stored is None:
             stored = next((entry for entry in changes if entry.id == claim.entry.id), None)  # evicted at its end
         if stored is None:
@@ -156,7 +165,7 @@ class RemoteStore(JobStore):
             self._server.submitters.update({entry.id: self.settings.retention for entry in sent})
             return [copied(entry) for entry in await store.insert(sent, submission)]
 
-        answer, _ = await self._ask("insert", insert)
+        answer = await self._ask("insert", insert)
         kept = []
         ids: set[str] = set()
         for entry, stored in zip(entries, answer, strict=True):
@@ -169,12 +178,11 @@ class RemoteStore(JobStore):
 
     async def load(self, job_id: str) -> JobEntry | None:
         """Return a copy of a job, or None."""
-        entry, _ = await self._ask("load", lambda store: _copied(store.load(job_id)))
-        return entry  # type: ignore[no-any-return]
+        return await self._ask("load", lambda store: _copied(store.load(job_id)))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, the oldest first."""
-        records, _ = await self._ask("find", lambda store: store.find(query))
+        records = await self._ask("find", lambda store: store.find(query))
         return [
             attrs.evolve(
                 record, payload=_wired(record.payload), metadata=_wired(record.metadata), result=_wired(record.result)
@@ -184,28 +192,23 @@ class RemoteStore(JobStore):
 
     async def history(self, job_id: str) -> list[Transition] | None:
         """Return a job's changes of state, the oldest first, or None for an unknown job."""
-        history, _ = await self._ask("history", lambda store: store.history(job_id))
-        return history  # type: ignore[no-any-return]
+        return await self._ask("history", lambda store: store.history(job_id))
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return how many jobs are in each state, by queue."""
-        counts, _ = await self._ask("counts", lambda store: store.counts())
-        return counts  # type: ignore[no-any-return]
+        return await self._ask("counts", lambda store: store.counts())
 
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there."""
-        workers, _ = await self._ask("workers", lambda store: store.workers())
-        return workers  # type: ignore[no-any-return]
+        return await self._ask("workers", lambda store: store.workers())
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``."""
-        backlog, _ = await self._ask("backlog", lambda store: store.backlog(queues, executors))
-        return backlog  # type: ignore[no-any-return]
+        return await self._ask("backlog", lambda store: store.backlog(queues, executors))
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job."""
-        deleted, _ = await self._ask("delete", lambda store: store.delete(job_id))
-        return deleted  # type: ignore[no-any-return]
+        return await self._ask("delete", lambda store: store.delete(job_id))
 
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan."""
@@ -217,8 +220,7 @@ class RemoteStore(JobStore):
             store.settings = attrs.evolve(store.settings, retention=retention)
             return await store.start_held(job_id, plan)
 
-        started, _ = await self._ask("start_held", start)
-        return started  # type: ignore[no-any-return]
+        return await self._ask("start_held", start)
 
     async def claim(
         self,
@@ -235,9 +237,9 @@ class RemoteStore(JobStore):
             claims = await store.claim(claim_id, limit=limit, lease=lease, room=room, executors=executors)
             return [Claim(copied(claim.entry), claim.id, claim.attempt) for claim in claims]
 
-        claims, _ = await self._ask("claim", claim)
+        claims = await self._ask("claim", claim)
         self._tell(claim.entry for claim in claims)
-        return claims  # type: ignore[no-any-return]
+        return claims
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last, and report on each."""
@@ -245,8 +247,7 @@ class RemoteStore(JobStore):
         async def renew(store: MemoryJobStore) -> list[LeaseReport]:
             return [LeaseReport(each.held, copied(each.entry)) for each in await store.renew(claims, lease)]
 
-        reports, _ = await self._ask("renew", renew)
-        return reports  # type: ignore[no-any-return]
+        return await self._ask("renew", renew)
 
     async def finish(
         self, claim: Claim, outcome: Outcome, *, error: JobError | None = None, messages: Sequence[Message] = ()
@@ -276,9 +277,9 @@ class RemoteStore(JobStore):
             reply = await store.request_cancel(job_id, reason, grace)
             return None if reply is None else CancelReply(copied(reply.entry), reply.accepted)
 
-        reply, changes = await self._ask("request_cancel", request)
+        reply, changes = await self._change("request_cancel", request)
         self._tell(changes)
-        return reply  # type: ignore[no-any-return]
+        return reply
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         """Keep a value for the job's next attempt."""
@@ -292,19 +293,18 @@ class RemoteStore(JobStore):
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return kept messages."""
-        messages, _ = await self._ask("read_messages", lambda store: store.read_messages(job_id, after, limit))
+        messages = await self._ask("read_messages", lambda store: store.read_messages(job_id, after, limit))
         return None if messages is None else [_message(message) for message in messages]
 
     async def advance(self) -> float:
         """Do what has fallen due."""
-        pause, changes = await self._ask("advance", lambda store: store.advance())
+        pause, changes = await self._change("advance", lambda store: store.advance())
         self._tell(changes)
-        return pause  # type: ignore[no-any-return]
+        return pause
 
     async def prune(self) -> float:
         """Remove what is no longer kept."""
-        pause, _ = await self._ask("prune", lambda store: store.prune())
-        return pause  # type: ignore[no-any-return]
+        return await self._ask("prune", lambda store: store.prune())
 
 
 # -- encoding and decoding
@@ -359,12 +359,3 @@ def _error(error: JobError) -> JobError:
 
 def _wired(value: Any) -> Any:
     return decode_value(encode_value("what is sent", value))
-
-
-def _at_once(call: Any) -> Any:
-    """Return what a call to the memory store returns: it never waits, so that nothing comes between its parts."""
-    try:
-        call.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("the server's store waits")
