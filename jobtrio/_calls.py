@@ -182,7 +182,7 @@ class RegistryCalls:
         return self._waits and (running is None or running.claim.entry is not entry)
 
     def _runs(self, attempt: Attempt, entry: JobEntry | None, job_id: str) -> bool:
-        """Whether an attempt is of this job, not of an earlier one of its id whose end is not known to be written."""
+        """Whether an attempt is of this job, not of an earlier one of the same id whose end is still being written."""
         asked = entry or self._known.get(job_id)
         return asked is None or attempt.claim.entry is asked
 

@@ -365,10 +365,10 @@ class RegistryCore(RegistryCalls):
         return attempt is not None and attempt.is_caught_up and attempt.claim.entry.log is log
 
     def _is_written_here(self, entry: JobEntry) -> bool:
-        """Whether a job's end was written by an attempt in this process, which knows all that came before.
+        """Whether a job's end was written by an attempt in this process that has all messages before it.
 
-        One after which the job is to go on does not know: behind what it has written others may have ended the job. Nor
-        does one that lost its job on the way: what it has may not be stored.
+        An attempt after which the job was to go on may not have them: others may have ended the job since. Nor may one
+        that lost its job on the way: what it has sent may not be stored.
         """
         attempt = self._runner.running.get(entry.id)
         if attempt is None or not (attempt.decided and attempt.is_caught_up):

@@ -142,10 +142,10 @@ class Events:
             self.log.send(0, Event(transition, executor))
 
     def publish_in_order(self, known: JobEntry, told: JobEntry, worker: str) -> None:
-        """Tell everybody of a job's newest change, and before it of what else ``worker`` has done since the last.
+        """Tell everybody of a job's newest change, and before it of earlier ones by ``worker`` that were not told.
 
-        Answers of a store may overtake each other: what was told of by then is not told again. What comes first of all
-        is told in any case, as a new job's submission may be answered only when the job has been started.
+        A store's answers may come in another order than the changes: what was told is not told again. A submission
+        is told in any case, since the answer to it may come after that to the claim by which the job was started.
 
         Args:
             known: What stands for the job in this process.

@@ -43,7 +43,8 @@ class KnownEntries:
     def claimed(self, entry: JobEntry) -> JobEntry:
         """Return the entry that stands for a job of which an attempt is to begin here.
 
-        It has all that ``entry`` says: another answer may have brought the change of state before, and no more.
+        What executors work with is taken from ``entry`` in any case: `refresh` leaves that out where another answer
+        has told already that the job runs.
         """
         known = self.entry_of(entry)
         for name in _GIVEN:

@@ -125,8 +125,8 @@ class Leases:
     async def _give_up(self, scope: trio.CancelScope) -> None:
         """Cancel a renewal that is not answered in time.
 
-        Where jobs hold up the event loop, the answer may be there, and takes turns to be come to. So a part of the time
-        counts once, however long its turn has taken.
+        The time passes in parts, each of which takes at least a turn of the event loop: where jobs hold that up for
+        long, an answer that has come meanwhile has some turns left in which to be read.
         """
         for _ in range(PARTS):
             await trio.sleep(self._lease * ANSWER_WITHIN / PARTS)
