@@ -128,10 +128,10 @@ async def test_id_that_a_terminal_would_obey(shell: Shell, options: list[str]) -
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="\x1b[2J\n\u202e"))
+        await peer.answer(Submit, Submitted(job="\x1b[2J\n\u202e"))
         if options:
-            await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="\x1b[2J"))
-            await peer.say(Refused(id=(await peer.hear(Subscribe)).id, code="forbidden", message="\x1b[2J"))
+            await peer.answer(Get, Refused(code="unknown_job", message="\x1b[2J"))
+            await peer.answer(Subscribe, Refused(code="forbidden", message="\x1b[2J"))
 
     async with open_bridge(script) as url:
         _, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", *options)
@@ -144,8 +144,8 @@ async def test_record_that_may_not_be_seen(shell: Shell) -> None:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="the-job"))
-        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unavailable", message="the store is away"))
+        await peer.answer(Submit, Submitted(job="the-job"))
+        await peer.answer(Get, Refused(code="unavailable", message="the store is away"))
 
     async with open_bridge(script) as url:
         code, out, err = await trio.to_thread.run_sync(shell.run, "submit", f"{url}/ws", "echo", "--json")
@@ -158,15 +158,14 @@ async def test_watching_what_may_not_be_seen(shell: Shell) -> None:
     error = WireError(kind="exception", type="ValueError", message="row 2", traceback="")
 
     async def watched(peer: Peer) -> None:
-        request = await peer.hear(Get)
-        await peer.say(Refused(id=request.id, code="unknown_job", message="no job has this id"))
+        await peer.answer(Get, Refused(code="unknown_job", message="no job has this id"))
         await peer.subscribed()
         await peer.say(
             events(1, 1),
             Restarted(sub=1, seq=2, attempt=1, error=error, delay=0.5),
             Ended(sub=1, seq=3, outcome=WireFailed(error=error)),
         )
-        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="no job has this id"))
+        await peer.answer(Get, Refused(code="unknown_job", message="no job has this id"))
 
     async def watch(peer: Peer) -> None:
         await peer.greet()
@@ -174,7 +173,7 @@ async def test_watching_what_may_not_be_seen(shell: Shell) -> None:
 
     async def submit(peer: Peer) -> None:
         await peer.greet()
-        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="the-job"))
+        await peer.answer(Submit, Submitted(job="the-job"))
         await watched(peer)
 
     told = [
@@ -396,8 +395,8 @@ async def test_cancels_what_may_not_be_seen(shell: Shell, accepted: bool) -> Non
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        await peer.say(Ok(id=(await peer.hear(Cancel)).id, cancelled=accepted))
-        await peer.say(Refused(id=(await peer.hear(Get)).id, code="unknown_job", message="none"))
+        await peer.answer(Cancel, Ok(cancelled=accepted))
+        await peer.answer(Get, Refused(code="unknown_job", message="none"))
 
     async with open_bridge(script) as url:
         code, out, err = await trio.to_thread.run_sync(shell.run, "cancel", f"{url}/jobs/x")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 import trio_websocket
+from msgspec.structs import replace
 
 from jobtrio import Gap, JobState
 from jobtrio._nursery import open_background_nursery
@@ -85,6 +86,10 @@ class Peer:
             request: AnyRequest = decode_request(await socket.get_message())
         assert isinstance(request, kind), request
         return request
+
+    async def answer(self, kind: type[AnyRequest], reply: AnyReply) -> None:
+        """Hear a request of some kind, and answer it."""
+        await self.say(replace(reply, id=(await self.hear(kind)).id))
 
     async def close(self, code: int, reason: str | None = None) -> None:
         """Close the connection in order."""

@@ -244,8 +244,7 @@ async def test_end_that_is_known_of_a_job_that_may_not_be_looked_up() -> None:
         for sub in (1, 2):
             await peer.subscribed(sub, last=3)
             await peer.say(end(3, sub))
-        request = await peer.hear(Get)
-        await peer.say(Refused(id=request.id, code="unknown_job", message=""))
+        await peer.answer(Get, Refused(code="unknown_job", message=""))
 
     async def show(messages: list[jobtrio.Message]) -> None:
         raise AssertionError(messages)

@@ -94,8 +94,7 @@ async def give_two_and_refuse(peer: Peer) -> None:
     await peer.greet()
     await peer.subscribed()
     await peer.say(events(1, 2))
-    request = await peer.hear(Get)
-    await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+    await peer.answer(Get, Refused(code="unknown_job", message="no"))
     peer.cut()
 
 
@@ -152,8 +151,7 @@ async def test_refused_without_garbage() -> None:
         await peer.greet()
         for _ in range(20):
             for kind in (Get, Subscribe):
-                request = await peer.hear(kind)
-                await peer.say(Refused(id=request.id, code="unknown_job", message="no"))
+                await peer.answer(kind, Refused(code="unknown_job", message="no"))
 
     async with open_bridge(script) as url, open_client(url) as client:
         with trio.fail_after(60):

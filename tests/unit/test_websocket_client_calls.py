@@ -98,8 +98,7 @@ async def test_cancels_and_finds() -> None:
         cancel = await peer.hear(Cancel)
         assert (cancel.job, cancel.reason, cancel.grace) == ("j", "why", 2.0)
         await peer.say(Ok(id=cancel.id, cancelled=True))
-        cancel = await peer.hear(Cancel)
-        await peer.say(Ok(id=cancel.id, cancelled=False))
+        await peer.answer(Cancel, Ok(cancelled=False))
         find = await peer.hear(Find)
         assert (find.tags, find.state, find.limit, find.after) == ({"a": "b"}, ["COMPLETED", "FAILED"], 7, "j")
         assert find.newest_first
@@ -181,8 +180,7 @@ async def test_refused_call(code: str, error: type[Exception], text: str) -> Non
     async def script(peer: Peer) -> None:
         await peer.greet()
         for said in ("what is wrong", ""):
-            request = await peer.hear(Submit)
-            await peer.say(Refused(id=request.id, code=code, message=said))
+            await peer.answer(Submit, Refused(code=code, message=said))
 
     async with open_bridge(script) as url, open_client(url) as client:
         for match in (text, None):
@@ -203,8 +201,7 @@ async def test_full_queue() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        request = await peer.hear(Submit)
-        await peer.say(Refused(id=request.id, code="queue_full", message="full", limit=17))
+        await peer.answer(Submit, Refused(code="queue_full", message="full", limit=17))
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(jobtrio.QueueFullError) as caught:
@@ -217,10 +214,8 @@ async def test_one_too_many() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        request = await peer.hear(Submit)
-        await peer.say(Refused(id=request.id, code="rate", message="slow down"))
-        request = await peer.hear(Submit)
-        await peer.say(Submitted(id=request.id, job="j"))
+        await peer.answer(Submit, Refused(code="rate", message="slow down"))
+        await peer.answer(Submit, Submitted(job="j"))
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert (await client.submit("work")).id == "j"
@@ -275,8 +270,7 @@ async def test_too_large_for_the_server() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.greet(message_bytes=300)
-        request = await peer.hear(Submit)
-        await peer.say(Submitted(id=request.id, job="j"))
+        await peer.answer(Submit, Submitted(job="j"))
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(jobtrio.PayloadError, match=r"at most 300 bytes for this server; got 3\d\d"):
@@ -307,7 +301,7 @@ async def test_answer_of_another_kind() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        await peer.say(Pong(id=(await peer.hear(Submit)).id))
+        await peer.answer(Submit, Pong())
 
     async with open_bridge(script) as url, open_client(url) as client:
         with pytest.raises(ServerRefusedError, match="Submitted was due, and Pong came"):

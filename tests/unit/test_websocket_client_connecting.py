@@ -426,8 +426,7 @@ async def test_server_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
     async def second(peer: Peer) -> None:
         await peer.greet(message_bytes=10**9)
         while True:
-            request = await peer.hear(Submit)
-            await peer.say(Submitted(id=request.id, job="j"))
+            await peer.answer(Submit, Submitted(job="j"))
 
     async with open_bridge(first, second) as url, open_client(url) as client, trio.open_nursery() as nursery:
         for _ in range(20):
@@ -486,8 +485,7 @@ async def test_calls_while_the_server_is_away() -> None:
         if back.is_set():
             await peer.greet()
             while True:
-                request = await peer.hear(Submit)
-                await peer.say(Submitted(id=request.id, job="j"))
+                await peer.answer(Submit, Submitted(job="j"))
         await peer.reject(503)
 
     async with open_bridge(first, refuse) as url, open_client(url, outage_limit=0.2) as client:
@@ -509,7 +507,7 @@ async def test_tells_of_losses(caplog: pytest.LogCaptureFixture) -> None:
 
     async def second(peer: Peer) -> None:
         await peer.greet()
-        await peer.say(Submitted(id=(await peer.hear(Submit)).id, job="j"))
+        await peer.answer(Submit, Submitted(job="j"))
 
     with caplog.at_level("INFO", "jobtrio.websocket"):
         async with open_bridge(first, second) as url, open_client(url) as client:

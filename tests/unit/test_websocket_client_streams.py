@@ -47,8 +47,7 @@ async def test_refused_subscription(refused: Refused, error: type[Exception], te
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        request = await peer.hear(Subscribe)
-        await peer.say(Refused(id=request.id, code=refused.code, message=refused.message, first=1, last=4))
+        await peer.answer(Subscribe, Refused(code=refused.code, message=refused.message, first=1, last=4))
 
     async with open_bridge(script) as url, open_client(url) as client:
         with client.subscribe("a job") as messages, trio.fail_after(WAIT):
@@ -69,8 +68,7 @@ async def test_another_stream(code: str) -> None:
 
     async def second(peer: Peer) -> None:
         await peer.greet()
-        request = await peer.hear(Subscribe)
-        await peer.say(Refused(id=request.id, code=code, message="no"))
+        await peer.answer(Subscribe, Refused(code=code, message="no"))
 
     async with open_bridge(first, second) as url, open_client(url) as client:
         messages = client.subscribe("a job")
@@ -85,8 +83,7 @@ async def test_subscribes_again(code: str) -> None:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        request = await peer.hear(Subscribe)
-        await peer.say(Refused(id=request.id, code=code, message="not now"))
+        await peer.answer(Subscribe, Refused(code=code, message="not now"))
         await peer.subscribed(1)
         await peer.say(events(1, 2), Refused(sub=1, code=code, message="cut off"))
         assert (await peer.subscribed(2)).after == 2
@@ -212,7 +209,7 @@ async def test_more_subscriptions_than_the_server_takes() -> None:
         await peer.greet(subscriptions=2)
         await peer.subscribed(1)
         await peer.subscribed(2)
-        await peer.say(Ok(id=(await peer.hear(Unsubscribe)).id))
+        await peer.answer(Unsubscribe, Ok())
         assert (await peer.subscribed(3)).job == "fourth"
         await peer.say(end(1, 3))
 
