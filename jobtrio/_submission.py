@@ -173,7 +173,9 @@ class Submissions:
                     f"got {show(expires_in)}"
                 )
         if self._durable:
-            self._check_storable(entry)
+            encode_value("payload", entry.payload)
+            if entry.metadata is not None:
+                encode_value("metadata", entry.metadata)
         return entry
 
     def plan(
@@ -210,7 +212,8 @@ class Submissions:
         if self._durable and retry is not None and type(retry) is not RetryPolicy:
             raise TypeError(f"retry must be a RetryPolicy itself, as stores keep no other class; got {show(retry)}")
         queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
-        self._check_served(queue)
+        if not self._durable and self._queues is not None and queue not in self._queues:
+            raise UnservedQueueError(queue, self._queues)
         plan = Plan(name, function, queue, check_priority(priority), time_limit, retry, self._worker)
         self._last = (*given, plan)
         return plan
@@ -270,10 +273,6 @@ class Submissions:
             raise UnknownExecutorError(executor_name(executor), self.executors)
         return None, executor_name(executor), as_async(executor, self._limiter)
 
-    def _check_served(self, queue: str) -> None:
-        if not self._durable and self._queues is not None and queue not in self._queues:
-            raise UnservedQueueError(queue, self._queues)
-
     @staticmethod
     def _schedule(entry: JobEntry, delay: float | None, run_at: datetime | None) -> None:
         if delay is not None and run_at is not None:
@@ -287,12 +286,6 @@ class Submissions:
             entry.delay = max(entry.run_at - entry.created_at, 0.0)
         if entry.delay > 0:
             entry.state = JobState.SCHEDULED
-
-    @staticmethod
-    def _check_storable(entry: JobEntry) -> None:
-        encode_value("payload", entry.payload)
-        if entry.metadata is not None:
-            encode_value("metadata", entry.metadata)
 
 
 def as_async(
