@@ -25,7 +25,7 @@ from jobtrio._state import JobState
 from jobtrio._submission import Submissions
 from jobtrio._tail import GONE, Tails
 from jobtrio._token_log import TokenLog
-from jobtrio.abc import Backlog, Claim, JobStore, StoreSettings
+from jobtrio.abc import Claim, JobStore, StoreSettings
 from jobtrio.stores.memory import MemoryJobStore
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class RegistryCore(RegistryCalls):
         self.events: Events = Events()
         self._max_running = max_running
         self._queues = queues
+        self._executors = self.submissions.executors if durable else None  # those whose jobs run here; None for all
         self._stop = trio.Event()
         self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
@@ -112,7 +113,7 @@ class RegistryCore(RegistryCalls):
             self.store,
             self._runner,
             max_running=max_running,
-            executors=self.submissions.executors if durable else None,
+            executors=self._executors,
             lease=lease if durable else inf,
             adopt=self._adopt if durable else None,
         )
@@ -216,7 +217,7 @@ class RegistryCore(RegistryCalls):
                     return
                 answers = self._dispatcher.answers
                 try:
-                    backlog = await self._ask(self._backlog)
+                    backlog = await self._ask(partial(self.store.backlog, self._queues, self._executors))
                 except trio.ClosedResourceError:
                     return  # meanwhile all of it was closed
                 if answers != self._dispatcher.answers:
@@ -228,10 +229,6 @@ class RegistryCore(RegistryCalls):
                     return
             with trio.move_on_after(self.store.poll_interval):
                 await self._runner.changes.park()
-
-    async def _backlog(self) -> Backlog:
-        """Return what waits of the jobs that this process would claim."""
-        return await self.store.backlog(self._queues, self.submissions.executors if self._waits else None)
 
     @trio.lowlevel.enable_ki_protection
     async def shutdown(self, grace: float) -> None:
