@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from heapq import nlargest, nsmallest
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
@@ -28,8 +29,7 @@ _States = dict["JobState", dict[int, "JobEntry"]]
 """A cell: the jobs of one queue and one executor, by state and order."""
 
 
-def _order(entry: JobEntry) -> int:
-    return entry.order
+_order = attrgetter("order")
 
 
 class JobIndex:
