@@ -1,6 +1,6 @@
 """jobtrio: jobs whose output people watch, on Trio.
 
-The public names, re-exported, and nothing else.
+The public names, re-exported, and nothing else. Errors are called by them.
 """
 
 from jobtrio import abc as abc
@@ -106,3 +106,7 @@ __all__ = [
     "abc",
     "open_registry",
 ]
+
+for _name in __all__:
+    if isinstance(_public := globals()[_name], type) and issubclass(_public, BaseException):
+        _public.__module__ = __name__  # tracebacks say from where users import it

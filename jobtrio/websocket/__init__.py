@@ -44,3 +44,7 @@ __all__ = [
     "open_client",
     "serve",
 ]
+
+for _name in __all__:
+    if isinstance(_public := globals()[_name], type) and issubclass(_public, BaseException):
+        _public.__module__ = __name__  # tracebacks say from where users import it

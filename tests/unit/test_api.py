@@ -295,6 +295,15 @@ def test_errors_have_one_root(name: str, base: type[Exception]) -> None:
     assert issubclass(error, base)
 
 
+@pytest.mark.parametrize("module", ["jobtrio", "jobtrio.websocket"])
+def test_tracebacks_name_errors_as_users_import_them(module: str) -> None:
+    """An error is called by its public name, and not by that of the private module which defines it."""
+    public = [getattr(importlib.import_module(module), name) for name in importlib.import_module(module).__all__]
+    errors = [value for value in public if isinstance(value, type) and issubclass(value, BaseException)]
+    assert errors
+    assert {error.__module__ for error in errors} == {module}
+
+
 def test_root_of_errors() -> None:
     """The root is a plain `Exception`, and what an executor may raise on purpose is no error of jobtrio's."""
     assert jobtrio.JobtrioError.__bases__ == (Exception,)
