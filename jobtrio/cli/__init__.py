@@ -62,7 +62,8 @@ class Parser(argparse.ArgumentParser):
         """End with 2 and say why, where that can be said."""
         if sys.stderr is None:  # or the usage would go to stdout
             self.exit(2)
-        super().error(printable(message))
+        place = "; a command's options stand behind it" if message.startswith("argument COMMAND: ") else ""
+        super().error(printable(message) + place)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is None or file is not sys.stdout:

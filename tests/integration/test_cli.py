@@ -94,6 +94,7 @@ class TestUsage:
             ([], ["COMMAND is missing", "demo", "worker", "jobtrio --help"]),
             (["--loud"], ["unknown: --loud", "COMMAND is missing", "jobtrio --help"]),
             (["play"], ["'play'", "demo", "run"]),
+            (["--store", "sqlite:///a", "list"], ["'sqlite:///a'", "a command's options stand behind it"]),
             (["demo", "--loud"], ["--loud", "jobtrio demo --help"]),
         ],
     )
