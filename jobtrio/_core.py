@@ -141,6 +141,8 @@ class RegistryCore(RegistryCalls):
                             self._dispatcher.jobs = jobs
                             jobs.start_soon(self._dispatch)
                             self.serving.set()
+                        with trio.move_on_after(HARD_EXIT):
+                            await self._tails.see_ends()
                     finally:
                         self._tails.nursery = None  # what is followed from here on is cut off in the end
                     services.cancel_scope.cancel()

@@ -8,6 +8,7 @@ has no task: one for all knows when to look at which. It must not know who reads
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -224,6 +225,16 @@ class Tails:
         horizon = Horizon(partial(self._store.read_messages, tail.job_id))
         while tail.is_wanted and await self._copy(tail) and not await horizon.is_reached(log.last):
             pass
+
+    async def see_ends(self) -> None:
+        """Copy up to their ends the streams of jobs that are known to have ended: who reads them is owed these.
+
+        Cancellation: what was copied stays.
+        """
+        for tail in [tail for tails in self._tails.values() for tail in tails]:
+            if (entry := tail.entry()) is not None and entry.outcome is not None:
+                with suppress(StoreUnavailableError, trio.ClosedResourceError):
+                    await self.look_now(entry)
 
     async def catch_up(self, entry: JobEntry, log: TokenLog, is_pointless: Callable[[], bool]) -> None:
         """Copy what the store has of a job that is to run here, so that its attempt's numbers go on from there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,9 +14,11 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import (
+    Cancelled,
     Completed,
     End,
     Executors,
+    JobCancelledError,
     JobContext,
     JobState,
     PayloadError,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio.testing import MockClock
+
+    from jobtrio import Message, Subscription
 
 LEASE = 60.0
 
@@ -364,6 +369,28 @@ async def test_waiters_when_their_registry_closes(autojump_clock: MockClock) -> 
             assert not errors
     assert errors == ["broken"] * 4
     assert job.outcome is None
+
+
+@pytest.mark.parametrize("how", ["normally", "by an exception"])
+async def test_readers_of_a_job_that_has_ended_when_their_registry_closes(autojump_clock: MockClock, how: str) -> None:
+    """Who reads a job that did not run here gets its end where that is known as the registry is left."""
+    ends: list[Message] = []
+    async with trio.open_nursery() as nursery:
+        with suppress(JobCancelledError):
+            async with jobtrio.open_registry(executors, store=RemoteStore(Server()), queues={}) as registry:
+                job = await registry.submit("count", 3)
+                messages = job.subscribe()
+                nursery.start_soon(_read_end, messages, ends)
+                await trio.sleep(1)
+                await job.cancel("enough")
+                assert await job.wait() == Cancelled("enough")
+                if how == "by an exception":
+                    await job.result()
+    assert ends == [End(1, Cancelled("enough"))]
+
+
+async def _read_end(messages: Subscription, ends: list[Message]) -> None:
+    ends.append(await messages.receive())
 
 
 @pytest.mark.parametrize("how", ["forgotten", "replaced"])
