@@ -34,6 +34,10 @@ ATTEMPT = "JOBTRIO_ATTEMPT"
 
 FIELDS = ("argv", "cwd", "env", "grace")
 
+NOT_THERE = "no such program, or the interpreter that its first line names is missing"
+NOT_A_PROGRAM = "not an executable program"
+"""What the error of a program that can't be started says of it."""
+
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -172,9 +176,9 @@ class Command:
             if exc.filename != program:
                 raise
             if exc.errno == errno.ENOENT:
-                why = "no such program, or the interpreter that its first line names is missing"
+                why = NOT_THERE
             elif exc.errno == errno.EACCES:
-                why = "not an executable program"
+                why = NOT_A_PROGRAM
             else:
                 raise
             raise type(exc)(exc.errno, why, program) from None

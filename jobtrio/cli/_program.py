@@ -15,6 +15,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from jobtrio._command import NOT_A_PROGRAM, NOT_THERE
 from jobtrio._errors import CommandFailedError, GiveUp
 from jobtrio._processes import parents_of_all
 from jobtrio._watchdog import watchdog
@@ -90,6 +91,12 @@ NOT_STARTED = {
 }
 """The exit codes of programs that were not started, by the type of the error."""
 
+WHY_NOT_STARTED = {
+    f"[Errno {errno.ENOENT}] {NOT_THERE}: ": NOT_FOUND,
+    f"[Errno {errno.EACCES}] {NOT_A_PROGRAM}: ": NOT_EXECUTABLE,
+}
+"""The same where a worker has registered `run_command` as it is, by how the error's message begins."""
+
 
 def heed_children() -> None:
     """See that the exit codes of programs can be known, whatever was inherited from whoever started us."""
@@ -113,6 +120,9 @@ def exit_code(error: JobError) -> int | None:
     """Return the exit code that a shell would give for a program that failed with this error; None for another."""
     if error.type in NOT_STARTED:
         return NOT_STARTED[error.type]
+    for why, known in WHY_NOT_STARTED.items():
+        if error.message.startswith(why):
+            return known
     code = returncode_of(error)
     return code if code is None or code >= 0 else 128 - code
 

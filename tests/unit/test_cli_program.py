@@ -13,6 +13,7 @@ from jobtrio import _processes
 from jobtrio._running_program import RunningProgram
 from jobtrio._watchdog import watchdog
 from jobtrio.cli import _endings, _program
+from jobtrio.executors import run_command
 
 
 async def fate_of(exc: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, int]:
@@ -50,6 +51,14 @@ async def test_program_that_failed(script: str, code: int, words: str) -> None:
     assert _endings.exit_code(outcome) == code
     summary = _endings.summary(outcome, seconds=1.5, attempts=2, lines=0)
     assert summary == f"jobtrio: {words} after 1.5 s, 2 attempts, 0 lines"
+
+
+@pytest.mark.parametrize(("program", "code"), [("no-such-program-here", 127), ("/", 126)])
+async def test_program_that_an_executor_of_the_name_does_not_start(program: str, code: int) -> None:
+    """The exit codes are the same where a worker has registered `run_command` as it is."""
+    async with jobtrio.open_registry() as registry:
+        outcome = await (await registry.submit(run_command, {"argv": [program]})).wait()
+    assert _endings.exit_code(outcome) == code
 
 
 @pytest.mark.parametrize(
