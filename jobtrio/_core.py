@@ -269,6 +269,9 @@ class RegistryCore(RegistryCalls):
     async def remove(self, job_id: str) -> None:
         """Forget an ended job, here as well: whoever holds its handle keeps what that says."""
         known = self._known.get(job_id)
+        if known is not None:
+            with trio.move_on_after(self.store.outage_limit):
+                await self._tails.see_end(known)
         await super().remove(job_id)
         if known is not None and job_id not in self._runner.running:
             self._log_of(known).cut_off(GONE)  # for readers that have not seen its end

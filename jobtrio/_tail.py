@@ -226,15 +226,19 @@ class Tails:
         while tail.is_wanted and await self._copy(tail) and not await horizon.is_reached(log.last):
             pass
 
-    async def see_ends(self) -> None:
-        """Copy up to their ends the streams of jobs that are known to have ended: who reads them is owed these.
+    async def see_end(self, entry: JobEntry) -> None:
+        """Copy what there is of a job that is followed and about to be let go, if the store answers.
 
-        Cancellation: what was copied stays.
+        Who reads it is owed its end. Cancellation: what was copied stays.
         """
+        with suppress(StoreUnavailableError, trio.ClosedResourceError):
+            await self.look_now(entry)
+
+    async def see_ends(self) -> None:
+        """Do so for all jobs that are known to have ended. Cancellation: what was copied stays."""
         for tail in [tail for tails in self._tails.values() for tail in tails]:
             if (entry := tail.entry()) is not None and entry.outcome is not None:
-                with suppress(StoreUnavailableError, trio.ClosedResourceError):
-                    await self.look_now(entry)
+                await self.see_end(entry)
 
     async def catch_up(self, entry: JobEntry, log: TokenLog, is_pointless: Callable[[], bool]) -> None:
         """Copy what the store has of a job that is to run here, so that its attempt's numbers go on from there.

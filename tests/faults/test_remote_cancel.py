@@ -208,6 +208,22 @@ async def test_not_running(autojump_clock: MockClock, here: Here, when: str) -> 
         assert len(here.log) == runs
 
 
+async def test_removed_at_once(autojump_clock: MockClock, here: Here) -> None:
+    """Whoever reads a job here gets its end also where it is cancelled and removed in one go."""
+    streams: list[Any] = []
+
+    async def watch(job: jobtrio.Job) -> None:
+        streams.append(await read(job))
+
+    async with here.open() as registry, trio.open_nursery() as nursery:
+        job = await registry.submit("work")
+        nursery.start_soon(watch, job)
+        await trio.sleep(1)
+        await job.cancel("enough")
+        await registry.remove(job.id)
+    assert streams == [[End(1, Cancelled("enough"))]]
+
+
 async def test_worker_is_dead(autojump_clock: MockClock, here: Here) -> None:
     """A cancel acknowledged while the worker is dead ends the job when its lease is over, without another run."""
     dead = RemoteStore(here.server)
