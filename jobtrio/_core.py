@@ -18,6 +18,7 @@ from jobtrio._dispatcher import Dispatcher
 from jobtrio._errors import StoreUnavailableError, UnknownJobError
 from jobtrio._events import Events
 from jobtrio._leases import Leases
+from jobtrio._nursery import lineage
 from jobtrio._ringer import Ringer
 from jobtrio._runner import HARD_EXIT, Runner
 from jobtrio._settlement import SHUTDOWN
@@ -199,17 +200,12 @@ class RegistryCore(RegistryCalls):
 
     async def drain(self) -> None:
         """Wait until nothing is queued, waiting to retry, or running here."""
-        if self._is_inside_job():
+        jobs = self._dispatcher.jobs
+        if jobs is not None and any(task.parent_nursery is jobs for task in lineage(trio.lowlevel.current_task())):
             raise RuntimeError("a job that waits for drain() waits for itself: call it from outside the jobs")
         self.check_awaited("registry.drain()", "registry.drain")
         await trio.lowlevel.checkpoint()
         await self._wait_idle(scheduled=False, others=True)
-
-    def _is_inside_job(self) -> bool:
-        nursery = trio.lowlevel.current_task().parent_nursery
-        while nursery is not None and nursery is not self._dispatcher.jobs:
-            nursery = nursery.parent_task.parent_nursery
-        return nursery is not None
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_idle(self, *, scheduled: bool, others: bool) -> None:

@@ -1,4 +1,4 @@
-"""A nursery for background tasks whose body's own exception comes out bare.
+"""A nursery for background tasks whose body's own exception comes out bare; and what tasks are below of.
 
 A plain nursery wraps the body's exception in a group, since it can't tell it from its tasks'. Here the body is
 the user's code and the tasks are jobtrio's: the user gets back what the user raised.
@@ -15,7 +15,7 @@ from jobtrio._errors import StoreError
 from jobtrio._exceptions import is_all, leaves, lone_leaf, parted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @asynccontextmanager
@@ -61,3 +61,10 @@ def _told(group: BaseExceptionGroup[BaseException], body: BaseException | None) 
             told = BaseExceptionGroup(group.message, exceptions)
     lost = [leaf for leaf in leaves(group) if isinstance(leaf, StoreError)]
     return lost[0] if lost and is_all(told, StoreError) else told
+
+
+def lineage(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    """Give a task, the one whose nursery it is in, and so on up to Trio's own."""
+    while task is not None:
+        yield task
+        task = task.parent_nursery and task.parent_nursery.parent_task

@@ -14,6 +14,7 @@ import trio
 
 from jobtrio._attempt import Attempt
 from jobtrio._errors import JobEndedError, PayloadError, StoreUnavailableError
+from jobtrio._nursery import lineage
 from jobtrio._outage import keep_trying
 from jobtrio._records import Completed, Failed, Outcome
 from jobtrio._settlement import (
@@ -122,12 +123,10 @@ class Runner:
         """Note with the attempt that the current task is part of, if any, that a shutdown refused it something."""
         if self._tasks is None:
             self._tasks = {attempt.task: attempt for attempt in self.running.values()}
-        task = trio.lowlevel.current_task()
-        while (attempt := self._tasks.get(task)) is None:
-            if task.parent_nursery is None:
+        for task in lineage(trio.lowlevel.current_task()):
+            if (attempt := self._tasks.get(task)) is not None:
+                attempt.refuse()
                 return
-            task = task.parent_nursery.parent_task
-        attempt.refuse()
 
     def run(self, attempt: Attempt) -> Awaitable[None]:
         """Run a prepared attempt and do what follows.

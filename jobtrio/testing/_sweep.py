@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from jobtrio._checks import check_count
 from jobtrio._messages import End
+from jobtrio._nursery import lineage
 from jobtrio._opening import open_registry
 from jobtrio._records import Cancelled
 from jobtrio._settlement import CANCELLED
@@ -107,13 +108,8 @@ class CancelAtStep(trio.abc.Instrument):
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count a step, if it is the job's."""
-        if self._core is not None and self._is_of_job(task):
+        if self._core is not None and any(each is self._root for each in lineage(task)):
             self._count(self._core)
-
-    def _is_of_job(self, task: trio.lowlevel.Task | None) -> bool:
-        while task is not None and task is not self._root:
-            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-        return task is not None
 
     def _count(self, core: RegistryCore) -> None:
         self._taken += 1
