@@ -87,6 +87,8 @@ class Executors:
             given = executor_name(name)
             raise TypeError(f'name must be text, as in @executors.register("{given}"); got {show(name)}')
         check_name("name", name)
+        if name in self._by_name:
+            raise ValueError(f"name must be one not in use; {name!r} is registered already")
         if time_limit is not None:
             time_limit = check_seconds("time_limit", time_limit, zero=False)
         if retry is not None and not isinstance(retry, RetryPolicy):

@@ -253,11 +253,14 @@ def test_one_is_registered_while_names_are_listed() -> None:
 
 
 def test_a_name_is_used_once() -> None:
-    """A name in use is refused."""
+    """A name in use is refused, when the decorator is made and when it is applied."""
     executors = Executors()
+    early = executors.register("work")
     executors.register("work")(work)
     with pytest.raises(ValueError, match="'work' is registered already"):
-        executors.register("work")(plain)
+        executors.register("work")
+    with pytest.raises(ValueError, match="'work' is registered already"):
+        early(plain)
     assert executors.get("work").function is work
     assert executors.changes == 1
 
