@@ -144,7 +144,7 @@ class RegistryCalls:
         """
         check_id("job_id", job_id)
         reason = check_text("reason", reason)
-        check_seconds("grace", grace)
+        grace = check_seconds("grace", grace)
         await self._give_way()
         if entry is not None:
             if entry.outcome is not None:

@@ -202,7 +202,7 @@ class JobContext:
             TypeError, ValueError: `seconds` makes no sense.
             JobEndedError: The attempt is over.
         """
-        check_seconds("seconds", seconds, zero=False)
+        seconds = check_seconds("seconds", seconds, zero=False)
         scope = self.nursery.cancel_scope
         self._open_log_here("job.extend, seconds")
         if not scope.cancel_called and not (self._stopping is not None and self._stopping.is_set()):

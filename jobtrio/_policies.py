@@ -71,7 +71,7 @@ class RetryPolicy:
         Raises:
             TypeError, ValueError: ``attempt`` is no whole number, or below 1.
         """
-        check_count("attempt", attempt)
+        attempt = check_count("attempt", attempt)
         try:
             delay = min(self.initial * self.multiplier ** (attempt - 1), self.max_delay)
         except OverflowError:

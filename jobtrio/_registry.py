@@ -197,7 +197,7 @@ class JobRegistry:
         if not isinstance(executor, str):
             check_executor(executor)
         if time_limit is not None:
-            check_seconds("time_limit", time_limit, zero=False, infinite=True)
+            time_limit = check_seconds("time_limit", time_limit, zero=False, infinite=True)
         entry = await self._core.load(job_id)
         if entry.is_held and not entry.state.is_final:
             held = entry.plan
@@ -459,5 +459,5 @@ class JobRegistry:
 
         Cancellation: the shutdown goes on; it is completed when the registry's block is left.
         """
-        check_seconds("grace", grace)
+        grace = check_seconds("grace", grace)
         await self._core.shutdown(grace)

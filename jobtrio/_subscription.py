@@ -138,7 +138,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
         Cancellation: no message is lost; the next call receives them.
         """
         if max is not BATCH:
-            check_count("max", max)
+            max = check_count("max", max)
         if self._unyielded >= BATCH:
             await self._give_way()
         ready = self._ready

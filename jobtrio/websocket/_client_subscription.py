@@ -112,7 +112,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         """
         self._check_thread("received from", "messages.receive", "run")
         if max is not BATCH:
-            check_count("max", max)
+            max = check_count("max", max)
         if self._unyielded >= BATCH:
             self._unyielded = 0
             await trio.lowlevel.checkpoint()

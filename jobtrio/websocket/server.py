@@ -100,9 +100,9 @@ async def serve(
     seconds all are gone.
     """
     _check(registry, host, port, authenticate, authorize, limits, ssl_context)
-    check_seconds("flush_interval", flush_interval)
+    flush_interval = check_seconds("flush_interval", flush_interval)
     origins = Origins(() if allowed_origins is None else allowed_origins)
-    place = await open_place(host, port, anywhere=authenticate is not None)
+    place = await open_place(host, int(port), anywhere=authenticate is not None)
     await serve_at(
         place,
         origins,

@@ -16,6 +16,7 @@ import trio.lowlevel
 import websockets.exceptions
 from bridge import Bridge, brief, executors, hang, open_bridge, until, words
 from line import known
+from other_numbers import Whole
 from raw_client import CLOSE, TEXT, close_frame, connected, frame, raw_client, request
 from websockets.trio.client import connect
 
@@ -177,6 +178,17 @@ async def test_options_that_make_no_sense(options: Any, error: type[Exception]) 
     wrong: Any = None
     with pytest.raises(TypeError, match=r"^registry must be"):
         await serve(wrong)
+
+
+async def test_numbers_of_other_kinds() -> None:
+    """A port and an interval may be numbers of classes of their own, as numpy's."""
+    other: Any = Whole(0)
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+        job = await registry.submit(words, "to be")
+        server: Server = await nursery.start(partial(serve, registry, port=other, flush_interval=other))
+        heard, code = await listen(f"{server.url}/jobs/{job.id}?format=text")
+        assert ("".join(heard), code) == ("tobe", 1000)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture(scope="module")

@@ -399,10 +399,12 @@ async def test_extend(autojump_clock: MockClock) -> None:
         job = bench.context
         job.cancel_scope.deadline = 5
         assert job.extend(2.5) == job.deadline == 7.5
+        other: Any = Whole(2)
+        assert job.extend(other) == job.deadline == 9.5
         for seconds in (0, -1, math.inf, math.nan):
             with pytest.raises(ValueError, match=r"^seconds must be"):
                 job.extend(seconds)
-        assert job.deadline == 7.5
+        assert job.deadline == 9.5
 
 
 async def test_extend_without_a_limit() -> None:

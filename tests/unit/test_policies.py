@@ -115,6 +115,7 @@ def test_numbers_become_plain() -> None:
     policy = RetryPolicy(other, other, other, other)
     assert [type(value) for value in attrs.astuple(policy)] == [int, int, int, int, float]
     assert policy == RetryPolicy(2, 2, 2, 2)
+    assert RetryPolicy(initial=5.0, jitter=0.0).delay_after(other) == 10.0
 
 
 def test_priorities() -> None:

@@ -14,6 +14,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from other_numbers import Whole
 
 import jobtrio
 from jobtrio import (
@@ -34,9 +35,16 @@ from jobtrio import (
 )
 from jobtrio._submission import Submissions
 from jobtrio.stores.memory import MemoryJobStore
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trio.testing import MockClock
+
+
+class Real(float):
+    """A number of a class of its own."""
 
 
 async def work(job: JobContext) -> Any:
@@ -672,6 +680,17 @@ async def test_cancel_answers() -> None:
         assert await running.wait() == Cancelled("first")
         assert not await running.cancel()
         assert running.record.cancel_reason == "first"
+
+
+async def test_grace_of_another_kind(tmp_path: Path) -> None:
+    """A grace is a plain number, also where it was given as one of another class, as numpy's: stores keep no others."""
+    executors = jobtrio.Executors()
+    executors.register("hang")(hang)
+    graces: list[Any] = [Whole(1), Real(1)]
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db"), queues={}) as registry:
+        for grace in graces:
+            assert await (await registry.submit("hang")).cancel(grace=grace)
+        await registry.shutdown(graces[0])
 
 
 async def test_cancel_behind_the_deadline(autojump_clock: MockClock) -> None:

@@ -200,12 +200,16 @@ async def test_numbers_of_other_kinds() -> None:
         await peer.say(JobsFound(id=find.id, jobs=[]))
         assert (await peer.subscribed(last=7)).after == 7
         await peer.say(end(8))
+        await peer.subscribed(last=7)
+        await peer.say(end(8))
         await peer.gone()
 
     other: Any = Whole(7)
     async with open_bridge(script) as url, open_client(url) as client:
         assert await client.find(limit=other) == []
         assert numbers(await all_of(client.subscribe("a job", other))) == [8]
+        async with client.subscribe("a job", 7) as messages:
+            assert numbers(await messages.receive_batch(other)) == [8]
 
 
 async def test_from_now_on() -> None:
