@@ -795,56 +795,6 @@ async def test_a_claim_while_a_renewal_has_the_job_locked(postgres: str) -> None
         assert ids(await claiming.claim()) == [claim.entry.id]
 
 
-SEARCHES_WAIT = """
-CREATE FUNCTION public.wait() RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    IF current_setting('application_name') = 'late' AND current_query() LIKE '%SKIP LOCKED%' THEN
-        PERFORM pg_advisory_xact_lock_shared(1);
-    END IF;
-    RETURN true;
-END $$;
-ALTER TABLE jobtrio.jobs RENAME TO stored;
-CREATE VIEW jobtrio.jobs AS SELECT * FROM jobtrio.stored WHERE public.wait();
-"""
-"""Has those who call themselves so wait for a lock between the search for jobs to lock and the locking."""
-
-
-async def test_a_claim_while_one_that_came_late_has_the_job_locked(
-    postgres: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two see to what is due; who passed over it, as the second had it locked to find nothing to do, is told of it."""
-    slow = make_conninfo(postgres, application_name="late")
-    async with (
-        open_worker(lambda: PostgresJobStore(slow, outage_limit=60.0)) as late,
-        open_worker(lambda: PostgresJobStore(postgres)) as first,
-    ):
-        entry = new_entry(delay=SHORT)
-        await first.insert(entry)
-        await trio.sleep(SHORT)
-        with closing(psycopg.connect(postgres)) as gate:
-            gate.execute(SEARCHES_WAIT)
-            gate.commit()
-            gate.execute("SELECT pg_advisory_xact_lock(1)")
-            lock = Link.begin
-
-            async def begin(link: Link, *steps: Any) -> Any:
-                found = await lock(link, *steps)
-                if steps[0][0] == "lock_due" and not found[0]:
-                    assert await first.claim() == []
-                    first.heard.forget()
-                return found
-
-            monkeypatch.setattr(Link, "begin", begin)
-            with trio.fail_after(60):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(late.advance)
-                    await wait_for_waiting(postgres, gate.info.backend_pid)
-                    await first.advance()
-                    gate.commit()
-        await first.heard.wait_for("work_ready")
-        assert ids(await first.claim()) == [entry.id]
-
-
 @pytest.mark.parametrize("how", ["append", "complete"])
 async def test_a_lapse_while_it_writes(postgres: str, how: str) -> None:
     """A worker whose job is being taken from it waits for that, and then writes nothing of it any more."""

@@ -76,10 +76,6 @@ async def advance(link: Link, identity: Identity, notices: Notices) -> Progress:
     most = max(map(len, (due, expired, lapsed)))
     if not most and following <= 0.0:
         following = LOCKED_FOR
-    elif not most:
-        # Others have just done it. Who claims may have passed over a job while this had it locked to find that out.
-        tx.hints.ready = True
-        await link.fetch_all(notices.steps(tx.hints))
     return Progress(tx.jobs(), following, most >= SLICE, now, tx.hints)
 
 
