@@ -61,9 +61,6 @@ MOST: Final = 0.001
 PAUSE: Final = 0.02
 """Seconds between two tries to begin, where the first failed at once."""
 
-WRITING: Final = "writing"
-"""What a file refuses that can't be written to, though the lock can be had."""
-
 
 class Writer:
     """The thread that writes, and the way to it.
@@ -83,6 +80,7 @@ class Writer:
         self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
         self._outages = OutageLog(log)
+        self._is_full = False  # nothing was written since a write failed, though the lock can be had
         self._data_version: int | None = None
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
         self._waiting: deque[Call] = deque()
@@ -226,8 +224,10 @@ class Writer:
         connection.execute("COMMIT")
         self._linger = min(LINGER * (time.perf_counter() - began), MOST)
         self._location.check_log()  # only then others see what was committed
-        is_written = connection.total_changes != changes  # to write nothing succeeds on a full disk as well
-        self._outages.answered(what=WRITING if is_written else None)
+        if connection.total_changes != changes:
+            self._is_full = False
+        if not self._is_full:  # to write nothing succeeds on a full disk as well
+            self._outages.answered()
         return tx.hints
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
@@ -240,7 +240,8 @@ class Writer:
     def _fail(self, calls: list[Call], exc: Exception) -> None:
         error = self._connector.failed(exc)
         if isinstance(error, StoreUnavailableError):
-            self._outages.failed(error, refused=WRITING)
+            self._is_full = True
+            self._outages.failed(error)
         for call in calls:
             call.fail(again(error))
         self.calls.deliver(calls)
