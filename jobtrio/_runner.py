@@ -171,7 +171,7 @@ class Runner:
     def _make_room(self, attempt: Attempt) -> None:
         """Count an attempt no more among those that take up room; its executor has ended.
 
-        That is before the end is written: what follows may then be claimed in the commit that writes it.
+        Where it takes time to write the end, that is done before: what follows may be claimed in the same commit.
         """
         if attempt.has_room:
             attempt.has_room = False
