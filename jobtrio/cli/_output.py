@@ -57,7 +57,9 @@ def prepare_stdout() -> None:
         return
     if isinstance(stream.buffer, io.RawIOBase):
         # As with PYTHONUNBUFFERED: what a disk or a pipe does not take of a write would be dropped.
-        stream = sys.stdout = io.TextIOWrapper(_WholeWriter(stream.buffer), stream.encoding, write_through=True)
+        # Over a file of its own, or its end would close `sys.__stdout__` as well.
+        buffer = _WholeWriter(io.FileIO(stream.fileno(), "wb", closefd=False))
+        stream = sys.stdout = io.TextIOWrapper(buffer, stream.encoding, write_through=True)
     stream.reconfigure(errors="backslashreplace")
 
 
