@@ -147,8 +147,10 @@ async def _without_resolving(port: int, *, host: str) -> list[trio.SocketListene
 async def test_a_port_in_use() -> None:
     """A port that somebody else has is an error at once, and nothing is left listening."""
     async with open_bridge() as bridge, jobtrio.open_registry() as registry:
-        with pytest.raises(OSError, match="in use"):
-            await serve(registry, port=bridge.port)
+        ports: list[Any] = [bridge.port, Whole(bridge.port)]
+        for port in ports:
+            with pytest.raises(OSError, match="in use"):
+                await serve(registry, port=port)
         with pytest.raises(OSError, match=r"\w"):
             await serve(registry, host="no.such.host.invalid")
 
