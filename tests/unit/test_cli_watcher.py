@@ -153,11 +153,20 @@ class OneThatBegins:
         return Completed(None), 1.0, 1
 
 
+@pytest.mark.parametrize("slow", [False, True])
 async def test_one_that_begins(
-    autojump_clock: MockClock, written: list[Piece], monkeypatch: pytest.MonkeyPatch
+    slow: bool, autojump_clock: MockClock, written: list[Piece], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A word about waiting that comes behind a bar has a line of its own."""
+    """A word about waiting that comes behind a bar, or while it is drawn, has a line of its own."""
     monkeypatch.setattr(_watcher, "open_bar", lambda: lambda progress: "BAR")
+    write = Output.write
+
+    async def write_slowly(output: Output, pieces: Iterable[Piece]) -> None:
+        await trio.sleep(1.5)
+        await write(output, pieces)
+
+    if slow:
+        monkeypatch.setattr(Output, "write", write_slowly)
     await Watcher(OneThatBegins()).watch()
     assert written == [
         (STDERR, "BAR"),
