@@ -359,17 +359,18 @@ def test_prints_that_nobody_reads(shell: Shell, tmp_path: Path, command: tuple[s
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_prints_to_the_first_stdout(shell: Shell, tmp_path: Path, unbuffered: str) -> None:
-    """Jobs may print to the stream that the process began with, as libraries do that pass over a redirection."""
+    """Jobs may print to the stream that the process began with, and where nothing is buffered, none of theirs is."""
     (tmp_path / "talking.py").write_text(
         "import sys, jobtrio\n"
         "executors = jobtrio.Executors()\n"
         "@executors.register('talk')\n"
         "async def talk(job):\n"
         "    print('first', file=sys.__stdout__, flush=True)\n"
+        f"    print('now', flush={not unbuffered})\n"
     )
     worker = shell.start("worker", "talking:executors", variables={"PYTHONUNBUFFERED": unbuffered})
     assert shell.run("submit", "talk", "--watch")[0] == 0
-    assert worker.line() == "first"
+    assert (worker.line(), worker.line()) == ("first", "now")
 
 
 @pytest.mark.parametrize(("error", "code"), [("SystemExit(3)", 3), ("KeyboardInterrupt()", 130)])
