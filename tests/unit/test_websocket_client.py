@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -172,22 +173,18 @@ async def test_refused_without_garbage() -> None:
 async def test_left_without_garbage() -> None:
     """A client that is left leaves nothing to the collector."""
 
-    async def visit(url: str) -> None:
-        async with open_client(url):
-            pass
+    async def visit(url: str) -> tuple[weakref.ref[object], ...]:
+        async with open_client(url) as client:
+            return weakref.ref(client), weakref.ref(client._keeper), weakref.ref(client._keeper.book)
 
     async with open_bridge(idle) as url:
-        with trio.fail_after(60):
-            await visit(url)
-            gc.collect()
-            gc.disable()
-            try:
-                for _ in range(5):
-                    await visit(url)
-                found = gc.collect()
-            finally:
-                gc.enable()
-    assert found < 5, f"{found} objects of 5 clients"
+        gc.disable()
+        try:
+            with trio.fail_after(60):
+                left = await visit(url)
+            assert [ref() for ref in left] == [None] * 3
+        finally:
+            gc.enable()
 
 
 async def test_numbers_of_other_kinds() -> None:
