@@ -77,7 +77,7 @@ def outlive_readers() -> None:
     """Have what is printed vanish once its reader has left, as behind a pipe after Ctrl-C, rather than fail a job."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):
+        if type(stream) is io.TextIOWrapper:  # of a class of its own it may have no file
             writer = io.BufferedWriter if type(stream.buffer) is io.BufferedWriter else _WholeWriter
             buffer = writer(_Unread(stream.fileno(), "wb", closefd=False))
             outliving = io.TextIOWrapper(buffer, stream.encoding, stream.errors)

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from jobtrio.cli import _log
-from jobtrio.cli._output import Output
+from jobtrio.cli._output import Output, outlive_readers
 from jobtrio.stores._outages import OUTAGE
 
 if TYPE_CHECKING:
@@ -317,3 +317,12 @@ def _log_from_within(comes_at: int) -> bool:
     thread.join(60)
     assert not thread.is_alive(), f"call {comes_at}"
     return calls >= comes_at
+
+
+def test_streams_that_are_no_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a program has put in the place of its streams stays, as where a test runs a worker in its own process."""
+    before = sys.stdout, sys.stderr
+    outlive_readers()
+    assert (sys.stdout, sys.stderr) == before
+    print("caught")
+    assert capsys.readouterr().out == "caught\n"
