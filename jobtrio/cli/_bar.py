@@ -47,9 +47,8 @@ def _draw(progress: Progress) -> str:
     shown: list[Any] = [numbers]
     if width > 0:
         note = "" if progress.note is None else f"{one_line(progress.note)} "
-        share = (
-            progress.done / progress.total if progress.total else 0.0
-        )  # rich can't count with the largest and smallest numbers
+        # A share, since rich can't count with the largest and the smallest numbers.
+        share = progress.done / progress.total if progress.total else 0.0
         bar = ProgressBar(total=1.0, completed=share, pulse=not progress.total, width=width)
         shown = [_fitted(note, room - width, console.encoding), bar, " ", numbers]
     with console.capture() as captured:
