@@ -1,4 +1,4 @@
-"""A nursery for background tasks whose body's own exception comes out bare; and what tasks are below of.
+"""A nursery for background tasks whose body's own exception comes out bare; and the tasks above a task.
 
 A plain nursery wraps the body's exception in a group, since it can't tell it from its tasks'. Here the body is
 the user's code and the tasks are jobtrio's: the user gets back what the user raised.
