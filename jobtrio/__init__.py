@@ -23,6 +23,7 @@ from jobtrio._errors import StoreUnavailableError as StoreUnavailableError
 from jobtrio._errors import StoreVersionError as StoreVersionError
 from jobtrio._errors import UnknownExecutorError as UnknownExecutorError
 from jobtrio._errors import UnknownJobError as UnknownJobError
+from jobtrio._errors import call_by_public_names as _call_by_public_names
 from jobtrio._events import EventSubscription as EventSubscription
 from jobtrio._job import Job as Job
 from jobtrio._job import StreamSpan as StreamSpan
@@ -107,6 +108,4 @@ __all__ = [
     "open_registry",
 ]
 
-for _name in __all__:
-    if isinstance(_public := globals()[_name], type) and issubclass(_public, BaseException):
-        _public.__module__ = __name__  # tracebacks say from where users import it
+_call_by_public_names(globals())

@@ -5,12 +5,12 @@ This module owns their names, attributes and wording. It must not know how any o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobtrio._checks import check_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from jobtrio._records import JobError
 
@@ -236,3 +236,14 @@ def again(error: StoreError) -> StoreError:
     fresh = type(error)(*error.args)
     fresh.__cause__ = error.__cause__
     return fresh
+
+
+def call_by_public_names(module: Mapping[str, Any]) -> None:
+    """Have tracebacks call the errors that a module exports by its name, rather than by those of private modules.
+
+    Args:
+        module: The module's names, with ``__all__``.
+    """
+    for error in map(module.__getitem__, module["__all__"]):
+        if isinstance(error, type) and issubclass(error, BaseException):
+            error.__module__ = module["__name__"]

@@ -8,6 +8,7 @@ try:
 except ImportError as _exc:
     _exc.add_note("jobtrio.websocket needs an extra: pip install 'jobtrio[websocket]'")
     raise
+from jobtrio._errors import call_by_public_names as _call_by_public_names
 from jobtrio.websocket._client_errors import ServerRefusedError as ServerRefusedError
 from jobtrio.websocket._client_errors import ServerUnavailableError as ServerUnavailableError
 from jobtrio.websocket._client_errors import WrongEpochError as WrongEpochError
@@ -45,6 +46,4 @@ __all__ = [
     "serve",
 ]
 
-for _name in __all__:
-    if isinstance(_public := globals()[_name], type) and issubclass(_public, BaseException):
-        _public.__module__ = __name__  # tracebacks say from where users import it
+_call_by_public_names(globals())
