@@ -448,6 +448,24 @@ async def test_values_that_the_server_does_not_take(server: ValkeyServer) -> Non
             assert await large.wait() == Completed("x" * (2 << 20))
 
 
+async def test_calls_behind_a_value_that_the_server_does_not_take(server: ValkeyServer) -> None:
+    """They wait for the next connection, rather than fail with the one that the server closes for that value."""
+    server.ask("CONFIG", "SET", "proto-max-bulk-len", 1 << 20)
+    async with open_worker(lambda: RedisJobStore(server.url)) as worker:
+
+        async def insert_large() -> None:
+            with pytest.raises(StoreUnavailableError, match=r"invalid bulk length|connection lost"):
+                await worker.insert(new_entry(payload="x" * (2 << 20)))
+
+        async def look() -> None:
+            assert await worker.store.load("of nobody") is None
+
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for call in (look, look, look, insert_large, look, look, look):  # in whatever order the tasks run
+                    nursery.start_soon(call)
+
+
 async def test_busy(server: ValkeyServer) -> None:
     """While somebody's script keeps the server busy it is away, as its answers say."""
     server.ask("CONFIG", "SET", "busy-reply-threshold", 100)

@@ -228,9 +228,8 @@ class Calls:
                 waits = self._replicas > 0 and batch.writes
                 try:
                     answers = link.send([*batch.commands(), *([self._wait] if waits else ())])
-                except RedisError as exc:
-                    for call in calls:
-                        call.fail(_caused(exc, link))
+                except RedisError:
+                    self._waiting.extendleft(reversed(calls))  # nothing was sent: the next link is asked
                     link.close()
                     return
                 self._sent.append(_Flight(sent, answers, waits))
@@ -322,7 +321,9 @@ class Calls:
             self.outages.answered(what=_kind(call))
 
     def _heed(self, error: BaseException, link: Link) -> None:
-        if errors.is_wrong_server(error):
+        if errors.is_last(error):
+            link.close()  # before more is sent: what waits would be lost with it
+        elif errors.is_wrong_server(error):
             link.leads_astray(error)
         elif (errors.is_forbidden(error) or errors.is_damaged(error)) and link is not self._refusing:
             self._refusing = link  # said once: the same comes again and again, until it is mended

@@ -26,10 +26,13 @@ from jobtrio._errors import StoreError, StoreUnavailableError
 _REFUSALS: Final = ("OOM", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "LOADING")
 """How errors begin by which a server says that it can't do what it is asked for now."""
 
+_BROKEN: Final = "Protocol error"
+"""How errors begin behind which the server closes the connection."""
+
 _PASSING: Final = (
     *(*_REFUSALS, "UNBLOCKED", "REDIRECT"),
     "max number of clients",  # of a cluster's node
-    "Protocol error: invalid bulk length",  # of what is longer than proto-max-bulk-len, which may be raised
+    f"{_BROKEN}: invalid bulk length",  # of what is longer than proto-max-bulk-len, which may be raised
 )
 """How errors begin that pass by themselves, of those for which the driver has no class."""
 
@@ -73,6 +76,11 @@ def moved_to(exc: BaseException) -> tuple[str, int] | None:
 def is_wrong_server(exc: BaseException) -> bool:
     """Whether another server has to be asked: this one is a replica, has lost its cluster, or has not got the keys."""
     return isinstance(exc, (MovedError, ReadOnlyError, ClusterDownError))
+
+
+def is_last(exc: BaseException) -> bool:
+    """Whether the server closes the connection behind this answer: it has found in it what it does not take."""
+    return str(exc).startswith(_BROKEN)
 
 
 def is_refusal(exc: BaseException) -> bool:
