@@ -135,6 +135,8 @@ class Gatekeeper:
             return False
 
     async def _in_time(self, answer: Awaitable[Any]) -> Any:
+        if not isinstance(answer, Awaitable):
+            raise TypeError(f"the hook must be an async function; it returned {show(answer)}")
         with trio.fail_after(self._patience):
             found = await answer
         if isinstance(found, Awaitable):  # which would pass for a principal, and for a yes

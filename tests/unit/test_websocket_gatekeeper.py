@@ -44,6 +44,16 @@ async def test_failures_fill_no_log(autojump_clock: MockClock, caplog: pytest.Lo
     assert second == "authorize failed for the action 'find': it is refused"
 
 
+async def test_hooks_that_are_not_async(caplog: pytest.LogCaptureFixture) -> None:
+    """A plain function lets nobody in, whatever it returns, and the log says what it would have to be."""
+    hook: Any = lambda *_: True  # noqa: E731
+    gatekeeper = Gatekeeper(hook, hook, 10.0)
+    with pytest.raises(Stranger):
+        await gatekeeper.identify(HANDSHAKE)
+    assert not await gatekeeper.allows("someone", "submit", jobtrio.JobSpec(refuse))
+    assert caplog.text.count("TypeError: the hook must be an async function; it returned True") == 2
+
+
 async def test_strangers_hide_no_failures(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """However often strangers make one hook fail, it is logged that the other does."""
     gatekeeper = Gatekeeper(refuse, refuse, 10.0)
