@@ -160,11 +160,12 @@ async def test_a_group_waits_for_one_more(path: Path, faults: Faults, monkeypatc
                 nursery.start_soon(worker.insert, new_entry(job_id=f"early {n}"))
             await hold.gathered(3, worker)
             faults.slow = statements.append
-            while not lingering.waits:  # noqa: ASYNC110 - in the writer's thread
-                await trio.sleep(0.001)
-            nursery.start_soon(worker.insert, new_entry(job_id="late"))
-            while len(lingering.calls._open) < 3:  # noqa: ASYNC110
-                await trio.sleep(0.001)
+            with trio.fail_after(60):
+                while not lingering.waits:  # noqa: ASYNC110 - in the writer's thread
+                    await trio.sleep(0.001)
+                nursery.start_soon(worker.insert, new_entry(job_id="late"))
+                while lingering.calls.is_empty():  # noqa: ASYNC110
+                    await trio.sleep(0.001)
             lingering.go_on.set()
         assert lingering.waits[0] == MOST
         assert statements.count("COMMIT") == 1
