@@ -397,19 +397,23 @@ async def test_a_row_that_others_hold(postgres: str) -> None:
         assert ids(await worker.claim()) == ["due"]
 
 
+IDLE = "jobtrio.stores.postgres._connections.IDLE"
+
+
 async def test_a_process_that_stands_still_in_a_transaction(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks of a process that was stopped in the midst of a change are let go, and its jobs are taken over."""
-    monkeypatch.setattr("jobtrio.stores.postgres._connections.IDLE", "300ms")
-    async with open_workers(lambda: PostgresJobStore(postgres, outage_limit=8.0), "a", "b") as (a, b):
+    monkeypatch.setattr(IDLE, "1s")
+    async with open_workers(lambda: PostgresJobStore(postgres, outage_limit=120.0), "a", "b") as (a, b):
         claim = await a.start(new_entry(retry=jobtrio.RetryPolicy()), lease=SHORT)
         original = Link.fetch_all
-        stopped = trio.Event()
+        stopped, go_on = trio.Event(), trio.Event()
 
         async def stand_still(link: Link, steps: Any) -> Any:
             steps = list(steps)
             if any(step[0] == "move" for step in steps) and not stopped.is_set():
+                monkeypatch.setattr(IDLE, "60s")  # for those who do not stand still
                 stopped.set()
-                await trio.sleep(1.5)
+                await go_on.wait()
             return await original(link, steps)
 
         monkeypatch.setattr(Link, "fetch_all", stand_still)
@@ -420,9 +424,11 @@ async def test_a_process_that_stands_still_in_a_transaction(postgres: str, monke
                 answers.extend(await gather(lambda: a.store.retry(claim, ERROR, 60.0)))
 
             nursery.start_soon(retry)
-            await stopped.wait()
-            await b.pass_time(0.8)
-            assert await b.states(claim.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
+            with trio.fail_after(60):
+                await stopped.wait()
+                while await b.states(claim.entry.id) != ["QUEUED", "RUNNING", "QUEUED"]:
+                    await b.pass_time()
+            go_on.set()
         assert isinstance(answers[0], jobtrio.StoreUnavailableError)
         assert not await a.store.retry(claim, ERROR, 60.0)
 
@@ -514,16 +520,18 @@ async def test_a_machine_that_is_gone(postgres: str, postgres_server: PostgresSe
 
 async def test_all_that_is_due_stands_still(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was stopped as it took over a job is told of an outage, and does it when it is asked again."""
-    monkeypatch.setattr("jobtrio.stores.postgres._connections.IDLE", "100ms")
-    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+    monkeypatch.setattr(IDLE, "1s")
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=120.0)) as worker:
         claim = await worker.start(lease=SHORT)
         original = Link.fetch
         stopped = trio.Event()
 
         async def stand_still(link: Link, name: str, *parameters: Any) -> Any:
             if name == "lasts" and not stopped.is_set():
+                monkeypatch.setattr(IDLE, "60s")
                 stopped.set()
-                await trio.sleep(0.5)
+                with trio.fail_after(60):
+                    await trio.lowlevel.wait_readable(link.connection.fileno())  # the server says why it hangs up
             return await original(link, name, *parameters)
 
         monkeypatch.setattr(Link, "fetch", stand_still)
