@@ -135,13 +135,17 @@ def start() -> Iterator[Callable[..., Worker]]:
 
 def wait_gone(session: int) -> None:
     """Wait until nothing lives in a session."""
-    while living_in_session(session):
+    limit = time.monotonic() + 60
+    while left := living_in_session(session):
+        assert time.monotonic() < limit, f"{left} live"
         time.sleep(0.01)
 
 
 def wait_ended(pid: int) -> None:
     """Wait until a process is gone, or is a zombie."""
+    limit = time.monotonic() + 60
     while is_there(pid):
+        assert time.monotonic() < limit, f"{pid} lives"
         time.sleep(0.01)
 
 

@@ -49,11 +49,13 @@ def sessions(conninfo: str) -> list[tuple[str, str]]:
 
 async def wait_for_session(conninfo: str, state: str, statement: str = "") -> None:
     """Wait until the server sees a session in this state, with a statement that begins so."""
-    while not any(seen == state and query.startswith(statement) for seen, query in sessions(conninfo)):  # noqa: ASYNC110
-        await trio.sleep(0.01)
+    with trio.fail_after(60):
+        while not any(seen == state and query.startswith(statement) for seen, query in sessions(conninfo)):  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 async def wait_for_sessions(conninfo: str, most: int) -> None:
     """Wait until the server has no more than so many other sessions of this database."""
-    while len(sessions(conninfo)) > most:  # noqa: ASYNC110
-        await trio.sleep(0.01)
+    with trio.fail_after(60):
+        while len(sessions(conninfo)) > most:  # noqa: ASYNC110
+            await trio.sleep(0.01)
