@@ -66,7 +66,7 @@ def test_the_work_is_shared(shell: Shell, tmp_path: Path, request: pytest.Fixtur
 
 def test_drained(shell: Shell, tmp_path: Path) -> None:
     """A worker that is told to end starts nothing more; what does not end in its grace goes on elsewhere at once."""
-    first = shell.worker("--name", "first", "--max-running", "2", "--grace", "0.3", "--lease", "600")
+    first = shell.worker("--name", "first", "--max-running", "2", "--grace", "2", "--lease", "600")
     quick, slow = tmp_path / "quick", tmp_path / "slow"
     jobs = [shell.submit("wait", "--payload", json.dumps(str(gate))) for gate in (quick, slow)]
     watchers = [shell.start("watch", job) for job in jobs]
@@ -74,7 +74,7 @@ def test_drained(shell: Shell, tmp_path: Path) -> None:
         assert watcher.line() == "attempt 1"
     later = shell.submit("echo")  # for which the first has no room
     first.send(signal.SIGTERM)
-    first.error_with("starts nothing more; 2 jobs may take 0.30 s to end")
+    first.error_with("starts nothing more; 2 jobs may take 2.0 s to end")
     quick.touch()
     code, _, err = first.end()
     assert code == 0
