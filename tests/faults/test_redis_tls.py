@@ -125,5 +125,5 @@ async def test_who_is_not_to_be_trusted(authority: trustme.CA, who: str) -> None
     async with open_way(authority if who == "another name" else trustme.CA()) as way:
         host = "127.0.0.1" if who == "another name" else "localhost"
         with pytest.raises(StoreUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-            async with open_worker(lambda: RedisJobStore(f"rediss://{host}:{way.port}", outage_limit=1.0)):
+            async with open_worker(lambda: RedisJobStore(f"rediss://{host}:{way.port}", outage_limit=3.0)):
                 raise AssertionError("it was trusted")

@@ -141,11 +141,11 @@ async def test_submissions_beside_a_kill(shell: Shell, port: int) -> None:
 async def test_server_that_stays_away(shell: Shell, port: int) -> None:
     """While the server is away calls fail after the limit, and subscriptions wait."""
     server = serve(shell, port)
-    async with open_client(f"ws://127.0.0.1:{port}", token=SECRET, outage_limit=0.3) as client:
+    async with open_client(f"ws://127.0.0.1:{port}", token=SECRET, outage_limit=1.0) as client:
         job = await client.submit("echo", 1)
         await job.wait()
         kill(server)
-        with pytest.raises(ServerUnavailableError, match=r"was away for 0\.3 s: no connection"):
+        with pytest.raises(ServerUnavailableError, match=r"was away for 1 s: no connection"):
             await client.get(job.id)
         with trio.move_on_after(0.1) as scope:
             await job.wait()
