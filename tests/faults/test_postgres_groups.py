@@ -687,6 +687,33 @@ async def test_others_while_one_is_locked(postgres: str) -> None:
     check_schema(postgres, ids(claims))
 
 
+async def test_one_that_stays_locked(postgres: str) -> None:
+    """What is written of a job that somebody keeps locked holds up the others but once, however often it is tried."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=6.0)) as worker:
+        locked, other = [await worker.start() for _ in range(2)]
+        append = worker.store.append_messages
+
+        async def append_locked(over: trio.Event) -> None:
+            with pytest.raises(StoreUnavailableError):
+                await append(locked, tokens(1, 2))
+            over.set()
+
+        with closing(psycopg.connect(postgres)) as stranger, trio.fail_after(60):
+            stranger.execute("SELECT FROM jobtrio.jobs WHERE id = %s FOR UPDATE", [locked.entry.id])
+            for is_known in (False, True):
+                over = trio.Event()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(append_locked, over)
+                    await trio.testing.wait_all_tasks_blocked()
+                    await until_answered(partial(append, other, tokens(1, 1 + is_known)))
+                    assert over.is_set() != is_known
+                assert await worker.store.save_state(other, None)  # in a group without the one that is locked
+            stranger.rollback()
+        assert await append(locked, tokens(1, 2))
+        assert await worker.stream(other.entry.id) == tokens(1, 2)
+    check_schema(postgres, ids([locked, other]))
+
+
 async def test_a_lease_of_a_job_that_others_have_locked(postgres: str) -> None:
     """Where somebody has locked a running job, it is held on, and the leases of all others are renewed."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

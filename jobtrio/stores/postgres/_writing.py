@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 import psycopg
@@ -19,6 +19,7 @@ from jobtrio._records import Completed
 from jobtrio._state import JobState
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import body_of, cut
+from jobtrio.stores._claims import Recent
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._texts import value_of
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
@@ -119,24 +120,23 @@ class Writer:
         self._identity = identity
         self._announcer = announcer
         self._notices = notices
-        self._is_careful = False  # whether the last group had no answer
+        self._suspects: Final = Recent[str]()  # jobs that others may have locked: what is written of them goes alone
 
     async def carry_out(self, calls: list[Call[Write]]) -> list[Call[Write]]:
         """Carry out a group of writes, and answer them; return those that others hold up.
 
         Cancellation: some may have been carried out.
         """
-        if self._is_careful:
-            held_up = await singly(calls, self._is_carried_out, lambda work: {work.job_id})
-            self._is_careful = bool(held_up)
-            return held_up
+        rest = free = [call for call in calls if call.work.job_id not in self._suspects]
+        suspected = [call for call in calls if call.work.job_id in self._suspects]
         try:
-            while calls:
-                calls = await self._round(calls)
+            while rest:
+                rest = await self._round(rest)
         except StoreUnavailableError:
-            self._is_careful = True  # it may be that one of them waits for somebody, and all others wait for it
+            for call in free:  # it may be that one of them waits for somebody, and all others wait for it
+                self._suspects.add(call.work.job_id)
             raise
-        return []
+        return await singly(suspected, self._is_carried_out, lambda work: {work.job_id})
 
     async def _is_carried_out(self, calls: list[Call[Write]]) -> bool:
         """Carry out writes; False where others hold up one of them."""
@@ -146,6 +146,8 @@ class Writer:
             if is_held_up(exc):
                 return False
             raise
+        for call in calls:
+            self._suspects.discard(call.work.job_id)
         return True
 
     async def _round(self, calls: list[Call[Write]]) -> list[Call[Write]]:
