@@ -394,6 +394,26 @@ async def test_behind_an_answer_that_is_the_last(open_rig: OpenRig) -> None:
         assert rig.heard == [1]
 
 
+async def test_values_as_large_as_one_that_is_refused(open_rig: OpenRig) -> None:
+    """They fail with that one, rather than have the server close a link for each; smaller ones are for the next."""
+    async with open_rig() as (rig, nursery):
+        errors: list[Exception] = []
+        for size in (2 * _calls.ALONE, _calls.ALONE, 3 * _calls.ALONE, 1, 2 * _calls.ALONE):
+            nursery.start_soon(_note, errors, rig.run, "leave", bytes(size))
+            await trio.testing.wait_all_tasks_blocked()
+        rig.link.sent[0][1].give(ResponseError("Protocol error: invalid bulk length"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert ["invalid bulk length" in str(error) for error in errors] == [True] * 3
+        assert len({id(error) for error in errors}) == 3
+        rig.link = FakeLink()
+        nursery.start_soon(rig.calls.serve, rig.link)
+        for n in range(2):
+            await trio.testing.wait_all_tasks_blocked()
+            rig.link.sent[n][1].give([n])
+        await rig.calls.wait_idle()
+        assert rig.heard == [0, 1]
+
+
 async def test_errors_of_many() -> None:
     """Each task that a lost link or an outage fails is given an error of its own, whose traceback tells of it alone."""
     rig = Rig(0)

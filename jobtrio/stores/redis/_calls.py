@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
-from jobtrio._errors import JobtrioError, StoreUnavailableError
+from jobtrio._errors import JobtrioError, StoreError, StoreUnavailableError, again
 from jobtrio.stores._outages import OutageLog
 from jobtrio.stores.redis import _errors as errors
 from jobtrio.stores.redis._address import place_text
@@ -304,11 +304,24 @@ class Calls:
                 caused = _caused(error, link)
                 call.fail(caused)
                 self._heed(error, link)
-                if errors.is_refusal(error):
+                if errors.is_last(error):
+                    self._fail_alike(call, caused)
+                elif errors.is_refusal(error):
                     self._note_refusal(caused, call)
                 elif isinstance(error, TimeoutError):  # also where the server is there again at once
                     self._note_refusal(caused)
         return forgotten
+
+    def _fail_alike(self, refused: Call, why: StoreError) -> None:
+        """Fail those of the calls that wait which have as large a value: each would cost all others a link."""
+        size = _largest(refused)
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            if call.size >= ALONE and _largest(call) >= size:
+                call.fail(again(why))
+                self._room.unpark()
+            else:
+                self._waiting.append(call)
 
     def _note_refusal(self, why: object, call: Call | None = None) -> None:
         """Note why a call was refused; or, without it, why one was not answered in time: any answer ends that."""
@@ -346,7 +359,12 @@ def _kind(call: Call) -> str:
     return part.name.decode() if isinstance(part, Command) else part.script.name
 
 
-def _caused(error: BaseException, link: Link) -> BaseException:
+def _largest(call: Call) -> int:
+    """Return how many bytes the largest value has that a call brings."""
+    return max((len(each) for part in call.parts for each in part.arguments if type(each) is bytes), default=0)
+
+
+def _caused(error: BaseException, link: Link) -> StoreError:
     translated = errors.translate(error, place_text(link.place), is_open=True)
     translated.__cause__ = error
     return translated
