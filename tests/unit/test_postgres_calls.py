@@ -426,3 +426,22 @@ async def test_making_heeds_cancellation(lane: Lane[Any]) -> None:
         scope.cancel()
         await partial(lane.make, "never")()
     assert scope.cancelled_caught
+
+
+async def test_who_is_tried_when_others_hold_up_some() -> None:
+    """New calls together, and one by one only where one is held up, but for those with its name; late ones in order."""
+    late, *fresh = (Call(work) for work in ("late", "a", "b", "b", "c"))
+    late.put_back()
+    tried: list[str] = []
+    locked: set[str] = set()
+
+    async def is_carried_out(group: list[Call[str]]) -> bool:
+        tried.append(" ".join(call.work for call in group))
+        return locked.isdisjoint(call.work for call in group)
+
+    assert await calls.singly([late, *fresh], is_carried_out, lambda work: {work}) == []
+    assert tried == ["a b b c", "late"]
+    tried.clear()
+    locked.add("b")
+    assert await calls.singly([late, *fresh], is_carried_out, lambda work: {work}) == fresh[1:3]
+    assert tried == ["a b b c", "a", "b", "c", "late"]

@@ -134,16 +134,19 @@ class Call(Generic[W]):
 async def singly(
     calls: list[Call[W]], is_carried_out: Callable[[list[Call[W]]], Awaitable[bool]], names_of: Callable[[W], set[T]]
 ) -> list[Call[W]]:
-    """Carry out calls one by one; return those that others hold up, for another turn.
+    """Carry out calls, one by one where others hold up any of them; return those that are held up, for another turn.
 
-    To find that out takes some time for each. So behind a call that is held up, those with the same names are not
-    tried. Calls that were held up before are tried in order, until one is held up again: the next turn begins with the
-    one behind it.
+    To find that out takes some time for each. So new calls are tried together first, and behind one that is held up,
+    those with the same names are not tried. Calls that were held up before are tried in order, until one is held up
+    again: the next turn begins with the one behind it.
     """
+    fresh = [call for call in calls if not call.is_late]
+    if len(fresh) > 1 and await is_carried_out(fresh):
+        fresh = []
     held_up: list[Call[W]] = []
     names: set[T] = set()
-    for call in calls:
-        if not call.is_late and not call.is_answered:
+    for call in fresh:
+        if not call.is_answered:
             its = names_of(call.work)
             if not names.isdisjoint(its) or not await is_carried_out([call]):
                 names |= its

@@ -81,11 +81,7 @@ class Inserter:
 
         Cancellation: some may have been carried out.
         """
-        fresh = [call for call in calls if not call.is_late]
-        is_done = not fresh or await self._is_carried_out(fresh)
-        return await singly(
-            [call for call in calls if call.is_late] if is_done else calls, self._is_carried_out, _names_of
-        )
+        return await singly(calls, self._is_carried_out, _names_of)
 
     async def _is_carried_out(self, calls: list[Call[Insertion]]) -> bool:
         """Carry out insertions together; False where others hold up one of them."""

@@ -120,7 +120,7 @@ class Writer:
         self._identity = identity
         self._announcer = announcer
         self._notices = notices
-        self._suspects: Final = Recent[str]()  # jobs that others may have locked: what is written of them goes alone
+        self._suspects: Final = Recent[str]()  # jobs that others may have locked: what is written of them goes apart
 
     async def carry_out(self, calls: list[Call[Write]]) -> list[Call[Write]]:
         """Carry out a group of writes, and answer them; return those that others hold up.
@@ -139,15 +139,18 @@ class Writer:
         return await singly(suspected, self._is_carried_out, lambda work: {work.job_id})
 
     async def _is_carried_out(self, calls: list[Call[Write]]) -> bool:
-        """Carry out writes; False where others hold up one of them."""
+        """Carry out writes; False where others hold up one of them, or two are of one job."""
+        ids = {call.work.job_id for call in calls}
+        if len(ids) < len(calls):
+            return False
         try:
             await self._slowly(calls, first=[("limit_waits", WAIT)], last=[PATIENTLY, COMMIT])
         except StoreUnavailableError as exc:
             if is_held_up(exc):
                 return False
             raise
-        for call in calls:
-            self._suspects.discard(call.work.job_id)
+        for job_id in ids:
+            self._suspects.discard(job_id)
         return True
 
     async def _round(self, calls: list[Call[Write]]) -> list[Call[Write]]:
