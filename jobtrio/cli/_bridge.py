@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -113,18 +114,23 @@ def refuse_for_server(options: argparse.Namespace, values: Mapping[str, object],
 def run_at_server(options: argparse.Namespace, work: Callable[[argparse.Namespace, JobClient], Awaitable[int]]) -> int:
     """Run ``work`` for the job whose URL is given as its id, and return the exit code; end with 2 where it is none."""
     need_bridge(options)
+    refuse_for_server(options, {"--store": options.store})
+    url, options.id = job_at_server(options, options.id)
+    return run_with_client(options, url, work)
+
+
+def job_at_server(options: argparse.Namespace, text: str) -> tuple[str, str]:
+    """Return the server's URL and the job's id for a job's URL; end with 2 where it is none."""
     from jobtrio.websocket._client_address import parse_tail_url
 
-    refuse_for_server(options, {"--store": options.store})
     try:
-        found = parse_tail_url(options.id)
+        found = parse_tail_url(text)
     except ValueError as exc:
         options.parser.error(str(exc))
     if found is None:
-        options.parser.error(f"a job's URL must be {JOB_URL}; got {options.id!r}")
+        options.parser.error(f"a job's URL must be {JOB_URL}; got {text!r}")
         raise AssertionError  # error() has ended the program
-    url, options.id = found
-    return run_with_client(options, url, work)
+    return found
 
 
 def run_with_client(
@@ -134,10 +140,11 @@ def run_with_client(
     bridge = need_bridge(options)
     token = token_of(options)
     options.url = url
+    options.open_client = partial(bridge.open_client, url, token=token, outage_limit=PATIENCE)
     log_to_stderr(logging.WARNING)
 
     async def run() -> int:
-        async with bridge.open_client(url, token=token, outage_limit=PATIENCE) as client:
+        async with options.open_client() as client:
             return await work(options, client)
 
     try:

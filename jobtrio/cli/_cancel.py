@@ -12,7 +12,7 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, run_at_server
 from jobtrio.cli._endings import plural
-from jobtrio.cli._filters import add_filters, filters_of
+from jobtrio.cli._filters import add_filters, filters_of, has_filter
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Cancel the job, or the jobs, and return the exit code."""
-    is_filtered = any(value is not None for value in filters_of(options).values())
+    is_filtered = has_filter(options)
     if is_filtered == (options.id is not None):
         options.parser.error("say which: a job's ID, or --tag, --queue, --executor and --state for all that match")
     if any(state in FINAL_STATES for state in options.state or ()):

@@ -43,6 +43,11 @@ def add_tag_option(parser: argparse.ArgumentParser, *, help: str) -> None:
     )
 
 
+def has_filter(options: argparse.Namespace) -> bool:
+    """Whether one of the options was given."""
+    return any(value is not None for value in filters_of(options).values())
+
+
 def filters_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the options say as `JobRegistry.find` takes it, None for each that was not given."""
     return {

@@ -183,9 +183,10 @@ def line_of(token: Token) -> Piece:
     return STDOUT, value["stdout"] + end
 
 
-def json_line(message: Message) -> Piece:
-    """Return a message as a line of JSON for stdout."""
-    return STDOUT, to_json(message_fields(message))
+def json_line(message: Message, job: str | None = None) -> Piece:
+    """Return a message as a line of JSON for stdout, with its job's id where that is given."""
+    fields = message_fields(message)
+    return STDOUT, to_json(fields if job is None else {"type": None, "job": job, **fields})
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

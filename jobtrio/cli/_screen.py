@@ -44,6 +44,7 @@ class Screen:
         as_text: bool = False,
         tidy: bool = False,
         bar: DrawBar | None = None,
+        job: str | None = None,
     ) -> None:
         """Prepare a screen.
 
@@ -53,6 +54,8 @@ class Screen:
             as_text: Whether tokens that are text are put together, rather than one a line.
             tidy: Whether to end a line of stdout that has no end before something else is said: on a terminal.
             bar: What draws progress in stderr's last line; None shows it line by line.
+            job: The job's id, where others are shown as well: then each line of JSON has it, each line an end, and it
+                is told how the job ended.
         """
         self.lines = 0
         self._attempts = attempts
@@ -60,6 +63,7 @@ class Screen:
         self._as_text = as_text
         self._tidy = tidy
         self._bar = None if as_json else bar
+        self._job = job
         self._progress: Progress | None = None
         self._is_drawn = False
         self._at_start = True  # of a line of stdout
@@ -88,7 +92,7 @@ class Screen:
         if isinstance(message, Token) and is_line(message.value) and not message.value.get("partial"):
             self.lines += 1
         if self._as_json:
-            yield json_line(message)
+            yield json_line(message, self._job)
         match message:
             case Token(value=value) if not self._as_json:
                 yield from self._token(message, value)
@@ -99,15 +103,19 @@ class Screen:
                 yield from self._own_line(self._restart(message))
             case Gap(first, last):
                 yield from self._own_line(f"jobtrio: messages {first} to {last} are lost")
-            case End():
+            case End(outcome=outcome):
                 self._progress = None
                 yield from self._line_end()
+                if self._job is not None:
+                    yield STDERR, f"jobtrio: {outcome_text(outcome)}\n"
 
     def _token(self, token: Token, value: Any) -> Iterator[Piece]:
         if is_line(value):
-            piece = line_of(token)
-            self._at_start = piece[1].endswith("\n")
-            yield piece
+            fd, text = line_of(token)
+            if self._job is not None and not text.endswith("\n"):
+                text += "\n"  # the next line may be another job's
+            self._at_start = text.endswith("\n")
+            yield fd, text
         elif self._as_text and isinstance(value, str):
             self._at_start = value.endswith("\n") or (self._at_start and not value)
             yield STDOUT, value

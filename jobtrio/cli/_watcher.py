@@ -1,7 +1,6 @@
-"""Watches one job that may run anywhere, and says how it ended.
+"""Watches one job that may run anywhere, or several together, and says how they ended.
 
-Leaving it, by Ctrl-C or because nobody reads any more, leaves the job alone. It must not know how the job came
-about.
+Leaving them, by Ctrl-C or because nobody reads any more, leaves the jobs alone. It must not know how they came about.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from jobtrio.cli._signals import heeded, line_start
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jobtrio._messages import Message
     from jobtrio.cli._sources import Source
@@ -56,7 +55,16 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
 class Watcher:
     """Shows a job's messages until its end, or until the user leaves."""
 
-    def __init__(self, source: Source, *, after: int = 0, as_json: bool = False, as_text: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        after: int = 0,
+        as_json: bool = False,
+        as_text: bool = False,
+        job: str | None = None,
+        output: Output | None = None,
+    ) -> None:
         """Prepare to watch.
 
         Args:
@@ -64,19 +72,21 @@ class Watcher:
             after: The number of the last message that is not wanted.
             as_json: Whether stdout gets each message as a line of JSON, rather than what it says.
             as_text: Whether tokens that are text are put together, rather than one a line.
+            job: The job's id, where others are watched as well.
+            output: What tells its lines from theirs.
         """
         self._source = source
         self._after = after
-        self._output = Output()
+        self._output = Output() if output is None else output
         self._writing = trio.Lock()
         self._screen = Screen(
             attempts=source.attempts,
             as_json=as_json,
             as_text=as_text,
             tidy=os.isatty(STDOUT),
-            bar=open_bar(),
+            bar=open_bar() if job is None else None,
+            job=job,
         )
-        self._left: int | None = None  # the signal by which the user left
 
     async def watch(self) -> int:
         """Watch, and return the exit code.
@@ -88,19 +98,14 @@ class Watcher:
 
         *Cancellation*: the job goes on.
         """
-        with trio.open_signal_receiver(*heeded(LEAVING)) as signals:
-            async with open_background_nursery() as nursery:
-                with trio.CancelScope() as scope:
-                    nursery.start_soon(self._heed, signals, scope)
-                    await self._follow()
-                if (left := self._left) is not None:
-                    # Still within the receiver: `timeout` sends its signal to the command, and then to its group.
-                    with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
-                        await self._say_farewell(left)
-                    return 128 + left
-        return await self._sum_up()
+        if (left := await watch_until_left(self.follow, self._say_farewell)) is not None:
+            return 128 + left
+        line, code = await self.ending()
+        await self._output.write([(STDERR, f"{line}\n")])
+        return code
 
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
+        """Show the messages to the job's end. Raises what `watch` raises. *Cancellation*: the job goes on."""
         async with open_background_nursery() as nursery:
             nursery.start_soon(self._tell_waiting)
             await self._source.follow(self._show, self._after)
@@ -116,17 +121,39 @@ class Watcher:
         async with self._writing:
             await self._output.write(self._screen.pieces(messages))
 
-    async def _heed(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        async for number in signals:
-            self._left = number
-            scope.cancel()
-
     async def _say_farewell(self, number: int) -> None:
         what = "has ended" if self._source.has_ended else f"goes on{self._source.hint}"
         await self._output.write([*self._screen.close(), (STDERR, f"{line_start(number)}jobtrio: the job {what}\n")])
 
-    async def _sum_up(self) -> int:
+    async def ending(self) -> tuple[str, int]:
+        """Return how the job ended, as a line, and the exit code. *Cancellation*: nothing has changed."""
         outcome, seconds, attempts = await self._source.ending()
         line = summary(outcome, seconds=seconds, attempts=attempts, lines=self._screen.lines or None)
-        await self._output.write([(STDERR, line + "\n")])
-        return exit_code(outcome)
+        return line, exit_code(outcome)
+
+
+async def watch_until_left(
+    follow: Callable[[], Awaitable[None]], say_farewell: Callable[[int], Awaitable[None]]
+) -> int | None:
+    """Follow what is watched to its end, or until the user leaves; return the signal by which that was.
+
+    *Cancellation*: the jobs go on.
+    """
+    left: int | None = None
+
+    async def heed(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        nonlocal left
+        async for number in signals:
+            left = number
+            scope.cancel()
+
+    with trio.open_signal_receiver(*heeded(LEAVING)) as signals:
+        async with open_background_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(heed, signals, scope)
+                await follow()
+            if left is not None:
+                # Still within the receiver: `timeout` sends its signal to the command, and then to its group.
+                with trio.move_on_after(LAST_WORD), suppress(OSError):  # a terminal that is gone
+                    await say_farewell(left)
+            return left

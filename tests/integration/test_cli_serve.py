@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+import store_jobs
 import trio
 from raw_client import CLOSE, request
 from scripted_bridge import Peer, events, open_bridge
 
+import jobtrio
+from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.websocket.protocol import (
     Cancel,
     Ended,
@@ -297,6 +300,64 @@ def test_server_that_comes_back(shell: Shell, tmp_path: Path) -> None:
     assert err.splitlines()[-1].startswith("jobtrio: completed in ")
 
 
+async def submit_words(path: Path, jobs: list[str]) -> None:
+    """Submit jobs with these ids and a tag, and one with neither."""
+    specs = [jobtrio.JobSpec("words", "a", job_id=job, tags={"user": "ann"}) for job in jobs]
+    async with jobtrio.open_registry(store_jobs.executors, store=SqliteJobStore(path), queues={}) as registry:
+        await registry.submit_many([*specs, jobtrio.JobSpec("words", "b")])
+
+
+def test_several(shell: Shell) -> None:
+    """Several jobs of a server are watched together, by URLs or as they match, also more than a connection takes."""
+    _, url = serve(shell)
+    jobs = [f"it's/{n}" for n in range(10, 43)]
+    trio.run(submit_words, shell.folder / "jobs.db", jobs)
+    lines = [f"{job} | a " for job in jobs]
+    urls = [f"{url}/jobs/it's%2F{n}" for n in range(10, 43)]
+    for args in (urls, ["--tag", "user=ann", f"{url}/ws"], [url, "--tag", "user=ann", "--state", "completed"]):
+        code, out, err = shell.ask("watch", *args, variables=TOKEN)
+        assert (code, sorted(out.splitlines())) == (0, lines)
+        summaries = [re.fullmatch(r"(.*) \| jobtrio: completed\b.*", line) for line in err.splitlines()[-33:]]
+        assert [found and found[1] for found in summaries] == jobs
+    none = (1, "", "jobtrio watch: no job matches\n")
+    assert shell.ask("watch", "--tag", "user=ann", "--state", "failed", url, variables=TOKEN) == none
+    gone = "none   | jobtrio: no job has the id 'none': it never existed or is no longer kept\n"
+    code, out, err = shell.ask("watch", f"{url}/jobs/none", urls[0], variables=TOKEN)
+    assert (code, out, err.count(gone)) == (1, "it's/1 | a \n", 2)
+
+
+def test_several_with_a_wrong_token(shell: Shell) -> None:
+    """That the server does not know who asks is one line, however many jobs are asked for."""
+    _, url = serve(shell)
+    assert shell.run("watch", f"{url}/jobs/a", f"{url}/jobs/b", variables={"JOBTRIO_TOKEN": "no"}) == (
+        1,
+        "",
+        "jobtrio watch: the server refused: the token in JOBTRIO_TOKEN is not the one that it wants\n",
+    )
+
+
+def test_several_at_a_server_that_is_killed(shell: Shell, tmp_path: Path) -> None:
+    """The watching of several lives through their server's death."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    shell.worker("--queue", "work")
+    gate = tmp_path / "gate"
+    for job in "ab":
+        shell.submit("wait", "--id", job, "--payload", json.dumps(str(gate)), "--queue", "work")
+    server, url = serve(shell, "--queue", "none", "--port", port)
+    watcher = shell.start("watch", f"{url}/jobs/a", f"{url}/jobs/b", variables=TOKEN)
+    assert sorted([watcher.line(), watcher.line()]) == ["a | attempt 1", "b | attempt 1"]
+    server.send(signal.SIGKILL)
+    watcher.error_with("next try in")
+    serve(shell, "--queue", "none", "--port", port)
+    gate.touch()
+    code, out, err = watcher.end()
+    assert (code, out) == (0, "")
+    first, second = err.splitlines()[-2:]
+    assert first.startswith("a | jobtrio: completed")
+    assert second.startswith("b | jobtrio: completed")
+
+
 def test_drains(shell: Shell, tmp_path: Path) -> None:
     """At a signal a server lets jobs end, and their watchers see it."""
     server, url = serve(shell, "--grace", "60")
@@ -493,6 +554,10 @@ def test_unknown(shell: Shell) -> None:
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
         (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
+        (["watch", "ws://host/jobs/x", "y"], ["ws://HOST:PORT/jobs/ID", "'y'"]),
+        (["watch", "ws://host/jobs/x", "ws://other/jobs/x"], ["must be of one server"]),
+        (["watch", "ws://host/ws", "--queue", "a"], ["--queue: not for a server"]),
+        (["watch", "ws://host/jobs/x", "--tag", "a=b"], ["url must be", "ends with /ws"]),
         (
             ["show", "ws://host:8765/jobs/x"],
             ["ID: must be the job's id", "only watch, cancel, list and submit", "jobs/x'"],

@@ -19,6 +19,7 @@ import trio
 from store_shell import read_until
 
 import jobtrio
+from jobtrio.cli import _watch
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -185,6 +186,115 @@ class TestLeaving:
         code, _, err = watcher.end()
         assert code == 1
         assert err == f"jobtrio watch: no job has the id {job!r}: it never existed or is no longer kept\n"
+
+
+class TestSeveral:
+    def test_ids(self, shell: Shell) -> None:
+        """Jobs given by their ids are watched together, and the code is that of the first that did not complete."""
+        shell.worker()
+        shell.submit("words", "--id", "good", "--payload", json.dumps(WORDS))
+        shell.submit("fail", "--id", "bad")
+        shell.submit("wait", "--id", "late", "--payload", '"/no/such/file"', "--time-limit", "1")
+        code, out, err = shell.run("watch", "good", "--store", shell.url, "bad", "late")
+        assert code == 1
+        lines = ["good | to ", "good | be ", "good | or ", "good | not ", 'bad  | {"row": 1}', "late | attempt 1"]
+        assert sorted(out.splitlines()) == sorted(lines)
+        good, bad, late = err.splitlines()[-3:]
+        assert good.startswith("good | jobtrio: completed in ")
+        assert bad.startswith("bad  | jobtrio: failed after ")
+        assert late.startswith("late | jobtrio: timed out after ")
+        assert shell.run("watch", "late", "bad")[0] == 124
+        assert shell.run("watch", "late", "late")[:2] == (124, "attempt 1\n")
+
+    def test_filters(self, shell: Shell, tmp_path: Path) -> None:
+        """Those that match when it begins are watched, the oldest first, those that have ended by then included."""
+        shell.worker()
+        (tmp_path / "gate").touch()
+        for job in ("old", "new", "other"):
+            tag = ("--tag", "user=bob" if job == "other" else "user=ann")
+            shell.submit("wait", "--id", job, "--payload", json.dumps(str(tmp_path / "gate")), *tag)
+        assert shell.run("watch", "new")[0] == 0
+        code, out, err = shell.run("watch", "--json", "--tag", "user=ann")
+        assert code == 0
+        lines = [json.loads(line) for line in out.splitlines()]
+        for job in ("old", "new"):
+            assert [line for line in lines if line["job"] == job] == [
+                {"type": "token", "job": job, "seq": 1, "attempt": 1, "value": "attempt 1"},
+                {"type": "end", "job": job, "seq": 2, "outcome": {"type": "completed", "result": "there"}},
+            ]
+        assert len(lines) == 4
+        assert [line.partition(" |")[0] for line in err.splitlines()[-2:]] == ["old", "new"]
+        assert shell.run("watch", "--tag", "user=bob", "--executor", "wait")[1] == "other | attempt 1\n"
+
+    def test_none(self, shell: Shell, words: str) -> None:
+        """Where none matches, or there is none of an id, that is said, and none is watched."""
+        assert shell.run("watch", "--tag", "user=ann") == (1, "", "jobtrio watch: no job matches\n")
+        code, out, err = shell.run("watch", words, "nothing")
+        assert (code, out) == (1, "")
+        assert err.startswith("jobtrio watch: no job has the id 'nothing': ")
+
+    def test_too_many(self, shell: Shell, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """More than can be watched are not watched in part."""
+        shell.submit("echo")
+        monkeypatch.setattr(_watch, "MOST", 1)
+        code, out, err = shell.ask("watch", "--state", "queued,completed")
+        assert (code, out) == (1, "")
+        assert err.startswith("jobtrio watch: more than 1 jobs match: ")
+        assert shell.ask("watch", "--state", "completed")[0] == 0
+
+    def test_leaving(self, shell: Shell, words: str, tmp_path: Path) -> None:
+        """Ctrl-C ends the watching, not the jobs, and says how many go on."""
+        shell.worker()
+        job = shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate")))
+        watcher = shell.start("watch", words, job)
+        assert sorted(watcher.line()[9:] for _ in range(5)) == ["attempt 1", "be ", "not ", "or ", "to "]
+        watcher.error_with("jobtrio: completed")
+        watcher.send(signal.SIGINT)
+        assert watcher.end() == (130, "", "jobtrio: jobs that go on: 1 of 2\n")
+        (tmp_path / "gate").touch()
+        assert shell.run("watch", job)[0] == 0
+
+    @pytest.mark.parametrize("args", [[], ["--json"]])
+    def test_reader_that_leaves(self, shell: Shell, words: str, tmp_path: Path, args: list[str]) -> None:
+        """A reader that leaves ends the watching of all, also of those that go on, with 141."""
+        shell.worker()
+        jobs = [shell.submit("wait", "--payload", json.dumps(str(tmp_path / "gate"))) for _ in range(5)]
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = shell.start("watch", *args, words, *jobs, stdout=writer)
+        os.close(writer)
+        code, _, err = command.end()
+        assert code == 141
+        assert "Traceback" not in err
+
+    def test_one_that_is_removed(self, shell: Shell, tmp_path: Path) -> None:
+        """A job that vanishes from the store is told of, and the others go on; the code is 1."""
+        shell.worker()
+        for job in ("gone", "kept"):
+            shell.submit("wait", "--id", job, "--payload", json.dumps(str(tmp_path / "gate")))
+        watcher = shell.start("watch", "gone", "kept")
+        assert sorted([watcher.line(), watcher.line()]) == ["gone | attempt 1", "kept | attempt 1"]
+        with sqlite3.connect(shell.folder / "jobs.db") as connection:
+            connection.execute("DELETE FROM jobs WHERE id = 'gone'")
+        connection.close()
+        said = watcher.error_with("no job has the id")
+        assert said == "gone | jobtrio: no job has the id 'gone': it never existed or is no longer kept"
+        (tmp_path / "gate").touch()
+        code, _, err = watcher.end()
+        assert code == 1
+        assert err.splitlines()[-2] == said
+        assert err.splitlines()[-1].startswith("kept | jobtrio: completed in ")
+
+    def test_a_program(self, shell: Shell) -> None:
+        """A program's last lines have no end, and each of them still has a line of its own."""
+        shell.start("worker", "jobtrio.cli:programs").error_with("jobtrio: worker ")
+        for job in ("a", "b"):
+            argv = ["sh", "-c", f"printf 'out {job}'; printf 'err {job}' >&2"]
+            shell.submit("run_command", "--id", job, "--payload", json.dumps({"argv": argv}))
+        code, out, err = shell.run("watch", "a", "b")
+        assert code == 0
+        assert sorted(out.splitlines()) == ["a | out a", "b | out b"]
+        assert {"a | err a", "b | err b"} < set(err.splitlines())
 
 
 class TestTerminal:

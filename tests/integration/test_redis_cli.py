@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from valkey_server import free_port, new_prefix, shared_server
+from store_shell import Shell
+from valkey_server import ValkeyServer, free_port, new_prefix, shared_server
 
 if TYPE_CHECKING:
-    from store_shell import Shell
+    from pathlib import Path
 
 pytestmark = pytest.mark.once
 
@@ -34,3 +37,23 @@ def test_nothing_there(shell: Shell, prefix: str) -> None:
     assert "away for 0.5 s" in err
     assert "refused" in err
     assert "secret" not in err
+
+
+def test_watches_several_over_a_server_that_is_killed(tmp_path: Path) -> None:
+    """Who watches several jobs is told once that the server is away and is back, and misses nothing."""
+    with ValkeyServer() as server, ExitStack() as stack:
+        shell = Shell(tmp_path, stack, f"{server.url}/0?outage_limit=60")
+        shell.worker("--lease", "60")
+        for job in "ab":
+            shell.submit("wait", "--id", job, "--payload", json.dumps(str(tmp_path / "gate")))
+        watcher = shell.start("watch", "a", "b")
+        assert sorted([watcher.line(), watcher.line()]) == ["a | attempt 1", "b | attempt 1"]
+        server.kill()
+        watcher.error_with("is away")
+        server.start()
+        assert watcher.error_with("") == "jobtrio: the store is back"
+        (tmp_path / "gate").touch()
+        code, out, err = watcher.end()
+    assert (code, out) == (0, "")
+    assert len(err.splitlines()) == 4
+    assert all("jobtrio: completed" in line for line in err.splitlines())

@@ -1,0 +1,214 @@
+"""Several jobs on one screen: what their lines begin with, and how the watching of all of them ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from jobtrio import Cancelled, Completed, End, Failed, JobError, Progress, Token, UnknownJobError
+from jobtrio.cli import _labels, _watcher
+from jobtrio.cli._joint_watcher import JointWatcher
+from jobtrio.cli._labels import PLAIN, LabelledOutput, labels_of
+from jobtrio.cli._output import STDERR, STDOUT, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from jobtrio import Message, Outcome
+    from jobtrio.cli._output import Piece
+
+ERROR = JobError("exception", "ValueError", "row 2", "Traceback …")
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Piece]:
+    """Return what is written."""
+    written: list[Piece] = []
+
+    async def write(output: Output, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            await trio.lowlevel.checkpoint()
+            written.append(piece)
+
+    monkeypatch.setattr(Output, "write", write)
+    return written
+
+
+class Scripted:
+    """A job whose messages are known."""
+
+    attempts: int | None = 1
+    hint = "; to end it: …"
+
+    def __init__(self, *messages: Message | Exception, goes_on: bool = False) -> None:
+        self.has_ended = False
+        self._messages = messages
+        self._goes_on = goes_on
+
+    async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
+        """Hand over the messages, one at a time."""
+        for message in self._messages:
+            await trio.testing.wait_all_tasks_blocked()
+            if isinstance(message, Exception):
+                raise message
+            await show([message])
+        if self._goes_on:
+            await trio.sleep_forever()
+        self.has_ended = True
+
+    async def waiting(self) -> str | None:
+        """Return nothing."""
+
+    async def ending(self) -> tuple[Outcome, float | None, int | None]:
+        """Return the end."""
+        end = self._messages[-1]
+        assert isinstance(end, End)
+        return end.outcome, 1.0, 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels"),
+    [
+        (["0123456789", "abcdefghij"], ["012345 | ", "abcdef | "]),
+        (["0123456789", "0123456abc"], ["01234567 | ", "0123456a | "]),
+        (["a", "abc"], ["a   | ", "abc | "]),
+        (["nightly", "nightly-2"], ["nightly  | ", "nightly- | "]),
+        (["a\nb", "c"], ["a\\nb | ", "c    | "]),
+        (["0123456789"], ["012345 | "]),
+        ([], []),
+    ],
+)
+def test_labels(ids: list[str], labels: list[str]) -> None:
+    """A label begins as its id does: six characters, or as many as tell it from the others; all are equally wide."""
+    assert labels_of(ids) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\n", "x | a\n"),
+        ("a\n\nb\n", "x | a\nx | \nx | b\n"),
+        ("\n", "x | \n"),
+        ("10 %\r20 %\r\n", "x | 10 %\rx | 20 %\r\n"),
+        ("a\x0cb\u2028c\x85\n", "x | a\x0cb\u2028c\x85\n"),
+    ],
+)
+async def test_every_line_has_its_label(written: list[Piece], text: str, shown: str) -> None:
+    """Text of several lines has it before each, and so has what is drawn over again in the same line."""
+    await LabelledOutput("x | ", trio.Lock()).write([(STDOUT, text), (STDERR, text)])
+    assert written == [(STDOUT, shown), (STDERR, shown)]
+
+
+async def test_a_terminal(written: list[Piece], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a terminal shows colours, those that a line has left end before the next."""
+    monkeypatch.setattr(_labels, "can_draw", lambda stream: stream is sys.stderr)
+    await LabelledOutput("x | ", trio.Lock()).write([(STDOUT, "a\n"), (STDERR, "\033[31mb\n")])
+    assert written == [(STDOUT, "x | a\n"), (STDERR, f"{PLAIN}x | \033[31mb\n")]
+
+
+async def test_lines(written: list[Piece], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is told as of a single job, each line with an end and its job; progress as lines; then how all ended."""
+    monkeypatch.setattr(_watcher, "open_bar", lambda: lambda progress: "BAR")
+    sources = {
+        "first": Scripted(
+            Token(1, 1, {"stdout": "a", "partial": True}),
+            Progress(2, 1, 1.0, 2.0),
+            Token(3, 1, {"stderr": "b"}),
+            End(4, Completed()),
+        ),
+        "second": Scripted(End(1, Failed(ERROR))),
+    }
+    assert await JointWatcher(sources).watch() == 1
+    assert [piece for piece in written if "first" in piece[1]] == [
+        (STDOUT, "first  | a\n"),
+        (STDERR, "first  | jobtrio: 1 of 2 (50 %)\n"),
+        (STDERR, "first  | b\n"),
+        (STDERR, "first  | jobtrio: completed\n"),
+        (STDERR, "first  | jobtrio: completed in 1.0 s, 1 attempt, 1 line\n"),
+    ]
+    assert [piece for piece in written if "second" in piece[1]] == [
+        (STDERR, "second | jobtrio: failed: ValueError: row 2\n"),
+        (STDERR, "second | jobtrio: failed after 1.0 s, 1 attempt: ValueError: row 2\n"),
+    ]
+    assert [text.partition(" | ")[0] for _, text in written[-2:]] == ["first ", "second"]
+
+
+async def test_json(written: list[Piece]) -> None:
+    """As JSON a line has the job's whole id in it, and nothing before it."""
+    sources = {"0123456789": Scripted(Token(1, 1, "a"), End(2, Completed())), "b": Scripted(End(1, Completed()))}
+    assert await JointWatcher(sources, as_json=True).watch() == 0
+    assert [text for fd, text in written if fd == STDOUT and "0123456789" in text] == [
+        '{"type": "token", "job": "0123456789", "seq": 1, "attempt": 1, "value": "a"}\n',
+        '{"type": "end", "job": "0123456789", "seq": 2, "outcome": {"type": "completed", "result": null}}\n',
+    ]
+    assert (STDERR, "b      | jobtrio: completed\n") in written
+
+
+@pytest.mark.parametrize(
+    ("sources", "code"),
+    [
+        ([Scripted(End(1, Completed())), Scripted(End(1, Completed()))], 0),
+        ([Scripted(Token(1, 1, "a"), End(2, Cancelled())), Scripted(End(1, Failed(ERROR)))], 125),
+        ([Scripted(End(1, Completed())), Scripted(UnknownJobError("b")), Scripted(End(1, Cancelled()))], 1),
+    ],
+)
+async def test_exit_code(written: list[Piece], sources: list[Scripted], code: int) -> None:
+    """It is that of the first job, in their order and not in time, that did not complete."""
+    assert await JointWatcher(dict(zip("abc", sources, strict=False))).watch() == code
+
+
+async def test_one_that_is_gone(written: list[Piece]) -> None:
+    """A job that is removed meanwhile is told of at once, and the others go on."""
+    sources = {"a": Scripted(UnknownJobError("a")), "b": Scripted(Token(1, 1, "x"), End(2, Completed()))}
+    assert await JointWatcher(sources).watch() == 1
+    gone = (STDERR, "a | jobtrio: no job has the id 'a': it never existed or is no longer kept\n")
+    assert written.index(gone) < written.index((STDERR, "b | jobtrio: completed\n"))
+    assert written[-2:] == [gone, (STDERR, "b | jobtrio: completed in 1.0 s, 1 attempt\n")]
+
+
+async def test_output_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several find that nobody reads any more, that is one error, and it ends the watching of all."""
+
+    async def write(output: Output, pieces: Iterable[Piece]) -> None:
+        await trio.lowlevel.checkpoint()
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Output, "write", write)
+    sources = {name: Scripted(Token(1, 1, "x")) for name in "ab"} | {"c": Scripted(goes_on=True)}
+    with pytest.raises(BrokenPipeError):
+        await JointWatcher(sources).watch()
+
+
+async def test_lines_of_one_write_stay_together(written: list[Piece]) -> None:
+    """What one job says at once comes together: no other job's line gets between."""
+    turn = trio.Lock()
+    async with trio.open_nursery() as nursery:
+        for label in ("a | ", "b | "):
+            nursery.start_soon(LabelledOutput(label, turn).write, [(STDOUT, "1\n"), (STDERR, "2\n"), (STDOUT, "3\n")])
+    assert len(written) == 6
+    assert {text[0] for _, text in written[:3]} in ({"a"}, {"b"})
+
+
+async def test_leaving(written: list[Piece]) -> None:
+    """Who leaves is told how many of the jobs go on."""
+    sources = {
+        "a": Scripted(Token(1, 1, "x"), goes_on=True),
+        "b": Scripted(End(1, Completed())),
+        "c": Scripted(UnknownJobError("c")),
+        "d": Scripted(Token(1, 1, "x"), goes_on=True),
+    }
+    sources["d"].has_ended = True  # though not all of it is shown
+
+    async def watch() -> None:
+        assert await JointWatcher(sources).watch() == 130
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        signal.raise_signal(signal.SIGINT)
+    assert written[-1][1].strip() == "jobtrio: jobs that go on: 1 of 4"
