@@ -162,8 +162,15 @@ async def watch_several(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         ids = options.words or await _ids(registry.find_all(**filters_of(options)))
-        jobs = [await registry.get(job_id) for job_id in ids]
-        sources = {job.id: StoreSource(registry, store, job, options.store) for job in jobs}
+        sources: dict[str, Source] = {}
+        for job_id in ids:
+            try:
+                job = await registry.get(job_id)
+            except UnknownJobError:
+                if options.words:
+                    raise
+                continue  # removed since it was found
+            sources[job_id] = StoreSource(registry, store, job, options.store)
         return await JointWatcher(sources, as_json=options.json).watch()
 
 

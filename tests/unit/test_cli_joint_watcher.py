@@ -10,16 +10,19 @@ import pytest
 import trio
 import trio.testing
 
+import jobtrio
 from jobtrio import Cancelled, Completed, End, Failed, JobError, Progress, Token, UnknownJobError
-from jobtrio.cli import _labels, _watcher
+from jobtrio.cli import _labels, _watch, _watcher, build_parser
 from jobtrio.cli._joint_watcher import JointWatcher
 from jobtrio.cli._labels import PLAIN, LabelledOutput, labels_of
 from jobtrio.cli._output import STDERR, STDOUT, Output
+from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from pathlib import Path
 
-    from jobtrio import Message, Outcome
+    from jobtrio import JobRecord, Message, Outcome
     from jobtrio.cli._output import Piece
 
 ERROR = JobError("exception", "ValueError", "row 2", "Traceback …")
@@ -169,6 +172,34 @@ async def test_one_that_is_gone(written: list[Piece]) -> None:
     gone = (STDERR, "a | jobtrio: no job has the id 'a': it never existed or is no longer kept\n")
     assert written.index(gone) < written.index((STDERR, "b | jobtrio: completed\n"))
     assert written[-2:] == [gone, (STDERR, "b | jobtrio: completed in 1.0 s, 1 attempt\n")]
+
+
+async def test_one_that_is_removed_when_it_was_found(
+    written: list[Piece], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of those that match, the others are watched."""
+    executors = jobtrio.Executors()
+
+    @executors.register("echo")
+    async def echo(job: jobtrio.JobContext) -> None:
+        await job.send("said")
+
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+        for job_id in ("removed", "kept"):
+            await (await registry.submit("echo", job_id=job_id, tags={"of": "us"})).wait()
+    find = _watch._ids
+
+    async def find_and_remove(found: AsyncIterator[JobRecord]) -> list[str]:
+        ids = await find(found)
+        async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+            await registry.remove("removed")
+        return ids
+
+    monkeypatch.setattr(_watch, "_ids", find_and_remove)
+    options = build_parser().parse_args(["watch", "--tag", "of=us", "--store", "sqlite:///jobs.db"])
+    assert await _watch.watch_several(options, SqliteJobStore(tmp_path / "jobs.db")) == 0
+    assert (STDOUT, "kept | said\n") in written
+    assert not any("removed" in text for _, text in written)
 
 
 async def test_output_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
