@@ -714,6 +714,56 @@ async def test_one_that_stays_locked(postgres: str) -> None:
     check_schema(postgres, ids([locked, other]))
 
 
+async def test_others_while_one_finds_no_room(postgres: str) -> None:
+    """Where the server can't write one call's rows for now, others are carried out, however often all are repeated."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=6.0)) as worker:
+        claims = [await worker.start() for _ in range(8)]
+        with psycopg.connect(postgres, autocommit=True) as other:
+            other.execute(
+                """CREATE FUNCTION jobtrio.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"""
+            )
+            other.execute(
+                "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON jobtrio.jobs FOR EACH ROW"
+                " WHEN (NEW.id = 'large' OR NEW.result LIKE '%large%') EXECUTE FUNCTION jobtrio.refuse()"
+            )
+        with trio.fail_after(60):
+            for large, others in (
+                (
+                    lambda: worker.store.finish(claims[0], Completed("large")),
+                    [partial(worker.store.finish, claim, Completed("small")) for claim in claims[1:]],
+                ),
+                (
+                    lambda: worker.insert(new_entry(job_id="large")),
+                    [partial(worker.insert, new_entry()) for _ in claims],
+                ),
+            ):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(until_answered, large)
+                    answers = await gather(*(partial(until_answered, call) for call in others))
+                    assert not any(isinstance(answer, Exception) for answer in answers)
+                    nursery.cancel_scope.cancel()
+
+
+async def test_two_writes_of_one_job_behind_an_outage(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written goes together afterwards, also where there is another write of one of the jobs."""
+
+    async def fail(*_: Any) -> None:
+        raise psycopg.OperationalError("on purpose")
+
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claims = [await worker.start() for _ in range(30)]
+        appending = [partial(worker.store.append_messages, claim, tokens(1, 2)) for claim in claims]
+        faults = postgres_faults.install(monkeypatch)
+        with monkeypatch.context() as away:
+            for name in ("fetch", "fetch_all"):
+                away.setattr(Link, name, fail)
+            assert {type(error) for error in await gather(*appending)} == {StoreUnavailableError}
+        faults.count = 0
+        assert await gather(*appending, partial(worker.store.save_state, claims[0], 1)) == [True] * 31
+        assert faults.count < 15
+
+
 async def test_a_lease_of_a_job_that_others_have_locked(postgres: str) -> None:
     """Where somebody has locked a running job, it is held on, and the leases of all others are renewed."""
     async with open_worker(lambda: PostgresJobStore(postgres)) as worker:

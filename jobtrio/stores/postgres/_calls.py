@@ -134,7 +134,7 @@ class Call(Generic[W]):
 async def singly(
     calls: list[Call[W]], is_carried_out: Callable[[list[Call[W]]], Awaitable[bool]], names_of: Callable[[W], set[T]]
 ) -> list[Call[W]]:
-    """Carry out calls, one by one where others hold up any of them; return those that are held up, for another turn.
+    """Carry out calls, one by one where together they can't be; return those that are held up, for another turn.
 
     To find that out takes some time for each. So new calls are tried together first, and behind one that is held up,
     those with the same names are not tried. Calls that were held up before are tried in order, until one is held up

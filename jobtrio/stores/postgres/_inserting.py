@@ -84,12 +84,12 @@ class Inserter:
         return await singly(calls, self._is_carried_out, _names_of)
 
     async def _is_carried_out(self, calls: list[Call[Insertion]]) -> bool:
-        """Carry out insertions together; False where others hold up one of them."""
+        """Carry out insertions together; False where others hold up one of them, or where several fail."""
         try:
             await self._carry_out(calls)
         except StoreUnavailableError as exc:
-            if self._first and is_held_up(exc):
-                return False
+            if len(calls) > 1 or (self._first and is_held_up(exc)):
+                return False  # what the server has no room for may be in one of them
             raise
         return True
 

@@ -139,19 +139,19 @@ class Writer:
         return await singly(suspected, self._is_carried_out, lambda work: {work.job_id})
 
     async def _is_carried_out(self, calls: list[Call[Write]]) -> bool:
-        """Carry out writes; False where others hold up one of them, or two are of one job."""
-        ids = {call.work.job_id for call in calls}
-        if len(ids) < len(calls):
-            return False
+        """Carry out the first write of each job; False where others hold one up, several fail, or there are more."""
+        firsts: dict[str, Call[Write]] = {}
+        for call in calls:
+            firsts.setdefault(call.work.job_id, call)
         try:
-            await self._slowly(calls, first=[("limit_waits", WAIT)], last=[PATIENTLY, COMMIT])
+            await self._slowly([*firsts.values()], first=[("limit_waits", WAIT)], last=[PATIENTLY, COMMIT])
         except StoreUnavailableError as exc:
-            if is_held_up(exc):
-                return False
+            if len(firsts) > 1 or is_held_up(exc):
+                return False  # what the server has no room for may be in one of them
             raise
-        for job_id in ids:
+        for job_id in firsts:
             self._suspects.discard(job_id)
-        return True
+        return len(firsts) == len(calls)
 
     async def _round(self, calls: list[Call[Write]]) -> list[Call[Write]]:
         """Carry out the first write of each job; return the others."""
