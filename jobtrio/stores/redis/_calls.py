@@ -305,6 +305,7 @@ class Calls:
                 call.fail(caused)
                 self._heed(error, link)
                 if errors.is_last(error):
+                    link.close()  # before more is sent: what waits would be lost with it
                     self._fail_alike(call, caused)
                 elif errors.is_refusal(error):
                     self._note_refusal(caused, call)
@@ -334,9 +335,7 @@ class Calls:
             self.outages.answered(what=_kind(call))
 
     def _heed(self, error: BaseException, link: Link) -> None:
-        if errors.is_last(error):
-            link.close()  # before more is sent: what waits would be lost with it
-        elif errors.is_wrong_server(error):
+        if errors.is_wrong_server(error):
             link.leads_astray(error)
         elif (errors.is_forbidden(error) or errors.is_damaged(error)) and link is not self._refusing:
             self._refusing = link  # said once: the same comes again and again, until it is mended
