@@ -15,7 +15,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jobtrio
-from jobtrio.cli import _cancel, _demo, _list, _prune, _remove, _run, _serve, _show, _stats, _submit, _watch, _worker
+from jobtrio.cli import (
+    _cancel,
+    _demo,
+    _list,
+    _prune,
+    _remove,
+    _rerun,
+    _run,
+    _serve,
+    _show,
+    _stats,
+    _submit,
+    _watch,
+    _worker,
+)
 from jobtrio.cli._endings import printable
 from jobtrio.cli._output import drop, prepare_stdout
 from jobtrio.cli._program import programs as programs
@@ -26,7 +40,21 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     module.__name__.rpartition("._")[2]: module
-    for module in (_demo, _run, _worker, _serve, _submit, _list, _show, _watch, _cancel, _stats, _remove, _prune)
+    for module in (
+        _demo,
+        _run,
+        _worker,
+        _serve,
+        _submit,
+        _list,
+        _show,
+        _watch,
+        _cancel,
+        _rerun,
+        _stats,
+        _remove,
+        _prune,
+    )
 }
 """The subcommands, in the order in which ``--help`` shows them."""
 

@@ -20,12 +20,14 @@ import trio
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
+from jobtrio.cli._filters import add_filters, has_filter
 from jobtrio.cli._log import log_to_stderr
 from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from jobtrio._state import JobState
     from jobtrio.websocket import JobClient
 
 SCHEMES = ("ws://", "wss://")
@@ -63,9 +65,34 @@ def is_url(text: str) -> bool:
 def job_of_store(text: str) -> str:
     """Return a job's id, or refuse a server's URL where only a store will do."""
     if is_bridge(text):
-        what = "must be the job's id: only watch, cancel, list and submit take a server's URL"
+        what = "must be the job's id: only watch, cancel, rerun, list and submit take a server's URL"
         raise argparse.ArgumentTypeError(f"{what}; got {text!r}")
     return text
+
+
+def add_jobs(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> None:
+    """Add what says which jobs: their ids or URLs, or the options for all that match, where a URL is a server's."""
+    parser.add_argument(
+        "words",
+        metavar="ID|URL",
+        nargs="*",
+        help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID; or several of them; or else which jobs, by "
+        "the options, where a URL is a server's: ws://HOST:PORT/ws",
+    )
+    add_filters(parser, states)
+
+
+def read_jobs(options: argparse.Namespace) -> str | None:
+    """Leave each job's id or URL in the words once, and return the server's URL that goes with the options, or None.
+
+    End with 2 where both or neither say which jobs.
+    """
+    words = options.words = list(dict.fromkeys(options.words))
+    is_filtered = has_filter(options)
+    url: str | None = words.pop() if is_filtered and len(words) == 1 and is_url(words[0]) else None
+    if is_filtered == bool(words):
+        options.parser.error("say which: jobs' IDs, or --tag, --queue, --executor and --state for all that match")
+    return url
 
 
 def add_token_option(parser: argparse.ArgumentParser, *, help: str) -> None:
@@ -116,6 +143,24 @@ def run_at_server(options: argparse.Namespace, work: Callable[[argparse.Namespac
     need_bridge(options)
     refuse_for_server(options, {"--store": options.store})
     url, options.id = job_at_server(options, options.id)
+    return run_with_client(options, url, work)
+
+
+def run_for_jobs(
+    options: argparse.Namespace, url: str | None, work: Callable[[argparse.Namespace, JobClient], Awaitable[int]]
+) -> int:
+    """Run ``work`` for jobs of a server, whose URLs are given, or with its own URL those that match.
+
+    Returns the exit code; ends with 2 where their URLs are none, or of more than one server.
+    """
+    need_bridge(options)
+    values = {"--queue": options.queue, "--executor": options.executor, "--store": options.store}
+    refuse_for_server(options, values)
+    if url is None:
+        servers, options.words = zip(*(job_at_server(options, word) for word in options.words), strict=True)
+        url = servers[0]
+        if set(servers) != {url}:
+            options.parser.error("the jobs must be of one server")
     return run_with_client(options, url, work)
 
 

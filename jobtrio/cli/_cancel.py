@@ -12,7 +12,7 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, run_at_server
 from jobtrio.cli._endings import plural
-from jobtrio.cli._filters import add_filters, filters_of, has_filter
+from jobtrio.cli._filters import add_filters, check_states, filters_of, has_filter
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
@@ -73,12 +73,7 @@ def run(options: argparse.Namespace) -> int:
     is_filtered = has_filter(options)
     if is_filtered == (options.id is not None):
         options.parser.error("say which: a job's ID, or --tag, --queue, --executor and --state for all that match")
-    if any(state in FINAL_STATES for state in options.state or ()):
-        allowed = ",".join(LIVING).lower()
-        given = ",".join(options.state).lower()
-        options.parser.error(
-            f"argument --state: must be one or several of {allowed}, in which a job lives; got {given!r}"
-        )
+    check_states(options, LIVING, "in which a job lives")
     if options.id is not None and is_bridge(options.id):
         return run_at_server(options, cancel_at_server)
     return run_with_store(options, cancel_all if is_filtered else cancel)

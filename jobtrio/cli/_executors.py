@@ -83,14 +83,15 @@ def _fail(options: argparse.Namespace, what: str, error: BaseException) -> Any:
     raise SystemExit(1)
 
 
-def stand_in(name: str) -> Executors:
-    """Return `Executors` in which ``name`` stands for an executor that other processes have.
+def stand_in(name: str, executors: Executors | None = None) -> Executors:
+    """Return `Executors`, new or those given, in which ``name`` stands for an executor that other processes have.
 
     A durable store refuses names that are not registered, and a process that only submits has no use for the
     executor itself. What belongs to a registration, such as a queue, is not known here.
     """
-    executors = Executors()
-    executors.register(name)(_refuse)
+    executors = Executors() if executors is None else executors
+    if name not in executors:
+        executors.register(name)(_refuse)
     return executors
 
 

@@ -43,6 +43,13 @@ def add_tag_option(parser: argparse.ArgumentParser, *, help: str) -> None:
     )
 
 
+def check_states(options: argparse.Namespace, allowed: Iterable[JobState], why: str) -> None:
+    """End with 2 where ``--state`` names a state that is not allowed; ``why`` says what the allowed ones are."""
+    if not {*allowed}.issuperset(options.state or ()):
+        must, given = (",".join(states).lower() for states in (allowed, options.state))
+        options.parser.error(f"argument --state: must be one or several of {must}, {why}; got {given!r}")
+
+
 def has_filter(options: argparse.Namespace) -> bool:
     """Whether one of the options was given."""
     return any(value is not None for value in filters_of(options).values())

@@ -10,17 +10,16 @@ from jobtrio._state import JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import (
     JOB_URL,
+    add_jobs,
     add_token_option,
     hint_of,
     is_bridge,
     is_url,
-    job_at_server,
-    need_bridge,
-    refuse_for_server,
+    read_jobs,
     run_at_server,
-    run_with_client,
+    run_for_jobs,
 )
-from jobtrio.cli._filters import add_filters, filters_of, has_filter
+from jobtrio.cli._filters import filters_of
 from jobtrio.cli._joint_watcher import JointWatcher
 from jobtrio.cli._sources import StoreSource, open_bridge_source
 from jobtrio.cli._store import add_store_options, complain, open_client, run_with_store, url_of
@@ -74,14 +73,7 @@ SHARE = 16
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    parser.add_argument(
-        "words",
-        metavar="ID|URL",
-        nargs="*",
-        help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID; or several of them; or else which jobs, by "
-        "the options, where a URL is a server's: ws://HOST:PORT/ws",
-    )
-    add_filters(parser, JobState)
+    add_jobs(parser, JobState)
     parser.add_argument(
         "--after",
         metavar="N",
@@ -96,11 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Watch the job, or the jobs, and return the exit code."""
-    words = options.words = list(dict.fromkeys(options.words))
-    is_filtered = has_filter(options)
-    url = words.pop() if is_filtered and len(words) == 1 and is_url(words[0]) else None
-    if is_filtered == bool(words):
-        options.parser.error("say which: jobs' IDs, or --tag, --queue, --executor and --state for all that match")
+    url, words = read_jobs(options), options.words
     if len(words) == 1:
         (options.id,) = words
         if is_bridge(options.id) or (is_url(options.id) and not url_of(options)):
@@ -111,21 +99,8 @@ def run(options: argparse.Namespace) -> int:
     if len(words) > MOST:
         options.parser.error(f"at most {MOST} jobs are watched together; got {len(words)}")
     if url is not None or any(map(is_bridge, words)):
-        return _run_at_server(options, url)
+        return run_for_jobs(options, url, watch_several_at_server)
     return run_with_store(options, watch_several, lasts=True)
-
-
-def _run_at_server(options: argparse.Namespace, url: str | None) -> int:
-    """Watch several jobs of a server: those whose URLs are given, or with its own URL those that match."""
-    need_bridge(options)
-    values = {"--queue": options.queue, "--executor": options.executor, "--store": options.store}
-    refuse_for_server(options, values)
-    if url is None:
-        servers, options.words = zip(*(job_at_server(options, word) for word in options.words), strict=True)
-        url = servers[0]
-        if set(servers) != {url}:
-            options.parser.error("jobs that are watched together must be of one server")
-    return run_with_client(options, url, watch_several_at_server)
 
 
 async def watch(options: argparse.Namespace, store: JobStore) -> int:

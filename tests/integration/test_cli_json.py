@@ -122,16 +122,20 @@ def test_records(shell: Shell) -> None:
     assert worker.end()[0] == 0
 
 
-@pytest.mark.parametrize("command", ["submit", "list", "show", "cancel", "cancel --tag …", "stats", "remove", "prune"])
+@pytest.mark.parametrize(
+    "command", ["submit", "list", "show", "cancel", "cancel --tag …", "rerun", "stats", "remove", "prune"]
+)
 def test_documents(shell: Shell, command: str) -> None:
     """The page names each field of each document, and no other."""
     job = shell.submit("echo")
-    if command == "remove":
+    if command in {"rerun", "remove"}:
         shell.run("cancel", job)
     name, *args = command.replace("…", "user=ann").split()
-    args += {"submit": ("echo",), "prune": ("--keep", "1"), **dict.fromkeys(("show", "cancel", "remove"), (job,))}.get(
-        command, ()
-    )
+    args += {
+        "submit": ("echo",),
+        "prune": ("--keep", "1"),
+        **dict.fromkeys(("show", "cancel", "rerun", "remove"), (job,)),
+    }.get(command, ())
     (row,) = re.findall(rf"^\| `{command}` \| (.*) \|$", section("### Documents"), re.MULTILINE)
     document = shell.value(name, *args)
     fields = set(document) if isinstance(document, dict) else set()

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,7 +24,10 @@ from jobtrio.stores.sqlite import SqliteJobStore
 from jobtrio.websocket.protocol import (
     Cancel,
     Ended,
+    Find,
     Get,
+    JobFound,
+    JobsFound,
     Ok,
     Refused,
     Restarted,
@@ -33,6 +36,7 @@ from jobtrio.websocket.protocol import (
     Subscribe,
     WireError,
     WireFailed,
+    wire_record,
 )
 
 if TYPE_CHECKING:
@@ -423,6 +427,76 @@ def test_cancels(shell: Shell, tmp_path: Path) -> None:
     assert "no job has the id 'none'" in err
 
 
+def test_runs_again(shell: Shell) -> None:
+    """Jobs of a server are run again by their URLs, or as they match; those that were before are told apart."""
+    server, url = serve(shell)
+    jobs = [shell.submit("fail", "--id", f"it's/{n}", "--tag", "user=ann", "--priority", "high") for n in range(40)]
+    done = shell.submit("echo", "[1]", "--tag", "user=ann")
+    hidden = shell.submit("cling", "--delay", "1h", "--tag", "user=ann")
+    shell.ask("cancel", hidden)
+    assert shell.ask("watch", *jobs, done)[0] == 1
+
+    def rerun(*args: str) -> tuple[int, dict[str, dict[str, str]], str]:
+        code, out, err = shell.ask("rerun", "--json", *args, variables=TOKEN)
+        return code, json.loads(out), err
+
+    urls = [f"{url}/jobs/{job.replace('/', '%2F')}" for job in (*jobs[:2], done)]
+    code, told, err = rerun(*urls)
+    assert (code, [*told["submitted"]], told["already"], err) == (0, [*jobs[:2], done], {}, "")
+    new = shell.value("show", told["submitted"][jobs[0]])["job"]
+    assert (new["executor"], new["priority"], new["tags"], new["metadata"]) == (
+        "fail",
+        "HIGH",
+        {"user": "ann"},
+        {"again": jobs[0]},
+    )
+    assert shell.value("show", told["submitted"][done])["job"]["payload"] == [1]
+    assert shell.ask("watch", *told["submitted"].values())[0] == 1
+
+    before = {job: told["submitted"][job] for job in jobs[:2]}
+    code, told, err = rerun("--tag", "user=ann", "--state", "failed", f"{url}/ws")
+    assert (code, err, told["already"]) == (0, "", before)
+    assert [*told["submitted"]] == [*jobs[2:], *before.values()]
+    assert shell.ask("watch", *told["submitted"].values())[0] == 1
+    assert [*rerun("--tag", "user=ann", "--state", "failed", url)[1]["already"]] == [*jobs, *before.values()]
+    code, told, err = rerun(f"{url}/jobs/none", f"{url}/jobs/{hidden}", urls[0])
+    assert (code, told) == (1, {"submitted": {}, "already": {jobs[0]: before[jobs[0]]}})
+    assert err.splitlines() == [
+        "jobtrio rerun: no job has the id 'none': it never existed or is no longer kept",
+        f"jobtrio rerun: job '{hidden}' is not run again: the server exposes no executor called 'cling'",
+    ]
+    server.send(signal.SIGTERM)
+    server.end()
+    _, url = serve(shell, "--no-work", token=False)
+    assert shell.ask("rerun", "--state", "completed", url) == (
+        1,
+        "",
+        "jobtrio rerun: not all were submitted; to ask again submits none twice\n"
+        "jobtrio rerun: the server refused (forbidden): without authentication, no job can be submitted\n",
+    )
+
+
+@pytest.mark.parametrize("payload", [{"repr": "<object>"}, 1])
+async def test_runs_nothing_again_that_is_not_shown(shell: Shell, payload: Any) -> None:
+    """A job is not run again with the text that a server shows in the place of what JSON can't hold."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(store_jobs.echo, payload, job_id="old")
+        await job.wait()
+        record = job.record
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.answer(Get, JobFound(job=wire_record(record)))
+        await peer.answer(Find, JobsFound(jobs=[]))
+        if payload == 1:
+            await peer.answer(Submit, Submitted(job="new"))
+
+    async with open_bridge(script) as url:
+        said = await trio.to_thread.run_sync(shell.run, "rerun", f"{url}/jobs/old")
+    why = "jobtrio rerun: job 'old' is not run again: the server shows its payload by its repr alone\n"
+    assert said == ((0, "old is run again as new\n", "") if payload == 1 else (1, "", why))
+
+
 def test_lists(shell: Shell) -> None:
     """A server's jobs are listed as a store's are, however many pages they take."""
     _, url = serve(shell, "--no-work")
@@ -558,14 +632,20 @@ def test_unknown(shell: Shell) -> None:
         (["watch", "ws://host/jobs/x", "ws://other/jobs/x"], ["must be of one server"]),
         (["watch", "ws://host/ws", "--queue", "a"], ["--queue: not for a server"]),
         (["watch", "ws://host/jobs/x", "--tag", "a=b"], ["url must be", "ends with /ws"]),
+        (["rerun", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
+        (["rerun", "ws://host/jobs/x", "--executors", "a:b"], ["--executors: not for a server, which decides that"]),
+        (["rerun", "ws://host/ws", "--executor", "a"], ["--executor: not for a server"]),
         (
             ["show", "ws://host:8765/jobs/x"],
-            ["ID: must be the job's id", "only watch, cancel, list and submit", "jobs/x'"],
+            ["ID: must be the job's id", "only watch, cancel, rerun, list and submit", "jobs/x'"],
         ),
         (["list", "jobs.db"], ["argument URL: must be a server's, ws://HOST:PORT/ws or wss://…; got 'jobs.db'"]),
         (["list", "ws://host:8765/ws", "--queue", "a"], ["--queue: not for a server"]),
         (["list", "ws://host:8765/jobs/x"], ["got 'ws://host:8765/jobs/x'"]),
-        (["remove", "http://host:8765/jobs/x"], ["ID: must be the job's id", "only watch, cancel, list and submit"]),
+        (
+            ["remove", "http://host:8765/jobs/x"],
+            ["ID: must be the job's id", "only watch, cancel, rerun, list and submit"],
+        ),
         (["cancel", "http://host:8765/jobs/x"], ["a job's URL must be ws://HOST:PORT/jobs/ID or wss://…; got "]),
         (["cancel", "ws://host/jobs/x", "--store", "sqlite:///jobs.db"], ["--store: not for a server"]),
         (["watch", "ws://host/jobs/x", "--store", "sqlite:///jobs.db"], ["--store: not for a server"]),

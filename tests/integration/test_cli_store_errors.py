@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
-COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "stats", "remove", "prune")
+COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "rerun", "stats", "remove", "prune")
 
-ONE_JOB = ("show", "watch", "cancel", "remove")
+ONE_JOB = ("show", "watch", "cancel", "rerun", "remove")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -55,6 +55,10 @@ def test_help(shell: Shell, name: str) -> None:
         (["cancel", "--tag", "user"], ["--tag", "'user'", "NAME=VALUE"]),
         (["cancel", "a", "--grace", "nan"], ["--grace", "0 or more"]),
         (["cancel", "a", "--reason", "x" * 10_001], ["--reason", "10000 characters"]),
+        (["rerun"], ["jobs' IDs, or --tag, --queue, --executor and --state"]),
+        (["rerun", "a", "--queue", "q"], ["jobs' IDs, or --tag, --queue, --executor and --state"]),
+        (["rerun", "--state", "running,failed"], ["completed,failed,cancelled, in which", "'running,failed'"]),
+        (["rerun", "a", "--executors", "store_jobs"], ["must be given as MODULE:EXECUTORS", "'store_jobs'"]),
         (["prune"], ["--keep-for", "--keep"]),
         (["prune", "--keep-for", "3w"], ["--keep-for", "'3w'", "s, m, h or d"]),
         (["submit"], ["EXECUTOR"]),

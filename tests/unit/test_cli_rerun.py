@@ -1,0 +1,338 @@
+"""``rerun`` of jobs by their ids, and of all that match."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import jobtrio
+from jobtrio import JobPriority, JobSpec, JobState, RetryPolicy, StoreError
+from jobtrio.cli import build_parser
+from jobtrio.cli._rerun import AT_ONCE, rerun
+from jobtrio.stores.sqlite import SqliteJobStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from jobtrio._entry import JobEntry
+
+executors = jobtrio.Executors()
+
+
+@executors.register("work", time_limit=30, retry=RetryPolicy(max_attempts=2))
+async def work(job: jobtrio.JobContext) -> None:
+    """Fail, unless the payload says otherwise."""
+    if job.payload != "good":
+        raise jobtrio.GiveUp("bad")
+
+
+@executors.register("other")
+async def other(job: jobtrio.JobContext) -> None:
+    """Fail."""
+    raise ValueError("bad")
+
+
+def specs(count: int) -> list[JobSpec]:
+    """Return jobs of which every third is ann's and every seventh completes; all others fail."""
+    return [
+        JobSpec(
+            "work" if n % 2 else "other",
+            "good" if n % 7 == 0 and n % 2 else n,
+            job_id=str(n),
+            tags={"user": "bob" if n % 3 else "ann"},
+            queue=f"q{n % 5}",
+        )
+        for n in range(count)
+    ]
+
+
+async def run_all(path: Path, *jobs: JobSpec) -> None:
+    """Run all jobs of a store, and perhaps some more, to their ends."""
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(path)) as registry:
+        await registry.submit_many(jobs)
+        await registry.drain()
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    """Return a file with 80 jobs that have ended."""
+    await run_all(tmp_path / "jobs.db", *specs(80))
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+async def registry(path: Path) -> AsyncIterator[jobtrio.JobRegistry]:
+    """Return a registry on the file, which runs nothing."""
+    async with jobtrio.open_registry(executors, store=SqliteJobStore(path), queues={}) as registry:
+        yield registry
+
+
+async def ask(path: Path, *args: str, store: SqliteJobStore | None = None) -> int:
+    """Run the command in this process."""
+    options = build_parser().parse_args(["rerun", *args])
+    options.known = executors if options.executors else None
+    return await rerun(options, SqliteJobStore(path) if store is None else store)
+
+
+async def again_of(registry: jobtrio.JobRegistry) -> dict[str, str]:
+    """Return the ids of the new jobs, by those of the old ones."""
+    return {r.metadata["again"]: r.id async for r in registry.find_all() if "again" in r.metadata}
+
+
+@pytest.mark.parametrize(
+    ("args", "matches"),
+    [
+        (("--tag", "user=ann"), lambda n: n % 3 == 0 and not (n % 7 == 0 and n % 2)),
+        (("--queue", "q1", "--executor", "other"), lambda n: (n % 5, n % 2) == (1, 0)),
+        (("--state", "failed"), lambda n: not (n % 7 == 0 and n % 2)),
+        (("--state", "completed,cancelled"), lambda n: n % 7 == 0 and n % 2),
+    ],
+)
+async def test_all_that_match(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], matches: Any
+) -> None:
+    """All that have failed and match are submitted again, in order, or those in the states that are asked for."""
+    expected = [str(n) for n in range(80) if matches(n)]
+    assert await ask(path, *args) == 0
+    again = await again_of(registry)
+    assert list(again) == expected
+    lines = [f"{old} is run again as {again[old]}\n" for old in expected]
+    assert capsys.readouterr() == ("".join(lines) + f"submitted {len(expected)} jobs\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--tag", "user=eve"), "no failed job matches\n"),
+        (("--tag", "user=eve", "--state", "failed,cancelled"), "no failed or cancelled job matches\n"),
+    ],
+)
+async def test_none_that_matches(
+    path: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], said: str
+) -> None:
+    """Where none matches, that is said, with the states that were looked for."""
+    assert await ask(path, *args) == 0
+    assert capsys.readouterr() == (said, "")
+
+
+@pytest.mark.parametrize("registered", [True, False])
+async def test_what_the_new_job_is_given(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str], registered: bool
+) -> None:
+    """It is what the old one was given, with its id; limit and retries may be those of the registration instead."""
+    retry = RetryPolicy(max_attempts=5, initial=7.0)
+    await run_all(
+        path,
+        JobSpec(
+            "work",
+            {"a": [1]},
+            job_id="old",
+            key="k",
+            queue="elsewhere",
+            priority=JobPriority.HIGH,
+            time_limit=12.0,
+            retry=retry,
+            tags={"user": "eve"},
+            metadata={"trace": 7, "again": "older"},
+        ),
+    )
+    assert await ask(path, "old", *["--executors", "app:executors"] * registered) == 0
+    (new,) = [record async for record in registry.find_all(tags={"user": "eve"}, state=JobState.QUEUED)]
+    assert capsys.readouterr() == (f"old is run again as {new.id}\n", "")
+    assert (new.executor, new.payload, new.queue, new.priority) == ("work", {"a": [1]}, "elsewhere", JobPriority.HIGH)
+    assert (new.key, new.metadata) == ("again:old", {"trace": 7, "again": "old"})
+    entry = await registry._core.store.load(new.id)
+    assert entry is not None
+    given = (30, RetryPolicy(max_attempts=2)) if registered else (12.0, retry)
+    assert (entry.plan.time_limit, entry.plan.retry) == given
+
+
+async def test_again_and_again(registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each job is run again once: where the new one fails as well, that is run again, and the old one is told of."""
+    for turn in range(3):
+        assert await ask(path, "--queue", "q1", "--executor", "other") == 0
+        lines = capsys.readouterr().out.splitlines()
+        before = f"; run again before: {8 * turn}" if turn else ""
+        assert (len(lines), lines[-1]) == (9, f"submitted 8 jobs{before}")
+        await run_all(path)
+    assert await ask(path, "1", "6", "7") == 0
+    assert await ask(path, "6", "6", "7", "1") == 0
+    again = await again_of(registry)
+    assert capsys.readouterr().out == (
+        f"1 is run again as {again['1']}\n7 is run again as {again['7']}\n6 was run again before, as {again['6']}\n"
+        f"6 was run again before, as {again['6']}\n7 was run again before, as {again['7']}\n"
+        f"1 was run again before, as {again['1']}\n"
+    )
+    assert await ask(path, "--queue", "q1", "--state", "completed") == 0
+    assert await ask(path, "--queue", "q1", "--state", "completed") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "submitted 0 jobs; run again before: 1"
+
+
+async def test_for_scripts(registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The document has the ids of the new jobs by those of the old ones."""
+    assert await ask(path, "2", "--json") == 0
+    again = await again_of(registry)
+    assert json.loads(capsys.readouterr().out) == {"submitted": again, "already": {}}
+    assert await ask(path, "4", "2", "--json") == 0
+    again = await again_of(registry)
+    assert json.loads(capsys.readouterr().out) == {"submitted": {"4": again["4"]}, "already": {"2": again["2"]}}
+    assert await ask(path, "--tag", "user=eve", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"submitted": {}, "already": {}}
+
+
+async def test_what_can_not_be_run_again(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is told of with its reason, the others are run again, and the exit code is 1."""
+    held = await registry.create_job(job_id="held")
+    await held.cancel()
+    await run_all(path, JobSpec("other", job_id="x" * 195))
+    await registry.submit("work", job_id="lives")
+    assert await ask(path, "none", "lives", "held", "x" * 195, "4") == 1
+    again = await again_of(registry)
+    out, err = capsys.readouterr()
+    assert out == f"4 is run again as {again['4']}\n"
+    *lines, last = err.splitlines()
+    assert lines == [
+        "jobtrio rerun: no job has the id 'none': it never existed or is no longer kept",
+        "jobtrio rerun: job 'lives' is not run again: it has not ended, it is queued",
+        "jobtrio rerun: job 'held' is not run again: it never had an executor",
+    ]
+    must = "the new job's key must be text of 1 to 200 printable characters; got 'again:xxx"
+    assert last.startswith(f"jobtrio rerun: job '{'x' * 195}' is not run again: {must}")
+    assert await ask(path, "--state", "cancelled") == 1
+    assert capsys.readouterr() == ("", "jobtrio rerun: job 'held' is not run again: it never had an executor\n")
+
+
+async def test_an_executor_that_is_not_registered(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it is said what is registered, jobs of other executors are not run again; else any name will do."""
+    few = jobtrio.Executors()
+    few.register("work")(work)
+    options = build_parser().parse_args(["rerun", "4", "5", "--executors", "app:executors"])
+    options.known = few
+    assert await rerun(options, SqliteJobStore(path)) == 1
+    again = await again_of(registry)
+    reason = "no executor is registered as 'other'; registered: 'work'"
+    assert capsys.readouterr() == (
+        f"5 is run again as {again['5']}\n",
+        f"jobtrio rerun: job '4' is not run again: {reason}\n",
+    )
+
+
+async def test_a_job_that_can_not_be_read(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job whose payload is damaged is not run again with another one."""
+    import sqlite3
+
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE jobs SET payload = '{' WHERE id = '4'")
+    connection.close()
+    assert await ask(path, "4", "6") == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert err.startswith("jobtrio rerun: job '4' is not run again: its payload can't be read: ")
+
+
+class Fails(SqliteJobStore):
+    """A store that fails at one job's turn, or has it removed by then."""
+
+    at = ""
+    failure: BaseException = StoreError("damaged")
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        """Store new jobs, or fail."""
+        if any(entry.key == f"again:{self.at}" for entry in entries):
+            raise self.failure
+        return await super().insert(entries, submission)
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        """Return a job, or none."""
+        return None if self.at == f"gone:{job_id}" else await super().load(job_id)
+
+
+@pytest.mark.parametrize("failure", [StoreError("damaged"), KeyboardInterrupt()])
+@pytest.mark.parametrize("json_too", [False, True])
+async def test_a_store_that_fails_on_the_way(
+    registry: jobtrio.JobRegistry,
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
+    json_too: bool,
+    failure: BaseException,
+) -> None:
+    """It is told which were submitted before, and that to ask again does no harm."""
+    store = Fails(path)
+    store.at, store.failure = "70", failure
+    with pytest.raises(type(failure)):
+        await ask(path, "--state", "failed", *["--json"] * json_too, store=store)
+    again = await again_of(registry)
+    assert len(again) == 2 * AT_ONCE
+    out, err = capsys.readouterr()
+    if json_too:
+        assert json.loads(out) == {"submitted": again, "already": {}}
+    else:
+        lines = [f"{old} is run again as {new}" for old, new in again.items()]
+        assert out.splitlines() == [*lines, f"submitted {len(again)} jobs"]
+    assert err == "jobtrio rerun: not all were submitted; to ask again submits none twice\n"
+
+
+async def test_a_store_that_fails_at_once(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where none was submitted, nothing is said of them but that."""
+    store = Fails(path)
+    store.at = "0"
+    with pytest.raises(StoreError):
+        await ask(path, "--state", "failed", store=store)
+    assert capsys.readouterr().out == ""
+
+
+async def test_a_look_that_fails(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are found before any is submitted: where the next page can't be read, none was."""
+    monkeypatch.setattr("jobtrio._registry.PAGE", 10)
+    store = SqliteJobStore(path)
+    find = store.find
+
+    async def find_first(query: Any) -> list[jobtrio.JobRecord]:
+        if query.after is not None:
+            raise StoreError("damaged")
+        return await find(query)
+
+    monkeypatch.setattr(store, "find", find_first)
+    with pytest.raises(StoreError):
+        await ask(path, "--state", "failed", store=store)
+    assert capsys.readouterr() == ("", "")
+    assert await again_of(registry) == {}
+
+
+async def test_a_job_that_goes_meanwhile(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job that is removed before it is run again is told of as unknown."""
+    store = Fails(path)
+    store.at = "gone:4"
+    assert await ask(path, "4", store=store) == 1
+    assert capsys.readouterr() == (
+        "",
+        "jobtrio rerun: no job has the id '4': it never existed or is no longer kept\n",
+    )
+
+
+async def test_two_that_ask_at_once(
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each job is run again once by both together."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(ask, path, "--state", "failed", "--json")
+    out = capsys.readouterr().out
+    first, rest = json.JSONDecoder().raw_decode(out)
+    second = json.loads(out[rest:])
+    again = await again_of(registry)
+    assert first["submitted"] | second["submitted"] == again
+    assert not first["submitted"].keys() & second["submitted"].keys()
+    assert first["submitted"] | first["already"] == second["submitted"] | second["already"] == again
