@@ -19,6 +19,10 @@ QUIET: Final = 15.0
 """Seconds after a refusal in which only the call that was refused says that the store is back, by succeeding. Whoever
 waits for such a call repeats it sooner than that. If nobody does, any answer counts after this time."""
 
+CALM: Final = 2.0
+"""Seconds since the last refusal after which it is said that the store is back: one that has room for small values and
+not for large ones refuses some calls of a kind and does others, and who waits repeats a call every second."""
+
 
 class OutageLog:
     """Says once that a store is away, and once that it is back."""
@@ -59,10 +63,11 @@ class OutageLog:
                 does not say that it is back.
             what: What it has done: shortly after it refused something, only some of that says so.
         """
-        self._answered_at = time.monotonic()
-        if self._refused and what not in self._refused and self._answered_at < self._refused_at + QUIET:
+        now = self._answered_at = time.monotonic()
+        if self._failed_at is None or self._failed_at >= asked:
             return
-        if self._failed_at is not None and self._failed_at < asked:
-            self._failed_at = None
+        if what in self._refused or now >= self._refused_at + QUIET:
             self._refused.clear()
+        if not self._refused and now >= self._refused_at + CALM:
+            self._failed_at = None
             self._log.warning("the store is back", extra={OUTAGE: True})

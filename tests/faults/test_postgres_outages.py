@@ -20,6 +20,7 @@ from wire import Wire, open_wire
 import jobtrio
 from jobtrio import Completed, StoreUnavailableError
 from jobtrio.psycopg_trio import connect
+from jobtrio.stores import _outages
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres._connections import Connections
 from jobtrio.testing._workers import new_entry, open_worker
@@ -95,6 +96,13 @@ async def writable(server: PostgresServer, _: Wire) -> None:
 OUTAGES = [(stopped, started), (killed, started), (frozen, thawed), (stalled, well), (unreachable, well)]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it said at once that the store is back, also where it has refused something a moment ago."""
+    monkeypatch.setattr(_outages, "CALM", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("listen", [True, False])
 @pytest.mark.parametrize(("begin", "end"), [*OUTAGES, (read_only, writable)])
 async def test_outages_are_survived(
@@ -120,6 +128,7 @@ async def test_outages_are_survived(
     check_schema(conninfo, [job.id, after.id])
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("code", ["25006", "53100", "42501"])
 async def test_what_is_refused_while_the_rest_is_done(
     postgres: str, code: LiteralString, caplog: pytest.LogCaptureFixture
@@ -146,6 +155,7 @@ async def test_what_is_refused_while_the_rest_is_done(
     assert caplog.messages[1:] == ["the store is back"]
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_pruning_that_is_refused(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
     """A server that says what is to be pruned, and refuses to remove it, is told once to be away."""
     async with open_worker(lambda: PostgresJobStore(postgres), jobtrio.Retention(finished_jobs=0)) as worker:

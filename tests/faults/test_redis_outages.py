@@ -365,7 +365,7 @@ async def test_a_refusal_is_told_once(
     server: ValkeyServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, calm: float
 ) -> None:
     """The log says that a server refuses, and that it does so no more; not where it may do so again any moment."""
-    monkeypatch.setattr("jobtrio.stores.redis._calls.CALM", calm)
+    monkeypatch.setattr("jobtrio.stores._outages.CALM", calm)
     async with open_worker(lambda: RedisJobStore(server.url)) as worker:
         claim = await worker.start()
         server.ask("CONFIG", "SET", "maxmemory", 1)

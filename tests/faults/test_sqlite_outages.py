@@ -130,6 +130,7 @@ async def test_a_file_that_could_not_be_written(
     tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where SQLite could open the file for reading alone, it is opened anew, and written as soon as that is allowed."""
+    monkeypatch.setattr(_outages, "CALM", 0.0)
     path, connect = tmp_path / "jobs.db", _connection.connect
     async with open_worker(lambda: store_on(path)) as worker:
         claim = await worker.start()
@@ -174,6 +175,7 @@ async def test_a_full_disk_is_told_once(
 ) -> None:
     """That what writes nothing succeeds on a full disk does not say that the store is back, however much later."""
     monkeypatch.setattr(_outages, "QUIET", 0.0)
+    monkeypatch.setattr(_outages, "CALM", 0.0)
     faults.code = "SQLITE_FULL"
     path = tmp_path / "jobs.db"
 
@@ -194,6 +196,29 @@ async def test_a_full_disk_is_told_once(
         f"the store is away: {path}: on purpose: SQLITE_FULL (SQLITE_FULL)",
         "the store is back",
     ]
+
+
+async def test_a_disk_that_is_full_for_some_is_told_once(
+    tmp_path: Path, faults: Faults, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is room for some values and not for others, the log does not tell that by turns."""
+    faults.code = "SQLITE_FULL"
+
+    def fill(statement: str) -> None:
+        if statement == "COMMIT":
+            raise faults.error()
+
+    async with open_worker(lambda: store_on(tmp_path / "jobs.db")) as worker:
+        for _ in range(3):
+            faults.slow = fill
+            with pytest.raises(StoreUnavailableError, match="SQLITE_FULL"):
+                await worker.insert(new_entry())
+            faults.slow = None
+            await worker.insert(new_entry())
+        assert [text.partition(":")[0] for text in caplog.messages] == ["the store is away"]
+        monkeypatch.setattr(_outages, "CALM", 0.0)
+        await worker.insert(new_entry())
+    assert caplog.messages[1:] == ["the store is back"]
 
 
 async def test_who_writes_nothing_is_told_that_a_lock_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,8 +51,9 @@ def test_what_was_asked_before_the_outage(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages[1:] == ["the store is back"]
 
 
-def test_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_refused(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that refuses some things and does others is back when it does one of the former."""
+    monkeypatch.setattr("jobtrio.stores._outages.CALM", 0.0)
     outages = OutageLog(logging.getLogger("test"))
     for what in ("insert", "finish"):
         outages.failed("full", refused=what)
@@ -66,9 +67,23 @@ def test_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages[2:] == ["the store is away: gone", "the store is back"]
 
 
+def test_what_is_refused_now_and_then(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the same is refused of some, for their size, and done for others, the store is not back in between."""
+    outages = OutageLog(logging.getLogger("test"))
+    for _ in range(3):
+        outages.failed("full", refused="insert")
+        outages.answered(what="insert")
+        outages.answered(what="look")
+    assert caplog.messages == ["the store is away: full"]
+    monkeypatch.setattr("jobtrio.stores._outages.CALM", 0.0)
+    outages.answered(what="look")
+    assert caplog.messages[1:] == ["the store is back"]
+
+
 def test_what_was_refused_and_given_up(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing was refused for some time, any answer says that the store is back."""
     monkeypatch.setattr("jobtrio.stores._outages.QUIET", 0.0)
+    monkeypatch.setattr("jobtrio.stores._outages.CALM", 0.0)
     outages = OutageLog(logging.getLogger("test"))
     outages.failed("full", refused="insert")
     outages.answered(what="look")

@@ -45,8 +45,7 @@ WAITING: Final = 4096
 """Calls that wait or are under way, beyond which tasks wait to make theirs."""
 
 CALM: Final = 1.0
-"""Seconds since the last call was refused, or late, after which one that succeeds says that the store is back: a server
-that is nearly full refuses now and then."""
+"""Seconds since the last call was late after which one that succeeds says that the store is back."""
 
 CLOSED: Final = "the store was closed"
 
@@ -142,7 +141,7 @@ class Calls:
         self._room = trio.lowlevel.ParkingLot()
         self._answered = trio.lowlevel.ParkingLot()
         self._is_closed = False
-        self._refused_at = 0.0
+        self._late_at = 0.0
         self._refusing: Link | None = None  # the last one over which something was forbidden, or damaged
 
     # -- making
@@ -326,12 +325,13 @@ class Calls:
 
     def _note_refusal(self, why: object, call: Call | None = None) -> None:
         """Note why a call was refused; or, without it, why one was not answered in time: any answer ends that."""
-        self._refused_at = trio.current_time()
+        if call is None:
+            self._late_at = trio.current_time()
         self.outages.failed(why, refused=None if call is None else _kind(call))
 
     def _note_success(self, call: Call) -> None:
         """Say that the store is back, if it does now what it refused: others it may have done all the time."""
-        if trio.current_time() >= self._refused_at + CALM:
+        if trio.current_time() >= self._late_at + CALM:
             self.outages.answered(what=_kind(call))
 
     def _heed(self, error: BaseException, link: Link) -> None:

@@ -61,6 +61,9 @@ MOST: Final = 0.001
 PAUSE: Final = 0.02
 """Seconds between two tries to begin, where the first failed at once."""
 
+_WRITING: Final = "write"
+"""What a full disk refuses."""
+
 
 class Writer:
     """The thread that writes, and the way to it.
@@ -227,7 +230,7 @@ class Writer:
         if connection.total_changes != changes:
             self._is_full = False
         if not self._is_full:  # to write nothing succeeds on a full disk as well
-            self._outages.answered()
+            self._outages.answered(what=_WRITING)
         return tx.hints
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
@@ -241,7 +244,7 @@ class Writer:
         error = self._connector.failed(exc)
         if isinstance(error, StoreUnavailableError):
             self._is_full = True
-            self._outages.failed(error)
+            self._outages.failed(error, refused=_WRITING)
         for call in calls:
             call.fail(again(error))
         self.calls.deliver(calls)
