@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from jobtrio._errors import UnknownJobError
+from jobtrio._nursery import open_background_nursery
 from jobtrio.cli._endings import FAILED, one_line
 from jobtrio.cli._labels import LabelledOutput, labels_of
 from jobtrio.cli._output import STDERR, Output
 from jobtrio.cli._signals import line_start
-from jobtrio.cli._watcher import Watcher, watch_until_left
+from jobtrio.cli._watcher import PATIENCE, Watcher, watch_until_left
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 class JointWatcher:
     """Shows the messages of several jobs until all have ended, or until the user leaves."""
 
-    def __init__(self, sources: Mapping[str, Source], *, as_json: bool = False) -> None:
+    def __init__(self, sources: Mapping[str, Source | None], *, as_json: bool = False) -> None:
         """Prepare to watch.
 
         Args:
-            sources: The jobs' streams, by their ids.
+            sources: The jobs' streams, by their ids; None where there is no such job.
             as_json: Whether stdout gets each message as a line of JSON, rather than what it says.
         """
         turn = trio.Lock()
@@ -55,16 +56,40 @@ class JointWatcher:
         return next((code for job_id in self._sources if (code := self._endings[job_id][1])), 0)
 
     async def _follow_all(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for job_id in self._sources:
-                nursery.start_soon(self._follow, job_id, nursery.cancel_scope)
+        async with open_background_nursery() as background:
+            background.start_soon(self._tell_waiting)
+            async with trio.open_nursery() as nursery:
+                for job_id in self._sources:
+                    nursery.start_soon(self._follow, job_id, nursery.cancel_scope)
         if self._fault is not None:
             raise self._fault
 
+    async def _tell_waiting(self) -> None:
+        """Say what the jobs wait for that do not run, once for all that wait for the same."""
+        answers: dict[str, str | None] = {}
+
+        async def ask(job_id: str, source: Source) -> None:
+            answers[job_id] = await source.waiting()
+
+        await trio.sleep(PATIENCE)
+        async with trio.open_nursery() as nursery:
+            for job_id, source in self._sources.items():
+                if source is not None:
+                    nursery.start_soon(ask, job_id, source)
+        waiting: dict[str, list[str]] = {}
+        for job_id in self._sources:
+            if job_id not in self._endings and (what := answers.get(job_id)):
+                waiting.setdefault(what, []).append(job_id)
+        for what, (first, *others) in waiting.items():
+            more = f"; the same holds for {len(others)} more" if others else ""
+            await self._outputs[first].say(f"jobtrio: {what}{more}")
+
     async def _follow(self, job_id: str, scope: trio.CancelScope) -> None:
-        output = self._outputs[job_id]
-        watcher = Watcher(self._sources[job_id], as_json=self._as_json, job=job_id, output=output)
+        source, output = self._sources[job_id], self._outputs[job_id]
         try:
+            if source is None:
+                raise UnknownJobError(job_id)
+            watcher = Watcher(source, as_json=self._as_json, job=job_id, output=output)
             await watcher.follow()
             self._endings[job_id] = await watcher.ending()
         except UnknownJobError as exc:
@@ -76,6 +101,7 @@ class JointWatcher:
             scope.cancel()
 
     async def _say_farewell(self, number: int) -> None:
-        living = sum(not (job_id in self._endings or source.has_ended) for job_id, source in self._sources.items())
+        sources = [source for job_id, source in self._sources.items() if job_id not in self._endings]
+        living = sum(source is not None and not source.has_ended for source in sources)
         said = f"{line_start(number)}jobtrio: jobs that go on: {living} of {len(self._sources)}\n"
         await Output().write([(STDERR, said)])

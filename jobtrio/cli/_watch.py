@@ -137,15 +137,13 @@ async def watch_several(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         ids = options.words or await _ids(registry.find_all(**filters_of(options)))
-        sources: dict[str, Source] = {}
+        sources: dict[str, Source | None] = {}
         for job_id in ids:
             try:
-                job = await registry.get(job_id)
+                sources[job_id] = StoreSource(registry, store, await registry.get(job_id), options.store)
             except UnknownJobError:
-                if options.words:
-                    raise
-                continue  # removed since it was found
-            sources[job_id] = StoreSource(registry, store, job, options.store)
+                if options.words:  # else it was removed since it was found
+                    sources[job_id] = None
         return await JointWatcher(sources, as_json=options.json).watch()
 
 
@@ -158,7 +156,7 @@ async def watch_several_at_server(options: argparse.Namespace, client: JobClient
 
     filters = filters_of(options)
     ids = options.words or await _ids(client.find_all(state=filters["state"], tags=filters["tags"]))
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source | None] = {}
     async with AsyncExitStack() as clients:
         for number, job_id in enumerate(ids):
             if number > 0 and number % SHARE == 0:

@@ -77,6 +77,7 @@ class Watcher:
         """
         self._source = source
         self._after = after
+        self._is_alone = job is None
         self._output = Output() if output is None else output
         self._writing = trio.Lock()
         self._screen = Screen(
@@ -107,7 +108,8 @@ class Watcher:
     async def follow(self) -> None:
         """Show the messages to the job's end. Raises what `watch` raises. *Cancellation*: the job goes on."""
         async with open_background_nursery() as nursery:
-            nursery.start_soon(self._tell_waiting)
+            if self._is_alone:  # else it is said of all together
+                nursery.start_soon(self._tell_waiting)
             await self._source.follow(self._show, self._after)
 
     async def _tell_waiting(self) -> None:

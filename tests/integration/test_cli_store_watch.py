@@ -227,11 +227,17 @@ class TestSeveral:
         assert shell.run("watch", "--tag", "user=bob", "--executor", "wait")[1] == "other | attempt 1\n"
 
     def test_none(self, shell: Shell, words: str) -> None:
-        """Where none matches, or there is none of an id, that is said, and none is watched."""
+        """Where none matches, that is said, and none is watched."""
         assert shell.run("watch", "--tag", "user=ann") == (1, "", "jobtrio watch: no job matches\n")
-        code, out, err = shell.run("watch", words, "nothing")
-        assert (code, out) == (1, "")
-        assert err.startswith("jobtrio watch: no job has the id 'nothing': ")
+
+    def test_unknown_id(self, shell: Shell, words: str) -> None:
+        """Where there is none of an id, that is told as of one that is removed, and the others are watched."""
+        code, out, err = shell.run("watch", "absent", words)
+        assert code == 1
+        assert out.splitlines() == [f"{words[:6]} | {word} " for word in WORDS.split()]
+        said = "absent | jobtrio: no job has the id 'absent': it never existed or is no longer kept"
+        assert err.splitlines().count(said) == 2
+        assert err.splitlines()[-1].startswith(f"{words[:6]} | jobtrio: completed in ")
 
     def test_too_many(self, shell: Shell, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """More than can be watched are not watched in part."""

@@ -48,10 +48,11 @@ class Scripted:
     attempts: int | None = 1
     hint = "; to end it: …"
 
-    def __init__(self, *messages: Message | Exception, goes_on: bool = False) -> None:
+    def __init__(self, *messages: Message | Exception, goes_on: bool = False, waits: str | None = None) -> None:
         self.has_ended = False
         self._messages = messages
         self._goes_on = goes_on
+        self._waits = waits
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over the messages, one at a time."""
@@ -65,7 +66,9 @@ class Scripted:
         self.has_ended = True
 
     async def waiting(self) -> str | None:
-        """Return nothing."""
+        """Return what it waits for."""
+        await trio.lowlevel.checkpoint()
+        return self._waits
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
         """Return the end."""
@@ -174,6 +177,31 @@ async def test_one_that_is_gone(written: list[Piece]) -> None:
     assert written[-2:] == [gone, (STDERR, "b | jobtrio: completed in 1.0 s, 1 attempt\n")]
 
 
+async def test_one_that_is_not_known(written: list[Piece]) -> None:
+    """A job that there is not is told of like one that is removed, and the others are watched."""
+    sources = {"a": None, "b": Scripted(Token(1, 1, "x"), End(2, Completed()))}
+    assert await JointWatcher(sources).watch() == 1
+    said = (STDERR, "a | jobtrio: no job has the id 'a': it never existed or is no longer kept\n")
+    assert written[0] == written[-2] == said
+    assert written[-1] == (STDERR, "b | jobtrio: completed in 1.0 s, 1 attempt\n")
+
+
+async def test_waiting(written: list[Piece], autojump_clock: trio.testing.MockClock) -> None:
+    """What jobs wait for is said once for all that wait for the same, and not of those that have ended."""
+    sources: dict[str, Scripted | None] = {
+        name: Scripted(goes_on=True, waits=what)
+        for what, names in {"the job waits": "abcd", "the job is held": "e", None: "f"}.items()
+        for name in names
+    }
+    sources |= {"g": Scripted(End(1, Completed()), waits="the job waits"), "h": None}
+    with trio.move_on_after(3 * _watcher.PATIENCE):
+        await JointWatcher(sources).watch()
+    assert [text for _, text in written if "job" in text.partition("jobtrio:")[2] and "no job" not in text] == [
+        "a | jobtrio: the job waits; the same holds for 3 more\n",
+        "e | jobtrio: the job is held\n",
+    ]
+
+
 async def test_one_that_is_removed_when_it_was_found(
     written: list[Piece], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -227,13 +255,15 @@ async def test_lines_of_one_write_stay_together(written: list[Piece]) -> None:
 
 async def test_leaving(written: list[Piece]) -> None:
     """Who leaves is told how many of the jobs go on."""
+    ended = Scripted(Token(1, 1, "x"), goes_on=True)
+    ended.has_ended = True  # though not all of it is shown
     sources = {
         "a": Scripted(Token(1, 1, "x"), goes_on=True),
         "b": Scripted(End(1, Completed())),
         "c": Scripted(UnknownJobError("c")),
-        "d": Scripted(Token(1, 1, "x"), goes_on=True),
+        "d": ended,
+        "e": None,
     }
-    sources["d"].has_ended = True  # though not all of it is shown
 
     async def watch() -> None:
         assert await JointWatcher(sources).watch() == 130
@@ -242,4 +272,4 @@ async def test_leaving(written: list[Piece]) -> None:
         nursery.start_soon(watch)
         await trio.testing.wait_all_tasks_blocked(0.01)
         signal.raise_signal(signal.SIGINT)
-    assert written[-1][1].strip() == "jobtrio: jobs that go on: 1 of 4"
+    assert written[-1][1].strip() == "jobtrio: jobs that go on: 1 of 5"
