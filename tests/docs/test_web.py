@@ -337,5 +337,6 @@ def is_closed(subscription: jobtrio.Subscription) -> bool:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something is so that nobody tells of."""
-    while not condition():  # noqa: ASYNC110 - there is no event for it
-        await trio.sleep(0.01)
+    with trio.fail_after(60):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await trio.sleep(0.01)

@@ -380,8 +380,9 @@ async def test_a_hint_that_comes_late(tmp_path: Path) -> None:
         job = await registry.create_job()
         messages = job.subscribe()
         (tail,) = registry._core._tails._tails[job.id]
-        while tail.is_looking:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.01)
+        with trio.fail_after(60):
+            while tail.is_looking:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
         hint = LateHint(registry, job)
         trio.lowlevel.add_instrument(hint)
     trio.lowlevel.remove_instrument(hint)

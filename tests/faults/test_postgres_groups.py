@@ -808,7 +808,7 @@ async def test_leases_of_jobs_that_are_locked_for_a_moment(postgres: str) -> Non
 
 async def wait_for_waiting(conninfo: str, holder: int) -> None:
     """Return when somebody waits for what a session has locked."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(conninfo, autocommit=True) as connection, trio.fail_after(60):
         while True:
             query = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
             if connection.execute(query, [holder]).fetchone() is not None:

@@ -180,11 +180,12 @@ def assert_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def submit_when_possible(gate: Gate) -> jobtrio.Job:
-    while True:
-        try:
-            return await gate.registry.submit("wait")
-        except StoreUnavailableError:
-            await trio.sleep(0.05)
+    with trio.fail_after(ENOUGH):
+        while True:
+            try:
+                return await gate.registry.submit("wait")
+            except StoreUnavailableError:
+                await trio.sleep(0.05)
 
 
 @pytest.mark.parametrize(("begin", "end"), [*OUTAGES, (read_only, writable)])
@@ -328,11 +329,12 @@ async def commit_for_long(conninfo: str) -> None:
 
 async def seen(server: PostgresServer, sessions: int, event: str) -> None:
     """Return when so many sessions wait for something."""
-    while True:
-        waits = server.execute("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'client backend'")
-        if waits.count((event,)) == sessions:
-            return
-        await trio.sleep(0.01)
+    with trio.fail_after(ENOUGH):
+        while True:
+            waits = server.execute("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'client backend'")
+            if waits.count((event,)) == sessions:
+                return
+            await trio.sleep(0.01)
 
 
 async def test_failover(own_postgres: PostgresServer) -> None:

@@ -54,8 +54,9 @@ class Writers:
     async def more(self, count: int = 20) -> None:
         """Wait until so many more rows were acknowledged."""
         enough = len(self.acknowledged) + count
-        while len(self.acknowledged) < enough:  # noqa: ASYNC110
-            await trio.sleep(0.01)
+        with trio.fail_after(60):
+            while len(self.acknowledged) < enough:  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
 
 def stop(server: PostgresServer) -> None:
@@ -195,13 +196,14 @@ async def test_too_many_connections(own_postgres: PostgresServer) -> None:
                 await pool.connection().__aenter__()
         for other in others:
             await other.close()
-        while True:
-            try:
-                async with pool.connection() as connection:
-                    await check_at_rest(connection)
-                break
-            except psycopg.OperationalError:
-                await trio.sleep(0.01)
+        with trio.fail_after(60):
+            while True:
+                try:
+                    async with pool.connection() as connection:
+                        await check_at_rest(connection)
+                    break
+                except psycopg.OperationalError:
+                    await trio.sleep(0.01)
     own_postgres.restart()
 
 

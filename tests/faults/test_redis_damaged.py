@@ -301,8 +301,9 @@ async def test_a_key_of_all(place: Place, key: str, caplog: pytest.LogCaptureFix
         async with trio.open_nursery() as nursery:
             with place.displaced(key):
                 nursery.start_soon(submit)
-                while not any("wrong kind" in text or "not an integer" in text for text in caplog.messages):  # noqa: ASYNC110
-                    await trio.sleep(0.01)
+                with trio.fail_after(60):
+                    while not any("wrong kind" in text or "not an integer" in text for text in caplog.messages):  # noqa: ASYNC110
+                        await trio.sleep(0.01)
         assert outcomes == [Completed(2)]
 
 

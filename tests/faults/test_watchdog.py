@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from patience import wait_until
 
 import jobtrio
 from jobtrio import Completed, _watchdog, _watchdog_process
@@ -176,9 +177,7 @@ def test_killed(start: Callable[..., Worker]) -> None:
     """When the process is killed, its programs go with all that they have started, and the watchdog goes then."""
     worker = start(SAY + SLEEP, SAY + "timeout 1000 sh -c 'sleep 1000; true'")
     sessions = [int(line) for line in worker.hear(2)]
-    for session in sessions:
-        while len(living_in_session(session)) < 3:
-            time.sleep(0.01)
+    wait_until(lambda: all(len(living_in_session(session)) >= 3 for session in sessions))
     worker.kill()
     for session in sessions:
         wait_gone(session)
@@ -242,8 +241,7 @@ def test_it_outlives_what_ends_the_other(start: Callable[..., Worker]) -> None:
     """No signal that a terminal or a supervisor sends keeps it from its work."""
     worker = start(SAY + SLEEP)
     (session,) = map(int, worker.hear(1))
-    while not ignores(worker.watchdog, signal.SIGTERM):
-        time.sleep(0.01)  # it is just being started
+    wait_until(lambda: ignores(worker.watchdog, signal.SIGTERM))  # it is just being started
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         os.kill(worker.watchdog, number)
     assert os.getsid(worker.watchdog) == worker.watchdog
@@ -390,8 +388,7 @@ def test_a_program_that_is_born_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def sleep(seconds: float) -> None:
             born.append(stack.enter_context(sleeping(mark)))
-            while (born[-1], mark.encode()) not in sessions_with(MARK):
-                time.sleep(0.01)  # it has only just become another program
+            wait_until(lambda: (born[-1], mark.encode()) in sessions_with(MARK))  # it has just become another program
 
         clock = SimpleNamespace(monotonic=lambda: 0.3 * len(born), sleep=sleep)
         monkeypatch.setattr(_watchdog_process, "time", clock)
@@ -465,9 +462,9 @@ def test_it_writes_no_bytecode_where_that_is_not_wanted(
     monkeypatch.setattr(sys, "dont_write_bytecode", not writes)
     with sleeping() as session, guarding(fresh, session):
         assert fresh.pid is not None
-        while not (line := psutil.Process(fresh.pid).cmdline()):
-            time.sleep(0.01)  # it has only just become another program
-        assert ("-ISB" in line) is not writes
+        program = psutil.Process(fresh.pid)
+        wait_until(lambda: bool(program.cmdline()))  # it has only just become another program
+        assert ("-ISB" in program.cmdline()) is not writes
 
 
 def test_it_holds_nothing_open(fresh: Watchdog) -> None:

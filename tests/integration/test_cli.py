@@ -271,8 +271,8 @@ class TestDemo:
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            while b"token" not in process.stdout.readline():
-                pass
+            while b"token" not in (line := process.stdout.readline()):
+                assert line, "the demo has ended"
             process.send_signal(signal.SIGINT)
             assert process.stderr.read() == b""
         assert process.returncode == 130

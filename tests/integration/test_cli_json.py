@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 import store_jobs
 import trio
+from patience import wait_until
 
 import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -144,7 +145,6 @@ def test_documents(shell: Shell, command: str) -> None:
     worker = {"name", "started_at", "seen_at", "running"}
     if command == "stats":
         shell.worker()
-        while not (workers := shell.value("stats")["workers"]):
-            pass  # it says that it works, and the store is told at the same time
-        assert set(workers[0]) == worker
+        wait_until(lambda: shell.value("stats")["workers"])  # it says that it works as the store is told
+        assert set(shell.value("stats")["workers"][0]) == worker
         assert worker <= set(re.findall(r"`(\w+)`", section("### Documents")))

@@ -202,8 +202,9 @@ class TestOutput:
 def wait_until_blocked(pipe: int | IO[bytes] | None) -> None:
     """Wait until jobtrio's pipe to us is full: for half a second nothing was added."""
     assert pipe is not None
-    size, seen = 0, 0
+    size, seen, limit = 0, 0, time.monotonic() + 60
     while size == 0 or seen < 10:
+        assert time.monotonic() < limit, "it is not full"
         answer = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
         waiting = int.from_bytes(answer, sys.byteorder)
         seen = seen + 1 if waiting == size else 0

@@ -383,8 +383,8 @@ def test_second_signal_while_a_client_does_not_leave(shell: Shell) -> None:
     with socket.create_connection((address.hostname, address.port)) as client:
         client.sendall(request("/ws"))
         said = client.makefile("rb")
-        while said.readline() != b"\r\n":
-            pass
+        while (line := said.readline()) != b"\r\n":
+            assert line, "the server has left"
         server.send(signal.SIGTERM)
         while (frame := said.read(2))[0] != 0x80 | CLOSE:  # which it does not answer
             said.read(int.from_bytes(said.read(2), "big") if frame[1] == 126 else frame[1])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 import store_jobs
 import trio
+from patience import wait_until
 from store_shell import LIMIT
 
 import jobtrio
@@ -207,8 +208,7 @@ class TestLostOutput:
         os.read(reader, select.PIPE_BUF)
         command = shell.start("show", "--json", job, stdout=writer, variables={"PYTHONUNBUFFERED": unbuffered})
         os.close(writer)
-        while waiting(reader) < full:
-            pass
+        wait_until(lambda: waiting(reader) >= full)
         command.send(signal.SIGINT)
         assert command.end() == (130, "", "")
         os.close(reader)

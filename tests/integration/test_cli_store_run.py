@@ -10,11 +10,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from store_shell import LIMIT
+from patience import wait_until
 
 from jobtrio._processes import living_in_session
 
@@ -158,9 +157,7 @@ def test_next_in_its_queue(shell: Shell, tmp_path: Path) -> None:
     assert command.line() == "ready"
     behind = shell.submit("run_command", '{"argv": ["sleep", "1000"]}', "--queue", "builds")
     gate.touch()
-    limit = time.monotonic() + LIMIT
-    while shell.value("show", behind)["job"]["state"] != "RUNNING":
-        assert time.monotonic() < limit
+    wait_until(lambda: shell.value("show", behind)["job"]["state"] == "RUNNING")
     assert command.end()[0] == 0
     assert shell.value("show", behind)["job"]["state"] == "QUEUED"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import store_jobs
 import trio
+from patience import wait_until
 from store_shell import read_until
 
 import jobtrio
@@ -316,8 +317,7 @@ class TestTerminal:
         ours, theirs = terminal
         shell.worker()
         job = shell.submit("steps", "--payload", json.dumps(str(tmp_path / "gate")))
-        while shell.value("show", job)["job"]["state"] != "RUNNING":
-            pass  # else the watcher may say what the job waits for
+        wait_until(lambda: shell.value("show", job)["job"]["state"] == "RUNNING")  # else it is said what it waits for
         watcher = self.watch(shell, theirs, job)
         for done in (1, 2, 3):
             shown = read_until(ours, f"{done}/3".encode())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from patience import wait_until
 from store_jobs import executors
 from store_shell import LAUNCHER, LIMIT
 
@@ -275,8 +276,7 @@ def test_json_that_is_read_late(shell: Shell, tmp_path: Path) -> None:
     """Each change names its executor, and the last line counts all jobs, though they ended long before it is read."""
     worker = shell.worker("--json")
     trio.run(_submit_echoes, tmp_path / "jobs.db", MANY)
-    while shell.value("stats")["queues"]["default"]["COMPLETED"] < MANY:  # far more than a pipe holds
-        pass
+    wait_until(lambda: shell.value("stats")["queues"]["default"]["COMPLETED"] == MANY)  # far more than a pipe holds
     changes = [json.loads(worker.line()) for _ in range(2 * MANY)]
     assert Counter((each["state"], each["executor"]) for each in changes) == {
         ("RUNNING", "echo"): MANY,
@@ -291,8 +291,7 @@ def test_json_that_is_not_read_in_the_end(shell: Shell, tmp_path: Path) -> None:
     """The last line counts all jobs, though the changes of most could not be written, and says how many these are."""
     worker = shell.worker("--json")
     trio.run(_submit_echoes, tmp_path / "jobs.db", MANY)
-    while shell.value("stats")["queues"]["default"]["COMPLETED"] < MANY:
-        pass
+    wait_until(lambda: shell.value("stats")["queues"]["default"]["COMPLETED"] == MANY)
     worker.send(signal.SIGTERM)
     last = worker.error_with("jobtrio: stopped")
     match = re.fullmatch(rf"jobtrio: stopped; {MANY} completed; (\d+) changes not logged", last)
@@ -447,8 +446,7 @@ def test_retention(shell: Shell) -> None:
     keeping.send(signal.SIGTERM)
     assert keeping.end()[0] == 0
     shell.worker("--keep", "1")
-    while len(shell.value("list")) > 1:
-        time.sleep(0.5)
+    wait_until(lambda: len(shell.value("list")) == 1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import wait_until
 from sqlite_invariants import stop_between_writes
 from store_shell import Shell
 from store_urls import STORES, check_store, new_url
@@ -110,8 +111,8 @@ def test_killed(shell: Shell, tmp_path: Path) -> None:
         again = history(shell, job)[3]
         assert (again["state"], again["worker"]) == ("RUNNING", "second")
         assert datetime.fromisoformat(again["at"]).timestamp() - killed < 2 * lease
-    while [each["name"] for each in shell.value("stats")["workers"]] != ["second"]:
-        time.sleep(0.5)  # it is not said to be there for longer than it can be
+    # It is not said to be there for longer than it can be.
+    wait_until(lambda: [each["name"] for each in shell.value("stats")["workers"]] == ["second"])
     gate.touch()
     for watcher in watchers:
         code, _, err = watcher.end()
@@ -136,8 +137,8 @@ def test_stood_still(shell: Shell, tmp_path: Path) -> None:
     assert watcher.line() == "attempt 2"
     first.send(signal.SIGCONT)
     assert first.error_with("lost") == f"jobtrio: job {job}: attempt 1 is lost: its lease was not renewed in time"
-    while ("first", 0) not in {(each["name"], each["running"]) for each in shell.value("stats")["workers"]}:
-        time.sleep(0.5)  # until it is there again, and has heard
+    # Until it is there again, and has heard.
+    wait_until(lambda: ("first", 0) in {(each["name"], each["running"]) for each in shell.value("stats")["workers"]})
     gate.touch()
     assert watcher.end()[0] == 0
     steps = [(each["state"], each["attempt"], each["worker"]) for each in history(shell, job)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from patience import wait_until
 
 from jobtrio.cli import _log
 from jobtrio.cli._output import Output, outlive_readers
@@ -180,8 +181,7 @@ def test_log_that_is_too_long(stalled: int, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_log, "PATIENCE", 0.0)
     handler = _log.StderrHandler()
     handler.emit(record_of(0))
-    while not handler._lines.empty():  # until it is being written
-        pass
+    wait_until(handler._lines.empty)  # it is being written
     for n in range(1, 10):
         handler.emit(record_of(n))
     written = b""
@@ -204,8 +204,7 @@ def test_last_lines_of_a_log(stalled: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_log, "PATIENCE", 0.0)
     handler = _log.StderrHandler()
     handler.emit(record_of(0))
-    while not handler._lines.empty():
-        pass
+    wait_until(handler._lines.empty)
     for n in range(1, 4):
         handler.emit(record_of(n))
     reader = threading.Thread(target=os.read, args=(stalled, 1024 * 1024))
@@ -247,8 +246,7 @@ def test_last_line_of_a_log(written: list[bytes], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_log, "PATIENCE", 0.0)
     handler = _log.StderrHandler()
     handler.emit(record_of(0))
-    while not handler._lines.empty():
-        pass
+    wait_until(handler._lines.empty)
     assert written == []
     handler.flush()
     assert written[0] == b"line 0\n"

@@ -69,6 +69,12 @@ class FakeJob:
         """Return the ids of the living processes that have the mark."""
         return [pid for pid in living() if f"{MARK}={self.mark}".encode() in environment(pid)]
 
+    async def gone(self) -> None:
+        """Wait until none of them lives."""
+        with trio.fail_after(60):
+            while self.processes():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+
 
 def shell(script: str, **payload: Any) -> FakeJob:
     return FakeJob("sh", "-c", script, **payload)
@@ -292,8 +298,7 @@ async def run_with_a_late_consumer(job: FakeJob) -> None:
 
     job.send = slow_send  # type: ignore[method-assign]
     async with running(job):
-        while job.processes():
-            await trio.testing.wait_all_tasks_blocked(0.01)
+        await job.gone()
         await trio.testing.wait_all_tasks_blocked(0.05)
         gate.set()
 
@@ -579,9 +584,10 @@ async def test_grandchildren_die_when_cancelled() -> None:
         grace=0.05,
     )
     async with running(job) as scope:
-        while job.stream("stdout") != ["up"] * 3:
-            await job.saw("up")
-            await trio.lowlevel.checkpoint()
+        with trio.fail_after(60):
+            while job.stream("stdout") != ["up"] * 3:
+                await job.saw("up")
+                await trio.lowlevel.checkpoint()
         assert len(job.processes()) >= 4
         scope.cancel()
     assert not job.processes()
@@ -702,8 +708,7 @@ async def test_cancelled_while_the_rest_is_sent(monkeypatch: pytest.MonkeyPatch)
     job.send = stuck_send  # type: ignore[method-assign]
     async with running(job) as scope:
         await trio.testing.wait_all_tasks_blocked(0.05)
-        while job.processes():
-            await trio.testing.wait_all_tasks_blocked(0.01)
+        await job.gone()
         scope.cancel()
 
 

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
+from patience import wait_until
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
@@ -92,8 +92,7 @@ def test_gone_when_tests_are_killed(state: str) -> None:
         os.kill(tests.pid, signal.SIGKILL)
     _, left = psutil.wait_procs(processes, timeout=60)
     assert not left
-    while Path(folder).exists():  # the keeper's last act; the time limit of a test bounds it
-        time.sleep(0.01)
+    wait_until(lambda: not Path(folder).exists())  # the keeper's last act
 
 
 def _server_processes(pid: int) -> list[psutil.Process]:

@@ -587,8 +587,9 @@ async def test_a_ping_during_the_farewell() -> None:
         await peer.greet()
         assert peer.socket is not None
         peer.socket._stream_lock.acquire_nowait()  # so that it does not answer the close
-        while peer.socket._wsproto.state is ConnectionState.OPEN:  # noqa: ASYNC110 - nothing tells of it
-            await trio.sleep(0.001)
+        with trio.fail_after(60):
+            while peer.socket._wsproto.state is ConnectionState.OPEN:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.001)
         await peer.socket._stream.send_all(b"\x89\x01p")
         asked.set()
         await trio.sleep_forever()

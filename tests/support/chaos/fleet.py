@@ -146,8 +146,9 @@ class Worker:
         return life.ended is None
 
     async def _gone(self) -> None:
-        while self.is_alive():  # noqa: ASYNC110 - a process
-            await trio.sleep(0.01)
+        with trio.fail_after(60):
+            while self.is_alive():  # noqa: ASYNC110 - a process
+                await trio.sleep(0.01)
 
     def _send(self, number: int) -> None:
         if self.is_alive():
