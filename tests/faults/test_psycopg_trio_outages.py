@@ -96,7 +96,7 @@ async def test_way_in_trouble(own_postgres: PostgresServer, trouble: str) -> Non
     """Work goes on by itself when a stalled, cut or frozen way is well again, and leaves no session behind."""
     conninfo = own_postgres.create_database()
     async with open_wire(own_postgres.port) as wire:
-        options: dict[str, Any] = {"port": wire.port, "connect_timeout": "0.3"}
+        options: dict[str, Any] = {"port": wire.port, "connect_timeout": "1"}
 
         async def impatient(connection: TrioConnection[Any]) -> None:
             connection.cancel_grace = 0.1
@@ -105,7 +105,7 @@ async def test_way_in_trouble(own_postgres: PostgresServer, trouble: str) -> Non
             open_pool(conninfo, size=3, autocommit=True, check_limit=0.2, configure=impatient, **options) as pool,
             trio.open_nursery() as nursery,
         ):
-            async with pool.connection() as connection:
+            async with await connect(conninfo, autocommit=True) as connection:
                 await connection.execute("CREATE TABLE t (number int PRIMARY KEY)")
             writers = Writers(pool)
             for _ in range(TASKS):
