@@ -33,6 +33,7 @@ class OutageLog:
         self._answered_at = -inf
         self._refused: set[str] = set()  # while it is away: what it does not do, though it may do other things
         self._refused_at = -inf
+        self._is_well = False  # while it is away: nothing has failed since it last did what it was to do
 
     @property
     def is_away(self) -> bool:
@@ -48,6 +49,7 @@ class OutageLog:
                 meanwhile say that it is not the store.
             refused: What it refuses to do, where it may do other things all the time.
         """
+        self._is_well = False
         if refused is not None:
             self._refused.add(refused)
             self._refused_at = time.monotonic()
@@ -68,6 +70,11 @@ class OutageLog:
             return
         if what in self._refused or now >= self._refused_at + QUIET:
             self._refused.clear()
-        if not self._refused and now >= self._refused_at + CALM:
+        self._is_well = not self._refused
+        self.settle()
+
+    def settle(self) -> None:
+        """Say that the store is back, if it is, and has refused nothing for a while; to be called now and then."""
+        if self._is_well and self._failed_at is not None and time.monotonic() >= self._refused_at + CALM:
             self._failed_at = None
             self._log.warning("the store is back", extra={OUTAGE: True})

@@ -155,6 +155,29 @@ async def test_what_is_refused_while_the_rest_is_done(
     assert caplog.messages[1:] == ["the store is back"]
 
 
+async def test_what_is_refused_of_some(
+    postgres: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is room for some values and not for others, the log does not tell that by turns."""
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
+        with psycopg.connect(postgres) as other:
+            other.execute(FAILING.format(code="53100").encode())
+        for _ in range(3):
+            with psycopg.connect(postgres) as other:
+                other.execute("ALTER TABLE jobtrio.jobs ENABLE TRIGGER failing")
+            with pytest.raises(StoreUnavailableError, match="on purpose"):
+                await worker.insert(new_entry())
+            with psycopg.connect(postgres) as other:
+                other.execute("ALTER TABLE jobtrio.jobs DISABLE TRIGGER failing")
+            await worker.insert(new_entry())
+        assert [text.partition(":")[0] for text in caplog.messages] == ["the store is away"]
+        monkeypatch.setattr(_outages, "CALM", 0.0)
+        with trio.fail_after(60):
+            while len(caplog.messages) == 1:  # noqa: ASYNC110 - also where nothing more is asked for
+                await trio.sleep(0.01)
+    assert caplog.messages[1:] == ["the store is back"]
+
+
 @pytest.mark.usefixtures("at_once")
 async def test_pruning_that_is_refused(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
     """A server that says what is to be pruned, and refuses to remove it, is told once to be away."""

@@ -74,10 +74,27 @@ def test_what_is_refused_now_and_then(caplog: pytest.LogCaptureFixture, monkeypa
         outages.failed("full", refused="insert")
         outages.answered(what="insert")
         outages.answered(what="look")
+    outages.settle()
     assert caplog.messages == ["the store is away: full"]
     monkeypatch.setattr("jobtrio.stores._outages.CALM", 0.0)
-    outages.answered(what="look")
+    outages.settle()
     assert caplog.messages[1:] == ["the store is back"]
+
+
+def test_what_is_not_done_yet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That nothing is asked for does not say that the store is back: only what it does."""
+    monkeypatch.setattr("jobtrio.stores._outages.CALM", 60.0)
+    outages = OutageLog(logging.getLogger("test"))
+    outages.settle()
+    outages.failed("full", refused="insert")
+    outages.answered(what="insert")
+    outages.failed("gone")
+    monkeypatch.setattr("jobtrio.stores._outages.CALM", 0.0)
+    outages.settle()
+    assert caplog.messages == ["the store is away: full"]
+    outages.failed("full", refused="insert")
+    outages.settle()
+    assert caplog.messages == ["the store is away: full"]
 
 
 def test_what_was_refused_and_given_up(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,7 @@ class Connections:
         where: How the store is called in errors.
         sql: The statements.
         patience: Seconds that one piece of work may take.
+        outages: Says when the server is away, and when it is back.
         is_direct: Whether nothing stands between here and the server that shares sessions, so that what is set or
             prepared in one stays there.
     """
@@ -185,7 +186,7 @@ class Connections:
         self._size = size
         self._pool: Pool | None = None
         self.is_direct: bool = False
-        self._outages = OutageLog(log)
+        self.outages: Final = OutageLog(log)
         self._tuned: WeakSet[TrioConnection[Any]] = WeakSet()
         self._looking = trio.Semaphore(max(size // 2, 1))  # for work that only reads, which may take long
 
@@ -259,7 +260,7 @@ class Connections:
             async with self._looking:
                 return await self._try(work, what)
         error = StoreUnavailableError(f"{self.where}: no answer within {self.patience:g} s")
-        self._outages.failed(error, asked)
+        self.outages.failed(error, asked)
         raise error
 
     async def _try(self, work: Callable[[Link], Awaitable[T]], what: str) -> T:
@@ -270,7 +271,7 @@ class Connections:
             asked = time.monotonic()
             try:
                 answer = await self._use_once(attempt)
-                self._outages.answered(asked, what)
+                self.outages.answered(asked, what)
                 return answer
             except psycopg.Error as exc:
                 self.is_direct = self.is_direct and not is_statement_lost(exc)
@@ -288,7 +289,7 @@ class Connections:
         error = translate(exc, self.where, is_open=True)
         if isinstance(error, StoreUnavailableError) and not isinstance(exc, psycopg.errors.LockNotAvailable):
             why = f"{error} (check what the role is granted)" if is_forbidden(exc) else error
-            self._outages.failed(why, refused=what if is_refusal(exc) else None)
+            self.outages.failed(why, refused=what if is_refusal(exc) else None)
         return error
 
     async def _use_once(self, work: Callable[[Link], Awaitable[T]]) -> T:

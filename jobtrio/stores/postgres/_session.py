@@ -253,5 +253,6 @@ class Session:
     async def _give_up_overdue(self) -> None:
         while True:
             await trio.sleep(self.connections.patience / 4)
+            self.connections.outages.settle()
             for lane in self._lanes:
                 lane.give_up_overdue()

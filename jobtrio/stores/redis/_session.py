@@ -223,6 +223,7 @@ class Session:
         while True:
             await trio.sleep(self._patience / 4)
             self.calls.fail_overdue()
+            self.calls.outages.settle()
 
 
 def _only(after: Callable[[Any], T], answers: list[Any]) -> T:

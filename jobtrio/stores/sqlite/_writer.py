@@ -271,6 +271,7 @@ class Writer:
 
     def _idle(self) -> None:
         """Use a pause: look for what others have written, ring again, and copy the log into the file."""
+        self._outages.settle()
         if self._connector.connection is None:
             return
         try:
