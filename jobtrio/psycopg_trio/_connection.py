@@ -317,8 +317,8 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     def pipeline(self) -> PipelineBlock:  # type: ignore[override]
         """Return a pipeline, in ``async with``: statements are sent without waiting for the answers of those before.
 
-        Where it can't be told any more which answer belongs to what, the connection is closed: behind a statement with
-        more parameters than can be sent, say, or a row factory or callback that raised.
+        Where it can't be told any more which answer belongs to what, the connection is closed: behind a ``COPY``, say,
+        a statement with more parameters than can be sent, or a row factory or callback that raised.
 
         *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
         """

@@ -63,7 +63,8 @@ class SyncedPipeline(psycopg.AsyncPipeline):
         self.result_queue.append(_SYNC)
 
     def _process_results(self, queued: Any, results: list[PGresult]) -> None:
-        if results[0].status in _FAILED:
+        failed = results[0].status in _FAILED
+        if failed:
             names = self._conn._prepared._names
             # What is taken for prepared behind a failure is not. The server is told at the pipeline's end: before that
             # the next failure would take it along, which would be raised as if the application had sent it.
@@ -71,7 +72,7 @@ class SyncedPipeline(psycopg.AsyncPipeline):
             names.clear()
         if queued is _SYNC:
             queued = None
-            if results[0].status != pq.ExecStatus.PIPELINE_SYNC:
+            if failed:
                 self.result_queue.appendleft(_SYNC)
         try:
             super()._process_results(queued, results)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from postgres_server import PostgresServer
     from psycopg.waiting import Wait
 
+    from jobtrio.psycopg_trio import TrioConnection
+
 SLOW_ROWS = """
 CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN NEW; END';
 CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION sleep();
@@ -266,6 +268,32 @@ async def test_what_can_not_be_sent(postgres: str) -> None:
                     await connection.execute(too_many, range(70_000))
                 assert connection.broken
                 await connection.execute("SELECT 1")
+
+
+@pytest.mark.timeout(60)  # no cancel scope ends a loop in which nothing is waited for
+@pytest.mark.parametrize("statement", ["COPY (SELECT 1) TO STDOUT", "COPY t FROM STDIN"])
+async def test_copy_within_a_pipeline(postgres: str, statement: LiteralString) -> None:
+    """A COPY is refused in a pipeline, also in that of `executemany`, and the connection closed."""
+
+    async def by_itself(connection: TrioConnection[Any]) -> None:
+        async with connection.pipeline():
+            await connection.execute(statement)
+
+    async def followed(connection: TrioConnection[Any]) -> None:
+        async with connection.pipeline() as pipeline:
+            await connection.execute(statement)
+            await connection.execute("SELECT 1")
+            await pipeline.sync()
+
+    async def many(connection: TrioConnection[Any]) -> None:
+        await connection.cursor().executemany(statement, [(), ()])
+
+    for way in (by_itself, followed, many):
+        async with await connect(postgres, autocommit=True) as connection:
+            await connection.execute("CREATE TEMPORARY TABLE t (a int)")
+            with pytest.raises(psycopg.Error, match="COPY"):
+                await way(connection)
+            assert connection.closed
 
 
 async def test_rows_that_can_not_be_made(postgres: str) -> None:
