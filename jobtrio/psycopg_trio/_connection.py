@@ -311,6 +311,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
             OutcomeUnknownError: The connection was lost, or time ran out, while it committed.
             psycopg.errors.InFailedSqlTransaction: The block has swallowed the error of a statement, so that the server
                 can't commit; it is rolled back.
+            psycopg.OperationalError: The connection was lost or closed within the block: nothing is committed.
         """
         return TransactionBlock(self, savepoint_name, force_rollback)
 
