@@ -368,6 +368,21 @@ async def test_an_answer_that_is_overtaken_by_an_attempt(autojump_clock: MockClo
         assert (last(entry), entry.log.end) == (1, None)
 
 
+async def test_an_answer_behind_an_attempt_that_has_lost_the_job(autojump_clock: MockClock) -> None:
+    """What is read meanwhile does not go behind what was sent here and never stored: the numbers are the same."""
+    async with following(takes=1.0) as (bench, entry):
+        await trio.sleep(0.5)
+        log, entry.log = entry.log, None
+        assert log is not None
+        log.send(1, "lost")
+        log.cut_off("this process lost the job")
+        bench.say("stored instead")
+        bench.say("behind it")
+        bench.messages.append(End(3, Completed()))
+        await trio.sleep(1.0)
+        assert log.slice(0, 9) == [Token(1, 1, "lost")]
+
+
 async def test_catching_up_with_more_than_is_read_at_once(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
