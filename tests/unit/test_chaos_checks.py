@@ -341,12 +341,35 @@ def test_who_hears_a_cancellation(attempt: int, *, deaf: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("worker", "answered", "waited", "found"),
-    [("w0.1", 0.7, 0.65, False), ("w0.1", 0.7, 0.4, True), ("w0.1", 0.08, 0.65, True), ("w1.1", 0.7, 0.65, True)],
+    ("waits", "found"),
+    [
+        ([(0.7, "w0.1", "", 0.65)], False),
+        ([(0.7, "w0.1", "", 0.4)], True),
+        ([(0.08, "w0.1", "", 0.65)], True),
+        ([(0.7, "w1.1", "", 0.65)], True),
+        ([(0.9, "w0.1", "a", 0.65)], False),
+        ([(0.5, "w0.1", "", 0.45), (0.9, "w0.1", "a", 0.35)], False),
+        ([(0.9, "w0.1", "a", 0.4)], True),
+        ([(0.9, "w0.1", "b", 0.65)], True),
+        ([(0.9, "w1.1", "a", 0.65)], True),
+        ([(2.4, "w0.1", "a", 0.65)], True),
+    ],
 )
-def test_a_claim_that_is_answered_late(worker: str, answered: float, waited: float, found: bool) -> None:
-    """What was claimed and not begun is excused by how long that claim took, and by nothing else."""
+def test_a_claim_that_is_held_up(waits: list[tuple[float, str, str, float]], found: bool) -> None:
+    """What was claimed and not begun is excused by how long its worker waited for that claim and that job's messages.
+
+    Nothing else excuses it: another claim, another job's messages, or another worker's.
+    """
     facts = good_facts()
     begin_never(facts)
-    facts.lines.append(Line(START + answered, worker, "waited", "", 0, waited))
+    for answered, worker, job_id, waited in waits:
+        facts.lines.append(Line(START + answered, worker, "waited", job_id, 0, waited))
     assert ("claimed_is_begun" in {violation.check for violation in judge(facts)}) == found
+
+
+def test_late_answers_are_no_work() -> None:
+    """An answer that comes long after a job's cancellation does not say that its executor still runs."""
+    facts = good_facts()
+    facts.cancellations.append(Cancellation("a", START + 2.3, START + 2.35, accepted=True))
+    facts.lines.append(Line(START + 90, "w1.1", "waited", "a", 0, 0.5))
+    assert "cancellations_are_heard" not in {violation.check for violation in judge(facts)}

@@ -126,29 +126,31 @@ def _stood_still(facts: Facts, line: Line, since: float) -> bool:
 def claimed_is_begun(facts: Facts) -> Iterator[Finding]:
     """What is claimed is begun: an attempt is lost unbegun only where something befell its worker or the store.
 
-    Where the answer to the claim took most of the lease, it may not be begun any more.
+    Where its worker waited for the store most of the lease, it may not be begun any more.
     """
     begun = {(line.job_id, line.attempt) for line in facts.lines if line.what == "started"}
     for job_id, kept in facts.kept.items():
         for claimed, after in pairwise(kept.history):
             if claimed.state is not JobState.RUNNING or after.reason != LAPSED:
                 continue
-            span = claimed.at.timestamp() - BEFORE, after.at.timestamp()
-            if (job_id, claimed.attempt) in begun or _befallen(facts, claimed.worker, *span):
+            span = claimed.at.timestamp(), after.at.timestamp()
+            if (job_id, claimed.attempt) in begun or _befallen(facts, claimed.worker, span[0] - BEFORE, span[1]):
                 continue
-            if not _waited(facts, claimed.worker, claimed.at.timestamp()):
+            if _waited(facts, claimed.worker, job_id, *span) < facts.plan.form.lease / 2:
                 yield job_id, f"attempt {claimed.attempt} was claimed by {claimed.worker}, and never begun"
 
 
-def _waited(facts: Facts, worker: str, claimed: float) -> bool:
-    """Whether a worker had to wait for the answer to a claim of this time, for half of its lease or more."""
-    return any(
-        line.what == "waited"
-        and line.worker == worker
-        and line.value >= facts.plan.form.lease / 2
-        and line.at - line.value - TOLERANCE <= claimed <= line.at
-        for line in facts.lines
-    )
+def _waited(facts: Facts, worker: str, job_id: str, claimed: float, lost: float) -> float:
+    """Return the seconds that a worker waited for the answer to a claim, and for the messages that it then reads."""
+    waited = 0.0
+    for line in facts.lines:
+        if line.what == "waited" and line.worker == worker:
+            asked = line.at - line.value
+            if line.job_id == job_id:
+                waited += max(min(line.at, lost) - max(asked, claimed), 0.0)
+            elif not line.job_id and asked - TOLERANCE <= claimed <= line.at:
+                waited += line.value
+    return waited
 
 
 @promise
@@ -159,7 +161,7 @@ def cancellations_are_heard(facts: Facts) -> Iterator[Finding]:
     """
     bound = facts.plan.form.lease / ROUNDS + CLINGS + SLACK
     for one in facts.cancellations:
-        lines = facts.lines_of(one.job_id) if one.accepted else []
+        lines = [line for line in facts.lines_of(one.job_id) if one.accepted and line.what != "waited"]
         if facts.plan.deaf and (kept := facts.kept.get(one.job_id)) is not None:
             lines = [line for line in lines if line.attempt == kept.record.attempt]
         if lines and lines[-1].at > one.answered + bound:

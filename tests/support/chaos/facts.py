@@ -84,7 +84,7 @@ class Line:
         at: When.
         worker: The worker's name, with the number of its life.
         what: ``started``, ``token``, ``saved``, ``sent``, ``returned``, ``raised``, ``cancelled``; or ``waited``, where
-            a claim's answer took long.
+            a claim took long, or reading a job's messages.
         job_id: The job, or ``""`` where it is about none.
         attempt: The attempt.
         value: What goes with it.

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +22,10 @@ from chaos.calls import store_at, wrap
 from chaos.tasks import tell_at
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from jobtrio.abc import JobStore
 
 JOURNAL: Final = "CHAOS_JOURNAL"
 WORKER: Final = "CHAOS_WORKER"
@@ -41,7 +44,7 @@ SAVED: Final = 30
 """Tokens after which no more states are saved."""
 
 LATE: Final = 0.3
-"""Seconds from which on it is written down how long the answer to a claim takes."""
+"""Seconds from which on it is written down how long a claim takes, or reading what earlier attempts sent."""
 
 CLINGS: Final = 0.3
 """Seconds that an executor goes on after it was cancelled, where it is told to cling."""
@@ -112,14 +115,25 @@ def _note(what: str, job_id: str, attempt: int, value: Any) -> None:
     os.write(_journal(), line.encode() + b"\n")
 
 
-async def _note_late(call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-    """Make a claim, and write down how long its answer takes where that is long."""
+async def _note_late_claim(call: Callable[..., Awaitable[Any]], store: JobStore, *args: Any, **options: Any) -> Any:
+    with _noting_late(""):
+        return await call(store, *args, **options)
+
+
+async def _note_late_reading(call: Callable[..., Awaitable[Any]], store: JobStore, job_id: str, *args: Any) -> Any:
+    with _noting_late(job_id):
+        return await call(store, job_id, *args)
+
+
+@contextmanager
+def _noting_late(job_id: str) -> Iterator[None]:
+    """Write down how long an answer takes within the block where that is long."""
     began = time.monotonic()
     try:
-        return await call(*args, **options)
+        yield
     finally:
         if time.monotonic() - began > LATE:
-            _note("waited", "", 0, time.monotonic() - began)
+            _note("waited", job_id, 0, time.monotonic() - began)
 
 
 @cache
@@ -149,7 +163,8 @@ def _end_with_parent() -> None:
 if WORKER in os.environ:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tell_at(signal.SIGUSR1)
-    wrap(store_at(os.environ[STORE]), "claim", _note_late)
+    wrap(store_at(os.environ[STORE]), "claim", _note_late_claim)
+    wrap(store_at(os.environ[STORE]), "read_messages", _note_late_reading)
     if SABOTAGE in os.environ:
         from chaos.sabotage import sabotage
 
