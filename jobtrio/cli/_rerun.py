@@ -15,7 +15,15 @@ from jobtrio.cli._bridge import add_jobs, add_token_option, is_bridge, read_jobs
 from jobtrio.cli._endings import one_line, plural, printable
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._filters import check_states, filters_of
-from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
+from jobtrio.cli._store import (
+    EXIT_CODES,
+    add_store_options,
+    check_spec,
+    complain,
+    open_client,
+    print_document,
+    run_with_store,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -98,7 +106,9 @@ async def rerun(options: argparse.Namespace, store: JobStore) -> int:
         for old, given in found.items():
             with report.refusing(old):
                 limits = await _limits(options, registry, store, old, given["executor"])
-                specs[old] = jobtrio.JobSpec(**given, **limits, job_id=new_id())
+                spec = jobtrio.JobSpec(**given, **limits, job_id=new_id())
+                check_spec(spec, registry.executors)  # where others have written the old job
+                specs[old] = spec
         with report.telling():
             for batch in _batches(specs):
                 jobs = await registry.submit_many([specs[old] for old in batch])

@@ -14,10 +14,12 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
 import jobtrio
 from jobtrio._errors import JobtrioError
+from jobtrio._submission import Submissions
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
 from jobtrio.cli._log import log_to_stderr
@@ -141,6 +143,12 @@ async def open_client(
     """
     async with jobtrio.open_registry(executors, store=store, queues={}, retention=KEEP_ALL) as registry:
         yield registry
+
+
+def check_spec(spec: jobtrio.JobSpec, executors: jobtrio.Executors) -> None:
+    """Raise what submitting a job to a store would raise, without doing so."""
+    submissions = Submissions(executors, limiter=trio.CapacityLimiter(1), queues=None, durable=True, worker="")
+    submissions.entry(**attrs.asdict(spec, recurse=False))
 
 
 def complain(options: argparse.Namespace, what: str) -> None:

@@ -7,12 +7,8 @@ import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import attrs
-import trio
-
 import jobtrio
 from jobtrio._errors import JobtrioError
-from jobtrio._submission import Submissions
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, hint_of, is_url, refuse_for_server, run_with_client
 from jobtrio.cli._endings import one_line, printable
@@ -21,7 +17,7 @@ from jobtrio.cli._filters import add_tag_option
 from jobtrio.cli._output import STDERR, STDOUT, Output, to_json
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._sources import StoreSource, open_bridge_source
-from jobtrio.cli._store import add_store_options, complain, open_client, print_document, run_with_store
+from jobtrio.cli._store import add_store_options, check_spec, complain, open_client, print_document, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
@@ -162,7 +158,7 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
     """
     spec = jobtrio.JobSpec(options.executor, options.payload, **_arguments(options))
     try:
-        _check(spec, options.known)
+        check_spec(spec, options.known)  # before a store is made for nothing
     except (TypeError, ValueError) as exc:
         if isinstance(exc, JobtrioError):
             raise
@@ -179,12 +175,6 @@ async def submit(options: argparse.Namespace, store: JobStore) -> int:
         else:
             print(printable(job.id))
     return 0
-
-
-def _check(spec: jobtrio.JobSpec, executors: jobtrio.Executors) -> None:
-    """Raise what submitting the job would raise, before a store is made for nothing."""
-    submissions = Submissions(executors, limiter=trio.CapacityLimiter(1), queues=None, durable=True, worker="")
-    submissions.entry(**attrs.asdict(spec, recurse=False))
 
 
 async def submit_to_server(options: argparse.Namespace, client: JobClient) -> int:

@@ -17,6 +17,7 @@ from jobtrio.stores.sqlite import SqliteJobStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+    from typing import LiteralString
 
     from jobtrio._entry import JobEntry
 
@@ -225,19 +226,27 @@ async def test_an_executor_that_is_not_registered(
     )
 
 
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("payload = '{'", "its payload can't be read: "),
+        ("queue = ''", "queue must be text of 1 to 200 printable characters; got ''"),
+        ("""metadata = '{"": 1}'""", "a key of metadata must be text of 1 to 200 printable characters; got ''"),
+    ],
+)
 async def test_a_job_that_can_not_be_read(
-    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]
+    registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str], damage: LiteralString, reason: str
 ) -> None:
-    """A job whose payload is damaged is not run again with another one."""
+    """A job that is damaged is not run again with something else, and keeps none of the others from that."""
     import sqlite3
 
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE jobs SET payload = '{' WHERE id = '4'")
+        connection.execute(f"UPDATE jobs SET {damage} WHERE id = '4'")
     connection.close()
     assert await ask(path, "4", "6") == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
-    assert err.startswith("jobtrio rerun: job '4' is not run again: its payload can't be read: ")
+    assert err.startswith(f"jobtrio rerun: job '4' is not run again: {reason}")
 
 
 class Fails(SqliteJobStore):
