@@ -138,6 +138,8 @@ async def rerun_at_server(options: argparse.Namespace, client: JobClient) -> int
 
     *Cancellation*: some may have been submitted.
     """
+    from jobtrio.websocket import ErrorCode, ServerRefusedError
+
     report = Report(options)
     filters = _filters(options)
     found = await report.find(client, client.find_all(state=filters["state"], tags=filters["tags"]))
@@ -148,7 +150,12 @@ async def rerun_at_server(options: argparse.Namespace, client: JobClient) -> int
                 with report.refusing(old):
                     if isinstance(payload := found[old]["payload"], dict) and [*payload] == ["repr"]:
                         raise PayloadError("the server shows its payload by its repr alone")
-                    report.submitted[old] = (await client.submit(**found[old])).id
+                    try:
+                        report.submitted[old] = (await client.submit(**found[old])).id
+                    except ServerRefusedError as exc:
+                        if exc.code != ErrorCode.FORBIDDEN:
+                            raise
+                        raise ValueError(str(exc)) from exc  # others of the jobs may be allowed
             await _tell_apart(report, client, batch, newest)
     return report.exit_code
 

@@ -468,12 +468,41 @@ def test_runs_again(shell: Shell) -> None:
     server.send(signal.SIGTERM)
     server.end()
     _, url = serve(shell, "--no-work", token=False)
-    assert shell.ask("rerun", "--state", "completed", url) == (
+    code, out, err = shell.ask("rerun", f"{url}/jobs/{done}")
+    assert (code, out, err) == (
         1,
         "",
-        "jobtrio rerun: not all were submitted; to ask again submits none twice\n"
-        "jobtrio rerun: the server refused (forbidden): without authentication, no job can be submitted\n",
+        f"jobtrio rerun: job '{done}' is not run again: the server refused (forbidden): without authentication, "
+        "no job can be submitted\n",
     )
+
+
+async def test_runs_again_what_may_be_submitted(shell: Shell) -> None:
+    """What the server refuses of one job alone is told of that one, and the others are run again."""
+    async with jobtrio.open_registry() as registry:
+        jobs = [await registry.submit(store_jobs.echo, job_id=job_id) for job_id in ("his", "taken", "hers")]
+        for job in jobs:
+            await job.wait()
+        found = [wire_record(job.record) for job in jobs]
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for record in found:
+            await peer.answer(Get, JobFound(job=record))
+        await peer.answer(Find, JobsFound(jobs=[]))
+        await peer.answer(Submit, Refused(code="forbidden", message="you may not submit this job"))
+        await peer.answer(Submit, Refused(code="duplicate_job", message="the key belongs to another job"))
+        await peer.answer(Submit, Submitted(job="new"))
+
+    async with open_bridge(script) as url:
+        urls = [f"{url}/jobs/{record.id}" for record in found]
+        code, out, err = await trio.to_thread.run_sync(shell.run, "rerun", *urls)
+    assert (code, out) == (1, "hers is run again as new\n")
+    assert err.splitlines() == [
+        "jobtrio rerun: job 'his' is not run again: the server refused (forbidden): you may not submit this job",
+        "jobtrio rerun: job 'taken' is not run again: the key belongs to another job, which this client may not see: "
+        "give another",
+    ]
 
 
 @pytest.mark.parametrize("payload", [{"repr": "<object>"}, 1])
