@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack, suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
 import postgres_faults
@@ -159,6 +160,7 @@ async def test_what_is_refused_of_some(
     postgres: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is room for some values and not for others, the log does not tell that by turns."""
+    monkeypatch.setattr(_outages, "CALM", inf)  # however long the turns take
     async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
         with psycopg.connect(postgres) as other:
             other.execute(FAILING.format(code="53100").encode())
