@@ -73,8 +73,13 @@ class OutageLog:
         self._is_well = not self._refused
         self.settle()
 
-    def settle(self) -> None:
-        """Say that the store is back, if it is, and has refused nothing for a while; to be called now and then."""
-        if self._is_well and self._failed_at is not None and time.monotonic() >= self._refused_at + CALM:
+    def settle(self, *, is_last: bool = False) -> None:
+        """Say that the store is back, if it is, and has refused nothing for a while; to be called now and then.
+
+        Args:
+            is_last: Whether it is closed: nothing can be refused any more.
+        """
+        is_calm = is_last or time.monotonic() >= self._refused_at + CALM
+        if self._is_well and self._failed_at is not None and is_calm:
             self._failed_at = None
             self._log.warning("the store is back", extra={OUTAGE: True})

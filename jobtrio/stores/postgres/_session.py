@@ -154,6 +154,7 @@ class Session:
                 await self.named_inserts.drain()
                 await self.writes.drain()
                 await self._leave()
+                self.connections.outages.settle(is_last=True)
                 nursery.cancel_scope.cancel()
 
     async def _leave(self) -> None:

@@ -134,6 +134,7 @@ class Session:
                     with trio.move_on_after(self._patience):
                         await self._leave()
                         await self.calls.wait_idle()  # answers under way are heeded
+                    self.calls.outages.settle(is_last=True)
                     nursery.cancel_scope.cancel()
         finally:
             self.calls.close()

@@ -125,6 +125,7 @@ class Writer:
                     self._connector.close()
                     time.sleep(PAUSE)
         finally:
+            self._outages.settle(is_last=True)
             self._connector.close()
             self.calls.run_in_trio(self._stopped.set)
 
