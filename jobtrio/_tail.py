@@ -298,7 +298,8 @@ class Tails:
         if messages is None or (fresh is not None and fresh.order != tail.order):
             log.cut_off(GONE)
             return False
-        if log.cut is not None or self._is_fed_here(tail.job_id, log):
+        is_lost = log.cut is not None and entry is not None and entry.log is not log
+        if is_lost or self._is_fed_here(tail.job_id, log):
             return False  # by an attempt that began meanwhile, with all that there was, or lost the job again by now
         if had_ended and not messages and log.end is None:
             # The `End` is not behind what is here: that is more than there is.
