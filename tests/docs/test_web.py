@@ -16,6 +16,7 @@ import trio
 from browser import open_browser
 from cutting_proxy import open_proxy
 from hypercorn import Config
+from patience import until
 
 import jobtrio
 from docs.tools import web
@@ -333,10 +334,3 @@ def is_closed(subscription: jobtrio.Subscription) -> bool:
     except (trio.WouldBlock, trio.EndOfChannel):
         pass
     return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that nobody tells of."""
-    with trio.fail_after(60):
-        while not condition():  # noqa: ASYNC110 - there is no event for it
-            await trio.sleep(0.01)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from patience import until
 from remote_store import RemoteStore, Server
 from store_urls import STORES, new_url
 
@@ -380,9 +381,7 @@ async def test_a_hint_that_comes_late(tmp_path: Path) -> None:
         job = await registry.create_job()
         messages = job.subscribe()
         (tail,) = registry._core._tails._tails[job.id]
-        with trio.fail_after(60):
-            while tail.is_looking:  # noqa: ASYNC110 - nobody tells
-                await trio.sleep(0.01)
+        await until(lambda: not tail.is_looking)
         hint = LateHint(registry, job)
         trio.lowlevel.add_instrument(hint)
     trio.lowlevel.remove_instrument(hint)

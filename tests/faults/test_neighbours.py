@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import pytest
 import trio
 import trio.testing
+from patience import until
 
 import jobtrio
 from jobtrio import Completed, End, Failed, JobContext, Token
@@ -153,9 +154,7 @@ async def test_a_lock_that_is_not_released(name: str, tmp_path: Path) -> None:
 
     async with jobtrio.open_registry(executors, store=a_store(name, tmp_path)) as registry:
         holds = await registry.submit("hold")
-        with trio.fail_after(60):
-            while not lock.locked():  # noqa: ASYNC110 - it tells nobody
-                await trio.sleep(0.01)
+        await until(lock.locked)
         waits = await registry.submit("wait")
         assert await holds.wait() == Completed()
         with trio.fail_after(60):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import trio
+from patience import until
 from psycopg_bridge import check_at_rest, scalar, wait_for_sessions
 from wire import open_wire
 
@@ -54,9 +55,7 @@ class Writers:
     async def more(self, count: int = 20) -> None:
         """Wait until so many more rows were acknowledged."""
         enough = len(self.acknowledged) + count
-        with trio.fail_after(60):
-            while len(self.acknowledged) < enough:  # noqa: ASYNC110
-                await trio.sleep(0.01)
+        await until(lambda: len(self.acknowledged) >= enough)
 
 
 def stop(server: PostgresServer) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from bridge import Bridge, brief, open_bridge, resident, until, words
+from bridge import Bridge, brief, open_bridge, resident, words
+from patience import until
 from raw_client import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_frame, connected, frame
 
 from jobtrio.websocket._uptake import Uptake

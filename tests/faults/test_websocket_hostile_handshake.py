@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from bridge import Bridge, brief, open_bridge, resident, until
+from bridge import Bridge, brief, open_bridge, resident
+from patience import until
 from raw_client import TEXT, close_frame, connected, frame, raw_client, request
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.lowlevel
-from bridge import Bridge, brief, hang, open_bridge, resident, until, words
+from bridge import Bridge, brief, hang, open_bridge, resident, words
 from line import known
+from patience import until
 from raw_client import BINARY, TEXT, Frame, close_frame, connected, frame, raw_client, request
 
 import jobtrio

@@ -14,9 +14,10 @@ import pytest
 import trio
 import trio.lowlevel
 import websockets.exceptions
-from bridge import Bridge, brief, executors, hang, open_bridge, until, words
+from bridge import Bridge, brief, executors, hang, open_bridge, words
 from line import known
 from other_numbers import Whole
+from patience import until
 from raw_client import CLOSE, TEXT, close_frame, connected, frame, raw_client, request
 from websockets.trio.client import connect
 

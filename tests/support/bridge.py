@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
+from patience import until
 from raw_client import CLOSE, Frame, close_frame, connected
 
 import jobtrio
 from jobtrio.websocket import Limits, Server, serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from jobtrio import JobContext
 
@@ -66,13 +67,6 @@ async def time_out(job: JobContext) -> None:
     """Take too long."""
     job.cancel_scope.deadline = trio.current_time()
     await trio.sleep_forever()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something has become so that tells nobody of it."""
-    with trio.fail_after(60):
-        while not condition():  # noqa: ASYNC110 - see above
-            await trio.sleep(0.01)
 
 
 @attrs.frozen

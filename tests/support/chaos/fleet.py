@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
+from patience import until
 
 from chaos.facts import Life
 from chaos.jobs import JOURNAL, SABOTAGE, STORE, WORKER
@@ -146,9 +147,7 @@ class Worker:
         return life.ended is None
 
     async def _gone(self) -> None:
-        with trio.fail_after(60):
-            while self.is_alive():  # noqa: ASYNC110 - a process
-                await trio.sleep(0.01)
+        await until(lambda: not self.is_alive())
 
     def _send(self, number: int) -> None:
         if self.is_alive():
