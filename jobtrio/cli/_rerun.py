@@ -170,11 +170,9 @@ async def _tell_apart(report: Report, client: JobClient, olds: list[str], newest
                 report.already[old] = report.submitted.pop(old)
 
 
-def _batches(jobs: Iterable[str]) -> Iterator[list[str]]:
-    rest = [*jobs]
-    while batch := rest[:AT_ONCE]:
-        del rest[:AT_ONCE]
-        yield batch
+def _batches(jobs: Iterable[str]) -> list[list[str]]:
+    ids = [*jobs]
+    return [ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)]
 
 
 def _filters(options: argparse.Namespace) -> dict[str, Any]:
