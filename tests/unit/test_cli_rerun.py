@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from one_page import OnePage
 
 import jobtrio
 from jobtrio import JobPriority, JobSpec, JobState, RetryPolicy, StoreError
@@ -305,17 +306,8 @@ async def test_a_look_that_fails(
 ) -> None:
     """All are found before any is submitted: where the next page can't be read, none was."""
     monkeypatch.setattr("jobtrio._registry.PAGE", 10)
-    store = SqliteJobStore(path)
-    find = store.find
-
-    async def find_first(query: Any) -> list[jobtrio.JobRecord]:
-        if query.after is not None:
-            raise StoreError("damaged")
-        return await find(query)
-
-    monkeypatch.setattr(store, "find", find_first)
     with pytest.raises(StoreError):
-        await ask(path, "--state", "failed", store=store)
+        await ask(path, "--state", "failed", store=OnePage(path))
     assert capsys.readouterr() == ("", "")
     assert await again_of(registry) == {}
 
