@@ -3,8 +3,7 @@
 -- Returns nothing for an unknown job; else what entries of its stream have, id and body each, and, where the last is
 -- among them and the job has ended, what tells the outcome (state, error, result, history) and the `End`'s number.
 -- with: base sets
-local TOGETHER = 4 -- so many calls may get as much as they can; behind them each gets no more than an entry
-local total = 0
+local total = 0 -- bytes found for the calls so far: behind much of it, each gets no more than an entry
 
 local function work(args)
     local id, after, limit, most = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
@@ -15,7 +14,7 @@ local function work(args)
     local last = last_of(id, found[2])
     local entries, read, size = {}, after, 0
     local start, stop = string.format('%.0f-0', after + 1), string.format('%.0f', last)
-    local page = total < TOGETHER * most and 8 or 1
+    local page = total < most and 8 or 1
     while read < last and read - after < limit and size < most and (page > 1 or #entries == 0) do
         local part = redis.pcall('XRANGE', stream_key(id), start, stop, 'COUNT', page)
         if is_foreign(part) then
