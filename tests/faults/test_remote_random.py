@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from jobtrio._records import Outcome
 
+pytestmark = pytest.mark.once
+
 SEEDS = 60
 LEASE = 9.0
 JOBS = 12

@@ -403,6 +403,7 @@ WATCHERS = int(os.environ.get("JOBTRIO_WATCHERS", "1000"))
 """How many watch at once: as many as may be connected by default."""
 
 
+@pytest.mark.once
 @pytest.mark.timeout(WATCHERS / 2)  # they and their server are one process, on a machine that may be busy
 async def test_many_watchers_of_whom_some_stall() -> None:
     """Of many clients every tenth stops reading: the job goes on to its end, and the others have all of it."""

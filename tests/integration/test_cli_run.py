@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 TELL = "echo pid $$; "
 """What a script begins with to say its id, which is that of its session."""
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from benchmarks._harness import Side
 
+pytestmark = pytest.mark.once
+
 
 async def _second() -> Sequence[float]:
     return [1.0]
