@@ -166,14 +166,14 @@ def run_for_jobs(
 
 def job_at_server(options: argparse.Namespace, text: str) -> tuple[str, str]:
     """Return the server's URL and the job's id for a job's URL; end with 2 where it is none."""
-    from jobtrio.websocket._client_address import parse_tail_url
+    from jobtrio.websocket._client_address import parse_tail_url, shown
 
     try:
         found = parse_tail_url(text)
     except ValueError as exc:
         options.parser.error(str(exc))
     if found is None:
-        options.parser.error(f"a job's URL must be {JOB_URL}; got {text!r}")
+        options.parser.error(f"a job's URL must be {JOB_URL}; got {shown(text)}")
         raise AssertionError  # error() has ended the program
     return found
 

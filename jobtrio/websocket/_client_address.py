@@ -5,6 +5,7 @@ Pure. It must not know how a connection is made.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,9 @@ FORM = "ws://HOST:PORT/ws or wss://HOST:PORT/ws"
 
 TOKEN_LIMIT = 4096
 """Characters of a token: what fits into a header's line everywhere."""
+
+_USER = re.compile(r"^([^/?#]*//)[^/?#]*@")
+"""A user's name and password, where a URL has them."""
 
 
 @attrs.frozen
@@ -56,23 +60,17 @@ def parse_url(url: Any) -> Address:
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be {FORM}; got {show(url)}")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError as exc:
-        raise ValueError(f"url must be {FORM}; got {show(url)}: {exc}") from None
-    why = _flaw(url, parts.scheme, host, port)
-    if not why and "@" in parts.netloc:
-        # Not the URL itself: it may hold a password.
-        raise ValueError(f"url must be {FORM}, without a user's name or password: give the token as `token`")
-    if not why and "#" in url:
-        why = "nothing may follow a #"
-    if not why and is_tail(parts.path):
-        why = "/jobs/… shows one job to browsers; a client takes the path that ends with /ws"
-    if why:
-        raise ValueError(f"url must be {FORM}; got {show(url)}: {why}")
+    if why := _flaw(url):
+        raise ValueError(f"url must be {FORM}; got {shown(url)}: {why}")
+    parts = urlsplit(url)
     resource = (parts.path if parts.path not in {"", "/"} else "/ws") + (f"?{parts.query}" if parts.query else "")
-    return Address(_ascii(url, host), port or PORTS[parts.scheme], parts.scheme == "wss", resource)
+    host = _network_name(parts.hostname or "")
+    return Address(host, parts.port or PORTS[parts.scheme], parts.scheme == "wss", resource)
+
+
+def shown(url: str) -> str:
+    """Return a URL as errors show it: without a user's name and password."""
+    return show(_USER.sub(r"\1…@", url))
 
 
 def parse_tail_url(url: str) -> tuple[str, str] | None:
@@ -88,7 +86,7 @@ def parse_tail_url(url: str) -> tuple[str, str] | None:
     if parts.scheme not in PORTS or not is_tail(parts.path):
         return None
     if parts.query or parts.fragment:
-        raise ValueError(f"a job's URL must end with its id: options such as --after tell the rest; got {show(url)}")
+        raise ValueError(f"a job's URL must end with its id: options such as --after tell the rest; got {shown(url)}")
     before, _, job_id = parts.path.rpartition("/jobs/")
     client = parts._replace(path=f"{before}/ws", query="", fragment="").geturl()
     parse_url(client)
@@ -115,10 +113,17 @@ def check_token(token: Any) -> str | None:
     return token
 
 
-def _flaw(url: str, scheme: str, host: str, port: int | None) -> str:
-    """Return what is wrong with a URL's beginning, or nothing."""
-    if scheme not in PORTS:
-        return f"the scheme must be ws or wss, not {scheme}" if scheme else "the scheme is missing"
+def _flaw(url: str) -> str:
+    """Return what is wrong with a URL, or nothing."""
+    if _USER.match(url):
+        return "no user's name or password may be in it: give the token as `token`"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as exc:
+        return str(exc)
+    if parts.scheme not in PORTS:
+        return f"the scheme must be ws or wss, not {parts.scheme}" if parts.scheme else "the scheme is missing"
     if not host:
         return "the host is missing"
     if port == 0:
@@ -127,12 +132,16 @@ def _flaw(url: str, scheme: str, host: str, port: int | None) -> str:
         return "it must not have spaces or control characters: write %20 for a space"
     if not url.partition("//")[2].partition("/")[2].isascii():
         return "the path must be ASCII: write %C3%A4 for an ä"
+    if "#" in url:
+        return "nothing may follow a #"
+    if is_tail(parts.path):
+        return "/jobs/… shows one job to browsers; a client takes the path that ends with /ws"
+    try:
+        _network_name(host)
+    except UnicodeError:
+        return "its host can't be a name"
     return ""
 
 
-def _ascii(url: str, host: str) -> str:
-    """Return a host's name as the network knows it."""
-    try:
-        return host.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise ValueError(f"url must be {FORM}; got {show(url)}: its host can't be a name") from None
+def _network_name(host: str) -> str:
+    return host.encode("idna").decode("ascii")

@@ -20,6 +20,7 @@ from jobtrio.websocket._client_address import TOKEN_LIMIT, Address, check_token,
         ("ws://[::1]:9/ws", Address("::1", 9, False, "/ws"), "[::1]:9"),
         ("ws://bücher.example/ws", Address("xn--bcher-kva.example", 80, False, "/ws"), "xn--bcher-kva.example"),
         ("ws://host/jobs", Address("host", 80, False, "/jobs"), "host"),
+        ("ws://host//a@b?for=http://c@d", Address("host", 80, False, "//a@b?for=http://c@d"), "host"),
     ],
 )
 def test_url(url: str, address: Address, authority: str) -> None:
@@ -58,11 +59,31 @@ def test_bad_url(url: str, parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
-def test_url_with_a_password() -> None:
-    """A URL with a password is refused, and not repeated in the error."""
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://ann:secret@host/ws",
+        "http://ann:secret@host/ws",
+        "ws://ann:secret@/ws",
+        "ws://ann:secret@host:x/ws",
+        "ws://ann:secret@ho℀st/ws",
+        "ws://ann:secret@[::1/ws",
+        "ws://ann:secret@host/w s",
+    ],
+)
+def test_url_with_a_password(url: str) -> None:
+    """A URL with a password is refused, and not repeated in the error, whatever else is wrong with it."""
     with pytest.raises(ValueError, match="give the token") as caught:
-        parse_url("ws://ann:secret@host/ws")
+        parse_url(url)
     assert "secret" not in str(caught.value)
+
+
+def test_tail_url_with_a_password() -> None:
+    """The error for a job's URL does not repeat a password either."""
+    for url in ("ws://ann:secret@host/jobs/17", "ws://ann:secret@host/jobs/17?after=3"):
+        with pytest.raises(ValueError, match="ws://…@host") as caught:
+            parse_tail_url(url)
+        assert "secret" not in str(caught.value)
 
 
 def test_url_that_is_no_text() -> None:
