@@ -20,7 +20,7 @@ import trio
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._filters import add_filters, has_filter
+from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._log import log_to_stderr
 from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
@@ -88,7 +88,7 @@ def read_jobs(options: argparse.Namespace) -> str | None:
     End with 2 where both or neither say which jobs.
     """
     words = options.words = list(dict.fromkeys(options.words))
-    is_filtered = has_filter(options)
+    is_filtered = bool(filters_of(options))
     url: str | None = words.pop() if is_filtered and len(words) == 1 and is_url(words[0]) else None
     if is_filtered == bool(words):
         options.parser.error("say which: jobs' IDs, or --tag, --queue, --executor and --state for all that match")

@@ -12,7 +12,7 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, run_at_server
 from jobtrio.cli._endings import plural
-from jobtrio.cli._filters import add_filters, check_states, filters_of, has_filter
+from jobtrio.cli._filters import add_filters, check_states, filters_of
 from jobtrio.cli._records import record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
 
@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Cancel the job, or the jobs, and return the exit code."""
-    is_filtered = has_filter(options)
+    is_filtered = bool(filters_of(options))
     if is_filtered == (options.id is not None):
         options.parser.error("say which: a job's ID, or --tag, --queue, --executor and --state for all that match")
     check_states(options, LIVING, "in which a job lives")
@@ -159,8 +159,7 @@ async def _ask_all(options: argparse.Namespace, registry: JobRegistry, asked: li
         finally:
             places.release()
 
-    filters = filters_of(options)
-    filters["state"] = filters["state"] or LIVING
+    filters = {"state": LIVING, **filters_of(options)}
     async with trio.open_nursery() as nursery:
         try:
             async for record in registry.find_all(**filters):

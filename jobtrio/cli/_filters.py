@@ -50,16 +50,15 @@ def check_states(options: argparse.Namespace, allowed: Iterable[JobState], why: 
         options.parser.error(f"argument --state: must be one or several of {must}, {why}; got {given!r}")
 
 
-def has_filter(options: argparse.Namespace) -> bool:
-    """Whether one of the options was given."""
-    return any(value is not None for value in filters_of(options).values())
-
-
 def filters_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what the options say as `JobRegistry.find` takes it, None for each that was not given."""
-    return {
+    """Return those of the options that were given, as `JobRegistry.find` takes them.
+
+    A client's takes them as well: ``--queue`` and ``--executor``, which it has not, are refused for a server before.
+    """
+    filters = {
         "state": options.state,
-        "tags": dict(options.tag) or None,
+        "tags": dict(options.tag),
         "queue": options.queue,
         "executor": options.executor,
     }
+    return {name: value for name, value in filters.items() if value}

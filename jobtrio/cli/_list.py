@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
 from jobtrio.cli import _options
-from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, refuse_for_server, run_with_client
+from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, run_for_jobs
 from jobtrio.cli._endings import printable
 from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
@@ -60,9 +60,7 @@ def run(options: argparse.Namespace) -> int:
         return run_with_store(options, show_list)
     if not is_url(options.url):
         options.parser.error(f"argument URL: must be a server's, {SERVER_URL}; got {options.url!r}")
-    values = {"--queue": options.queue, "--executor": options.executor, "--store": options.store}
-    refuse_for_server(options, values)
-    return run_with_client(options, options.url, show_list_of_server)
+    return run_for_jobs(options, options.url, show_list_of_server)
 
 
 async def show_list(options: argparse.Namespace, store: JobStore) -> int:
@@ -88,12 +86,10 @@ async def show_list_of_server(options: argparse.Namespace, client: JobClient) ->
     """
     from jobtrio.websocket.client import MOST_FOUND
 
-    filters = filters_of(options)
     records: list[JobRecord] = []
     while len(records) < options.limit:
         page = await client.find(
-            state=filters["state"],
-            tags=filters["tags"],
+            **filters_of(options),
             limit=min(options.limit - len(records), MOST_FOUND),
             after=records[-1].id if records else options.after,
             newest_first=options.newest_first,

@@ -141,8 +141,7 @@ async def rerun_at_server(options: argparse.Namespace, client: JobClient) -> int
     from jobtrio.websocket import ErrorCode, ServerRefusedError
 
     report = Report(options)
-    filters = _filters(options)
-    found = await report.find(client, client.find_all(state=filters["state"], tags=filters["tags"]))
+    found = await report.find(client, client.find_all(**_filters(options)))
     with report.telling():
         for batch in _batches(found):
             newest = await client.find(limit=1, newest_first=True)
@@ -176,9 +175,7 @@ def _batches(jobs: Iterable[str]) -> list[list[str]]:
 
 
 def _filters(options: argparse.Namespace) -> dict[str, Any]:
-    filters = filters_of(options)
-    filters["state"] = filters["state"] or [JobState.FAILED]
-    return filters
+    return {"state": [JobState.FAILED], **filters_of(options)}
 
 
 def _given(old: JobRecord) -> dict[str, Any]:

@@ -154,8 +154,7 @@ async def watch_several_at_server(options: argparse.Namespace, client: JobClient
     """
     from jobtrio.websocket import RemoteJob
 
-    filters = filters_of(options)
-    ids = options.words or await _ids(client.find_all(state=filters["state"], tags=filters["tags"]))
+    ids = options.words or await _ids(client.find_all(**filters_of(options)))
     sources: dict[str, Source | None] = {}
     async with AsyncExitStack() as clients:
         for number, job_id in enumerate(ids):
