@@ -8,10 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import jobtrio
-from jobtrio.cli._output import json_line, to_json
-from jobtrio.cli._records import record_fields
-from jobtrio.cli._submit import submitted_line
-from jobtrio.cli._work_log import change_line
+from jobtrio.cli._json import change_line, message_line, record_fields, submitted_line, to_json
 
 JOB = "4f0c7d0e2a5b4b7f9c1d8e6a3b2f5c90"
 WORKER = "build-1:4711:0a1b2c3d"
@@ -40,7 +37,7 @@ def _messages() -> str:
         jobtrio.End(8, jobtrio.Failed(error)),
         jobtrio.End(8, jobtrio.Cancelled("Ctrl-C")),
     )
-    return submitted_line(JOB)[1] + "".join(json_line(message)[1] for message in messages)
+    return submitted_line(JOB)[1] + "".join(message_line(message)[1] for message in messages)
 
 
 def _changes() -> str:

@@ -13,8 +13,8 @@ from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, run_at_server
 from jobtrio.cli._endings import plural
 from jobtrio.cli._filters import add_filters, check_states, filters_of
-from jobtrio.cli._records import record_fields
-from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
+from jobtrio.cli._json import print_document, record_fields
+from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, run_with_store
 
 if TYPE_CHECKING:
     import argparse

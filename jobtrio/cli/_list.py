@@ -10,8 +10,9 @@ from jobtrio.cli import _options
 from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, run_for_jobs
 from jobtrio.cli._endings import printable
 from jobtrio.cli._filters import add_filters, filters_of
-from jobtrio.cli._records import attempt_text, moment_text, note_text, record_fields, took_text
-from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
+from jobtrio.cli._json import print_document, record_fields
+from jobtrio.cli._records import attempt_text, moment_text, note_text, took_text
+from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, run_with_store
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:

@@ -1,15 +1,14 @@
-"""Where the command's output goes: messages as text or JSON, onto the process's own stdout and stderr.
+"""Where the command's output goes: onto the process's own stdout and stderr.
 
 Each write is made by a worker thread, unbuffered, so that a reader that stalls (a pager, a full disk's
-retry) holds up this consumer alone: Ctrl-C, limits and the job's own clean-up go on. It must not know how
-the messages came about.
+retry) holds up this consumer alone: Ctrl-C, limits and the job's own clean-up go on. It must not know what
+is written.
 """
 
 from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import select
 import sys
@@ -18,15 +17,10 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-import attrs
 import trio
-
-from jobtrio._messages import End, Restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from jobtrio._messages import Message, Token
 
 STDOUT = 1
 STDERR = 2
@@ -172,40 +166,3 @@ def drop(fd: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, fd)
     os.close(null)
-
-
-def line_of(token: Token) -> Piece:
-    """Return a token of ``run_command`` as its line, which has no end yet where more of it follows."""
-    value: dict[str, Any] = token.value
-    end = "" if value.get("partial") else "\n"
-    if "stderr" in value:
-        return STDERR, value["stderr"] + end
-    return STDOUT, value["stdout"] + end
-
-
-def json_line(message: Message, job: str | None = None) -> Piece:
-    """Return a message as a line of JSON for stdout, with its job's id where that is given."""
-    fields = message_fields(message)
-    return STDOUT, to_json(fields if job is None else {"type": None, "job": job, **fields})
-
-
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return a value as JSON with a line's end behind it. ASCII alone, so that it is the same in every locale."""
-    return json.dumps(value, indent=indent, default=repr) + "\n"
-
-
-def message_fields(message: Message) -> dict[str, Any]:
-    """Return a message as a mapping that names its ``type`` first. Tracebacks are left out."""
-    fields = {"type": type(message).__name__.lower(), **attrs.asdict(message, recurse=False)}
-    match message:
-        case Restart(error=error):
-            fields["error"] = attrs.asdict(error, filter=is_no_traceback)
-        case End(outcome=outcome):
-            how = type(outcome).__name__.lower()
-            fields["outcome"] = {"type": how, **attrs.asdict(outcome, filter=is_no_traceback)}
-    return fields
-
-
-def is_no_traceback(field: attrs.Attribute[Any], value: object) -> bool:
-    """Whether a field of an error is another than its traceback: a filter for `attrs.asdict`."""
-    return field.name != "traceback"

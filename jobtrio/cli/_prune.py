@@ -14,7 +14,8 @@ from jobtrio._token_log import TokenLog
 from jobtrio.abc import StoreSettings
 from jobtrio.cli import _options
 from jobtrio.cli._endings import plural
-from jobtrio.cli._store import EXIT_CODES, add_store_options, print_document, run_with_store
+from jobtrio.cli._json import print_document
+from jobtrio.cli._store import EXIT_CODES, add_store_options, run_with_store
 
 if TYPE_CHECKING:
     import argparse

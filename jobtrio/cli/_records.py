@@ -1,46 +1,19 @@
-"""Records as JSON for scripts, and as short texts for tables.
+"""What there is to know of a job, as short texts for tables and lines.
 
-Pure: values in, values out. It must not know which command shows them.
+Pure: values in, texts out. It must not know which command shows them.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
-
-from jobtrio._policies import JobPriority
-from jobtrio._records import JobError
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import brief, duration, one_line
-from jobtrio.cli._output import is_no_traceback
 
 if TYPE_CHECKING:
-    from jobtrio._records import JobRecord, Transition, WorkerReport
+    from datetime import datetime
 
-
-def record_fields(record: JobRecord | Transition | WorkerReport, *, traceback: bool = False) -> dict[str, Any]:
-    """Return a record as JSON can hold it: times as ISO 8601 text in UTC, the priority by its name.
-
-    Args:
-        record: Of a job, of a change of state, or of a worker.
-        traceback: Whether an error's traceback is part of it.
-    """
-    fields = attrs.asdict(record, recurse=False)
-    return {name: _plain(value, traceback=traceback) for name, value in fields.items()}
-
-
-def _plain(value: Any, *, traceback: bool) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat().replace("+00:00", "Z")
-        case JobPriority():
-            return value.name
-        case JobError():
-            return attrs.asdict(value, filter=None if traceback else is_no_traceback)
-        case _:
-            return value
+    from jobtrio._records import JobRecord
 
 
 def moment_text(moment: datetime | None) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from jobtrio._errors import IllegalTransitionError
 from jobtrio.cli._bridge import job_of_store
-from jobtrio.cli._records import record_fields
+from jobtrio.cli._json import print_document, record_fields
 from jobtrio.cli._sources import cancel_command
-from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, print_document, run_with_store
+from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, run_with_store
 
 if TYPE_CHECKING:
     import argparse

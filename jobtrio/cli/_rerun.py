@@ -15,13 +15,13 @@ from jobtrio.cli._bridge import add_jobs, add_token_option, is_bridge, read_jobs
 from jobtrio.cli._endings import one_line, plural, printable
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._filters import check_states, filters_of
+from jobtrio.cli._json import print_document
 from jobtrio.cli._store import (
     EXIT_CODES,
     add_store_options,
     check_spec,
     complain,
     open_client,
-    print_document,
     run_with_store,
 )
 

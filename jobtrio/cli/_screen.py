@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio.cli._endings import RELEASED, describe, one_line
-from jobtrio.cli._output import STDERR, STDOUT, json_line, line_of
+from jobtrio.cli._json import message_line
+from jobtrio.cli._output import STDERR, STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -92,10 +93,10 @@ class Screen:
         if isinstance(message, Token) and is_line(message.value) and not message.value.get("partial"):
             self.lines += 1
         if self._as_json:
-            yield json_line(message, self._job)
+            yield message_line(message, self._job)
         match message:
             case Token(value=value) if not self._as_json:
-                yield from self._token(message, value)
+                yield from self._token(value)
             case Progress() if not self._as_json:
                 yield from self._told(message)
             case Restart():
@@ -109,9 +110,9 @@ class Screen:
                 if self._job is not None:
                     yield STDERR, f"jobtrio: {outcome_text(outcome)}\n"
 
-    def _token(self, token: Token, value: Any) -> Iterator[Piece]:
+    def _token(self, value: Any) -> Iterator[Piece]:
         if is_line(value):
-            fd, text = line_of(token)
+            fd, text = _line_of(value)
             if self._job is not None and not text.endswith("\n"):
                 text += "\n"  # the next line may be another job's
             self._at_start = text.endswith("\n")
@@ -201,3 +202,11 @@ def is_line(value: Any) -> bool:
         and value.keys() <= {"stdout", "stderr", "partial"}
         and isinstance(value.get("stdout", value.get("stderr")), str)
     )
+
+
+def _line_of(value: dict[str, Any]) -> Piece:
+    """Return such a token as its line, which has no end yet where more of it follows."""
+    end = "" if value.get("partial") else "\n"
+    if "stderr" in value:
+        return STDERR, value["stderr"] + end
+    return STDOUT, value["stdout"] + end

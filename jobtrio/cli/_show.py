@@ -12,11 +12,11 @@ from jobtrio._messages import End
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import brief, one_line, printable
-from jobtrio.cli._output import message_fields
+from jobtrio.cli._json import message_fields, print_document, record_fields
 from jobtrio.cli._program import exit_code
-from jobtrio.cli._records import attempt_text, moment_text, record_fields, took_text
+from jobtrio.cli._records import attempt_text, moment_text, took_text
 from jobtrio.cli._screen import message_text
-from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
+from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
 from jobtrio.cli._table import render_table
 from jobtrio.stores._chunks import reached
 

@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
-from jobtrio.cli._records import moment_text, record_fields
-from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, print_document, run_with_store
+from jobtrio.cli._json import print_document, record_fields
+from jobtrio.cli._records import moment_text
+from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
 from jobtrio.cli._table import render_table
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import sys
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -23,7 +23,6 @@ from jobtrio._submission import Submissions
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
 from jobtrio.cli._log import log_to_stderr
-from jobtrio.cli._output import to_json
 from jobtrio.stores._url import FORMS, parse_store_url
 
 if TYPE_CHECKING:
@@ -156,8 +155,3 @@ def complain(options: argparse.Namespace, what: str) -> None:
     if sys.stderr is not None:  # or it would go to stdout
         with suppress(OSError):  # there is nobody to tell
             print(f"jobtrio {options.command}: {what}", file=sys.stderr, flush=True)
-
-
-def print_document(value: Any) -> None:
-    """Print one JSON document."""
-    print(to_json(value, indent=2), end="")

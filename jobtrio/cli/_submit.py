@@ -14,17 +14,16 @@ from jobtrio.cli._bridge import add_token_option, hint_of, is_url, refuse_for_se
 from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._filters import add_tag_option
-from jobtrio.cli._output import STDERR, STDOUT, Output, to_json
-from jobtrio.cli._records import record_fields
+from jobtrio.cli._json import print_document, record_fields, submitted_line
+from jobtrio.cli._output import STDERR, Output
 from jobtrio.cli._sources import StoreSource, open_bridge_source
-from jobtrio.cli._store import add_store_options, check_spec, complain, open_client, print_document, run_with_store
+from jobtrio.cli._store import add_store_options, check_spec, complain, open_client, run_with_store
 from jobtrio.cli._watcher import EXIT_CODES, Watcher, add_watch_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jobtrio.abc import JobStore
-    from jobtrio.cli._output import Piece
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
 
@@ -230,11 +229,6 @@ async def _tell(options: argparse.Namespace, job_id: str) -> None:
     said = submitted_line(job_id) if options.json else (STDERR, f"jobtrio: submitted {printable(job_id)}\n")
     with _named(job_id):
         await Output().write([said])
-
-
-def submitted_line(job_id: str) -> Piece:
-    """Return as a line of JSON for stdout which job is watched."""
-    return STDOUT, to_json({"type": "submitted", "job": job_id})
 
 
 async def _watch(options: argparse.Namespace, source: Source) -> int:

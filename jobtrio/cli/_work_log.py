@@ -14,8 +14,8 @@ from jobtrio._errors import LaggedError
 from jobtrio._settlement import SHUTDOWN
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli._endings import duration, one_line, plural, printable
-from jobtrio.cli._output import STDERR, STDOUT, to_json
-from jobtrio.cli._records import record_fields
+from jobtrio.cli._json import change_line
+from jobtrio.cli._output import STDERR
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -143,8 +143,3 @@ class WorkLog:
                 return ("returned", f"{after}: its worker is gone or did not renew its lease")
             case _:
                 return None
-
-
-def change_line(change: Transition, executor: str | None) -> Piece:
-    """Return a change as a line of JSON for stdout."""
-    return STDOUT, to_json({**record_fields(change), "executor": executor})
