@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobtrio.testing import (
     _check_cancelling,
     _check_claiming,
+    _check_finding,
     _check_held,
     _check_inserting,
     _check_keeping,
@@ -32,6 +33,7 @@ _MODULES = (
     _check_leases,
     _check_cancelling,
     _check_messages,
+    _check_finding,
     _check_keeping,
     _check_limits,
     _check_signals,
