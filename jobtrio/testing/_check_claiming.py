@@ -141,20 +141,17 @@ async def check_limits_hold_at_once(open_store: OpenStore) -> None:
 async def check_room_over_all_workers_is_told(open_store: OpenStore) -> None:
     """When a job of a queue with a limit over all workers runs no more, the other workers are told to look."""
     async with open_workers(open_store, "a", "b", totals={"few": 1}) as (a, b):
-        for leave in ("finish", "fail", "retry", "release"):
+        for leave, *how in (
+            (a.store.finish, Completed()),
+            (a.store.finish, Failed(ERROR)),
+            (a.store.retry, ERROR, LEASE),
+            (a.store.release, "shutdown"),
+        ):
             await a.insert(new_entry(queue="few", retry=RetryPolicy()))
             (claim,) = await a.claim()
             await trio.sleep(SHORT)  # for what was told of the submission to arrive
             b.heard.forget()
-            match leave:
-                case "finish":
-                    await a.store.finish(claim, Completed())
-                case "fail":
-                    await a.store.finish(claim, Failed(ERROR))
-                case "retry":
-                    await a.store.retry(claim, ERROR, LEASE)
-                case _:
-                    await a.store.release(claim, "shutdown")
+            assert await leave(claim, *how)
             await b.heard.wait_for("work_ready")
 
 
@@ -197,7 +194,7 @@ async def check_what_a_claim_carries(open_store: OpenStore) -> None:
         assert (claimed.payload, claimed.tags, claimed.metadata) == ([1], {"t": "v"}, {"m": 1})
         record = await a.record(entry.id)
         assert record == claimed.record()
-        assert (record.state, record.attempt, record.worker) == (JobState.RUNNING, 1, b.name if b is not a else a.name)
+        assert (record.state, record.attempt, record.worker) == (JobState.RUNNING, 1, b.name)
         assert record.started_at is not None
         assert claimed.history() == await a.history(entry.id)
 

@@ -14,7 +14,7 @@ from jobtrio._state import JobState
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, race, tokens
 
 if TYPE_CHECKING:
-    from jobtrio.testing._workers import OpenStore, Worker
+    from jobtrio.testing._workers import OpenStore
 
 LONG = 1.0
 """Seconds of a lease that is renewed in time, also on a slow machine."""
@@ -162,7 +162,8 @@ async def check_cancel_while_the_worker_is_dead(open_store: OpenStore) -> None:
         assert reply is not None
         assert reply.accepted
         await other.pass_time()
-        assert await _ending(other, claim.entry.id) == Cancelled("why")
+        assert await other.claim() == []
+        assert (await other.load(claim.entry.id)).outcome == Cancelled("why")
         assert (await other.record(claim.entry.id)).error is None
         assert await other.stream(claim.entry.id) == [*tokens(1, 1), End(2, Cancelled("why"))]
         assert not await dead.store.finish(claim, Completed())
@@ -194,11 +195,6 @@ async def check_workers(open_store: OpenStore) -> None:
                 await d.store.renew([], LEASE)
                 assert [each.name for each in await a.store.workers()] == ["a", "d"]
         assert [each.name for each in await a.store.workers()] == ["a"]
-
-
-async def _ending(worker: Worker, job_id: str) -> object:
-    assert await worker.claim() == []
-    return (await worker.load(job_id)).outcome
 
 
 async def check_race_of_advances(open_store: OpenStore) -> None:
