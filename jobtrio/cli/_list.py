@@ -85,7 +85,7 @@ async def show_list_of_server(options: argparse.Namespace, client: JobClient) ->
 
     *Cancellation*: nothing has changed.
     """
-    from jobtrio.websocket.client import MOST_FOUND
+    from jobtrio.websocket._requests import MOST_FOUND
 
     records: list[JobRecord] = []
     while len(records) < options.limit:

@@ -12,6 +12,9 @@ from jobtrio._state import JobState
 LARGEST: int = 2**63 - 1
 """The largest whole number that is taken from the wire, but for those inside payloads."""
 
+MOST_FOUND: int = 1000
+"""Jobs that a search returns at once, at most."""
+
 MessageId: TypeAlias = (
     Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)] | Annotated[str, msgspec.Meta(max_length=100)]
 )
@@ -140,7 +143,7 @@ class Find(Request, tag="find", kw_only=True, frozen=True):
 
     tags: dict[str, str] | None = None
     state: list[JobState] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_FOUND)] = 100
     after: str | None = None
     newest_first: bool = False
 

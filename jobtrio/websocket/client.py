@@ -38,6 +38,7 @@ from jobtrio.websocket._client_feed import Feed
 from jobtrio.websocket._client_job import RemoteJob
 from jobtrio.websocket._client_keeper import Keeper
 from jobtrio.websocket._client_subscription import RemoteSubscription
+from jobtrio.websocket._requests import MOST_FOUND
 from jobtrio.websocket.protocol import Cancel, Find, Get, JobFound, JobsFound, Ok, Submit, Submitted, record_of
 
 if TYPE_CHECKING:
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
     from jobtrio.websocket.protocol import AnyReply, AnyRequest
 
 R = TypeVar("R")
-
-MOST_FOUND = 1000
-"""Jobs that the server returns at once, at most."""
 
 
 class JobClient:
