@@ -83,10 +83,15 @@ class TestUsage:
         for part in (*options, "124", "126", "127", "130", "143", "examples:", "-- PROGRAM"):
             assert part in text
 
-    def test_help_fits_a_terminal(self) -> None:
+    @pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["demo", "--help"]])
+    def test_help_fits_a_terminal(
+        self, args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """No line of the help is wider than a terminal of 82 columns."""
-        for args in (["--help"], ["run", "--help"], ["demo", "--help"]):
-            assert max(map(len, command(*args, env={"COLUMNS": "82"}).stdout.splitlines())) <= 82
+        monkeypatch.setenv("COLUMNS", "82")
+        with pytest.raises(SystemExit):
+            main(args)
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 82
 
     @pytest.mark.parametrize(
         ("args", "parts"),
@@ -98,12 +103,14 @@ class TestUsage:
             (["demo", "--loud"], ["--loud", "jobtrio demo --help"]),
         ],
     )
-    def test_bad_usage(self, args: list[str], parts: list[str]) -> None:
+    def test_bad_usage(self, args: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         """A command that isn't there ends with 2 and says which there are."""
-        done = command(*args)
-        assert (done.returncode, done.stdout) == (2, "")
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(args)
+        out, err = capsys.readouterr()
+        assert out == ""
         for part in parts:
-            assert part in done.stderr
+            assert part in err
 
     @pytest.mark.parametrize("args", [["--evil"], ["list", "--evil"], ["submit", "a", "1", "evil"], ["evil"]])
     def test_words_that_a_terminal_would_obey(self, args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

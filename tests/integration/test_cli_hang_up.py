@@ -161,7 +161,7 @@ def test_without_heed(shell: Shell) -> None:
     """A worker that was started with SIGHUP ignored, as by nohup, goes on ignoring it."""
     with worker_by(shell, "nohup") as worker:
         worker.send_signal(signal.SIGHUP)
-        assert shell.run("submit", "echo", "--watch")[0] == 0
+        assert shell.ask("submit", "echo", "--watch")[0] == 0
         worker.send_signal(signal.SIGTERM)
         _, err = worker.communicate(timeout=LIMIT)
         assert worker.returncode == 0
@@ -188,7 +188,7 @@ def test_in_the_background(shell: Shell, terminal: Terminal, tmp_path: Path) -> 
         while {os.readlink(f"/proc/{worker}/fd/{fd}") for fd in (1, 2)} != {os.devnull}:
             assert time.monotonic() < limit
             time.sleep(0.01)
-        assert shell.run("submit", "talk", json.dumps(str(tmp_path)), "--watch")[0] == 0
+        assert shell.ask("submit", "talk", json.dumps(str(tmp_path)), "--watch")[0] == 0
     finally:
         os.kill(worker, signal.SIGKILL)
 
@@ -214,4 +214,4 @@ def test_watch(shell: Shell, terminal: Terminal, tmp_path: Path) -> None:
     terminal.close()
     assert command.process.wait(LIMIT) == 129
     (tmp_path / "gate").touch()
-    assert shell.run("watch", job)[0] == 0
+    assert shell.ask("watch", job)[0] == 0

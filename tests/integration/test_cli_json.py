@@ -65,7 +65,7 @@ def printed(shell: Shell) -> Iterable[Any]:
     """Yield lines of all kinds that commands which watch a job print."""
     short = trio.run(run_words, shell.folder / "jobs.db")
     cancelled = shell.submit("echo", "--delay", "3600")
-    shell.run("cancel", cancelled)
+    shell.ask("cancel", cancelled)
     shell.worker()
     gate = shell.folder / "gate"
     for step in range(1, 4):
@@ -99,7 +99,7 @@ def test_changes(shell: Shell) -> None:
     """Each line of a worker's looks as the page says."""
     worker = shell.worker("--json")
     for args in (("fail", "--retry", "1"), ("echo",)):
-        shell.run("submit", *args, "--watch")
+        shell.ask("submit", *args, "--watch")
     worker.send(signal.SIGTERM)
     code, out, _ = worker.end()
     assert code == 0
@@ -111,8 +111,8 @@ def test_records(shell: Shell) -> None:
     (page,) = described("### Documents")
     worker = shell.worker()
     job = shell.value("submit", "echo")["id"]
-    assert shell.run("watch", job)[0] == 0
-    shell.run("submit", "fail", "--watch")
+    assert shell.ask("watch", job)[0] == 0
+    shell.ask("submit", "fail", "--watch")
     done, failed = shell.value("list")
     assert shape(done) == shape({**page, "error": None})
     assert shape(failed) == shape(page)
@@ -130,7 +130,7 @@ def test_documents(shell: Shell, command: str) -> None:
     """The page names each field of each document, and no other."""
     job = shell.submit("echo")
     if command in {"rerun", "remove"}:
-        shell.run("cancel", job)
+        shell.ask("cancel", job)
     name, *args = command.replace("…", "user=ann").split()
     args += {
         "submit": ("echo",),

@@ -69,8 +69,8 @@ def test_submits_and_watches(shell: Shell) -> None:
     assert re.fullmatch(r"jobtrio: completed in [\d.]+ s, 1 attempt", ended)
     job = submitted.split()[-1]
     assert shell.value("show", job)["job"]["queue"] == "texts"
-    assert shell.run("watch", f"{url}/jobs/{job}", "--text", variables=TOKEN)[:2] == (0, "to be or not ")
-    code, out, _ = shell.run("watch", "--json", "--after", "3", f"{url}/jobs/{job}", variables=TOKEN)
+    assert shell.ask("watch", f"{url}/jobs/{job}", "--text", variables=TOKEN)[:2] == (0, "to be or not ")
+    code, out, _ = shell.ask("watch", "--json", "--after", "3", f"{url}/jobs/{job}", variables=TOKEN)
     assert code == 0
     assert [json.loads(line) for line in out.splitlines()] == [
         {"type": "token", "seq": 4, "attempt": 1, "value": "not "},
@@ -112,7 +112,7 @@ def test_says_that_it_runs_no_job(shell: Shell) -> None:
 )
 def test_what_is_of_no_use_without_work(shell: Shell, options: str, named: str) -> None:
     """What says how to work, or what to keep, is refused where neither is done, rather than taken without effect."""
-    code, _, err = shell.run("serve", "store_jobs:executors", "--no-work", *options.split())
+    code, _, err = shell.ask("serve", "store_jobs:executors", "--no-work", *options.split())
     assert code == 2
     assert f"{named}: of no use with --no-work" in err
 
@@ -121,9 +121,9 @@ def test_prints_the_id(shell: Shell) -> None:
     """Without --watch the id is printed, or the record with --json; a key stands for the job as it does in a store."""
     _, url = serve(shell)
     args = ("submit", f"{url}/ws", "echo", "--payload", "[1]", "--key", "k", "--tag", "a=b", "--priority", "high")
-    code, out, err = shell.run(*args, variables=TOKEN)
+    code, out, err = shell.ask(*args, variables=TOKEN)
     assert (code, err) == (0, "")
-    code, again, _ = shell.run(*args, "--json", variables=TOKEN)
+    code, again, _ = shell.ask(*args, "--json", variables=TOKEN)
     record = json.loads(again)
     assert (code, record["id"]) == (0, out.strip())
     assert (record["payload"], record["key"], record["tags"], record["priority"]) == ([1], "k", {"a": "b"}, "HIGH")
@@ -199,7 +199,7 @@ async def test_watching_what_may_not_be_seen(shell: Shell) -> None:
 def test_failed(shell: Shell) -> None:
     """A job that failed gives 1; its error is in the last line."""
     _, url = serve(shell)
-    code, out, err = shell.run("submit", f"{url}/ws", "fail", "--watch", variables=TOKEN)
+    code, out, err = shell.ask("submit", f"{url}/ws", "fail", "--watch", variables=TOKEN)
     assert (code, out) == (1, '{"row": 1}\n')
     error = "ValueError: row 2: 'thirty' is not a number"
     assert re.fullmatch(rf"jobtrio: failed after [\d.]+ s, 1 attempt: {re.escape(error)}", err.splitlines()[-1])
@@ -221,7 +221,7 @@ def test_leaving(shell: Shell, tmp_path: Path, in_file: bool) -> None:
     assert (code, out, told) == (130, "", "jobtrio: the job goes on")
     command = shlex.split(line)
     assert command == ["jobtrio", "cancel", *file, f"{url}/jobs/it%27s%2Fme"]
-    assert shell.run(*command[1:], variables=variables)[0] == 0
+    assert shell.ask(*command[1:], variables=variables)[0] == 0
 
 
 def test_leaving_what_was_submitted(shell: Shell, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_output_that_nobody_takes(shell: Shell) -> None:
     """Where nobody reads the output of a watcher any more it ends with 141, on a full disk with 1 and one line."""
     _, url = serve(shell)
     job = shell.submit("words", "--payload", '"a"')
-    assert shell.run("watch", job)[0] == 0
+    assert shell.ask("watch", job)[0] == 0
     reader, writer = os.pipe()
     os.close(reader)
     command = shell.start("watch", f"{url}/jobs/{job}", stdout=writer, variables=TOKEN)
@@ -397,8 +397,8 @@ def test_without_a_token(shell: Shell) -> None:
     """Without a token clients can watch, and neither submit nor cancel."""
     server, url = serve(shell, token=False)
     job = shell.submit("words", "--payload", '"to be"')
-    assert shell.run("watch", f"{url}/jobs/{job}")[:2] == (0, "to \nbe \n")
-    code, out, err = shell.run("submit", f"{url}/ws", "echo")
+    assert shell.ask("watch", f"{url}/jobs/{job}")[:2] == (0, "to \nbe \n")
+    code, out, err = shell.ask("submit", f"{url}/ws", "echo")
     assert (code, out) == (1, "")
     assert err.startswith("jobtrio submit: the server refused (forbidden)")
     server.send(signal.SIGTERM)
@@ -412,17 +412,17 @@ def test_cancels(shell: Shell, tmp_path: Path) -> None:
     watcher = shell.start("watch", f"{url}/jobs/{job}", variables=TOKEN)
     assert watcher.line() == "attempt 1"
     args = ("cancel", f"{url}/jobs/{job}", "--reason", "enough")
-    assert shell.run(*args, "--grace", "0.5", variables=TOKEN)[0] == 0
+    assert shell.ask(*args, "--grace", "0.5", variables=TOKEN)[0] == 0
     code, _, err = watcher.end()
     assert (code, "enough" in err) == (125, True)
-    code, out, err = shell.run(*args, variables=TOKEN)
+    code, out, err = shell.ask(*args, variables=TOKEN)
     assert (code, out, err) == (1, "", f"jobtrio cancel: job {job!r} has ended already: cancelled\n")
-    code, out, _ = shell.run("cancel", f"{url}/jobs/{shell.submit('wait', '--delay', '1h')}", variables=TOKEN)
+    code, out, _ = shell.ask("cancel", f"{url}/jobs/{shell.submit('wait', '--delay', '1h')}", variables=TOKEN)
     assert (code, out) == (0, "cancelled\n")
-    code, out, _ = shell.run(*args, "--json", variables=TOKEN)
+    code, out, _ = shell.ask(*args, "--json", variables=TOKEN)
     answer = json.loads(out)
     assert (code, answer["cancelled"], answer["job"]["cancel_reason"]) == (1, False, "enough")
-    code, out, err = shell.run("cancel", f"{url}/jobs/none", variables=TOKEN)
+    code, out, err = shell.ask("cancel", f"{url}/jobs/none", variables=TOKEN)
     assert (code, out) == (1, "")
     assert "no job has the id 'none'" in err
 
@@ -533,7 +533,7 @@ def test_lists(shell: Shell) -> None:
     jobs.append(shell.submit("echo"))
 
     def ids(*args: str) -> list[str]:
-        code, out, err = shell.run("list", f"{url}/ws", "--json", *args, variables=TOKEN)
+        code, out, err = shell.ask("list", f"{url}/ws", "--json", *args, variables=TOKEN)
         assert (code, err) == (0, "")
         return [record["id"] for record in json.loads(out)]
 
@@ -542,9 +542,9 @@ def test_lists(shell: Shell) -> None:
     assert ids("--after", jobs[1], "--limit", "5000") == jobs[2:]
     assert ids("--newest-first", "--after", jobs[1]) == [jobs[0]]
     assert ids("--state", "scheduled", "--tag", "n=1") == [jobs[1], jobs[3]]
-    _, out, _ = shell.run("list", f"{url}/ws", variables=TOKEN)
-    assert out == shell.run("list")[1]
-    code, out, err = shell.run("list", f"{url}/ws", "--limit", "3", variables=TOKEN)
+    _, out, _ = shell.ask("list", f"{url}/ws", variables=TOKEN)
+    assert out == shell.ask("list")[1]
+    code, out, err = shell.ask("list", f"{url}/ws", "--limit", "3", variables=TOKEN)
     assert (code, len(out.splitlines())) == (0, 4)
     assert err == f"jobtrio list: there may be more: --after {jobs[2]}\n"
 
@@ -553,7 +553,7 @@ def test_lists_what_a_page_at_a_time_brings(shell: Shell) -> None:
     """A page that is short because its records are large is not the last."""
     _, url = serve(shell, "--no-work")
     jobs = [shell.submit("echo", "--payload", json.dumps("x" * 60_000)) for _ in range(20)]
-    code, out, _ = shell.run("list", f"{url}/ws", variables=TOKEN)
+    code, out, _ = shell.ask("list", f"{url}/ws", variables=TOKEN)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:]] == jobs
 
@@ -577,14 +577,14 @@ async def test_cancels_what_may_not_be_seen(shell: Shell, accepted: bool) -> Non
 def test_wrong_token(shell: Shell, token: str) -> None:
     """A server with a token refuses whoever has none, or another."""
     _, url = serve(shell)
-    code, out, err = shell.run("watch", f"{url}/jobs/x", variables={"JOBTRIO_TOKEN": token})
+    code, out, err = shell.ask("watch", f"{url}/jobs/x", variables={"JOBTRIO_TOKEN": token})
     assert (code, out) == (1, "")
     assert err == (
         "jobtrio watch: the server refused: it wants a token: by --token-file, or JOBTRIO_TOKEN in the environment\n"
         if not token
         else "jobtrio watch: the server refused: the token in JOBTRIO_TOKEN is not the one that it wants\n"
     )
-    assert shell.run("submit", f"{url}/ws", "echo", variables={"JOBTRIO_TOKEN": token})[2] == err.replace(
+    assert shell.ask("submit", f"{url}/ws", "echo", variables={"JOBTRIO_TOKEN": token})[2] == err.replace(
         "watch", "submit"
     )
 
@@ -593,7 +593,7 @@ def test_token_in_a_file(shell: Shell, tmp_path: Path) -> None:
     """A token may be the first line of a file, without the space around it, on either side."""
     (tmp_path / "token").write_text("from-a-file \nsecond line\n")
     _, url = serve(shell, "--token-file", "token", token=False)
-    code, out, _ = shell.run("submit", f"{url}/ws", "echo", "--watch", "--token-file", "token")
+    code, out, _ = shell.ask("submit", f"{url}/ws", "echo", "--watch", "--token-file", "token")
     assert (code, out) == (0, "")
 
 
@@ -624,16 +624,16 @@ def test_nobody_there(shell: Shell) -> None:
 def test_unknown(shell: Shell) -> None:
     """What the server doesn't know ends with 1 and one line, as it does in a store."""
     _, url = serve(shell)
-    assert shell.run("watch", f"{url}/jobs/x", variables=TOKEN) == (
+    assert shell.ask("watch", f"{url}/jobs/x", variables=TOKEN) == (
         1,
         "",
         "jobtrio watch: no job has the id 'x': it never existed or is no longer kept\n",
     )
-    code, _, err = shell.run("submit", f"{url}/ws", "cling", variables=TOKEN)
+    code, _, err = shell.ask("submit", f"{url}/ws", "cling", variables=TOKEN)
     assert (code, err) == (1, "jobtrio submit: the server exposes no executor called 'cling'\n")
     job = shell.submit("words", "--payload", '"a"')
-    assert shell.run("watch", job)[0] == 0
-    code, _, err = shell.run("watch", f"{url}/jobs/{job}", "--after", "1000", variables=TOKEN)
+    assert shell.ask("watch", job)[0] == 0
+    code, _, err = shell.ask("watch", f"{url}/jobs/{job}", "--after", "1000", variables=TOKEN)
     assert code == 2
     assert err.startswith("jobtrio watch: after must be the number of a message so far, 0 to 2; got 1000")
 
@@ -692,7 +692,8 @@ def test_unknown(shell: Shell) -> None:
 )
 def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
     """What makes no sense ends with 2, and with what is allowed."""
-    code, out, err = shell.run(*args)
+    # A server takes the streams of its process; the tests' own standard input is not to be read.
+    code, out, err = (shell.run if args[0] == "serve" or "@-" in args else shell.ask)(*args)
     assert (code, out) == (2, "")
     for part in parts:
         assert part in err
@@ -701,7 +702,7 @@ def test_bad_usage(shell: Shell, args: list[str], parts: list[str]) -> None:
 
 def test_bad_token(shell: Shell) -> None:
     """A token that can't stand in a header is refused by its place, and not repeated."""
-    code, _, err = shell.run("watch", "ws://host/jobs/x", variables={"JOBTRIO_TOKEN": "open sesame"})
+    code, _, err = shell.ask("watch", "ws://host/jobs/x", variables={"JOBTRIO_TOKEN": "open sesame"})
     assert code == 2
     assert "JOBTRIO_TOKEN: token must be 1 to 4096 printable" in err
     assert "sesame" not in err
@@ -746,7 +747,7 @@ def test_without_the_extra(shell: Shell, args: list[str]) -> None:
 @pytest.mark.parametrize("name", ["serve", "watch", "submit"])
 def test_help(shell: Shell, name: str) -> None:
     """The help of all three tells of the token and fits a terminal of 82 columns."""
-    code, out, err = shell.run(name, "--help", variables={"COLUMNS": "82"})
+    code, out, err = shell.ask(name, "--help", variables={"COLUMNS": "82"})
     assert (code, err) == (0, "")
     assert "--token-file FILE" in out
     assert "JOBTRIO_TOKEN" in out

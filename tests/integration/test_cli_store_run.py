@@ -39,7 +39,7 @@ def test_exit_codes(shell: Shell, program: list[str], code: int, words: str) -> 
     """The exit codes are those of a run in memory, for the one who runs it and for a late watcher."""
     ran = shell.run("run", "--", *program)
     job = shell.value("list")[0]["id"]
-    watched = shell.run("watch", job)
+    watched = shell.ask("watch", job)
     for got, out, err in (ran, watched):
         assert got == code
         assert out == ("one\n" if code == 0 else "")
@@ -70,7 +70,7 @@ def test_watched_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     job = shell.value("list")[0]["id"]
     watcher = shell.start("watch", job)
     assert watcher.line() == "ready"
-    assert shell.run("cancel", job, "--reason", "no need")[0] == 0
+    assert shell.ask("cancel", job, "--reason", "no need")[0] == 0
     for each in (command, watcher):
         code, _, err = each.end()
         assert code == 125

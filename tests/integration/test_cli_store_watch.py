@@ -50,18 +50,18 @@ def words(shell: Shell) -> str:
 class TestEndedJob:
     def test_lines(self, shell: Shell, words: str) -> None:
         """A late watcher gets all of it, a token a line, and the summary."""
-        code, out, err = shell.run("watch", words)
+        code, out, err = shell.ask("watch", words)
         assert (code, out) == (0, "to \nbe \nor \nnot \n")
         assert err.startswith("jobtrio: completed in ")
         assert err.endswith(", 1 attempt\n")
 
     def test_text(self, shell: Shell, words: str) -> None:
         """With --text the tokens are put together, and nothing is added."""
-        assert shell.run("watch", "--text", words)[1] == "to be or not "
+        assert shell.ask("watch", "--text", words)[1] == "to be or not "
 
     def test_json(self, shell: Shell, words: str) -> None:
         """With --json each message is a line, behind the number that was given."""
-        code, out, _ = shell.run("watch", "--json", "--after", "3", words)
+        code, out, _ = shell.ask("watch", "--json", "--after", "3", words)
         assert code == 0
         assert [json.loads(line) for line in out.splitlines()] == [
             {"type": "token", "seq": 4, "attempt": 1, "value": "not "},
@@ -71,14 +71,14 @@ class TestEndedJob:
     @pytest.mark.parametrize("after", ["4", "5", "1000"])
     def test_after_everything(self, shell: Shell, words: str, after: str) -> None:
         """Behind the last token there is nothing but the end, whatever number was given."""
-        code, out, err = shell.run("watch", "--after", after, words)
+        code, out, err = shell.ask("watch", "--after", after, words)
         assert (code, out) == (0, "")
         assert "completed" in err
 
     def test_failed(self, shell: Shell) -> None:
         """A job that failed gives 1; its error is in the last line."""
         shell.worker()
-        code, out, err = shell.run("submit", "fail", "--retry", "1", "--watch")
+        code, out, err = shell.ask("submit", "fail", "--retry", "1", "--watch")
         assert (code, out) == (1, '{"row": 1}\n{"row": 1}\n')
         _, restart, ended = err.splitlines()
         error = "ValueError: row 2: 'thirty' is not a number"
@@ -89,14 +89,14 @@ class TestEndedJob:
     def test_timed_out(self, shell: Shell) -> None:
         """A job whose time was up gives 124."""
         shell.worker()
-        code, _, err = shell.run("submit", "wait", "--payload", '"/no/such/file"', "--time-limit", "0.1", "--watch")
+        code, _, err = shell.ask("submit", "wait", "--payload", '"/no/such/file"', "--time-limit", "0.1", "--watch")
         assert code == 124
         assert "jobtrio: timed out after " in err
 
     def test_gap(self, shell: Shell) -> None:
         """Messages that are no longer kept are said to be lost."""
         job = trio.run(run_words, shell.folder / "jobs.db", jobtrio.Retention(tokens_per_job=2))
-        code, out, err = shell.run("watch", "--json", job)
+        code, out, err = shell.ask("watch", "--json", job)
         assert code == 0
         first, *rest = [json.loads(line) for line in out.splitlines()]
         assert first["type"] == "gap"
@@ -119,7 +119,7 @@ class TestLeaving:
         assert (code, told) == (128 + number, "jobtrio: the job goes on")
         assert shlex.split(line) == ["jobtrio", "cancel", job]
         gate.touch()
-        assert shell.run("watch", job)[0] == 0
+        assert shell.ask("watch", job)[0] == 0
 
     def test_signal_with_the_store_as_an_option(self, shell: Shell, tmp_path: Path) -> None:
         """Where the store was given as an option, the line to end the job gives it as well."""
@@ -132,7 +132,7 @@ class TestLeaving:
         assert code == 128 + signal.SIGTERM
         command = shlex.split(err.partition("; to end it: ")[2])
         assert command == ["jobtrio", "cancel", "--store", shell.url, job]
-        assert shell.run(*command[1:])[0] == 0
+        assert shell.ask(*command[1:])[0] == 0
 
     def test_ended_already(self, shell: Shell) -> None:
         """Of a job that has ended by then it isn't said that it goes on, nor how to end it."""
@@ -161,7 +161,7 @@ class TestLeaving:
         """A job that never starts can be watched, left, and cancelled."""
         job = shell.submit("echo")
         watcher = shell.start("watch", "--json", job)
-        assert shell.run("cancel", job)[:2] == (0, "cancelled\n")
+        assert shell.ask("cancel", job)[:2] == (0, "cancelled\n")
         code, out, err = watcher.end()
         assert code == 125
         assert json.loads(out)["outcome"] == {"type": "cancelled", "reason": None}
@@ -196,7 +196,7 @@ class TestSeveral:
         shell.submit("words", "--id", "good", "--payload", json.dumps(WORDS))
         shell.submit("fail", "--id", "bad")
         shell.submit("wait", "--id", "late", "--payload", '"/no/such/file"', "--time-limit", "1")
-        code, out, err = shell.run("watch", "good", "--store", shell.url, "bad", "late")
+        code, out, err = shell.ask("watch", "good", "--store", shell.url, "bad", "late")
         assert code == 1
         lines = ["good | to ", "good | be ", "good | or ", "good | not ", 'bad  | {"row": 1}', "late | attempt 1"]
         assert sorted(out.splitlines()) == sorted(lines)
@@ -204,8 +204,8 @@ class TestSeveral:
         assert good.startswith("good | jobtrio: completed in ")
         assert bad.startswith("bad  | jobtrio: failed after ")
         assert late.startswith("late | jobtrio: timed out after ")
-        assert shell.run("watch", "late", "bad")[0] == 124
-        assert shell.run("watch", "late", "late")[:2] == (124, "attempt 1\n")
+        assert shell.ask("watch", "late", "bad")[0] == 124
+        assert shell.ask("watch", "late", "late")[:2] == (124, "attempt 1\n")
 
     def test_filters(self, shell: Shell, tmp_path: Path) -> None:
         """Those that match when it begins are watched, the oldest first, those that have ended by then included."""
@@ -214,8 +214,8 @@ class TestSeveral:
         for job in ("old", "new", "other"):
             tag = ("--tag", "user=bob" if job == "other" else "user=ann")
             shell.submit("wait", "--id", job, "--payload", json.dumps(str(tmp_path / "gate")), *tag)
-        assert shell.run("watch", "new")[0] == 0
-        code, out, err = shell.run("watch", "--json", "--tag", "user=ann")
+        assert shell.ask("watch", "new")[0] == 0
+        code, out, err = shell.ask("watch", "--json", "--tag", "user=ann")
         assert code == 0
         lines = [json.loads(line) for line in out.splitlines()]
         for job in ("old", "new"):
@@ -225,15 +225,15 @@ class TestSeveral:
             ]
         assert len(lines) == 4
         assert [line.partition(" |")[0] for line in err.splitlines()[-2:]] == ["old", "new"]
-        assert shell.run("watch", "--tag", "user=bob", "--executor", "wait")[1] == "other | attempt 1\n"
+        assert shell.ask("watch", "--tag", "user=bob", "--executor", "wait")[1] == "other | attempt 1\n"
 
     def test_none(self, shell: Shell, words: str) -> None:
         """Where none matches, that is said, and none is watched."""
-        assert shell.run("watch", "--tag", "user=ann") == (1, "", "jobtrio watch: no job matches\n")
+        assert shell.ask("watch", "--tag", "user=ann") == (1, "", "jobtrio watch: no job matches\n")
 
     def test_unknown_id(self, shell: Shell, words: str) -> None:
         """Where there is none of an id, that is told as of one that is removed, and the others are watched."""
-        code, out, err = shell.run("watch", "absent", words)
+        code, out, err = shell.ask("watch", "absent", words)
         assert code == 1
         assert out.splitlines() == [f"{words[:6]} | {word} " for word in WORDS.split()]
         said = "absent | jobtrio: no job has the id 'absent': it never existed or is no longer kept"
@@ -259,7 +259,7 @@ class TestSeveral:
         watcher.send(signal.SIGINT)
         assert watcher.end() == (130, "", "jobtrio: jobs that go on: 1 of 2\n")
         (tmp_path / "gate").touch()
-        assert shell.run("watch", job)[0] == 0
+        assert shell.ask("watch", job)[0] == 0
 
     @pytest.mark.parametrize("args", [[], ["--json"]])
     def test_reader_that_leaves(self, shell: Shell, words: str, tmp_path: Path, args: list[str]) -> None:
@@ -298,7 +298,7 @@ class TestSeveral:
         for job in ("a", "b"):
             argv = ["sh", "-c", f"printf 'out {job}'; printf 'err {job}' >&2"]
             shell.submit("run_command", "--id", job, "--payload", json.dumps({"argv": argv}))
-        code, out, err = shell.run("watch", "a", "b")
+        code, out, err = shell.ask("watch", "a", "b")
         assert code == 0
         assert sorted(out.splitlines()) == ["a | out a", "b | out b"]
         assert {"a | err a", "b | err b"} < set(err.splitlines())
@@ -335,7 +335,7 @@ class TestTerminal:
         shell.worker()
         for done in (1, 2, 3):
             (tmp_path / f"gate.{done}").touch()
-        code, out, err = shell.run("submit", "steps", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
+        code, out, err = shell.ask("submit", "steps", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
         assert (code, out) == (0, "")
         assert err.splitlines()[1:4] == [
             "jobtrio: 1 of 3 (33 %), step 1",

@@ -53,11 +53,11 @@ def test_cancel_with_grace(shell: Shell, tmp_path: Path) -> None:
     watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
     job = watcher.error_with("submitted").split()[-1]
     assert watcher.line() == "attempt 1"
-    assert shell.run("cancel", job, "--grace", "1h") == (0, "asked to stop\n", "")
+    assert shell.ask("cancel", job, "--grace", "1h") == (0, "asked to stop\n", "")
     echo = shell.start("submit", "echo", "--watch")  # which the same worker is told of behind the request
     assert echo.end()[0] == 0
     assert shell.value("show", job)["job"]["state"] == "RUNNING"
-    assert shell.run("cancel", job)[0] == 0
+    assert shell.ask("cancel", job)[0] == 0
     assert watcher.end()[0] == 125
 
 
@@ -67,7 +67,7 @@ def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
     job = watcher.error_with("submitted").split()[-1]
     assert watcher.line() == "attempt 1"
-    code, out, err = shell.run("cancel", job, "--reason", "no need")
+    code, out, err = shell.ask("cancel", job, "--reason", "no need")
     assert (code, err) == (0, "")
     assert out in {"asked to stop\n", "cancelled\n"}  # the worker may be quicker than the second look
     code, _, err = watcher.end()
@@ -75,7 +75,7 @@ def test_cancel_from_elsewhere(shell: Shell, tmp_path: Path) -> None:
     assert err.startswith("jobtrio: cancelled after ")
     assert err.endswith(" (no need), 1 attempt\n")
     assert worker.error_with("cancelled").endswith(": no need")
-    code, out, err = shell.run("cancel", job)
+    code, out, err = shell.ask("cancel", job)
     assert (code, out) == (1, "")
     assert err == f"jobtrio cancel: job {job!r} has ended already: cancelled\n"
 
@@ -218,7 +218,7 @@ def test_process_of_an_executor(shell: Shell, tmp_path: Path) -> None:
     worker = shell.start("worker", "forking:executors")
     watcher = shell.start("submit", "fork", "--id", "forking", "--watch")
     assert watcher.line() == "forked"
-    assert shell.run("cancel", "forking")[0] == 0
+    assert shell.ask("cancel", "forking")[0] == 0
     assert watcher.end()[0] == 125
     assert worker.line() == f"-{signal.SIGTERM}"
 
@@ -230,7 +230,7 @@ def test_ignored_children(shell: Shell, command: str) -> None:
     job = shell.submit("run_command", "--payload", '{"argv": ["sh", "-c", "exit 3"]}')
     with subprocess.Popen(["bash", "-c", argv], cwd=shell.folder, stderr=subprocess.DEVNULL) as worker:
         try:
-            assert shell.run("watch", job)[0] == 3
+            assert shell.ask("watch", job)[0] == 3
         finally:
             worker.terminate()
 
@@ -248,7 +248,7 @@ def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
         {"worker": "w", "queue": "two", "jobs": 1},
     ]
     gate.touch()
-    assert shell.run("watch", ids[1])[0] == 0
+    assert shell.ask("watch", ids[1])[0] == 0
     assert shell.value("show", ids[3])["job"]["state"] == "QUEUED"
     worker.send(signal.SIGTERM)
     assert worker.end()[0] == 0
@@ -312,7 +312,7 @@ def test_json_that_cannot_be_written(shell: Shell) -> None:
     with open("/dev/full", "wb") as full:
         worker = shell.start("worker", "store_jobs:executors", "--json", stdout=full)
     for _ in range(2):
-        assert shell.run("submit", "echo", "--watch")[0] == 0
+        assert shell.ask("submit", "echo", "--watch")[0] == 0
     worker.send(signal.SIGTERM)
     code, _, err = worker.end()
     assert code == 0
@@ -326,7 +326,7 @@ def test_log_that_nobody_reads(shell: Shell) -> None:
     worker = shell.worker()
     worker.stderr.close()
     for _ in range(2):
-        assert shell.run("submit", "echo", "--watch")[0] == 0
+        assert shell.ask("submit", "echo", "--watch")[0] == 0
     worker.send(signal.SIGTERM)
     assert worker.process.wait(60) == 0
 
@@ -345,13 +345,13 @@ def test_prints_that_nobody_reads(shell: Shell, tmp_path: Path, command: tuple[s
         "    print('', end='é')\n"
     )
     worker = shell.start(*command, "talking:executors", variables={"PYTHONUNBUFFERED": unbuffered})
-    assert shell.run("submit", "talk", "--watch")[0] == 0
+    assert shell.ask("submit", "talk", "--watch")[0] == 0
     assert worker.line() == "ä" * 10_000
     for stream in (worker.process.stdout, worker.process.stderr):
         assert stream is not None
         stream.close()
     for _ in range(2):
-        assert shell.run("submit", "talk", "--watch")[0] == 0
+        assert shell.ask("submit", "talk", "--watch")[0] == 0
     worker.send(signal.SIGTERM)
     assert worker.process.wait(60) == 0
 
@@ -368,7 +368,7 @@ def test_prints_to_the_first_stdout(shell: Shell, tmp_path: Path, unbuffered: st
         f"    print('now', flush={not unbuffered})\n"
     )
     worker = shell.start("worker", "talking:executors", variables={"PYTHONUNBUFFERED": unbuffered})
-    assert shell.run("submit", "talk", "--watch")[0] == 0
+    assert shell.ask("submit", "talk", "--watch")[0] == 0
     assert (worker.line(), worker.line()) == ("first", "now")
 
 
@@ -398,7 +398,7 @@ def test_log_that_stalls(shell: Shell) -> None:
     os.set_blocking(theirs, True)
     worker = shell.start("worker", "store_jobs:executors", stderr=theirs)
     os.close(theirs)
-    assert shell.run("submit", "echo", "--watch")[0] == 0
+    assert shell.ask("submit", "echo", "--watch")[0] == 0
     worker.send(signal.SIGTERM)
     assert worker.process.wait(60) == 0
     os.close(ours)
@@ -413,7 +413,7 @@ def test_log_of_an_executor(shell: Shell, tmp_path: Path) -> None:
         "async def order(job): logging.getLogger('shop.orders').warning('order 3 is odd')\n"
     )
     worker = shell.start("worker", "shop:executors")
-    assert shell.run("submit", "order", "--watch")[0] == 0
+    assert shell.ask("submit", "order", "--watch")[0] == 0
     assert worker.error_with("order 3 is odd").strip() == "shop.orders: order 3 is odd"
 
 
@@ -431,7 +431,7 @@ def test_log_of_an_executors_process(shell: Shell, tmp_path: Path) -> None:
         "    child.join()\n"
     )
     worker = shell.start("worker", "shop:executors")
-    assert shell.run("submit", "order", "--watch")[0] == 0
+    assert shell.ask("submit", "order", "--watch")[0] == 0
     worker.send(signal.SIGTERM)
     _, _, err = worker.end()
     assert [line for line in err.splitlines() if "odd" in line] == [f"shop.orders: order {n} is odd" for n in (3, 5)]
@@ -441,7 +441,7 @@ def test_retention(shell: Shell) -> None:
     """A worker removes what it is not to keep; commands that look on remove nothing."""
     keeping = shell.worker()
     for _ in range(3):
-        assert shell.run("submit", "echo", "--watch")[0] == 0
+        assert shell.ask("submit", "echo", "--watch")[0] == 0
     assert len(shell.value("list")) == 3
     keeping.send(signal.SIGTERM)
     assert keeping.end()[0] == 0

@@ -161,7 +161,7 @@ class Shell:
                 code = int(exc.code or 0)
             for handler in logging.root.handlers:
                 handler.flush()
-            return code, out(), err()
+            return code, out(), WAITING.sub("", err())
 
     def value(self, *args: str) -> Any:
         """Run a command with ``--json`` that succeeds; return the document that it prints."""
