@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobtrio._checks import show
 from jobtrio.executors import Executors
@@ -71,7 +71,7 @@ def _import(options: argparse.Namespace, name: str) -> Any:
         _fail(options, f"importing {name}", exc)
 
 
-def _fail(options: argparse.Namespace, what: str, error: BaseException) -> Any:
+def _fail(options: argparse.Namespace, what: str, error: BaseException) -> NoReturn:
     """End with 1 and the traceback, from the user's module on."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in IMPORTING:
