@@ -121,7 +121,7 @@ async def test_a_job_that_can_not_be_looked_up(
         await trio.lowlevel.checkpoint()
         raise failure
 
-    store = SqliteJobStore(tmp_path / "jobs.db")
+    store = SqliteJobStore(tmp_path / "jobs.db", outage_limit=0.1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "load", fail)
         assert await cancel(build_parser().parse_args(["cancel", "0"]), store) == 0
