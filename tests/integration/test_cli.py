@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 import jobtrio
-from jobtrio.cli import _demo, main
+from jobtrio.cli import COMMANDS, _demo, main
 from jobtrio.cli._demo_jobs import ACTS
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ class TestUsage:
         for part in (*options, "124", "126", "127", "130", "143", "examples:", "-- PROGRAM"):
             assert part in text
 
-    @pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["demo", "--help"]])
+    @pytest.mark.parametrize("name", ["", *COMMANDS])
     def test_help_fits_a_terminal(
-        self, args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No line of the help is wider than a terminal of 82 columns."""
+        """No line of any command's help is wider than a terminal of 82 columns."""
         monkeypatch.setenv("COLUMNS", "82")
-        with pytest.raises(SystemExit):
-            main(args)
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([*name.split(), "--help"])
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 82
 
     @pytest.mark.parametrize(
