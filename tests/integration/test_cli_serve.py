@@ -656,6 +656,8 @@ def test_unknown(shell: Shell) -> None:
         (["serve", "store_jobs:nothing"], ["store_jobs:nothing has no executor"]),
         (["watch", "ws://host/ws"], ["ws://HOST:PORT/jobs/ID", "'ws://host/ws'"]),
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
+        (["watch", "http://ann:secret@host/jobs/x"], ["a job's URL must be ws://", "'http://…@host/jobs/x'"]),
+        (["submit", "http://ann:secret@host/ws", "a"], ["url must be", "'http://…@host/ws'"]),
         (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
         (["watch", "ws://host/jobs/x", "y"], ["ws://HOST:PORT/jobs/ID", "'y'"]),
         (["watch", "ws://host/jobs/x", "ws://other/jobs/x"], ["must be of one server"]),
