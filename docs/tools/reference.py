@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -121,7 +121,7 @@ def _class(name: str, cls: type, links: Links) -> list[str]:
     parts = []
     if attrs.has(cls) or name in CONSTRUCTED:
         parts.append(_fence(_signature(name, cls)))
-    bases = [base for base in cls.__bases__ if base not in (object, tuple, enum.Enum) and not _is_private(base, links)]
+    bases = list(_bases(cls, links))
     if tuple in cls.__bases__:
         parts.append("A named tuple.")
     elif bases:
@@ -277,6 +277,15 @@ def _qualified(cls: type) -> str:
     if module in ("builtins", "jobtrio", "enum", "typing"):
         return cls.__qualname__
     return f"{cls.__module__}.{cls.__name__}"
+
+
+def _bases(cls: type, links: Links) -> Iterator[type]:
+    """Yield a class's public bases; in the place of a private one, those of that."""
+    for base in cls.__bases__:
+        if _is_private(base, links):
+            yield from _bases(base, links)
+        elif base not in (object, tuple, enum.Enum):
+            yield base
 
 
 def _is_private(cls: type, links: Links) -> bool:

@@ -41,6 +41,11 @@ def encoded(messages: Sequence[Message]) -> Sequence[Item]:
     return [_item(message) for message in messages] if messages else ()
 
 
+def length_of(items: Sequence[Item]) -> int:
+    """Return how many bytes messages have as they are stored."""
+    return sum(len(text) for _, text in items)
+
+
 def restart_text(attempt: int, error: JobError, delay: float) -> bytes:
     """Return a `Restart` as it is stored."""
     return b"[%d,%d,%b,%b]" % (RESTART, attempt, plain_text(error), plain_text(delay))

@@ -98,10 +98,19 @@ class JobSteps(ABC):
         """Write a request to cancel a running job."""
 
     @abstractmethod
+    def keep_state(self, entry: JobEntry, text: str) -> None:
+        """Write a value for a job's next attempt."""
+
+    @abstractmethod
     def remove(self, entry: JobEntry) -> None:
         """Take out a job and all that belongs to it."""
 
-    # -- as all do
+    # -- as all do, unless one has a quicker way
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a claim holds its job."""
+        settled = look(self, claim)
+        return settled is not None and settled.is_news
 
     def restart(self, entry: JobEntry, error: JobError, delay: float) -> None:
         """Append the `Restart` behind a job's current attempt."""
@@ -225,6 +234,22 @@ def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) 
     else:
         tx.end(entry, Cancelled(entry.cancel.reason), None)
     return CancelReply(entry, True)
+
+
+def append(tx: JobSteps, claim: Claim, items: Sequence[Item]) -> bool:
+    """Append an attempt's messages; False where its claim does not hold the job."""
+    if not tx.holds(claim):
+        return False
+    tx.append(claim.entry, items)
+    return True
+
+
+def save_state(tx: JobSteps, claim: Claim, text: str) -> bool:
+    """Keep a value for the job's next attempt; False where the claim does not hold the job."""
+    if not tx.holds(claim):
+        return False
+    tx.keep_state(claim.entry, text)
+    return True
 
 
 def lapse(tx: JobSteps, entry: JobEntry) -> None:

@@ -493,7 +493,7 @@ def test_calls_to_a_thread_at_any_line() -> None:
         assert "_calls" in pressed or not pressed
 
 
-@pytest.mark.parametrize("module", ["_store.py", "_session.py"])
+@pytest.mark.parametrize("module", ["_sessions.py", "sqlite/_session.py"])
 def test_an_sqlite_store_at_any_line(tmp_path: Path, module: str) -> None:
     """Wherever Ctrl-C comes as a file is opened and closed, no thread and no doorbell is left, and it can be opened."""
     store = SqliteJobStore(tmp_path / "jobs.db")
@@ -503,7 +503,7 @@ def test_an_sqlite_store_at_any_line(tmp_path: Path, module: str) -> None:
             async with store.open(SETTINGS):
                 await store.counts()
 
-    for pressed in at_each_line(scenario, f"stores/sqlite/{module}"):
+    for pressed in at_each_line(scenario, f"stores/{module}"):
         assert not [thread for thread in threading.enumerate() if "jobtrio-sqlite" in thread.name], pressed
         assert not (tmp_path / "jobs.db-doorbells").exists(), pressed
 

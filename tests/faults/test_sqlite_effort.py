@@ -169,7 +169,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     efforts["claim"] = effort.of(claim)
     claims = [Claim(entry, "c", entry.attempt) for entry in held]
     assert len(claims) == 8
-    efforts["append"] = effort.of(lambda: running.append(tx, claims[0], encoded(tokens(1, 9))))
+    efforts["append"] = effort.of(lambda: settling.append(tx, claims[0], encoded(tokens(1, 9))))
     efforts["renew"] = effort.of(lambda: claiming.renew(tx, claims, 60.0, 1.0))
     efforts["finish"] = effort.of(lambda: running.finish(tx, claims[0], running.Ending(Completed(), None, "null"), ()))
     efforts["retry"] = effort.of(lambda: settling.retry(tx, claims[1], ERROR, 0.0, ()))

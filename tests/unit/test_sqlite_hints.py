@@ -140,9 +140,9 @@ def test_making_room(file: File, how: str, totals: dict[str, int]) -> None:
 def test_appending(file: File) -> None:
     """A stream that has grown is to be looked at; one that has not is not."""
     claim = file.claimed()
-    assert running.append(file.begin(), claim, chunks.encoded(tokens(1, 3)))
+    assert settling.append(file.begin(), claim, chunks.encoded(tokens(1, 3)))
     assert file.tx.hints == Hints(messages={"id"})
-    assert running.append(file.begin(), claim, ())
+    assert settling.append(file.begin(), claim, ())
     assert file.tx.hints == Hints()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from jobtrio import Completed, Retention
 from jobtrio.abc import Claim
+from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
@@ -40,7 +41,7 @@ def test_a_job_has_its_last_messages_or_is_gone(tmp_path: Path, monkeypatch: pyt
         for entry in claiming.claim(tx, Wanted("c", 2, 60.0, None, None)).entries:
             claim = Claim(entry, "c", 1)
             for number in (1, 2):
-                assert running.append(tx, claim, encoded(tokens(number, number)))
+                assert settling.append(tx, claim, encoded(tokens(number, number)))
             assert running.finish(tx, claim, running.Ending(Completed(), None, "null"), ()) is not None
         more = True
         while more:

@@ -16,8 +16,7 @@ import trio
 
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
-from jobtrio.stores._announcer import Announcer
-from jobtrio.stores._pruner import Pruner
+from jobtrio.stores._sessions import StoreSession
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _pruning as pruning
@@ -55,13 +54,11 @@ AGAIN_AFTER: Final = 0.02
 """Seconds until work is looked for again where others had locked what was to be claimed, so that they have taken it."""
 
 
-class Session:
+class Session(StoreSession):
     """One opened store.
 
     Attributes:
-        settings: What the store was told when it was opened.
         connections: The way to the server.
-        announcer: Tells the listener.
         identity: Who writes.
         notices: What other processes are told.
         clock: The server's clock.
@@ -69,7 +66,6 @@ class Session:
         named_inserts: The way to put in the others, whose ids were given or which have keys.
         writes: The way to change them.
         reads: The way to read them.
-        pruner: Prunes when many jobs have ended.
         is_shown: Whether others have been told that this worker is there.
         missed: Set where there may be more to be claimed: others had locked it, or it was too large to come at once.
     """
@@ -80,6 +76,7 @@ class Session:
         schema: str,
         settings: StoreSettings,
         *,
+        create: bool,
         listen: bool,
         on_pace: Callable[[float], None],
     ) -> None:
@@ -89,12 +86,11 @@ class Session:
             connections: The way to the server.
             schema: The schema's name.
             settings: What the store was told.
+            create: Whether to make the schema where it is missing.
             listen: Whether to listen for notices.
             on_pace: Called with the seconds after which to look for news although none were told.
         """
-        self.settings: Final = settings
-        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
-        self.announcer: Final = Announcer(settings.listener, time.monotonic, self.pruner.ended)
+        super().__init__(settings, time.monotonic)
         self.clock: Final = Clock()
         session = secrets.token_hex(8)
         self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
@@ -111,6 +107,7 @@ class Session:
         self.reads: Final[Lane[Reading]] = Lane(read, patience, changes_nothing=True)
         self._lanes = (self.inserts, self.named_inserts, self.writes, self.reads)
         self._listener = Listener(connections, self.notices, self._heed, self._hearing_changed) if listen else None
+        self._create = create
         self._on_pace = on_pace
         self._look_after = LOOK_OFTEN
         self.is_shown: bool = False
@@ -118,6 +115,13 @@ class Session:
         self._ready, self._stop = trio.Event(), trio.Event()
 
     # -- life
+
+    async def prepare(self) -> None:
+        """Check the schema, or make it.
+
+        Cancellation: it may have been made.
+        """
+        await self.connections.prepare(create=self._create)
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection

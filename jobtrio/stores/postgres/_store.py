@@ -8,7 +8,6 @@ callers are given. What is asked is decided in the modules that the operations a
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -18,15 +17,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 from jobtrio._checks import check_count, check_flag, check_seconds, show
 from jobtrio._errors import UnknownJobError
-from jobtrio._outage import try_for
 from jobtrio._policies import JobPriority
 from jobtrio._records import Completed, Outcome
 from jobtrio._submission import DEFAULT_QUEUE
-from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.abc import Backlog, Claim, JobQuery, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._claims import Recent, Wanted, report
+from jobtrio.stores._rowstore import RowStore
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _finding as finding
@@ -37,28 +36,28 @@ from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
 from jobtrio.stores.postgres._session import Session
 from jobtrio.stores.postgres._submitting import put_in, put_in_async
-from jobtrio.stores.postgres._writing import Append, Change, Complete, itself, save_state
+from jobtrio.stores.postgres._writing import Append, Change, Complete
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
     from jobtrio._policies import RetryPolicy
-    from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
+    from jobtrio._records import JobError, JobRecord, WorkerReport
     from jobtrio._state import JobState
-    from jobtrio.stores._announcer import Answer, Settled
-    from jobtrio.stores._chunks import Item
-    from jobtrio.stores.postgres._transaction import Transaction
+    from jobtrio.stores._announcer import Answer
+    from jobtrio.stores._settling import JobSteps
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 PATIENCE: Final = 0.5
 """The share of the outage limit that one try may take: behind a server that is silent, there is time for the next."""
 
 
-class PostgresJobStore(JobStore):
+class PostgresJobStore(RowStore[Session]):
     """Keeps jobs in a schema of a PostgreSQL database, for workers on many machines.
 
     What a call has answered for is committed, and survives whatever the database survives. Payloads, tokens and results
@@ -102,30 +101,15 @@ class PostgresJobStore(JobStore):
         self._pool_size: Final = check_count("pool_size", pool_size)
         self._listen: Final = check_flag("listen", listen)
         self._create: Final = check_flag("create", create)
-        self._session: Session | None = None
         self._asked: Final = Recent[str]()  # the last calls to claim: one that is made again waits for the one before
         self._told: Final = Recent[str]()  # those whose jobs were told of
 
-    @asynccontextmanager
-    @trio.lowlevel.enable_ki_protection
-    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
-        """Make the store usable within the block.
-
-        Cancellation: what has been asked for is carried out, and the connections are closed, when this is left.
-        """
-        if self._session is not None:
-            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
+    def _new_session(self, settings: StoreSettings) -> Session:
         # Those who wait get their answer, or none, within five eighths of the time: the rest is for another try.
         connections = Connections(self._conninfo, self.schema, self._pool_size, PATIENCE * self.outage_limit)
-        session = self._session = Session(
-            connections, self.schema, settings, listen=self._listen, on_pace=self._set_pace
+        return Session(
+            connections, self.schema, settings, create=self._create, listen=self._listen, on_pace=self._set_pace
         )
-        try:
-            await try_for(self.outage_limit, partial(connections.prepare, create=self._create))
-            async with session.running():
-                yield
-        finally:
-            self._session = None
 
     def _set_pace(self, seconds: float) -> None:
         self.poll_interval: float = seconds
@@ -238,11 +222,6 @@ class PostgresJobStore(JobStore):
             raise UnknownJobError(query.after)
         return await finding.find(partial(self._opened.connections.use, looks=True), query)
 
-    async def history(self, job_id: str) -> list[Transition] | None:
-        """Return a job's changes of state, the oldest first, or None for an unknown job."""
-        entry = await self.look(job_id)
-        return None if entry is None else entry.history()
-
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
         return await self._opened.connections.use(finding.counts, looks=True)
@@ -256,17 +235,7 @@ class PostgresJobStore(JobStore):
         count = partial(finding.backlog, queues=queues, executors=executors)
         return await self._opened.connections.use(count, looks=True)
 
-    async def delete(self, job_id: str) -> bool:
-        """Remove an ended job and all that belongs to it; False for an unknown one."""
-        deleted: bool = await self._change(job_id, lambda tx: settling.delete(tx, job_id), itself)
-        return deleted
-
     # -- running
-
-    async def start_held(self, job_id: str, plan: Plan) -> bool:
-        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        started: bool = await self._change(job_id, lambda tx: settling.start_held(tx, job_id, plan), itself)
-        return started
 
     async def claim(
         self,
@@ -327,46 +296,6 @@ class PostgresJobStore(JobStore):
         finish = partial(settling.finish, claim=claim, outcome=outcome, error=error, items=items)
         return await self._settle(claim, items, finish)
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
-        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
-        items = encoded(messages)
-        return await self._settle(claim, items, lambda tx: settling.retry(tx, claim, error, delay, items))
-
-    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
-        """Return a running job to its queue unfinished, after appending ``messages``."""
-        items = encoded(messages)
-        return await self._settle(claim, items, lambda tx: settling.release(tx, claim, reason, items))
-
-    async def _settle(self, claim: Claim, items: Sequence[Item], do: Callable[[Transaction], Settled | None]) -> bool:
-        entry, session = claim.entry, self._opened
-        settled = partial(session.announcer.settled, entry)
-        done: bool = await session.writes.make(Change(entry.id, entry.order, do, settled, items))
-        return done
-
-    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
-        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
-        replied = self._opened.announcer.replied
-        return await self._change(job_id, lambda tx: settling.request_cancel(tx, job_id, reason, grace), replied)
-
-    async def _change(self, job_id: str, do: Callable[[Transaction], Any], after: Callable[[Any], T]) -> T:
-        """Change a job that is found by its id; one that is not printable is that of no job."""
-        found = job_id if job_id.isprintable() else ""
-        answer: T = await self._opened.writes.make(Change(found, None, do, after))
-        return answer
-
-    async def save_state(self, claim: Claim, value: Any) -> bool:
-        """Keep a value for the job's next attempt."""
-        entry, text = claim.entry, text_of("a state", value)
-
-        def saved(held: bool) -> bool:
-            if held:
-                entry.saved_state = value_of(text)
-            return held
-
-        change = Change(entry.id, entry.order, lambda tx: save_state(tx, claim, text), saved, (), len(text))
-        held: bool = await self._opened.writes.make(change)
-        return held
-
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
         held: bool = await self._opened.writes.make(Append(claim, encoded(messages)))
@@ -379,21 +308,16 @@ class PostgresJobStore(JobStore):
         messages: list[Message] | None = await self._opened.reads.make(ReadMessages(job_id, after, limit))
         return messages
 
-    # -- time
+    # -- as the calls of `RowStore` are carried out
 
-    async def advance(self) -> float:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
-        return await self._opened.advance()
+    async def _change(self, job_id: str, do: Callable[[JobSteps], T], after: Callable[[T], R]) -> R:
+        found = job_id if job_id.isprintable() else ""  # else it is that of no job
+        answer: R = await self._opened.writes.make(Change(found, None, do, after))
+        return answer
 
-    async def prune(self) -> float:
-        """Remove what is no longer kept, in slices; return the seconds until there may be more."""
-        return await self._opened.pruner.prune()
-
-    @property
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise RuntimeError(f"{self!r} is not open")
-        return self._session
+    async def _write(self, claim: Claim, size: int, do: Callable[[JobSteps], T], after: Callable[[T], R]) -> R:
+        answer: R = await self._opened.writes.make(Change(claim.entry.id, claim.entry.order, do, after, size))
+        return answer
 
 
 def _check_conninfo(conninfo: Any) -> str:

@@ -18,9 +18,10 @@ from jobtrio._errors import StoreUnavailableError
 from jobtrio._records import Completed
 from jobtrio._state import JobState
 from jobtrio.stores import _settling as settling
-from jobtrio.stores._chunks import body_of, cut
+from jobtrio.stores._chunks import body_of, cut, length_of
 from jobtrio.stores._claims import Recent
 from jobtrio.stores._hints import Hints
+from jobtrio.stores._rowstore import itself
 from jobtrio.stores._texts import value_of
 from jobtrio.stores.postgres._arrays import MOST, array, arrays
 from jobtrio.stores.postgres._calls import singly
@@ -49,20 +50,18 @@ class Change:
         order: Its number, where what users gave is not needed; else it is found by its id.
         do: Does it, given the transaction that has locked the job, if it is there.
         after: Makes the answer of what that returned, once all is committed.
-        items: Messages that it appends.
-        others: How many characters it brings besides these.
+        length: How many characters it brings.
     """
 
     job_id: str
     order: int | None
     do: Callable[[Transaction], Any]
     after: Callable[[Any], Any]
-    items: Sequence[Item] = ()
-    others: int = 0
+    length: int = 0
 
     def size(self) -> int:
         """Return how many characters it brings."""
-        return _length(self.items) + self.others
+        return self.length
 
 
 @attrs.define(eq=False)
@@ -84,7 +83,7 @@ class Append:
 
     def size(self) -> int:
         """Return how many characters it brings."""
-        return _length(self.items)
+        return length_of(self.items)
 
 
 @attrs.define(eq=False)
@@ -99,7 +98,7 @@ class Complete(Append):
 
     def size(self) -> int:
         """Return how many characters it brings."""
-        return len(self.result) + _length(self.items)
+        return len(self.result) + length_of(self.items)
 
 
 Write: TypeAlias = Change | Append
@@ -294,7 +293,7 @@ class Writer:
                 settled = partial(self._announcer.settled, claim.entry)
                 return Change(claim.entry.id, claim.entry.order, finish, settled)
             case Append(claim=claim, items=items):
-                append = partial(_append, claim=claim, items=items)
+                append = partial(settling.append, claim=claim, items=items)
                 return Change(claim.entry.id, claim.entry.order, append, itself)
             case Change():
                 return work
@@ -328,10 +327,6 @@ class _Quick:
         return True
 
 
-def _length(items: Sequence[Item]) -> int:
-    return sum(len(text) for _, text in items)
-
-
 def _is_chunk(items: Sequence[Item]) -> bool:
     return len(list(cut(items))) == 1
 
@@ -343,25 +338,3 @@ def _chunk(items: Sequence[Item]) -> tuple[int | None, int | None, str | None]:
 
 def _claim_row(claim: Claim) -> tuple[int, str, str, int]:
     return claim.entry.order, claim.entry.id, claim.id, claim.attempt
-
-
-def _append(tx: Transaction, claim: Claim, items: Sequence[Item]) -> bool:
-    found = settling.look(tx, claim)
-    if found is None or not found.is_news:
-        return False
-    tx.append(found.entry, items)
-    return True
-
-
-def save_state(tx: Transaction, claim: Claim, text: str) -> bool:
-    """Keep a value for the job's next attempt."""
-    found = settling.look(tx, claim)
-    if found is None or not found.is_news:
-        return False
-    tx.keep_state(found.entry, text)
-    return True
-
-
-def itself(value: Any) -> Any:
-    """Return an answer as it is."""
-    return value

@@ -16,9 +16,8 @@ import trio
 
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
-from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._claims import Recent
-from jobtrio.stores._pruner import Pruner
+from jobtrio.stores._sessions import StoreSession
 from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _advancing as advancing
 from jobtrio.stores.redis import _opening as opening
@@ -48,18 +47,15 @@ PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
 
 
-class Session:
+class Session(StoreSession):
     """One opened store.
 
     Attributes:
-        announcer: Tells the listener.
         calls: The calls to the server.
         subscriber: Hears of other processes.
         worker: This process's name, as JSON.
         name: Marks this opened store.
         is_shown: Whether others have been told that this worker is there.
-        settings: What the store was opened with.
-        pruner: Prunes when many jobs have ended.
         claimed: The calls to claim that were answered last, by their ids.
         answered: The last of them whose caller has got the answer; ``""`` for none.
         doubtful: Calls that were not answered, and would not be recognised if they were made again.
@@ -79,7 +75,7 @@ class Session:
     ) -> None:
         # A server that has fallen silent is found out early enough to ask another within the limit.
         patience = outage_limit / 3
-        self.settings: Final = settings
+        super().__init__(settings, trio.current_time)  # the server tells times as seconds from now
         self.worker: Final = plain_text(settings.worker)
         self.name: Final = secrets.token_hex(8)
         self.is_shown: bool = False
@@ -87,9 +83,6 @@ class Session:
         self.answered: str = ""
         self.doubtful: Final = Recent[tuple[str, str]]()
         self.saves: Final = count(1)
-        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
-        # By Trio's clock: the server tells times as seconds from now.
-        self.announcer: Final = Announcer(settings.listener, trio.current_time, self.pruner.ended)
         self.calls: Final = Calls(prefix, patience, replicas)
         self._creates = creates
         self._patience = patience

@@ -7,19 +7,16 @@ like the calls.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import trio
-
 from jobtrio._checks import check_count, check_flag, check_name, check_seconds, show
 from jobtrio._errors import StoreUnavailableError
-from jobtrio._outage import try_for
 from jobtrio._state import JobState
-from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._claims import Wanted
+from jobtrio.stores._sessions import SessionStore
 from jobtrio.stores._texts import plain_text
 from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
@@ -34,7 +31,7 @@ from jobtrio.stores.redis._streams import READ_BYTES, messages_of
 from jobtrio.stores.redis._texts import plan_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._messages import Message
@@ -47,7 +44,7 @@ LOADED: Final = 128 * 1024
 """Bytes that a job which is loaded counts for: it may have megabytes, and all that go together have to come in time."""
 
 
-class RedisJobStore(JobStore):
+class RedisJobStore(SessionStore[Session]):
     """Keeps jobs in Redis or Valkey, for the processes of many machines.
 
     What a call has answered for survives this process; whether it survives the server's is the server's setting. Times
@@ -82,18 +79,9 @@ class RedisJobStore(JobStore):
         self._address: Final = parse_address(url)
         self._creates: Final = check_flag("create", create)
         self._prefix: Final = f"{{{_check_prefix(prefix)}}}:"
-        self._session: Session | None = None
 
-    @asynccontextmanager
-    @trio.lowlevel.enable_ki_protection
-    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
-        """Make the store usable within the block.
-
-        Cancellation: what has been sent is waited for, a bounded time, before this is left.
-        """
-        if self._session is not None:
-            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
-        session = Session(
+    def _new_session(self, settings: StoreSettings) -> Session:
+        return Session(
             self._address,
             self._prefix,
             settings,
@@ -102,13 +90,6 @@ class RedisJobStore(JobStore):
             outage_limit=self.outage_limit,
             look_after=self.poll_interval,
         )
-        self._session = session
-        try:
-            await try_for(self.outage_limit, session.prepare)
-            async with session.running():
-                yield
-        finally:
-            self._session = None
 
     def __repr__(self) -> str:
         return f"<RedisJobStore {self._address} {self._prefix}>"
@@ -266,23 +247,7 @@ class RedisJobStore(JobStore):
 
         return await self._opened.call(run("read", job_id, after, limit, READ_BYTES), read)
 
-    # -- time
-
-    async def advance(self) -> float:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
-        return await self._opened.advance()
-
-    async def prune(self) -> float:
-        """Remove what is no longer kept, in slices; return the seconds until there may be more."""
-        return await self._opened.pruner.prune()
-
     # -- calls
-
-    @property
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise RuntimeError(f"{self!r} is not open")
-        return self._session
 
     def _row(self, job_id: str, brings: int = 0) -> Command:
         """Return the command that reads a job's row, but for its id."""

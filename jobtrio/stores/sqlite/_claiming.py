@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from jobtrio import _entry as steps
-from jobtrio._state import JobState
 from jobtrio.stores._room import room_for
 from jobtrio.stores._texts import history_text, readable_cancel
 from jobtrio.stores.sqlite._rows import rank_of
@@ -140,15 +139,14 @@ def renew(tx: Transaction, claims: Sequence[Claim], lease: float, started_at: fl
 
 
 def _renew(tx: Transaction, claim: Claim, lease: float) -> Renewal:
-    entry = claim.entry
-    row = tx.run(SQL["holder"], (entry.order, entry.id)).fetchone()
-    if row is None or row[:3] != (JobState.RUNNING, claim.id, claim.attempt):
+    holder = tx.holder(claim)
+    if holder is None:
         return None
-    session, cancel = row[3:]
-    until = time.monotonic() + lease
-    tx.run(SQL["renew"], (lease, until, entry.order))
+    session, cancel = holder
+    until, job = time.monotonic() + lease, claim.entry.order
+    tx.run(SQL["renew"], (lease, until, job))
     if session != tx.identity.session:
-        tx.run(SQL["take_over"], (tx.identity.session, entry.order))
+        tx.run(SQL["take_over"], (tx.identity.session, job))
     return until, readable_cancel(cancel)
 
 

@@ -64,25 +64,3 @@ def _complete(tx: Transaction, claim: Claim, ending: Ending) -> float | None:
     line = line_text(at, JobState.COMPLETED, claim.attempt, tx.identity.worker)
     parameters = (at, ending.result, line, job.order, job.id, claim.id, claim.attempt)
     return at if tx.run(SQL["complete"], parameters).rowcount else None
-
-
-def append(tx: Transaction, claim: Claim, items: Sequence[Item]) -> bool:
-    """Append an attempt's messages."""
-    if not _holds(tx, claim):
-        return False
-    tx.append(claim.entry, items)
-    return True
-
-
-def save_state(tx: Transaction, claim: Claim, text: str) -> bool:
-    """Keep a value for the job's next attempt."""
-    if not _holds(tx, claim):
-        return False
-    job = claim.entry.order
-    tx.run(SQL["save_state"], (tx.inline(job, "saved_state", text), job))
-    return True
-
-
-def _holds(tx: Transaction, claim: Claim) -> bool:
-    row = tx.run(SQL["holder"], (claim.entry.order, claim.entry.id)).fetchone()
-    return row is not None and row[:3] == (JobState.RUNNING, claim.id, claim.attempt)

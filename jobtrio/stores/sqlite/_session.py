@@ -14,8 +14,7 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
-from jobtrio.stores._announcer import Announcer
-from jobtrio.stores._pruner import Pruner
+from jobtrio.stores._sessions import StoreSession
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
@@ -45,19 +44,16 @@ LEAVE_WITHIN: Final = 1.0
 """Seconds to wait for a file that is away before the store is closed without a word."""
 
 
-class Session:
+class Session(StoreSession):
     """One opened store.
 
     Attributes:
-        announcer: Tells the listener.
         identity: Who writes.
         started_at: When this was, by wall time.
-        pruner: Prunes when many jobs have ended.
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
-        self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
-        self.announcer: Final = Announcer(settings.listener, time.monotonic, self.pruner.ended)
+        super().__init__(settings, time.monotonic)
         self._location = location
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)

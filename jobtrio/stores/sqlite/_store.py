@@ -8,46 +8,46 @@ given. What is done in the file is decided in the modules that the operations ar
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import trio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobtrio._checks import check_seconds, show
 from jobtrio._errors import StoreError
-from jobtrio._outage import try_for
 from jobtrio._records import Completed, Outcome
-from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
+from jobtrio.abc import Backlog, Claim, JobQuery, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._claims import Wanted, report
+from jobtrio.stores._rowstore import RowStore, itself
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite import _running as running
-from jobtrio.stores.sqlite._calls import itself
 from jobtrio.stores.sqlite._connection import Location, Synchronous
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._session import Session
 from jobtrio.stores.sqlite._transaction import load_by_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from jobtrio._entry import JobEntry, Plan
+    from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
-    from jobtrio._records import JobError, JobRecord, Transition, WorkerReport
+    from jobtrio._records import JobError, JobRecord, WorkerReport
     from jobtrio._state import JobState
     from jobtrio.stores._announcer import Answer, Settled
     from jobtrio.stores._chunks import Item
+    from jobtrio.stores._settling import JobSteps
     from jobtrio.stores.sqlite._claiming import Claimed
     from jobtrio.stores.sqlite._transaction import Transaction
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-class SqliteJobStore(JobStore):
+
+class SqliteJobStore(RowStore[Session]):
     """Keeps jobs in one SQLite file, for the processes of one machine.
 
     What a call has answered for survives the process and, with ``synchronous="FULL"``, a power cut. With ``"NORMAL"``,
@@ -77,29 +77,14 @@ class SqliteJobStore(JobStore):
             raise ValueError(f"synchronous must be 'FULL' or 'NORMAL'; got {show(synchronous)}")
         self.outage_limit: float = check_seconds("outage_limit", outage_limit, zero=False)
         self._location: Final = Location(_check_path(path), synchronous)
-        self._session: Session | None = None
 
     @property
     def path(self) -> str:
         """The file, as an absolute path."""
         return self._location.path
 
-    @asynccontextmanager
-    @trio.lowlevel.enable_ki_protection
-    async def open(self, settings: StoreSettings) -> AsyncIterator[None]:
-        """Make the store usable within the block.
-
-        Cancellation: what has been asked for is carried out, and the threads have ended, when this is left.
-        """
-        if self._session is not None:
-            raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
-        session = self._session = Session(self._location, settings, self.outage_limit, self.poll_interval)
-        try:
-            await try_for(self.outage_limit, session.prepare)
-            async with session.running():
-                yield
-        finally:
-            self._session = None
+    def _new_session(self, settings: StoreSettings) -> Session:
+        return Session(self._location, settings, self.outage_limit, self.poll_interval)
 
     def __repr__(self) -> str:
         return f"<SqliteJobStore {self.path!r}>"
@@ -123,11 +108,6 @@ class SqliteJobStore(JobStore):
         """Return the matching jobs, in the order of their submission."""
         return await self._opened.read(lambda connection: finding.find(connection, query))
 
-    async def history(self, job_id: str) -> list[Transition] | None:
-        """Return a job's changes of state, the oldest first, or None for an unknown job."""
-        entry = await self.look(job_id)
-        return None if entry is None else entry.history()
-
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
         return await self._opened.read(finding.counts)
@@ -140,15 +120,7 @@ class SqliteJobStore(JobStore):
         """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
         return await self._opened.read(lambda connection: finding.backlog(connection, queues, executors))
 
-    async def delete(self, job_id: str) -> bool:
-        """Remove an ended job and all that belongs to it; False for an unknown one."""
-        return await self._opened.write(lambda tx: settling.delete(tx, job_id), itself)
-
     # -- running
-
-    async def start_held(self, job_id: str, plan: Plan) -> bool:
-        """Give a held job its plan, and make it ready; False if it is not held (any more)."""
-        return await self._opened.write(lambda tx: settling.start_held(tx, job_id, plan), itself)
 
     async def claim(
         self,
@@ -188,65 +160,22 @@ class SqliteJobStore(JobStore):
         finishing = _Finishing(self._opened, claim, _ending(outcome, error), encoded(messages))
         return await self._opened.write(finishing.write, finishing.heed)
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
-        """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
-        items = encoded(messages)
-        return await self._settle(claim, lambda tx: settling.retry(tx, claim, error, delay, items))
-
-    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
-        """Return a running job to its queue unfinished, after appending ``messages``."""
-        items = encoded(messages)
-        return await self._settle(claim, lambda tx: settling.release(tx, claim, reason, items))
-
-    def _settle(self, claim: Claim, work: Callable[[Transaction], Settled | None]) -> Awaitable[bool]:
-        session = self._opened
-        return session.write(work, lambda found: session.announcer.settled(claim.entry, found))
-
-    async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
-        """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""
-        session = self._opened
-        return await session.write(
-            lambda tx: settling.request_cancel(tx, job_id, reason, grace),
-            session.announcer.replied,
-        )
-
-    async def save_state(self, claim: Claim, value: Any) -> bool:
-        """Keep a value for the job's next attempt."""
-        text = text_of("a state", value)
-
-        def saved(held: bool) -> bool:
-            if held:
-                claim.entry.saved_state = value_of(text)
-            return held
-
-        return await self._opened.write(lambda tx: running.save_state(tx, claim, text), saved)
-
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
         items = encoded(messages)
-        return await self._opened.write(lambda tx: running.append(tx, claim, items), itself)
+        return await self._opened.write(lambda tx: settling.append(tx, claim, items), itself)
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
         return await self._opened.read(lambda connection: finding.read_messages(connection, job_id, after, limit))
 
-    # -- time
+    # -- as the calls of `RowStore` are carried out
 
-    async def advance(self) -> float:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
-        return await self._opened.advance()
+    async def _change(self, job_id: str, do: Callable[[JobSteps], T], after: Callable[[T], R]) -> R:
+        return await self._opened.write(do, after)
 
-    async def prune(self) -> float:
-        """Remove what is no longer kept, in slices; return the seconds until there may be more."""
-        return await self._opened.pruner.prune()
-
-    # -- calls
-
-    @property
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise RuntimeError(f"{self!r} is not open")
-        return self._session
+    async def _write(self, claim: Claim, size: int, do: Callable[[JobSteps], T], after: Callable[[T], R]) -> R:
+        return await self._opened.write(do, after)
 
 
 def _check_path(path: Any) -> str:

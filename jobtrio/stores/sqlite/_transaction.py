@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import JobEntry
+    from jobtrio.abc import Claim
     from jobtrio.stores._chunks import Item
     from jobtrio.stores._settling import Identity
 
@@ -83,6 +84,16 @@ class Transaction(JobSteps):
         """Return a job by its id, or None."""
         return load_by_id(self.connection, job_id)
 
+    def holder(self, claim: Claim) -> Row | None:
+        """Return by which session, and under which request to cancel, a claim holds its job; None where it doesn't."""
+        entry = claim.entry
+        row: Row | None = self.run(SQL["holder"], (entry.order, entry.id, claim.id, claim.attempt)).fetchone()
+        return row
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a claim holds its job, without the rest of that."""
+        return self.holder(claim) is not None
+
     # -- changing
 
     def append(self, entry: JobEntry, items: Sequence[Item]) -> None:
@@ -98,6 +109,10 @@ class Transaction(JobSteps):
     def ask_to_cancel(self, entry: JobEntry) -> None:
         """Write a request to cancel a running job."""
         self.run(SQL["ask_to_cancel"], (cancel_text(entry.cancel), entry.order))
+
+    def keep_state(self, entry: JobEntry, text: str) -> None:
+        """Write a value for a job's next attempt."""
+        self.run(SQL["save_state"], (self.inline(entry.order, "saved_state", text), entry.order))
 
     def replan(self, entry: JobEntry) -> None:
         """Write a held job's plan."""

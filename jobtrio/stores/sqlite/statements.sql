@@ -65,7 +65,7 @@ UPDATE jobs SET cancel = ? WHERE seq = ?;
 UPDATE jobs SET saved_state = ? WHERE seq = ?;
 
 -- name: holder
-SELECT state, claim, attempt, session, cancel FROM jobs WHERE seq = ? AND id = ?;
+SELECT session, cancel FROM jobs WHERE seq = ? AND id = ? AND state = 'RUNNING' AND claim = ? AND attempt = ?;
 
 -- name: claimed
 SELECT {entry} FROM jobs WHERE state = 'RUNNING' AND session = ? AND claim = ? ORDER BY seq;
