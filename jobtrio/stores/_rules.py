@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from jobtrio._entry import CancelRequest
 from jobtrio._errors import IllegalTransitionError
 from jobtrio._records import Cancelled, Failed, JobError
 from jobtrio._state import JobState
@@ -49,6 +50,15 @@ def wait_of(entry: JobEntry, retention: Retention) -> float | None:
     held_for = entry.delay + retention.held_for if entry.is_held else inf
     wait = held_for if entry.expires_in is None else min(held_for, entry.expires_in)
     return None if wait == inf else wait
+
+
+def ask_to_cancel(entry: JobEntry, now: float, reason: str | None, grace: float) -> CancelRequest:
+    """Note a request to cancel a living job, and return what counts: the first one, with the shortest grace of all."""
+    if entry.cancel is None:
+        entry.cancel = CancelRequest(now, reason, grace)
+    elif grace < entry.cancel.grace:
+        entry.cancel = entry.cancel._replace(grace=grace)
+    return entry.cancel
 
 
 def heeding_cancel(entry: JobEntry, outcome: Outcome, error: JobError | None) -> tuple[Outcome, JobError | None]:

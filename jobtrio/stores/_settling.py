@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from jobtrio import _entry as steps
-from jobtrio._entry import CancelRequest
 from jobtrio._records import Cancelled
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import CancelReply
@@ -224,15 +223,12 @@ def request_cancel(tx: JobSteps, job_id: str, reason: str | None, grace: float) 
         return None
     if entry.state in FINAL_STATES:
         return CancelReply(entry, False)
-    if entry.cancel is None:
-        entry.cancel = CancelRequest(tx.now, reason, grace)
-    elif grace < entry.cancel.grace:
-        entry.cancel = entry.cancel._replace(grace=grace)
+    request = rules.ask_to_cancel(entry, tx.now, reason, grace)
     if entry.state is JobState.RUNNING:
         tx.ask_to_cancel(entry)
         tx.hints.cancels.add(entry.id)
     else:
-        tx.end(entry, Cancelled(entry.cancel.reason), None)
+        tx.end(entry, Cancelled(request.reason), None)
     return CancelReply(entry, True)
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from jobtrio import _entry as steps
-from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._errors import QueueFullError, UnknownJobError
 from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, JobError, JobRecord, Outcome, Transition, WorkerReport
@@ -29,6 +28,7 @@ from jobtrio.stores._timers import Timer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+    from jobtrio._entry import JobEntry, Plan
 
 _REMEMBERED = 32  # calls to `claim` whose repetition is recognised
 
@@ -294,14 +294,11 @@ class MemoryJobStore(MemoryBooks, JobStore):
             return None
         if entry.state in FINAL_STATES:
             return CancelReply(entry, False)
-        if entry.cancel is None:
-            entry.cancel = CancelRequest(time.time(), reason, grace)
-        elif grace < entry.cancel.grace:
-            entry.cancel = entry.cancel._replace(grace=grace)
+        request = rules.ask_to_cancel(entry, time.time(), reason, grace)
         if entry.state is JobState.RUNNING:
             self.settings.listener.cancel_requested(job_id)
         else:
-            self._end(entry, Cancelled(entry.cancel.reason), None)
+            self._end(entry, Cancelled(request.reason), None)
         return CancelReply(entry, True)
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
