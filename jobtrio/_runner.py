@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import trio
 
 from jobtrio._attempt import Attempt
-from jobtrio._errors import JobEndedError, PayloadError, StoreUnavailableError
+from jobtrio._errors import JobEndedError, PayloadError
 from jobtrio._nursery import lineage
 from jobtrio._outage import keep_trying
 from jobtrio._records import Completed, Failed, Outcome
@@ -203,8 +203,8 @@ class Runner:
                         if not await self._store.finish(claim, Completed(verdict.result)):
                             _warn_of_loss(claim)
                         has_ended = True
-                    except (StoreUnavailableError, PayloadError):
-                        pass  # the detour knows what to do
+                    except Exception:  # the result may be one that a store can't encode
+                        pass  # the detour knows what to do, or raises it again
                 if not has_ended:
                     await self._follow(attempt, verdict)
             except trio.Cancelled:

@@ -17,7 +17,8 @@ The rules, for all stores:
   writing.
 * On success the `JobEntry` that was passed, or that the claim carries, has been brought to what is stored.
 * A durable store keeps values, which are payloads, metadata, tokens, results and saved states, as the JSON that
-  ``msgspec.json.encode`` makes of them, and hands out what that is decoded to. That it can be done was checked before.
+  ``msgspec.json.encode`` makes of them, and hands out what that is decoded to. That it can be done was checked before,
+  but for results and saved states: what `finish` and `save_state` raise for one of those harms its own job alone.
 * A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
   A later request may shorten the grace of the first, and changes nothing else of it.
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.

@@ -7,6 +7,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 from store_urls import STORES, check_store, new_url
@@ -15,12 +16,15 @@ import jobtrio
 from jobtrio import Completed, JobState, PayloadError
 from jobtrio.abc import JobQuery
 from jobtrio.stores._url import parse_store_url
+from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing._workers import ids, new_entry, open_worker, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from jobtrio.abc import JobStore
+    from trio.testing import MockClock
+
+    from jobtrio.abc import Claim, JobStore
 
 NASTY = "a\x00b\x01\x1f\x7f\x85\u2028\ufeff\uffff 'q' \"d\" \\ {} NULL $1 %s :x -- /* \n\r\t 😀 é"
 
@@ -213,3 +217,40 @@ async def test_a_clock_that_is_wrong(open_store: Callable[[], JobStore], monkeyp
         for record in (job.record, *await registry.find()):
             assert record.run_at is not None
             assert abs(record.run_at - record.created_at - timedelta(seconds=100)) < timedelta(milliseconds=1)
+
+
+class TrustingStore(MemoryJobStore):
+    """A durable store, as far as registries can tell, that encodes results as the contract has it and nothing else."""
+
+    durable = True
+    claims_at_once = False
+
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: jobtrio.Outcome,
+        *,
+        error: jobtrio.JobError | None = None,
+        messages: Sequence[jobtrio.Message] = (),
+    ) -> bool:
+        """End a running job."""
+        if isinstance(outcome, Completed):
+            msgspec.json.encode(outcome.result)
+        return await super().finish(claim, outcome, error=error, messages=messages)
+
+
+async def test_a_store_that_checks_no_result(autojump_clock: MockClock) -> None:
+    """A result that can't be stored fails its own job alone, whatever a store raises that is not of this library."""
+    executors = jobtrio.Executors()
+
+    @executors.register("return")
+    async def give_back(job: jobtrio.JobContext) -> Any:
+        await trio.sleep(1.0 if job.payload else 0.0)
+        return job.payload or object()
+
+    async with jobtrio.open_registry(executors, store=TrustingStore()) as registry:
+        other = await registry.submit("return", "good")
+        outcome = await (await registry.submit("return")).wait()
+        assert isinstance(outcome, jobtrio.Failed)
+        assert outcome.error.type == "PayloadError"
+        assert await other.wait() == Completed("good")
