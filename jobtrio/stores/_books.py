@@ -139,13 +139,12 @@ class MemoryBooks:
         return entry.log
 
     def _lapse(self, entry: JobEntry) -> None:
-        outcome = rules.lapse(entry)
-        if outcome is not None:
-            self._end(entry, outcome, None)
-            return
-        assert entry.error is not None  # the lapse set it
-        self._log(entry).restart(entry.attempt, entry.error, 0.0)
-        self._requeue(entry, "lost lease")
+        lapsed = rules.lapse(entry)
+        if isinstance(lapsed, JobError):
+            self._log(entry).restart(entry.attempt, lapsed, 0.0)
+            self._requeue(entry, "lost lease")
+        else:
+            self._end(entry, lapsed, None)
 
     def _requeue(self, entry: JobEntry, reason: str | None) -> None:
         previous = entry.state

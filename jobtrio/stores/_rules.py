@@ -81,11 +81,11 @@ def can_match(query: JobQuery) -> bool:
     return all(name and name.isprintable() for name in names)
 
 
-def lapse(entry: JobEntry) -> Outcome | None:
-    """Note a lost lease; return how the job ends by it, or None where it returns to its queue."""
+def lapse(entry: JobEntry) -> Outcome | JobError:
+    """Note a lost lease; return how the job ends by it, or the error of its attempt where it returns to its queue."""
     entry.claim = None
     entry.losses += 1
     if entry.cancel is not None:
         return Cancelled(entry.cancel.reason)
     entry.error = lost(entry)
-    return Failed(entry.error) if entry.losses >= LOSSES else None
+    return Failed(entry.error) if entry.losses >= LOSSES else entry.error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from jobtrio import _entry as steps
-from jobtrio._records import Cancelled
+from jobtrio._records import Cancelled, JobError
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import CancelReply
 from jobtrio.stores import _rules as rules
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._policies import Retention
-    from jobtrio._records import JobError, Outcome
+    from jobtrio._records import Outcome
     from jobtrio.abc import Claim
     from jobtrio.stores._chunks import Item
 
@@ -250,13 +250,12 @@ def save_state(tx: JobSteps, claim: Claim, text: str) -> bool:
 
 def lapse(tx: JobSteps, entry: JobEntry) -> None:
     """Take a running job from a worker that is gone or did not renew its lease."""
-    outcome = rules.lapse(entry)
-    if outcome is not None:
-        tx.end(entry, outcome, None)
-        return
-    assert entry.error is not None  # the lapse set it
-    tx.restart(entry, entry.error, 0.0)
-    tx.become_ready(entry, "lost lease")
+    lapsed = rules.lapse(entry)
+    if isinstance(lapsed, JobError):
+        tx.restart(entry, lapsed, 0.0)
+        tx.become_ready(entry, "lost lease")
+    else:
+        tx.end(entry, lapsed, None)
 
 
 def delete(tx: JobSteps, job_id: str) -> bool:
