@@ -271,9 +271,9 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             return [gap]
         batch = log.slice(self.position, most)
         if not batch:
-            if log.end is not None and self.position > log.end.seq:
-                raise ValueError(f"after must be the number of a message, 0 to {log.end.seq}; got {self.position}")
-            if log.end is not None and self.position == log.end.seq:
+            if log.end is not None:  # one that is to come yet would be in the batch
+                if self.position > log.end.seq:
+                    raise ValueError(f"after must be the number of a message, 0 to {log.end.seq}; got {self.position}")
                 raise trio.EndOfChannel
             if log.cut is not None:
                 raise log.cut_by(log.cut)
