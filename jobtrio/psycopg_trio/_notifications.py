@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -88,7 +89,7 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
     def __init__(self, pgconn: PGconn, inbox: Inbox, timeout: float | None, stop_after: int | None) -> None:
         self._pgconn = pgconn
         self._inbox = inbox
-        self._timeout = timeout
+        self._timeout = inf if timeout is None else timeout
         self._deadline: float | None = None
         self._left = stop_after
         self._closed = False
@@ -118,10 +119,9 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
         return unread.popleft()
 
     async def _wait(self) -> bool:
-        if self._timeout is not None and self._deadline is None:
+        if self._deadline is None:
             self._deadline = trio.current_time() + self._timeout
-        deadline = float("inf") if self._deadline is None else self._deadline
-        with trio.CancelScope(deadline=deadline) as scope:
+        with trio.CancelScope(deadline=self._deadline) as scope:
             while not self._inbox.unread:
                 await self._inbox.fill(self._pgconn)
         if scope.cancelled_caught:
