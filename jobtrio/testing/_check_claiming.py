@@ -256,3 +256,14 @@ async def check_expired_jobs_do_not_start(open_store: OpenStore) -> None:
         await worker.advance()
         for entry in (late, held):
             assert await worker.states(entry.id) == ["QUEUED", "FAILED"]
+
+
+async def check_expired_jobs_make_way(open_store: OpenStore) -> None:
+    """A job that can't be started any more does not stand in the way of those behind it, whatever its priority is."""
+    async with open_worker(open_store) as worker:
+        expired = new_entry(queue="a", priority=JobPriority.CRITICAL, expires_in=SHORT)
+        late, early = new_entry(queue="a", priority=JobPriority.LOW), new_entry(queue="b")
+        await worker.insert(expired, late, early)
+        await trio.sleep(2 * SHORT)
+        assert ids(await worker.claim(limit=1)) == ids([early])
+        assert ids(await worker.claim(limit=5)) == ids([late])

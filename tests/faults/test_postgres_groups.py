@@ -24,7 +24,6 @@ from jobtrio import (
     End,
     Gap,
     IllegalTransitionError,
-    JobPriority,
     JobState,
     Retention,
     StoreUnavailableError,
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
     from postgres_server import PostgresServer
 
-    from jobtrio._entry import JobEntry
     from jobtrio.testing import StoreCheck
 
 
@@ -264,32 +262,6 @@ async def test_a_renewal_that_is_older_than_a_request(postgres: str, monkeypatch
             refresh(claim.entry, reply.entry)
             requested.set()
         assert claim.entry.record().cancel_reason == "why"
-
-
-async def test_lines_whose_first_has_expired(postgres: str) -> None:
-    """A job that can't be started any more gives its place in the comparison of lines to the one behind it."""
-    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
-        urgent = new_entry(queue="a", priority=JobPriority.CRITICAL, expires_in=0.01)
-        late, early = new_entry(queue="a", priority=JobPriority.LOW), new_entry(queue="b")
-        await worker.insert(urgent, late, early)
-        await trio.sleep(0.02)
-        assert ids(await worker.claim(limit=1)) == [early.id]
-        assert ids(await worker.claim(limit=5)) == [late.id]
-
-
-async def test_order_over_many_lines(postgres: str) -> None:
-    """Jobs of many queues and executors are claimed in one order, whatever the size of the batches."""
-    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
-        entries: list[JobEntry] = []
-        for n in range(120):
-            priority = JobPriority(n * 7 % 4)
-            entries.append(new_entry(f"e{n % 5}", queue=f"q{n % 7}", priority=priority, job_id=f"{n:03}"))
-        await worker.insert(*entries)
-        expected = ids(sorted(entries, key=lambda entry: (-entry.plan.priority, entry.order)))
-        claimed: list[str] = []
-        for limit in (1, 2, 5, 10, 20, 50, 100):
-            claimed += ids(await worker.claim(limit=limit))
-        assert claimed == expected
 
 
 async def test_a_lapse_of_many(postgres: str) -> None:

@@ -497,14 +497,6 @@ def test_parameters_that_make_no_sense(options: dict[str, Any], kind: type[Excep
     assert "secret" not in str(caught.value)
 
 
-async def test_one_registry_at_a_time(postgres: str) -> None:
-    """A store that is open can't be opened once more, and can be when it is closed; before, it can do nothing."""
-    store = PostgresJobStore(postgres)
-    with pytest.raises(RuntimeError, match="is not open"):
-        await store.counts()
-    for _ in range(2):
-        async with open_worker(lambda: store):
-            with pytest.raises(RuntimeError, match="is open"):
-                async with open_worker(lambda: store):
-                    pass
+def test_no_password_is_shown() -> None:
+    """Who prints a store shows where it is, and nothing that is secret."""
     assert "secret" not in repr(PostgresJobStore("postgresql://user:secret@host/db"))

@@ -407,19 +407,6 @@ def test_parameters_that_make_no_sense(
         SqliteJobStore(*arguments, **options)
 
 
-async def test_one_registry_at_a_time(tmp_path: Path) -> None:
-    """An object can't be opened twice at once, and can be opened again afterwards."""
-    store = SqliteJobStore(tmp_path / "jobs.db")
-    async with open_worker(lambda: store):
-        with pytest.raises(RuntimeError, match="is open"):
-            async with open_worker(lambda: store):
-                pass
-    with pytest.raises(RuntimeError, match="not open"):
-        await store.load("id")
-    async with open_worker(lambda: store) as worker:
-        await worker.insert(new_entry())
-
-
 # -- what can't be stored
 
 

@@ -21,7 +21,6 @@ from jobtrio import (
     Completed,
     DuplicateJobError,
     Executors,
-    JobPriority,
     JobState,
     PayloadError,
     Retention,
@@ -325,17 +324,6 @@ async def test_values_that_fail_reach_no_thread(path: Path, faults: Faults) -> N
         assert faults.count == 0
 
 
-async def test_lines_whose_first_has_expired(path: Path) -> None:
-    """A job that can't be started any more gives its place in the comparison of lines to the one behind it."""
-    async with open_worker(lambda: SqliteJobStore(path)) as worker:
-        urgent = new_entry(queue="a", priority=JobPriority.CRITICAL, expires_in=0.01)
-        late, early = new_entry(queue="a", priority=JobPriority.LOW), new_entry(queue="b")
-        await worker.insert(urgent, late, early)
-        await trio.sleep(0.02)
-        assert ids(await worker.claim(limit=1)) == [early.id]
-        assert ids(await worker.claim(limit=5)) == [late.id]
-
-
 # -- clocks
 
 
@@ -347,7 +335,6 @@ async def test_setting_the_clock_takes_no_job_away(path: Path, monkeypatch: pyte
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + step)
         for worker in (a, b):
-            worker.store._opened.announcer.look_at = 0.0  # type: ignore[attr-defined]
             await worker.store.advance()
         assert await a.store.finish(claim, Completed())
         record = await a.record(claim.entry.id)
@@ -361,7 +348,6 @@ async def test_leases_of_another_time(path: Path) -> None:
         claim = await worker.start(lease=60.0)
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE jobs SET lease_until = lease_until + 1000000")
-        worker.store._opened.announcer.look_at = 0.0  # type: ignore[attr-defined]
         await worker.store.advance()
         assert await worker.states(claim.entry.id) == ["QUEUED", "RUNNING", "QUEUED"]
 
@@ -375,7 +361,6 @@ async def test_a_clock_that_stands_still(path: Path, monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch:
             patch.setattr(time, "monotonic", lambda: now)
             claim = await worker.claim_one(lease)
-            worker.store._opened.announcer.look_at = 0.0  # type: ignore[attr-defined]
             await worker.store.advance()
         assert await worker.store.finish(claim, Completed())
 
@@ -386,7 +371,6 @@ async def test_a_start_time_goes_by_the_wall_clock(path: Path, monkeypatch: pyte
         (entry,) = await worker.insert(new_entry(delay=3600.0))
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + 3601)
-        worker.store._opened.announcer.look_at = 0.0  # type: ignore[attr-defined]
         await worker.store.advance()
         assert ids(await worker.claim()) == [entry.id]
 

@@ -41,6 +41,19 @@ def open_store(url: str) -> Callable[[], JobStore]:
     return parse_store_url(url).make_store
 
 
+async def test_one_registry_at_a_time(open_store: Callable[[], JobStore]) -> None:
+    """A store that is open can't be opened once more, and can be when it is closed; until then it takes no calls."""
+    store = open_store()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="is not open"):
+            await store.load("id")
+        async with open_worker(lambda: store) as worker:
+            with pytest.raises(RuntimeError, match="is open"):
+                async with open_worker(lambda: store):
+                    pass
+            await worker.insert(new_entry())
+
+
 async def test_nasty_texts(open_store: Callable[[], JobStore]) -> None:
     """Whatever is text comes back: in payloads, metadata, states, results, tokens, errors and reasons."""
     async with open_worker(open_store) as worker:

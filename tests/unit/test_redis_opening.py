@@ -98,17 +98,6 @@ async def test_prefixes_are_apart(prefix: str) -> None:
         assert (await one.load("id")).payload == 1
 
 
-async def test_one_registry_at_a_time(prefix: str) -> None:
-    """A store that is open is not opened again, and one that is not open takes no calls."""
-    store = RedisJobStore(shared_server().url, prefix=prefix)
-    async with open_worker(lambda: store):
-        with pytest.raises(RuntimeError, match="is open"):
-            async with open_worker(lambda: store):
-                pass
-    with pytest.raises(RuntimeError, match="is not open"):
-        await store.load("id")
-
-
 async def test_too_old(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is too old is refused with its version."""
     monkeypatch.setattr("jobtrio.stores.redis._opening.OLDEST", 99)
