@@ -54,7 +54,7 @@ class RegistryCalls:
         self._run = trio.lowlevel.current_trio_token()
         self._thread = get_ident()
         self._known = KnownEntries()
-        self._waits = store.durable  # whether a call to the store may take its time
+        self._durable = store.durable  # and a call to it may take its time
         self._closed = False  # nothing more is accepted
         self._served: trio.Event = trio.Event()  # all is over, and the store is about to be closed
         self._calls = 0
@@ -101,7 +101,7 @@ class RegistryCalls:
             self._runner.refuse()
             raise trio.ClosedResourceError("the registry is shut down: it accepts no more jobs")
         submission = (entries[0].submission if entries else "") or secrets.token_hex(16)
-        if not self._waits:
+        if not self._durable:
             return await self.store.insert(entries, submission)
         kept = await self._ask(partial(self.store.insert, entries, submission))
         return [self._known.entry_of(entry) for entry in kept]
@@ -109,7 +109,7 @@ class RegistryCalls:
     async def load(self, job_id: str) -> JobEntry:
         """Return a job, or raise `UnknownJobError`."""
         entry = await self.ask_of(job_id, self.store.load)
-        return self._known.entry_of(entry) if self._waits else entry
+        return self._known.entry_of(entry) if self._durable else entry
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what the store answers to a user's call."""
@@ -131,7 +131,7 @@ class RegistryCalls:
         plan = attrs.evolve(plan, worker=entry.plan.worker)  # who submitted it remains so
         if await self._ask(partial(self.store.start_held, entry.id, plan)):
             entry.plan = plan
-        elif self._waits and (kept := await self._ask(partial(self.store.load, entry.id))) is not None:
+        elif self._durable and (kept := await self._ask(partial(self.store.load, entry.id))) is not None:
             self._known.entry_of(kept)  # somebody else did; or this call, whose first reply was lost
 
     @trio.lowlevel.enable_ki_protection
@@ -157,11 +157,11 @@ class RegistryCalls:
                     return False  # it is, then
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled() and self._runs(running, entry, job_id):
-            if self._waits and running.if_lost is None:
+            if self._durable and running.if_lost is None:
                 request = CancelRequest(time.time(), reason, grace)
                 running.if_lost = partial(self._cancel_lost, running.claim.entry, request)
             return False
-        if self._waits:
+        if self._durable:
             asked_at = time.time()
             reply, is_repeated = await self._ask_noting(partial(self.store.request_cancel, job_id, reason, grace))
             if reply is not None and is_repeated and _has_ended_so(reply.entry, reason, asked_at):
@@ -179,7 +179,7 @@ class RegistryCalls:
     def _may_be_gone(self, entry: JobEntry) -> bool:
         """Whether a job may have ended without a word to this process, and another one have its id by now."""
         running = self._runner.running.get(entry.id)
-        return self._waits and (running is None or running.claim.entry is not entry)
+        return self._durable and (running is None or running.claim.entry is not entry)
 
     def _runs(self, attempt: Attempt, entry: JobEntry | None, job_id: str) -> bool:
         """Whether an attempt is of this job, not of an earlier one of the same id whose end is still being written."""
@@ -189,7 +189,7 @@ class RegistryCalls:
     def _heed(self, reply: CancelReply, grace: float) -> None:
         """Stop what runs here of a job that its store has asked to end."""
         if reply.accepted:
-            asked = self._known.entry_of(reply.entry) if self._waits else reply.entry
+            asked = self._known.entry_of(reply.entry) if self._durable else reply.entry
             running = self._runner.running.get(asked.id)  # another attempt may have begun meanwhile
             if running is not None and asked.outcome is None:
                 running.stop(CANCELLED, grace)
@@ -216,7 +216,7 @@ class RegistryCalls:
             raise UnknownJobError(job_id)
 
     def _ask(self, call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        if not self._waits:
+        if not self._durable:
             return call()  # what it keeps can be read as long as anybody has the registry
         return try_for(self.store.outage_limit, call, in_time=self.store.in_time, check=self._check_open)
 

@@ -78,13 +78,12 @@ class RegistryCore(RegistryCalls):
         max_running_total: Mapping[str, int],
     ) -> None:
         super().__init__(MemoryJobStore() if store is None else store)
-        durable = self.store.durable
         self._ringer = Ringer()
         self.submissions: Submissions = Submissions(
             executors,
             limiter=trio.CapacityLimiter(max_running),
             queues=queues,
-            durable=durable,
+            durable=self._durable,
             worker=worker,
         )
         self.settings: StoreSettings = StoreSettings(
@@ -93,7 +92,8 @@ class RegistryCore(RegistryCalls):
         self.events: Events = Events()
         self._max_running = max_running
         self._queues = queues
-        self._executors = self.submissions.executors if durable else None  # those whose jobs run here; None for all
+        # Those whose jobs run here; None for all.
+        self._executors = self.submissions.executors if self._durable else None
         self._stop = trio.Event()
         self._claimed_by = inf  # until when, by the clock of Trio, claims under way are waited for, once it ends
         self.serving: trio.Event = trio.Event()
@@ -108,15 +108,15 @@ class RegistryCore(RegistryCalls):
             let_go=self._let_go,
         )
         self._leases = Leases(self.store, lease, shows=queues != {})
-        if durable:
+        if self._durable:
             self._runner.on_over = self._attempt_over
         self._dispatcher = Dispatcher(
             self.store,
             self._runner,
             max_running=max_running,
             executors=self._executors,
-            lease=lease if durable else inf,
-            adopt=self._adopt if durable else None,
+            lease=lease if self._durable else inf,
+            adopt=self._adopt if self._durable else None,
         )
 
     # -- life
@@ -132,7 +132,7 @@ class RegistryCore(RegistryCalls):
                     if self._queues != {}:  # a process that only watches does not decide what is kept
                         services.start_soon(self._prune)
                     services.start_soon(self._ringer.run)
-                    if self.store.durable:
+                    if self._durable:
                         services.start_soon(self._leases.run)
                         services.start_soon(self._tails.run)
                     else:
@@ -196,7 +196,7 @@ class RegistryCore(RegistryCalls):
 
     async def wait_done(self) -> None:
         """Wait for what this process runs and, where nothing outlives it, for all that will run."""
-        await self._wait_idle(scheduled=True, others=not self.store.durable)
+        await self._wait_idle(scheduled=True, others=not self._durable)
 
     async def drain(self) -> None:
         """Wait until nothing is queued, waiting to retry, or running here."""
@@ -278,17 +278,17 @@ class RegistryCore(RegistryCalls):
     def changed(self, entry: JobEntry) -> None:
         """Tell everybody of a job's newest change."""
         told = entry  # that by which others know the job may be ahead of it
-        if self._waits:
+        if self._durable:
             entry = self._known.entry_of(entry)
         if entry.outcome is not None:
-            if self._waits and not self._is_written_here(entry):
+            if self._durable and not self._is_written_here(entry):
                 self._tails.look(entry.id)  # the copy here may lag: it is brought up to the End that is stored
             elif entry.log is not None:
                 entry.log.finish(entry.outcome)
             self._runner.look_again()
         if self.events.log is None:
             return
-        if self._waits:
+        if self._durable:
             self.events.publish_in_order(entry, told, self.settings.worker)
         else:
             self.events.publish(told.last_transition(), told.plan.executor)
@@ -307,7 +307,7 @@ class RegistryCore(RegistryCalls):
 
     def cancel_requested(self, job_id: str | None) -> None:
         """Have the leases look, where another process has asked."""
-        if not self._waits:
+        if not self._durable:
             return
         if job_id is None or job_id in self._runner.running:
             self._leases.look()
@@ -321,7 +321,7 @@ class RegistryCore(RegistryCalls):
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Return a job's log in this process for a reader, brought up to what is stored from now on."""
         log = self._log_of(entry)
-        if self._waits and log.end is None:
+        if self._durable and log.end is None:
             if not self._served.is_set():
                 self.check_run("job.subscribe()", "job.subscribe")
             log.may_lag = not self._feeds(entry.id, log)
@@ -344,7 +344,7 @@ class RegistryCore(RegistryCalls):
 
     async def has_stored(self, entry: JobEntry, number: int) -> bool:
         """Tell whether the store has a message of which a log in this process may not know."""
-        if not self._waits:
+        if not self._durable:
             await trio.lowlevel.checkpoint()
             return False  # the log has all there is
         return bool(await self._ask(partial(self.store.read_messages, entry.id, number - 1, 1)))
@@ -353,7 +353,7 @@ class RegistryCore(RegistryCalls):
         log = entry.log
         if log is None:
             log = entry.log = self._new_log()
-            if entry.outcome is not None and not self._waits:
+            if entry.outcome is not None and not self._durable:
                 log.finish(entry.outcome)
         return log
 
