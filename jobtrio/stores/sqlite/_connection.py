@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
-Identity: TypeAlias = tuple[int, int]
+FileId: TypeAlias = tuple[int, int]
 """What tells a file from another one at the same path."""
 
 BUSY: Final = 1.0
@@ -63,8 +63,8 @@ class Location:
     def __init__(self, path: str, synchronous: Synchronous) -> None:
         self.path: Final = path
         self.synchronous: Final = synchronous
-        self._identity: Identity | None = None
-        self._log: dict[str, Identity | None] = {}  # what tells the log and its index in use from others, by path
+        self._identity: FileId | None = None
+        self._log: dict[str, FileId | None] = {}  # what tells the log and its index in use from others, by path
         self._connections = 0
         self._process = 0  # which has made the connections
         self._changing = threading.Lock()  # the last to close takes the log away, and has to see that it is the last
@@ -253,7 +253,7 @@ def close(connection: sqlite3.Connection) -> None:
             log.debug("a connection failed as it was closed: %s", exc)
 
 
-def _identity(path: str) -> Identity | None:
+def _identity(path: str) -> FileId | None:
     """Return what tells a file from another one at the same path, or None where none can be seen."""
     try:
         found = os.stat(path)
