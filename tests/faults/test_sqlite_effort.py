@@ -19,9 +19,9 @@ from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
+from jobtrio.stores.sqlite import _finishing as finishing
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite import _pruning as pruning
-from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._statements import SQL
@@ -171,7 +171,9 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     assert len(claims) == 8
     efforts["append"] = effort.of(lambda: settling.append(tx, claims[0], encoded(tokens(1, 9))))
     efforts["renew"] = effort.of(lambda: claiming.renew(tx, claims, 60.0, 1.0))
-    efforts["finish"] = effort.of(lambda: running.finish(tx, claims[0], running.Ending(Completed(), None, "null"), ()))
+    efforts["finish"] = effort.of(
+        lambda: finishing.finish(tx, claims[0], finishing.Ending(Completed(), None, "null"), ())
+    )
     efforts["retry"] = effort.of(lambda: settling.retry(tx, claims[1], ERROR, 0.0, ()))
     efforts["release"] = effort.of(lambda: settling.release(tx, claims[2], "shutdown", ()))
     efforts["cancel"] = effort.of(lambda: settling.request_cancel(tx, "job 3", "why", 0.0))

@@ -19,8 +19,8 @@ from jobtrio.stores._hints import Hints
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
+from jobtrio.stores.sqlite import _finishing as finishing
 from jobtrio.stores.sqlite import _inserting as inserting
-from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import ASIDE, new_job
 from jobtrio.stores.sqlite._transaction import Transaction
@@ -107,10 +107,10 @@ def test_finishing(file: File, kind: str) -> None:
     claim = file.claimed()
     tx = file.begin()
     result = "x" * ASIDE if kind == "large" else 1
-    ending = running.Ending(Completed(result), ERROR if kind == "with an error" else None, json.dumps(result))
+    ending = finishing.Ending(Completed(result), ERROR if kind == "with an error" else None, json.dumps(result))
     if kind == "cancelled":
-        ending = running.Ending(Cancelled("why"), None, None)
-    assert running.finish(tx, claim, ending, ()) is not None
+        ending = finishing.Ending(Cancelled("why"), None, None)
+    assert finishing.finish(tx, claim, ending, ()) is not None
     assert tx.hints == Hints(messages={"id"})
     entry = tx.job_of("id")
     assert entry is not None
@@ -127,7 +127,7 @@ def test_making_room(file: File, how: str, totals: dict[str, int]) -> None:
     tx = file.begin(**totals)
     match how:
         case "finish":
-            running.finish(tx, claim, running.Ending(Completed(), None, "1"), ())
+            finishing.finish(tx, claim, finishing.Ending(Completed(), None, "1"), ())
         case "retry":
             settling.retry(tx, claim, ERROR, 100.0, ())
             assert in_seconds(tx.hints) == pytest.approx(100, abs=5)

@@ -16,9 +16,9 @@ from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite import _claiming as claiming
+from jobtrio.stores.sqlite import _finishing as finishing
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite import _pruning as pruning
-from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._transaction import Transaction
@@ -42,7 +42,7 @@ def test_a_job_has_its_last_messages_or_is_gone(tmp_path: Path, monkeypatch: pyt
             claim = Claim(entry, "c", 1)
             for number in (1, 2):
                 assert settling.append(tx, claim, encoded(tokens(number, number)))
-            assert running.finish(tx, claim, running.Ending(Completed(), None, "null"), ()) is not None
+            assert finishing.finish(tx, claim, finishing.Ending(Completed(), None, "null"), ()) is not None
         more = True
         while more:
             more, _ = pruning.prune(tx, (inf, inf))

@@ -23,8 +23,8 @@ from jobtrio.stores._rowstore import RowStore, itself
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _finding as finding
+from jobtrio.stores.sqlite import _finishing as finishing
 from jobtrio.stores.sqlite import _inserting as inserting
-from jobtrio.stores.sqlite import _running as running
 from jobtrio.stores.sqlite._connection import Location, Synchronous
 from jobtrio.stores.sqlite._rows import new_job
 from jobtrio.stores.sqlite._session import Session
@@ -157,8 +157,8 @@ class SqliteJobStore(RowStore[Session]):
         messages: Sequence[Message] = (),
     ) -> bool:
         """End a running job, after appending ``messages``."""
-        finishing = _Finishing(self._opened, claim, _ending(outcome, error), encoded(messages))
-        return await self._opened.write(finishing.write, finishing.heed)
+        under_way = _Finishing(self._opened, claim, _ending(outcome, error), encoded(messages))
+        return await self._opened.write(under_way.write, under_way.heed)
 
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
         """Append an attempt's messages; those that are stored already are passed over."""
@@ -232,7 +232,7 @@ class _Finishing:
 
     __slots__ = ("claim", "ending", "items", "session")
 
-    def __init__(self, session: Session, claim: Claim, ending: running.Ending, items: Sequence[Item]) -> None:
+    def __init__(self, session: Session, claim: Claim, ending: finishing.Ending, items: Sequence[Item]) -> None:
         self.session = session
         self.claim = claim
         self.ending = ending
@@ -240,7 +240,7 @@ class _Finishing:
 
     def write(self, tx: Transaction) -> Settled | float | None:
         """End the job in the writer's thread."""
-        return running.finish(tx, self.claim, self.ending, self.items)
+        return finishing.finish(tx, self.claim, self.ending, self.items)
 
     def heed(self, found: Settled | float | None) -> bool:
         """Tell of what became of it."""
@@ -251,9 +251,9 @@ class _Finishing:
         return True
 
 
-def _ending(outcome: Outcome, error: JobError | None) -> running.Ending:
+def _ending(outcome: Outcome, error: JobError | None) -> finishing.Ending:
     """Return how a job is to end, or raise `PayloadError` for a result that can't be stored."""
     if not isinstance(outcome, Completed):
-        return running.Ending(outcome, error, None)
+        return finishing.Ending(outcome, error, None)
     text = text_of("a result", outcome.result)
-    return running.Ending(Completed(value_of(text)), error, text)
+    return finishing.Ending(Completed(value_of(text)), error, text)

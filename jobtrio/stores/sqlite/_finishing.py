@@ -1,6 +1,6 @@
-"""What running jobs write, where a file can do better than by the steps that are common to all rows.
+"""Ending a running job, where a file can do better than by the steps that are common to all rows.
 
-Operations of the writer: each is given the transaction that it is a part of.
+An operation of the writer: it is given the transaction that it is a part of.
 """
 
 from __future__ import annotations
