@@ -212,8 +212,7 @@ class Dispatcher:
             self._runner.free_room(claim.entry.plan.queue)
             self.answers += 1
             self._runner.look_again()  # whoever closes or drains waits for this as well
-        if self.jobs is not None:
-            await self._work(self._prepare(claim, asked))
+        await self._work(self._prepare(claim, asked))
 
     # -- claiming and starting
 

@@ -237,10 +237,9 @@ class Runner:
     def _open_spooled_log(self, entry: JobEntry) -> TokenLog:
         """Return the log of an attempt that is about to send, and have it handed over to the store from now on."""
         attempt, log = self.running[entry.id], self._open_log(entry)
-        if attempt.spool is None:
-            spool = attempt.spool = Spool(self._store, attempt.claim, log)
-            if self.services is not None:
-                self.services.start_soon(spool.run, partial(attempt.stop, LOST, 0.0))
+        attempt.spool = Spool(self._store, attempt.claim, log)
+        if self.services is not None:
+            self.services.start_soon(attempt.spool.run, partial(attempt.stop, LOST, 0.0))
         return log
 
     async def _abandon(self, attempt: Attempt) -> None:
