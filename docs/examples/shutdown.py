@@ -22,11 +22,12 @@ async def stop_on_signal(registry: jobtrio.JobRegistry, application: trio.Cancel
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            grace = 10
+            is_stopping = False
             async for number in signals:
                 print(f"got {signal.Signals(number).name}")
-                nursery.start_soon(stop, grace)
-                grace = 0  # whoever sends a second signal does not want to wait
+                # Whoever types Ctrl-C then does not want to wait. SIGTERM may come twice, as `timeout` sends it.
+                nursery.start_soon(stop, 0 if is_stopping and number == signal.SIGINT else 10)
+                is_stopping = True
 
 
 async def serve(registry: jobtrio.JobRegistry) -> None:

@@ -50,7 +50,7 @@ EPILOG = f"""\
 {_options.DURATIONS}
 exit code:
   0 drained      1 it could not work; stderr says why      2 bad usage
-  130, 143 a second Ctrl-C or SIGTERM found jobs or clients that did not end
+  130 Ctrl-C as a second signal found jobs or clients that did not end
 
 examples:
   jobtrio serve app.jobs:executors --store sqlite:///jobs.db

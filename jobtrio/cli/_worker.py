@@ -26,7 +26,7 @@ Run the jobs of a store whose executors a module has, until told to stop. Each
 start and each end is a line on stderr. SIGTERM or Ctrl-C drains, and so does
 SIGHUP, unless nohup has silenced it: no job is started any more, those that run
 are told to stop and have the grace to end, and what then is left returns to its
-queue. A second SIGTERM or Ctrl-C ends all of it at once.
+queue. Ctrl-C after any of them ends all of it at once.
 
 Only workers, `jobtrio remove` and `jobtrio prune` remove ended jobs: see --keep
 and --keep-for.
@@ -36,7 +36,7 @@ EPILOG = f"""\
 {_options.DURATIONS}
 exit code:
   0 drained      1 it could not work; stderr says why      2 bad usage
-  130, 143 a second Ctrl-C or SIGTERM found jobs that did not end
+  130 Ctrl-C as a second signal found jobs that did not end
 
 examples:
   jobtrio worker app.jobs:executors --store sqlite:///jobs.db

@@ -35,7 +35,7 @@ TERMINAL_LOOK = 1.0
 """Seconds between two looks whether a terminal is still there. What jobs print to one that is gone would fail them."""
 
 AT_ONCE = 2.0
-"""Seconds that running jobs have to be gone after a second signal."""
+"""Seconds that running jobs have to be gone after a later Ctrl-C."""
 
 
 Say: TypeAlias = "Callable[[str], Awaitable[None]]"
@@ -92,7 +92,6 @@ class Worker:
         self._stopped = trio.Event()
         self._number = 0  # the signal that has told it to stop
         self._hurried = trio.Event()
-        self._hurrying = 0  # the signal that has told it to hurry
 
     async def serve(self) -> int:
         """Work until told to stop, and return the exit code.
@@ -132,7 +131,10 @@ class Worker:
         await self._say(log.summary())
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
-        """Stop at the first signal, and hurry at a later one that is no SIGHUP: shell and system may both send that."""
+        """Stop at the first signal, and hurry at a later Ctrl-C.
+
+        The others may come twice: SIGHUP from shell and system, SIGTERM to the process and to its group.
+        """
         async for number in signals:
             if number == signal.SIGHUP:
                 forget_dead_terminals()
@@ -141,8 +143,7 @@ class Worker:
                 self._stopped.set()
                 if not self._is_open:
                     self._opening.cancel(reason="the worker was told to stop")
-            elif number != signal.SIGHUP:
-                self._hurrying = number
+            elif number == signal.SIGINT:
                 self._hurried.set()
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
@@ -179,16 +180,15 @@ class Worker:
         await registry.shutdown(self._plan.grace)
 
     async def _hurry(self, registry: jobtrio.JobRegistry) -> None:
-        """At a second signal, end what runs at once, and the process with whatever does not."""
+        """At a later Ctrl-C, end what runs at once, and the process with whatever does not."""
         await self._hurried.wait()
-        number = self._hurrying
-        await self._say(f"{said_of(number)}: ends at once")
+        await self._say(f"{said_of(signal.SIGINT)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
             await trio.sleep_forever()  # the drain sees the same and, once what is beside has ended, cancels this
         # Its jobs start again elsewhere once their lease is over. Programs must not run on beside them.
         _program.kill()
-        os._exit(128 + number)
+        os._exit(128 + signal.SIGINT)
 
     def _greeting(self, name: str) -> str:
         plan = self._plan

@@ -124,18 +124,19 @@ def test_programs_end(shell: Shell, terminal: Terminal) -> None:
     assert shell.value("show", job)["job"]["state"] == "QUEUED"
 
 
-def test_twice(shell: Shell, tmp_path: Path) -> None:
-    """A SIGHUP besides, as the system sends one and the shell another, does not hurry a worker; SIGTERM does."""
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_twice(shell: Shell, tmp_path: Path, number: signal.Signals) -> None:
+    """What shell and system both send, or ``timeout`` to process and group, does not hurry a worker; Ctrl-C does."""
     worker = shell.worker("--grace", "3600")
     watcher = shell.start("submit", "wait", json.dumps(str(tmp_path / "gate")), "--watch")
     assert watcher.line() == "attempt 1"
-    worker.send(signal.SIGHUP)
-    worker.error_with("SIGHUP: starts nothing more")
-    worker.send(signal.SIGHUP)
+    worker.send(number)
+    worker.error_with(f"{number.name}: starts nothing more")
+    worker.send(number)
     with pytest.raises(subprocess.TimeoutExpired):
         worker.process.wait(0.5)
-    worker.send(signal.SIGTERM)
-    worker.error_with("SIGTERM: ends at once")
+    worker.send(signal.SIGINT)
+    worker.error_with("Ctrl-C: ends at once")
     worker.error_with("returned")
     assert worker.end()[0] == 0
 

@@ -377,7 +377,7 @@ def test_drains(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_second_signal_while_a_client_does_not_leave(shell: Shell) -> None:
-    """A second signal ends a server at once also where the jobs are gone, and a client takes its time to be."""
+    """Ctrl-C ends a server at once also where it drains, the jobs are gone, and a client takes its time to be."""
     server, url = serve(shell)
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port)) as client:

@@ -159,7 +159,7 @@ def test_drain_lets_jobs_end(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_second_signal(shell: Shell) -> None:
-    """At a second signal the worker ends with whatever clings to it, and says so by its exit code."""
+    """At Ctrl-C as a second signal the worker ends with whatever clings to it, and says so by its exit code."""
     worker = shell.worker("--grace", "60")
     watcher = shell.start("submit", "cling", "--watch")
     assert watcher.line() == "clinging"
@@ -178,8 +178,8 @@ def test_second_signal_kills_programs(shell: Shell) -> None:
     session = int(shell.start("submit", "run_command", json.dumps(payload), "--watch").line())
     worker.send(signal.SIGTERM)
     worker.error_with("starts nothing more")
-    worker.send(signal.SIGTERM)
-    assert worker.end()[0] == 143
+    worker.send(signal.SIGINT)
+    assert worker.end()[0] == 130
     deadline = time.monotonic() + LIMIT
     while (left := living_in_session(session)) and time.monotonic() < deadline:
         time.sleep(0.01)  # they were sent SIGKILL, which a busy system comes to a little later
@@ -187,13 +187,13 @@ def test_second_signal_kills_programs(shell: Shell) -> None:
 
 
 def test_second_signal_ends_the_grace(shell: Shell, tmp_path: Path) -> None:
-    """At a second signal what can be cancelled returns to its queue without waiting for the grace."""
+    """At Ctrl-C as a second signal what can be cancelled returns to its queue without waiting for the grace."""
     worker = shell.worker("--grace", "60")
     watcher = shell.start("submit", "wait", "--payload", json.dumps(str(tmp_path / "gate")), "--watch")
     assert watcher.line() == "attempt 1"
     worker.send(signal.SIGTERM)
     worker.error_with("starts nothing more")
-    worker.send(signal.SIGTERM)
+    worker.send(signal.SIGINT)
     worker.error_with("returned")
     assert worker.end()[0] == 0
 
