@@ -84,6 +84,9 @@ class RetryPolicy:
 class Retention:
     """What is kept of jobs that ended, and of streams.
 
+    With a durable store, other processes that watch a job read its end from there, mostly within milliseconds. If they
+    come when it is no longer kept, they get `trio.BrokenResourceError` instead: leave them some seconds.
+
     Attributes:
         finished_jobs: How many ended jobs are kept, the newest; 0 or more. Durable stores keep more until it is worth
             removing them: for each process a tenth of the number, or 100 where that is more.
