@@ -396,6 +396,19 @@ async def test_failover(own_postgres: PostgresServer) -> None:
         own_postgres.restart()
 
 
+async def test_sessions_that_can_only_read(own_postgres: PostgresServer) -> None:
+    """A session that was begun where nothing could be written may stay so: others are begun, once that has changed."""
+    conninfo = own_postgres.create_database()
+    database = str(conninfo_to_dict(conninfo)["dbname"])
+    async with open_gate(store_on(conninfo)) as gate:
+        job = await gate.start()
+        own_postgres.execute("ALTER DATABASE {} SET default_transaction_read_only = on", database)
+        end_sessions(own_postgres, database)
+        await gate.check_outage(job, "read-only")
+        own_postgres.execute("ALTER DATABASE {} RESET default_transaction_read_only", database)
+        await gate.check_recovery(job)
+
+
 async def test_ended_by_an_administrator(own_postgres: PostgresServer) -> None:
     """Sessions that an administrator ends, that of the listener as well, are made anew, and no call fails for it."""
     conninfo = own_postgres.create_database()

@@ -299,7 +299,12 @@ class Connections:
                 await connection.execute(_TUNING)
                 self._tuned.add(connection)
             connection.prepare_threshold = PREPARED_AFTER if self.is_direct else None
-            return await work(Link(connection, self.sql, self.patience))
+            try:
+                return await work(Link(connection, self.sql, self.patience))
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # The session may stay so: it is with a standby, or was begun while the database was read-only.
+                await connection.close()
+                raise
 
     async def fetch(self, name: str, *parameters: Any) -> Rows:
         """Run one statement in a transaction of its own; return its rows.
