@@ -342,7 +342,6 @@ def test_interrupted_from_the_keyboard(postgres: str, statement: str) -> None:
                 nursery.start_soon(interrupt, postgres, statement)
                 with pytest.raises(KeyboardInterrupt):
                     await act(connection)
-                    await trio.sleep_forever()  # Ctrl-C may come late on a busy machine
             await check_at_rest(connection)
             assert await scalar(connection, "SELECT count(*) FROM t") == (statement == "COMMIT")
 
@@ -351,6 +350,7 @@ def test_interrupted_from_the_keyboard(postgres: str, statement: str) -> None:
             await connection.execute("INSERT INTO t VALUES (1000)")
             if statement != "COMMIT":
                 await connection.execute(statement)
+        await trio.sleep_forever()  # Ctrl-C may come late on a busy machine
 
     trio.run(main)
 
