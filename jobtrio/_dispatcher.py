@@ -158,8 +158,9 @@ class Dispatcher:
             self._unanswered = (self._claim_id(), trio.current_time(), limit, room)
         claim_id, asked, limit, room = self._unanswered
         claims = await self._store.claim(claim_id, limit=limit, lease=self._lease, room=room, executors=self._executors)
-        if claims and trio.current_time() > asked + LATE * self._lease:
+        while claims and trio.current_time() > asked + LATE * self._lease:
             # These leases may be nearly over, or have just begun where only the last of several tries was carried out.
+            # A renewal may be answered as late.
             asked = trio.current_time()
             claims = await self._renewed(claims)
         self._unanswered = None

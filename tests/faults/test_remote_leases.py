@@ -161,6 +161,33 @@ async def test_a_claim_that_was_answered_late(autojump_clock: MockClock) -> None
     stops.check("late", "first")
 
 
+async def test_a_renewal_before_the_start_that_was_answered_late(autojump_clock: MockClock) -> None:
+    """A run does not begin whose claim was answered late, and the renewal of that when the lease was over again."""
+    server = Server()
+    runs: list[tuple[str, int]] = []
+
+    def executors_of(worker: str) -> Executors:
+        watched = Executors()
+
+        @watched.register("work")
+        async def work(job: JobContext) -> None:
+            runs.append((worker, job.attempt))
+            await trio.sleep(3 * LEASE)
+
+        return watched
+
+    store = RemoteStore(server)
+    store.network.slow = {"claim": 0.9 * LEASE, "renew": 1.1 * LEASE}
+    async with jobtrio.open_registry(executors_of("slow"), store=store, lease=LEASE) as registry:
+        job = await registry.submit("work")
+        await trio.sleep(0.1)  # the claim is under way
+        async with jobtrio.open_registry(executors_of("other"), store=RemoteStore(server), lease=LEASE):
+            await trio.sleep(2.1 * LEASE)
+            store.network.slow = {}
+            assert await job.wait() == Completed(None)
+    assert runs == [("other", 2)]
+
+
 async def test_each_in_its_time(autojump_clock: MockClock) -> None:
     """A run is stopped in time whatever began after it."""
     server = Server()
