@@ -308,7 +308,8 @@ async def open_client(
         url: ``ws://HOST:PORT/ws``, or ``wss://`` for an encrypted connection.
         token: What the server's ``authenticate`` is given; None for none.
         outage_limit: Seconds that opening and calls wait for a server that is away, is shutting down, or says that its
-            store is away; inf for no limit.
+            store is away; inf for no limit. A server that has vanished without a word counts as away once it has been
+            silent for 2.5 of its heartbeats, by default after 37.5 seconds.
         ssl_context: How to encrypt, and whom to trust; None for the system's usual way.
 
     Raises:
