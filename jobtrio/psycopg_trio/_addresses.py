@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import socket
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import psycopg
 import trio
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Params: TypeAlias = dict[str, str]
+
+LOOK_AGAIN: Final = 5.0
+"""Seconds after which a name that is still being looked up is looked up anew: the way may be there again by then."""
 
 _OURS = ("host", "hostaddr", "port", "connect_timeout", "target_session_attrs", "load_balance_hosts")
 
@@ -89,7 +92,7 @@ async def addresses(params: Params) -> list[Params]:
     Raises:
         psycopg.OperationalError: The name is not known, or can't be looked up now.
 
-    *Cancellation*: the lookup is left to itself.
+    *Cancellation*: the lookup is left to itself, and whoever wants the same name meanwhile joins in.
     """
     name = params.get("host", "")
     if params.get("hostaddr") or not name or name[0] in "/@":  # nothing to look up, or a Unix socket
@@ -97,13 +100,59 @@ async def addresses(params: Params) -> list[Params]:
     if _is_address(name):
         return [{**params, "hostaddr": name}]
     try:
-        found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        found = await _look_up(name)
     except (OSError, UnicodeError) as exc:  # the latter for what can't be a name at all
         raise psycopg.OperationalError(f"the host {name!r} is not known: {exc}") from exc
     except RuntimeError as exc:  # there is no thread to look it up in
         raise psycopg.OperationalError(f"the host {name!r} can't be looked up now: {exc}") from exc
     # The name stays: certificates and passwords are looked up by it.
     return _in_order([{**params, "hostaddr": str(address[0])} for *_, address in found], params)
+
+
+class _Lookup:
+    """A name that is being looked up, by a task of its own.
+
+    The thread in which the system does it can't be stopped. Where no server of names answers, it may take half a
+    minute: with another one for each try to connect, the application would soon have none left.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.begun: Final = trio.current_time()
+        self._done = trio.Event()
+        self._found: list[Any] = []
+        self._error: Exception | None = None
+        trio.lowlevel.spawn_system_task(self._run, name)
+
+    async def _run(self, name: str) -> None:
+        try:
+            self._found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except Exception as exc:
+            self._error = exc
+        finally:
+            self._done.set()
+            if _under_way.get().get(name) is self:
+                del _under_way.get()[name]
+
+    async def wait(self) -> list[Any]:
+        """Return what was found, or raise the error."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+
+_under_way: Final = trio.lowlevel.RunVar[dict[str, _Lookup]]("_under_way")
+
+
+async def _look_up(name: str) -> list[Any]:
+    try:
+        lookups = _under_way.get()
+    except LookupError:
+        _under_way.set(lookups := {})
+    lookup = lookups.get(name)
+    if lookup is None or trio.current_time() >= lookup.begun + LOOK_AGAIN:
+        lookup = lookups[name] = _Lookup(name)
+    return await lookup.wait()
 
 
 def _is_address(name: str) -> bool:

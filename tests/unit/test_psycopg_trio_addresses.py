@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import trio
+import trio.testing
 
 from jobtrio.psycopg_trio._addresses import addresses, hosts, rounds, with_environment
 
@@ -151,6 +152,28 @@ async def test_no_thread_to_look_it_up_in(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
     with pytest.raises(psycopg.OperationalError, match="'localhost' can't be looked up now: can't start new thread"):
         await addresses({"host": "localhost"})
+
+
+async def test_a_lookup_that_takes_long(autojump_clock: trio.testing.MockClock) -> None:
+    """Who wants a name that is being looked up joins in, whoever has left; it is asked for anew only after a while."""
+    may_answer = trio.Event()
+
+    class Slow(Names):
+        async def getaddrinfo(self, host: Any, port: Any, *rest: Any) -> Any:
+            answer = await super().getaddrinfo(host, port, *rest)
+            await may_answer.wait()
+            return answer
+
+    names = Slow(one=["10.0.0.1"])
+    trio.socket.set_custom_hostname_resolver(names)
+    for _ in range(12):
+        with trio.move_on_after(0.5):
+            await addresses({"host": "one"})
+    assert names.asked == ["one", "one"]
+    may_answer.set()
+    assert [attempt["hostaddr"] for attempt in await addresses({"host": "one"})] == ["10.0.0.1"]
+    await addresses({"host": "one"})
+    assert names.asked == ["one", "one", "one"]
 
 
 async def test_load_balancing(monkeypatch: pytest.MonkeyPatch) -> None:
