@@ -157,6 +157,33 @@ async def test_what_is_refused_while_the_rest_is_done(
     assert caplog.messages[1:] == ["the store is back"]
 
 
+async def test_a_connection_that_was_tried_before_the_server_was_back(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that could not be made in time says nothing where another one has been made meanwhile."""
+    is_tried, is_back = trio.Event(), trio.Event()
+
+    async def connect_in_vain(link: Link) -> None:
+        is_tried.set()
+        await is_back.wait()
+        raise psycopg.errors.ConnectionTimeout("no connection within 2.5 s")
+
+    async def look(link: Link) -> None:
+        await link.connection.execute("SELECT 1")
+
+    async def try_in_vain() -> None:
+        with pytest.raises(StoreUnavailableError, match=r"no connection within 2\.5 s"):
+            await connections.use(connect_in_vain)
+
+    connections = Connections(postgres, "jobtrio", 4, 60.0)
+    async with connections.opened(), trio.open_nursery() as nursery:
+        nursery.start_soon(try_in_vain)
+        await is_tried.wait()
+        await connections.use(look)
+        is_back.set()
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("is_closed", [False, True])
 async def test_what_is_refused_of_some(
     postgres: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_closed: bool

@@ -11,6 +11,7 @@ import random
 import time
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -279,17 +280,18 @@ class Connections:
                 conflicts -= is_conflict(exc)
                 is_over = not tries or not conflicts or trio.current_time() >= give_up_at
                 if is_over or not (is_conflict(exc) or is_statement_lost(exc) or is_crowded(exc)):
-                    raise self._translated(exc, what) from exc
+                    raise self._translated(exc, what, asked) from exc
                 if is_crowded(exc):
                     attempt = partial(_with_room, work)
             await trio.sleep(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _translated(self, exc: psycopg.Error, what: str) -> StoreError:
+    def _translated(self, exc: psycopg.Error, what: str, asked: float) -> StoreError:
         error = translate(exc, self.where, is_open=True)
         if isinstance(error, StoreUnavailableError) and not isinstance(exc, psycopg.errors.LockNotAvailable):
             why = f"{error} (check what the role is granted)" if is_forbidden(exc) else error
-            self.outages.failed(why, refused=what if is_refusal(exc) else None)
+            since = asked if isinstance(exc, psycopg.errors.ConnectionTimeout) else inf
+            self.outages.failed(why, since, refused=what if is_refusal(exc) else None)
         return error
 
     async def _use_once(self, work: Callable[[Link], Awaitable[T]]) -> T:
