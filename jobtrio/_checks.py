@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -38,6 +39,12 @@ def show(value: object, limit: int = 80, make: Callable[[object], str] = repr) -
     """
     text = text_by(value, make, "{} whose repr")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def show_url(url: str) -> str:
+    """Return a URL as an error may show it: a password may be in front of an @, or behind a ?."""
+    before = re.sub(r":(//)?.*@", r":\1…@", url, flags=re.DOTALL)
+    return show(re.sub(r"\?.+", "?…", before, flags=re.DOTALL))
 
 
 def text_by(value: T, make: Callable[[T], str], what: str) -> str:

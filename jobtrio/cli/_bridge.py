@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import trio
 
+from jobtrio._checks import show_url
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
@@ -66,7 +67,7 @@ def job_of_store(text: str) -> str:
     """Return a job's id, or refuse a server's URL where only a store will do."""
     if is_bridge(text):
         what = "must be the job's id: only watch, cancel, rerun, list and submit take a server's URL"
-        raise argparse.ArgumentTypeError(f"{what}; got {text!r}")
+        raise argparse.ArgumentTypeError(f"{what}; got {show_url(text)}")
     return text
 
 
@@ -166,14 +167,14 @@ def run_for_jobs(
 
 def job_at_server(options: argparse.Namespace, text: str) -> tuple[str, str]:
     """Return the server's URL and the job's id for a job's URL; end with 2 where it is none."""
-    from jobtrio.websocket._client_address import parse_tail_url, shown
+    from jobtrio.websocket._client_address import parse_tail_url
 
     try:
         found = parse_tail_url(text)
     except ValueError as exc:
         options.parser.error(str(exc))
     if found is None:
-        options.parser.error(f"a job's URL must be {JOB_URL}; got {shown(text)}")
+        options.parser.error(f"a job's URL must be {JOB_URL}; got {show_url(text)}")
         raise AssertionError  # error() has ended the program
     return found
 

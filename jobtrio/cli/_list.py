@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from jobtrio._checks import show_url
 from jobtrio._state import JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, run_for_jobs
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if options.url is None:
         return run_with_store(options, show_list)
     if not is_url(options.url):
-        options.parser.error(f"argument URL: must be a server's, {SERVER_URL}; got {options.url!r}")
+        options.parser.error(f"argument URL: must be a server's, {SERVER_URL}; got {show_url(options.url)}")
     return run_for_jobs(options, options.url, show_list_of_server)
 
 

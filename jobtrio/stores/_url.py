@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import attrs
 
-from jobtrio._checks import show
+from jobtrio._checks import show, show_url
 from jobtrio._errors import StoreError
 
 if TYPE_CHECKING:
@@ -102,14 +101,8 @@ def parse_store_url(url: str) -> Address:
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
     if scheme not in _PARSERS:
-        raise ValueError(f"a store must be {FORMS}; got {_shown(url)}")
+        raise ValueError(f"a store must be {FORMS}; got {show_url(url)}")
     return _PARSERS[scheme](rest, url)
-
-
-def _shown(url: str) -> str:
-    """Return a URL as an error may show it: a password may be in front of an @, or behind a ?."""
-    before = re.sub(r":(//)?.*@", r":\1…@", url, flags=re.DOTALL)
-    return show(re.sub(r"\?.+", "?…", before, flags=re.DOTALL))
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
@@ -138,10 +131,10 @@ def _options(pairs: Iterable[tuple[str, str]], known: Options, allowed: str) -> 
 
 def _sqlite(rest: str, url: str) -> Address:
     if not rest.startswith("///"):
-        raise ValueError(f"a store must be {FORMS}, with three slashes before the path; got {_shown(url)}")
+        raise ValueError(f"a store must be {FORMS}, with three slashes before the path; got {show_url(url)}")
     path, _, query = rest.removeprefix("///").partition("?")
     if not path or "\0" in unquote(path) or path == ":memory:":
-        raise ValueError(f"a store must be {FORMS}, and name a file; got {_shown(url)}")
+        raise ValueError(f"a store must be {FORMS}, and name a file; got {show_url(url)}")
     options = _options(_pairs(query), _SQLITE_OPTIONS, SQLITE_QUERY)
     return Address("sqlite", unquote(path, errors="surrogateescape"), options)
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from jobtrio._checks import show
+from jobtrio._checks import show, show_url
 
 PORTS = {"ws": 80, "wss": 443}
 """The schemes, and the port that each stands for."""
@@ -22,8 +22,11 @@ FORM = "ws://HOST:PORT/ws or wss://HOST:PORT/ws"
 TOKEN_LIMIT = 4096
 """Characters of a token: what fits into a header's line everywhere."""
 
-_USER = re.compile(r"^([^/?#]*//)[^/?#]*@")
-"""A user's name and password, where a URL has them."""
+_USER = re.compile(r"[^/?#]*//[^/?#]*@")
+"""How a URL begins that has a user's name or password."""
+
+NO_USER = "no user's name or password may be in it: give the token as `token`"
+"""What is wrong with such a URL."""
 
 
 @attrs.frozen
@@ -61,16 +64,11 @@ def parse_url(url: Any) -> Address:
     if not isinstance(url, str):
         raise TypeError(f"url must be {FORM}; got {show(url)}")
     if why := _flaw(url):
-        raise ValueError(f"url must be {FORM}; got {shown(url)}: {why}")
+        raise ValueError(f"url must be {FORM}; got {show_url(url)}: {why}")
     parts = urlsplit(url)
     resource = (parts.path if parts.path not in {"", "/"} else "/ws") + (f"?{parts.query}" if parts.query else "")
     host = _network_name(parts.hostname or "")
     return Address(host, parts.port or PORTS[parts.scheme], parts.scheme == "wss", resource)
-
-
-def shown(url: str) -> str:
-    """Return a URL as errors show it: without a user's name and password."""
-    return show(_USER.sub(r"\1…@", url))
 
 
 def parse_tail_url(url: str) -> tuple[str, str] | None:
@@ -86,7 +84,8 @@ def parse_tail_url(url: str) -> tuple[str, str] | None:
     if parts.scheme not in PORTS or not is_tail(parts.path):
         return None
     if parts.query or parts.fragment:
-        raise ValueError(f"a job's URL must end with its id: options such as --after tell the rest; got {shown(url)}")
+        must = "a job's URL must end with its id: options such as --after tell the rest"
+        raise ValueError(f"{must}; got {show_url(url)}")
     before, _, job_id = parts.path.rpartition("/jobs/")
     client = parts._replace(path=f"{before}/ws", query="", fragment="").geturl()
     parse_url(client)
@@ -116,12 +115,12 @@ def check_token(token: Any) -> str | None:
 def _flaw(url: str) -> str:
     """Return what is wrong with a URL, or nothing."""
     if _USER.match(url):
-        return "no user's name or password may be in it: give the token as `token`"
+        return NO_USER
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as exc:
-        return str(exc)
+        return NO_USER if "@" in url else str(exc)  # which repeats the port: a part of a password that has a /
     if parts.scheme not in PORTS:
         return f"the scheme must be ws or wss, not {parts.scheme}" if parts.scheme else "the scheme is missing"
     if not host:

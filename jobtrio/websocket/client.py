@@ -24,6 +24,7 @@ from jobtrio._checks import (
     check_tags,
     check_text,
     show,
+    show_url,
 )
 from jobtrio._errors import UnknownJobError
 from jobtrio._ids import new_id
@@ -325,7 +326,7 @@ async def open_client(
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
         raise TypeError(f"ssl_context must be an ssl.SSLContext or None; got {show(ssl_context)}")
     if ssl_context is not None and not address.secure:
-        raise ValueError(f"ssl_context is for wss:// alone; got {show(url)}")
+        raise ValueError(f"ssl_context is for wss:// alone; got {show_url(url)}")
     if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:  # no handshake would succeed
         made = "as ssl.create_default_context() makes it"
         raise ValueError(f"ssl_context must be one for clients, {made}; got one for servers")

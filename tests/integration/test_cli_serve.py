@@ -658,6 +658,8 @@ def test_unknown(shell: Shell) -> None:
         (["watch", "ws://ann:secret@host/jobs/x"], ["url must be"]),
         (["watch", "http://ann:secret@host/jobs/x"], ["a job's URL must be ws://", "'http://…@host/jobs/x'"]),
         (["submit", "http://ann:secret@host/ws", "a"], ["url must be", "'http://…@host/ws'"]),
+        (["show", "ws://ann:secret@host/jobs/x"], ["ID: must be the job's id", "'ws://…@host/jobs/x'"]),
+        (["list", "postgresql://ann:secret@host/db"], ["argument URL: must be a server's", "'postgresql://…@host/db'"]),
         (["watch", "http://host:8765/jobs/x"], ["ws://HOST:PORT/jobs/ID", "'http://host:8765/jobs/x'"]),
         (["watch", "ws://host/jobs/x", "y"], ["ws://HOST:PORT/jobs/ID", "'y'"]),
         (["watch", "ws://host/jobs/x", "ws://other/jobs/x"], ["must be of one server"]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobtrio.websocket._client_address import TOKEN_LIMIT, Address, check_token, parse_tail_url, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,9 @@ def test_bad_url(url: str, parts: list[str]) -> None:
         "ws://ann:secret@ho℀st/ws",
         "ws://ann:secret@[::1/ws",
         "ws://ann:secret@host/w s",
+        "ws://ann:se/secret@host/ws",
+        "ws://ann:secret/#@host/ws",
+        "ws://ann:a?secret@host/ws",
     ],
 )
 def test_url_with_a_password(url: str) -> None:
@@ -78,12 +84,23 @@ def test_url_with_a_password(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_tail_url_with_a_password() -> None:
-    """The error for a job's URL does not repeat a password either."""
-    for url in ("ws://ann:secret@host/jobs/17", "ws://ann:secret@host/jobs/17?after=3"):
-        with pytest.raises(ValueError, match="ws://…@host") as caught:
-            parse_tail_url(url)
-        assert "secret" not in str(caught.value)
+@pytest.mark.parametrize("parse", [parse_url, parse_tail_url])
+@pytest.mark.parametrize(
+    "url", ["ws://ann:secret@host/jobs/17", "ws://ann:secret@host/jobs/17?after=3", "ws://host/jobs/17?token=secret"]
+)
+def test_tail_url_with_a_password(parse: Callable[[str], object], url: str) -> None:
+    """The error for a job's URL does not repeat a password either, nor what may be one in its query."""
+    with pytest.raises(ValueError, match=r"got .ws://.*host/") as caught:
+        parse(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ws:ann:secret@host/ws", "ws:/ann:secret@host/ws", "ws://host/ws?token=secret#part"])
+def test_bad_url_that_may_hold_a_password(url: str) -> None:
+    """What a URL may hold where it should not is not repeated either."""
+    with pytest.raises(ValueError, match="url must be") as caught:
+        parse_url(url)
+    assert "secret" not in str(caught.value)
 
 
 def test_url_that_is_no_text() -> None:

@@ -71,6 +71,7 @@ async def test_handshake() -> None:
         ({"ssl_context": 1}, "ssl_context"),
         ({"url": "wss://127.0.0.1:1/ws", "ssl_context": 1}, "ssl_context"),
         ({"url": "wss://127.0.0.1:1/ws", "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, "ssl_context"),
+        ({"url": "ws://host/ws?key=secret", "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}, r"ssl_.*/ws\?…'$"),
     ],
 )
 async def test_nonsense_client(options: dict[str, Any], name: str) -> None:
