@@ -112,7 +112,7 @@ def test_says_that_it_runs_no_job(shell: Shell) -> None:
 )
 def test_what_is_of_no_use_without_work(shell: Shell, options: str, named: str) -> None:
     """What says how to work, or what to keep, is refused where neither is done, rather than taken without effect."""
-    code, _, err = shell.ask("serve", "store_jobs:executors", "--no-work", *options.split())
+    code, _, err = shell.run("serve", "store_jobs:executors", "--no-work", *options.split())
     assert code == 2
     assert f"{named}: of no use with --no-work" in err
 
