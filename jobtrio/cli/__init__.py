@@ -8,6 +8,7 @@ Ctrl-C, and a reader of the output that left. It must not know what any of them 
 from __future__ import annotations
 
 import argparse
+import re
 import select
 import signal
 import sys
@@ -91,7 +92,8 @@ class Parser(argparse.ArgumentParser):
         if sys.stderr is None:  # or the usage would go to stdout
             self.exit(2)
         place = "; a command's options stand behind it" if message.startswith("argument COMMAND: ") else ""
-        super().error(printable(message) + place)
+        said = re.sub(r"://\S*@", "://…@", message)  # a store's URL that is out of place may hold a password
+        super().error(printable(said) + place)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is None or file is not sys.stdout:

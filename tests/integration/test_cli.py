@@ -122,6 +122,13 @@ class TestUsage:
         assert shown.count("\njobtrio") == 1
         assert "evil\\x1b[2J\\njobtrio: completed" in shown
 
+    @pytest.mark.parametrize("args", [["--store", "URL", "list"], ["--store=URL", "list"], ["stats", "URL"], ["URL"]])
+    def test_a_url_that_is_out_of_place(self, args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """The password of a store's URL that stands where none is taken is not repeated."""
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main([arg.replace("URL", "postgresql://ann:se@c/ret@host/db") for arg in args])
+        assert "postgresql://…@host/db" in capsys.readouterr().err
+
     def test_reader_of_help_that_left(self) -> None:
         """Help that nobody reads any more ends without a complaint."""
         reader, writer = os.pipe()
