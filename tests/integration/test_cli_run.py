@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.once
-
 TELL = "echo pid $$; "
 """What a script begins with to say its id, which is that of its session."""
 
@@ -92,6 +90,7 @@ def run(*args: str, **options: Any) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.once
 class TestOutput:
     def test_each_line_on_its_stream(self) -> None:
         """Lines of stdout come on stdout, those of stderr on stderr, and stderr ends with a summary."""
@@ -304,6 +303,7 @@ class TestExitCodes:
         assert "Traceback" not in err
 
 
+@pytest.mark.once
 class TestOptions:
     def test_programs_own_options_are_its_own(self) -> None:
         """What stands behind the program belongs to it, even where jobtrio has an option of that name."""
@@ -344,6 +344,7 @@ class TestOptions:
         assert run("--", "cat", input="nobody reads this")[:2] == (0, "")
 
 
+@pytest.mark.once
 class TestStopping:
     def test_interrupt_is_graceful(self, start: Callable[..., Command]) -> None:
         """After one Ctrl-C the program gets SIGTERM, its last words are shown, and the exit code is 130."""
@@ -498,6 +499,7 @@ class TestStopping:
         assert numbers[:-1] == [str(n) for n in range(1, len(numbers))]
 
 
+@pytest.mark.once
 class TestPipes:
     def test_reader_that_leaves(self, start: Callable[..., Command]) -> None:
         """When the reader leaves, the program ends too, without a word, and the exit code is 141."""
@@ -555,6 +557,7 @@ class TestPipes:
         assert command.living() == []
 
 
+@pytest.mark.once
 class TestTerminal:
     def test_interrupt_key(self, start: Callable[..., Command], terminal: tuple[int, int]) -> None:
         """Ctrl-C in a terminal reaches jobtrio alone; the program gets SIGTERM and is seen to the end."""
