@@ -164,6 +164,27 @@ async def test_many_read_at_once(open_store: Callable[[], RedisJobStore], monkey
         assert all(messages == sent for messages in got.values())
 
 
+async def test_small_streams_beside_large_ones(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads a stream of small entries has all of it in one go, beside however many that read large ones."""
+    monkeypatch.setattr(_store, "READ_BYTES", 200_000)
+    async with open_worker(open_store) as worker:
+        large, small = await worker.start(), await worker.start()
+        assert await worker.store.append_messages(large, [Token(n, 1, "x" * 60_000) for n in range(1, 9)])
+        for n in range(1, 21):
+            assert await worker.store.append_messages(small, tokens(n, n))
+
+        async def read() -> None:
+            assert await worker.stream(small.entry.id) == tokens(1, 20)
+
+        for _ in range(5):  # in what order they ask is left to chance
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                for _ in range(5):
+                    nursery.start_soon(worker.stream, large.entry.id)
+
+
 @pytest.mark.parametrize("what", ["payload", "saved state", "history"])
 async def test_claims_of_large_jobs(
     open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, what: str

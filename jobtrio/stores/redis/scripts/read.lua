@@ -3,7 +3,8 @@
 -- Returns nothing for an unknown job; else what entries of its stream have, id and body each, and, where the last is
 -- among them and the job has ended, what tells the outcome (state, error, result, history) and the `End`'s number.
 -- with: base sets
-local total = 0 -- bytes found for the calls so far: behind much of it, each gets no more than an entry
+local LITTLE = 1 / 128 -- of as much as one call may get
+local total = 0 -- bytes found for the calls so far: behind much of it, each gets little, or one entry
 
 local function work(args)
     local id, after, limit, most = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
@@ -14,8 +15,11 @@ local function work(args)
     local last = last_of(id, found[2])
     local entries, read, size = {}, after, 0
     local start, stop = string.format('%.0f-0', after + 1), string.format('%.0f', last)
-    local page = total < most and 8 or 1
-    while read < last and read - after < limit and size < most and (page > 1 or #entries == 0) do
+    local page = 8
+    if total >= most then
+        page, most = 1, LITTLE * most
+    end
+    while read < last and read - after < limit and size < most do
         local part = redis.pcall('XRANGE', stream_key(id), start, stop, 'COUNT', page)
         if is_foreign(part) then
             part = {}
