@@ -129,6 +129,12 @@ async def test_more_than_one_statement_takes(postgres: str, monkeypatch: pytest.
                 nursery.start_soon(worker.store.save_state, claim, "x" * 400)
         assert [names.count("keep_state") for names in faults.asked if "keep_state" in names] == [1] * 3
         assert {len((await worker.load(claim.entry.id)).saved_state) for claim in claims} == {400}
+        faults.asked.clear()
+        async with trio.open_nursery() as nursery:
+            for claim in claims:
+                retry = partial(worker.store.retry, messages=[jobtrio.Token(1, 1, "x" * 400)])
+                nursery.start_soon(retry, claim, jobtrio.JobError("exception", "E", ""), 60.0)
+        assert [names.count("move") for names in faults.asked if "move" in names] == [1] * 3
     check_schema(postgres, ids(entries))
 
 
