@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import trio
 
 from jobtrio._attempt import Attempt
-from jobtrio._errors import JobEndedError, PayloadError
+from jobtrio._errors import JobEndedError, PayloadError, StoreUnavailableError
 from jobtrio._nursery import lineage
 from jobtrio._outage import keep_trying
 from jobtrio._records import Completed, Failed, Outcome
@@ -199,12 +199,16 @@ class Runner:
                 if type(verdict) is Returned and attempt.spool is None:  # the way of most jobs, without a detour
                     attempt.decided = True
                     self._make_room(attempt)
+                    completed = Completed(verdict.result)
                     try:
-                        if not await self._store.finish(claim, Completed(verdict.result)):
+                        if not await self._store.finish(claim, completed):
                             _warn_of_loss(claim)
                         has_ended = True
-                    except Exception:  # the result may be one that a store can't encode
-                        pass  # the detour knows what to do, or raises it again
+                    except (StoreUnavailableError, PayloadError):
+                        pass  # the detour knows what to do
+                    except Exception:
+                        if _storable(completed) is completed:  # it is not about the result, which nobody had checked
+                            raise
                 if not has_ended:
                     await self._follow(attempt, verdict)
             except trio.Cancelled:

@@ -267,3 +267,26 @@ async def test_a_store_that_checks_no_result(autojump_clock: MockClock) -> None:
         assert isinstance(outcome, jobtrio.Failed)
         assert outcome.error.type == "PayloadError"
         assert await other.wait() == Completed("good")
+
+
+async def test_a_store_that_fails_once() -> None:
+    """What a store raises at the end of a job is not passed over where it is not about the result."""
+
+    class FailingStore(TrustingStore):
+        has_failed = False
+
+        async def finish(self, claim: Claim, outcome: jobtrio.Outcome, **more: Any) -> bool:
+            if not self.has_failed:
+                self.has_failed = True
+                raise ArithmeticError("as told")
+            return await super().finish(claim, outcome, **more)
+
+    executors = jobtrio.Executors()
+
+    @executors.register("return")
+    async def give_back(job: jobtrio.JobContext) -> str:
+        return "good"
+
+    with pytest.raises(ArithmeticError, match="as told"):
+        async with jobtrio.open_registry(executors, store=FailingStore()) as registry:
+            await (await registry.submit("return")).wait()
