@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from jobtrio.testing import StoreCheck
 
 
+pytestmark = pytest.mark.once
+
+
 async def gather(*calls: Callable[[], Awaitable[object]]) -> list[object]:
     """Make calls at the same time; return their answers, or their errors, in order."""
     answers: list[object] = [None] * len(calls)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from jobtrio.testing import StoreCheck
 
+pytestmark = pytest.mark.once
+
 ADDITION = """-- oldest: 1
 ALTER TABLE {schema}.jobs ADD COLUMN shape text, ADD COLUMN size integer NOT NULL DEFAULT 0;
 CREATE INDEX jobs_shape ON {schema}.jobs (shape) WHERE shape IS NOT NULL;

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jobtrio.abc import Claim
     from jobtrio.testing._workers import Worker
 
+pytestmark = pytest.mark.once
+
 FIELDS = (
     *("state", "order", "created", "moved", "submission", "key", "plan", "body", "tags", "cell", "priority", "attempt"),
     *("claim", "session", "losses", "failures", "cancel", "error", "result", "saved", "saver", "history", "last"),

@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SCREENSHOTS = os.environ.get("JOBTRIO_SCREENSHOTS")
 """A folder for pictures of the pages, if they are wanted."""
 
-pytestmark = pytest.mark.timeout(540)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(540)]
 
 
 @attrs.define
