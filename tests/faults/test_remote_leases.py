@@ -161,8 +161,11 @@ async def test_a_claim_that_was_answered_late(autojump_clock: MockClock) -> None
     stops.check("late", "first")
 
 
-async def test_a_renewal_before_the_start_that_was_answered_late(autojump_clock: MockClock) -> None:
-    """A run does not begin whose claim was answered late, and the renewal of that when the lease was over again."""
+@pytest.mark.parametrize(("after", "expected"), [(0.85, ("slow", 1)), (1.1, ("other", 2))])
+async def test_a_renewal_before_the_start_that_was_answered_late(
+    autojump_clock: MockClock, after: float, expected: tuple[str, int]
+) -> None:
+    """A run whose claim was answered late begins behind a renewal that is not: neither nearly over, nor over again."""
     server = Server()
     runs: list[tuple[str, int]] = []
 
@@ -177,7 +180,7 @@ async def test_a_renewal_before_the_start_that_was_answered_late(autojump_clock:
         return watched
 
     store = RemoteStore(server)
-    store.network.slow = {"claim": 0.9 * LEASE, "renew": 1.1 * LEASE}
+    store.network.slow = {"claim": 0.9 * LEASE, "renew": after * LEASE}
     async with jobtrio.open_registry(executors_of("slow"), store=store, lease=LEASE) as registry:
         job = await registry.submit("work")
         await trio.sleep(0.1)  # the claim is under way
@@ -185,7 +188,7 @@ async def test_a_renewal_before_the_start_that_was_answered_late(autojump_clock:
             await trio.sleep(2.1 * LEASE)
             store.network.slow = {}
             assert await job.wait() == Completed(None)
-    assert runs == [("other", 2)]
+    assert runs == [expected]
 
 
 async def test_each_in_its_time(autojump_clock: MockClock) -> None:
