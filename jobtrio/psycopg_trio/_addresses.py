@@ -130,8 +130,9 @@ class _Lookup:
             self._error = exc
         finally:
             self._done.set()
-            if _under_way.get().get(name) is self:
-                del _under_way.get()[name]
+            lookups = _under_way.get()
+            if lookups.get(name) is self:  # a later one may have its place
+                del lookups[name]
 
     async def wait(self) -> list[Any]:
         """Return what was found, or raise the error."""

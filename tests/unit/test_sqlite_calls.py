@@ -13,8 +13,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._outage import try_for
+from jobtrio.stores._rowstore import itself
 from jobtrio.stores.sqlite import _calls
-from jobtrio.stores.sqlite._calls import Call, Calls, itself
+from jobtrio.stores.sqlite._calls import Call, Calls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

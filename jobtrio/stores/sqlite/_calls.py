@@ -18,6 +18,7 @@ import trio
 
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._outage import limit_of_calls
+from jobtrio.stores._rowstore import itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,11 +30,6 @@ WAITING: Final = 4096
 
 
 CLOSED: Final = "the store was closed"
-
-
-def itself(value: T) -> T:
-    """Return an answer as it is."""
-    return value
 
 
 class Call:

@@ -14,12 +14,12 @@ import trio
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._nursery import open_background_nursery
+from jobtrio.stores._rowstore import itself
 from jobtrio.stores._sessions import StoreSession
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _advancing as advancing
 from jobtrio.stores.sqlite import _claiming as claiming
 from jobtrio.stores.sqlite import _pruning as pruning
-from jobtrio.stores.sqlite._calls import itself
 from jobtrio.stores.sqlite._checkpoint import warn_of_reset_error
 from jobtrio.stores.sqlite._readers import Readers
 from jobtrio.stores.sqlite._statements import SQL
