@@ -275,8 +275,9 @@ class JobRegistry:
         """Return an async iterator over the records of all jobs that match, in the order of their submission.
 
         They are read in pages of 100, and a record shows its job as it was when its page was read. Jobs that are
-        submitted meanwhile are found as well, but not with ``newest_first``: they come before those that are yet to be
-        read. The loop may cancel the jobs that it is given, or remove them. The parameters are those of `find`.
+        submitted before the last one is given are found as well, but not with ``newest_first``: they come before those
+        that are yet to be read. The loop may cancel the jobs that it is given, or remove them. The parameters are those
+        of `find`.
 
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
