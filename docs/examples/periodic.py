@@ -32,9 +32,9 @@ async def submit_each(registry: jobtrio.JobRegistry, executor: str) -> None:
         while True:
             now = datetime.now(UTC)
             due = next_time(now)
-            with suppress(jobtrio.StoreUnavailableError):  # the next one is tried again
+            with suppress(jobtrio.StoreUnavailableError):  # it is tried again, as long as its moment has not come
                 await registry.submit(executor, f"{due:%H:%M:%S}", run_at=due, key=f"{executor}:{due:%FT%TZ}")
-            await trio.sleep((due - now).total_seconds())
+                await trio.sleep((due - now).total_seconds())
 
 
 async def process(name: str) -> None:

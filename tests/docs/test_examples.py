@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 import trio
@@ -75,6 +76,25 @@ async def test_the_count_of_ends_goes_on() -> None:
 
 async def no_work(job: jobtrio.JobContext) -> None:
     pass
+
+
+async def test_what_an_outage_kept_from_being_submitted_is_tried_again(autojump_clock: object) -> None:
+    """What submits a job for each moment does not sleep until that moment when an outage kept it from submitting."""
+    submit_each = runpy.run_path(str(examples.FOLDER / "periodic.py"))["submit_each"]
+    submit_each.__globals__["PERIOD"] = timedelta(days=36_500)
+    outcomes = iter([jobtrio.StoreUnavailableError("away"), jobtrio.StoreUnavailableError("away"), None])
+    asked: list[tuple[float, str]] = []
+
+    class Registry:
+        async def submit(self, executor: str, payload: object, *, run_at: object, key: str) -> None:
+            asked.append((trio.current_time(), key))
+            if (exc := next(outcomes, trio.ClosedResourceError())) is not None:
+                raise exc
+
+    await submit_each(Registry(), "report")
+    assert len(asked) == 4
+    assert set(asked[:3]) == {asked[0]}
+    assert asked[3][0] > asked[0][0]
 
 
 def test_no_code_but_the_examples() -> None:
