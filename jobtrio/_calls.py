@@ -118,7 +118,7 @@ class RegistryCalls:
 
     async def ask_of(self, job_id: str, call: Callable[[str], Awaitable[T | None]]) -> T:
         """Return what the store answers to a user's call for a job, or raise `UnknownJobError`."""
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         answer = await self.ask(partial(call, job_id))
         if answer is None:
             raise UnknownJobError(job_id)
@@ -142,7 +142,7 @@ class RegistryCalls:
 
         Where its entry is given, no other job is asked to that may have its id by now.
         """
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         reason = check_text("reason", reason)
         grace = check_seconds("grace", grace)
         await self._give_way()
@@ -209,7 +209,7 @@ class RegistryCalls:
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         await self._give_way()
         deleted, is_repeated = await self._ask_noting(partial(self.store.delete, job_id))
         if not (deleted or is_repeated):

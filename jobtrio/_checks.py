@@ -136,10 +136,11 @@ def check_name(name: str, value: Any) -> str:
     raise wrong(f"{name} must be text of 1 to {NAME_LIMIT} printable characters; got {show(value)}")
 
 
-def check_id(name: str, value: Any) -> None:
-    """Raise `TypeError` unless ``value`` is text; whether a job has this id is the store's to say."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text; got {show(value)}")
+def check_id(name: str, value: Any) -> str:
+    """Return ``value``, text; whether a job has this id is the store's to say."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"{name} must be text; got {show(value)}")
 
 
 def from_thread(call: str, by: str = "run_sync") -> str:
@@ -199,9 +200,7 @@ def check_metadata(name: str, value: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a mapping with text keys; got {show(value)}")
-    for key in value:
-        check_name(f"a key of {name}", key)
-    return dict(value) or None
+    return {check_name(f"a key of {name}", key): value[key] for key in value} or None
 
 
 def check_moment(name: str, value: Any) -> datetime:

@@ -258,7 +258,7 @@ class JobRegistry:
         Cancellation: nothing has changed.
         """
         if after is not None:
-            check_id("after", after)
+            after = check_id("after", after)
         query = self._query(state, tags, queue, executor, newest_first)
         query = attrs.evolve(query, limit=check_count("limit", limit), after=after)
         return await self._core.ask(partial(self._core.store.find, query))
@@ -378,7 +378,7 @@ class JobRegistry:
             TypeError: `job_id` is no text.
             RuntimeError: Called from another thread than Trio's, or when its run is over (in memory).
         """
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         self._check_run("registry.peek()", "registry.peek, job_id")
         entry = self._core.peek(job_id)
         return None if entry is None else Job(entry, self._core)

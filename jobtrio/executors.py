@@ -86,7 +86,7 @@ class Executors:
         if callable(name):
             given = executor_name(name)
             raise TypeError(f'name must be text, as in @executors.register("{given}"); got {show(name)}')
-        check_name("name", name)
+        name = check_name("name", name)
         if name in self._by_name:
             raise ValueError(f"name must be one not in use; {name!r} is registered already")
         if time_limit is not None:
@@ -94,7 +94,7 @@ class Executors:
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
         if queue is not None:
-            check_name("queue", queue)
+            queue = check_name("queue", queue)
         check_flag("expose", expose)
         classes = _check_retry_on(retry_on)
 

@@ -145,11 +145,11 @@ class JobClient:
             TypeError, ValueError: A parameter makes no sense. What the server finds wrong is raised by receiving.
         """
         self._keeper.check_thread("client.subscribe()", "client.subscribe, job_id", "run_sync")
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         check_text("job_id", job_id)
         if after != "end":
             after = check_count("after", after, low=0)
-        check_text("epoch", epoch)
+        epoch = check_text("epoch", epoch)
         check_on_gap(on_gap)
         idle = trio.lowlevel.ParkingLot()
         book = self._keeper.book
@@ -187,7 +187,7 @@ class JobClient:
 
         Cancellation: the request may have been made.
         """
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         request = Cancel(job=job_id, reason=check_text("reason", reason), grace=check_seconds("grace", grace))
         return bool((await self._ask(request, job_id, Ok)).cancelled)
 
@@ -209,7 +209,7 @@ class JobClient:
 
         Cancellation: nothing has changed.
         """
-        check_id("job_id", job_id)
+        job_id = check_id("job_id", job_id)
         return record_of((await self._ask(Get(job=job_id), job_id, JobFound)).job)
 
     async def find(
@@ -245,7 +245,7 @@ class JobClient:
         if (limit := check_count("limit", limit)) > MOST_FOUND:
             raise ValueError(f"limit must be a whole number, 1 to {MOST_FOUND}; got {show(limit)}")
         if after is not None:
-            check_id("after", after)
+            after = check_id("after", after)
         return await self._find(replace(_query(state, tags, newest_first), limit=limit, after=after))
 
     def find_all(

@@ -135,6 +135,34 @@ async def test_nasty_names(open_store: Callable[[], JobStore]) -> None:
             assert await worker.store.delete(name)
 
 
+class Label(str):
+    """Text of a class of its own."""
+
+    __slots__ = ()
+
+
+async def test_names_of_a_text_class(open_store: Callable[[], JobStore]) -> None:
+    """Names and ids that are text of a class of their own count as the plain text, wherever they are given."""
+    executors = jobtrio.Executors()
+    executors.register(Label("print"), queue=Label("paper"))(print)
+    async with jobtrio.open_registry(executors, store=open_store(), queues={Label("paper"): 1}) as registry:
+        held = await registry.create_job(queue=Label("paper"), metadata={Label("a"): 1})
+        async with registry.execute_and_stream(Label(held.id), Label("print")) as lines:
+            with trio.fail_after(60):
+                assert [line async for line in lines] == ["[DONE]"]
+        job = await registry.submit(print, job_id=Label("id"), key=Label("key"))
+        with trio.fail_after(60):
+            assert await job.wait() == Completed()
+        texts = (job.id, job.record.executor, job.record.queue, job.record.key)
+        assert [(type(text), text) for text in texts] == [(str, text) for text in ("id", "print", "paper", "key")]
+        assert (await registry.get(Label(held.id))).record.metadata == {"a": 1}
+        assert await registry.find(after=Label(held.id)) == [job.record]
+        assert await registry.history(Label("id")) == await registry.history("id")
+        assert not await registry.cancel(Label("id"))
+        await registry.remove(Label("id"))
+        assert registry.peek(Label("id")) is None
+
+
 async def test_texts_that_utf8_cannot_hold(open_store: Callable[[], JobStore]) -> None:
     """Half a surrogate pair, in an exception's message or a reason, is stored as an escape."""
     async with open_worker(open_store) as worker:

@@ -116,6 +116,36 @@ async def test_cancels_and_finds() -> None:
         assert await client.find() == []
 
 
+class Label(str):
+    """Text of a class of its own."""
+
+    __slots__ = ()
+
+
+async def test_ids_of_a_text_class() -> None:
+    """An id that is text of a class of its own is asked for as the plain text, and does not end the client."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.answer(Cancel, Ok(cancelled=True))
+        find = await peer.hear(Find)
+        assert find.after == "j"
+        await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
+        request = await peer.subscribed()
+        assert (request.job, request.epoch) == ("j", "e")
+        await peer.say(end(1))
+        get = await peer.hear(Get)
+        await peer.say(Refused(id=get.id, code="unknown_job", message="none"))
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        assert await client.cancel(Label("j"))
+        assert await client.find(after=Label("j")) == []
+        with client.subscribe(Label("j"), epoch=Label("e")) as messages:
+            assert await messages.receive() == jobtrio.End(1, jobtrio.Completed())
+        with pytest.raises(jobtrio.UnknownJobError):
+            await client.get(Label("j"))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "name"),
     [
