@@ -209,7 +209,6 @@ class RegistryCalls:
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
-        job_id = check_id("job_id", job_id)
         await self._give_way()
         deleted, is_repeated = await self._ask_noting(partial(self.store.delete, job_id))
         if not (deleted or is_repeated):

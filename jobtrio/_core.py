@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from jobtrio._calls import RegistryCalls
+from jobtrio._checks import check_id
 from jobtrio._dispatcher import Dispatcher
 from jobtrio._errors import StoreUnavailableError, UnknownJobError
 from jobtrio._events import Events
@@ -264,6 +265,7 @@ class RegistryCore(RegistryCalls):
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job, here as well: whoever holds its handle keeps what that says."""
+        job_id = check_id("job_id", job_id)
         known = self._known.get(job_id)
         if known is not None:
             with trio.move_on_after(self.store.outage_limit):

@@ -374,6 +374,19 @@ async def test_unknown_ids(job_id: str) -> None:
         await untouched(registry)
 
 
+@pytest.mark.parametrize("value", [3, None, True, b"x", ["x"], {"x": "y"}], ids=shown)
+async def test_ids_of_another_type(value: Any) -> None:
+    """Every method that takes an id refuses what is no text, whether it can be looked up or not."""
+    async with jobtrio.open_registry() as registry:
+        for call in (registry.get, registry.cancel, registry.history, registry.remove):
+            await expect_refusal(partial(call, value), "job_id", value)
+        await expect_refusal(lambda: enter(registry.execute_and_stream(value, work)), "job_id", value)
+        with pytest.raises(TypeError) as excinfo:
+            registry.peek(value)
+        refuses(excinfo, "job_id", value)
+        assert value not in registry
+
+
 @pytest.mark.parametrize("value", [*BAD_SECONDS, INF], ids=shown)
 async def test_shutdown(value: Any) -> None:
     """A shutdown with nonsense is refused and shuts nothing down."""
