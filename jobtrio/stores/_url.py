@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jobtrio.abc import JobStore
 
 Options: TypeAlias = "Mapping[str, Callable[[str], Any]]"
-"""What turns an option's text into what the store takes, by its name; into nothing, where it makes no sense."""
+"""What turns an option's text into what the store takes, by its name; into None, where it makes no sense."""
 
 FORMS = (
     "sqlite:///jobs.db (beside you), sqlite:////var/lib/jobs.db (from the root), "
@@ -119,7 +120,7 @@ def _options(pairs: Iterable[tuple[str, str]], known: Options, allowed: str) -> 
     options: dict[str, Any] = {}
     for name, value in pairs:
         option = known[name](value) if name in known else None
-        if not option and option is not False:
+        if option is None:
             got = f"{name}={show(value)}" if name in known else f"{show(name)}, which is none of them"
             raise ValueError(f"behind ? in a store's URL there must be {allowed}; got {got}")
         options[name] = option
@@ -173,17 +174,22 @@ def _flag(text: str) -> bool | None:
     return {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
 
 
-def _count(text: str) -> int:
-    return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 0
+def _name(text: str) -> str | None:
+    return text or None
 
 
-def _seconds(text: str) -> float:
-    """Return a finite number above 0, or 0 for what is none."""
+def _count(text: str, low: int) -> int | None:
+    is_count = text.isdecimal() and text.isascii() and len(text) < 10 and int(text) >= low
+    return int(text) if is_count else None
+
+
+def _seconds(text: str) -> float | None:
+    """Return a finite number above 0, or None for what is none."""
     try:
         seconds = float(text)
     except ValueError:
-        return 0.0
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 _SQLITE_OPTIONS: Final[Options] = {
@@ -192,14 +198,14 @@ _SQLITE_OPTIONS: Final[Options] = {
 }
 
 _REDIS_OPTIONS: Final[Options] = {
-    "prefix": str,
-    "replicas": _count,
+    "prefix": _name,
+    "replicas": partial(_count, low=0),
     "outage_limit": _seconds,
 }
 
 _POSTGRES_OPTIONS: Final[Options] = {
-    "schema": str,
-    "pool_size": _count,
+    "schema": _name,
+    "pool_size": partial(_count, low=1),
     "listen": _flag,
     "outage_limit": _seconds,
 }

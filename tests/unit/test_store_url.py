@@ -300,6 +300,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
             "rediss://one,two:6380/0",
             {"prefix": "jobs", "replicas": 1, "outage_limit": 0.5},
         ),
+        ("redis://host?replicas=0", "redis://host", {"replicas": 0}),
     ],
 )
 def test_redis(url: str, place: str, options: dict[str, object]) -> None:
