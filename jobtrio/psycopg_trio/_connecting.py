@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -47,6 +48,7 @@ async def open_wire(conninfo: str, params: dict[str, ConnParam], within: float =
 
     *Cancellation*: no connection is left behind.
     """
+    check_conninfo(conninfo)
     check_seconds(within=within)
     given = with_environment(conninfo_to_dict(conninfo, **params))
     limit = _limit(given.pop("connect_timeout", None))
@@ -80,12 +82,18 @@ async def _addresses(host: Params, limit: float) -> list[Params]:
         raise psycopg.errors.ConnectionTimeout(f"no address within {limit:g} s") from None
 
 
+def check_conninfo(conninfo: object) -> None:
+    """Raise `TypeError` where a connection string is no text; it may hold a password, and is not shown."""
+    if not isinstance(conninfo, str):
+        raise TypeError(f"conninfo must be text; got {type(conninfo)}")
+
+
 def check_seconds(**given: float) -> None:
     """Raise `TypeError` or `ValueError` where one that was given is no number of seconds."""
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
-        if not value >= 0:
+        if not (0 <= value <= sys.float_info.max or value == math.inf):
             raise ValueError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
 
 

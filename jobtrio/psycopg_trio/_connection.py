@@ -420,6 +420,8 @@ async def connect(
     Raises:
         psycopg.OperationalError: No server will do; says what each attempt ended with. A `ConnectionTimeout`
             if the last attempt took too long.
+        psycopg.ProgrammingError: libpq does not understand the connection string, or knows no such parameter.
+        TypeError, ValueError: The connection string is no text, or ``within`` is no number of seconds.
 
     *Cancellation*: no connection is left behind.
     """

@@ -18,7 +18,7 @@ import trio
 from psycopg import generators, pq
 from psycopg.rows import Row
 
-from ._connecting import check_seconds
+from ._connecting import check_conninfo, check_seconds
 from ._connection import TrioConnection, connect
 from ._notifications import receive
 
@@ -375,6 +375,7 @@ async def open_pool(
 
     *Cancellation*: closes the pool.
     """
+    check_conninfo(conninfo)
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"size must be a whole number, 1 or more; got {size!r}")
     if size < 1:

@@ -538,15 +538,22 @@ async def test_closed_by_an_exception(postgres: str) -> None:
 
 SECONDS = ("check_after", "check_limit", "max_idle", "max_age")
 BAD = [("size", value) for value in (0, -1, 1.5, "3", None, True)]
-BAD += [(name, value) for name in SECONDS for value in (-1, math.nan, -math.inf, "1", None, True)]
+BAD += [(name, value) for name in SECONDS for value in (-1, math.nan, -math.inf, 10**400, "1", None, True)]
 BAD += [("configure", 3), ("reset", "reset")]
 
 
-@pytest.mark.parametrize(("name", "value"), BAD)
+@pytest.mark.parametrize(("name", "value"), BAD, ids=lambda part: ascii(part)[:20])
 async def test_bad_parameters(name: str, value: Any) -> None:
     """What makes no sense is refused when the pool is opened, by name, value, and what is allowed."""
     with pytest.raises((TypeError, ValueError), match=rf"{name} must be .*; got {re.escape(repr(value))}$"):
         await open_pool("", **{name: value}).__aenter__()
+
+
+@pytest.mark.parametrize("value", [None, 3, b"host=127.0.0.1"])
+async def test_no_connection_string(value: Any) -> None:
+    """What is no text, as of a variable that is not set, is refused when the pool is opened."""
+    with pytest.raises(TypeError, match=rf"^conninfo must be text; got {type(value)}$"):
+        await open_pool(value).__aenter__()
 
 
 async def test_parameters_at_their_edges(postgres: str) -> None:
