@@ -106,7 +106,7 @@ class JobContext:
 
     @property
     def deadline(self) -> float:
-        """When the attempt's time is up, by Trio's clock; inf without a limit."""
+        """When the attempt's time is up, by Trio's clock; inf without a limit. A grace brings it forward to its end."""
         return self.nursery.cancel_scope.deadline
 
     @property

@@ -115,9 +115,9 @@ class Job:
                 same in every process and after a crash.
 
         Raises:
-            TypeError, ValueError: ``after`` is beyond the last message so far, or a parameter makes no sense. Where
-                another process runs the job, a number that is too high shows only at its end, when receiving raises
-                ``ValueError``.
+            TypeError, ValueError: ``after`` is beyond the last message so far, or a parameter makes no sense. Of a job
+                that does not run in this process, a number that is too high shows only at its end, when receiving
+                raises ``ValueError`` (durable stores).
             RuntimeError: Called from another thread than Trio's, or when its run is over, for a subscription that is
                 ``lossless`` or of a job that has not ended (durable stores).
         """
@@ -134,6 +134,7 @@ class Job:
             UnknownJobError: The job was removed before this process had its `End` (durable stores).
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry was closed before this process had the job's `End` (durable stores).
+            RuntimeError: Called from another thread than Trio's, of a job that has not ended (durable stores).
 
         Cancellation: nothing has changed.
         """
@@ -154,8 +155,8 @@ class Job:
 
         Raises:
             TypeError, ValueError: A parameter makes no sense, or ``after`` is beyond the last message so far.
-            trio.BrokenResourceError, StoreUnavailableError: Out of the block: as `Subscription.receive` (durable
-                stores).
+            trio.BrokenResourceError, StoreUnavailableError, ValueError: Out of the block: as `Subscription.receive`
+                (durable stores).
 
         Cancellation: the channel is closed; the job goes on.
         """
@@ -177,8 +178,8 @@ class Job:
             JobFailedError: While iterating: the job failed.
             JobCancelledError: While iterating: the job was cancelled.
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
-            trio.BrokenResourceError, StoreUnavailableError: While iterating: as `Subscription.receive` (durable
-                stores).
+            trio.BrokenResourceError, StoreUnavailableError, ValueError: While iterating: as `Subscription.receive`
+                (durable stores).
             TypeError, ValueError: ``after`` is beyond the last message so far, or no number; else as `subscribe`.
 
         Cancellation: the job goes on, and no value is lost.
@@ -191,6 +192,8 @@ class Job:
         Raises:
             trio.BrokenResourceError: The registry was closed before the job ended, or the job was removed before this
                 process saw its end (durable stores).
+            RuntimeError: It was awaited before the job ended, in another run of Trio than the registry's, which could
+                not wake it.
 
         Cancellation: the job goes on.
         """
@@ -215,6 +218,7 @@ class Job:
             JobFailedError: The job failed.
             JobCancelledError: The job was cancelled.
             trio.BrokenResourceError: As `wait` (durable stores).
+            RuntimeError: As `wait`.
 
         Cancellation: the job goes on.
         """

@@ -40,7 +40,11 @@ _parameters = attrgetter(*(field.name for field in attrs.fields(JobSpec)))  # in
 
 
 class JobRegistry:
-    """The jobs of a program: submits, finds, watches and cancels them. Made by `open_registry`."""
+    """The jobs of a program: submits, finds, watches and cancels them. Made by `open_registry`.
+
+    Its methods are for the run of Trio that opened it. Elsewhere, as in another thread, those that can't be called
+    there raise ``RuntimeError``, which says how to make the call.
+    """
 
     def __init__(self, core: RegistryCore) -> None:
         self._core = core

@@ -114,7 +114,11 @@ def _rows() -> list[tuple[str, Any, str]]:
         ("Calls of a registry between two full checkpoints, in memory", _calls.YIELD_EVERY, fixed),
         ("Jobs that `find` returns", 100, "`find(limit=…)`"),
         ("Messages in `open_channel`'s channel", 64, "`open_channel(size=…)`"),
-        ("Characters of an id, key, tag, or name of a queue or executor", _checks.NAME_LIMIT, fixed),
+        (
+            "Characters of an id, key, tag, name in metadata, or name of a queue, executor or worker",
+            _checks.NAME_LIMIT,
+            fixed,
+        ),
         ("Tags of a job, and of a search", _checks.TAGS_LIMIT, fixed),
         ("Characters of a reason or a note", _checks.TEXT_LIMIT, fixed),
         ("Characters kept of an error's message, and of its traceback", _settlement.TEXT_LIMIT, fixed),

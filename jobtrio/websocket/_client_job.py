@@ -51,7 +51,8 @@ class RemoteJob:
             JobFailedError: While iterating: the job failed.
             JobCancelledError: While iterating: the job was cancelled.
             LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
-            JobtrioError: While iterating: what `RemoteSubscription.receive` raises.
+            JobtrioError, ValueError: While iterating: what `RemoteSubscription.receive` raises.
+            TypeError, ValueError: ``after`` is no number from 0, nor ``"end"``.
 
         Cancellation: the job goes on, and no value is lost.
         """

@@ -195,6 +195,7 @@ class JobClient:
         """Return the handle of a job, with its record.
 
         Raises:
+            TypeError, ValueError: ``job_id`` is no text, or none that UTF-8 can hold.
             UnknownJobError: The server knows no such job, or this client may not see it.
             StoreUnavailableError: The server's store was away too long.
             ServerUnavailableError: The server was away too long.

@@ -85,7 +85,7 @@ class PostgresJobStore(RowStore[Session]):
             conninfo: A connection string or URL, as libpq knows them; what the command takes in a URL besides, such as
                 ``?schema=…``, is a parameter here.
             schema: The schema, jobtrio's alone: a letter or underscore and up to 47 more letters, digits or
-                underscores.
+                underscores; it does not begin with ``pg_``.
             pool_size: The most connections at once, besides the one that listens for news.
             listen: Whether to listen for news. Without it, as behind a pooler that shares sessions, the store looks for
                 them twice a second; it does so by itself where it finds that none arrive.
