@@ -63,7 +63,7 @@ def sweep_cancellation(
         TypeError, ValueError: A parameter makes no sense.
         RuntimeError: It was called within Trio, as from an async test.
     """
-    check_count("at_most", at_most)
+    at_most = check_count("at_most", at_most)
     check_executor(executor)
     function = as_async(executor)
     runs: list[JobRun] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from other_numbers import Whole
 
 from jobtrio import Cancelled, Completed, End, Failed, GiveUp, JobContext, Restart, RetryPolicy, ThreadJobContext, Token
 from jobtrio.executors import run_command
@@ -295,6 +296,8 @@ def test_sweep_at_most() -> None:
         sweep_cancellation(count, 5, at_most=3)
     with pytest.raises(ValueError, match="at_most must be"):
         sweep_cancellation(count, 5, at_most=0)
+    most: Any = Whole(1000)
+    assert sweep_cancellation(count, 1, at_most=most) == sweep_cancellation(count, 1)
 
 
 @pytest.mark.parametrize("run", [run_job, sweep_cancellation])
