@@ -53,16 +53,19 @@ class PoolRules:
 
 @attrs.frozen
 class PoolStatistics:
-    """What a pool holds at one moment."""
+    """What a pool holds at one moment.
+
+    Attributes:
+        size: The most connections there can be.
+        idle: Open connections that nobody uses.
+        in_use: Places taken, by connections that are used or being opened.
+        waiting: Tasks that wait for a place.
+    """
 
     size: int
-    """The most connections there can be."""
     idle: int
-    """Open connections that nobody uses."""
     in_use: int
-    """Places taken, by connections that are used or being opened."""
     waiting: int
-    """Tasks that wait for a place."""
 
 
 @attrs.define(eq=False)
