@@ -43,7 +43,7 @@ CREATE TRIGGER failing BEFORE INSERT OR UPDATE ON jobtrio.jobs EXECUTE FUNCTION 
 
 OUTAGE_LIMIT = 4.0
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(720)]  # servers are stopped, started and waited for
+pytestmark = pytest.mark.timeout(720)  # servers are stopped, started and waited for
 
 ENOUGH = 60.0
 """Seconds after which a wait is one too many."""
