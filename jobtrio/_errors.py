@@ -5,14 +5,17 @@ This module owns their names, attributes and wording. It must not know how any o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from jobtrio._checks import check_seconds
+from jobtrio._checks import NAME_LIMIT, check_seconds, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from jobtrio._records import JobError
+
+_WHOLE: Final = 2 * NAME_LIMIT + 2
+"""Characters that show any id or name in full, with quotes and escapes; what was asked for may be no such thing."""
 
 
 class JobtrioError(Exception):
@@ -31,7 +34,7 @@ class UnknownJobError(JobtrioError, LookupError):
         self.job_id = job_id
 
     def __str__(self) -> str:
-        return f"no job has the id {self.job_id!r}: it never existed or is no longer kept"
+        return f"no job has the id {show(self.job_id, _WHOLE)}: it never existed or is no longer kept"
 
 
 class DuplicateJobError(JobtrioError, ValueError):
@@ -84,7 +87,7 @@ class UnknownExecutorError(JobtrioError, LookupError):
         if self.name in self.known:  # a function was given, by whose name another is known
             return f"another function than this is registered as {self.name!r}: give that name, or register this too"
         known = ", ".join(map(repr, self.known)) or "none"
-        return f"no executor is registered as {self.name!r}; registered: {known}"
+        return f"no executor is registered as {show(self.name, _WHOLE)}; registered: {known}"
 
 
 class PayloadError(JobtrioError, TypeError):

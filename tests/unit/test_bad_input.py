@@ -374,6 +374,19 @@ async def test_unknown_ids(job_id: str) -> None:
         await untouched(registry)
 
 
+async def test_what_is_asked_for_is_shown_in_part() -> None:
+    """A whole file that was given for an id or a name does not fill the log; what can be one is shown in full."""
+    longest = "'\"" * 100
+    async with jobtrio.open_registry(jobtrio.Executors()) as registry:
+        for ask, error in ((registry.get, jobtrio.UnknownJobError), (registry.submit, jobtrio.UnknownExecutorError)):
+            with pytest.raises(error) as excinfo:
+                await ask(longest)
+            assert repr(longest) in str(excinfo.value)
+        with pytest.raises(jobtrio.UnknownJobError, match=r"'x+…: it never existed") as excinfo:
+            await registry.get("x" * 1_000_000)
+        assert len(str(excinfo.value)) < 1000
+
+
 @pytest.mark.parametrize("value", [3, None, True, b"x", ["x"], {"x": "y"}], ids=shown)
 async def test_ids_of_another_type(value: Any) -> None:
     """Every method that takes an id refuses what is no text, whether it can be looked up or not."""
