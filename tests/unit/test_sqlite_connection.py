@@ -1,4 +1,4 @@
-"""Connections to an SQLite file: what they wait for when they commit."""
+"""Connections to an SQLite file: what they wait for when they commit, and that they leave the log to the writer."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def test_what_commits_wait_for(tmp_path: Path, synchronous: Synchronous, level: 
     with closing(location.connect()) as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
         assert connection.execute("PRAGMA fullfsync").fetchone() == (1,)
+
+
+def test_a_long_log_is_left_to_the_writer(tmp_path: Path) -> None:
+    """SQLite copies nothing into the file by itself: while it does, it lets others commit, and can lose that."""
+    path = tmp_path / "jobs.db"
+    location = Location(str(path), "FULL")
+    location.prepare()
+    before = path.stat().st_size
+    with closing(location.connect()) as connection:
+        connection.execute("CREATE TABLE large AS SELECT zeroblob(8000000)")
+        assert path.stat().st_size == before
