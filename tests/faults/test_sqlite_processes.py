@@ -10,8 +10,10 @@ from store_worker import open_worker
 from worker_process import journal_of, make_executors
 
 import jobtrio
-from jobtrio import Completed, Restart
+from jobtrio import Completed, JobState, Restart
 from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.stores.sqlite._writer import Writer
+from jobtrio.testing import _workers as store_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,24 @@ async def test_a_long_path(tmp_path: Path) -> None:
                 while not isinstance(await messages.receive(), Restart):
                     pass
         await submitter.cancel(job.id)
+
+
+@pytest.mark.parametrize("way", ["wakes", "looks"])
+async def test_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """That a process is gone shows to one that tries to wake it, and to one that looks now and then for such."""
+    path = tmp_path / "jobs.db"
+    monkeypatch.setattr(Writer, "_idle", lambda _: None)  # else it looks where others have written
+    store = SqliteJobStore(path)
+    store.poll_interval = 0.05 if way == "looks" else 600.0
+    executors = make_executors(str(journal_of(path)))
+    async with jobtrio.open_registry(executors, store=store, queues={}) as registry:
+        async with store_workers.open_worker(lambda: SqliteJobStore(path)) as gone:
+            claim = await gone.start(lease=600.0)
+        if way == "wakes":
+            await registry.submit("hang")
+        with trio.fail_after(60):
+            while (await registry.get(claim.entry.id)).state is not JobState.QUEUED:
+                await trio.sleep(0.01)
 
 
 def _refuse(_: object) -> None:
