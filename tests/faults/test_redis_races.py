@@ -212,6 +212,20 @@ async def test_a_line_that_was_emptied(open_store: Callable[[], RedisJobStore], 
         await b.heard.wait_for("work_ready")
 
 
+async def test_a_line_that_grows(open_store: Callable[[], RedisJobStore]) -> None:
+    """Behind jobs that are ready, others are not announced: each worker with room has been told of the first."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        await _hears(b)
+        for entry in (new_entry(), new_entry(queue="another")):
+            await a.insert(entry)
+            await b.heard.wait_for("work_ready")
+            await _settled(b)
+        await a.insert(new_entry(), new_entry(queue="another"))
+        await a.insert(new_entry(delay=LEASE))
+        await b.heard.wait_for("due_changed")  # this comes behind what is said of the others
+        assert not b.heard._event("work_ready").is_set()
+
+
 async def test_earlier_times_are_told_to_others(open_store: Callable[[], RedisJobStore]) -> None:
     """Other workers are told what falls due before all that they know of, and need not look again and again."""
     async with open_workers(open_store, "a", "b") as (a, b):
