@@ -46,6 +46,17 @@ async def test_an_answer_is_kept_by_no_thread(tmp_path: Path) -> None:
                 await trio.sleep(0.01)
 
 
+async def test_a_short_call_beside_a_long_one(tmp_path: Path) -> None:
+    """While one thread reads for long, as for a search, another one answers other calls."""
+    may_end = threading.Event()
+    async with open_readers(tmp_path) as readers, trio.open_nursery() as nursery:
+        nursery.start_soon(readers.calls.make, lambda _: may_end.wait(60))
+        await wait_all_tasks_blocked()
+        answers: list[str] = [await readers.calls.make(lambda _: "short")]
+        may_end.set()
+    assert answers == ["short"]
+
+
 async def test_closing_waits_for_the_threads(tmp_path: Path) -> None:
     """What is being read when the readers are closed is read to its end, also where that is cancelled; no more is."""
     begun, may_end, answers = trio.Event(), threading.Event(), list[str]()
