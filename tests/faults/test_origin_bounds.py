@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from store_urls import STORES, new_url
 
 import jobtrio
 from jobtrio import Completed, End, Failed, Gap, JobContext, Retention, Token
+from jobtrio.stores._url import parse_store_url
 
 
 async def work(job: JobContext) -> None:
@@ -190,6 +192,18 @@ async def test_queue_is_bounded() -> None:
         gate.set()
         for job in (running, queued[1], again):
             assert await job.wait() == Completed()
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_durable_queue_is_not_bounded(kind: str, request: pytest.FixtureRequest) -> None:
+    """What waits in a durable store takes its room, not a process's memory: `max_queued` is not about that."""
+    executors = jobtrio.Executors()
+    executors.register("work")(work)
+    store = parse_store_url(new_url(kind, request)).make_store()
+    async with jobtrio.open_registry(executors, store=store, queues={}, max_queued=1) as registry:
+        for _ in range(2):
+            await registry.submit("work")
+        assert len(await registry.submit_many([jobtrio.JobSpec("work")] * 3)) == 3
 
 
 async def read_all(events: trio.abc.ReceiveChannel[jobtrio.Transition]) -> None:
