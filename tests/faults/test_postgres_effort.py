@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from jobtrio import Completed, Failed, JobState, Retention, RetryPolicy
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
+from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _connections as connections
 from jobtrio.stores.postgres._statements import statements
 from jobtrio.testing._workers import ERROR, LEASE, Worker, new_entry, new_plan, open_worker, tokens
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from postgres_server import PostgresServer
+
+    from jobtrio.stores.postgres._connections import Link
 
 JOBS = int(os.environ.get("JOBTRIO_EFFORT_JOBS", "30000"))
 """Jobs of each kind; a million for a long test."""
@@ -366,3 +369,29 @@ def test_claims_of_a_long_line(database: Database, kept: bool) -> None:
     parameters = (*parameters[:5], *limit, *room, *executors, *totals, *parameters[11:])
     statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
     assert pages(database.old, statement, asked) <= PAGES
+
+
+async def test_a_renewal_writes_to_no_index(postgres: str) -> None:
+    """The end of a lease is in no index, and its row's page has room: what every worker does most is a small write."""
+
+    async def updates(link: Link) -> tuple[int, int]:
+        count = (
+            "SELECT pg_stat_get_xact_tuples_updated(jobs), pg_stat_get_xact_tuples_hot_updated(jobs)"
+            " FROM (SELECT 'jobtrio.jobs'::regclass AS jobs) AS named"
+        )
+        counts: list[tuple[int, int]] = await (await link.connection.execute(count)).fetchall()
+        return counts[0]
+
+    async def renew(link: Link) -> list[tuple[int, int]]:
+        counts = []
+        async with link.connection.transaction():
+            counts.append(await updates(link))
+            await claiming.renew(link, claims, LEASE, session.identity, session.notices)
+            counts.append(await updates(link))
+        return counts
+
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        claims = [await worker.start() for _ in range(3)]
+        session = worker.store._session  # type: ignore[attr-defined]
+        (rows, small), (all_rows, all_small) = await session.connections.use(renew)
+        assert (all_rows - rows, all_small - small) == (3, 3)
