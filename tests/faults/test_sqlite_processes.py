@@ -68,7 +68,7 @@ async def test_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         if way == "wakes":
             await registry.submit("hang")
         with trio.fail_after(60):
-            while (await registry.get(claim.entry.id)).state is not JobState.QUEUED:
+            while (await registry.get(claim.entry.id)).state is not JobState.QUEUED:  # noqa: ASYNC110 - it is not told here
                 await trio.sleep(0.01)
 
 
