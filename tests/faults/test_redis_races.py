@@ -280,6 +280,29 @@ async def test_workers_leave_nothing(open_store: Callable[[], RedisJobStore], pr
     assert server.ask("EXISTS", f"{{{prefix}}}:sessions", f"{{{prefix}}}:workers") == 0
 
 
+async def test_two_connections(open_store: Callable[[], RedisJobStore]) -> None:
+    """However much a process asks for, and however many jobs it watches, a server has two of its connections."""
+    executors = jobtrio.Executors()
+
+    @executors.register("say")
+    async def say(job: jobtrio.JobContext) -> None:
+        await job.send(job.id)
+
+    before = _connections()
+    async with jobtrio.open_registry(executors, store=open_store()) as registry, trio.open_nursery() as nursery:
+        for job in await registry.submit_many([jobtrio.JobSpec("say")] * 10):
+            nursery.start_soon(job.wait)
+            nursery.start_soon(registry.find)
+        await job.wait()
+        assert len(_connections() - before) == 2
+
+
+def _connections() -> set[str]:
+    """Return the ids of all connections that the server has, but for the one that asks."""
+    listed = str(shared_server().ask("CLIENT", "LIST"))
+    return {line.split()[0] for line in listed.splitlines() if "cmd=client|list" not in line}
+
+
 async def _hears(worker: Worker) -> None:
     """Wait until a worker hears hints: it is told to look everywhere then."""
     await worker.heard.wait_for("due_changed")
