@@ -575,6 +575,28 @@ async def test_jobs_run_while_the_next_are_claimed(autojump_clock: MockClock) ->
             assert len(started) == 9
 
 
+async def test_the_second_half_follows_the_first(autojump_clock: MockClock) -> None:
+    """What a store elsewhere is asked for in two halves is asked for at once, though it tells of it only once."""
+    server, executors = Server(), jobtrio.Executors()
+    started: list[float] = []
+
+    @executors.register("work")
+    async def executor(job: JobContext) -> None:
+        started.append(trio.current_time())
+        await trio.sleep(100)
+
+    async with (
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as submitter,
+        jobtrio.open_registry(executors, store=RemoteStore(server), max_running=5),
+    ):
+        await submitter.submit("work")
+        await trio.sleep(51)  # its lease is over before those of the others: these are no news of what falls due
+        await submitter.submit_many([jobtrio.JobSpec("work")] * 4)
+        await trio.sleep(40)
+        assert len(started) == 5
+        assert max(started[1:]) - min(started[1:]) < 1
+
+
 async def test_a_store_that_rings_as_it_fails(autojump_clock: MockClock) -> None:
     """A store that is away is asked now and then, though each failure wants to be looked into; then jobs start."""
     store, executors = RemoteStore(Server()), jobtrio.Executors()
