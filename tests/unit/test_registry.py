@@ -269,6 +269,26 @@ def test_a_spec_has_the_parameters_of_submit() -> None:
     assert [name for name in create if name != "self"] == [name for name in spec if name != "executor"]
 
 
+async def test_calls_give_way_now_and_then() -> None:
+    """In memory, other tasks run at every 32nd call: no loop of calls starves them, and a call costs no turn."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        await trio.lowlevel.checkpoint()
+        before = turns
+        for _ in range(320):
+            await registry.find()
+        assert turns - before in (9, 10, 11)  # in the first turn and in the last, either task may come before the other
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_full_queue(autojump_clock: MockClock) -> None:
     """What was submitted and never started is counted, whatever it waits for; a start or an end makes room."""
     async with jobtrio.open_registry(max_queued=3, max_running=1) as registry:
