@@ -439,6 +439,28 @@ async def test_killed_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     check_file(killed, [f"{n}" for n in range(100)])
 
 
+async def test_a_file_that_has_left_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file is away and its log is not, none is made in its place: SQLite would remove the log for that."""
+    monkeypatch.setattr("jobtrio.stores.sqlite._checkpoint.Checkpoints.make", lambda *_: None)
+    path, moved = tmp_path / "folder" / "jobs.db", tmp_path / "moved.db"
+    path.parent.mkdir()
+    async with open_worker(lambda: SqliteJobStore(tmp_path / "jobs.db")) as worker:
+        (entry,) = await worker.insert(new_entry())
+        shutil.copy(tmp_path / "jobs.db", moved)
+        shutil.copy(tmp_path / "jobs.db-wal", f"{path}-wal")
+    before = contents(path.parent)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=rf"{path} is gone or empty, and has left its log, {path}-wal,"):
+            async with open_worker(lambda: SqliteJobStore(path, outage_limit=0.1)):
+                pass
+        assert contents(path.parent) == before
+        path.touch()  # as another version, or another program, would do
+        before[path.name] = b""
+    moved.replace(path)
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        assert (await worker.load(entry.id)).state == "QUEUED"
+
+
 # -- back-ups
 
 

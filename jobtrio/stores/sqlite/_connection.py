@@ -83,7 +83,8 @@ class Location:
         self._check_place()
         self._check_inherited()
         try:
-            if os.path.exists(self.path) and os.path.getsize(self.path) > 0:
+            self._check_left()
+            if _size(self.path):
                 self._check_unopened()
             connection = self._connect("rwc")
             try:
@@ -123,6 +124,15 @@ class Location:
             raise StoreError(
                 f"{self.path} was open in the process that this one was forked from, which breaks its locks: "
                 "start this one by 'spawn' or 'forkserver', or while the file is closed"
+            )
+
+    def _check_left(self) -> None:
+        """Make no file where one is away and has left its log: SQLite would remove the log, and what is in it."""
+        log = f"{os.path.realpath(self.path)}-wal"
+        if _size(log) and not _size(self.path):  # in this order, for a file is made before its log
+            raise StoreUnavailableError(
+                f"{self.path} is gone or empty, and has left its log, {log}, with what was written last: "
+                "put the file back, or, to begin anew, move the log away"
             )
 
     def _mode(self, path: str) -> int | None:
@@ -221,6 +231,13 @@ class Location:
         return connect(
             uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=CACHED
         )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 def _may(path: str, mode: int) -> bool:
