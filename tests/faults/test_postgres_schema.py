@@ -489,6 +489,9 @@ async def test_a_mixed_fleet(postgres: str, monkeypatch: pytest.MonkeyPatch, add
         ({"conninfo": "hots=localhost password=secret"}, ValueError, "conninfo must be"),
         ({"conninfo": "host=localhost password=secret\udcff"}, ValueError, "conninfo must be"),
         ({"conninfo": "host=localhost password=secret\0 dbname=jobs"}, ValueError, "conninfo must be"),
+        ({"conninfo": "postgresql://host/db?user=u&outage=secret"}, ValueError, "knows no 'outage'; store_from_url"),
+        ({"conninfo": "postgresql://host/db?schema=secret"}, ValueError, "knows no 'schema'; store_from_url takes"),
+        ({"conninfo": "hots=localhost password=a?secret=b"}, ValueError, "written %2F %3F %40 and %25$"),
     ],
 )
 def test_parameters_that_make_no_sense(options: dict[str, Any], kind: type[Exception], match: str) -> None:

@@ -273,7 +273,7 @@ def test_refused_by_the_store(rest: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("password", ["pa?secret", "pa/secret", "pa%secret"])
+@pytest.mark.parametrize("password", ["pa?secret", "p/a?secret=b", "pa/secret", "pa%secret"])
 def test_what_ends_a_password(password: str) -> None:
     """Of what a password of PostgreSQL's can't hold as it is, it is said how it is written; none of it is shown."""
     with pytest.raises(ValueError, match="%3F") as caught:

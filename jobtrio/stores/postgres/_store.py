@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from urllib.parse import parse_qsl, unquote
 
 import psycopg
 import trio
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from jobtrio._checks import check_count, check_flag, check_seconds, show
@@ -330,11 +332,23 @@ def _check_conninfo(conninfo: Any) -> str:
     except (psycopg.Error, UnicodeEncodeError):
         port = None
     if port is None or "\0" in conninfo:  # libpq would read no further than to that
-        others = "; one with ?schema=… or the like is for store_from_url"
-        raise ValueError(f"conninfo must be a connection string or URL that libpq understands{escapes}{others}")
+        unknown = _unknown_parameter(conninfo)
+        if unknown is not None:
+            known = "store_from_url takes schema, pool_size, listen and outage_limit besides"
+            raise ValueError(f"conninfo must be a URL that libpq understands, which knows no {show(unknown)}; {known}")
+        raise ValueError(f"conninfo must be a connection string or URL that libpq understands{escapes}")
     if not all(part == "" or part.isdecimal() for part in port.split(",")):
         raise ValueError(f"conninfo must be a connection string or URL whose port is a number{escapes}")
     return conninfo
+
+
+def _unknown_parameter(conninfo: str) -> str | None:
+    """Return what stands behind a URL's ? and libpq does not know, unless it may be of a password with a ? in it."""
+    query = conninfo.partition("?")[2]
+    if "@" in unquote(query) or not conninfo.startswith(("postgresql://", "postgres://")):
+        return None
+    known = {"ssl", *(option.keyword.decode() for option in pq.Conninfo.get_defaults())}
+    return next((name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in known), None)
 
 
 def _is_unheard_of(entry: JobEntry) -> bool:
