@@ -233,7 +233,7 @@ class RegistryCore(RegistryCalls):
     async def shutdown(self, grace: float) -> None:
         """Stop claiming, stop what runs, and wait until it is gone."""
         self.check_awaited("registry.shutdown()", "registry.shutdown")
-        self._closed = True
+        self._closed = self._leases.closing = True
         self._dispatcher.stop(grace)
         self._bound_claiming()
         await self._wait_claimed()

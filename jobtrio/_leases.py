@@ -38,10 +38,16 @@ MARGIN = 0.1
 
 
 class Leases:
-    """The leases of all attempts that run in this process."""
+    """The leases of all attempts that run in this process.
+
+    Attributes:
+        closing: Whether attempts that are over renew no more: a store that takes renewals, but not what became of the
+            jobs, holds up no shutdown.
+    """
 
     def __init__(self, store: JobStore, lease: float, *, shows: bool) -> None:
         """Begin with none. ``shows`` tells whether to say that this worker is there while it has none."""
+        self.closing = False
         self._shows = shows
         self._store = store
         self._lease = lease
@@ -107,7 +113,7 @@ class Leases:
     async def _renew(self, asked: float) -> bool:
         """Renew once; tell whether that was answered."""
         self._stop_overdue()  # where this process stood still: to renew what it lets go of would only hold the job up
-        attempts = [*self._until]
+        attempts = [attempt for attempt in self._until if not (self.closing and attempt.over)]
         if not attempts and not self._shows:
             return True
         is_answered = False

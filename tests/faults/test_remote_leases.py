@@ -29,6 +29,10 @@ async def hang(job: JobContext) -> None:
     await trio.sleep_forever()
 
 
+async def nothing(job: JobContext) -> None:
+    pass
+
+
 @executors.register("tick")
 async def tick(job: JobContext) -> None:
     while True:
@@ -559,6 +563,37 @@ async def test_torn_down_while_a_claim_waits_and_the_store_is_away(autojump_cloc
     with pytest.raises(KeyboardInterrupt):
         await program()
     assert stubborn.runs == [1]
+
+
+@pytest.mark.parametrize(("refused", "work"), [("finish", "quick"), ("release", "hang")])
+async def test_shut_down_while_what_became_of_a_job_is_refused(
+    autojump_clock: MockClock, refused: str, work: str
+) -> None:
+    """Where only small writes succeed, as on a disk that is nearly full, a shutdown ends with the leases all the same.
+
+    Until then the leases are renewed for as long as it takes, and the end is written once there is room.
+    """
+    server = Server()
+    store = RemoteStore(server)
+    quick = Executors()
+    quick.register("quick")(nothing)
+    quick.register("hang")(hang)
+    async with jobtrio.open_registry(quick, store=store, lease=LEASE) as registry:
+        store.network.failing = {"finish"}
+        job = await registry.submit("quick")
+        await trio.sleep(3 * LEASE)
+        store.network.failing = set()
+        assert await job.wait() == Completed(None)
+        store.network.failing = {refused}
+        job = await registry.submit(work)
+        await trio.sleep(3 * LEASE)
+        with trio.move_on_after(LEASE) as scope:
+            await registry.shutdown()
+        store.network.failing = set()
+        assert not scope.cancelled_caught
+        entry = server.store.peek(job.id)
+        assert entry is not None
+        assert (entry.state, entry.losses) == (JobState.RUNNING, 0)  # and others will find it lost
 
 
 async def test_cancelled_behind_an_end_that_is_lost(autojump_clock: MockClock) -> None:
