@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from jobtrio._errors import UnknownExecutorError, UnknownJobError
 from jobtrio._pages import find_behind
 from jobtrio._policies import JobPriority
-from jobtrio._submission import DEFAULT_QUEUE, JobSpec
+from jobtrio._submission import JobSpec
 from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._refusals import Refusal
 from jobtrio.websocket._translation import wire_error, wire_record
@@ -149,9 +149,10 @@ class Desk:
         """
         if self._gatekeeper.is_open:
             raise Refusal(ErrorCode.FORBIDDEN, "without authentication, no job can be submitted")
-        if not self._registry.executors.get(request.executor).expose:
+        registered = self._registry.executors.get(request.executor)
+        if not registered.expose:
             raise UnknownExecutorError(request.executor)
-        spec = _spec(request)
+        spec = _spec(request, registered.queue or "default")
         if not await self.allows("submit", spec):
             raise Refusal(ErrorCode.FORBIDDEN, "you may not submit this job")
         [job] = await self._registry.submit_many([spec])
@@ -184,12 +185,13 @@ def _is_asked_for(record: JobRecord, spec: JobSpec) -> bool:
     )
 
 
-def _spec(request: Submit) -> JobSpec:
+def _spec(request: Submit, queue: str) -> JobSpec:
+    """Return what is asked for; without a queue of its own it names ``queue``, so that a hook can judge by that."""
     return JobSpec(
         request.executor,
         request.payload,
         key=request.key,
-        queue=DEFAULT_QUEUE if request.queue is None else request.queue,
+        queue=queue if request.queue is None else request.queue,
         priority=JobPriority[request.priority],
         time_limit=request.time_limit,
         delay=request.delay,

@@ -76,12 +76,12 @@ async def serve(
         port: The port, up to 65535; 0 for any that is free.
         authenticate: An async function from a `Handshake` to a principal, which is anything but None and False. These
             and an exception refuse the client; a `PermissionError` says that it is known and may do nothing here.
-        authorize: An async function from a principal, an action and a `JobRecord` (for ``"submit"`` a `JobSpec`) to a
-            bool. The actions are ``"submit"``, ``"subscribe"``, ``"get"``, ``"find"``, ``"cancel"`` and
-            ``"traceback"``; a job that may not be seen is unknown to the client. A subscription is judged as it begins,
-            and again when its client sends another ``auth``, not with each message. Without it everything is allowed
-            but tracebacks. A hook that raises, takes longer than ``limits.handshake``, or returns something still to be
-            awaited refuses.
+        authorize: An async function from a principal, an action and a `JobRecord` (for ``"submit"`` a `JobSpec`, which
+            has the executor's queue where the client names none) to a bool. The actions are ``"submit"``,
+            ``"subscribe"``, ``"get"``, ``"find"``, ``"cancel"`` and ``"traceback"``; a job that may not be seen is
+            unknown to the client. A subscription is judged as it begins, and again when its client sends another
+            ``auth``, not with each message. Without it everything is allowed but tracebacks. A hook that raises, takes
+            longer than ``limits.handshake``, or returns something still to be awaited refuses.
         allowed_origins: Origins of web pages that may connect, besides those of the address listened on; ``"null"`` for
             pages from files, ``"*"`` for all.
         limits: What clients may do, and how long they may take.

@@ -716,6 +716,27 @@ async def test_may_submit_but_not_look(autojump_clock: MockClock, registry: JobR
     assert len(registry) == 1
 
 
+async def test_the_queue_that_a_submission_is_judged_by(autojump_clock: MockClock) -> None:
+    """`authorize` is told in which queue a job will wait, whether the client names one or leaves it to the executor."""
+    own = jobtrio.Executors()
+    own.register("train", queue="gpu", expose=True)(words)
+    own.register("write", expose=True)(words)
+    queues: list[str] = []
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        queues.append(job.queue)
+        return bool(job.queue == own.get(job.executor).queue)
+
+    async with jobtrio.open_registry(own) as registry:
+        async with open_line(registry, authenticate=known, authorize=authorize, token="ok-x") as line:
+            for executor, named in (("train", {}), ("train", {"queue": "gpu"}), ("write", {})):
+                await line.ask({"type": "submit", "id": 1, "executor": executor, **named})
+            around = await line.ask({"type": "submit", "id": 1, "executor": "train", "queue": "default"})
+            assert around["code"] == "forbidden"
+        waited = [record.queue for record in await registry.find()]
+    assert (queues, waited) == (["gpu", "gpu", "default", "default"], ["gpu", "gpu"])
+
+
 @pytest.mark.parametrize(
     "error", [jobtrio.StoreUnavailableError("away"), jobtrio.UnknownJobError("x"), trio.ClosedResourceError()]
 )
