@@ -55,7 +55,20 @@ def test_who_lingers(there: int, to_come: int, waits: list[float], size: int, mo
     writer.calls = Calls(there, to_come)
     writer._waiting = deque()
     writer._linger = 0.01
+    writer._stopping = False
     taken: list[Call] = []
     monkeypatch.setattr(writer, "_turn", lambda: list(writer._take(taken, time.monotonic() + 60)))
     writer._step()
     assert (writer.calls.waits, len(taken)) == (waits, size)
+
+
+def test_stopped_as_it_looks_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the sign to stop comes between two looks, it is not waited for once more."""
+    writer: Any = object.__new__(Writer)
+    writer.calls = Calls(0, 0)
+    writer._waiting = deque()
+    writer._stopping = True  # by who gave the sign, which `next_nowait` has taken for "no call"
+    pauses: list[str] = []
+    monkeypatch.setattr(writer, "_idle", lambda: pauses.append("used"))
+    writer._step()
+    assert (writer.calls.waits, pauses) == ([], ["used"])

@@ -133,7 +133,7 @@ class Writer:
         call = None if self._waiting else self.calls.next_nowait()
         self._is_behind = bool(self._waiting or call)
         if not self._is_behind:
-            call = self.calls.next(LOOK_AFTER)
+            call = None if self._stopping else self.calls.next(LOOK_AFTER)  # or the sign was just taken
             if call is None:
                 self._idle()
                 return
