@@ -190,10 +190,10 @@ async def test_what_is_refused_of_some(
 ) -> None:
     """Where there is room for some values and not for others, the log tells in the end, and not by turns."""
     monkeypatch.setattr(_outages, "CALM", inf)  # however long the turns take
-    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=1.0)) as worker:
+    async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=OUTAGE_LIMIT)) as worker:
         with psycopg.connect(postgres) as other:
             other.execute(FAILING.format(code="53100").encode())
-        for _ in range(3):
+        for _ in range(2):
             with psycopg.connect(postgres) as other:
                 other.execute("ALTER TABLE jobtrio.jobs ENABLE TRIGGER failing")
             with pytest.raises(StoreUnavailableError, match="on purpose"):
