@@ -41,13 +41,14 @@ class Leases:
     """The leases of all attempts that run in this process.
 
     Attributes:
-        closing: Whether attempts that are over renew no more: a store that takes renewals, but not what became of the
-            jobs, holds up no shutdown.
+        closing: Whether there is only to wait for what runs. A store that takes renewals, but not what became of the
+            jobs, is not to hold that up: once all attempts are over, they are renewed only while ends are written.
     """
 
     def __init__(self, store: JobStore, lease: float, *, shows: bool) -> None:
         """Begin with none. ``shows`` tells whether to say that this worker is there while it has none."""
         self.closing = False
+        self._has_ended = False  # an attempt, by itself, since the last renewal
         self._shows = shows
         self._store = store
         self._lease = lease
@@ -66,7 +67,8 @@ class Leases:
 
     def ended(self, attempt: Attempt) -> None:
         """Forget an attempt that is over: its lease is of no more use, and its claim holds the job."""
-        self._until.pop(attempt, None)
+        if self._until.pop(attempt, None) is not None:
+            self._has_ended = True
 
     def look(self) -> None:
         """Renew at once, since the answer may bring news."""
@@ -113,7 +115,10 @@ class Leases:
     async def _renew(self, asked: float) -> bool:
         """Renew once; tell whether that was answered."""
         self._stop_overdue()  # where this process stood still: to renew what it lets go of would only hold the job up
-        attempts = [attempt for attempt in self._until if not (self.closing and attempt.over)]
+        attempts = [*self._until]
+        if self.closing and not self._has_ended and all(attempt.over for attempt in attempts):
+            attempts = []
+        self._has_ended = False
         if not attempts and not self._shows:
             return True
         is_answered = False

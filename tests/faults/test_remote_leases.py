@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from jobtrio._messages import Message
     from jobtrio.stores.memory import MemoryJobStore
 
 LEASE = 9.0
@@ -585,8 +586,10 @@ async def test_shut_down_while_what_became_of_a_job_is_refused(
         store.network.failing = set()
         assert await job.wait() == Completed(None)
         store.network.failing = {refused}
-        job = await registry.submit(work)
+        await registry.submit(work)
         await trio.sleep(3 * LEASE)
+        job = await registry.submit(work)  # whose lease is over after that of the first
+        await trio.sleep(0.2 * LEASE)
         with trio.move_on_after(LEASE) as scope:
             await registry.shutdown()
         store.network.failing = set()
@@ -594,6 +597,49 @@ async def test_shut_down_while_what_became_of_a_job_is_refused(
         entry = server.store.peek(job.id)
         assert entry is not None
         assert (entry.state, entry.losses) == (JobState.RUNNING, 0)  # and others will find it lost
+
+
+class OneByOne(RemoteStore):
+    """A store that gives jobs back one behind the other."""
+
+    way: trio.Lock
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        """Give a job back, which takes a tenth of a lease."""
+        async with self.way:
+            await trio.sleep(0.1 * LEASE)
+            return await super().release(claim, reason, messages=messages)
+
+
+async def test_shut_down_while_ends_are_written_slowly(autojump_clock: MockClock) -> None:
+    """Where it takes longer than a lease to give all jobs back, and none is refused, none is lost."""
+    server = Server()
+    store = OneByOne(server)
+    store.way = trio.Lock()
+    async with jobtrio.open_registry(executors, store=store, lease=LEASE) as registry:
+        jobs = await registry.submit_many([jobtrio.JobSpec("hang")] * 25)
+        await trio.sleep(LEASE)
+        await registry.shutdown()
+    entries = [server.store.peek(job.id) for job in jobs]
+    assert {(entry.state, entry.losses) for entry in entries if entry is not None} == {(JobState.QUEUED, 0)}
+
+
+async def test_an_end_that_is_refused_during_a_grace(autojump_clock: MockClock) -> None:
+    """While other jobs still run in their grace, an end that the store does not take is waited for."""
+    store = RemoteStore(Server())
+    both = Executors()
+    both.register("quick")(nothing)
+    both.register("hang")(hang)
+    async with jobtrio.open_registry(both, store=store, lease=LEASE) as registry, trio.open_nursery() as nursery:
+        await registry.submit("hang")
+        store.network.failing = {"finish"}
+        job = await registry.submit("quick")
+        await trio.sleep(LEASE)
+        nursery.start_soon(registry.shutdown, 3 * LEASE)
+        await trio.sleep(2 * LEASE)
+        store.network.failing = set()
+        with trio.fail_after(LEASE):
+            assert await job.wait() == Completed(None)
 
 
 async def test_cancelled_behind_an_end_that_is_lost(autojump_clock: MockClock) -> None:
