@@ -492,6 +492,8 @@ async def test_a_mixed_fleet(postgres: str, monkeypatch: pytest.MonkeyPatch, add
         ({"conninfo": "postgresql://host/db?user=u&outage=secret"}, ValueError, "knows no 'outage'; store_from_url"),
         ({"conninfo": "postgresql://host/db?schema=secret"}, ValueError, "knows no 'schema'; store_from_url takes"),
         ({"conninfo": "hots=localhost password=a?secret=b"}, ValueError, "written %2F %3F %40 and %25$"),
+        ({"conninfo": "postgresql://host/db?password=a&secret=b"}, ValueError, "written %2F %3F %40 and %25$"),
+        ({"conninfo": "postgresql://host/db?hots=b&password=secret"}, ValueError, "knows no 'hots'; store_from_url"),
     ],
 )
 def test_parameters_that_make_no_sense(options: dict[str, Any], kind: type[Exception], match: str) -> None:

@@ -343,12 +343,17 @@ def _check_conninfo(conninfo: Any) -> str:
 
 
 def _unknown_parameter(conninfo: str) -> str | None:
-    """Return what stands behind a URL's ? and libpq does not know, unless it may be of a password with a ? in it."""
+    """Return what stands behind a URL's ? that libpq does not know, unless it may be of a password with a ? or &."""
     query = conninfo.partition("?")[2]
     if "@" in unquote(query) or not conninfo.startswith(("postgresql://", "postgres://")):
         return None
-    known = {"ssl", *(option.keyword.decode() for option in pq.Conninfo.get_defaults())}
-    return next((name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in known), None)
+    known = {"ssl": b"", **{option.keyword.decode(): option.dispchar for option in pq.Conninfo.get_defaults()}}
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        if known.get(name) == b"*":  # libpq's mark for what is secret
+            return None
+        if name not in known:
+            return name
+    return None
 
 
 def _is_unheard_of(entry: JobEntry) -> bool:
