@@ -725,7 +725,7 @@ async def test_the_queue_that_a_submission_is_judged_by(autojump_clock: MockCloc
 
     async def authorize(principal: Any, action: str, job: Any) -> bool:
         queues.append(job.queue)
-        return bool(job.queue == own.get(job.executor).queue)
+        return bool(job.queue == (own.get(job.executor).queue or "default"))
 
     async with jobtrio.open_registry(own) as registry:
         async with open_line(registry, authenticate=known, authorize=authorize, token="ok-x") as line:
@@ -734,7 +734,7 @@ async def test_the_queue_that_a_submission_is_judged_by(autojump_clock: MockCloc
             around = await line.ask({"type": "submit", "id": 1, "executor": "train", "queue": "default"})
             assert around["code"] == "forbidden"
         waited = [record.queue for record in await registry.find()]
-    assert (queues, waited) == (["gpu", "gpu", "default", "default"], ["gpu", "gpu"])
+    assert (queues, waited) == (["gpu", "gpu", "default", "default"], ["gpu", "gpu", "default"])
 
 
 @pytest.mark.parametrize(
