@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import trio
+from other_texts import Label
 from store_urls import STORES, check_store, new_url
 
 import jobtrio
@@ -133,12 +134,6 @@ async def test_nasty_names(open_store: Callable[[], JobStore]) -> None:
             assert await worker.store.finish(claims[0], Completed(name), messages=tokens(1, 2))
             assert len(await worker.stream(name)) == 3
             assert await worker.store.delete(name)
-
-
-class Label(str):
-    """Text of a class of its own."""
-
-    __slots__ = ()
 
 
 async def test_names_of_a_text_class(open_store: Callable[[], JobStore]) -> None:

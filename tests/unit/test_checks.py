@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from other_numbers import Whole
+from other_texts import Label
 
 from jobtrio import _checks as checks
 
@@ -207,12 +208,6 @@ def test_tags_are_at_most_so_many() -> None:
     assert checks.check_tags("tags", given) == given
     with pytest.raises(ValueError, match=r"^tags must be at most 1000; got 1001$"):
         checks.check_tags("tags", given | {"one": "more"})
-
-
-class Label(str):
-    """Text of a class of its own."""
-
-    __slots__ = ()
 
 
 def test_tags_of_a_text_class() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from other_texts import Label
 from scripted_bridge import Peer, all_of, end, idle, numbers, open_bridge
 
 import jobtrio
@@ -114,12 +115,6 @@ async def test_cancels_and_finds() -> None:
         states = [jobtrio.JobState.FAILED, jobtrio.JobState.COMPLETED]
         assert await client.find(state=states, tags={"a": "b"}, limit=7, after="j", newest_first=True) == []
         assert await client.find() == []
-
-
-class Label(str):
-    """Text of a class of its own."""
-
-    __slots__ = ()
 
 
 async def test_ids_of_a_text_class() -> None:

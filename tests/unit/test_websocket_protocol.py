@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from other_texts import Label
 
 import jobtrio
 from jobtrio.websocket import _client_link, _values, protocol
@@ -181,12 +182,6 @@ class Panicky(set[int]):
         raise self.error
 
     __str__ = __repr__
-
-
-class Label(str):
-    """Text of a class of its own."""
-
-    __slots__ = ()
 
 
 class Labelled:
