@@ -148,8 +148,9 @@ async def test_names_of_a_text_class(open_store: Callable[[], JobStore]) -> None
         job = await registry.submit(print, job_id=Label("id"), key=Label("key"))
         with trio.fail_after(60):
             assert await job.wait() == Completed()
-        texts = (job.id, job.record.executor, job.record.queue, job.record.key)
-        assert [(type(text), text) for text in texts] == [(str, text) for text in ("id", "print", "paper", "key")]
+        texts = (job.id, job.record.executor, job.record.queue, job.record.key, executors.get("print").queue)
+        plain = ("id", "print", "paper", "key", "paper")
+        assert [(type(text), text) for text in texts] == [(str, text) for text in plain]
         assert (await registry.get(Label(held.id))).record.metadata == {"a": 1}
         assert await registry.find(after=Label(held.id)) == [job.record]
         assert await registry.history(Label("id")) == await registry.history("id")

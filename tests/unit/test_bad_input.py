@@ -382,9 +382,7 @@ async def test_what_is_asked_for_is_shown_in_part() -> None:
             with pytest.raises(error) as excinfo:
                 await ask(longest)
             assert repr(longest) in str(excinfo.value)
-        with pytest.raises(jobtrio.UnknownJobError, match=r"'x+…: it never existed") as excinfo:
-            await registry.get("x" * 1_000_000)
-        assert len(str(excinfo.value)) < 1000
+            assert len(str(error("x" * 1_000_000))) < 1000
 
 
 @pytest.mark.parametrize("value", [3, None, True, b"x", ["x"], {"x": "y"}], ids=shown)

@@ -241,6 +241,13 @@ def test_metadata() -> None:
         checks.check_metadata("metadata", 3)
 
 
+def test_metadata_with_keys_of_a_text_class() -> None:
+    """A key that is text of a class of its own is kept as the plain text."""
+    metadata = checks.check_metadata("metadata", {Label("a"): 1})
+    assert metadata == {"a": 1}
+    assert [type(key) for key in metadata] == [str]
+
+
 def test_moment_in_utc() -> None:
     """A moment is aware and comes back in UTC."""
     east = timezone(timedelta(hours=2))
