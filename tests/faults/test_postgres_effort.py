@@ -372,7 +372,7 @@ def test_claims_of_a_long_line(database: Database, kept: bool) -> None:
 
 
 async def test_a_renewal_writes_to_no_index(postgres: str) -> None:
-    """The end of a lease is in no index, and its row's page has room: what every worker does most is a small write."""
+    """The end of a lease is in no index: what every worker does most is a small write, where a page has room."""
 
     async def updates(link: Link) -> tuple[int, int]:
         count = (
