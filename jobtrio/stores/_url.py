@@ -79,7 +79,8 @@ class Address:
             try:
                 os.stat(self.place)
             except (FileNotFoundError, NotADirectoryError):
-                return f"there is no file {self.place!r}"
+                if not os.path.exists(f"{os.path.realpath(self.place)}-wal"):  # else it is away
+                    return f"there is no file {self.place!r}"
             except OSError:
                 pass
         return None

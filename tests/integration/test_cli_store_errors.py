@@ -117,6 +117,15 @@ def test_no_file(shell: Shell, name: str) -> None:
     assert list(shell.folder.iterdir()) == []
 
 
+def test_a_file_that_has_left_its_log(shell: Shell) -> None:
+    """A file that isn't there, where its log is, is away: nobody is told that there is no job."""
+    (shell.folder / "jobs.db-wal").write_bytes(b"what was acknowledged last")
+    code, _, err = shell.ask("list", "--store", "sqlite:///jobs.db?outage_limit=0.1")
+    assert code == 1
+    assert "jobs.db is gone or empty, and has left its log" in err
+    assert [path.name for path in shell.folder.iterdir()] == ["jobs.db-wal"]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "part"),
     [
