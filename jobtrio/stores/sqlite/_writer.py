@@ -133,7 +133,8 @@ class Writer:
         call = None if self._waiting else self.calls.next_nowait()
         self._is_behind = bool(self._waiting or call)
         if not self._is_behind:
-            call = None if self._stopping else self.calls.next(LOOK_AFTER)  # or the sign was just taken
+            # The sign to stop may be what was just taken for none, and does not come again.
+            call = None if self._stopping else self.calls.next(LOOK_AFTER)
             if call is None:
                 self._idle()
                 return
