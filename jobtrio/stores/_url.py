@@ -76,10 +76,12 @@ class Address:
     def missing(self) -> str | None:
         """Say that there is no file. Of a server, or a file that one may not see, that is said when it is opened."""
         if self.kind == "sqlite":
+            from jobtrio.stores.sqlite._connection import left_log
+
             try:
                 os.stat(self.place)
             except (FileNotFoundError, NotADirectoryError):
-                if not os.path.exists(f"{os.path.realpath(self.place)}-wal"):  # else it is away
+                if left_log(self.place) is None:  # else it is away
                     return f"there is no file {self.place!r}"
             except OSError:
                 pass

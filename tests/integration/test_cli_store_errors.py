@@ -126,6 +126,14 @@ def test_a_file_that_has_left_its_log(shell: Shell) -> None:
     assert [path.name for path in shell.folder.iterdir()] == ["jobs.db-wal"]
 
 
+def test_a_log_that_holds_nothing(shell: Shell) -> None:
+    """Nothing is lost with an empty log: there is no file, and none is made."""
+    (shell.folder / "jobs.db-wal").touch()
+    code, _, err = shell.ask("list")
+    assert (code, err) == (1, "jobtrio list: there is no file 'jobs.db', hence no job\n")
+    assert [path.name for path in shell.folder.iterdir()] == ["jobs.db-wal"]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "part"),
     [

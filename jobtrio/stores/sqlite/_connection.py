@@ -128,8 +128,8 @@ class Location:
 
     def _check_left(self) -> None:
         """Make no file where one is away and has left its log: SQLite would remove the log, and what is in it."""
-        log = f"{os.path.realpath(self.path)}-wal"
-        if _size(log) and not _size(self.path):  # in this order, for a file is made before its log
+        log = left_log(self.path)
+        if log is not None:
             raise StoreUnavailableError(
                 f"{self.path} is gone or empty, and has left its log, {log}, with what was written last: "
                 "put the file back, or, to begin anew, move the log away"
@@ -231,6 +231,12 @@ class Location:
         return connect(
             uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=CACHED
         )
+
+
+def left_log(path: str) -> str | None:
+    """Return the log of a file that is gone or empty, where there is one that holds something; else None."""
+    log = f"{os.path.realpath(path)}-wal"
+    return log if _size(log) and not _size(path) else None  # in this order, for a file is made before its log
 
 
 def _size(path: str) -> int:
