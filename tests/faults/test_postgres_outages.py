@@ -193,7 +193,7 @@ async def test_what_is_refused_of_some(
     async with open_worker(lambda: PostgresJobStore(postgres, outage_limit=OUTAGE_LIMIT)) as worker:
         with psycopg.connect(postgres) as other:
             other.execute(FAILING.format(code="53100").encode())
-        for _ in range(2):
+        for _ in range(3):
             with psycopg.connect(postgres) as other:
                 other.execute("ALTER TABLE jobtrio.jobs ENABLE TRIGGER failing")
             with pytest.raises(StoreUnavailableError, match="on purpose"):
