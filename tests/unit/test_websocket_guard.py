@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 from raw_client import PING, PONG, TEXT, frame
+from turns import Turns
 
 from jobtrio.websocket import Limits
 from jobtrio.websocket._codes import CloseCode
@@ -285,19 +286,12 @@ async def test_a_send_lets_others_run(
 ) -> None:
     """A send that the system takes at once is a turn of the scheduler all the same."""
     stream, client = sockets
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
-    nursery.start_soon(take_turns)
+    turns = Turns()
+    nursery.start_soon(turns.take)
     for _ in range(10):
         await stream.send_all(b"x")
     assert await client.recv(100) == b"x" * 10
-    assert turns >= 9
+    assert turns.taken >= 9
     nursery.cancel_scope.cancel()
 
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from bridge import executors, hang, shout, words
 from line import anybody, known, open_line, owners
+from turns import Turns
 
 import jobtrio
 from jobtrio import Retention, RetryPolicy
@@ -1038,26 +1039,18 @@ async def test_others_have_their_turns_while_jobs_are_looked_through(
     monkeypatch.setattr("jobtrio.websocket._desk.PAGE", 16)
     for _ in range(40 * 16):
         await registry.submit(hang, delay=1000, tags={"user": "ann"})
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
-    seen = []
+    turns, seen = Turns(), []
     find = registry.find
 
     async def noted(**query: Any) -> Any:
-        seen.append(turns)
+        seen.append(turns.taken)
         return await find(**query)
 
     monkeypatch.setattr(registry, "find", noted)
     async with open_line(registry, authenticate=known, authorize=owners, token="ok-bob") as line:
         await line.hear()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
+            nursery.start_soon(turns.take)
             assert (await line.ask({"type": "find", "id": 1, "tags": {"user": "ann"}}))["jobs"] == []
             nursery.cancel_scope.cancel()
     assert len(seen) >= 40
