@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jobtrio._entry import JobEntry
+    from jobtrio._registry import JobRegistry
     from jobtrio._spool import Spool
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim
@@ -166,6 +167,7 @@ class Attempt:
 
     async def run(
         self,
+        registry: JobRegistry,
         resolve: Callable[[JobEntry], Callable[[JobContext], Awaitable[Any]]],
         open_log: Callable[[JobEntry], TokenLog],
         save: Callable[[JobEntry, Any], Awaitable[None]],
@@ -189,7 +191,7 @@ class Attempt:
                 scope = nursery.cancel_scope
                 if self._limit != inf:
                     scope.deadline = self._deadline = trio.current_time() + self._limit
-                context = self._context = JobContext(entry, nursery, open_log, save, prepare)
+                context = self._context = JobContext(entry, nursery, registry, open_log, save, prepare)
                 context.attempt = self.claim.attempt  # the entry may know of a later one by now
                 task = self.task = nursery.parent_task
                 turns, self.references = _traces(task)

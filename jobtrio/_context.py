@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio._policies import JobPriority
+    from jobtrio._registry import JobRegistry
     from jobtrio._token_log import TokenLog
 
 
@@ -30,6 +31,7 @@ class JobContext:
 
     Attributes:
         nursery: The attempt's own nursery, for child tasks. The attempt ends when they have.
+        registry: The registry that runs the job: to submit other jobs, or to find some.
         attempt: The attempt's number, from 1.
     """
 
@@ -43,6 +45,7 @@ class JobContext:
         "_thread",
         "attempt",
         "nursery",
+        "registry",
         "watches_stopping",
     )
 
@@ -50,6 +53,7 @@ class JobContext:
         self,
         entry: JobEntry,
         nursery: trio.Nursery,
+        registry: JobRegistry,
         open_log: Callable[[JobEntry], TokenLog],
         save: Callable[[JobEntry, Any], Awaitable[None]],
         prepare: Callable[[Any], Any] | None = None,
@@ -63,6 +67,7 @@ class JobContext:
         self._thread = get_ident()  # that of the registry's run, which has it alone
         self.attempt: int = entry.attempt
         self.nursery: trio.Nursery = nursery
+        self.registry: JobRegistry = registry
         self.watches_stopping: bool = False
 
     @property

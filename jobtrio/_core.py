@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from jobtrio._attempt import Attempt
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
+    from jobtrio._registry import JobRegistry
     from jobtrio.executors import Executors
 
 
@@ -121,6 +122,10 @@ class RegistryCore(RegistryCalls):
         )
 
     # -- life
+
+    def introduce(self, registry: JobRegistry) -> None:
+        """Take the registry's front, which executors are given."""
+        self._runner.registry = registry
 
     @trio.lowlevel.enable_ki_protection
     async def serve(self) -> None:

@@ -83,11 +83,12 @@ async def open_registry(
         worker=worker_name() if worker is None else check_name("worker", worker),
         max_running_total=_check_counts("max_running_total", max_running_total) or {},
     )
+    registry = JobRegistry(core)
     async with core.store.open(core.settings), open_background_nursery() as nursery:
         nursery.start_soon(core.serve)
         try:
             await core.serving.wait()
-            yield JobRegistry(core)
+            yield registry
             await core.wait_done()
         finally:
             # Bounded by the clean-up of the executors: outcomes are not published before they are gone.

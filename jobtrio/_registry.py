@@ -48,6 +48,7 @@ class JobRegistry:
 
     def __init__(self, core: RegistryCore) -> None:
         self._core = core
+        core.introduce(self)
 
     @property
     def executors(self) -> Executors:

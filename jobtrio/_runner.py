@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from jobtrio._context import JobContext
     from jobtrio._entry import JobEntry
+    from jobtrio._registry import JobRegistry
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim, JobStore
 
@@ -56,6 +57,7 @@ class Runner:
             an earlier one to go counts once.
         by_queue: How many of those there are, by queue.
         room: How many more there may be in each queue that has room; None for any number in every queue.
+        registry: What the executors are given as their registry; there before the first attempt.
         changes: Where those wait who wait for something to be over.
         on_room: Called when one of them makes room for another.
         on_over: Called with each attempt once its end is published.
@@ -63,6 +65,8 @@ class Runner:
         on_fall: Called when one is torn down, and all others with it, before anything else is done about that.
         services: The nursery for what hands messages over, while there is one; it outlives the attempts.
     """
+
+    registry: JobRegistry
 
     def __init__(
         self,
@@ -138,7 +142,7 @@ class Runner:
     async def _run_here(self, attempt: Attempt) -> None:
         try:
             try:
-                verdict = await attempt.run(self._resolve, self._open_log, self._save)
+                verdict = await attempt.run(self.registry, self._resolve, self._open_log, self._save)
             except BaseException:
                 await self._abandon(attempt)
                 raise
@@ -229,7 +233,7 @@ class Runner:
             if attempt.claim.attempt > 1:  # its numbers go on where those of others ended
                 await self._catch_up(entry, self._open_log(entry), attempt.is_stopped)
                 attempt.is_caught_up = not attempt.is_stopped()
-            return await attempt.run(self._resolve, self._open_spooled, self._save, check_value)
+            return await attempt.run(self.registry, self._resolve, self._open_spooled, self._save, check_value)
         except SystemExit:
             # It would end whoever ran it next, and so on: it counts as lost, like a job that kills its worker.
             self._give_up(attempt)

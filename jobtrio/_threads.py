@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from jobtrio._context import JobContext
     from jobtrio._policies import JobPriority
+    from jobtrio._registry import JobRegistry
 
 
 class ThreadJobContext:
@@ -36,6 +37,8 @@ class ThreadJobContext:
         priority: The job's priority.
         nursery: The attempt's own nursery, for child tasks. The attempt ends when they have. It belongs to Trio's
             thread: start one by ``trio.from_thread.run_sync(job.nursery.start_soon, …)``.
+        registry: The registry that runs the job. It belongs to Trio's thread as well: submit a job by
+            ``trio.from_thread.run(job.registry.submit, …)``.
     """
 
     def __init__(self, context: JobContext) -> None:
@@ -50,6 +53,7 @@ class ThreadJobContext:
         self.queue: str = context.queue
         self.priority: JobPriority = context.priority
         self.nursery: trio.Nursery = context.nursery
+        self.registry: JobRegistry = context.registry
 
     @property
     def cancel_scope(self) -> trio.CancelScope:

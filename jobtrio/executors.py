@@ -71,6 +71,8 @@ class Executors:
     ) -> Callable[[F], F]:
         """Return a decorator that registers an executor and leaves it as it is.
 
+        A registry that is open already, on a durable store, takes up to five seconds to notice.
+
         Args:
             name: 1 to 200 printable characters, not in use.
             time_limit: Seconds an attempt may take, where the job does not say.

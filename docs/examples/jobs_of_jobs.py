@@ -1,7 +1,5 @@
 """A job that submits others, all at once, and cancels those that it waits for where it is cancelled itself."""
 
-from functools import partial
-
 import trio
 
 import jobtrio
@@ -15,18 +13,19 @@ async def step(job: jobtrio.JobContext) -> str:
     return f"{job.payload['name']} is done"
 
 
-async def build(registry: jobtrio.JobRegistry, job: jobtrio.JobContext) -> None:
+@executors.register("build", queue="builds")
+async def build(job: jobtrio.JobContext) -> None:
     for payload in job.payload:
-        part = await registry.submit("step", payload, key=f"{job.id}/{payload['name']}")
-        job.nursery.start_soon(follow, registry, job, part)
+        part = await job.registry.submit("step", payload, key=f"{job.id}/{payload['name']}")
+        job.nursery.start_soon(follow, job, part)
 
 
-async def follow(registry: jobtrio.JobRegistry, job: jobtrio.JobContext, part: jobtrio.Job) -> None:
+async def follow(job: jobtrio.JobContext, part: jobtrio.Job) -> None:
     try:
         await job.send(await part.result())
     except trio.Cancelled:
         with trio.move_on_after(5, shield=True):
-            if (await registry.get(job.id)).record.cancel_requested_at is not None:
+            if (await job.registry.get(job.id)).record.cancel_requested_at is not None:
                 await part.cancel("its build was cancelled")
                 await part.wait()
         raise
@@ -35,7 +34,6 @@ async def follow(registry: jobtrio.JobRegistry, job: jobtrio.JobContext, part: j
 async def main() -> None:
     queues = {"builds": 4, "steps": 6}
     async with jobtrio.open_registry(executors, max_running=10, queues=queues) as registry:
-        executors.register("build", queue="builds")(partial(build, registry))
         quick = await registry.submit("build", [{"name": "compile", "seconds": 0.1}, {"name": "check", "seconds": 0.2}])
         async for line in quick.tokens():
             print(line)

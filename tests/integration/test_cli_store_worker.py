@@ -254,6 +254,15 @@ def test_queues_and_limits(shell: Shell, tmp_path: Path) -> None:
     assert worker.end()[0] == 0
 
 
+def test_jobs_of_jobs(shell: Shell) -> None:
+    """An executor of a worker's submits other jobs, by the worker's own registry."""
+    shell.worker("--max-running", "2")
+    job = shell.submit("whole", "--payload", '["a", "b"]')
+    assert shell.ask("watch", job)[0] == 0
+    assert shell.value("show", job)["job"]["result"] == ["a", "b"]
+    assert [other["executor"] for other in shell.value("list", "--tag", f"of={job}")] == ["echo", "echo"]
+
+
 def test_queue_without_a_limit(shell: Shell) -> None:
     """A queue without a number has as many jobs at once as the worker; the first line of the log says what it does."""
     worker = shell.start("worker", "store_jobs:executors", "--max-running", "7", "--queue", "a", "--queue", "b=2")

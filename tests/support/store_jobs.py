@@ -72,3 +72,10 @@ async def paced(job: jobtrio.JobContext) -> int:
 async def echo(job: jobtrio.JobContext) -> Any:
     """Return the payload."""
     return job.payload
+
+
+@executors.register("whole")
+async def whole(job: jobtrio.JobContext) -> list[Any]:
+    """Return what a job for each part of the payload returns."""
+    specs = [jobtrio.JobSpec("echo", part, key=f"{job.id}/{part}", tags={"of": job.id}) for part in job.payload]
+    return [await part.result() for part in await job.registry.submit_many(specs)]

@@ -25,6 +25,7 @@ async def executor(job: jobtrio.JobContext) -> int:
     assert_type(job.priority, jobtrio.JobPriority)
     assert_type(job.deadline, float)
     assert_type(job.nursery, trio.Nursery)
+    assert_type(job.registry, jobtrio.JobRegistry)
     assert_type(job.cancel_scope, trio.CancelScope)
     assert_type(job.stopping, trio.Event)
     assert_type(job.send_nowait("token"), int)

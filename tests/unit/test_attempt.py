@@ -44,9 +44,12 @@ async def save(entry: JobEntry, value: Any) -> None:
     entry.saved_state = value
 
 
+no_registry: Any = None
+
+
 async def run(attempt: Attempt, executor: Executor) -> Verdict:
     """Run an attempt with this executor."""
-    return await attempt.run(lambda _: executor, open_log, save)
+    return await attempt.run(no_registry, lambda _: executor, open_log, save)
 
 
 async def judge(executor: Executor, time_limit: float | None = None) -> Verdict:
@@ -153,7 +156,7 @@ async def test_not_resolved() -> None:
     def resolve(entry: JobEntry) -> Executor:
         raise LookupError(entry.id)
 
-    verdict = await new_attempt().run(resolve, open_log, save)
+    verdict = await new_attempt().run(no_registry, resolve, open_log, save)
     assert shown(verdict) == ("raised", "LookupError('id')")
 
 

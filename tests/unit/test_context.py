@@ -20,6 +20,8 @@ from jobtrio import (
     JobContext,
     JobEndedError,
     JobPriority,
+    JobRegistry,
+    JobSpec,
     PayloadError,
     Progress,
     RetryLater,
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 
+REGISTRY: Any = object()
+"""Stands for the registry, of which a context makes nothing."""
+
+
 class Bench:
     """A context of a job, with what stands around it."""
 
@@ -49,7 +55,7 @@ class Bench:
         self.log = TokenLog(limit)
         self.opened = 0
         self.saved: list[Any] = []
-        self.context = JobContext(self.entry, nursery, self.open_log, self.save, prepare)
+        self.context = JobContext(self.entry, nursery, REGISTRY, self.open_log, self.save, prepare)
 
     def open_log(self, entry: JobEntry) -> TokenLog:
         """Count how often the log is asked for."""
@@ -79,6 +85,7 @@ async def test_what_it_shows() -> None:
         assert (job.id, job.payload, job.attempt, job.queue) == ("id", {"p": 1}, 2, "gpu")
         assert job.priority is JobPriority.HIGH
         assert job.cancel_scope is job.nursery.cancel_scope
+        assert job.registry is REGISTRY
         assert job.deadline == math.inf
         job.cancel_scope.deadline = trio.current_time() + 5
         assert job.deadline == job.cancel_scope.deadline
@@ -462,6 +469,29 @@ async def test_state_goes_from_attempt_to_attempt(autojump_clock: MockClock) -> 
         job = await registry.submit(executor, retry=RetryPolicy())
         await job.wait()
     assert seen == [None, {"attempt": 1}, {"attempt": 2}]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_job_submits_another(durable: bool, tmp_path: Path) -> None:
+    """What an executor finds as its registry is the one that was opened: other jobs are submitted and found by it."""
+    executors = Executors()
+
+    @executors.register("part")
+    async def part(job: JobContext) -> int:
+        return int(job.payload) ** 2
+
+    @executors.register("whole")
+    async def whole(job: JobContext) -> list[int]:
+        fronts.append(job.registry)
+        parts = await job.registry.submit_many([JobSpec("part", n, tags={"of": job.id}) for n in range(3)])
+        return [await other.result() for other in parts]
+
+    fronts: list[JobRegistry] = []
+    async with open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db") if durable else None) as registry:
+        job = await registry.submit("whole")
+        assert await job.result() == [0, 1, 4]
+        assert [record.result for record in await registry.find(tags={"of": job.id})] == [0, 1, 4]
+        assert fronts == [registry]
 
 
 async def test_shown_with_job_and_attempt(autojump_clock: MockClock) -> None:

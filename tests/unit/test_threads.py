@@ -146,6 +146,20 @@ async def test_its_nursery() -> None:
         assert ended == ["child"]
 
 
+async def test_its_registry() -> None:
+    """A thread submits another job by the registry that runs its own."""
+
+    async def part(job: JobContext) -> int:
+        return int(job.payload) + 1
+
+    def executor(job: ThreadJobContext) -> int:
+        other = trio.from_thread.run(job.registry.submit, part, 1)
+        return int(trio.from_thread.run(other.result))
+
+    async with jobtrio.open_registry() as registry:
+        assert await (await registry.submit(executor)).result() == 2
+
+
 async def test_its_cancel_scope() -> None:
     """A thread that cancels its own scope ends its job, as an async executor does."""
 
