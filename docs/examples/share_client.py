@@ -41,14 +41,19 @@ async def look_up(job: jobtrio.JobContext) -> str:
     return await current_client.get().get(job.payload)
 
 
-async def main() -> None:
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[None]:
     async with open_client() as client:
         current_client.set(client)
         executors.register("fetch")(partial(fetch, client))
-        async with jobtrio.open_registry(executors) as registry:
-            for executor, name in (("fetch", "ann"), ("look up", "bob")):
-                job = await registry.submit(executor, name)
-                print(await job.result())
+        yield
+
+
+async def main() -> None:
+    async with lifespan(), jobtrio.open_registry(executors) as registry:
+        for executor, name in (("fetch", "ann"), ("look up", "bob")):
+            job = await registry.submit(executor, name)
+            print(await job.result())
 
 
 if __name__ == "__main__":

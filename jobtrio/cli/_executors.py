@@ -1,4 +1,4 @@
-"""Executors as the command line names them: ``MODULE:EXECUTORS``, or an executor's name alone.
+"""Executors, and what is open around them, as the command line names them: ``MODULE:NAME``, or an executor's name.
 
 It must not know what they are needed for.
 """
@@ -9,15 +9,20 @@ import importlib
 import os
 import sys
 import traceback
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import nullcontext, suppress
+from inspect import isasyncgenfunction, iscoroutinefunction
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from jobtrio._checks import show
 from jobtrio.executors import Executors
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import ModuleType
 
+Lifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 IMPORTING = {__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
 """The files that stand in a traceback before an imported module's own code."""
@@ -28,28 +33,46 @@ def load_executors(options: argparse.Namespace) -> Executors:
 
     They are named as ``MODULE:EXECUTORS``; the module is looked for beside the user as well.
     """
-    module_name, colon, name = options.executors.partition(":")
-    is_module = "/" not in module_name and all(module_name.split("."))  # neither a file nor relative to anything
-    if not (is_module and colon and name):
-        options.parser.error(
-            f"executors must be given as MODULE:EXECUTORS, as in app.jobs:executors; got {show(options.executors)}"
-        )
-    module = _import(options, module_name)
-    found: Any = module
-    try:
-        for part in name.split("."):
-            found = getattr(found, part, None)
-    except Exception as exc:  # of the module's own __getattr__
-        _fail(options, f"looking up {name} in {module_name}", exc)
+    rule = "executors must be given as MODULE:EXECUTORS, as in app.jobs:executors"
+    module, name, found = _look_up(options, options.executors, rule)
     if not isinstance(found, Executors):
         has = [each for each, value in vars(module).items() if isinstance(value, Executors)]
         is_not = f"{options.executors} is {show(found)}, not an Executors"
-        flaw = f"{module_name} has no Executors {name!r}" if found is None else is_not
+        flaw = f"{module.__name__} has no Executors {name!r}" if found is None else is_not
         options.parser.error(f"{flaw}; the module has {', '.join(has) or 'none'}")
         raise AssertionError  # error() has ended the program
     if not len(found):
         options.parser.error(f"{options.executors} has no executor: nothing could be run")
     return found
+
+
+def load_lifespan(options: argparse.Namespace) -> Lifespan:
+    """Return what makes the block that is to be open around the registry, likewise; an empty one if none is named."""
+    if options.lifespan is None:
+        return nullcontext
+    rule = "--lifespan must be given as MODULE:NAME, as in app.jobs:open_clients"
+    module, name, found = _look_up(options, options.lifespan, rule)
+    if not callable(found) or isasyncgenfunction(found) or iscoroutinefunction(found):
+        flaw = f"{module.__name__} has no {name!r}" if found is None else f"{options.lifespan} is {show(found)}"
+        hint = "; decorate it with contextlib.asynccontextmanager" if isasyncgenfunction(found) else ""
+        options.parser.error(f"--lifespan must name a function that returns an async context manager; {flaw}{hint}")
+    return cast("Lifespan", found)
+
+
+def _look_up(options: argparse.Namespace, target: str, rule: str) -> tuple[ModuleType, str, Any]:
+    """Return the module, the name in it and what it stands for, None for nothing."""
+    module_name, colon, name = target.partition(":")
+    is_module = "/" not in module_name and all(module_name.split("."))  # neither a file nor relative to anything
+    if not (is_module and colon and name):
+        options.parser.error(f"{rule}; got {show(target)}")
+    module = _import(options, module_name)
+    try:
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return module, name, found
+    except Exception as exc:  # of the module's own __getattr__
+        _fail(options, f"looking up {name} in {module_name}", exc)
 
 
 def _import(options: argparse.Namespace, name: str) -> Any:

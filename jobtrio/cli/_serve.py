@@ -17,7 +17,7 @@ from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _options, _program
 from jobtrio.cli._bridge import VARIABLE, add_token_option, need_bridge, token_of
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._executors import load_executors
+from jobtrio.cli._executors import load_executors, load_lifespan
 from jobtrio.cli._output import outlive_readers
 from jobtrio.cli._store import add_store_options, complain, run_with_store
 from jobtrio.cli._worker import add_worker_options, worker_plan
@@ -67,7 +67,7 @@ PARAMETERS = {
 }
 """What errors say of a parameter, and how that is said of an option."""
 
-FOR_WORK = ("--max-running", "--queue", "--total", "--grace", "--lease", "--keep-for", "--keep")
+FOR_WORK = ("--lifespan", "--max-running", "--queue", "--total", "--grace", "--lease", "--keep-for", "--keep")
 """A worker's options that say nothing to one that runs no jobs."""
 
 
@@ -116,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
     _program.heed_children()
     outlive_readers()
     options.loaded = load_executors(options)
+    options.around = load_lifespan(options)
     options.token = token_of(options)
     options.ssl_context = _ssl_context(options)
     return run_with_store(options, work, make=True, quiet=False)

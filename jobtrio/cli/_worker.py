@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobtrio._policies import Retention
 from jobtrio.cli import _options, _program
-from jobtrio.cli._executors import load_executors
+from jobtrio.cli._executors import load_executors, load_lifespan
 from jobtrio.cli._output import outlive_readers
 from jobtrio.cli._store import add_store_options, run_with_store
 from jobtrio.cli._working import Worker, WorkerPlan
@@ -41,6 +41,7 @@ exit code:
 examples:
   jobtrio worker app.jobs:executors --store sqlite:///jobs.db
   jobtrio worker app.jobs:executors --queue gpu=1 --queue default=8
+  jobtrio worker app.jobs:executors --lifespan app.jobs:open_clients
   jobtrio worker jobtrio.cli:programs    runs what `jobtrio run --store` stored
 """
 
@@ -55,6 +56,11 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     """Add what a worker is to run, and how."""
     add = parser.add_argument
     add("executors", metavar="MODULE:EXECUTORS", help="the executors to run jobs with")
+    add(
+        "--lifespan",
+        metavar="MODULE:NAME",
+        help="an async context manager's function: the block that is open as long as the worker runs jobs",
+    )
     add("--max-running", metavar="N", type=_options.positive_count, default=100, help="jobs at once (default: 100)")
     add(
         "--queue",
@@ -118,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
     _program.heed_children()
     outlive_readers()
     options.loaded = load_executors(options)
+    options.around = load_lifespan(options)
     return run_with_store(options, work, make=True, quiet=False)
 
 
@@ -134,6 +141,7 @@ def worker_plan(options: argparse.Namespace) -> WorkerPlan:
     queues = {name: options.max_running if most is None else most for name, most in options.queue}
     return WorkerPlan(
         executors=options.loaded,
+        lifespan=options.around,
         max_running=options.max_running,
         queues=queues or None,
         totals=dict(options.total),

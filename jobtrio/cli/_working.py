@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
 
 import jobtrio
+from jobtrio._exceptions import lone_leaf
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio.abc import JobStore
+    from jobtrio.cli._executors import Lifespan
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that drain."""
@@ -48,6 +50,7 @@ class WorkerPlan:
 
     Attributes:
         executors: The executors.
+        lifespan: Makes the block that is open around the registry.
         max_running: How many jobs at once.
         queues: Which queues, and how many jobs of each at once; None for every queue, and none to run no jobs.
         totals: How many jobs of a queue may run over all workers, by queue.
@@ -58,6 +61,7 @@ class WorkerPlan:
     """
 
     executors: jobtrio.Executors
+    lifespan: Lifespan
     max_running: int
     queues: Mapping[str, int] | None
     totals: Mapping[str, int]
@@ -117,12 +121,12 @@ class Worker:
         return 0
 
     async def _work(self, nursery: trio.Nursery) -> None:
-        async with self._open_registry() as registry:
+        async with open_background_nursery() as hurrying, self._lifespan(), self._open_registry() as registry:
             self._is_open = True
             log = WorkLog(registry, as_json=self._as_json)
             await self._say(self._greeting(registry.stats().worker))
             nursery.start_soon(self._tell, log)
-            async with open_background_nursery() as hurrying, self._beside(registry, self._say):
+            async with self._beside(registry, self._say):
                 await self._stopped.wait()
                 hurrying.start_soon(self._hurry, registry)
                 await self._drain(registry)
@@ -145,6 +149,26 @@ class Worker:
                     self._opening.cancel(reason="the worker was told to stop")
             elif number == signal.SIGINT:
                 self._hurried.set()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        """Be within the user's own block; what that raises is not to pass for an error of the store's."""
+        passing: BaseException | None = None
+        try:
+            async with self._plan.lifespan():
+                try:
+                    yield
+                except BaseException as exc:
+                    passing = exc
+                    raise
+        except BaseException as exc:
+            if passing is None or lone_leaf(exc) is not passing:  # a nursery in the block may have wrapped it
+                if isinstance(exc, Exception):
+                    raise RuntimeError("the block that --lifespan names has failed") from exc
+                raise
+        else:
+            return
+        raise passing
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:
         plan = self._plan
@@ -185,7 +209,7 @@ class Worker:
         await self._say(f"{said_of(signal.SIGINT)}: ends at once")
         with trio.move_on_after(AT_ONCE):
             await registry.shutdown(0.0)
-            await trio.sleep_forever()  # the drain sees the same and, once what is beside has ended, cancels this
+            await trio.sleep_forever()  # the drain sees the same and, once what is around has ended, cancels this
         # Its jobs start again elsewhere once their lease is over. Programs must not run on beside them.
         _program.kill()
         os._exit(128 + signal.SIGINT)

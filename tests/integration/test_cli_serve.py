@@ -108,6 +108,7 @@ def test_says_that_it_runs_no_job(shell: Shell) -> None:
         ("--total texts=2 --max-running 3", "--max-running, --total"),
         ("--keep 5 --keep-for 2h", "--keep-for, --keep"),
         ("--grace 0 --lease 5", "--grace, --lease"),
+        ("--lifespan store_jobs:words", "--lifespan"),
     ],
 )
 def test_what_is_of_no_use_without_work(shell: Shell, options: str, named: str) -> None:

@@ -28,7 +28,7 @@ from jobtrio.cli._work_log import BATCH
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
-    from store_shell import Shell
+    from store_shell import Command, Shell
 
 pytestmark = pytest.mark.once
 
@@ -500,6 +500,190 @@ def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str,
         assert part in err
     assert bool(err) is (code != 130)  # after Ctrl-C there is nothing to say
     assert not os.path.exists(tmp_path / "jobs.db")
+
+
+SHARED = """
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+import trio
+
+import jobtrio
+
+executors = jobtrio.Executors()
+shared = ContextVar("shared")
+
+@executors.register("share")
+async def share(job):
+    await job.send(shared.get())
+    try:
+        await trio.sleep(job.payload)
+    finally:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        print("job is over", flush=True)
+
+@asynccontextmanager
+async def lifespan():
+    print("opened", flush=True)
+    shared.set("a client")
+    yield
+    print("closed", flush=True)
+
+@asynccontextmanager
+async def breaking():
+    async with trio.open_nursery() as nursery:
+        shared.set("a client that breaks")
+        nursery.start_soon(broken)
+        yield
+
+async def broken():
+    while not await trio.Path("break").exists():
+        await trio.sleep(0.01)
+    raise OSError("the client is broken")
+
+@asynccontextmanager
+async def failing():
+    raise OSError("no client")
+    yield
+
+@asynccontextmanager
+async def guarded():
+    async with trio.open_nursery():
+        shared.set("a client")
+        yield
+
+@asynccontextmanager
+async def limited():
+    shared.set("a client for a while")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(limit, scope)
+            yield
+
+async def limit(scope):
+    while not await trio.Path("break").exists():
+        await trio.sleep(0.01)
+    scope.cancel()
+
+@asynccontextmanager
+async def late():
+    print("opening", flush=True)
+    await trio.sleep_forever()
+    yield
+
+@asynccontextmanager
+async def lasting():
+    shared.set("a client")
+    yield
+    print("closing", flush=True)
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+async def bare():
+    yield
+
+async def awaited():
+    pass
+
+@contextmanager
+def plain():
+    yield
+"""
+"""A module with executors that share a client, and with blocks that open it."""
+
+
+def share(shell: Shell, tmp_path: Path, lifespan: str) -> Command:
+    """Start a worker of `SHARED` in such a block."""
+    (tmp_path / "shared.py").write_text(SHARED)
+    return shell.start("worker", "shared:executors", "--lifespan", f"shared:{lifespan}", "--grace", "0")
+
+
+def test_lifespan(shell: Shell, tmp_path: Path) -> None:
+    """The block is entered before any job starts, holds for executors, and is left once all jobs are over."""
+    worker = share(shell, tmp_path, "lifespan")
+    assert worker.line() == "opened"
+    job = shell.submit("share", "--payload", "1000")
+    assert shell.start("watch", job).line() == "a client"
+    worker.send(signal.SIGTERM)
+    code, out, _ = worker.end()
+    assert (code, out) == (0, "job is over\nclosed\n")
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+
+
+def test_lifespan_that_breaks(shell: Shell, tmp_path: Path) -> None:
+    """What a background task of the block raises ends the worker, whose jobs return to their queue."""
+    worker = share(shell, tmp_path, "breaking")
+    job = shell.submit("share", "--payload", "1000")
+    assert shell.start("watch", job).line() == "a client that breaks"
+    (tmp_path / "break").touch()
+    code, out, err = worker.end()
+    assert (code, out) == (1, "job is over\n")
+    assert "OSError: the client is broken" in err
+    assert err.endswith("RuntimeError: the block that --lifespan names has failed\n")
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+
+
+def test_lifespan_that_ends_by_itself(shell: Shell, tmp_path: Path) -> None:
+    """A block that cancels its own scope ends the worker in order."""
+    worker = share(shell, tmp_path, "limited")
+    job = shell.submit("share", "--payload", "1000")
+    assert shell.start("watch", job).line() == "a client for a while"
+    (tmp_path / "break").touch()
+    code, out, _ = worker.end()
+    assert (code, out) == (0, "job is over\n")
+    assert shell.value("show", job)["job"]["state"] == "QUEUED"
+
+
+def test_lifespan_around_what_fails(shell: Shell, tmp_path: Path) -> None:
+    """What fails within the block is told as without one."""
+    (tmp_path / "jobs.db").write_text("no database")
+    worker = share(shell, tmp_path, "guarded")
+    code, _, err = worker.end()
+    assert code == 1
+    assert err.startswith("jobtrio worker: ")
+    assert err.count("\n") == 1
+
+
+def test_lifespan_that_is_not_open_yet(shell: Shell, tmp_path: Path) -> None:
+    """A signal ends a worker whose block is being entered."""
+    worker = share(shell, tmp_path, "late")
+    assert worker.line() == "opening"
+    worker.send(signal.SIGTERM)
+    code, _, err = worker.end()
+    assert code == 0
+    assert err.splitlines()[-1] == "jobtrio: SIGTERM: ends before it has begun"
+
+
+def test_lifespan_that_does_not_end(shell: Shell, tmp_path: Path) -> None:
+    """Ctrl-C behind the first signal ends a worker that waits for its block to be left."""
+    worker = share(shell, tmp_path, "lasting")
+    worker.error_with("jobtrio: worker ")
+    worker.send(signal.SIGTERM)
+    assert worker.line() == "closing"
+    worker.send(signal.SIGINT)
+    assert worker.end()[0] == 130
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "parts"),
+    [
+        ("lifespan", 2, ["--lifespan must be given as MODULE:NAME", "'lifespan'"]),
+        ("shared:none", 2, ["an async context manager; shared has no 'none'"]),
+        ("shared:executors", 2, ["shared:executors is <"]),
+        ("shared:bare", 2, ["shared:bare is <function bare", "decorate it with contextlib.asynccontextmanager"]),
+        ("shared:awaited", 2, ["shared:awaited is <function awaited"]),
+        ("shared:plain", 1, ["async", "RuntimeError: the block that --lifespan names has failed"]),
+        ("shared:failing", 1, ["no client", "RuntimeError: the block that --lifespan names has failed"]),
+    ],
+)
+def test_lifespan_that_is_none(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
+    """What does not make such a block is named."""
+    (tmp_path / "shared.py").write_text(SHARED)
+    got, out, err = shell.run("worker", "shared:executors", "--lifespan", target)
+    assert (got, out) == (code, "")
+    for part in parts:
+        assert part in err
 
 
 def test_module_beside_the_user(shell: Shell, tmp_path: Path) -> None:

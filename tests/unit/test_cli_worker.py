@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import jobtrio
@@ -24,11 +24,12 @@ async def test_options() -> None:
     """Each option of a worker becomes what its registry is opened with."""
     executors = jobtrio.Executors()
     options = build_parser().parse_args(["worker", "app.jobs:executors", *OPTIONS.split()])
-    options.loaded = executors
+    options.loaded, options.around = executors, nullcontext
     retention = jobtrio.Retention(finished_jobs=5, finished_for=7200.0)
     plan = worker_plan(options)
     assert plan == WorkerPlan(
         executors=executors,
+        lifespan=nullcontext,
         max_running=7,
         queues={"a": 7, "b": 2},
         totals={"a": 3},

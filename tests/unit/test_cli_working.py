@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PLAN = WorkerPlan(
     executors=jobtrio.Executors(),
+    lifespan=nullcontext,
     max_running=1,
     queues=None,
     totals={},
