@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from jobtrio._checks import check_count
-from jobtrio._messages import Message
+from jobtrio._messages import Message, Progress
 from jobtrio._nursery import open_background_nursery
 from jobtrio._streams import TokenStream, unwrap
 from jobtrio._subscription import OnGap, Subscription
@@ -60,11 +60,13 @@ class StreamSpan:
         first: The number of the oldest message that is kept; ``last`` + 1 where none is kept.
         last: The number of the last message so far; 0 before the first.
         is_complete: Whether ``last`` is the number of the `End`.
+        progress: The newest `Progress` of those messages; None where there is none.
     """
 
     first: int
     last: int
     is_complete: bool
+    progress: Progress | None = None
 
 
 class Job:
@@ -128,7 +130,7 @@ class Job:
         return Subscription(log, after, on_gap=on_gap, lossless=lossless, stored=stored, holds=entry)
 
     async def span(self) -> StreamSpan:
-        """Return between which numbers the job's stream can be read, as far as it is stored by now.
+        """Return between which numbers the job's stream can be read, as far as it is stored by now, and its progress.
 
         Raises:
             UnknownJobError: The job was removed before this process had its `End` (durable stores).
@@ -140,7 +142,7 @@ class Job:
         """
         log = await self._owner.catch_up(self._entry)
         last = log.reach(stored=True)
-        return StreamSpan(min(log.first, last + 1), last, log.end is not None)
+        return StreamSpan(min(log.first, last + 1), last, log.end is not None, log.newest_progress(last))
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection

@@ -51,6 +51,7 @@ class TokenLog:
         "_items",
         "_limit",
         "_lossless",
+        "_progressed",
         "_restarted",
         "_ringer",
         "_room",
@@ -67,6 +68,7 @@ class TokenLog:
         self._base = 0  # how many messages came before _items[0]
         self._limit = limit
         self._trim_at = limit + max(limit // 8, 16)  # in pieces: one move a slack, not one an append
+        self._progressed = 0  # the number of the newest Progress
         self._restarted = 0  # the last attempt whose Restart is in the log
         self._idle: dict[trio.lowlevel.Task, None] = {}  # who waits, in order
         self._idle_stored: dict[trio.lowlevel.Task, None] = {}  # those that no token wakes, but its being stored
@@ -96,6 +98,14 @@ class TokenLog:
     def reach(self, *, stored: bool) -> int:
         """The number of the last message that a reader may have: of all, or of those that are stored."""
         return self.last if not stored or self.stored is None or self.end is not None else self.stored
+
+    def newest_progress(self, last: int) -> Progress | None:
+        """Return the newest `Progress` up to number ``last``, if one is kept."""
+        for seq in range(min(self._progressed, last), self.first - 1, -1):
+            message = self._items[seq - self._base - 1]
+            if isinstance(message, Progress):
+                return message
+        return None
 
     # -- appending
 
@@ -145,7 +155,9 @@ class TokenLog:
                 self.end = message
                 self.may_lag = False
                 continue
-            if isinstance(message, Restart):
+            if isinstance(message, Progress):
+                self._progressed = message.seq
+            elif isinstance(message, Restart):
                 self._restarted = message.attempt
             self._items.append(message)
             if len(self._items) >= self._trim_at:

@@ -163,4 +163,6 @@ def _reference(name: str) -> str:
         return f"[{SHARED[name]}](#{SHARED[name]})"
     if name == "JobState":
         return "[state](states.md)"
+    if name == protocol.ProgressMade.__name__:
+        return "[`progress`](#progress)"
     return "[outcome](#outcome)"

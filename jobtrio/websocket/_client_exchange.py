@@ -28,6 +28,7 @@ from jobtrio.websocket.protocol import (
     Unsubscribe,
     encode_request,
     messages_of,
+    progress_of,
 )
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class Exchange:
         else:
             self._live[reply.sub] = feed
             self._numbers[feed] = reply.sub
-            feed.place(reply.last, reply.epoch)
+            feed.place(reply.last, reply.epoch, None if reply.progress is None else progress_of(reply.progress))
             self.look_at(feed)  # its consumer may have left meanwhile
 
     def _take_refusal(self, refused: Refused, now: float) -> None:

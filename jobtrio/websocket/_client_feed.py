@@ -17,7 +17,7 @@ from jobtrio._messages import End, Gap, first_of, last_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobtrio._messages import Message
+    from jobtrio._messages import Message, Progress
 
 MOST = 2048
 MOST_BYTES = 1024 * 1024
@@ -47,6 +47,7 @@ class Feed:
         start: The number behind which the stream begins; ``"end"`` until the server has said which that is.
         position: The number of the last message that came, likewise.
         epoch: The incarnation of the log that the position belongs to, as far as it is known.
+        progress: The newest progress before it, where it begins at the end and the server has said so.
         is_placed: Whether the server has had the subscription: to subscribe again is to resume.
         is_paused: Whether too much waits for the consumer.
         has_dropped: Whether something was passed over while it paused, so that this subscription is of no use any more.
@@ -59,6 +60,7 @@ class Feed:
         self.start: Start = after
         self.position: Start = after
         self.epoch: str | None = epoch
+        self.progress: Progress | None = None
         self.is_placed: bool = False
         self.is_paused: bool = False
         self.has_dropped: bool = False
@@ -83,10 +85,11 @@ class Feed:
         """Whether a connection is to bring more."""
         return not (self.is_over or self.is_paused)
 
-    def place(self, last: int, epoch: str) -> None:
-        """Take which message is the last so far, and the log's incarnation, as the server says it."""
+    def place(self, last: int, epoch: str, progress: Progress | None = None) -> None:
+        """Take which message is the last so far, the log's incarnation, and its progress, as the server says it."""
         if self.position == "end":
             self.start = self.position = last
+            self.progress = progress
         self.epoch = epoch
         self.is_placed = True
         self.has_dropped = False

@@ -19,6 +19,7 @@ from jobtrio._subscription import BATCH
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from jobtrio._messages import Progress
     from jobtrio._subscription import OnGap
     from jobtrio.websocket._client_feed import Feed
 
@@ -65,6 +66,11 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         With ``position`` it is the place where another client can go on.
         """
         return self._feed.epoch
+
+    @property
+    def progress(self) -> Progress | None:
+        """With ``after="end"``, the newest `Progress` of what is left out; None before the server has answered."""
+        return self._feed.progress
 
     @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Message:

@@ -22,6 +22,7 @@ from jobtrio.websocket._batches import plain_texts, replies
 from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._refusals import AWAY, Refusal
 from jobtrio.websocket._replies import Subscribed
+from jobtrio.websocket._translation import progress_made
 from jobtrio.websocket.protocol import encode_reply
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ async def open_feed(
         attempt=job.record.attempt,
         first=first,
         last=last,
+        progress=progress_made(span.progress) if start.after == "end" and span.progress is not None else None,
     )
     return feed, answer
 

@@ -106,6 +106,8 @@ class Subscribed(Answer, tag="subscribed", kw_only=True, frozen=True):
         attempt: The current or last attempt; 0 before the first.
         first: The number of the oldest message that is kept.
         last: The number of the last message so far; 0 before the first.
+        progress: Where it begins at the end, the newest `ProgressMade` of those messages, without ``sub``; left out
+            if there is none.
     """
 
     sub: int | None = None
@@ -115,6 +117,7 @@ class Subscribed(Answer, tag="subscribed", kw_only=True, frozen=True):
     attempt: int
     first: int
     last: int
+    progress: "ProgressMade | None" = None
 
 
 class StreamReply(Reply, kw_only=True, frozen=True):

@@ -45,7 +45,7 @@ def messages_of(reply: JobStreamReply) -> list[Message]:
         case Events(seq=seq, attempt=attempt, items=items):
             return [Token(n, attempt, value) for n, value in enumerate(items, seq)]
         case ProgressMade():
-            return [Progress(reply.seq, reply.attempt, reply.done, reply.total, reply.note)]
+            return [progress_of(reply)]
         case Restarted():
             return [Restart(reply.seq, reply.attempt, error_of(reply.error), reply.delay)]
         case GapFound():
@@ -54,6 +54,11 @@ def messages_of(reply: JobStreamReply) -> list[Message]:
             return [End(reply.seq, outcome_of(reply.outcome))]
         case _:
             assert_never(reply)
+
+
+def progress_of(reply: ProgressMade) -> Progress:
+    """Return the `Progress` that came over the wire."""
+    return Progress(reply.seq, reply.attempt, reply.done, reply.total, reply.note)
 
 
 def reply_to(message: Message, sub: int | None = None, *, tracebacks: bool = False) -> JobStreamReply:
@@ -67,9 +72,8 @@ def reply_to(message: Message, sub: int | None = None, *, tracebacks: bool = Fal
     match message:
         case Token(seq, attempt, value):
             return Events(sub=sub, seq=seq, attempt=attempt, items=[value])
-        case Progress(seq, attempt, done, total, note):
-            note = None if note is None else clean_text(note)
-            return ProgressMade(sub=sub, seq=seq, attempt=attempt, done=done, total=total, note=note)
+        case Progress():
+            return progress_made(message, sub)
         case Restart(seq, attempt, error, delay):
             return Restarted(sub=sub, seq=seq, attempt=attempt, error=wire_error(error, tracebacks), delay=delay)
         case Gap(first, last):
@@ -78,6 +82,14 @@ def reply_to(message: Message, sub: int | None = None, *, tracebacks: bool = Fal
             return Ended(sub=sub, seq=seq, outcome=wire_outcome(outcome, tracebacks))
         case _:
             assert_never(message)
+
+
+def progress_made(message: Progress, sub: int | None = None) -> ProgressMade:
+    """Return a `Progress` for the wire."""
+    note = None if message.note is None else clean_text(message.note)
+    return ProgressMade(
+        sub=sub, seq=message.seq, attempt=message.attempt, done=message.done, total=message.total, note=note
+    )
 
 
 def wire_outcome(outcome: Outcome, tracebacks: bool) -> WireOutcome:

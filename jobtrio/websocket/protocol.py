@@ -56,6 +56,7 @@ from jobtrio.websocket._requests import Subscribe as Subscribe
 from jobtrio.websocket._requests import Unsubscribe as Unsubscribe
 from jobtrio.websocket._translation import JobStreamReply as JobStreamReply
 from jobtrio.websocket._translation import messages_of as messages_of
+from jobtrio.websocket._translation import progress_of as progress_of
 from jobtrio.websocket._translation import record_of as record_of
 from jobtrio.websocket._translation import reply_to as reply_to
 from jobtrio.websocket._translation import wire_record as wire_record

@@ -16,6 +16,7 @@ from jobtrio import (
     Executors,
     Gap,
     JobContext,
+    Progress,
     Restart,
     RetryPolicy,
     StoreUnavailableError,
@@ -256,6 +257,35 @@ async def test_span(autojump_clock: MockClock) -> None:
         await job.wait()
         assert await (await there.get(job.id)).span() == StreamSpan(1, 6, True)
         assert await job.span() == StreamSpan(1, 6, True)
+
+
+async def test_span_tells_the_progress(autojump_clock: MockClock) -> None:
+    """The newest progress is that which is stored by now, for whoever asks and wherever the job runs."""
+    server = Server()
+    store = RemoteStore(server)
+
+    @executors.register("progress")
+    async def progress(job: JobContext) -> None:
+        for done in range(1, 4):
+            job.progress(done, 3)
+            await job.send(done)
+            await trio.sleep(1)
+
+    async with (
+        jobtrio.open_registry(executors, store=store) as here,
+        jobtrio.open_registry(executors, store=RemoteStore(server), queues={}) as there,
+    ):
+        job = await here.submit("progress")
+        await trio.sleep(1.5)
+        for handle in (job, await there.get(job.id)):
+            assert await handle.span() == StreamSpan(1, 4, False, Progress(3, 1, 2, 3, None))
+        store.network.away = True
+        await trio.sleep(1)
+        assert (await job.span()).progress == Progress(3, 1, 2, 3, None)
+        store.network.away = False
+        await job.wait()
+        for handle in (job, await there.get(job.id)):
+            assert await handle.span() == StreamSpan(1, 7, True, Progress(5, 1, 3, 3, None))
 
 
 @pytest.mark.parametrize("sent", [0, 3000])

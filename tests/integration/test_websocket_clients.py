@@ -98,6 +98,28 @@ async def test_outcomes(bridge: Bridge) -> None:
             await hanging.result()
 
 
+async def test_begun_at_the_end(bridge: Bridge) -> None:
+    """What begins at the end knows how far the job was there, without what was sent before."""
+
+    async def work(job: jobtrio.JobContext) -> None:
+        await job.send("a")
+        job.progress(1, 2, "half")
+        await stop.wait()
+
+    stop = trio.Event()
+    job = await bridge.registry.submit(work)
+    while (await job.span()).progress is None:
+        await trio.lowlevel.checkpoint()
+    async with open_client(bridge.url, token=TOKEN) as client:
+        with client.subscribe(job.id, "end") as messages:
+            assert messages.progress is None
+            while messages.epoch is None:  # noqa: ASYNC110 - nothing tells when the server has answered
+                await trio.sleep(0.001)
+            stop.set()
+            assert await messages.receive() == End(3, Completed(None))
+            assert messages.progress == Progress(2, 1, 1, 2, "half")
+
+
 async def test_places(bridge: Bridge) -> None:
     """A stream can be begun anywhere, and what is beyond it is an error."""
     job = await bridge.registry.submit("count", [5, 0])

@@ -171,6 +171,37 @@ def test_extend_is_bounded_too() -> None:
     assert len(log._items) < 3 + 16
 
 
+def test_newest_progress() -> None:
+    """The newest progress is found up to any number, as far as it is kept."""
+    log = TokenLog(4)
+    assert log.newest_progress(log.last) is None
+    log.send(1, "a")
+    assert log.newest_progress(log.last) is None
+    log.progress(1, 1, 2, "half")
+    log.send(1, "b")
+    log.extend([Progress(4, 2, 2, 2, None), Token(5, 2, "c")])
+    assert log.newest_progress(log.last) == Progress(4, 2, 2, 2, None)
+    assert log.newest_progress(3) == Progress(2, 1, 1, 2, "half")
+    assert log.newest_progress(1) is None
+    for _ in range(3):
+        log.send(2, "d")
+    assert (log.first, log.newest_progress(log.last)) == (5, None)
+    log.finish(Completed(None))
+    assert log.newest_progress(log.last) is None
+
+
+def test_newest_progress_behind_a_hole() -> None:
+    """What came before a hole is not kept, nor is its progress."""
+    log = TokenLog(10)
+    log.progress(1, 1, 2, None)
+    log.extend([Token(5, 1, "a")])
+    assert log.newest_progress(log.last) is None
+    log.pass_over(9)
+    assert log.newest_progress(log.last) is None
+    log.extend([Progress(10, 1, 2, 2, None)])
+    assert log.newest_progress(log.last) == Progress(10, 1, 2, 2, None)
+
+
 def test_slice() -> None:
     """A slice has at most what was asked for, and the end only where there is room for it."""
     log = filled(10, 5)

@@ -96,6 +96,15 @@ def test_before_its_place() -> None:
     assert drain(feed) == tokens(8, 8)
 
 
+def test_progress_before_its_place() -> None:
+    """How far the job is, is told where the stream begins at the end; a connection behind that does not tell it."""
+    feed = make_feed("end")
+    assert feed.progress is None
+    feed.place(7, "e", Progress(6, 1, 1, 2, None))
+    feed.place(9, "e")
+    assert feed.progress == Progress(6, 1, 1, 2, None)
+
+
 def test_what_came_twice() -> None:
     """Messages that came before are passed over, and a gap begins where they end."""
     feed = make_feed()

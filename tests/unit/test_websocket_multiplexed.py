@@ -155,6 +155,27 @@ async def test_from_now_on(autojump_clock: MockClock, registry: JobRegistry) -> 
         assert await items_of(line) == [3, 4, 5]
 
 
+async def test_how_far_it_is(autojump_clock: MockClock, registry: JobRegistry) -> None:
+    """Who begins at the end is told the newest progress at once; to others it is sent in its turn, if they want it."""
+
+    async def work(job: JobContext) -> None:
+        for done in range(1, 4):
+            await job.send(done)
+            job.progress(done, 3, f"step {done}")
+            await trio.sleep(1)
+
+    job = await registry.submit(work)
+    async with open_line(registry) as line:
+        await trio.sleep(1.5)
+        answer = await line.ask({"type": "subscribe", "id": 1, "job": job.id, "after": "end"})
+        told = {"type": "progress", "seq": 4, "attempt": 1, "done": 2, "total": 3, "note": "step 2"}
+        assert (answer["last"], answer["progress"]) == (4, told)
+        assert await line.hear() == {"type": "events", "sub": 1, "seq": 5, "attempt": 1, "items": [3]}
+        for after in (0, 3, 4):
+            answer = await line.ask({"type": "subscribe", "id": 1, "job": job.id, "after": after})
+            assert "progress" not in answer
+
+
 async def test_cursors_that_are_refused(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """A cursor in the future, out of date or of another epoch gets its own code, and no subscription."""
     job = await registry.submit(words, " ".join("x" * 200))
