@@ -52,33 +52,33 @@ DRAIN_LIMIT = 2.0
 async def run_command(job: JobContext) -> int:
     """Run a program and send each line of its output as a token; return 0.
 
-    The payload is a mapping: ``argv``, the program and its arguments; optional ``cwd``, the folder to run in;
-    ``env``, text by name that is added to this process's own environment, where None takes a name away;
-    ``grace``, the seconds from SIGTERM to SIGKILL, by default 5. Where jobs are in memory, a `pathlib.Path` may stand
-    for text. The program has no standard input and no terminal. Its environment names the job, ``JOBTRIO_JOB``, and
-    the attempt, ``JOBTRIO_ATTEMPT``, unless ``env`` does.
+    The payload is a mapping: ``argv``, the program and its arguments; optional ``cwd``, the folder to run in; ``env``,
+    variables (strings by name) that are added to this process's own environment, where None removes one; ``grace``, the
+    seconds from SIGTERM to SIGKILL, by default 5. With jobs in memory, a `pathlib.Path` may be given for a string. The
+    program has no standard input and no terminal. Its environment names the job, ``JOBTRIO_JOB``, and the attempt,
+    ``JOBTRIO_ATTEMPT``, unless ``env`` does.
 
-    A line is a token ``{"stdout": "…"}`` or ``{"stderr": "…"}``, without its end, undecodable bytes as
-    backslash escapes. With ``"partial": True`` more of the same line follows: lines over 64 KiB come in such
-    parts, and so do lines that are drawn over again, each part with its carriage return. The order within
-    each of the two streams is kept. While ``send`` waits, the program has to wait.
+    A line is a token ``{"stdout": "…"}`` or ``{"stderr": "…"}``, without its line ending, with undecodable bytes as
+    backslash escapes. With ``"partial": True`` more of the same line follows: lines over 64 KiB come in such parts, and
+    so do lines that are redrawn, each part with its carriage return. The order within each of the two streams is kept.
+    While ``send`` waits, the program has to wait.
 
-    When the job's time is up or it is cancelled, or a tenth of a second after the program has ended, all that
-    lives of the program's session gets SIGTERM, after ``grace`` SIGKILL, and this function returns when none
-    is left (or, with a warning in the log, 5 seconds after SIGKILL). What began a session of its own
-    (``setsid``, a daemon) is out of reach: it runs on, and its output is read no more. Where this process is killed,
-    another one, started with its first program, ends the session in the same way.
+    When the job's time is up or it is cancelled, or a tenth of a second after the program has ended, all that is alive
+    of the program's session gets SIGTERM, after ``grace`` SIGKILL, and this function returns when none is left (or,
+    with a warning in the log, 5 seconds after SIGKILL). What began a session of its own (``setsid``, a daemon) is out
+    of reach: it keeps running, and its output is no longer read. If this process is killed, another one, started with
+    its first program, ends the session in the same way.
 
     Raises:
-        CommandFailedError: The program exited with another code than 0, or by a signal.
+        CommandFailedError: The program exited with a code other than 0, or by a signal.
         FileNotFoundError: There is no such program.
         OSError: The program could not be started.
         RuntimeError: Its exit code can't be known: SIGCHLD is ignored, or something else here waits for all children.
         TypeError: The payload or a field of it is of the wrong type.
-        ValueError: The payload has an unknown or senseless field.
+        ValueError: The payload has an unknown or invalid field.
 
-    *Cancellation*: nothing of the program is left, and what it wrote until then, parting words included, was
-    sent. This takes up to ``grace`` and 7 seconds; the last two only where a lossless consumer does not read.
+    *Cancellation*: nothing of the program is left, and what it wrote until then, parting words included, was sent. This
+    takes up to ``grace`` plus 7 seconds; the last two only if a lossless consumer does not read.
     """
     command = Command.from_payload(job.payload)
     await trio.lowlevel.checkpoint()

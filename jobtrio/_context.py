@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class JobContext:
     """One attempt of a job, as its executor sees it.
 
-    Made by the registry for each attempt; once the attempt is over, everything that sends raises
-    `JobEndedError`. It belongs to Trio's thread: in another one call its methods by ``trio.from_thread``.
+    Made by the registry for each attempt; once the attempt is over, everything that sends raises `JobEndedError`. It
+    belongs to Trio's thread: in another one call its methods through ``trio.from_thread``.
 
     Attributes:
         nursery: The attempt's own nursery, for child tasks. The attempt ends when they have.
@@ -105,29 +105,33 @@ class JobContext:
         """The nursery's scope, which ends the attempt at its deadline or when the job is cancelled.
 
         An executor that cancels the scope itself ends the job as `Cancelled` without a reason. It may also move the
-        scope's deadline, to limit the time without progress for example; that does not move the end of a grace.
+        scope's deadline, to limit the time without progress for example; that does not move the end of a grace period.
         """
         return self.nursery.cancel_scope
 
     @property
     def deadline(self) -> float:
-        """When the attempt's time is up, by Trio's clock; inf without a limit. A grace brings it forward to its end."""
+        """When the attempt's time is up, by Trio's clock; inf without a limit.
+
+        A grace period brings it forward to the period's end.
+        """
         return self.nursery.cancel_scope.deadline
 
     @property
     def stopping(self) -> trio.Event:
-        """Set when the attempt should come to an end: its job was cancelled or lost, or the registry shuts down.
+        """Set when the attempt should come to an end: its job was cancelled or lost, or the registry is shutting down.
 
-        With a grace that is before the attempt is cancelled, else at the same moment. A time limit does not set it.
+        With a grace period that is before the attempt is cancelled, otherwise at the same moment. A time limit does not
+        set it.
 
-        An attempt that returns after it was told to stop is not taken for a success. The one exception is a shutdown:
-        if the executor never looked at this event, and no job that it submitted was refused, the attempt succeeds.
+        An attempt that returns after it was told to stop does not count as a success. The one exception is a shutdown:
+        if the executor never checked this event, and no job that it submitted was refused, the attempt succeeds.
         """
         self.watches_stopping = True
         return self.stop_event()
 
     def stop_event(self) -> trio.Event:
-        """Return the event behind `stopping`, without counting as a look at it."""
+        """Return the event behind `stopping`, without this counting as a check of it."""
         if self._stopping is None:
             self._stopping = trio.Event()
         return self._stopping
@@ -144,7 +148,7 @@ class JobContext:
 
         Raises:
             JobEndedError: The attempt is over.
-            PayloadError: The token can't be stored, where the store is durable.
+            PayloadError: The token can't be stored (durable stores).
 
         Cancellation: nothing was sent.
         """
@@ -167,7 +171,7 @@ class JobContext:
         Raises:
             trio.WouldBlock: A lossless consumer has not read what the token would displace.
             JobEndedError: The attempt is over.
-            PayloadError: The token can't be stored, where the store is durable.
+            PayloadError: The token can't be stored (durable stores).
         """
         log = self._open_log_here("job.send_nowait, token")
         if self._prepare is not None:
@@ -181,11 +185,11 @@ class JobContext:
 
         Args:
             done: How much is done, 0 or more, in a unit of the executor's choice.
-            total: How much there is to do, 0 or more; None where that is unknown.
+            total: How much there is to do, 0 or more; None if that is unknown.
             note: A remark.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
+            TypeError, ValueError: A parameter is invalid.
             JobEndedError: The attempt is over.
         """
         check_number("done", done, low=0)
@@ -204,7 +208,7 @@ class JobContext:
             seconds: How much further; above 0, finite.
 
         Raises:
-            TypeError, ValueError: `seconds` makes no sense.
+            TypeError, ValueError: `seconds` is invalid.
             JobEndedError: The attempt is over.
         """
         seconds = check_seconds("seconds", seconds, zero=False)
@@ -217,11 +221,11 @@ class JobContext:
     async def save_state(self, value: Any) -> None:
         """Keep ``value`` for the job's next attempt, as durably as the job itself.
 
-        In memory the object itself is kept, and what is changed in it afterwards is changed in what was saved.
+        In memory the object itself is kept, so what is changed in it afterwards is changed in what was saved.
 
         Raises:
             JobEndedError: The attempt is over, or its worker has lost the job.
-            PayloadError: The value can't be stored, where the store is durable.
+            PayloadError: The value can't be stored (durable stores).
 
         Cancellation: either the value or the one before it is kept.
         """

@@ -50,9 +50,9 @@ class RegistryStats:
 
     Attributes:
         worker: This process's name.
-        states: How many kept jobs are in each state; empty with a durable store, where `JobRegistry.counts` tells it.
-        running: How many jobs run in this process, without those that are over and whose ends are being written.
-        max_running: How many may.
+        states: How many kept jobs are in each state; empty with a durable store, where `JobRegistry.counts` gives them.
+        running: How many jobs run in this process, not counting those that are over and whose ends are being written.
+        max_running: How many may run at once.
         running_by_queue: How many run in this process, by queue.
     """
 

@@ -29,7 +29,7 @@ class Plan:
 
     Attributes:
         executor: The executor's name; None for a held job that has none yet.
-        function: The executor itself where it was given as such; None where the name stands for it.
+        function: The executor itself if it was given as such; None if the name stands for it.
         queue: The queue's name.
         priority: The priority.
         time_limit: Seconds an attempt may take, or None.
@@ -82,26 +82,26 @@ REASON: Final = 1_000
 
 @attrs.define(eq=False, slots=True)
 class JobEntry:
-    """All that is known of a job, as it changes.
+    """All that is known about a job, as it changes.
 
-    Times called ``…_at`` are wall time in seconds; ``due``, ``expires`` and ``lease_until`` are by the clock of
-    the store that keeps the job.
+    Times named ``…_at`` are wall time in seconds; ``due``, ``expires`` and ``lease_until`` are by the clock of the
+    store that keeps the job.
 
     Attributes:
         id: The job's id.
         plan: How it is to be run.
         payload: What the executor is given.
-        created_at: When it was submitted, by the submitter's clock; once stored, by the store's where that has one.
+        created_at: When it was submitted, by the submitter's clock; once stored, by the store's if that has one.
         submission: Marks the call that stored it, so that a repetition is recognised.
         state: Its `JobState`.
-        tags: Text by name.
-        metadata: Anything by name.
-        key: The key that stands for it.
+        tags: Strings by name.
+        metadata: Any values by name.
+        key: Its idempotency key.
         run_at: The earliest start that was asked for as a moment, or None.
-        delay: Seconds from insertion to the first readiness.
+        delay: Seconds from insertion to when it is first ready.
         expires_in: Seconds from insertion to the end of the wait for the first start, or None.
         order: The store's count of insertions.
-        ticket: Its place among the ready ones.
+        ticket: Its place among the ready jobs.
         attempt: The current or last attempt, from 1.
         started_at: When that started.
         finished_at: When the job ended.
@@ -116,10 +116,10 @@ class JobEntry:
         error: What ended the last attempt that failed.
         outcome: How it ended, or None.
         saved_state: What an attempt saved last.
-        steps: The history behind its first line, which the entry tells: of each change when, state, attempt, worker
-            and reason, one behind the other in one list. States are members of `JobState`.
+        steps: The history after its first line, which the other fields give: of each change the time, state, attempt,
+            worker and reason, one after the other in one list. States are members of `JobState`.
         log: This process's copy of the stream. A store that keeps streams elsewhere leaves it as it is.
-        unreadable: What nobody can read of it in its store, so that it can't be run.
+        unreadable: What can't be read of it in its store, so that it can't be run.
     """
 
     id: str
@@ -167,13 +167,14 @@ class JobEntry:
 
     @property
     def never_started(self) -> bool:
-        """Whether it lives and no attempt has begun."""
+        """Whether it is alive and no attempt has begun."""
         return self.attempt == 0 and self.state not in FINAL_STATES
 
     def record(self) -> JobRecord:
         """Return a frozen snapshot.
 
-        Another thread may ask while the job ends: what an end brings is written before the state, and read behind it.
+        Another thread may call this while the job ends: what an end brings is written before the state, and read after
+        it.
         """
         state = self.state
         has_ended = state in FINAL_STATES
@@ -210,7 +211,7 @@ class JobEntry:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Tells the newer of two entries of a job from the older: the attempt, and how often it changed its state."""
+        """Tells the newer of two entries of a job from the older: the attempt, and how often the state has changed."""
         steps, changes = self.steps or (), 0
         while len(steps) > changes * STEP and steps[2 - (changes + 1) * STEP] == self.attempt:
             changes += 1
@@ -221,7 +222,7 @@ class JobEntry:
         return [self._transition(n) for n in range(1 + len(self.steps or ()) // STEP)]
 
     def history_behind(self, progress: tuple[int, int]) -> list[Transition]:
-        """Return the changes of state behind those that an entry of such a `progress` has."""
+        """Return the changes of state after those that an entry with this `progress` has."""
         attempt, changes = progress
         attempts = (self.steps or ())[2::STEP]
         first = sum(number < attempt for number in attempts)

@@ -53,11 +53,11 @@ class DuplicateJobError(JobtrioError, ValueError):
 
 
 class IllegalTransitionError(JobtrioError):
-    """A change of state that the transition table does not have.
+    """A change of state that the transition table does not allow.
 
     Attributes:
         previous: The state the job is in; None for a job not yet made.
-        state: The state that was asked for; None where the job was to be removed.
+        state: The state that was asked for; None if the job was to be removed.
     """
 
     def __init__(self, previous: str | None, state: str | None, message: str | None = None) -> None:
@@ -141,7 +141,7 @@ class JobEndedError(JobtrioError):
 
 
 class LaggedError(JobtrioError):
-    """A consumer fell behind what is kept. Reading on continues behind the gap.
+    """A consumer fell behind what is kept. Further reading goes on after the gap.
 
     Attributes:
         first: The number of the first message that is gone.
@@ -197,7 +197,7 @@ class StoreError(JobtrioError):
 
 
 class StoreUnavailableError(StoreError):
-    """A store is away for now. What was acknowledged is kept; the call may be made again."""
+    """A store is away for now. What was acknowledged is kept; the call may be repeated."""
 
 
 class StoreVersionError(StoreError):
@@ -205,7 +205,7 @@ class StoreVersionError(StoreError):
 
 
 class RetryLater(Exception):  # noqa: N818 - a request, not an error
-    """Raised by an executor to have another attempt after a delay of its choice.
+    """Raised by an executor to get another attempt after a delay of its choice.
 
     Attributes:
         delay: Seconds until the next attempt; 0 or more, finite.
@@ -223,7 +223,7 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
 
 
 class GiveUp(Exception):  # noqa: N818 - a decision, not an error
-    """Raised by an executor to fail the job for good, whatever attempts are left.
+    """Raised by an executor to fail the job for good, however many attempts are left.
 
     Attributes:
         message: Why; it becomes the error's message.

@@ -40,9 +40,9 @@ class Event(NamedTuple):
 
 
 class EventSubscription(trio.abc.ReceiveChannel[Transition]):
-    """Receives every `Transition` of its registry from the moment it was made; ends when that is closed.
+    """Receives every `Transition` of its registry from the moment it was made; ends when the registry is closed.
 
-    Falling more than 10,000 behind raises `LaggedError`; reading goes on behind the gap.
+    Falling more than 10,000 behind raises `LaggedError`; reading goes on after the gap.
     """
 
     __slots__ = ("__weakref__", "_inner", "_listeners", "_thread")
@@ -60,8 +60,8 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         Raises:
             trio.EndOfChannel: The registry was closed.
             trio.ClosedResourceError: This subscription was closed.
-            LaggedError: It fell too far behind; reading goes on behind the gap.
-            RuntimeError: It was awaited in another run of Trio than the registry's, which could not wake it.
+            LaggedError: It fell too far behind; reading goes on after the gap.
+            RuntimeError: It was awaited in a run of Trio other than the registry's, which could not wake it.
 
         Cancellation: no change is lost; the next call receives it.
         """
@@ -70,7 +70,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
 
     @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> Transition:
-        """Return the next change, or raise `trio.WouldBlock`; else as `receive`."""
+        """Return the next change, or raise `trio.WouldBlock`; otherwise as `receive`."""
         return _event(self._inner.receive_nowait()).change
 
     async def _receive_event(self) -> Event:
@@ -81,10 +81,10 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         return _event(self._inner.receive_nowait())
 
     def close(self) -> None:
-        """Leave.
+        """Close the channel.
 
         Raises:
-            RuntimeError: Called from another thread than Trio's while a receiver waits.
+            RuntimeError: Called from a thread other than Trio's while a receiver waits.
         """
         if self._inner._waiting:
             self._check_run("closed", "events.close", "run_sync")
@@ -92,7 +92,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
         self._inner.close()
 
     async def aclose(self) -> None:
-        """Leave, as `close` does. Cancellation: it is closed all the same."""
+        """Close it, as `close` does. Cancellation: it is closed all the same."""
         self.close()
         await trio.lowlevel.checkpoint()
 

@@ -54,10 +54,10 @@ class JobOwner(Protocol):
 
 @attrs.frozen
 class StreamSpan:
-    """From where to where a job's stream can be read.
+    """The range in which a job's stream can be read.
 
     Attributes:
-        first: The number of the oldest message that is kept; ``last`` + 1 where none is kept.
+        first: The number of the oldest message that is kept; ``last`` + 1 if none is kept.
         last: The number of the last message so far; 0 before the first.
         is_complete: Whether ``last`` is the number of the `End`.
         progress: The newest `Progress` of those messages; None where there is none.
@@ -73,8 +73,8 @@ class Job:
     """One job, as its submitter and its watchers see it.
 
     Handles are cheap, and equal when they stand for the same job of the same registry. They stay readable when the
-    registry no longer keeps the job. Of a job that runs in another process, ``state``, ``record`` and ``outcome`` tell
-    what this one has heard: `wait`, reading the stream, and `JobRegistry.get` bring them up to date (durable stores).
+    registry no longer keeps the job. For a job that runs in another process, ``state``, ``record`` and ``outcome`` show
+    what this one has learned: `wait`, reading the stream, and `JobRegistry.get` bring them up to date (durable stores).
     """
 
     __slots__ = ("__weakref__", "_entry", "_owner")
@@ -95,7 +95,7 @@ class Job:
 
     @property
     def record(self) -> JobRecord:
-        """All that is known of the job now, as a frozen snapshot."""
+        """All that is known about the job now, as a frozen snapshot."""
         return self._entry.record()
 
     @property
@@ -106,7 +106,7 @@ class Job:
     def subscribe(
         self, after: int = 0, *, on_gap: OnGap = "raise", lossless: bool = False, stored: bool = False
     ) -> Subscription:
-        """Return a channel that receives the job's messages behind number ``after``, up to its `End`.
+        """Return a channel that receives the job's messages after number ``after``, up to its `End`.
 
         Args:
             after: The number of the last message that is not wanted; 0 for all that are kept.
@@ -117,11 +117,11 @@ class Job:
                 same in every process and after a crash.
 
         Raises:
-            TypeError, ValueError: ``after`` is beyond the last message so far, or a parameter makes no sense. Of a job
-                that does not run in this process, a number that is too high shows only at its end, when receiving
+            TypeError, ValueError: ``after`` is beyond the last message so far, or a parameter is invalid. For a job
+                that does not run in this process, a number that is too high is noticed only at its end, when receiving
                 raises ``ValueError`` (durable stores).
-            RuntimeError: Called from another thread than Trio's, or when its run is over, for a subscription that is
-                ``lossless`` or of a job that has not ended (durable stores).
+            RuntimeError: Called from a thread other than Trio's, or after Trio's run has ended, for a subscription that
+                is ``lossless`` or to a job that has not ended (durable stores).
         """
         if lossless:
             self._owner.check_run("job.subscribe(lossless=True)", "partial(job.subscribe, lossless=True)")
@@ -130,13 +130,13 @@ class Job:
         return Subscription(log, after, on_gap=on_gap, lossless=lossless, stored=stored, holds=entry)
 
     async def span(self) -> StreamSpan:
-        """Return between which numbers the job's stream can be read, as far as it is stored by now, and its progress.
+        """Return the range of numbers in which the stream can be read, as far as it is stored by now, and the progress.
 
         Raises:
             UnknownJobError: The job was removed before this process had its `End` (durable stores).
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry was closed before this process had the job's `End` (durable stores).
-            RuntimeError: Called from another thread than Trio's, of a job that has not ended (durable stores).
+            RuntimeError: Called from a thread other than Trio's, for a job that has not ended (durable stores).
 
         Cancellation: nothing has changed.
         """
@@ -153,11 +153,11 @@ class Job:
             size: How many messages the channel holds, 0 or more, while its reader is busy.
             after: The number of the last message that is not wanted.
 
-        Messages no longer kept come as a `Gap`; behind the `End` the channel is closed.
+        Messages no longer kept come as a `Gap`; after the `End` the channel is closed.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense, or ``after`` is beyond the last message so far.
-            trio.BrokenResourceError, StoreUnavailableError, ValueError: Out of the block: as `Subscription.receive`
+            TypeError, ValueError: A parameter is invalid, or ``after`` is beyond the last message so far.
+            trio.BrokenResourceError, StoreUnavailableError, ValueError: From the block: as `Subscription.receive`
                 (durable stores).
 
         Cancellation: the channel is closed; the job goes on.
@@ -172,17 +172,18 @@ class Job:
                     yield receiver
 
     def tokens(self, after: int = 0) -> TokenStream:
-        """Return an async iterator over the bare values that the job sends, behind message number ``after``.
+        """Return an async iterator over the bare values that the job sends, after message number ``after``.
 
-        At the job's end the iteration stops if it completed, and otherwise raises.
+        At the job's end the iteration stops if the job completed, and otherwise raises.
 
         Raises:
             JobFailedError: While iterating: the job failed.
             JobCancelledError: While iterating: the job was cancelled.
-            LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
+            LaggedError: While iterating: messages are no longer kept. Further iteration goes on after them.
             trio.BrokenResourceError, StoreUnavailableError, ValueError: While iterating: as `Subscription.receive`
                 (durable stores).
-            TypeError, ValueError: ``after`` is beyond the last message so far, or no number; else as `subscribe`.
+            TypeError, ValueError: ``after`` is beyond the last message so far, or not a number; otherwise as
+                `subscribe`.
 
         Cancellation: the job goes on, and no value is lost.
         """
@@ -194,7 +195,7 @@ class Job:
         Raises:
             trio.BrokenResourceError: The registry was closed before the job ended, or the job was removed before this
                 process saw its end (durable stores).
-            RuntimeError: It was awaited before the job ended, in another run of Trio than the registry's, which could
+            RuntimeError: It was awaited before the job ended, in a run of Trio other than the registry's, which could
                 not wake it.
 
         Cancellation: the job goes on.
@@ -227,7 +228,7 @@ class Job:
         return unwrap(self.id, await self.wait())
 
     async def cancel(self, reason: str | None = None, *, grace: float = 0.0) -> bool:
-        """Ask the job to end, as `JobRegistry.cancel` does; of a job whose end this handle knows, return False.
+        """Ask the job to end, as `JobRegistry.cancel` does; return False if this handle knows that the job has ended.
 
         Cancellation: the request may have been made.
         """

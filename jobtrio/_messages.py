@@ -35,8 +35,8 @@ class Progress:
     Attributes:
         seq: The message's number in the job's stream.
         attempt: The attempt, from 1.
-        done: How much is done, in a unit of the executor's.
-        total: How much there is to do, or None where that is unknown.
+        done: How much is done, in a unit of the executor's choice.
+        total: How much there is to do, or None if that is unknown.
         note: A remark, or None.
     """
 

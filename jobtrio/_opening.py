@@ -40,13 +40,13 @@ async def open_registry(
     """Open a registry of jobs for the duration of the block.
 
     Leaving the block normally waits for what this process runs and, in memory, for what is queued, scheduled or
-    retrying. Meanwhile the jobs of a durable store are claimed as before, until none runs here; `JobRegistry.shutdown`
-    claims no more. Leaving it by an exception or a cancellation cancels running jobs and waits for their clean-up;
-    durable ones return to their queue, and in memory every living job ends ``Cancelled("shutdown")``. The body's own
-    exception comes out bare.
+    retrying. Meanwhile the jobs of a durable store are claimed as before, until none is running here;
+    `JobRegistry.shutdown` claims no more. Leaving it by an exception or a cancellation cancels running jobs and waits
+    for their clean-up; durable ones return to their queue, and in memory every unfinished job ends
+    ``Cancelled("shutdown")``. The body's own exception propagates unwrapped.
 
     Args:
-        executors: The named executors; with a durable store they alone can be submitted and run here.
+        executors: The named executors; with a durable store only these can be submitted and run here.
         store: Where jobs are kept; None keeps them in memory.
         max_running: How many jobs run at once in this process.
         queues: Which queues to serve, and how many jobs of each at once; None for every queue.
@@ -54,13 +54,13 @@ async def open_registry(
         retention: What to keep of ended jobs and of streams.
         lease: Seconds that a claim on a job lasts unless renewed, 1 or more (durable stores).
         worker: This process's name in the audit log; None for host, process id and a random part.
-        max_running_total: How many jobs of a queue may run over all workers of the store, by queue; give all workers
-            the same. A worker keeps to its own figures when it claims.
+        max_running_total: How many jobs of a queue may run across all workers of the store, by queue; give all workers
+            the same figures. A worker keeps to its own when it claims.
 
     Raises:
-        TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+        TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
         StoreError: The store can't be opened.
-        RuntimeError: The store serves another registry; or this is no task of Trio's.
+        RuntimeError: The store serves another registry; or this was not called in a Trio task.
 
     Cancellation: see above.
     """

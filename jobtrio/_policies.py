@@ -37,14 +37,15 @@ class RetryPolicy:
     """How often a failed job is tried again, and after which delays.
 
     The delay after the nth failed attempt is ``initial * multiplier ** (n - 1)`` seconds, at most ``max_delay``, and
-    then ± ``jitter`` of itself at random. Attempts that were lost or given back don't count.
+    then ± ``jitter`` of itself at random. Attempts that were lost, or whose jobs were returned to their queue, don't
+    count.
 
     Attributes:
         max_attempts: All attempts, the first one included; 1 or more.
         initial: Seconds before the second attempt; 0 or more.
         multiplier: What each delay is multiplied by for the next; 1 or more.
-        max_delay: Seconds that no delay, the first one included, exceeds before the jitter; 0 or more.
-        jitter: The share of the delay that it may move by, from 0 to 1.
+        max_delay: The most seconds of any delay, the first one included, before the jitter; 0 or more.
+        jitter: The fraction of the delay that it may vary by, from 0 to 1.
     """
 
     max_attempts: int = 3
@@ -66,10 +67,10 @@ class RetryPolicy:
 
         Args:
             attempt: The attempt that failed, from 1.
-            rng: Where the jitter comes from; None takes the process's own generator.
+            rng: Where the jitter comes from; None for the process's own generator.
 
         Raises:
-            TypeError, ValueError: ``attempt`` is no whole number, or below 1.
+            TypeError, ValueError: ``attempt`` is not a whole number, or is below 1.
         """
         attempt = check_count("attempt", attempt)
         try:
@@ -85,13 +86,13 @@ class Retention:
     """What is kept of jobs that ended, and of streams.
 
     With a durable store, other processes that watch a job read its end from there, mostly within milliseconds. If they
-    come when it is no longer kept, they get `trio.BrokenResourceError` instead: leave them some seconds.
+    come when it is no longer kept, they get `trio.BrokenResourceError` instead: allow them some seconds.
 
     Attributes:
         finished_jobs: How many ended jobs are kept, the newest; 0 or more. Durable stores keep more until it is worth
-            removing them: for each process a tenth of the number, or 100 where that is more.
+            removing them: for each process a tenth of the number, or 100 if that is more.
         finished_for: Seconds that an ended job is kept; 0 or more, inf for no limit.
-        tokens_per_job: Messages kept of each job's stream, the newest; 1 or more. `End` is kept beside them.
+        tokens_per_job: Messages kept of each job's stream, the newest; 1 or more. `End` is kept in addition.
         held_for: Seconds that a job from `create_job` waits for its execution before it expires; above 0.
     """
 

@@ -24,7 +24,7 @@ class JobError:
 
     Attributes:
         kind: ``"exception"``, ``"timeout"``, ``"expired"``, ``"gave_up"`` or ``"lost"``.
-        type: The exception's class, or what stands for one.
+        type: The exception's class, or what stands in for one.
         message: The exception's text; for a group, also what its first three exceptions are.
         traceback: The formatted traceback, or ``""``.
     """
@@ -82,8 +82,8 @@ class Transition:
     Attributes:
         job_id: The job.
         at: When, an aware UTC datetime by wall time.
-        previous: The state before; None for the first.
-        state: The state since.
+        previous: The state before it; None for the first.
+        state: The state after it.
         attempt: The attempt it belongs to; 0 before the first start.
         worker: The name of the process that made the change.
         reason: Why, or None.
@@ -100,12 +100,12 @@ class Transition:
 
 @attrs.frozen
 class WorkerReport:
-    """A worker that is there: a registry that claims jobs.
+    """A worker that is present: a registry that claims jobs.
 
     Attributes:
         name: Its name in the audit log.
-        started_at: When it came; an aware UTC datetime.
-        seen_at: When it last said that it is there.
+        started_at: When it started; an aware UTC datetime.
+        seen_at: When it last reported that it is present.
         running: How many jobs it runs.
     """
 
@@ -117,7 +117,7 @@ class WorkerReport:
 
 @attrs.frozen
 class JobRecord:
-    """All that is known of a job at one moment.
+    """All that is known about a job at one moment.
 
     Attributes:
         id: Its id.
@@ -125,9 +125,9 @@ class JobRecord:
         payload: What the executor is given.
         queue: The queue it waits in.
         priority: Its `JobPriority`.
-        tags: Text by name, to find it by.
-        metadata: Anything by name.
-        key: The key that stands for it, or None.
+        tags: Strings by name, to find it by.
+        metadata: Any values by name.
+        key: Its idempotency key, or None.
         state: Its `JobState`.
         attempt: The current or last attempt, from 1; 0 before the first start.
         max_attempts: How many attempts its policy allows; 1 without one.

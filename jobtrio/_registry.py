@@ -42,8 +42,8 @@ _parameters = attrgetter(*(field.name for field in attrs.fields(JobSpec)))  # in
 class JobRegistry:
     """The jobs of a program: submits, finds, watches and cancels them. Made by `open_registry`.
 
-    Its methods are for the run of Trio that opened it. Elsewhere, as in another thread, those that can't be called
-    there raise ``RuntimeError``, which says how to make the call.
+    Its methods are for the run of Trio that opened it. Elsewhere, for example in another thread, those that can't be
+    called there raise ``RuntimeError``, which says how to make the call.
     """
 
     def __init__(self, core: RegistryCore) -> None:
@@ -74,26 +74,26 @@ class JobRegistry:
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Accept a job and return its handle; it runs as soon as it may.
+        """Accept a job and return its handle; it runs as soon as it can.
 
         Args:
             executor: An async function, a plain function (run in a worker thread), a partial or callable object of
                 either kind, or the name of a registered one. It gets a `JobContext`.
             payload: What the executor is given as ``job.payload``.
-            job_id: The job's id, 1 to 200 printable characters; None has one made, of 128 random bits.
-            key: Stands for the job: while that is kept, another submission with this key returns it.
-            queue: The queue to wait in; if not given, that which the executor is registered with, or else "default".
+            job_id: The job's id, 1 to 200 printable characters; None generates one, of 128 random bits.
+            key: An idempotency key: while the job is kept, another submission with this key returns it.
+            queue: The queue to wait in; if not given, the one that the executor is registered with, or else "default".
             priority: Strict between levels, first in first out within one.
             time_limit: Seconds an attempt may take; None for what the executor is registered with.
             retry: The retry policy; None for what the executor is registered with. Without one there is one attempt.
             delay: Seconds from now to the earliest start; excludes ``run_at``.
             run_at: The earliest start, an aware datetime.
             expires_in: Seconds from now within which the first attempt has to start; more than the delay.
-            tags: Text by name, to find the job by; at most 1,000.
-            metadata: Anything by name.
+            tags: Strings by name, to find the job by; at most 1,000.
+            metadata: Any values by name.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+            TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
             UnknownExecutorError: No executor has this name.
             PayloadError: The payload or the metadata can't be stored (durable stores).
             DuplicateJobError: ``job_id`` is in use.
@@ -122,9 +122,9 @@ class JobRegistry:
         return Job((await self._core.insert((entry,)))[0], self._core)
 
     async def submit_many(self, specs: Iterable[JobSpec]) -> list[Job]:
-        """Accept all of several jobs, or none, and return their handles in order.
+        """Accept several jobs, all or none, and return their handles in order.
 
-        Raises what `submit` raises, for the first of the specs that is at fault.
+        Raises what `submit` raises, for the first spec that is at fault.
 
         Cancellation: none was accepted; with a durable store all may have been.
         """
@@ -158,7 +158,7 @@ class JobRegistry:
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Accept a job without an executor: it is held until `execute_and_stream` brings one.
+        """Accept a job without an executor: it is held until `execute_and_stream` provides one.
 
         A job that nobody executes within `Retention.held_for` seconds, counted from its earliest start, fails as
         expired. The parameters and errors are those of `submit`.
@@ -175,7 +175,7 @@ class JobRegistry:
     async def execute_and_stream(
         self, job_id: str, executor: Callable[[Any], Any] | str, *, time_limit: float | None = None
     ) -> AsyncIterator[TextStream]:
-        """Start a held job, or join one that was started, and give its stream as text.
+        """Start a held job, or join one that was already started, and give its stream as text.
 
         Within the block, the async iterator yields ``str(token)`` for each token from the beginning, and then one
         line: ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]``. The first executor wins. Leaving the block early
@@ -184,17 +184,17 @@ class JobRegistry:
 
         Args:
             job_id: A job from `create_job`, or any other.
-            executor: What to run, if nothing was started yet.
+            executor: What to run, if nothing has been started yet.
             time_limit: Seconds an attempt may take; wins over what the job was created with.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
+            TypeError, ValueError: A parameter is invalid.
             UnknownJobError: No job has this id.
-            UnknownExecutorError: Nothing was started yet, and no executor has this name.
+            UnknownExecutorError: Nothing has been started yet, and no executor has this name.
             StoreUnavailableError: The store was away too long (durable stores). The job may have been started. While
                 iterating: as `Subscription.receive`.
-            trio.ClosedResourceError: The registry is closed (durable stores), or its store has another one by now.
-            LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
+            trio.ClosedResourceError: The registry is closed (durable stores), or its store serves another one by now.
+            LaggedError: While iterating: messages are no longer kept. Further iteration goes on after them.
             trio.BrokenResourceError: While iterating: as `Subscription.receive` (durable stores).
 
         Cancellation: a job that was started goes on.
@@ -223,7 +223,7 @@ class JobRegistry:
         """Return the handle of a job.
 
         Raises:
-            TypeError: `job_id` is no text.
+            TypeError: `job_id` is not a string.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
@@ -255,8 +255,8 @@ class JobRegistry:
             newest_first: Whether the newest come first, rather than the oldest.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
-            UnknownJobError: ``after`` is not kept (any more).
+            TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
+            UnknownJobError: ``after`` is not (or no longer) kept.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
 
@@ -285,14 +285,14 @@ class JobRegistry:
         of `find`.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+            TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
             UnknownJobError: While iterating: no job of the last page is kept any more. Begin again.
-            StoreUnavailableError: While iterating: the store was away too long (durable stores). Iterating on goes on
-                where it was.
+            StoreUnavailableError: While iterating: the store was away too long (durable stores). Further iteration
+                resumes where it left off.
             trio.BusyResourceError: While iterating: another task is waiting for the next record.
             trio.ClosedResourceError: While iterating: the registry is closed (durable stores).
 
-        Cancellation: iterating on goes on where it was.
+        Cancellation: further iteration resumes where it left off.
         """
         query = self._query(state, tags, queue, executor, newest_first)
 
@@ -321,10 +321,10 @@ class JobRegistry:
         """Return a job's changes of state, the oldest first.
 
         Of more than 1,000 changes the first and the newest are kept. Only whole attempts are left out: a hole in the
-        numbers of the attempts tells which.
+        attempt numbers shows which.
 
         Raises:
-            TypeError: `job_id` is no text.
+            TypeError: `job_id` is not a string.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
@@ -336,7 +336,7 @@ class JobRegistry:
     def subscribe_events(self) -> EventSubscription:
         """Return a receive channel of every `Transition` from now on; `LaggedError` when 10,000 behind.
 
-        With a durable store those are the changes that this process makes; `history` has those of all.
+        With a durable store these are the changes that this process makes; `history` has those of all processes.
         """
         return self._core.events.subscribe()
 
@@ -344,13 +344,13 @@ class JobRegistry:
         """Return counts of this process's jobs, at once.
 
         Raises:
-            RuntimeError: Called from another thread than Trio's, or when its run is over (in memory).
+            RuntimeError: Called from a thread other than Trio's, or after Trio's run has ended (in memory).
         """
         self._check_run("registry.stats()", "registry.stats")
         return self._core.stats()
 
     async def counts(self) -> dict[str, dict[JobState, int]]:
-        """Return, for each queue that has jobs, how many are in each state; over all workers of the store.
+        """Return, for each queue that has jobs, how many are in each state, across all workers of the store.
 
         Raises:
             StoreUnavailableError: The store was away too long (durable stores).
@@ -361,7 +361,7 @@ class JobRegistry:
         return await self._core.ask(self._core.store.counts)
 
     async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there, by name: the registries on this store that claim jobs.
+        """Return the workers that are present, by name: the registries on this store that claim jobs.
 
         A worker that died is among them until its lease is over.
 
@@ -376,12 +376,12 @@ class JobRegistry:
     def peek(self, job_id: str) -> Job | None:
         """Return the handle of a job that this process holds, at once; None for any other.
 
-        In memory those are all jobs that are kept. With a durable store they are those that run here and those of which
-        somebody here has a handle or a subscription; `get` finds the others.
+        In memory those are all jobs that are kept. With a durable store they are those that run here and those for
+        which this process has a handle or a subscription; `get` finds the others.
 
         Raises:
-            TypeError: `job_id` is no text.
-            RuntimeError: Called from another thread than Trio's, or when its run is over (in memory).
+            TypeError: `job_id` is not a string.
+            RuntimeError: Called from a thread other than Trio's, or after Trio's run has ended (in memory).
         """
         job_id = check_id("job_id", job_id)
         self._check_run("registry.peek()", "registry.peek, job_id")
@@ -412,7 +412,7 @@ class JobRegistry:
 
         Args:
             job_id: The job.
-            reason: Why; kept in the record and told to every consumer. The first request's reason stays.
+            reason: Why; kept in the record and sent to every consumer. The first request's reason stays.
             grace: Seconds between setting the job's ``stopping`` and cancelling it. A later request may shorten it.
 
         Returns:
@@ -421,10 +421,10 @@ class JobRegistry:
             all, as soon as the store answers (durable stores).
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
+            TypeError, ValueError: A parameter is invalid.
             UnknownJobError: No job has this id.
             StoreUnavailableError: The store was away too long (durable stores).
-            trio.ClosedResourceError: The registry is closed (durable stores), or its store has another one by now.
+            trio.ClosedResourceError: The registry is closed (durable stores), or its store serves another one by now.
 
         Cancellation: the request may have been made.
         """
@@ -434,9 +434,9 @@ class JobRegistry:
         """Forget an ended job.
 
         Raises:
-            TypeError: `job_id` is no text.
+            TypeError: `job_id` is not a string.
             UnknownJobError: No job has this id.
-            IllegalTransitionError: It lives.
+            IllegalTransitionError: It has not ended.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
 
@@ -460,7 +460,7 @@ class JobRegistry:
     async def shutdown(self, grace: float = 0.0) -> None:
         """Claim nothing more, tell running jobs to stop, cancel them after ``grace`` seconds, wait until all are gone.
 
-        In memory every other living job then ends ``Cancelled("shutdown")``; a durable store keeps them for others.
+        In memory every other unfinished job then ends ``Cancelled("shutdown")``; a durable store keeps them for others.
         Nothing can be submitted afterwards.
 
         Cancellation: the shutdown goes on; it is completed when the registry's block is left.

@@ -66,7 +66,7 @@ class TokenStream:
 
 
 class TextStream:
-    """A job's stream as plain text: each token as ``str``, then one line that tells the ending.
+    """A job's stream as plain text: each token as ``str``, then one line that says how it ended.
 
     An async iterator; ``[DONE]``, ``[ERROR] message`` or ``[CANCELLED]`` comes last, exactly once.
     """

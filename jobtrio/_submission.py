@@ -76,17 +76,17 @@ class JobSpec:
     Attributes:
         executor: An async or plain function, a partial or callable object of either kind, or a registered name.
         payload: What the executor is given.
-        job_id: The job's id, 1 to 200 printable characters; None has one made.
-        key: Stands for the job: while it is kept, another submission with this key returns it.
-        queue: The queue to wait in; if not given, that which the executor is registered with, or else "default".
+        job_id: The job's id, 1 to 200 printable characters; None generates one.
+        key: An idempotency key: while the job is kept, another submission with this key returns it.
+        queue: The queue to wait in; if not given, the one that the executor is registered with, or else "default".
         priority: Its `JobPriority`.
         time_limit: Seconds an attempt may take; None for what the executor is registered with.
         retry: The retry policy; None for what the executor is registered with.
         delay: Seconds from submission to the earliest start.
         run_at: The earliest start, an aware datetime.
         expires_in: Seconds from submission within which the first attempt has to start.
-        tags: Text by name, to find the job by; at most 1,000.
-        metadata: Anything by name.
+        tags: Strings by name, to find the job by; at most 1,000.
+        metadata: Any values by name.
     """
 
     executor: Callable[[Any], Any] | str

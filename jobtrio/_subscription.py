@@ -35,7 +35,7 @@ def check_on_gap(value: object) -> OnGap:
 
 
 class Subscription(trio.abc.ReceiveChannel[Message]):
-    """Receives the messages of one job, from where it was placed to the `End`.
+    """Receives the messages of one job, from its starting point to the `End`.
 
     A channel for one consumer, used in ``with``, ``async with`` or neither: a forgotten one costs
     nothing but its position. After the `End` it raises `trio.EndOfChannel`.
@@ -97,8 +97,8 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.EndOfChannel: The `End` was received.
             trio.ClosedResourceError: This subscription was closed.
             trio.BrokenResourceError, StoreUnavailableError: As `receive` (durable stores).
-            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
-            RuntimeError: Called from another thread than Trio's, of a subscription that is ``lossless``.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on after them.
+            RuntimeError: Called from a thread other than Trio's, for a subscription that is ``lossless``.
         """
         if not self._ready:
             batch = self._take(BATCH)
@@ -117,11 +117,11 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             trio.ClosedResourceError: This subscription was closed.
             trio.BrokenResourceError: The stream was cut off before the job's end (durable stores): the registry was
                 closed, the job is no longer kept, or this process lost it and it goes on elsewhere: subscribe again.
-            StoreUnavailableError: The store was away too long as the job was about to be watched (durable stores). If
-                it goes away later, receiving waits for it.
-            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
-            ValueError: The job has ended, and never reached the number after which to begin (durable stores).
-            RuntimeError: It was awaited in another run of Trio than the registry's, which could not wake it.
+            StoreUnavailableError: The store was away too long as watching the job began (durable stores). If it goes
+                away later, receiving waits for it.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on after them.
+            ValueError: The job has ended without reaching the number after which to begin (durable stores).
+            RuntimeError: It was awaited in a run of Trio other than the registry's, which could not wake it.
 
         Cancellation: no message is lost; the next call receives it.
         """
@@ -133,7 +133,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 
-        Raises what `receive` raises, and ``TypeError`` or ``ValueError`` where ``max`` is no whole number from 1.
+        Raises what `receive` raises, and ``TypeError`` or ``ValueError`` if ``max`` is not a whole number of 1 or more.
 
         Cancellation: no message is lost; the next call receives them.
         """
@@ -167,10 +167,10 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
-        """Leave. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one.
+        """Close the channel. Waiting receivers get `trio.ClosedResourceError`; the job no longer waits for this one.
 
         Raises:
-            RuntimeError: Called from another thread than Trio's, where a receiver waits or it is ``lossless``.
+            RuntimeError: Called from a thread other than Trio's, while a receiver waits or if it is ``lossless``.
         """
         if self._closed:
             return
@@ -184,7 +184,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
             self._log.wake_only(self._waiting)
 
     async def aclose(self) -> None:
-        """Leave, as `close` does. Cancellation: it is closed all the same."""
+        """Close it, as `close` does. Cancellation: it is closed all the same."""
         self.close()
         await trio.lowlevel.checkpoint()
 

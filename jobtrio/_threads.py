@@ -25,7 +25,7 @@ class ThreadJobContext:
     """One attempt of a job, as an executor in a worker thread sees it: `JobContext` with plain methods.
 
     Its methods may be called only in that thread. They raise `trio.Cancelled` once the attempt is cancelled; let it
-    pass through, after cleaning up. Behind the attempt's end they raise `JobEndedError`.
+    propagate, after cleaning up. After the attempt's end they raise `JobEndedError`.
 
     Attributes:
         id: The job's id.
@@ -36,8 +36,8 @@ class ThreadJobContext:
         queue: The queue the job waited in.
         priority: The job's priority.
         nursery: The attempt's own nursery, for child tasks. The attempt ends when they have. It belongs to Trio's
-            thread: start one by ``trio.from_thread.run_sync(job.nursery.start_soon, …)``.
-        registry: The registry that runs the job. It belongs to Trio's thread as well: submit a job by
+            thread: start one with ``trio.from_thread.run_sync(job.nursery.start_soon, …)``.
+        registry: The registry that runs the job. It belongs to Trio's thread as well: submit a job with
             ``trio.from_thread.run(job.registry.submit, …)``.
     """
 
@@ -67,7 +67,7 @@ class ThreadJobContext:
 
     @property
     def stopping(self) -> trio.Event:
-        """Set when the attempt should come to an end; ask it with ``is_set()``."""
+        """Set when the attempt should come to an end; check it with ``is_set()``."""
         return self._context.stopping
 
     @property

@@ -1,32 +1,32 @@
-"""`JobStore`: the contract that every store of jobs keeps, in memory as on another machine.
+"""`JobStore`: the contract that every store of jobs keeps, whether in memory or on another machine.
 
-It says what a store must do and remain true to when a call is cancelled, fails half-way or loses its
-reply. It must not know how a store does it, nor who calls it.
+It says what a store must do, and what must remain true when a call is cancelled, fails halfway or loses its reply. It
+must not know how a store does it, nor who calls it.
 
 The rules, for all stores:
 
-* A store keeps every field of a `JobEntry` and its `Plan` but for ``log``, ``unreadable`` and ``function``. The
+* A store keeps every field of a `JobEntry` and its `Plan` except ``log``, ``unreadable`` and ``function``. The
   functions `start`, `become_ready`, `retry` and `finish` of this module take an entry through its life, and write its
   history.
-* A call may be made again after `StoreUnavailableError` or a cancellation, with the same arguments: what the first
-  call did is recognised, and the second answers what the first would have answered. (`request_cancel`, `delete` and
-  `start_held` carry no mark: a second one finds what the first has left, and callers know what to make of that. And
-  once another claim has had the job, `retry` and `release` may answer False.)
-* A change of a running job's state needs the claim that holds it (`Claim`: its id and the attempt's number). Without
-  it nothing is written, and the answer is False. This is the fencing that keeps a worker that lost its lease from
+* A call may be repeated after `StoreUnavailableError` or a cancellation, with the same arguments: what the first call
+  did is recognised, and the second returns what the first would have returned. (`request_cancel`, `delete` and
+  `start_held` carry no mark: a second call finds what the first has left, and callers know what to make of that. And
+  once another claim has had the job, `retry` and `release` may return False.)
+* A change of a running job's state needs the claim that holds it (`Claim`: its id and the attempt's number). Without it
+  nothing is written, and the call returns False. This is the fencing that keeps a worker that lost its lease from
   writing.
-* On success the `JobEntry` that was passed, or that the claim carries, has been brought to what is stored.
+* On success the `JobEntry` that was passed, or that the claim carries, has been updated to what is stored.
 * A durable store keeps values, which are payloads, metadata, tokens, results and saved states, as the JSON that
-  ``msgspec.json.encode`` makes of them, and hands out what that is decoded to. That it can be done was checked before,
-  but for results and saved states: what `finish` and `save_state` raise for one of those harms its own job alone.
-* A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`.
-  A later request may shorten the grace of the first, and changes nothing else of it.
+  ``msgspec.json.encode`` makes of them, and hands out what that decodes to. That this can be done was checked before,
+  except for results and saved states: what `finish` and `save_state` raise for one of those harms only its own job.
+* A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`. A later
+  request may shorten the grace period of the first, and changes nothing else about it.
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
-* An entry that is handed out carries its history (``steps``), the end of which tells the newer of two from the older,
-  and its number among all insertions (``order``), which tells a job from a later one of the same id. Of a long history
-  the oldest attempts may be left out.
-* `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state. Behind
-  a release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay; that of a lapse is the entry's
+* An entry that is handed out carries its history (``steps``), whose end tells the newer of two from the older, and its
+  number among all insertions (``order``), which tells a job from a later one with the same id. Of a long history the
+  oldest attempts may be left out.
+* `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state. After a
+  release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay; that of a lapse is the entry's
   ``error`` as well.
 * A delay and what limits a wait count from insertion, by the store's clock. A held job may wait for
   `Retention.held_for` of the process that inserts it, counted from when it could start, and for ``expires_in`` if it
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 
 class StoreListener(Protocol):
-    """Whom a store tells that something has happened. The calls return at once, in Trio's thread."""
+    """What a store notifies when something has happened. The calls return at once, in Trio's thread."""
 
     def changed(self, entry: JobEntry) -> None:
         """This process has changed the job's state, and the change is kept.
@@ -71,9 +71,9 @@ class StoreListener(Protocol):
         """
 
     def work_ready(self) -> None:
-        """A job may have become ready, or room for one under `StoreSettings.max_running_total`.
+        """A job may have become ready, or there may be room for one under `StoreSettings.max_running_total`.
 
-        May call `JobStore.ready_nowait` back.
+        May call back into `JobStore.ready_nowait`.
         """
 
     def due_changed(self) -> None:
@@ -88,18 +88,18 @@ class StoreListener(Protocol):
 
 @attrs.frozen
 class StoreSettings:
-    """What a store is told when it is opened.
+    """What a store is given when it is opened.
 
     Attributes:
         worker: This process's name in the history.
         retention: What to keep of ended jobs and of streams.
-        max_queued: How many jobs may wait for their first start, for stores that can say so at once.
-        max_running_total: How many jobs of a queue may run over all workers, by queue. What this worker claims keeps to
+        max_queued: How many jobs may wait for their first start, for stores that can tell at once.
+        max_running_total: How many jobs of a queue may run across all workers, by queue. This worker's claims keep to
             it, whatever others claim at the same moment; a queue that is not named has no such limit.
-        listener: Whom to tell.
+        listener: What to notify.
         new_log: Makes the log of a job, for stores that keep streams in this process; its methods are not public.
-        new_entry: Makes a job of what `JobRegistry.submit` takes, with its checks and the executors' defaults, for
-            stores that put jobs in by other ways as well; None where nobody submits.
+        new_entry: Makes a job from what `JobRegistry.submit` takes, with its checks and the executors' defaults, for
+            stores that accept jobs in other ways as well; None if nobody submits.
     """
 
     worker: str
@@ -131,13 +131,13 @@ class JobQuery:
     """What `JobStore.find` looks for; None stands for anything.
 
     Attributes:
-        states: Any of these states; nothing is found in none of them.
+        states: Any of these states; nothing is found if there are none.
         tags: All of these tags, if there are any.
         queue: This queue.
         executor: This executor's name.
-        limit: At most so many: the first.
+        limit: At most this many: the first ones.
         after: The id of the last job of the page before.
-        newest_first: Whether the order is that of the newest first.
+        newest_first: Whether the newest come first.
     """
 
     states: frozenset[JobState] | None = None
@@ -155,7 +155,7 @@ class CancelReply:
 
     Attributes:
         entry: The job, as it is now.
-        accepted: Whether it lives and will end `Cancelled`, or just has.
+        accepted: Whether it is alive and will end `Cancelled`, or just has.
     """
 
     entry: JobEntry
@@ -164,7 +164,7 @@ class CancelReply:
 
 @attrs.frozen
 class LeaseReport:
-    """What `JobStore.renew` says of one claim.
+    """What `JobStore.renew` says about one claim.
 
     Attributes:
         held: Whether the claim still holds its job.
@@ -196,15 +196,15 @@ class JobStore(ABC):
     """Keeps jobs, their history and their messages.
 
     Attributes:
-        claims_at_once: Whether `claim_nowait` says all that `claim` would.
-        durable: Whether what it keeps outlives the process. Payloads, tokens and results then have to be what JSON
-            can hold, executors have names, and messages are handed over by `append_messages`.
-        is_elsewhere: Whether another process carries out its calls, so that jobs can run here meanwhile. Room for jobs
+        claims_at_once: Whether `claim_nowait` returns all that `claim` would.
+        durable: Whether what it keeps outlives the process. Payloads, tokens and results then have to be what JSON can
+            hold, executors must have names, and messages are handed over by `append_messages`.
+        is_elsewhere: Whether another process carries out its calls, so that jobs can run here meanwhile. Free capacity
             is then filled in two halves, one while the other runs.
-        outage_limit: Seconds that a caller waits for a store that is away; inf for one that never is.
+        outage_limit: Seconds that a caller waits for a store that is away; inf for one that is never away.
         in_time: Whether the store itself makes sure that each call answers or raises within ``outage_limit``, even if
             what holds the jobs never answers. If it does not, its callers set a deadline for each call.
-        poll_interval: Seconds after which to look for work although no wake-up came; inf where none gets lost.
+        poll_interval: Seconds after which to poll for work if no wake-up came; inf if none can get lost.
     """
 
     claims_at_once: ClassVar[bool] = False
@@ -218,7 +218,7 @@ class JobStore(ABC):
     def open(self, settings: StoreSettings) -> AbstractAsyncContextManager[None]:
         """Make the store usable within the block; all its background work ends with it.
 
-        What is raised in the block leaves it as it is. A nursery would put it in a group.
+        What is raised in the block propagates out of it as it is. A nursery would put it in a group.
 
         Raises:
             StoreUnavailableError: It could not be reached within ``outage_limit``.
@@ -230,11 +230,11 @@ class JobStore(ABC):
     async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
         """Store new jobs, all or none, and return them in order.
 
-        A job whose key is in use is not stored: the one that has the key takes its place in the answer, also within
-        one call. ``submission`` marks the call, so that a repetition is recognised.
+        A job whose key is in use is not stored: the one that has the key takes its place in the result, also within one
+        call. ``submission`` marks the call, so that a repetition is recognised.
 
         Raises:
-            DuplicateJobError: An id is in use, or stands twice in ``entries``.
+            DuplicateJobError: An id is in use, or occurs twice in ``entries``.
             QueueFullError: More jobs than ``max_queued`` would wait for their first start.
         """
 
@@ -246,7 +246,7 @@ class JobStore(ABC):
         """Return a job, or None, as `load` does; the parts of it that never change may have any value.
 
         Those parts are its payload, metadata, tags, ``run_at``, ``delay`` and ``expires_in``; ``saved_state`` may have
-        any value, too. A consumer asks for the job like this with each piece of its stream, and a store need not
+        any value, too. A consumer asks for the job in this way with each piece of its stream, so that a store need not
         read a large payload each time.
         """
         return await self.load(job_id)
@@ -269,7 +269,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there, by name: those that have renewed within their lease and are not closed."""
+        """Return the workers that are present, by name: those that renewed within their lease and are not closed."""
 
     @abstractmethod
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
@@ -280,14 +280,14 @@ class JobStore(ABC):
         """Remove an ended job and all that belongs to it; False for an unknown one.
 
         Raises:
-            IllegalTransitionError: It lives.
+            IllegalTransitionError: It has not ended.
         """
 
     @abstractmethod
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready if it is due, behind all that are; False if it is not held.
 
-        It is not (any more) where it was started, has ended, or has waited too long.
+        It is not (or no longer) held if it was started, has ended, or has waited too long.
         """
 
     @abstractmethod
@@ -302,7 +302,7 @@ class JobStore(ABC):
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready.
 
-        No more than `StoreSettings.max_running_total` of a queue run then, over all workers. Made again, the call
+        No more than `StoreSettings.max_running_total` of a queue run then, across all workers. Repeated, the call
         returns what it had claimed and still holds, and nothing else.
 
         Args:
@@ -317,7 +317,7 @@ class JobStore(ABC):
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order.
 
-        It also says that this worker is there for as long, with no claims as well.
+        It also reports that this worker is present for as long, even with no claims.
         """
 
     @abstractmethod
@@ -362,11 +362,11 @@ class JobStore(ABC):
 
     @abstractmethod
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
-        """Append an attempt's messages, numbered without holes; those that are stored already are passed over."""
+        """Append an attempt's messages, numbered without holes; those that are stored already are skipped."""
 
     @abstractmethod
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job.
+        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job.
 
         A `Gap` stands where messages are missing: no longer kept at the beginning, or never handed over. It counts as
         one of them.
@@ -374,13 +374,13 @@ class JobStore(ABC):
 
     @abstractmethod
     async def advance(self) -> float:
-        """Do what has fallen due: starts and retries, expiries, lapsed leases; of each of these the earliest first.
+        """Do what has fallen due: starts and retries, expiries, lapsed leases; the earliest of each first.
 
         A job whose lease has lapsed returns to its queue, or fails with the kind ``"lost"`` at the third time in a row:
-        an attempt that ends by `retry` or `release` begins the count anew. If a request to cancel was accepted before,
-        it ends `Cancelled`.
+        an attempt that ends by `retry` or `release` restarts the count. If a request to cancel was accepted before, it
+        ends `Cancelled`.
 
-        Returns the seconds until there is more to do; inf for nothing known, 0 where there may be more at once.
+        Returns the seconds until there is more to do; inf if nothing is known, 0 if there may be more at once.
         """
 
     @abstractmethod
@@ -393,7 +393,7 @@ class JobStore(ABC):
     def claim_nowait(
         self, claim_id: str, *, limit: int, lease: float, room: Mapping[str, int] | None = None
     ) -> list[Claim]:
-        """Do what `claim` does, for all executors, on the spot; a store that must ask elsewhere claims nothing."""
+        """Do what `claim` does, for all executors, on the spot; a store that has to ask elsewhere claims nothing."""
         return []
 
     def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:

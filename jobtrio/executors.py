@@ -32,9 +32,9 @@ class Registration:
     Attributes:
         name: Its name.
         function: The executor.
-        time_limit: Seconds an attempt may take, where the job does not say; None for no limit.
-        retry: The retry policy, where the job does not say; None for a single attempt.
-        queue: The queue, where the job does not say; None for ``"default"``.
+        time_limit: Seconds an attempt may take, if the job does not say; None for no limit.
+        retry: The retry policy, if the job does not say; None for a single attempt.
+        queue: The queue, if the job does not say; None for ``"default"``.
         retry_on: Which exceptions to retry under a policy. A time-out is always retried.
         expose: Whether clients outside the process may submit it.
     """
@@ -52,7 +52,7 @@ class Executors:
     """A collection of named executors.
 
     Attributes:
-        changes: How often one was registered.
+        changes: How often an executor was registered.
     """
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class Executors:
 
         Args:
             name: 1 to 200 printable characters, not in use.
-            time_limit: Seconds an attempt may take, where the job does not say.
-            retry: The retry policy, where the job does not say.
-            queue: The queue, where the job does not say.
+            time_limit: Seconds an attempt may take, if the job does not say.
+            retry: The retry policy, if the job does not say.
+            queue: The queue, if the job does not say.
             retry_on: Exception classes to retry under a policy, or a single one. A time-out is always retried.
             expose: Whether clients outside the process may submit it.
 
         Raises:
-            ValueError: The name is in use, or an option makes no sense.
+            ValueError: The name is in use, or an option is invalid.
             TypeError: An option is of the wrong type.
         """
         if callable(name):
@@ -114,7 +114,7 @@ class Executors:
         """Return what is registered as ``name``.
 
         Raises:
-            UnknownExecutorError: Nothing is.
+            UnknownExecutorError: No executor has this name.
         """
         try:
             return self._by_name[name]

@@ -57,15 +57,15 @@ class _Finish(NamedTuple):
 class TrioConnection(psycopg.AsyncConnection[Row]):
     """A connection to PostgreSQL for Trio, with psycopg's interface; made by `connect`.
 
-    Tasks may share one: each statement has its turn, in the order they came. A transaction, a pipeline and a ``COPY``
-    belong to one task alone.
+    Tasks may share one: each statement has its turn, in the order in which they came. A transaction, a pipeline and a
+    ``COPY`` belong to one task alone.
 
     *Cancellation*, of every method that talks to the server: before anything was sent there is no effect. After that
     the server is asked to cancel the statement, which it may have carried out already. The cancelled task still waits
-    for its answer, for at most ``cancel_grace`` seconds; past them the connection is closed.
+    for its answer, for at most ``cancel_grace`` seconds; after that the connection is closed.
 
     Attributes:
-        cancel_grace: Seconds for which the clean-up behind a cancellation may keep the cancelled task, by default 5.
+        cancel_grace: Seconds for which the clean-up after a cancellation may hold up the cancelled task, by default 5.
     """
 
     cancel_grace: float = 5.0
@@ -134,7 +134,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     async def close(self) -> None:
         """Close the connection; what other tasks are doing with it fails.
 
-        *Cancellation*: is no checkpoint.
+        *Cancellation*: is not a checkpoint.
         """
         self._let_go_of_socket()
         await super().close()
@@ -156,14 +156,14 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         interval: float = 0.1,
         timeout: float | None = None,  # noqa: ASYNC109  # psycopg's interface
     ) -> RV:
-        """Drive one of psycopg's generators; for those who write such.
+        """Drive one of psycopg's generators; for those who write their own.
 
         Args:
             gen: The generator; the caller holds `lock`.
-            interval: Has no meaning here.
+            interval: Has no effect here.
             timeout: Seconds after which the statement is cancelled and `trio.TooSlowError` raised.
 
-        *Cancellation*: as of the whole class.
+        *Cancellation*: as for the whole class.
         """
         if timeout is not None:
             with trio.fail_after(timeout):
@@ -257,10 +257,10 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
     @trio.lowlevel.enable_ki_protection
     async def commit(self) -> None:
-        """Commit what is open.
+        """Commit the open transaction.
 
         Raises:
-            OutcomeUnknownError: The connection was lost, or time ran out, while it was under way.
+            OutcomeUnknownError: The connection was lost, or time ran out, while it was in progress.
             psycopg.errors.InFailedSqlTransaction: A statement of the transaction has failed, so that the server can't
                 commit; it is open until `rollback`.
 
@@ -273,38 +273,39 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
     @trio.lowlevel.enable_ki_protection
     async def rollback(self) -> None:
-        """Roll back what is open.
+        """Roll back the open transaction.
 
-        *Cancellation*: does not stop it, but bounds it to ``cancel_grace`` seconds; past them the connection is closed.
+        *Cancellation*: does not stop it, but bounds it to ``cancel_grace`` seconds; after that the connection is
+        closed.
         """
         with self._finishing():
             await super().rollback()
 
     @trio.lowlevel.enable_ki_protection
     async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
-        """Commit a transaction in two phases, or in one where it was not prepared.
+        """Commit a transaction in two phases, or in one if it was not prepared.
 
         Args:
-            xid: Which prepared one; without it, that of this connection.
+            xid: Which prepared transaction; without it, that of this connection.
 
         Raises:
-            OutcomeUnknownError: The connection was lost, or time ran out, while it was under way. What was prepared
+            OutcomeUnknownError: The connection was lost, or time ran out, while it was in progress. What was prepared
                 is among `tpc_recover` for as long as it is not committed.
 
-        *Cancellation*: as of `commit`.
+        *Cancellation*: as for `commit`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._finishing(begun=False), committing(self.pgconn, is_prepared=True):
             await super().tpc_commit(xid)
 
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> TransactionBlock:  # type: ignore[override]
-        """Return a transaction, or within one a savepoint, in ``async with``.
+        """Return a transaction, or within one a savepoint, for ``async with``.
 
-        It commits at the end of the block, and rolls back behind any exception, a cancellation too. `psycopg.Rollback`
-        raised in it rolls back and ends the block.
+        It commits at the end of the block, and rolls back after any exception, including a cancellation.
+        `psycopg.Rollback` raised in it rolls back and ends the block.
 
         Args:
-            savepoint_name: The savepoint's name; chosen by itself if there has to be one.
+            savepoint_name: The savepoint's name; generated if there has to be one.
             force_rollback: Whether to roll back in any case.
 
         Raises:
@@ -316,10 +317,10 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         return TransactionBlock(self, savepoint_name, force_rollback)
 
     def pipeline(self) -> PipelineBlock:  # type: ignore[override]
-        """Return a pipeline, in ``async with``: statements are sent without waiting for the answers of those before.
+        """Return a pipeline, for ``async with``: statements are sent without waiting for the answers of those before.
 
-        Where it can't be told any more which answer belongs to what, the connection is closed: behind a ``COPY``, say,
-        a statement with more parameters than can be sent, or a row factory or callback that raised.
+        When it can no longer be told which answer belongs to what, the connection is closed: after a ``COPY``, say, a
+        statement with more parameters than can be sent, or a row factory or callback that raised.
 
         *Cancellation*: what was sent is cancelled on the server; the end of the block is within ``cancel_grace``.
         """
@@ -342,7 +343,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
                 await self.wait(self._prepared.maintain_gen(self))
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Notifications:
-        """Return what arrives by ``NOTIFY``, in ``async for``, on the channels that were given to ``LISTEN``.
+        """Return an async iterator over what arrives by ``NOTIFY`` on the channels that were given to ``LISTEN``.
 
         The connection can be used meanwhile, by this task or others, and the loop left at any time.
 
@@ -356,10 +357,10 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     def add_notify_handler(self, callback: Callable[[psycopg.Notify], None]) -> None:
         """Have ``callback`` called with every notification as it is received, which is when something is read.
 
-        A connection at rest reads nothing by itself: somebody has to be in a loop over `notifies`.
+        An idle connection reads nothing by itself: some task has to be in a loop over `notifies`.
 
-        What it raises comes out of what was reading. If that was a statement, the connection is closed, for the rest of
-        the answer was not read.
+        What it raises propagates out of what was reading. If that was a statement, the connection is closed, since the
+        rest of the answer was not read.
         """
         super().add_notify_handler(callback)
         self._inbox.handlers += 1
@@ -403,8 +404,8 @@ async def connect(
 ) -> TrioConnection[Row]:
     """Connect to the first server that answers and is what ``target_session_attrs`` asks for.
 
-    Names are looked up without blocking, and every address of every host is tried, each for at most
-    ``connect_timeout`` seconds (10 where nothing says otherwise; 0 for no bound).
+    Names are looked up without blocking, and every address of every host is tried, each for at most ``connect_timeout``
+    seconds (10 if nothing says otherwise; 0 for no bound).
 
     Args:
         conninfo: A connection string or URL; ``kwargs`` win over what it says.
@@ -418,10 +419,10 @@ async def connect(
         kwargs: Parameters of the connection, such as ``host``, ``sslmode`` or ``application_name``.
 
     Raises:
-        psycopg.OperationalError: No server will do; says what each attempt ended with. A `ConnectionTimeout`
-            if the last attempt took too long.
+        psycopg.OperationalError: No server will do; the message says how each attempt ended. A `ConnectionTimeout` if
+            the last attempt took too long.
         psycopg.ProgrammingError: libpq does not understand the connection string, or knows no such parameter.
-        TypeError, ValueError: The connection string is no text, or ``within`` is no number of seconds.
+        TypeError, ValueError: ``conninfo`` is not a string, or ``within`` is not a number of seconds.
 
     *Cancellation*: no connection is left behind.
     """

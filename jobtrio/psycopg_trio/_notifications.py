@@ -144,7 +144,7 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
     ) -> Any:
         """End the iteration and raise what was given.
 
-        *Cancellation*: is no checkpoint.
+        *Cancellation*: is not a checkpoint.
         """
         await self.aclose()
         raise typ
@@ -152,7 +152,7 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
     async def aclose(self) -> None:
         """End the iteration.
 
-        *Cancellation*: is no checkpoint.
+        *Cancellation*: is not a checkpoint.
         """
         self._closed = True
         self._inbox.readers.discard(self)

@@ -109,10 +109,10 @@ class Pool(Generic[Row]):
         )
 
     def connection(self) -> Lease[Row]:
-        """Return the use of a connection, in ``async with``.
+        """Return the use of a connection, for ``async with``.
 
-        It is the block's alone. Behind the block it goes back to the pool, and what it left open in a transaction is
-        rolled back, where psycopg's own pool commits it: use ``connection.transaction()``, or autocommit. If it was
+        It belongs to the block alone. After the block it goes back to the pool, and a transaction that was left open is
+        rolled back, whereas psycopg's own pool commits it: use ``connection.transaction()``, or autocommit. If it was
         lost, or is in the middle of anything, it is closed instead. Notifications that were not read are dropped.
 
         Raises:
@@ -243,7 +243,7 @@ class Pool(Generic[Row]):
     async def aclose(self) -> None:
         """Close the idle connections, and those in use when they come back; tasks that wait for one are refused.
 
-        *Cancellation*: is no checkpoint.
+        *Cancellation*: is not a checkpoint.
         """
         self._closed = True
         for wait in self._waits:
@@ -363,18 +363,18 @@ async def open_pool(
     Args:
         conninfo: A connection string or URL.
         size: The most connections at once; further tasks wait, in order, for as long as their scopes let them.
-        check_after: Seconds of idleness after which a connection is asked whether it still works, before it is used.
-            All are asked once one was lost.
-        check_limit: Seconds for the answer.
-        max_idle: Seconds of idleness after which a connection is closed, at the next return of another one.
+        check_after: Seconds of idleness after which a connection is checked before it is used. All are checked once one
+            was lost.
+        check_limit: Seconds for such a check.
+        max_idle: Seconds of idleness after which a connection is closed, when another one is next returned.
         max_age: Seconds after which a connection is not used again.
         configure: Called with each new connection; what it begins is committed.
         reset: Called with each connection that comes back, likewise; it undoes what the block may have set.
         row_factory: How rows are formed; tuples by default.
-        options: What `connect` takes besides.
+        options: What else `connect` takes.
 
     Raises:
-        TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
+        TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
 
     *Cancellation*: closes the pool.
     """

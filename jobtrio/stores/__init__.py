@@ -14,16 +14,16 @@ def store_from_url(url: str) -> JobStore:
     """Return the store that a URL names, not opened yet, for `open_registry`.
 
     The URLs are those that the command takes: ``sqlite:///jobs.db``, ``sqlite:////var/lib/jobs.db`` from the root,
-    ``postgresql://user@host/database``, and ``redis://host:6379/0``, with options behind a ``?``. Only the store that
-    is named is imported.
+    ``postgresql://user@host/database``, and ``redis://host:6379/0``, with options after a ``?``. Only the store that is
+    named is imported.
 
     Args:
-        url: The URL, as from the environment.
+        url: The URL, for example from the environment.
 
     Raises:
         StoreError: The extra that the store needs is not installed.
-        TypeError: The URL is no text.
-        ValueError: It names no store, or an option makes no sense. The message says what is allowed, and no password.
+        TypeError: The URL is not a string.
+        ValueError: It names no store, or an option is invalid. The message says what is allowed, and shows no password.
     """
     from jobtrio.stores._url import parse_store_url  # not for those who name a store by its class
 

@@ -115,7 +115,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         return self._index.counts()
 
     async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there, by name."""
+        """Return the workers that are present, by name."""
         running = Counter(entry.worker for entry in self._index.living() if entry.state is JobState.RUNNING)
         return self._presence.reports(running)
 
@@ -310,7 +310,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     @trio.lowlevel.enable_ki_protection
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
-        """Append an attempt's messages; those that are stored already are passed over."""
+        """Append an attempt's messages; those that are stored already are skipped."""
         if not self._holds(claim):
             return False
         self._append(claim, messages)
@@ -319,7 +319,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     @trio.lowlevel.enable_ki_protection
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
         entry = self.peek(job_id)
         if entry is None:
             return None

@@ -63,11 +63,11 @@ STORE_CHECKS: tuple[StoreCheck, ...] = tuple(
     for name in [*vars(module)]
     if name.startswith("check_") and (check := getattr(module, name)).__module__ == module.__name__
 )
-"""Async functions ``check(open_store)``, each of one rule of the contract, which its docstring states.
+"""Async functions ``check(open_store)``, each for one rule of the contract, which its docstring states.
 
-``open_store()`` gives an instance of the store, not opened yet, on one and the same place each time it is called; two
-instances are two processes. The place is empty when a check begins. A store in memory may give the same object.
-A check raises `AssertionError` if the rule is broken; pytest shows the values if a conftest calls
-``pytest.register_assert_rewrite("jobtrio.testing")``. With ``python -O`` it needs that, or raises `RuntimeError`.
-Time passes by `trio.sleep`, a few tenths of a second at once.
+``open_store()`` returns an instance of the store, not opened yet, at one and the same place each time it is called; two
+instances stand for two processes. The place is empty when a check begins. For a store in memory it may return the same
+object. A check raises `AssertionError` if the rule is broken; pytest shows the values if a conftest calls
+``pytest.register_assert_rewrite("jobtrio.testing")``. With ``python -O`` it needs that, and raises `RuntimeError`
+otherwise. Time passes by `trio.sleep`, a few tenths of a second at a time.
 """

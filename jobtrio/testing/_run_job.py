@@ -33,7 +33,7 @@ FOREVER = 365 * 86_400.0
 
 
 class JobRun(NamedTuple):
-    """What a job came to.
+    """The outcome of a job and its messages.
 
     Attributes:
         outcome: `Completed`, `Failed` or `Cancelled`.
@@ -54,11 +54,11 @@ def run_job(executor: Callable[[Any], Any], payload: Any = None, **submit_option
     Args:
         executor: An async or plain function, or a partial or callable object of either kind.
         payload: What the executor is given.
-        submit_options: What `JobRegistry.submit` takes besides: ``retry``, ``time_limit``, ``tags`` and so on.
+        submit_options: What else `JobRegistry.submit` takes: ``retry``, ``time_limit``, ``tags`` and so on.
 
     Raises:
-        TypeError, ValueError: A parameter makes no sense.
-        RuntimeError: It was called within Trio, as from an async test.
+        TypeError, ValueError: A parameter is invalid.
+        RuntimeError: It was called within Trio, for example in an async test.
         trio.TooSlowError: The job waits for something that never comes: it has not ended in a virtual year.
     """
     check_executor(executor)

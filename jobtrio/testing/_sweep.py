@@ -53,15 +53,15 @@ def sweep_cancellation(
         executor: An async or plain function, or a partial or callable object of either kind.
         payload: What the executor is given; the same object each time.
         at_most: How many runs to make at most.
-        submit_options: What `JobRegistry.submit` takes besides.
+        submit_options: What else `JobRegistry.submit` takes.
 
     Returns:
         All runs in order, the untouched one last.
 
     Raises:
         AssertionError: A check failed, or ``at_most`` runs were all cancelled; the text names the step.
-        TypeError, ValueError: A parameter makes no sense.
-        RuntimeError: It was called within Trio, as from an async test.
+        TypeError, ValueError: A parameter is invalid.
+        RuntimeError: It was called within Trio, for example in an async test.
     """
     at_most = check_count("at_most", at_most)
     check_executor(executor)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Exception)
 
 OpenStore: TypeAlias = Callable[[], JobStore]
-"""Gives another instance, not opened yet, on one and the same place, which is empty when a check begins."""
+"""Returns another instance, not opened yet, at one and the same place, which is empty when a check begins."""
 
 StoreCheck: TypeAlias = Callable[[OpenStore], Awaitable[None]]
 """Raises `AssertionError` if a store breaks the contract."""

@@ -43,16 +43,16 @@ class RemoteJob:
         return self._owner.subscribe(self.id, after, epoch=epoch, on_gap=on_gap)
 
     def tokens(self, after: Start = 0) -> TokenStream:
-        """Return an async iterator over the bare values that the job sends, behind message number ``after``.
+        """Return an async iterator over the bare values that the job sends, after message number ``after``.
 
-        At the job's end the iteration stops if it completed, and otherwise raises.
+        At the job's end the iteration stops if the job completed, and otherwise raises.
 
         Raises:
             JobFailedError: While iterating: the job failed.
             JobCancelledError: While iterating: the job was cancelled.
-            LaggedError: While iterating: messages are no longer kept. Iterating on goes on behind them.
+            LaggedError: While iterating: messages are no longer kept. Further iteration goes on after them.
             JobtrioError, ValueError: While iterating: what `RemoteSubscription.receive` raises.
-            TypeError, ValueError: ``after`` is no number from 0, nor ``"end"``.
+            TypeError, ValueError: ``after`` is neither a number of 0 or more nor ``"end"``.
 
         Cancellation: the job goes on, and no value is lost.
         """

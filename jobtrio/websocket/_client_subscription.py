@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 
 
 class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
-    """Receives the messages of one job of a server, from where it was placed to the `End`.
+    """Receives the messages of one job of a server, from its starting point to the `End`.
 
-    A channel for one consumer, used in ``with``, ``async with`` or neither. A connection that is lost is no end: the
-    stream goes on with the next one, and no message is left out or comes twice. After the `End` it raises
-    `trio.EndOfChannel`.
+    A channel for one consumer, used in ``with``, ``async with`` or neither. A lost connection is not an end: the stream
+    goes on with the next one, and no message is left out or comes twice. After the `End` it raises `trio.EndOfChannel`.
 
     Up to 2,048 messages or 1 MiB wait here for a consumer that reads slowly. Beyond that the subscription pauses: the
-    server sends no more, and keeps the rest as it does for everybody. It goes on when half was received. Other
-    subscriptions of the client are not held up.
+    server sends no more, and keeps the rest as it does for everybody. It goes on when half of them have been received.
+    Other subscriptions of the client are not held up.
 
     Attributes:
         job_id: The job's id.
@@ -63,7 +62,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
     def epoch(self) -> str | None:
         """What the server calls this incarnation of the stream, or None before it has answered.
 
-        With ``position`` it is the place where another client can go on.
+        With ``position`` it is the place from which another client can go on.
         """
         return self._feed.epoch
 
@@ -79,10 +78,10 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
         Raises:
             trio.WouldBlock: None is there yet.
             trio.EndOfChannel: The `End` was received.
-            trio.ClosedResourceError: This subscription was closed, or its client.
-            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
+            trio.ClosedResourceError: This subscription or its client was closed.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on after them.
             JobtrioError: The server can't give this stream: see `receive`.
-            RuntimeError: Called from another thread than Trio's, while more may come.
+            RuntimeError: Called from a thread other than Trio's, while more may come.
         """
         self._check_thread("received from", "messages.receive", "run")
         if not (batch := self._take(1)):
@@ -95,14 +94,14 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
         Raises:
             trio.EndOfChannel: The `End` was received.
-            trio.ClosedResourceError: This subscription was closed, or its client.
-            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on behind them.
-            UnknownJobError: The server knows no such job, or not any more, or this client may not see it.
+            trio.ClosedResourceError: This subscription or its client was closed.
+            LaggedError: Messages are no longer kept (with ``on_gap="raise"``); reading goes on after them.
+            UnknownJobError: The server does not (or no longer) know the job, or this client may not see it.
             ValueError: ``after`` is beyond the job's last message.
             WrongEpochError: The stream is not the one that was begun.
             ServerRefusedError: The server refuses this client, has no place for another subscription, or sent what
                 can't be true, or can't be read here.
-            RuntimeError: It was awaited in another thread than Trio's, while more may come.
+            RuntimeError: It was awaited in a thread other than Trio's, while more may come.
 
         Cancellation: no message is lost; the next call receives it.
         """
@@ -112,7 +111,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
     async def receive_batch(self, max: int = BATCH) -> list[Message]:
         """Return all messages that are there, at least one and at most ``max``, waiting for the first.
 
-        Raises what `receive` raises, and ``TypeError`` or ``ValueError`` where ``max`` is no whole number from 1.
+        Raises what `receive` raises, and ``TypeError`` or ``ValueError`` if ``max`` is not a whole number of 1 or more.
 
         Cancellation: no message is lost; the next call receives them.
         """
@@ -130,16 +129,16 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
-        """Leave. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more.
+        """Close the channel. Waiting receivers get `trio.ClosedResourceError`; the server is told to send no more.
 
         Raises:
-            RuntimeError: Called from another thread than Trio's, while more may come.
+            RuntimeError: Called from a thread other than Trio's, while more may come.
         """
         self._check_thread("closed", "messages.close", "run_sync")
         self._feed.close()
 
     async def aclose(self) -> None:
-        """Leave, as `close` does. Cancellation: it is closed all the same."""
+        """Close it, as `close` does. Cancellation: it is closed all the same."""
         self.close()
         await trio.lowlevel.checkpoint()
 

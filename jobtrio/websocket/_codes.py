@@ -38,8 +38,8 @@ class ErrorCode(StrEnum):
 class CloseCode(IntEnum):
     """Why a connection was closed.
 
-    `TOO_BIG` and those from 4400 to 4413 are final: the same request would be refused again. After `RATE`,
-    `DRAINING`, `TOO_SLOW`, `GOING_AWAY`, `INTERNAL` and `RESTART` a client may come back and go on where it was.
+    `TOO_BIG` and those from 4400 to 4413 are final: the same request would be refused again. After `RATE`, `DRAINING`,
+    `TOO_SLOW`, `GOING_AWAY`, `INTERNAL` and `RESTART` a client may come back and resume where it left off.
     """
 
     COMPLETED = 1000  # a tail's job completed; elsewhere the usual close

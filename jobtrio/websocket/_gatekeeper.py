@@ -36,7 +36,7 @@ class Handshake:
     Attributes:
         path: The path that it asked for, percent-encoded, without the query.
         query: The query, percent-encoded, or "".
-        headers: Its headers, the names in lower case; of several with one name the values joined by commas.
+        headers: Its headers, the names in lower case; the values of several with one name joined by commas.
         origin: The ``Origin`` header, or None.
         peer: Its network address, without the port.
         token: The token from the ``Authorization`` header, the bearer subprotocol or an ``auth`` message, or None.
@@ -54,7 +54,7 @@ Authenticate: TypeAlias = Callable[[Handshake], Awaitable[Any]]
 """Returns who a client is, or None or False to refuse it."""
 
 Authorize: TypeAlias = Callable[[Any, Action, JobSpec | JobRecord], Awaitable[bool]]
-"""Tells whether a principal may do something to a job, or submit it."""
+"""Returns whether a principal may do something to a job, or submit it."""
 
 
 class Stranger(Exception):  # noqa: N818 - a verdict, not a fault

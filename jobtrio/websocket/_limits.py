@@ -39,7 +39,7 @@ class Limits:
         subscriptions: Subscriptions of a connection at once.
         batch_items: Tokens in a message to a client.
         batch_bytes: The size of a message of tokens to a client, ``events`` or text; only a single larger token exceeds
-            it. Other messages are as large as the result, the error or the record that they tell of, and ``jobs`` ends
+            it. Other messages are as large as the result, the error or the record that they report, and ``jobs`` ends
             with the record that takes it past 1 MiB.
         heartbeat: Seconds of silence after which the bridge gives a sign of life and asks for one.
         send: Seconds for which a client may read nothing of what is sent to it; then the connection is dropped.

@@ -12,7 +12,7 @@ class ServerStats:
     """Counts of a bridge at one moment.
 
     Attributes:
-        connections: Clients that are connected, those included that were not accepted yet.
+        connections: Clients that are connected, including those that were not accepted yet.
         subscriptions: Subscriptions and tails that are open.
         accepted: Connections accepted so far.
         refused: Connections refused so far, by HTTP status.

@@ -58,11 +58,11 @@ R = TypeVar("R")
 class JobClient:
     """Submits, finds, watches and cancels the jobs of a server. Made by `open_client`.
 
-    A call is made again when the connection is lost before its answer came, or when the server can't carry it out now.
-    Nothing is done twice by that: a submission has a key, the caller's or one that is made here. A server that gives
-    signs of life and no answer is waited for without end: a cancel scope around a call bounds that. After the block of
-    `open_client`, calls raise `trio.ClosedResourceError`. Within it, calls in another thread than Trio's raise
-    `RuntimeError`, which says how to make them.
+    A call is repeated when the connection is lost before its answer came, or when the server can't carry it out now.
+    Nothing is done twice because of that: a submission has a key, the caller's or one that is generated here. A server
+    that gives signs of life but no answer is waited for without limit: a cancel scope around a call bounds that. After
+    the block of `open_client`, calls raise `trio.ClosedResourceError`. Within it, calls in a thread other than Trio's
+    raise `RuntimeError`, which says how to make them.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -92,19 +92,19 @@ class JobClient:
         Args:
             executor: The name of an executor that the server exposes.
             payload: What the executor is given: what JSON can hold.
-            key: Stands for the job: while that is kept, another submission with this key returns it. None has one
-                made, so that a submission whose answer was lost is not made twice.
+            key: An idempotency key: while the job is kept, another submission with this key returns it. None generates
+                one, so that a submission whose answer was lost is not made twice.
             queue: The queue to wait in; None for the executor's own.
             priority: Strict between levels, first in first out within one.
             time_limit: Seconds an attempt may take; None for the executor's own.
             delay: Seconds from now to the earliest start.
             expires_in: Seconds from now within which the first attempt has to start; more than the delay.
-            tags: Text by name, to find the job by; at most 1,000.
-            metadata: Anything by name that JSON can hold.
+            tags: Strings by name, to find the job by; at most 1,000.
+            metadata: Any values by name that JSON can hold.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it.
-            PayloadError: The payload can't be sent, or is larger than the server takes.
+            TypeError, ValueError: A parameter is invalid; the error names it.
+            PayloadError: The payload can't be sent, or is larger than the server accepts.
             UnknownExecutorError: The server exposes no executor of this name.
             DuplicateJobError: The key belongs to another job, which this client may not see; its ``job_id`` is "".
             QueueFullError: As many jobs wait for their first start as the server allows.
@@ -132,17 +132,17 @@ class JobClient:
     def subscribe(
         self, job_id: str, after: Start = 0, *, epoch: str | None = None, on_gap: OnGap = "raise"
     ) -> RemoteSubscription:
-        """Return a channel that receives a job's messages behind number ``after``, up to its `End`.
+        """Return a channel that receives a job's messages after number ``after``, up to its `End`.
 
         Args:
             job_id: The job.
             after: The number of the last message that is not wanted; 0 for all that are kept, ``"end"`` for what
                 comes from now on.
-            epoch: The epoch in which ``after`` was seen, where another client saw it.
+            epoch: The epoch in which ``after`` was seen, if another client saw it.
             on_gap: What to do about messages no longer kept: ``"raise"`` a `LaggedError`, or ``"yield"`` a `Gap`.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense. What the server finds wrong is raised by receiving.
+            TypeError, ValueError: A parameter is invalid. What the server finds wrong is raised by receiving.
         """
         self._keeper.check_thread("client.subscribe()", "client.subscribe, job_id", "run_sync")
         job_id = check_id("job_id", job_id)
@@ -171,7 +171,7 @@ class JobClient:
 
         Args:
             job_id: The job.
-            reason: Why; kept in the record and told to every consumer. The first request's reason stays.
+            reason: Why; kept in the record and sent to every consumer. The first request's reason stays.
             grace: Seconds between setting the job's ``stopping`` and cancelling it.
 
         Returns:
@@ -179,7 +179,7 @@ class JobClient:
             connection was lost meanwhile, this very request may have ended it.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it.
+            TypeError, ValueError: A parameter is invalid; the error names it.
             UnknownJobError: The server knows no such job, or this client may not see it.
             StoreUnavailableError: The server's store was away too long.
             ServerUnavailableError: The server was away too long. The request may have been made.
@@ -195,7 +195,7 @@ class JobClient:
         """Return the handle of a job, with its record.
 
         Raises:
-            TypeError, ValueError: ``job_id`` is no text, or none that UTF-8 can hold.
+            TypeError, ValueError: ``job_id`` is not a string, or not one that UTF-8 can hold.
             UnknownJobError: The server knows no such job, or this client may not see it.
             StoreUnavailableError: The server's store was away too long.
             ServerUnavailableError: The server was away too long.
@@ -235,8 +235,8 @@ class JobClient:
             newest_first: Whether the newest come first, rather than the oldest.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it.
-            UnknownJobError: ``after`` is not kept (any more).
+            TypeError, ValueError: A parameter is invalid; the error names it.
+            UnknownJobError: ``after`` is not (or no longer) kept.
             StoreUnavailableError: The server's store was away too long.
             ServerUnavailableError: The server was away too long.
             ServerRefusedError: The server does not let this client look.
@@ -258,19 +258,20 @@ class JobClient:
     ) -> AsyncIterator[JobRecord]:
         """Return an async iterator over the records of all jobs that match and that this client may see.
 
-        They come in the order of their submission, and are read in pages of at most 100; else it is as that of
+        They come in the order of their submission, and are read in pages of at most 100; otherwise it is like that of
         `JobRegistry.find_all`. The parameters are those of `find`.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense; the error names it.
+            TypeError, ValueError: A parameter is invalid; the error names it.
             UnknownJobError: While iterating: no job of the last page is kept any more. Begin again.
-            StoreUnavailableError: While iterating: the server's store was away too long. Iterating on goes on where it
-                was.
-            ServerUnavailableError: While iterating: the server was away too long. Iterating on goes on where it was.
+            StoreUnavailableError: While iterating: the server's store was away too long. Further iteration resumes
+                where it left off.
+            ServerUnavailableError: While iterating: the server was away too long. Further iteration resumes where it
+                left off.
             ServerRefusedError: While iterating: the server does not let this client look.
             trio.BusyResourceError: While iterating: another task is waiting for the next record.
 
-        Cancellation: iterating on goes on where it was.
+        Cancellation: further iteration resumes where it left off.
         """
         query = _query(state, tags, newest_first)
         return FoundJobs(lambda after: self._find(replace(query, limit=PAGE, after=after)))
@@ -303,8 +304,8 @@ async def open_client(
 ) -> AsyncIterator[JobClient]:
     """Connect to a server, and stay connected within the block.
 
-    A connection that is lost is made anew, after a growing pause with jitter, and all subscriptions go on where they
-    were. Subscriptions wait for the server however long it is away.
+    A lost connection is re-established, after a growing pause with jitter, and all subscriptions go on where they were.
+    Subscriptions wait for the server however long it is away.
 
     Args:
         url: ``ws://HOST:PORT/ws``, or ``wss://`` for an encrypted connection.
@@ -312,13 +313,13 @@ async def open_client(
         outage_limit: Seconds that opening and calls wait for a server that is away, is shutting down, or says that its
             store is away; inf for no limit. A server that has vanished without a word counts as away once it has been
             silent for 2.5 of its heartbeats, by default after 37.5 seconds.
-        ssl_context: How to encrypt, and whom to trust; None for the system's usual way.
+        ssl_context: How to encrypt, and whom to trust; None for the system's defaults.
 
     Raises:
-        TypeError, ValueError: A parameter makes no sense; the error names it.
+        TypeError, ValueError: A parameter is invalid; the error names it.
         ServerUnavailableError: The server was away too long.
-        ServerRefusedError: The server refuses this client, or is none of jobtrio's. A token is checked after the
-            handshake: if it is wrong, calls and subscriptions raise this.
+        ServerRefusedError: The server refuses this client, or is not jobtrio's. A token is checked after the handshake:
+            if it is wrong, calls and subscriptions raise this.
 
     Cancellation: the connection is cut off; what was asked for may have been done.
     """

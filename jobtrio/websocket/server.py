@@ -75,23 +75,23 @@ async def serve(
         host: The name or address to listen on, on all addresses that it has; "" for all of this machine.
         port: The port, up to 65535; 0 for any that is free.
         authenticate: An async function from a `Handshake` to a principal, which is anything but None and False. These
-            and an exception refuse the client; a `PermissionError` says that it is known and may do nothing here.
+            and an exception refuse the client; a `PermissionError` says that it is known but may do nothing here.
         authorize: An async function from a principal, an action and a `JobRecord` (for ``"submit"`` a `JobSpec`, which
-            has the executor's queue where the client names none) to a bool. The actions are ``"submit"``,
-            ``"subscribe"``, ``"get"``, ``"find"``, ``"cancel"`` and ``"traceback"``; a job that may not be seen is
-            unknown to the client. A subscription is judged as it begins, and again when its client sends another
-            ``auth``, not with each message. Without it everything is allowed but tracebacks. A hook that raises, takes
-            longer than ``limits.handshake``, or returns something still to be awaited refuses.
+            has the executor's queue if the client names none) to a bool. The actions are ``"submit"``, ``"subscribe"``,
+            ``"get"``, ``"find"``, ``"cancel"`` and ``"traceback"``; a job that may not be seen is unknown to the
+            client. A subscription is checked when it begins, and again when its client sends another ``auth``, not with
+            each message. Without it everything is allowed except tracebacks. A hook that raises, takes longer than
+            ``limits.handshake``, or returns something still to be awaited refuses.
         allowed_origins: Origins of web pages that may connect, besides those of the address listened on; ``"null"`` for
             pages from files, ``"*"`` for all.
         limits: What clients may do, and how long they may take.
         flush_interval: Seconds in which a client's messages are collected, so that fewer and larger ones are sent. With
             0 they go out at once, unless sending to all takes so long that the jobs would notice.
-        ssl_context: For TLS: one for servers, with a certificate.
+        ssl_context: For TLS: a server context, with a certificate.
         task_status: Given the `Server`.
 
     Raises:
-        TypeError, ValueError: A parameter makes no sense; or ``host`` is reached from elsewhere and ``authenticate`` is
+        TypeError, ValueError: A parameter is invalid; or ``host`` can be reached from elsewhere and ``authenticate`` is
             missing.
         OSError: The port is not free, or the host has no address.
 
@@ -196,7 +196,7 @@ class Server:
                 raise
 
     async def keep(self) -> None:
-        """Hold the clients' tasks until `shut_down`, and then see the last one out.
+        """Hold the clients' tasks until `shut_down`, and then wait until the last one has ended.
 
         Cancellation: `serve` calls `shut_down`, and this ends within ``limits.closing`` seconds of it.
         """

@@ -62,7 +62,7 @@ PATIENCE: Final = 0.5
 class PostgresJobStore(RowStore[Session]):
     """Keeps jobs in a schema of a PostgreSQL database, for workers on many machines.
 
-    What a call has answered for is committed, and survives whatever the database survives. Payloads, tokens and results
+    What a call has acknowledged is committed, and survives whatever the database survives. Payloads, tokens and results
     are JSON of at most 8 MiB each. Leases and due times go by the server's clock.
 
     An object serves one registry at a time.
@@ -81,21 +81,21 @@ class PostgresJobStore(RowStore[Session]):
         create: bool = True,
         outage_limit: float = 10.0,
     ) -> None:
-        """Choose the database; it is connected to, and the schema made where it is missing, by `open_registry`.
+        """Choose the database; `open_registry` connects to it, and creates the schema if it is missing.
 
         Args:
-            conninfo: A connection string or URL, as libpq knows them; what the command takes in a URL besides, such as
+            conninfo: A connection string or URL, as libpq knows them; what else the command takes in a URL, such as
                 ``?schema=…``, is a parameter here.
-            schema: The schema, jobtrio's alone: a letter or underscore and up to 47 more letters, digits or
+            schema: The schema, for jobtrio alone: a letter or underscore and up to 47 more letters, digits or
                 underscores; it does not begin with ``pg_``.
-            pool_size: The most connections at once, besides the one that listens for news.
-            listen: Whether to listen for news. Without it, as behind a pooler that shares sessions, the store looks for
-                them twice a second; it does so by itself where it finds that none arrive.
-            create: Whether to make the schema where it is missing, rather than raise `StoreError`.
+            pool_size: The most connections at once, besides the one that listens for notifications.
+            listen: Whether to listen for notifications. Without it, for example behind a pooler that shares sessions,
+                the store polls twice a second; it does so by itself if it finds that none arrive.
+            create: Whether to create the schema if it is missing, rather than raise `StoreError`.
             outage_limit: Seconds that a caller waits for a server that is away.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
+            TypeError, ValueError: A parameter is invalid.
         """
         self.outage_limit: float = check_seconds("outage_limit", outage_limit, zero=False)
         self.schema: Final = check_schema_name(schema)
@@ -156,22 +156,21 @@ class PostgresJobStore(RowStore[Session]):
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> JobRecord:
-        """Put a job in with a transaction of the caller's own; return its record, or that of the job that has its key.
+        """Submit a job within the caller's own transaction; return its record, or that of the job that has its key.
 
-        The job exists for others, and workers are told of it, once that transaction commits; never, if it is rolled
+        The job exists for others, and workers are notified of it, once that transaction commits; never, if it is rolled
         back. Until then `JobRegistry.get` does not find it. A delay counts from now, not from the commit. The
-        parameters are those of `JobRegistry.submit`, and so are the executors' defaults: of the registry that has
-        opened this store.
+        parameters are those of `JobRegistry.submit`; the executors' defaults are those of the registry that has opened
+        this store.
 
         Args:
-            connection: A connection of psycopg's to the same database: a synchronous one, which is used in a worker
-                thread, or an asynchronous one that runs on Trio, as those of `jobtrio.psycopg_trio`. Without a
-                transaction that is open, the job is stored at once, or with the one that this begins, as any statement
-                would.
+            connection: A psycopg connection to the same database: a synchronous one, which is used in a worker thread,
+                or an asynchronous one that runs on Trio, such as those of `jobtrio.psycopg_trio`. If no transaction is
+                open, the job is stored at once, or with the one that this begins, as with any statement.
             executor: A registered executor, or its name.
             payload: What the executor is given.
             job_id: The job's id.
-            key: Stands for the job while that is kept.
+            key: The job's idempotency key, for as long as the job is kept.
             queue: The queue to wait in.
             priority: Its `JobPriority`.
             time_limit: Seconds an attempt may take.
@@ -179,14 +178,14 @@ class PostgresJobStore(RowStore[Session]):
             delay: Seconds to the earliest start.
             run_at: The earliest start, an aware datetime.
             expires_in: Seconds within which the first attempt has to start.
-            tags: Text by name, to find the job by; at most 1,000.
-            metadata: Anything by name.
+            tags: Strings by name, to find the job by; at most 1,000.
+            metadata: Any values by name.
 
         Raises:
             TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`, or the connection's
                 encoding lacks a character; nothing was sent.
             DuplicateJobError: ``job_id`` is in use. The transaction can go on.
-            psycopg.Error: What the connection says, as it is: it is the caller's transaction that has failed.
+            psycopg.Error: What the connection raises, as it is: it is the caller's transaction that has failed.
 
         Cancellation: as the connection's own; a synchronous one is waited for.
         """
@@ -229,7 +228,7 @@ class PostgresJobStore(RowStore[Session]):
         return await self._opened.connections.use(finding.counts, looks=True)
 
     async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there, by name."""
+        """Return the workers that are present, by name."""
         return await self._opened.connections.use(finding.workers, looks=True)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
@@ -299,12 +298,12 @@ class PostgresJobStore(RowStore[Session]):
         return await self._settle(claim, items, finish)
 
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
-        """Append an attempt's messages; those that are stored already are passed over."""
+        """Append an attempt's messages; those that are stored already are skipped."""
         held: bool = await self._opened.writes.make(Append(claim, encoded(messages)))
         return held
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
         if not job_id.isprintable():
             return None
         messages: list[Message] | None = await self._opened.reads.make(ReadMessages(job_id, after, limit))

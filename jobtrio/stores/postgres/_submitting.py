@@ -46,7 +46,7 @@ class Submitter:
     """
 
     def __init__(self, executors: Executors, *, schema: str = "jobtrio", worker: str | None = None) -> None:
-        """Choose the executors and the schema, which has to be there: a store makes it when it is opened.
+        """Choose the executors and the schema, which has to exist: a store creates it when it is opened.
 
         Args:
             executors: The executors that jobs can be submitted to; only their names and options matter here.
@@ -54,7 +54,7 @@ class Submitter:
             worker: This process's name in the history; None for host, process id and a random part.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
+            TypeError, ValueError: A parameter is invalid.
         """
         if not isinstance(executors, Executors):
             raise TypeError(f"executors must be an Executors; got {show(executors)}")
@@ -85,18 +85,18 @@ class Submitter:
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> JobRecord:
-        """Put a job in with the connection's transaction; return its record, or that of the job that has its key.
+        """Submit a job within the connection's transaction; return its record, or that of the job that has its key.
 
-        The job exists for others, and workers are told of it, once the transaction commits; never, if it is rolled
+        The job exists for others, and workers are notified of it, once the transaction commits; never, if it is rolled
         back. A delay counts from now, not from the commit. The parameters are those of `JobRegistry.submit`.
 
         Args:
-            connection: A synchronous connection of psycopg's. Without a transaction that is open, the job is stored at
-                once, or with the one that this begins, as any statement would.
+            connection: A synchronous psycopg connection. If no transaction is open, the job is stored at once, or with
+                the one that this begins, as with any statement.
             executor: A registered executor, or its name.
             payload: What the executor is given.
             job_id: The job's id.
-            key: Stands for the job while that is kept.
+            key: The job's idempotency key, for as long as the job is kept.
             queue: The queue to wait in.
             priority: Its `JobPriority`.
             time_limit: Seconds an attempt may take.
@@ -104,14 +104,14 @@ class Submitter:
             delay: Seconds to the earliest start.
             run_at: The earliest start, an aware datetime.
             expires_in: Seconds within which the first attempt has to start.
-            tags: Text by name, to find the job by; at most 1,000.
-            metadata: Anything by name.
+            tags: Strings by name, to find the job by; at most 1,000.
+            metadata: Any values by name.
 
         Raises:
             TypeError, ValueError, UnknownExecutorError, PayloadError: As `JobRegistry.submit`, or the connection's
                 encoding lacks a character; nothing was sent.
             DuplicateJobError: ``job_id`` is in use. The transaction can go on.
-            psycopg.Error: What the connection says, as it is: it is the caller's transaction that has failed.
+            psycopg.Error: What the connection raises, as it is: it is the caller's transaction that has failed.
         """
         if not isinstance(connection, psycopg.Connection):
             raise TypeError(f"connection must be a psycopg.Connection; got {show(connection)}")

@@ -47,8 +47,8 @@ LOADED: Final = 128 * 1024
 class RedisJobStore(SessionStore[Session]):
     """Keeps jobs in Redis or Valkey, for the processes of many machines.
 
-    What a call has answered for survives this process; whether it survives the server's is the server's setting. Times
-    are the server's. Payloads, tokens and results are JSON of at most 8 MiB each.
+    What a call has acknowledged survives this process; whether it survives the server's depends on the server's
+    settings. Times are the server's. Payloads, tokens and results are JSON of at most 8 MiB each.
 
     An object serves one registry at a time.
     """
@@ -62,17 +62,17 @@ class RedisJobStore(SessionStore[Session]):
 
         Args:
             url: ``redis://HOST:PORT/DATABASE``, with ``USER:PASSWORD@`` before the host, in which ``/ ? # [ ] %`` are
-                ``%2F`` and the like; ``rediss://`` for TLS. Several hosts, with commas between, are tried in turn. What
-                the command takes in a URL besides, such as ``?prefix=…``, is a parameter here.
+                ``%2F`` and the like; ``rediss://`` for TLS. Several hosts, separated by commas, are tried in turn. What
+                else the command takes in a URL, such as ``?prefix=…``, is a parameter here.
             prefix: What all keys begin with, in braces, so that a cluster keeps them together: 1 to 200 printable
                 characters without braces and colons.
             replicas: How many replicas must have what a call wrote before it is answered; while there are fewer, the
                 store is away.
             outage_limit: Seconds that a caller waits for a server that is away.
-            create: Whether to begin a store where nothing is under the prefix; else opening fails then.
+            create: Whether to create a store if nothing is under the prefix; otherwise opening fails then.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
+            TypeError, ValueError: A parameter is invalid.
         """
         self.outage_limit: float = check_seconds("outage_limit", outage_limit, zero=False)
         self._replicas: Final = check_count("replicas", replicas, low=0)
@@ -131,7 +131,7 @@ class RedisJobStore(SessionStore[Session]):
         return await self._opened.call(run("counts"), finding.counts)
 
     async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there, by name."""
+        """Return the workers that are present, by name."""
         return await self._opened.call(run("workers"), finding.workers)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
@@ -227,11 +227,11 @@ class RedisJobStore(SessionStore[Session]):
         return await settling.save_state(self._opened, claim, value)
 
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
-        """Append an attempt's messages; those that are stored already are passed over."""
+        """Append an attempt's messages; those that are stored already are skipped."""
         return await settling.append(self._opened, claim, messages)
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
         if not job_id.isprintable():
             return None
         subscriber = self._opened.subscriber

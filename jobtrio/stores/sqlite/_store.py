@@ -50,9 +50,9 @@ R = TypeVar("R")
 class SqliteJobStore(RowStore[Session]):
     """Keeps jobs in one SQLite file, for the processes of one machine.
 
-    What a call has answered for survives the process and, with ``synchronous="FULL"``, a power cut. With ``"NORMAL"``,
-    which is faster where the disk is slow, a power cut may take back the last moments; a ``kill -9`` takes back nothing
-    either way. Payloads, tokens and results are JSON of at most 8 MiB each.
+    What a call has acknowledged survives the process and, with ``synchronous="FULL"``, a power cut. With ``"NORMAL"``,
+    which is faster where the disk is slow, a power cut may undo the latest commits; a ``kill -9`` undoes nothing either
+    way. Payloads, tokens and results are JSON of at most 8 MiB each.
 
     An object serves one registry at a time.
     """
@@ -62,7 +62,7 @@ class SqliteJobStore(RowStore[Session]):
     def __init__(
         self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", outage_limit: float = 10.0
     ) -> None:
-        """Choose the file; it is opened, or made, by `open_registry`.
+        """Choose the file; it is opened, or created, by `open_registry`.
 
         Args:
             path: The file. Beside it there will be a log, the log's index, and a folder for waking other processes.
@@ -70,8 +70,8 @@ class SqliteJobStore(RowStore[Session]):
             outage_limit: Seconds that a caller waits for a file that is locked, full or away.
 
         Raises:
-            TypeError, ValueError: A parameter makes no sense.
-            StoreError: The path begins in the current folder, and that is gone.
+            TypeError, ValueError: A parameter is invalid.
+            StoreError: The path is relative, and the current folder is gone.
         """
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f"synchronous must be 'FULL' or 'NORMAL'; got {show(synchronous)}")
@@ -113,7 +113,7 @@ class SqliteJobStore(RowStore[Session]):
         return await self._opened.read(finding.counts)
 
     async def workers(self) -> list[WorkerReport]:
-        """Return the workers that are there, by name."""
+        """Return the workers that are present, by name."""
         return await self._opened.read(finding.workers)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
@@ -161,12 +161,12 @@ class SqliteJobStore(RowStore[Session]):
         return await self._opened.write(under_way.write, under_way.heed)
 
     async def append_messages(self, claim: Claim, messages: Sequence[Message]) -> bool:
-        """Append an attempt's messages; those that are stored already are passed over."""
+        """Append an attempt's messages; those that are stored already are skipped."""
         items = encoded(messages)
         return await self._opened.write(lambda tx: settling.append(tx, claim, items), itself)
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages behind number ``after``, or None for an unknown job."""
+        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
         return await self._opened.read(lambda connection: finding.read_messages(connection, job_id, after, limit))
 
     # -- as the calls of `RowStore` are carried out
