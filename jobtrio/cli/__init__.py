@@ -69,7 +69,7 @@ EXAMPLES = """\
 examples:
   jobtrio demo                  see what a job can do, in a few seconds
   jobtrio run -- make test      run a program as a job and watch it
-  jobtrio run --help            all that run can do
+  jobtrio run --help            all that `run` can do
 
   export JOBTRIO_STORE=sqlite:///jobs.db          jobs that survive: workers here,
   jobtrio worker app.jobs:executors               submitters and watchers anywhere

@@ -77,8 +77,8 @@ def add_jobs(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> Non
         "words",
         metavar="ID|URL",
         nargs="*",
-        help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID; or several of them; or else which jobs, by "
-        "the options, where a URL is a server's: ws://HOST:PORT/ws",
+        help="the job's id, or its URL at a server: ws://HOST:PORT/jobs/ID; or several of them; or else the options "
+        "say which jobs, and a URL is a server's: ws://HOST:PORT/ws",
     )
     add_filters(parser, states)
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 HELP = "ask a job, or all that match, to end"
 
 DESCRIPTION = """\
-Ask a job to end, or all that live and match. One that waits ends at once, one
-that runs when all of it is gone; `jobtrio watch ID` tells when.
+Ask a job to end, or all unfinished ones that match. One that waits ends at once,
+one that runs when all of it is gone; `jobtrio watch ID` shows when.
 """
 
 EPILOG = f"""\
@@ -51,10 +51,13 @@ AT_ONCE = 32
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     parser.add_argument(
-        "id", metavar="ID|URL", nargs="?", help="the job's id, or its URL at a server; or else which jobs:"
+        "id",
+        metavar="ID|URL",
+        nargs="?",
+        help="the job's id, or its URL at a server; or else the options say which jobs",
     )
     add_filters(parser, LIVING)
-    parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why: all who watch it are told")
+    parser.add_argument("--reason", metavar="TEXT", type=_options.reason, help="why; everyone who watches it is told")
     parser.add_argument(
         "--grace",
         metavar="DURATION",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 HELP = "list the jobs of a store or a server"
 
 DESCRIPTION = """\
-List the jobs that match, the oldest first. All that is given has to match. With a
-URL the jobs are those that a server (`jobtrio serve`) shows.
+List the jobs that match, the oldest first. All filters given have to match. With
+a URL the jobs are those that a server (`jobtrio serve`) shows.
 """
 
 EPILOG = f"""\
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_filters(parser, JobState)
     add("--limit", metavar="N", type=_options.positive_count, default=100, help="how many at most (default: 100)")
     add("--newest-first", action="store_true", help="begin with the newest, rather than the oldest")
-    add("--after", metavar="ID", help="only jobs behind this one, the last of the page before")
+    add("--after", metavar="ID", help="only jobs after this one, the last of the page before")
     add_token_option(parser, help="for a server, the token")
     add_store_options(parser, json="print a JSON array of the jobs' records")
 

@@ -26,7 +26,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([smhd]?)")
 
 DURATIONS = """\
-DURATION is seconds, or a number with s, m, h or d behind it: 90, 90s, 1.5h, 7d
+DURATION is seconds, or a number followed by s, m, h or d: 90, 90s, 1.5h, 7d
 """
 """What the help of a command that takes durations says of them."""
 

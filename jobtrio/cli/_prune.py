@@ -27,8 +27,8 @@ HELP = "remove ended jobs from a store"
 
 DESCRIPTION = """\
 Remove ended jobs, with their history and their messages: those that ended longer
-ago than --keep-for, and of the others all but the newest --keep. Jobs that live
-stay.
+ago than --keep-for, and of the others all but the newest --keep. Unfinished
+jobs stay.
 """
 
 EPILOG = f"""\
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=_options.age,
         help="keep what ended within this time; inf for all",
     )
-    parser.add_argument("--keep", metavar="N", type=_options.count, help="keep at most so many")
+    parser.add_argument("--keep", metavar="N", type=_options.count, help="keep at most this many")
     add_store_options(parser, json="print one JSON object: removed, kept")
 
 

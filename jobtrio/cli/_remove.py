@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HELP = "remove one ended job from a store"
 
 DESCRIPTION = """\
-Remove a job that has ended, with its history and its messages. One that lives
-stays: cancel it first.
+Remove a job that has ended, with its history and its messages. One that has
+not ended stays: cancel it first.
 """
 
 EPILOG = f"""\

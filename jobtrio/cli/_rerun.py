@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 HELP = "run ended jobs again, as new ones"
 
 DESCRIPTION = """\
-Run jobs again that have ended. For each a new job is submitted with the executor,
-payload, queue, priority, tags and metadata of the old one, and with the old one's
-id in its metadata, as "again". Its time limit and retries are the old one's, or,
+Run ended jobs again. For each a new job is submitted with the executor, payload,
+queue, priority, tags and metadata of the old one, and with the old one's id in
+its metadata, as "again". Its time limit and retries are the old one's, or,
 with --executors, what its executor is registered with now.
 
 Each job is run again once, however often that is asked for: while the new one is
@@ -47,7 +47,7 @@ kept, nothing is submitted. If the new one fails as well, run that again.
 
 Jobs that are given by their IDs may have ended in any way. Of all that match,
 those that failed are run again: what completed is done, and what was cancelled
-was not wanted any more; --state asks for them. All are found before any is
+was no longer wanted; --state asks for them. All are found before any is
 submitted. At a server (`jobtrio serve`), which is named by a URL, time limits and
 retries are what the executors are registered with there.
 """
@@ -75,11 +75,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executors",
         metavar="MODULE:EXECUTORS",
-        help="where the executors are registered, for what they are registered with",
+        help="where the executors are registered, for their registered options",
     )
     add_token_option(parser, help="for a server, the token")
     add_store_options(
-        parser, json="print one JSON object: submitted, and already, each with the new jobs' ids by those of the old"
+        parser, json="print one JSON object: submitted, and already, each with the new jobs' ids by the old ones"
     )
 
 

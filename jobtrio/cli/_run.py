@@ -24,19 +24,19 @@ USAGE = "jobtrio run [OPTION ...] -- PROGRAM [ARGUMENT ...]"
 
 DESCRIPTION = """\
 Run a program as a job and watch it. Each line appears as the program writes it,
-on stdout or stderr as the program chose; a summary on stderr tells how it ended.
+on stdout or stderr as the program chose; a summary on stderr says how it ended.
 The program has no standard input; JOBTRIO_JOB and JOBTRIO_ATTEMPT in its
 environment say whose it is. When its time is up or it is cancelled, it and all
-that it started get SIGTERM, and after the grace SIGKILL. Ctrl-C cancels it, a
-second Ctrl-C kills it; nothing is left running.
+that it started get SIGTERM, and after the grace period SIGKILL. Ctrl-C cancels
+it, a second Ctrl-C kills it; nothing is left running.
 
 With --store the job is kept: others can watch and cancel it, and when this
-process dies, a worker with jobtrio.cli:programs or with an executor of the name
+process dies, a worker with jobtrio.cli:programs or with an executor named
 run_command starts it again. A job of your own queue is run by this process unless
 such a worker is quicker; with --queue it waits its turn, and this process helps.
 
-Many programs keep back what they write when it goes to no terminal; for those
-use their own switch (python -u) or stdbuf -oL.
+Many programs buffer their output when it does not go to a terminal; for those use
+an option of their own (python -u) or stdbuf -oL.
 """
 
 EPILOG = f"""\

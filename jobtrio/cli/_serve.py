@@ -42,15 +42,15 @@ WebSocket: browsers, `jobtrio watch ws://…`, or jobtrio.websocket.open_client.
 Without a token it listens on this machine's own addresses alone, and clients can
 watch, but neither submit nor cancel. With one (--token-file, or {VARIABLE} in
 the environment) clients have to show it, and may do all of it; what they submit
-has to be registered with expose=True. Web pages of other origins are refused but
-for those that --allow-origin names.
+has to be registered with expose=True. Web pages from other origins are refused,
+except those that --allow-origin names.
 """
 
 EPILOG = f"""\
 {_options.DURATIONS}
 exit code:
   0 drained      1 it could not work; stderr says why      2 bad usage
-  130 Ctrl-C as a second signal found jobs or clients that did not end
+  130 Ctrl-C, as a second signal, found jobs or clients that did not end
 
 examples:
   jobtrio serve app.jobs:executors --store sqlite:///jobs.db
@@ -94,7 +94,7 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         action="append",
         default=[],
-        help='an origin of web pages that may connect, as https://example.org; "null" for files, "*" for all; '
+        help='an origin of web pages that may connect, such as https://example.org; "null" for files, "*" for all; '
         "may be given several times",
     )
     add(

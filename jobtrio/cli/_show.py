@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PAGE = 1024
 """Messages read at once."""
 
-HELP = "show all that is known of a job"
+HELP = "show all that is known about a job"
 
 DESCRIPTION = """\
 Show a job: its record, its error with the traceback, its history, and its last

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HELP = "count the jobs of a store"
 
-DESCRIPTION = "Count a store's jobs by state and queue, and name the workers that are there."
+DESCRIPTION = "Count a store's jobs by state and queue, and name the workers that are present."
 
 EPILOG = EXIT_CODES
 

@@ -55,8 +55,8 @@ def add_store_options(parser: argparse.ArgumentParser, *, json: str) -> None:
         "--store",
         metavar="URL",
         type=_options.store_url,
-        help="where the jobs are: sqlite:///FILE, sqlite:////FILE from the root, postgresql://USER@HOST/DATABASE, or "
-        f"redis://HOST:6379/0 (default: {VARIABLE} in the environment)",
+        help="where the jobs are: sqlite:///FILE, sqlite:////FILE for an absolute path, "
+        f"postgresql://USER@HOST/DATABASE, or redis://HOST:6379/0 (default: {VARIABLE} in the environment)",
     )
     parser.add_argument("--json", action="store_true", help=json)
 

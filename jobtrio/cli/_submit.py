@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from jobtrio.cli._sources import Source
     from jobtrio.websocket import JobClient
 
-HELP = "put a job into a store, or submit it to a server"
+HELP = "submit a job to a store or a server"
 
 USAGE = "%(prog)s [options] [URL] EXECUTOR [JSON]"
 
 DESCRIPTION = """\
-Put a job into a store, for a worker that has the executor, and print the job's
+Submit a job to a store, for a worker that has the executor, and print the job's
 id. What is not given here is what the executor is registered with, if --executors
-tells where that is; else the queue is "default", with one attempt and no limit.
+says where that is; else the queue is "default", with one attempt and no limit.
 
 With a URL before the executor the job is submitted to a server (`jobtrio serve`),
 which knows what its executors are registered with.
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="EXECUTOR",
         help="the name of the executor; before it a server's URL, ws://HOST:PORT/ws, if it is to run there; "
-        "behind it what it is given, as --payload has it",
+        "after it what it is given, as for --payload",
     )
     add(
         "--payload",
@@ -70,11 +70,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--executors",
         metavar="MODULE:EXECUTORS",
-        help="where the executor is registered, for what it is registered with",
+        help="where the executor is registered, for its registered options",
     )
-    add("--id", metavar="ID", type=_options.name, help="the job's id (default: one is made)")
+    add("--id", metavar="ID", type=_options.name, help="the job's id (default: one is generated)")
     add(
-        "--key", metavar="KEY", type=_options.name, help="stands for the job: while it is kept, the same key returns it"
+        "--key",
+        metavar="KEY",
+        type=_options.name,
+        help="an idempotency key: while the job is kept, the same key returns it",
     )
     _add_limits(parser)
     add_tag_option(parser, help="a tag to find the job by")

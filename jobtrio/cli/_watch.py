@@ -39,11 +39,11 @@ HELP = "show the messages of jobs live, whichever process runs them"
 DESCRIPTION = """\
 Show a job's messages from the first that is kept, and then as they come, until
 the job ends. Tokens go to stdout, one a line; those of a program's stderr, all
-else, and a summary go to stderr. On a terminal, progress is a bar where rich is
+else, and a summary go to stderr. On a terminal, progress is a bar if rich is
 installed (the extra "cli"). Ctrl-C ends the watching, not the job.
 
-With a URL the job is watched at a server (`jobtrio serve`); where the connection
-is lost, it goes on with the next one.
+With a URL the job is watched at a server (`jobtrio serve`); if the connection is
+lost, watching goes on over the next one.
 
 Several jobs are given by their IDs, by their URLs at one server, or by what they
 have in common: all that match when it begins. Each line then begins as its job's
@@ -79,7 +79,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_options.count,
         default=0,
-        help="of one job, show what comes behind message number N (default: 0)",
+        help="of one job, show what comes after message number N (default: 0)",
     )
     add_watch_options(parser)
     add_token_option(parser, help="for a server, the token")

@@ -48,7 +48,7 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text",
         action="store_true",
-        help="put tokens that are text together, as a language model's are, rather than show one a line",
+        help="join tokens that are text, as a language model's are, rather than show one a line",
     )
 
 

@@ -24,9 +24,9 @@ HELP = "run the jobs of a store"
 DESCRIPTION = """\
 Run the jobs of a store whose executors a module has, until told to stop. Each
 start and each end is a line on stderr. SIGTERM or Ctrl-C drains, and so does
-SIGHUP, unless nohup has silenced it: no job is started any more, those that run
-are told to stop and have the grace to end, and what then is left returns to its
-queue. Ctrl-C after any of them ends all of it at once.
+SIGHUP, unless it is ignored, as under nohup: no more jobs are started, running
+ones are told to stop and have the grace period to end, and what is left then
+returns to its queue. Ctrl-C after any of them ends everything at once.
 
 Only workers, `jobtrio remove` and `jobtrio prune` remove ended jobs: see --keep
 and --keep-for.
@@ -36,7 +36,7 @@ EPILOG = f"""\
 {_options.DURATIONS}
 exit code:
   0 drained      1 it could not work; stderr says why      2 bad usage
-  130 Ctrl-C as a second signal found jobs that did not end
+  130 Ctrl-C, as a second signal, found jobs that did not end
 
 examples:
   jobtrio worker app.jobs:executors --store sqlite:///jobs.db
@@ -76,7 +76,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         type=_options.total_limit,
         action=_options.OnceEach,
         default=[],
-        help="how many jobs of a queue may run at once over all workers, if all are told the same (default: no limit)",
+        help="how many jobs of a queue may run at once across all workers, if all are given the same "
+        "(default: no limit)",
     )
     add(
         "--name",
@@ -89,7 +90,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         type=_options.duration,
         default=10.0,
-        help="how long running jobs have to end at the first signal (default: 10s)",
+        help="how long running jobs have to end after the first signal (default: 10s)",
     )
     add(
         "--lease",

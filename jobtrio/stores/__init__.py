@@ -13,9 +13,9 @@ __all__ = ["store_from_url"]
 def store_from_url(url: str) -> JobStore:
     """Return the store that a URL names, not opened yet, for `open_registry`.
 
-    The URLs are those that the command takes: ``sqlite:///jobs.db``, ``sqlite:////var/lib/jobs.db`` from the root,
-    ``postgresql://user@host/database``, and ``redis://host:6379/0``, with options after a ``?``. Only the store that is
-    named is imported.
+    The URLs are those that the command takes: ``sqlite:///jobs.db``, ``sqlite:////var/lib/jobs.db`` for an
+    absolute path, ``postgresql://user@host/database``, and ``redis://host:6379/0``, with options after a ``?``. Only
+    the store that is named is imported.
 
     Args:
         url: The URL, for example from the environment.
