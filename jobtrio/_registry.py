@@ -239,6 +239,7 @@ class JobRegistry:
         tags: Mapping[str, str] | None = None,
         queue: str | None = None,
         executor: Callable[[Any], Any] | str | None = None,
+        key: str | None = None,
         limit: int = 100,
         after: str | None = None,
         newest_first: bool = False,
@@ -250,6 +251,7 @@ class JobRegistry:
             tags: Tags that must all match.
             queue: The queue.
             executor: The executor, or its name.
+            key: The key, as it was given to `submit`: at most one job has it.
             limit: How many at most, 1 or more.
             after: The id of the last job of the page before.
             newest_first: Whether the newest come first, rather than the oldest.
@@ -264,7 +266,7 @@ class JobRegistry:
         """
         if after is not None:
             after = check_id("after", after)
-        query = self._query(state, tags, queue, executor, newest_first)
+        query = self._query(state, tags, queue, executor, key, newest_first)
         query = attrs.evolve(query, limit=check_count("limit", limit), after=after)
         return await self._core.ask(partial(self._core.store.find, query))
 
@@ -275,6 +277,7 @@ class JobRegistry:
         tags: Mapping[str, str] | None = None,
         queue: str | None = None,
         executor: Callable[[Any], Any] | str | None = None,
+        key: str | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[JobRecord]:
         """Return an async iterator over the records of all jobs that match, in the order of their submission.
@@ -294,7 +297,7 @@ class JobRegistry:
 
         Cancellation: further iteration resumes where it left off.
         """
-        query = self._query(state, tags, queue, executor, newest_first)
+        query = self._query(state, tags, queue, executor, key, newest_first)
 
         def find(after: str | None) -> Awaitable[list[JobRecord]]:
             return self._core.ask(partial(self._core.store.find, attrs.evolve(query, limit=PAGE, after=after)))
@@ -307,6 +310,7 @@ class JobRegistry:
         tags: Mapping[str, str] | None,
         queue: str | None,
         executor: Callable[[Any], Any] | str | None,
+        key: str | None,
         newest_first: bool,
     ) -> JobQuery:
         return JobQuery(
@@ -314,6 +318,7 @@ class JobRegistry:
             tags=check_tags("tags", tags),
             queue=None if queue is None else check_name("queue", queue),
             executor=None if executor is None else self._core.submissions.name_of(executor),
+            key=None if key is None else check_name("key", key),
             newest_first=check_flag("newest_first", newest_first),
         )
 

@@ -135,6 +135,7 @@ class JobQuery:
         tags: All of these tags, if there are any.
         queue: This queue.
         executor: This executor's name.
+        key: This key, which at most one job has; a store looks for it where it looks when it inserts.
         limit: At most this many: the first ones.
         after: The id of the last job of the page before.
         newest_first: Whether the newest come first.
@@ -144,6 +145,7 @@ class JobQuery:
     tags: Mapping[str, str] | None = None
     queue: str | None = None
     executor: str | None = None
+    key: str | None = None
     limit: int = 100
     after: str | None = None
     newest_first: bool = False

@@ -21,6 +21,8 @@ async def main() -> None:
         other = await handle(registry, "1043", 12)
         print(first == second, first == other)
         print(await second.result())
+        [record] = await registry.find(key="charge-1042")
+        print(record.id == first.id, record.state)
 
 
 if __name__ == "__main__":

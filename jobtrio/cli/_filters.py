@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from jobtrio._state import JobState
 
 
+FILTERS = "--tag, --queue, --executor, --key and --state for all that match"
+"""The options that `add_filters` adds, as errors name them."""
+
+
 def add_filters(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> None:
     """Add the options that say which jobs; ``--state`` may name these states."""
     add = parser.add_argument
@@ -29,6 +33,7 @@ def add_filters(parser: argparse.ArgumentParser, states: Iterable[JobState]) -> 
     add_tag_option(parser, help="only jobs with this tag")
     add("--queue", metavar="NAME", type=_options.name, help="only jobs of this queue")
     add("--executor", metavar="NAME", type=_options.name, help="only jobs of this executor")
+    add("--key", metavar="KEY", type=_options.name, help="only the job with this key")
 
 
 def add_tag_option(parser: argparse.ArgumentParser, *, help: str) -> None:
@@ -60,5 +65,6 @@ def filters_of(options: argparse.Namespace) -> dict[str, Any]:
         "tags": dict(options.tag),
         "queue": options.queue,
         "executor": options.executor,
+        "key": options.key,
     }
     return {name: value for name, value in filters.items() if value}

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
+from jobtrio.stores._rules import matches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -146,7 +147,7 @@ class JobIndex:
         found: list[JobEntry] = []
         for n in self._places_behind(after, newest_first=query.newest_first):
             entry = self._by_age[n]
-            if entry.order not in self._removed and _matches(entry, query):
+            if entry.order not in self._removed and matches(entry, query):
                 found.append(entry)
                 if len(found) == query.limit:
                     break
@@ -183,18 +184,7 @@ class JobIndex:
 
 def _matching(candidates: Iterable[JobEntry], query: JobQuery, after: int | None) -> Iterator[JobEntry]:
     if after is None:
-        return (entry for entry in candidates if _matches(entry, query))
+        return (entry for entry in candidates if matches(entry, query))
     if query.newest_first:
-        return (entry for entry in candidates if entry.order < after and _matches(entry, query))
-    return (entry for entry in candidates if entry.order > after and _matches(entry, query))
-
-
-def _matches(entry: JobEntry, query: JobQuery) -> bool:
-    if query.states is not None and entry.state not in query.states:
-        return False
-    if query.queue is not None and entry.plan.queue != query.queue:
-        return False
-    if query.executor is not None and entry.plan.executor != query.executor:
-        return False
-    tags = entry.tags or {}
-    return not query.tags or all(tags.get(key) == value for key, value in query.tags.items())
+        return (entry for entry in candidates if entry.order < after and matches(entry, query))
+    return (entry for entry in candidates if entry.order > after and matches(entry, query))

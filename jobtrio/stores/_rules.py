@@ -1,4 +1,4 @@
-"""What every store decides alike: about jobs that were lost, released, expired or cancelled, and what none can have.
+"""What every store decides alike: about jobs that were lost, released, expired or cancelled, and which match a query.
 
 Pure: it knows entries and outcomes, neither clocks nor where jobs are kept.
 """
@@ -16,7 +16,7 @@ from jobtrio._state import JobState
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
     from jobtrio._policies import Retention
-    from jobtrio._records import Outcome
+    from jobtrio._records import JobRecord, Outcome
     from jobtrio.abc import JobQuery
 
 LOSSES = 3
@@ -76,9 +76,35 @@ def still_lives(job_id: str, state: JobState) -> IllegalTransitionError:
 
 def can_match(query: JobQuery) -> bool:
     """Whether a job can be what is looked for: names and tags are printable, which UTF-8 can hold, and not empty."""
-    names = [name for name in (query.queue, query.executor) if name is not None]
+    names = [name for name in (query.queue, query.executor, query.key) if name is not None]
     names += (part for tag in (query.tags or {}).items() for part in tag)
     return all(name and name.isprintable() for name in names)
+
+
+def matches(entry: JobEntry, query: JobQuery) -> bool:
+    """Whether a job has the state, queue, executor and tags that are looked for."""
+    if query.states is not None and entry.state not in query.states:
+        return False
+    if query.queue is not None and entry.plan.queue != query.queue:
+        return False
+    if query.executor is not None and entry.plan.executor != query.executor:
+        return False
+    tags = entry.tags or {}
+    return not query.tags or all(tags.get(key) == value for key, value in query.tags.items())
+
+
+def found_by_key(entry: JobEntry | None, query: JobQuery, after: int | None) -> list[JobRecord]:
+    """Return what a query finds that names a key: the record of the job that has it, if all else matches as well.
+
+    Args:
+        entry: The job that the store's index of keys names, or None.
+        query: The query.
+        after: The number behind which to look, in the order that is asked for; None for all.
+    """
+    if entry is None or entry.key != query.key or not matches(entry, query):
+        return []
+    is_behind = after is None or (entry.order < after if query.newest_first else entry.order > after)
+    return [entry.record()] if is_behind else []
 
 
 def lapse(entry: JobEntry) -> Outcome | JobError:

@@ -46,6 +46,11 @@ class Shelf:
             entry = self.jobs.get(job_id)
         return entry
 
+    def holder(self, key: str) -> JobEntry | None:
+        """Return the job that has a key, or None."""
+        self.evict()
+        return self._keys.get(key)
+
     @property
     def living(self) -> int:
         """How many jobs have not ended."""

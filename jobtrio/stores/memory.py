@@ -102,6 +102,8 @@ class MemoryJobStore(MemoryBooks, JobStore):
             if last is None:
                 raise UnknownJobError(query.after)
             after = last.order
+        if query.key is not None:
+            return rules.found_by_key(self._shelf.holder(query.key), query, after)
         return [entry.record() for entry in self._index.find(query, after)]
 
     async def history(self, job_id: str) -> list[Transition] | None:

@@ -90,12 +90,54 @@ def _matches(record: JobRecord, query: JobQuery) -> bool:
     )
 
 
+async def check_find_by_key(open_store: OpenStore) -> None:
+    """The job that has a key is found by it while it is kept, if it is all else that is asked for as well."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        entries = [new_entry(key=f"k{n}", queue="xy"[n % 2], tags={"n": str(n)}, job_id=str(n)) for n in range(5)]
+        await a.insert(*entries, new_entry(job_id="k5", tags={"n": "1"}))
+        (running,) = await a.claim(limit=1)
+        assert await b.store.find(JobQuery(key="k0")) == [await a.record("0")]
+        for query, found in (
+            (JobQuery(key="k1", limit=1), ["1"]),
+            (JobQuery(key="k5"), []),
+            (JobQuery(key="K1"), []),
+            (JobQuery(key="k1", tags={"n": "1"}, queue="y", executor="work"), ["1"]),
+            (JobQuery(key="k1", states=frozenset({JobState.RUNNING, JobState.QUEUED})), ["1"]),
+            (JobQuery(key="k1", states=frozenset({JobState.RUNNING})), []),
+            (JobQuery(key="k0", states=frozenset({JobState.RUNNING})), ["0"]),
+            (JobQuery(key="k1", states=frozenset()), []),
+            (JobQuery(key="k1", tags={"n": "1", "m": "1"}), []),
+            (JobQuery(key="k1", tags={"n": "2"}), []),
+            (JobQuery(key="k1", queue="x"), []),
+            (JobQuery(key="k1", executor="other"), []),
+        ):
+            assert ids(await b.store.find(query)) == found, query
+            assert ids(await b.store.find(attrs.evolve(query, newest_first=True))) == found, query
+        for after, found in (("0", ["1"]), ("1", []), ("2", []), ("k5", [])):
+            assert ids(await b.store.find(JobQuery(key="k1", after=after))) == found
+            is_before = after in ("2", "k5")
+            assert bool(await b.store.find(JobQuery(key="k1", after=after, newest_first=True))) == is_before
+        for key in ("k1", "unknown"):
+            with refused(UnknownJobError):
+                await b.store.find(JobQuery(key=key, after="unknown"))
+        await a.store.finish(running, Completed())
+        assert (await b.store.find(JobQuery(key="k0")))[0].state == "COMPLETED"
+        assert await b.store.delete("0")
+        assert await a.store.find(JobQuery(key="k0")) == []
+        await a.insert(new_entry(job_id="0"))  # the same id, and none of the key
+        assert await b.store.find(JobQuery(key="k0")) == []
+        await b.insert(new_entry(job_id="later", key="k0"))
+        assert ids(await a.store.find(JobQuery(key="k0"))) == ["later"]
+        assert ids(await a.store.find(JobQuery(key="k0", after="4"))) == ["later"]
+
+
 async def check_find_what_no_job_has(open_store: OpenStore) -> None:
     """Nothing is found of names and tags that no job can have; behind an unknown job that is an error all the same."""
     async with open_worker(open_store) as worker:
         await worker.insert(new_entry(None), new_entry(tags={"t": "v"}))
         for text in ("", "\0", "\ud800", "line\nbreak"):
-            for query in (JobQuery(queue=text), JobQuery(executor=text), JobQuery(tags={"t": "v", "u": text})):
+            names = (JobQuery(queue=text), JobQuery(executor=text), JobQuery(key=text))
+            for query in (*names, JobQuery(tags={"t": "v", "u": text})):
                 assert await worker.store.find(query) == []
                 with refused(UnknownJobError):
                     await worker.store.find(attrs.evolve(query, after="unknown"))

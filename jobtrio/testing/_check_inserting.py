@@ -78,7 +78,8 @@ async def check_names_are_told_apart(open_store: OpenStore) -> None:
             record = await b.record(name)
             assert (record.id, record.key, record.queue, record.executor, record.tags) == (*[name] * 4, {name: name})
             assert ids(await b.insert(new_entry(key=name))) == [name]
-            for query in (JobQuery(queue=name), JobQuery(executor=name), JobQuery(tags={name: name})):
+            queries = (JobQuery(queue=name), JobQuery(executor=name), JobQuery(key=name), JobQuery(tags={name: name}))
+            for query in queries:
                 assert ids(await b.store.find(query)) == [name]
             assert await b.store.backlog({name}, {name}) == Backlog(queued=1)
         for name in names:

@@ -121,6 +121,7 @@ async def check_delete(open_store: OpenStore) -> None:
         assert not await b.store.delete("id")
         await _check_gone(a, "id")
         assert await a.store.find(JobQuery(tags={"t": "v"})) == []
+        assert await a.store.find(JobQuery(key="k")) == []
         assert await a.store.counts() == {}
         (again,) = await b.insert(new_entry(job_id="id", key="k"))
         assert await a.stream(again.id) == []
@@ -155,6 +156,7 @@ async def check_prune_by_count(open_store: OpenStore) -> None:
         assert await worker.stream(entries[1].id) == [*tokens(1, 2), End(3, Completed())]
         for n in (3, 0):
             await _check_gone(worker, entries[n].id)
+            assert await worker.store.find(JobQuery(key=f"k{n}")) == []
             assert (await worker.insert(new_entry(key=f"k{n}")))[0].key == f"k{n}"
 
 
@@ -200,6 +202,7 @@ async def check_kept_over_a_restart(open_store: OpenStore) -> None:
         assert await worker.stream(claim.entry.id) == tokens(1, 2)
         assert (await worker.load(claim.entry.id)).saved_state == {"state": 1}
         assert ids(await worker.insert(new_entry(key="k"))) == [claim.entry.id]
+        assert ids(await worker.store.find(JobQuery(key="k"))) == [claim.entry.id]
         (report,) = await worker.store.renew([claim], LEASE)
         assert report.held
         assert [(each.name, each.running) for each in await worker.store.workers()] == [(worker.name, 1)]

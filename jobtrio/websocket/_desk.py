@@ -113,7 +113,12 @@ class Desk:
 
     async def _page(self, request: Find, after: str | None, limit: int) -> list[JobRecord]:
         return await self._registry.find(
-            state=request.state, tags=request.tags, limit=limit, after=after, newest_first=request.newest_first
+            state=request.state,
+            tags=request.tags,
+            key=request.key,
+            limit=limit,
+            after=after,
+            newest_first=request.newest_first,
         )
 
     async def _page_behind(self, request: Find, page: list[JobRecord], limit: int) -> list[JobRecord]:

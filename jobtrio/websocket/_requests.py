@@ -136,6 +136,7 @@ class Find(Request, tag="find", kw_only=True, frozen=True):
     Attributes:
         tags: Tags that must all match.
         state: States, any of which matches; None for all.
+        key: The key of the job, which at most one has; None for any job.
         limit: How many at most; no more than 1,000.
         after: The id of the last job of the page before.
         newest_first: Whether the newest come first, rather than the oldest.
@@ -143,6 +144,7 @@ class Find(Request, tag="find", kw_only=True, frozen=True):
 
     tags: dict[str, str] | None = None
     state: list[JobState] | None = None
+    key: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_FOUND)] = 100
     after: str | None = None
     newest_first: bool = False

@@ -218,6 +218,7 @@ class JobClient:
         *,
         state: JobState | Iterable[JobState] | None = None,
         tags: Mapping[str, str] | None = None,
+        key: str | None = None,
         limit: int = 100,
         after: str | None = None,
         newest_first: bool = False,
@@ -230,6 +231,7 @@ class JobClient:
         Args:
             state: One state or several; None for any.
             tags: Tags that must all match.
+            key: The key, as it was given to `submit`: at most one job has it.
             limit: How many at most, 1 to 1,000.
             after: The id of the last job of the page before.
             newest_first: Whether the newest come first, rather than the oldest.
@@ -247,13 +249,14 @@ class JobClient:
             raise ValueError(f"limit must be a whole number, 1 to {MOST_FOUND}; got {show(limit)}")
         if after is not None:
             after = check_id("after", after)
-        return await self._find(replace(_query(state, tags, newest_first), limit=limit, after=after))
+        return await self._find(replace(_query(state, tags, key, newest_first), limit=limit, after=after))
 
     def find_all(
         self,
         *,
         state: JobState | Iterable[JobState] | None = None,
         tags: Mapping[str, str] | None = None,
+        key: str | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[JobRecord]:
         """Return an async iterator over the records of all jobs that match and that this client may see.
@@ -273,11 +276,14 @@ class JobClient:
 
         Cancellation: further iteration resumes where it left off.
         """
-        query = _query(state, tags, newest_first)
+        query = _query(state, tags, key, newest_first)
         return FoundJobs(lambda after: self._find(replace(query, limit=PAGE, after=after)))
 
     async def _find(self, request: Find) -> list[JobRecord]:
-        return [record_of(job) for job in (await self._ask(request, request.after or "", JobsFound)).jobs]
+        records = [record_of(job) for job in (await self._ask(request, request.after or "", JobsFound)).jobs]
+        if request.key is not None and any(record.key != request.key for record in records):
+            raise ServerRefusedError("protocol", "the server does not know of finding by key")
+        return records
 
     async def _ask(self, request: AnyRequest, subject: str, answer: type[R]) -> R:
         self._keeper.check_thread("a client's method", "client.submit, executor", "run")
@@ -288,11 +294,14 @@ class JobClient:
         return reply
 
 
-def _query(state: JobState | Iterable[JobState] | None, tags: Mapping[str, str] | None, newest_first: bool) -> Find:
+def _query(
+    state: JobState | Iterable[JobState] | None, tags: Mapping[str, str] | None, key: str | None, newest_first: bool
+) -> Find:
     states = check_states(state)
     return Find(
         tags=check_tags("tags", tags),
         state=None if states is None else sorted(states),
+        key=None if key is None else check_name("key", key),
         newest_first=check_flag("newest_first", newest_first),
     )
 

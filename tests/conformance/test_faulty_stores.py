@@ -303,6 +303,20 @@ class GoesOnBehindAMatch(MemoryJobStore):
         return await super().find(query)
 
 
+class PassesOverKeys(MemoryJobStore):
+    """Does not know of finding by a key."""
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        return await super().find(attrs.evolve(query, key=None))
+
+
+class LooksAtTheKeyAlone(MemoryJobStore):
+    """Finds whatever has the key."""
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        return await super().find(attrs.evolve(query, states=None, tags=None, queue=None, executor=None))
+
+
 class CutsTexts(MemoryJobStore):
     """Keeps errors in columns of a fixed length."""
 
@@ -421,6 +435,8 @@ class OpensANursery(MemoryJobStore):
         (RemovesMore, "check_prune_by_count"),
         (ForgetsWhatItTookOut, "check_calls_without_a_mark_cut_off"),
         (GoesOnBehindAMatch, "check_find_in_pages"),
+        (PassesOverKeys, "check_find_by_key"),
+        (LooksAtTheKeyAlone, "check_find_by_key"),
         (CutsTexts, "check_large_values_are_kept_whole"),
         (CountsIn32Bits, "check_numbers_of_any_size"),
         (TellsOfAllThatWasDue, "check_race_of_advances"),

@@ -191,6 +191,8 @@ async def _look(worker: Worker) -> None:
         JobQuery(tags={"user": "ann", "t": "1"}, queue="default", executor="own", after="ready2", limit=10),
         JobQuery(states=frozenset({JobState.QUEUED, JobState.FAILED}), limit=10),
         JobQuery(executor="work", states=frozenset({JobState.RETRYING}), tags={"user": "ann"}, limit=10),
+        JobQuery(key="key 6"),
+        JobQuery(key="key 6", executor="own", tags={"t": "6"}),
     ):
         await store.find(query)
         await store.find(attrs.evolve(query, newest_first=True))

@@ -225,6 +225,23 @@ async def test_what_is_no_job(place: Place) -> None:
         assert found.id == entry.id
 
 
+async def test_keys(place: Place) -> None:
+    """Whatever somebody writes into the index of keys, no job is found that has not this key, nor behind itself."""
+    async with open_worker(place.make_store) as worker:
+        await worker.insert(new_entry(job_id="a"), new_entry(job_id="b", key="k"), new_entry(job_id="c", key="l"))
+        for job_id in ("a", "c", "gone", "junk\n", b"\xff\xfe"):
+            place.ask("HSET", "keys", "k", job_id)
+            assert await worker.store.find(JobQuery(key="k")) == []
+        place.ask("HSET", "keys", "k", "b")
+        for order in ("junk", "", "1e300", "-1"):
+            place.ask("HSET", "job:b", "order", order)
+            assert ids(await worker.store.find(JobQuery(key="k"))) == ["b"]
+            assert await worker.store.find(JobQuery(key="k", after="b")) == []
+        assert ids(await worker.store.find(JobQuery(key="l", after="b"))) == ["c"]
+        place.ask("HDEL", "job:b", "state")
+        assert await worker.store.find(JobQuery(key="k")) == []
+
+
 @pytest.mark.parametrize("member", ["junk", "", b"\xff\xfe", "0:", "held-it", "ended-it", "queued-it"])
 async def test_a_member(place: Place, member: str | bytes) -> None:
     """What somebody has put into the sets that all jobs share is not met for ever, and no job ends twice."""

@@ -534,6 +534,24 @@ async def test_a_tag_among_many_queues(open_store: Callable[[], RedisJobStore]) 
             assert (_calls_of(server, "zcount"), _calls_of(server, "smembers")) == (1, 0)
 
 
+async def test_a_key_among_many_jobs(open_store: Callable[[], RedisJobStore]) -> None:
+    """A job is found by its key with one look at the keys and one at the job, whatever else is asked for."""
+    server = shared_server()
+    async with open_worker(open_store) as worker:
+        entries = [new_entry(queue=f"q{n}", key=f"k{n}", tags={"user": f"{n % 100}"}) for n in range(300)]
+        await worker.insert(*entries)
+        tags, states = {"user": "7"}, frozenset({JobState.QUEUED})
+        for query, expected in (
+            (JobQuery(key="k107"), ids(entries[107:108])),
+            (JobQuery(key="k107", tags=tags, queue="q107", executor="work", states=states), ids(entries[107:108])),
+            (JobQuery(key="k108", tags=tags, queue="q107", executor="work", states=states), []),
+        ):
+            server.ask("CONFIG", "RESETSTAT")
+            assert ids(await worker.store.find(query)) == expected
+            assert (_calls_of(server, "hget"), _calls_of(server, "hmget")) == (1, 1)
+            assert not any(_calls_of(server, name) for name in ("zcount", "zrange", "zscore", "smembers", "hgetall"))
+
+
 async def test_queries_among_many_queues(
     open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

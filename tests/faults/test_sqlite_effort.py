@@ -113,6 +113,8 @@ def test_every_statement_is_used() -> None:
         JobQuery(states=frozenset({JobState.QUEUED, JobState.FAILED})),
         JobQuery(queue="default"),
         JobQuery(executor="work", states=frozenset({JobState.RUNNING}), tags={"user": "ann"}),
+        JobQuery(key="k"),
+        JobQuery(key="k", queue="default", tags={"user": "ann"}, states=frozenset({JobState.QUEUED})),
         JobQuery(),
     ],
 )
@@ -159,7 +161,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     tx = Transaction(connection, Identity("w", "session", Retention(finished_jobs=10**9, finished_for=10**12)), "path")
     effort = Effort(connection)
     efforts: dict[str, int] = {}
-    entries = [new_entry(retry=RetryPolicy(), tags={"user": "bob"}, job_id=f"job {n}") for n in range(8)]
+    entries = [new_entry(retry=RetryPolicy(), tags={"user": "bob"}, job_id=f"job {n}", key=f"k{n}") for n in range(8)]
     held: list[JobEntry] = []
 
     def claim() -> None:
@@ -185,6 +187,8 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
         "failed": JobQuery(states=frozenset({JobState.FAILED}), executor="work"),
         "by tag": JobQuery(tags={"user": "bob"}),
         "by tag and state": JobQuery(states=frozenset({JobState.RUNNING}), tags={"user": "bob"}),
+        "by key": JobQuery(key="k4"),
+        "by key and tag": JobQuery(key="k4", tags={"user": "bob"}, queue="default"),
         "newest": JobQuery(newest_first=True, limit=8),
         "newest failed": JobQuery(states=frozenset({JobState.FAILED}), newest_first=True),
         "newest by tag": JobQuery(tags={"user": "bob"}, newest_first=True),

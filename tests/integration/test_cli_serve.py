@@ -531,7 +531,7 @@ def test_lists(shell: Shell) -> None:
     """A server's jobs are listed as a store's are, however many pages they take."""
     _, url = serve(shell, "--no-work")
     jobs = [shell.submit("echo", "--tag", f"n={n % 2}", "--delay", "1h") for n in range(5)]
-    jobs.append(shell.submit("echo"))
+    jobs.append(shell.submit("echo", "--key", "k"))
 
     def ids(*args: str) -> list[str]:
         code, out, err = shell.ask("list", f"{url}/ws", "--json", *args, variables=TOKEN)
@@ -543,6 +543,8 @@ def test_lists(shell: Shell) -> None:
     assert ids("--after", jobs[1], "--limit", "5000") == jobs[2:]
     assert ids("--newest-first", "--after", jobs[1]) == [jobs[0]]
     assert ids("--state", "scheduled", "--tag", "n=1") == [jobs[1], jobs[3]]
+    assert ids("--key", "k") == jobs[5:]
+    assert ids("--key", "k", "--state", "failed") == ids("--key", "other") == []
     _, out, _ = shell.ask("list", f"{url}/ws", variables=TOKEN)
     assert out == shell.ask("list")[1]
     code, out, err = shell.ask("list", f"{url}/ws", "--limit", "3", variables=TOKEN)

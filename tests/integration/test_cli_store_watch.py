@@ -213,7 +213,7 @@ class TestSeveral:
         (tmp_path / "gate").touch()
         for job in ("old", "new", "other"):
             tag = ("--tag", "user=bob" if job == "other" else "user=ann")
-            shell.submit("wait", "--id", job, "--payload", json.dumps(str(tmp_path / "gate")), *tag)
+            shell.submit("wait", "--id", job, "--key", job, "--payload", json.dumps(str(tmp_path / "gate")), *tag)
         assert shell.ask("watch", "new")[0] == 0
         code, out, err = shell.ask("watch", "--json", "--tag", "user=ann")
         assert code == 0
@@ -226,6 +226,7 @@ class TestSeveral:
         assert len(lines) == 4
         assert [line.partition(" |")[0] for line in err.splitlines()[-2:]] == ["old", "new"]
         assert shell.ask("watch", "--tag", "user=bob", "--executor", "wait")[1] == "other | attempt 1\n"
+        assert shell.ask("watch", "--key", "new", "--tag", "user=ann")[1] == "new | attempt 1\n"
 
     def test_none(self, shell: Shell, words: str) -> None:
         """Where none matches, that is said, and none is watched."""

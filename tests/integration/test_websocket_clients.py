@@ -54,6 +54,8 @@ async def test_as_in_process(bridge: Bridge) -> None:
         assert (await client.submit("stumble", key="k")).id == job.id
         assert await client.find(tags={"user": "ann"}, state="FAILED") == [here.record]  # type: ignore[arg-type]
         assert await client.find(tags={"user": "bob"}) == []
+        assert await client.find(key="k") == [record async for record in client.find_all(key="k")] == [here.record]
+        assert await client.find(key="other") == []
 
 
 async def test_all_jobs(bridge: Bridge) -> None:

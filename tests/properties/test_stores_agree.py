@@ -239,6 +239,7 @@ class Run:
             tags=self.tags(),
             queue=pick([None, None, "none", *QUEUES]),
             executor=pick([None, None, "none", *EXECUTORS]),
+            key=pick([None, None, "none", *KEYS]),
             limit=pick([1, 2, 100, 2**62]),
             after=pick([None, None, self.an_id()]),
             newest_first=pick([False, True]),

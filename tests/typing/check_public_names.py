@@ -98,7 +98,7 @@ async def looking(registry: jobtrio.JobRegistry) -> None:
     await registry.find(state=[jobtrio.JobState.QUEUED, jobtrio.JobState.RUNNING], tags={"a": "b"})
     async for record in registry.find_all(state=jobtrio.JobState.QUEUED, executor=executor, newest_first=True):
         assert_type(record, jobtrio.JobRecord)
-    await registry.find(state={jobtrio.JobState.FAILED}, queue="gpu", executor="generate")
+    await registry.find(state={jobtrio.JobState.FAILED}, queue="gpu", executor="generate", key="order-17")
     assert_type(await registry.history("id"), list[jobtrio.Transition])
     assert_type(await registry.counts(), dict[str, dict[jobtrio.JobState, int]])
     assert_type(await registry.workers(), list[jobtrio.WorkerReport])

@@ -82,12 +82,13 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
         REGISTRY.find,
         [
             *args(self=REQUIRED),
-            *kwargs(state=None, tags=None, queue=None, executor=None, limit=100, after=None, newest_first=False),
+            *kwargs(state=None, tags=None, queue=None, executor=None, key=None),
+            *kwargs(limit=100, after=None, newest_first=False),
         ],
     ),
     "find_all": (
         REGISTRY.find_all,
-        [*args(self=REQUIRED), *kwargs(state=None, tags=None, queue=None, executor=None, newest_first=False)],
+        [*args(self=REQUIRED), *kwargs(state=None, tags=None, queue=None, executor=None, key=None, newest_first=False)],
     ),
     "cancel": (REGISTRY.cancel, [*args(self=REQUIRED, job_id=REQUIRED, reason=None), *kwargs(grace=0.0)]),
     "history": (REGISTRY.history, args(self=REQUIRED, job_id=REQUIRED)),

@@ -332,6 +332,7 @@ FIND: dict[str, Iterable[Any]] = {
     "tags": BAD_TAGS,
     "queue": ("", 3, b"x", ["x"]),
     "executor": ("", 3, b"x", ["x"]),
+    "key": ("", LONG, "a\nb", 3, b"x", ["x"]),
     "limit": BAD_COUNTS,
     "after": (3, b"x", ["x"]),
     "newest_first": (0, 1, None, "yes"),

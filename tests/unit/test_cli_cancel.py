@@ -37,6 +37,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[jobtrio.JobRegistry]:
                     job_id=str(n),
                     tags={"user": "bob" if n % 3 else "ann"},
                     queue=f"q{n % 5}",
+                    key=f"k{n}",
                 )
                 for n in range(300)
             ]
@@ -60,6 +61,8 @@ async def ids_of(registry: jobtrio.JobRegistry, **filters: Any) -> list[str]:
         (("--state", "running", "--state", "queued"), lambda _: True),
         (("--state", "running", "--tag", "user=ann"), lambda _: False),
         (("--tag", "user=eve"), lambda _: False),
+        (("--key", "k7"), lambda n: n == 7),
+        (("--key", "k7", "--tag", "user=ann"), lambda _: False),
     ],
 )
 async def test_all_that_match(

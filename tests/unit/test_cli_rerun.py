@@ -12,6 +12,7 @@ from one_page import OnePage
 import jobtrio
 from jobtrio import JobPriority, JobSpec, JobState, RetryPolicy, StoreError
 from jobtrio.cli import build_parser
+from jobtrio.cli._endings import plural
 from jobtrio.cli._rerun import AT_ONCE, rerun
 from jobtrio.stores.sqlite import SqliteJobStore
 
@@ -47,6 +48,7 @@ def specs(count: int) -> list[JobSpec]:
             job_id=str(n),
             tags={"user": "bob" if n % 3 else "ann"},
             queue=f"q{n % 5}",
+            key=f"k{n}",
         )
         for n in range(count)
     ]
@@ -90,6 +92,7 @@ async def again_of(registry: jobtrio.JobRegistry) -> dict[str, str]:
     [
         (("--tag", "user=ann"), lambda n: n % 3 == 0 and not (n % 7 == 0 and n % 2)),
         (("--queue", "q1", "--executor", "other"), lambda n: (n % 5, n % 2) == (1, 0)),
+        (("--key", "k8"), lambda n: n == 8),
         (("--state", "failed"), lambda n: not (n % 7 == 0 and n % 2)),
         (("--state", "completed,cancelled"), lambda n: n % 7 == 0 and n % 2),
     ],
@@ -103,7 +106,7 @@ async def test_all_that_match(
     again = await again_of(registry)
     assert list(again) == expected
     lines = [f"{old} is run again as {again[old]}\n" for old in expected]
-    assert capsys.readouterr() == ("".join(lines) + f"submitted {len(expected)} jobs\n", "")
+    assert capsys.readouterr() == ("".join(lines) + f"submitted {plural(len(expected), 'job')}\n", "")
 
 
 @pytest.mark.parametrize(

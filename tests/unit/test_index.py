@@ -13,6 +13,7 @@ from jobtrio import JobPriority, JobState
 from jobtrio._entry import JobEntry, Plan
 from jobtrio.abc import JobQuery
 from jobtrio.stores import _index
+from jobtrio.stores import _rules as rules
 from jobtrio.stores._index import JobIndex
 
 QUEUED, RUNNING, COMPLETED = JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED
@@ -222,13 +223,12 @@ class Looks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.number = 0
-        matches = _index._matches
 
         def counted(entry: JobEntry, query: JobQuery) -> bool:
             self.number += 1
-            return matches(entry, query)
+            return rules.matches(entry, query)
 
-        monkeypatch.setattr(_index, "_matches", counted)
+        monkeypatch.setattr(_index, "matches", counted)
 
     def behind(self, after: int) -> int:
         """Return a number that tells what it is compared with."""

@@ -72,6 +72,12 @@ async def test_all_are_found_once(count: int) -> None:
         assert await ids_of(registry.find_all(queue="b", newest_first=True)) == every[1::2][::-1]
         assert await ids_of(registry.find_all(state=JobState.COMPLETED, executor=work)) == every
         assert await ids_of(registry.find_all(state=[JobState.FAILED])) == []
+        keyed = await registry.submit(work, key="k")
+        assert await ids_of(registry.find_all(key="k")) == [keyed.id]
+        await keyed.wait()
+        async for record in registry.find_all(key="k"):
+            await registry.remove(record.id)
+        assert await ids_of(registry.find_all(key="k")) == []
         assert [record async for record in registry.find_all()] == [job.record for job in jobs]
 
 

@@ -14,6 +14,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from call_count import calls_made
 from other_numbers import Whole
 from turns import Turns
 
@@ -496,7 +497,7 @@ async def test_an_executed_job_is_not_held(autojump_clock: MockClock) -> None:
 async def test_find() -> None:
     """Jobs are found by state, tags, queue and executor, alone and together, in either order."""
     async with jobtrio.open_registry(max_running=1) as registry:
-        ran = await registry.submit(work, tags={"a": "1", "b": "1"})
+        ran = await registry.submit(work, tags={"a": "1", "b": "1"}, key="k")
         await ran.wait()
         runs = await registry.submit(hang, tags={"a": "1"}, queue="gpu")
         held = await registry.create_job(tags={"a": "2"})
@@ -516,6 +517,10 @@ async def test_find() -> None:
         assert await found(executor=work) == await found(executor="work") == [ran.id]
         assert await found(tags={"a": "1"}, state="RUNNING", queue="gpu", executor="hang") == [runs.id]
         assert await found(tags={"a": "1"}, state="QUEUED") == []
+        assert await found(key="k") == await found(key="k", limit=1, newest_first=True) == [ran.id]
+        assert await found(key="k", tags={"a": "1"}, state="COMPLETED", queue="default", executor=work) == [ran.id]
+        assert await found(key="k", state="QUEUED") == await found(key="k", queue="gpu") == await found(key="l") == []
+        assert await found(key="k", after=ran.id) == await found(key="k", after=runs.id) == []
         assert await found(limit=1) == [ran.id]
         assert await found(limit=1, after=ran.id) == [runs.id]
         assert await found(after=held.id) == []
@@ -530,6 +535,21 @@ async def test_find() -> None:
             with pytest.raises(ValueError, match="state must be one or several of SCHEDULED, QUEUED"):
                 await found(state=wrong)
         await runs.cancel()
+
+
+async def test_a_key_among_many() -> None:
+    """To find a job by its key costs the same beside very many others."""
+    costs = []
+    async with jobtrio.open_registry() as registry:
+        for count in (10, 2_000):
+            specs = [JobSpec(work, key=f"{len(registry)} {n}", delay=60, tags={"a": "1"}) for n in range(count)]
+            await registry.submit_many(specs)
+            with calls_made() as calls:
+                found = await registry.find(key="0 7", state=JobState.SCHEDULED, executor=work, tags={"a": "1"})
+            assert [record.key for record in found] == ["0 7"]
+            costs.append(calls.count)
+        await registry.shutdown()
+    assert costs[1] <= costs[0] + 20
 
 
 async def test_get_history_and_remove() -> None:

@@ -23,11 +23,13 @@ from jobtrio.websocket.protocol import (
     Cancel,
     Find,
     Get,
+    JobsFound,
     Ok,
     Pong,
     Refused,
     Submit,
     Submitted,
+    wire_record,
 )
 
 if TYPE_CHECKING:
@@ -103,18 +105,37 @@ async def test_cancels_and_finds() -> None:
         find = await peer.hear(Find)
         assert (find.tags, find.state, find.limit, find.after) == ({"a": "b"}, ["COMPLETED", "FAILED"], 7, "j")
         assert find.newest_first
+        assert find.key == "k"
         await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
         find = await peer.hear(Find)
         assert (find.tags, find.state, find.limit, find.after) == (None, None, 100, None)
         assert not find.newest_first
+        assert find.key is None
         await peer.say(f'{{"type":"jobs","id":{find.id},"jobs":[]}}')
 
     async with open_bridge(script) as url, open_client(url) as client:
         assert await client.cancel("j", "why", grace=2) is True
         assert await RemoteJob("j", client).cancel() is False
         states = [jobtrio.JobState.FAILED, jobtrio.JobState.COMPLETED]
-        assert await client.find(state=states, tags={"a": "b"}, limit=7, after="j", newest_first=True) == []
+        assert await client.find(state=states, tags={"a": "b"}, limit=7, after="j", key="k", newest_first=True) == []
         assert await client.find() == []
+
+
+async def test_a_server_that_does_not_find_by_key() -> None:
+    """What a server finds that passes over the key is not taken for the job that has it."""
+    async with jobtrio.open_registry() as registry:
+        record = (await registry.create_job(key="other")).record
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for _ in range(2):
+            find = await peer.hear(Find)
+            await peer.say(JobsFound(id=find.id, jobs=[wire_record(record)]))
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        with pytest.raises(ServerRefusedError, match="does not know of finding by key"):
+            await client.find(key="k")
+        assert await client.find() == [record]
 
 
 async def test_ids_of_a_text_class() -> None:
@@ -165,6 +186,8 @@ async def test_ids_of_a_text_class() -> None:
         (lambda c: c.find(state="running"), ValueError, "state"),
         (lambda c: c.find(after=3), TypeError, "after"),
         (lambda c: c.find(newest_first=1), TypeError, "newest_first"),
+        (lambda c: c.find(key=""), ValueError, "key"),
+        (lambda c: c.find_all(key=3), TypeError, "key"),
         (lambda c: c.find_all(state="running"), ValueError, "state"),
         (lambda c: c.find_all(tags={"a": 1}), TypeError, "tags"),
         (lambda c: c.find_all(newest_first=1), TypeError, "newest_first"),

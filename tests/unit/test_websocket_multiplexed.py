@@ -446,7 +446,7 @@ async def test_find(autojump_clock: MockClock, registry: JobRegistry) -> None:
     """Jobs are found by tags and states, page by page."""
     for n in range(5):
         await registry.submit(hang, tags={"n": str(n % 2)})
-    done = await registry.submit(words, "a")
+    done = await registry.submit(words, "a", key="k", tags={"n": "2"})
     await done.wait()
     async with open_line(registry) as line:
         every = (await line.ask({"type": "find", "id": 1}))["jobs"]
@@ -459,6 +459,11 @@ async def test_find(autojump_clock: MockClock, registry: JobRegistry) -> None:
         assert page["jobs"] == every[:3:-1]
         page = await line.ask({"type": "find", "id": 6, "newest_first": True, "after": every[1]["id"]})
         assert page["jobs"] == every[:1]
+        for more, found in (({}, every[5:]), ({"tags": {"n": "2"}}, every[5:]), ({"tags": {"n": "1"}}, [])):
+            assert (await line.ask({"type": "find", "id": 7, "key": "k", **more}))["jobs"] == found
+        assert (await line.ask({"type": "find", "id": 8, "key": "none"}))["jobs"] == []
+        refused = await line.ask({"type": "find", "id": 9, "key": ""})
+        assert (refused["code"], refused["message"][:4]) == ("invalid", "key ")
         assert (await line.ask({"type": "find", "id": 4, "after": "none"}))["code"] == "unknown_job"
     for record in every:
         await registry.cancel(record["id"])
@@ -711,6 +716,7 @@ async def test_somebody_elses_job(autojump_clock: MockClock, registry: JobRegist
         tags = {"user": "bob"}
         taken = await line.ask({"type": "submit", "id": 4, "executor": "words", "key": "secret", "tags": tags})
         assert taken["code"] == "duplicate_job"
+        assert (await line.ask({"type": "find", "id": 6, "key": "secret"}))["jobs"] == []
         assert (await line.ask({"type": "submit", "id": 5, "executor": "words"}))["code"] == "forbidden"
         assert hers.id not in str(taken)
     assert len(registry) == 2

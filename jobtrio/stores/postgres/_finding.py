@@ -1,7 +1,7 @@
 """Finding and counting jobs.
 
 Candidates come from whichever of the tags and the groups (queue, state, executor) has the fewest, and are then held
-against the rest of the query. It must not know how rows are written.
+against the rest of the query; where a key is wanted, from the index of keys. It must not know how rows are written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
-from jobtrio.stores._rules import COUNTED, can_match
+from jobtrio.stores._rules import COUNTED, can_match, found_by_key
 from jobtrio.stores._texts import state_of
 from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, array
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
@@ -80,6 +80,9 @@ async def _find_part(link: Link, query: JobQuery, last: int | None) -> Part:
     after = await _after(link, query) if last is None else last
     if not can_match(query):
         return Part([], None)
+    if query.key is not None:
+        holders = [entry_of(row) for row in await link.fetch("by_keys", array([query.key]))]
+        return Part(found_by_key(holders[0] if holders else None, query, after), None)
     most = min(query.limit, TOGETHER, max(LOOKED_UP // max(len(query.tags or {}), 1), 1))
     is_grouped = query.states is not None or query.queue is not None or query.executor is not None
     if not is_grouped and not query.tags:

@@ -1,7 +1,8 @@
 """Finding and counting jobs.
 
 A script finds the ids, a page at a time; the jobs are read one by one, so that the server answers others in between,
-and held against the query once more, since they may have changed meanwhile.
+and held against the query once more, since they may have changed meanwhile. Where a key is wanted, another script finds
+the job and reads it in one step.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
-from jobtrio.stores._rules import COUNTED, can_match
+from jobtrio.stores._rules import COUNTED, can_match, found_by_key
+from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import STATES, run
-from jobtrio.stores.redis._texts import name_of
+from jobtrio.stores.redis._texts import count_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -34,6 +36,9 @@ READ_BYTES: Final = 1024 * 1024
 """Jobs whose rows are asked for in one go, at first and at most; and bytes that these may have, if they are as large as
 those before: the others who use the connection wait meanwhile, and each row may have megabytes."""
 
+LOADED: Final = 128 * 1024
+"""Bytes that a job which is loaded counts for: it may have megabytes, and all that go together have to come in time."""
+
 LOOKED_AT: Final = 1000
 """Candidates that one call looks at."""
 
@@ -46,6 +51,11 @@ async def find(calls: Calls, query: JobQuery, row_of: Callable[[str], Command]) 
     records: list[JobRecord] = []
     if not can_match(query):
         return records
+    if query.key is not None:
+        row = await calls.make([run("by_key", query.key, brings=LOADED)], lambda answers: answers[0])
+        holder = None if row is None or row[0] is None else entry_of(row)
+        last = None if query.after is None else Salvage().part("order", count_of, after, 0)
+        return found_by_key(holder, query, last)
     while after and len(records) < query.limit:
         page = _page(query, after, query.limit - len(records))
         ids, after = await calls.make([page], lambda answers: answers[0])

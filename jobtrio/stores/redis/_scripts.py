@@ -38,7 +38,7 @@ VERSION: Final = 1
 STATES: Final = tuple(JobState)
 """The states, in the order in which the scripts count."""
 
-READING: Final = frozenset({"read", "counts", "find", "workers"})
+READING: Final = frozenset({"read", "counts", "find", "by_key", "workers"})
 """The scripts that write nothing."""
 
 GROWING: Final = frozenset({"insert", "append", "save_state"})

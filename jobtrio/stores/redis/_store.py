@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOADED: Final = 128 * 1024
-"""Bytes that a job which is loaded counts for: it may have megabytes, and all that go together have to come in time."""
-
 
 class RedisJobStore(SessionStore[Session]):
     """Keeps jobs in Redis or Valkey, for the processes of many machines.
@@ -108,13 +105,13 @@ class RedisJobStore(SessionStore[Session]):
         """Return a job, or None."""
         if not job_id.isprintable():
             return None  # UTF-8 may not hold it
-        return await self._opened.call(self._row(job_id, LOADED), lambda row: _entry(row, job_id))
+        return await self._opened.call(self._row(job_id, finding.LOADED), lambda row: _entry(row, job_id))
 
     async def look(self, job_id: str) -> JobEntry | None:
         """Return a job, or None, without what never changes."""
         if not job_id.isprintable():
             return None
-        command = Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT), LOADED)
+        command = Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT), finding.LOADED)
         return await self._opened.call(command, lambda row: _entry(whole_row(row), job_id))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
@@ -220,7 +217,7 @@ class RedisJobStore(SessionStore[Session]):
             return session.announcer.replied(CancelReply(entry, bool(accepted) or is_done))
 
         arguments = (repr(float(grace)), plain_text(reason), session.worker)
-        return await self._call_once(asked, "cancel", job_id, *arguments, brings=LOADED)
+        return await self._call_once(asked, "cancel", job_id, *arguments, brings=finding.LOADED)
 
     async def save_state(self, claim: Claim, value: Any) -> bool:
         """Keep a value for the job's next attempt."""

@@ -1,8 +1,9 @@
 """Finding and counting jobs: what the readers do.
 
 Candidates come from whichever of the tags and the groups (queue, executor, state) has the fewest, and are then held
-against the rest of the query. Of very many tags only the rarest are looked for by statements, which would take time by
-the square of their number; the others are in the jobs that those find, or not. It must not know how rows are written.
+against the rest of the query; where a key is wanted, from the index of keys. Of very many tags only the rarest are
+looked for by statements, which would take time by the square of their number; the others are in the jobs that those
+find, or not. It must not know how rows are written.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores._chunks import reached
-from jobtrio.stores._rules import COUNTED, can_match
+from jobtrio.stores._rules import COUNTED, can_match, found_by_key
 from jobtrio.stores._texts import HELD, state_of
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._rows import seq_of
@@ -71,22 +72,26 @@ def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit
 
 def find(connection: sqlite3.Connection, query: JobQuery) -> list[JobRecord]:
     """Return the matching jobs, in the order of their submission."""
-    span = _span(connection, query)
+    last = None if query.after is None else _last(connection, query.after)
     if not can_match(query):
         return []
+    if query.key is not None:
+        row = connection.execute(SQL["by_key"], (query.key,)).fetchone()
+        holder = None if row is None else load(connection, row)
+        return found_by_key(holder, query, None if last is None else seq_of(last))
+    span = (0, MOST) if last is None else _behind(last, query)
     if query.states is None and not query.tags and query.queue is None and query.executor is None:
         rows = connection.execute(f"{SQL['between']}{_first('seq', query)}", (*span, min(query.limit, MOST))).fetchall()
         return [load(connection, row).record() for row in rows]
     return [entry.record() for entry in _found(connection, query, span)]
 
 
-def _span(connection: sqlite3.Connection, query: JobQuery) -> Span:
-    if query.after is None:
-        return 0, MOST
-    last = row_of(connection, query.after)
-    if last is None:
-        raise UnknownJobError(query.after)
-    return _behind(last, query)
+def _last(connection: sqlite3.Connection, job_id: str) -> Row:
+    """Return the last row of the page before."""
+    row = row_of(connection, job_id)
+    if row is None:
+        raise UnknownJobError(job_id)
+    return row
 
 
 def _behind(row: Row, query: JobQuery) -> Span:
