@@ -242,6 +242,16 @@ async def test_keys(place: Place) -> None:
         assert await worker.store.find(JobQuery(key="k")) == []
 
 
+async def test_another_jobs_key(place: Place) -> None:
+    """A job into which somebody has written another one's key does not take that along when it goes."""
+    async with open_worker(place.make_store) as worker:
+        await worker.insert(new_entry(job_id="a"), new_entry(job_id="b", key="k"))
+        place.ask("HSET", "job:a", "key", "k")
+        await worker.store.request_cancel("a", None, 0.0)
+        assert await worker.store.delete("a")
+        assert ids(await worker.store.find(JobQuery(key="k"))) == ids(await worker.insert(new_entry(key="k"))) == ["b"]
+
+
 @pytest.mark.parametrize("member", ["junk", "", b"\xff\xfe", "0:", "held-it", "ended-it", "queued-it"])
 async def test_a_member(place: Place, member: str | bytes) -> None:
     """What somebody has put into the sets that all jobs share is not met for ever, and no job ends twice."""

@@ -17,7 +17,7 @@ local function remove(id)
         return 0
     end
     drop(cell_key(found[2], cell), id)
-    if found[3] then
+    if found[3] and call('HGET', PREFIX .. 'keys', found[3]) == id then -- else somebody else has written it
         call('HDEL', PREFIX .. 'keys', found[3])
     end
     local dropped, is_read, tags = 0, pcall(cjson.decode, found[4] or '{}')
