@@ -6,6 +6,7 @@ It owns how each part is written. It must not know rows, nor where they are kept
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -82,7 +83,12 @@ def plan_text(plan: Plan) -> str:
 @lru_cache(maxsize=64)
 def _rest_text(time_limit: float | None, retry: RetryPolicy | None, worker: str) -> str:
     # Not by the plan: with its function, all that an executor refers to would outlive the registry.
-    return _encode(_PlanRest(time_limit, retry, worker)).decode()
+    return _encode(_PlanRest(stored_limit(time_limit), retry, worker)).decode()
+
+
+def stored_limit(time_limit: float | None) -> float | None:
+    """Return a time limit as it is stored: JSON has no number for an infinite one, and no other is 0."""
+    return 0.0 if time_limit == inf else time_limit
 
 
 def error_text(error: JobError | None) -> str | None:
@@ -116,6 +122,11 @@ def cancel_of(text: str | None) -> CancelRequest | None:
     check_time(request.at)
     check_seconds("grace", request.grace)
     return request
+
+
+def limit_of(stored: float | None) -> float | None:
+    """Return a time limit that was stored."""
+    return inf if stored == 0 else stored
 
 
 def value_of(text: str | bytes | None) -> Any:
@@ -208,7 +219,7 @@ def _salvaged(entry: JobEntry, executor: str, queue: str, priority: int) -> JobE
             setattr(entry, name, salvage.part(name, check, getattr(raw, name), None))
     rest = salvage.part("plan", _plan_decoder.decode, raw.plan, _PlanRest(None, None, ""))
     level = salvage.part("priority", JobPriority, priority, JobPriority.NORMAL)
-    entry.plan = Plan(executor or None, None, queue, level, rest.time_limit, rest.retry, rest.worker)
+    entry.plan = Plan(executor or None, None, queue, level, limit_of(rest.time_limit), rest.retry, rest.worker)
     entry.state = salvage.part("state", STATES.__getitem__, raw.state, JobState.FAILED)
     entry.steps = salvage.part("history", _steps, raw.steps, None)
     entry.cancel = salvage.part("request to cancel", cancel_of, raw.cancel, None)
@@ -242,4 +253,5 @@ def ended_as(state: JobState, error: JobError | None, steps: list[Any] | None, r
 def _plan_of(executor: str, queue: str, priority: int, rest: str) -> Plan:
     """Return a plan; jobs submitted alike share one."""
     more = _plan_decoder.decode(rest)
-    return Plan(executor or None, None, queue, JobPriority(priority), more.time_limit, more.retry, more.worker)
+    limit = limit_of(more.time_limit)
+    return Plan(executor or None, None, queue, JobPriority(priority), limit, more.retry, more.worker)

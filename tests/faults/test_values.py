@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import timedelta
 from types import SimpleNamespace
@@ -220,6 +221,23 @@ async def test_values_that_cannot_be_stored(open_store: Callable[[], JobStore]) 
             outcome = await (await registry.submit("return", payload)).wait()
             assert isinstance(outcome, jobtrio.Failed)
             assert outcome.error.type == "PayloadError"
+
+
+async def test_no_time_limit(open_store: Callable[[], JobStore]) -> None:
+    """A job whose time limit is infinite has none in any process, even where its executor is registered with one."""
+    executors = jobtrio.Executors()
+
+    @executors.register("named", time_limit=3)
+    async def named(job: jobtrio.JobContext) -> str:
+        return str(job.deadline)
+
+    async with jobtrio.open_registry(executors, store=open_store(), queues={}) as registry:
+        held = await registry.create_job(time_limit=math.inf)
+        plain = await registry.submit("named", time_limit=math.inf)
+    async with jobtrio.open_registry(executors, store=open_store()) as registry:
+        async with registry.execute_and_stream(held.id, "named") as lines:
+            assert [line async for line in lines] == ["[DONE]"]
+        assert await (await registry.get(held.id)).result() == await (await registry.get(plain.id)).result() == "inf"
 
 
 async def test_times_outlast_the_process(open_store: Callable[[], JobStore]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -112,7 +113,9 @@ class Run:
 
     def new_entry(self) -> JobEntry:
         pick = self.rng.choice
-        plan = new_plan(pick([None, *EXECUTORS]), pick(QUEUES), pick([*JobPriority]), pick([None, 3.0]), pick(POLICIES))
+        plan = new_plan(
+            pick([None, *EXECUTORS]), pick(QUEUES), pick([*JobPriority]), pick([None, 3.0, inf]), pick(POLICIES)
+        )
         delay = pick([0.0, 0.0, 0.0, LEASE])
         return JobEntry(
             pick(IDS),

@@ -15,6 +15,7 @@ from jobtrio._checks import check_seconds, show
 from jobtrio._entry import CancelRequest, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio.stores._salvage import check_time
+from jobtrio.stores._texts import limit_of, stored_limit
 
 DIGITS: Final = 15
 """Digits of a number of things at most: the server's scripts count no further."""
@@ -44,7 +45,9 @@ _plan_decoder = msgspec.json.Decoder(_Plan)
 
 def plan_text(plan: Plan) -> bytes:
     """Return a plan as JSON, but for a function that came with it."""
-    return _text_of(plan.executor, plan.queue, int(plan.priority), plan.time_limit, plan.retry, plan.worker)
+    return _text_of(
+        plan.executor, plan.queue, int(plan.priority), stored_limit(plan.time_limit), plan.retry, plan.worker
+    )
 
 
 @lru_cache(maxsize=256)
@@ -98,4 +101,5 @@ def cancel_of(text: bytes) -> CancelRequest:
 def plan_of(text: bytes) -> Plan:
     """Return a plan; jobs submitted alike share one."""
     plan = _plan_decoder.decode(text)
-    return Plan(plan.executor, None, plan.queue, JobPriority(plan.priority), plan.time_limit, plan.retry, plan.worker)
+    limit = limit_of(plan.time_limit)
+    return Plan(plan.executor, None, plan.queue, JobPriority(plan.priority), limit, plan.retry, plan.worker)
