@@ -200,6 +200,9 @@ class JobEntry:
             cancel_reason=None if cancel is None else cancel.reason,
             error=self.error,
             result=outcome.result if has_ended and type(outcome) is Completed else None,
+            time_limit=plan.time_limit,
+            retry=plan.retry,
+            expires_in=self.expires_in,
         )
 
     def _earliest_start(self) -> datetime | None:

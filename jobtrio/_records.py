@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from jobtrio._policies import JobPriority
+from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._state import JobState
 
 ErrorKind: TypeAlias = Literal["exception", "timeout", "expired", "gave_up", "lost"]
@@ -141,6 +141,10 @@ class JobRecord:
         cancel_reason: The reason then given, or None.
         error: What ended the last attempt that failed, or None.
         result: What the executor returned, once completed.
+        time_limit: Seconds that an attempt may take: those that were given, or else its executor's when it was
+            submitted. None without a limit; inf where it was to have none whatever its executor has.
+        retry: The retry policy, likewise; None for a single attempt.
+        expires_in: Seconds from its submission within which the first attempt has to start, or None.
     """
 
     id: str
@@ -164,6 +168,9 @@ class JobRecord:
     cancel_reason: str | None = None
     error: JobError | None = None
     result: Any = None
+    time_limit: float | None = None
+    retry: RetryPolicy | None = None
+    expires_in: float | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.started_at is not None and self.finished_at is not None:

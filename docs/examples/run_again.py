@@ -23,6 +23,9 @@ async def run_again(registry: jobtrio.JobRegistry, old: jobtrio.JobRecord) -> jo
         key=f"again:{old.id}",
         queue=old.queue,
         priority=old.priority,
+        time_limit=old.time_limit,
+        retry=old.retry,
+        expires_in=old.expires_in,
         tags=old.tags,
         metadata=old.metadata | {"again": old.id},
     )

@@ -23,7 +23,7 @@ PATH = Path(__file__).parents[1] / "reference" / "jobtrio.v1.schema.json"
 ROOTS = {"client": protocol.AnyRequest, "server": protocol.AnyReply}
 """Who says what: the two roots of the schema."""
 
-SHARED = {"WireError": "error", "WireRecord": "record", "HelloLimits": "limits"}
+SHARED = {"WireError": "error", "WireRecord": "record", "WireRetry": "retry", "HelloLimits": "limits"}
 """Structs that are parts of messages, as the page calls them."""
 
 

@@ -6,13 +6,14 @@ It must not know which command writes it.
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from jobtrio._messages import End, Restart
-from jobtrio._policies import JobPriority
+from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import JobError
 from jobtrio.cli._output import STDOUT
 
@@ -77,6 +78,10 @@ def _plain(value: Any, *, traceback: bool) -> Any:
             return value.isoformat().replace("+00:00", "Z")
         case JobPriority():
             return value.name
+        case RetryPolicy():
+            return attrs.asdict(value)
+        case math.inf:  # a time limit: there is none
+            return None
         case JobError():
             return attrs.asdict(value, filter=None if traceback else _is_no_traceback)
         case _:

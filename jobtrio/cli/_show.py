@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import deque
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from jobtrio._horizon import Horizon
 from jobtrio._messages import End
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
-from jobtrio.cli._endings import brief, one_line, printable
+from jobtrio.cli._endings import brief, duration, one_line, plural, printable
 from jobtrio.cli._json import message_fields, print_document, record_fields
 from jobtrio.cli._program import exit_code
 from jobtrio.cli._records import attempt_text, moment_text, took_text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobtrio._messages import Message
+    from jobtrio._policies import RetryPolicy
     from jobtrio._records import JobError, JobRecord, Transition
     from jobtrio.abc import JobStore
 
@@ -132,6 +134,12 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str | None]]:
     yield "attempt", attempt_text(record)
     yield "submitted", moment_text(record.created_at)
     yield "due", _time(record.run_at)
+    if record.expires_in is not None:
+        yield "expires", f"if not started within {duration(record.expires_in)}"
+    if record.time_limit is not None:
+        yield "time limit", "none" if record.time_limit == inf else duration(record.time_limit)
+    if record.retry is not None:
+        yield "retries", _policy(record.retry)
     yield "started", _time(record.started_at)
     if record.finished_at is not None:
         took = "" if record.duration is None else f", after {took_text(record)}"
@@ -149,6 +157,11 @@ def _more(error: JobError) -> str:
     trace = "" if exit_code(error) is not None else error.traceback.rstrip()
     text = trace or str(error)
     return "" if text == one_line(text) else text
+
+
+def _policy(retry: RetryPolicy) -> str:
+    delays = f"{duration(retry.initial)}, {retry.multiplier:g} times as long each, at most {duration(retry.max_delay)}"
+    return f"{plural(retry.max_attempts, 'attempt')}, after {delays}, ± {retry.jitter:.0%}"
 
 
 def _time(moment: datetime | None) -> str | None:

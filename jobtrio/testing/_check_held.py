@@ -32,6 +32,8 @@ async def check_start_held(open_store: OpenStore) -> None:
         assert len(await b.claim()) == 2
         assert (claim.entry.payload, claim.entry.plan.time_limit) == ("payload", 7.0)
         assert (claim.entry.plan.retry, claim.entry.plan.queue) == (RetryPolicy(max_attempts=5), "q")
+        record = await b.record(held.id)
+        assert (record.time_limit, record.retry) == (7.0, RetryPolicy(max_attempts=5))
         assert not await b.store.start_held(held.id, first)
         await a.insert(plain)
         assert not await a.store.start_held(plain.id, first)

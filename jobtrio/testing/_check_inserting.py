@@ -56,6 +56,10 @@ async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
         assert (record.payload, record.metadata, record.key) == (RICH, {"rich": RICH}, "key")
         assert (record.tags, record.queue, record.executor) == ({"User": "É", "n": "1"}, "gpu", "other")
         assert record.priority is JobPriority.CRITICAL
+        record = await b.record(rich.id)
+        assert (record.time_limit, record.retry, record.expires_in) == (1.5, policy, 2 * LEASE)
+        record = await b.record(plain.id)
+        assert (record.time_limit, record.retry, record.expires_in) == (None, None, None)
 
 
 def as_json(value: Any) -> str:

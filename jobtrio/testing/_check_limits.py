@@ -78,7 +78,7 @@ async def check_numbers_of_any_size(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b", retention=Retention(2**40, inf, 2**40, inf)) as (a, b):
         far = new_entry(delay=1e10, expires_in=1e300)
         await a.insert(far, late := new_entry(None, expires_in=1e300, time_limit=inf))
-        assert (await b.load(late.id)).plan.time_limit == inf
+        assert (await b.record(late.id)).time_limit == inf
         claim = await a.start(new_entry(time_limit=1e300, retry=policy, expires_in=1e300))
         plan = (await b.load(claim.entry.id)).plan
         assert (plan.time_limit, plan.retry) == (1e300, policy)

@@ -9,8 +9,10 @@ from math import inf
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec.structs import asdict
 
 from jobtrio._checks import check_number
+from jobtrio._policies import RetryPolicy
 from jobtrio._records import ErrorKind
 from jobtrio._state import JobState
 from jobtrio.websocket._requests import MessageId, PriorityName
@@ -256,8 +258,34 @@ class Ended(StreamReply, tag="end", kw_only=True, frozen=True):
     outcome: WireOutcome
 
 
+class WireRetry(msgspec.Struct, kw_only=True, frozen=True):
+    """A retry policy.
+
+    Attributes:
+        max_attempts: All attempts, the first one included.
+        initial: Seconds before the second attempt.
+        multiplier: What each delay is multiplied by for the next.
+        max_delay: Seconds that no delay exceeds before the jitter.
+        jitter: The share of the delay that it may move by, from 0 to 1.
+    """
+
+    max_attempts: int
+    initial: float
+    multiplier: float
+    max_delay: float
+    jitter: float
+
+    def __post_init__(self) -> None:
+        RetryPolicy(**asdict(self))  # which refuses what makes no sense
+
+
 class WireRecord(msgspec.Struct, kw_only=True, frozen=True):
-    """A job's record: the fields of `jobtrio.JobRecord`; times in UTC, the priority by name."""
+    """A job's record: the fields of `jobtrio.JobRecord`; times in UTC, the priority by name.
+
+    Attributes:
+        time_limit: Seconds that an attempt may take; None without a limit.
+        retry: The retry policy; None for a single attempt.
+    """
 
     id: str
     executor: str | None
@@ -280,6 +308,9 @@ class WireRecord(msgspec.Struct, kw_only=True, frozen=True):
     cancel_reason: str | None
     error: WireError | None
     result: Any
+    time_limit: float | None = None
+    retry: WireRetry | None = None
+    expires_in: float | None = None
 
 
 class JobFound(Answer, tag="job", kw_only=True, frozen=True):

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 
 from jobtrio._checks import clean_text
 from jobtrio._messages import End, Gap, Progress, Restart, Token
-from jobtrio._policies import JobPriority
+from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError, JobRecord
 from jobtrio.websocket._replies import (
     Ended,
@@ -27,6 +27,7 @@ from jobtrio.websocket._replies import (
     WireError,
     WireFailed,
     WireRecord,
+    WireRetry,
 )
 from jobtrio.websocket._values import value_json
 
@@ -147,6 +148,8 @@ def wire_record(record: JobRecord) -> WireRecord:
         fields["cancel_reason"] = clean_text(record.cancel_reason)
     if record.error is not None:
         fields["error"] = wire_error(record.error, tracebacks=True)
+    if record.retry is not None:
+        fields["retry"] = WireRetry(**{name: getattr(record.retry, name) for name in WireRetry.__struct_fields__})
     return WireRecord(**fields)
 
 
@@ -157,4 +160,6 @@ def record_of(record: WireRecord) -> JobRecord:
     fields["priority"] = JobPriority[record.priority]
     if record.error is not None:
         fields["error"] = error_of(record.error)
+    if record.retry is not None:
+        fields["retry"] = RetryPolicy(**asdict(record.retry))
     return JobRecord(**fields)

@@ -43,6 +43,7 @@ from jobtrio.websocket._replies import WireError as WireError
 from jobtrio.websocket._replies import WireFailed as WireFailed
 from jobtrio.websocket._replies import WireOutcome as WireOutcome
 from jobtrio.websocket._replies import WireRecord as WireRecord
+from jobtrio.websocket._replies import WireRetry as WireRetry
 from jobtrio.websocket._requests import AnyRequest as AnyRequest
 from jobtrio.websocket._requests import Auth as Auth
 from jobtrio.websocket._requests import Cancel as Cancel

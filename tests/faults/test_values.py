@@ -233,6 +233,7 @@ async def test_no_time_limit(open_store: Callable[[], JobStore]) -> None:
 
     async with jobtrio.open_registry(executors, store=open_store(), queues={}) as registry:
         held = await registry.create_job(time_limit=math.inf)
+        assert (await registry.find())[0].time_limit == math.inf
         plain = await registry.submit("named", time_limit=math.inf)
     async with jobtrio.open_registry(executors, store=open_store()) as registry:
         async with registry.execute_and_stream(held.id, "named") as lines:

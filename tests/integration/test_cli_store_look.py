@@ -513,6 +513,16 @@ class TestSubmit:
         job = shell.submit("echo", "--retry", "2", "--delay", "60", "--expires-in", "90", "--time-limit", "5")
         record = shell.value("show", job)["job"]
         assert (record["max_attempts"], record["state"]) == (3, "SCHEDULED")
+        policy = {"max_attempts": 3, "initial": 1.0, "multiplier": 2.0, "max_delay": 300.0, "jitter": 0.1}
+        assert (record["time_limit"], record["retry"], record["expires_in"]) == (5.0, policy, 90.0)
+        shown = shell.ask("show", job)[1]
+        assert re.search(r"^expires    if not started within 1 min 30 s$", shown, re.MULTILINE)
+        assert re.search(r"^time limit 5\.0 s$", shown, re.MULTILINE)
+        assert re.search(r"^retries    3 attempts, after 1\.0 s, 2 times as long each,", shown, re.MULTILINE)
+        plain = shell.submit("echo")
+        assert not re.search(r"^(expires|time limit|retries) ", shell.ask("show", plain)[1], re.MULTILINE)
+        record = shell.value("show", plain)["job"]
+        assert (record["time_limit"], record["retry"], record["expires_in"]) == (None, None, None)
         assert shell.ask("submit", "echo", "1e999")[0] == 1  # JSON, but no number that could be stored
         code, _, err = shell.ask("submit", "echo", "--delay", "60", "--expires-in", "30")
         assert code == 2

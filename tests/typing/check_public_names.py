@@ -93,6 +93,13 @@ async def refused(registry: jobtrio.JobRegistry, job: jobtrio.Job) -> None:
 
 
 async def looking(registry: jobtrio.JobRegistry) -> None:
+    record = (await registry.get("id")).record
+    assert_type(record.time_limit, float | None)
+    assert_type(record.retry, jobtrio.RetryPolicy | None)
+    assert_type(record.expires_in, float | None)
+    await registry.submit(
+        executor, record.payload, time_limit=record.time_limit, retry=record.retry, expires_in=record.expires_in
+    )
     assert_type(await registry.get("id"), jobtrio.Job)
     assert_type(await registry.find(state=jobtrio.JobState.QUEUED, limit=5, after=None), list[jobtrio.JobRecord])
     await registry.find(state=[jobtrio.JobState.QUEUED, jobtrio.JobState.RUNNING], tags={"a": "b"})

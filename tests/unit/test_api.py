@@ -345,6 +345,7 @@ def test_messages_and_outcomes_are_frozen(value: Any, fields: dict[str, Any]) ->
 RECORD = words("""
     id executor payload queue priority tags metadata key state attempt max_attempts created_at run_at
     started_at finished_at duration worker cancel_requested_at cancel_reason error result
+    time_limit retry expires_in
 """)
 TRANSITION = words("job_id at previous state attempt worker reason")
 

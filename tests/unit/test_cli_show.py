@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 import jobtrio
+from jobtrio.cli._json import record_fields
 from jobtrio.cli._records import note_text
 from jobtrio.cli._show import PAGE, _last_messages, _text
 
@@ -34,6 +36,14 @@ async def test_a_job_that_never_pauses(autojump_clock: MockClock) -> None:
             shown = await _last_messages(store, "id", 3)
         assert len(shown) == 3
         assert [message.seq for message in shown if isinstance(message, jobtrio.Token)][-1] >= last
+
+
+async def test_a_job_that_is_to_have_no_time_limit() -> None:
+    """It is told as such, and in JSON, which has no infinite number, as a job that has none."""
+    async with jobtrio.open_registry() as registry:
+        record = (await registry.create_job(time_limit=math.inf)).record
+    assert "\ntime limit none\n" in "".join(_text(record, [], []))
+    assert record_fields(record)["time_limit"] is None
 
 
 async def test_error_out_of_a_nursery() -> None:

@@ -175,6 +175,7 @@ def test_record_is_a_snapshot() -> None:
         key="k",
         run_at=99.0,
         retry=RetryPolicy(max_attempts=4),
+        expires_in=60.0,
         cancel=CancelRequest(100.5, "why", 2.0),
     )
     record = entry.record()
@@ -184,6 +185,7 @@ def test_record_is_a_snapshot() -> None:
     assert (record.id, record.executor, record.payload, record.queue) == ("id", "work", {"a": 1}, "default")
     assert (record.tags, record.metadata, record.key) == ({"user": "ann"}, {"m": 1}, "k")
     assert (record.state, record.attempt, record.max_attempts) == ("QUEUED", 0, 4)
+    assert (record.time_limit, record.retry, record.expires_in) == (3.0, RetryPolicy(max_attempts=4), 60.0)
     assert record.created_at == datetime.fromtimestamp(100.0, UTC)
     assert record.run_at == datetime.fromtimestamp(99.0, UTC)
     assert (record.started_at, record.finished_at, record.worker, record.duration) == (None, None, None, None)
@@ -201,6 +203,7 @@ def test_record_of_a_delay(delay: float, start: datetime | None) -> None:
 def test_plain_record() -> None:
     """A job without options has empty tags and metadata, one attempt, and no request."""
     record = make().record()
+    assert (record.time_limit, record.retry, record.expires_in) == (3.0, None, None)
     assert (record.tags, record.metadata, record.max_attempts) == ({}, {}, 1)
     assert (record.run_at, record.cancel_requested_at, record.cancel_reason) == (None, None, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import os
 import pickle
 import time
@@ -101,6 +102,7 @@ async def test_what_is_submitted_is_recorded() -> None:
         assert (record.id, record.executor, record.payload, record.key) == ("mine", "work", {"a": 1}, "k")
         assert (record.queue, record.priority, record.max_attempts) == ("gpu", JobPriority.HIGH, 5)
         assert (record.tags, record.metadata, record.state) == ({"user": "ann"}, {"m": [1]}, "SCHEDULED")
+        assert (record.time_limit, record.retry, record.expires_in) == (60, RetryPolicy(max_attempts=5), 2000)
         assert before <= record.created_at.timestamp() <= time.time()
         assert record.run_at == record.created_at + timedelta(seconds=1000)
         ids = {(await registry.submit(work)).id for _ in range(100)}
@@ -442,13 +444,26 @@ async def test_calls_give_way_now_and_then() -> None:
 async def test_what_an_executed_job_has_of_its_executor() -> None:
     """A held job stays in its queue; what else nobody gave is what the executor is registered with."""
     executors = jobtrio.Executors()
-    executors.register("registered", queue="gpu", retry=RetryPolicy(max_attempts=4))(work)
+    executors.register("registered", queue="gpu", retry=RetryPolicy(max_attempts=4), time_limit=7)(work)
     async with jobtrio.open_registry(executors) as registry:
         for options, expected in (({}, ("default", 4)), ({"queue": "io", "retry": RetryPolicy()}, ("io", 3))):
             job = await registry.create_job(**options)  # type: ignore[arg-type]
             async with registry.execute_and_stream(job.id, "registered") as lines:
                 assert [line async for line in lines] == ["[DONE]"]
             assert (job.record.queue, job.record.max_attempts) == expected
+            assert job.record.retry == (RetryPolicy(max_attempts=4) if not options else RetryPolicy())
+            assert job.record.time_limit == 7
+        held = await registry.create_job(time_limit=5, expires_in=60)
+        async with registry.execute_and_stream(held.id, "registered", time_limit=6):
+            assert (held.record.time_limit, held.record.expires_in) == (6, 60)
+        job = await registry.submit("registered")
+        assert (job.record.time_limit, job.record.retry, job.record.expires_in) == (
+            7,
+            RetryPolicy(max_attempts=4),
+            None,
+        )
+        job = await registry.submit("registered", time_limit=math.inf)
+        assert job.record.time_limit == math.inf
 
 
 async def test_held_jobs_expire(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
 import pytest
 from other_texts import Label
@@ -477,6 +478,9 @@ def test_records_survive_the_way_to_a_client() -> None:
         cancel_reason="r",
         error=ERROR,
         result=None,
+        time_limit=7.5,
+        retry=jobtrio.RetryPolicy(max_attempts=3, initial=0, multiplier=3, max_delay=900, jitter=0),
+        expires_in=60.0,
     )
     text = encode_reply(protocol.JobFound(id=1, job=protocol.wire_record(record)))
     reply = decode_reply(text)
@@ -487,6 +491,43 @@ def test_records_survive_the_way_to_a_client() -> None:
     many = decode_reply(encode_reply(protocol.JobsFound(id=1, jobs=[protocol.wire_record(record)])))
     assert isinstance(many, protocol.JobsFound)
     assert [protocol.record_of(job) for job in many.jobs] == [record]
+
+
+RECORD = jobtrio.JobRecord(
+    *("j", "e", None, "q", jobtrio.JobPriority.LOW, {}, {}, None, jobtrio.JobState.QUEUED, 0, 3, datetime.now(UTC)),
+    time_limit=float("inf"),
+    retry=jobtrio.RetryPolicy(),
+    expires_in=60.0,
+)
+
+
+def test_limits_of_a_record() -> None:
+    """A client lives with a server that does not tell them, takes no limit for none, and refuses those of no sense."""
+    text = encode_reply(protocol.JobFound(id=1, job=protocol.wire_record(RECORD)))
+    reply = decode_reply(text)
+    assert isinstance(reply, protocol.JobFound)
+    assert protocol.record_of(reply.job) == attrs.evolve(RECORD, time_limit=None)
+    limits = ',"time_limit":null,"retry":{"max_attempts":3,'
+    before, _, behind = text.partition(limits)
+    assert behind.endswith('},"expires_in":60.0}}')
+    reply = decode_reply(before + "}}")
+    assert isinstance(reply, protocol.JobFound)
+    assert protocol.record_of(reply.job) == attrs.evolve(RECORD, time_limit=None, retry=None, expires_in=None)
+    with pytest.raises(ProtocolError, match="max_attempts must be a whole number, 1 or more") as caught:
+        decode_reply(text.replace('"max_attempts":3,"initial"', '"max_attempts":0,"initial"'))
+    assert caught.value.id == 1
+
+
+class Stubborn(jobtrio.RetryPolicy):
+    """A policy of a class of its own, as a store in memory keeps it."""
+
+
+def test_a_policy_of_another_class() -> None:
+    """It is told as a plain one, however large its numbers are."""
+    record = attrs.evolve(RECORD, retry=Stubborn(10**30, max_delay=10**300))
+    reply = decode_reply(encode_reply(protocol.JobFound(job=protocol.wire_record(record))))
+    assert isinstance(reply, protocol.JobFound)
+    assert protocol.record_of(reply.job).retry == jobtrio.RetryPolicy(10**30, max_delay=1e300)
 
 
 def test_a_payload_that_json_cannot_hold_is_not_sent() -> None:
