@@ -39,8 +39,9 @@ HELP = "run ended jobs again, as new ones"
 DESCRIPTION = """\
 Run ended jobs again. For each a new job is submitted with the executor, payload,
 queue, priority, tags and metadata of the old one, and with the old one's id in
-its metadata, as "again". Its time limit and retries are the old one's, or,
-with --executors, what its executor is registered with now.
+its metadata, as "again". It has as long to start as the old one had, if that
+was limited. Its time limit and retries are the old one's, or, with --executors,
+what its executor is registered with now.
 
 Each job is run again once, however often that is asked for: while the new one is
 kept, nothing is submitted. If the new one fails as well, run that again.
@@ -188,7 +189,7 @@ def _given(old: JobRecord) -> dict[str, Any]:
         raise ValueError(f"it has not ended, it is {old.state.lower()}")
     if old.executor is None:
         raise ValueError("it never had an executor")
-    same = {name: getattr(old, name) for name in ("executor", "payload", "queue", "priority", "tags")}
+    same = {name: getattr(old, name) for name in ("executor", "payload", "queue", "priority", "expires_in", "tags")}
     key = check_name("the new job's key", f"again:{old.id}")
     return {**same, "key": key, "metadata": {**old.metadata, "again": old.id}}
 

@@ -141,6 +141,7 @@ async def test_what_the_new_job_is_given(
             priority=JobPriority.HIGH,
             time_limit=12.0,
             retry=retry,
+            expires_in=900.0,
             tags={"user": "eve"},
             metadata={"trace": 7, "again": "older"},
         ),
@@ -150,10 +151,9 @@ async def test_what_the_new_job_is_given(
     assert capsys.readouterr() == (f"old is run again as {new.id}\n", "")
     assert (new.executor, new.payload, new.queue, new.priority) == ("work", {"a": [1]}, "elsewhere", JobPriority.HIGH)
     assert (new.key, new.metadata) == ("again:old", {"trace": 7, "again": "old"})
-    entry = await registry._core.store.load(new.id)
-    assert entry is not None
     given = (30, RetryPolicy(max_attempts=2)) if registered else (12.0, retry)
-    assert (entry.plan.time_limit, entry.plan.retry) == given
+    assert (new.time_limit, new.retry) == given
+    assert new.expires_in == 900.0
 
 
 async def test_again_and_again(registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
