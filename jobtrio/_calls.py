@@ -207,6 +207,18 @@ class RegistryCalls:
         with suppress(UnknownJobError):  # its end was written all the same
             await keep_trying(ask, never)
 
+    async def pause(self, queue: str) -> None:
+        """Have no more jobs of a queue started."""
+        await self._give_way()
+        self._check_open()
+        await self._ask(partial(self.store.pause, queue))
+
+    async def resume(self, queue: str) -> None:
+        """Have jobs of a queue started again."""
+        await self._give_way()
+        self._check_open()
+        await self._ask(partial(self.store.resume, queue))
+
     async def remove(self, job_id: str) -> None:
         """Forget an ended job."""
         await self._give_way()

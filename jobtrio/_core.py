@@ -268,6 +268,11 @@ class RegistryCore(RegistryCalls):
             else:
                 await trio.sleep(pause)
 
+    async def pause(self, queue: str) -> None:
+        """Have no more jobs of a queue started; whoever waits for those that wait in it looks again."""
+        await super().pause(queue)
+        self._runner.look_again()
+
     async def remove(self, job_id: str) -> None:
         """Forget an ended job, here as well: whoever holds its handle keeps what that says."""
         job_id = check_id("job_id", job_id)

@@ -410,6 +410,51 @@ class JobRegistry:
         if not self._core.store.durable:  # else what is asked for is read and nothing is done about it
             self._core.check_run(call, instead)
 
+    # -- pausing
+
+    async def pause(self, queue: str) -> None:
+        """Start no more jobs of a queue, on any worker of the store, until `resume`. A second call changes nothing.
+
+        No claim that begins after this has returned starts a job of the queue; a claim that was in progress still may.
+        Running jobs keep running. Jobs are accepted as before, and wait; so do jobs that become due or are retried, and
+        those that their workers return or lose. The time of ``expires_in`` keeps running. A durable store keeps the
+        pause until `resume`, whatever becomes of this process.
+
+        Args:
+            queue: The queue. It need not have jobs.
+
+        Raises:
+            TypeError, ValueError: The name is invalid.
+            StoreUnavailableError: The store was away too long (durable stores). The queue may be paused.
+            trio.ClosedResourceError: The registry is closed.
+
+        Cancellation: the queue may be paused.
+        """
+        await self._core.pause(check_name("queue", queue))
+
+    async def resume(self, queue: str) -> None:
+        """Start jobs of a queue again, on all workers, at once. For a queue that is not paused it changes nothing.
+
+        Raises:
+            TypeError, ValueError: The name is invalid.
+            StoreUnavailableError: The store was away too long (durable stores). The queue may no longer be paused.
+            trio.ClosedResourceError: The registry is closed.
+
+        Cancellation: the queue may no longer be paused.
+        """
+        await self._core.resume(check_name("queue", queue))
+
+    async def paused(self) -> list[str]:
+        """Return the names of the queues that are paused, in order.
+
+        Raises:
+            StoreUnavailableError: The store was away too long (durable stores).
+            trio.ClosedResourceError: The registry is closed (durable stores).
+
+        Cancellation: nothing has changed.
+        """
+        return await self._core.ask(self._core.store.paused)
+
     # -- ending
 
     async def cancel(self, job_id: str, reason: str | None = None, *, grace: float = 0.0) -> bool:
@@ -452,7 +497,7 @@ class JobRegistry:
     async def drain(self) -> None:
         """Wait until nothing runs here, and nothing that this process would run is queued or waiting to retry.
 
-        Jobs with a start time in the future and held ones are not waited for.
+        Jobs with a start time in the future, held ones, and those that wait in a paused queue are not waited for.
 
         Raises:
             RuntimeError: It was called inside a job of this registry, which would wait for itself.

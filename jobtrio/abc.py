@@ -274,8 +274,26 @@ class JobStore(ABC):
         """Return the workers that are present, by name: those that renewed within their lease and are not closed."""
 
     @abstractmethod
+    async def pause(self, queue: str) -> None:
+        """Have no claim that begins from now on, whichever worker's, start a job of this queue, until `resume`.
+
+        Nothing else changes. A queue need not have jobs.
+        """
+
+    @abstractmethod
+    async def resume(self, queue: str) -> None:
+        """Have claims start jobs of this queue again, and tell all listeners that there may be work."""
+
+    @abstractmethod
+    async def paused(self) -> list[str]:
+        """Return the names of the queues that are paused, in order."""
+
+    @abstractmethod
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``; None for all. Held ones are not counted."""
+        """Return how many jobs of ``executors`` wait in ``queues``; None for all.
+
+        Held ones are not counted, nor are those of paused queues that don't run.
+        """
 
     @abstractmethod
     async def delete(self, job_id: str) -> bool:
@@ -304,8 +322,8 @@ class JobStore(ABC):
     ) -> list[Claim]:
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready.
 
-        No more than `StoreSettings.max_running_total` of a queue run then, across all workers. Repeated, the call
-        returns what it had claimed and still holds, and nothing else.
+        None of a queue that is `paused`. No more than `StoreSettings.max_running_total` of a queue run then, across all
+        workers. Repeated, the call returns what it had claimed and still holds, and nothing else.
 
         Args:
             claim_id: Marks the call and all it claims.

@@ -52,13 +52,14 @@ class MemoryBooks:
         self._presence = Presence()
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
+        self._paused: set[str] = set()  # queues
         self._ends = 0
         self._is_open = False
         self._left: tuple[trio.lowlevel.TrioToken, float] | None = None  # when it was closed last, and in which run
         self.settings: StoreSettings
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:
-        return room_for(room, self.settings.max_running_total, self._running)
+        return room_for(room, self.settings.max_running_total, self._running, self._paused)
 
     def _running(self, queue: str) -> int:
         return self._index.in_queue(JobState.RUNNING, queue)

@@ -93,11 +93,21 @@ class JobIndex:
                         counts[state] += len(group)
         return found
 
-    def waiting(self, state: JobState, queues: Collection[str] | None, executors: Collection[str] | None = None) -> int:
-        """Return how many jobs that have one of these executors are in ``state`` in ``queues``; None for all."""
+    def waiting(
+        self,
+        state: JobState,
+        queues: Collection[str] | None,
+        executors: Collection[str] | None = None,
+        without: Collection[str] = (),
+    ) -> int:
+        """Return how many jobs that have one of these executors are in ``state`` in ``queues``; None for all.
+
+        Those of queues in ``without`` are not counted.
+        """
         return sum(
             len(states[state])
             for queue in (self._cells if queues is None else queues)
+            if queue not in without
             for executor, states in self._cells.get(queue, {}).items()
             if executor is not None and (executors is None or executor in executors)
         )

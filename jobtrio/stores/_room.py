@@ -19,13 +19,14 @@ class Room:
     Making one costs the same however many queues there are: limits are looked up when they are asked for.
     """
 
-    __slots__ = ("_left", "_running", "_taken", "_totals")
+    __slots__ = ("_left", "_paused", "_running", "_taken", "_totals")
 
     def __init__(
         self,
         left: Mapping[str, int] | None,
         totals: Mapping[str, int] = MappingProxyType({}),
         running: Callable[[str], int] = lambda _: 0,
+        paused: Collection[str] = (),
     ) -> None:
         """Begin with what there is.
 
@@ -33,14 +34,18 @@ class Room:
             left: What a worker has room for; None for any number from every queue.
             totals: How many may run over all workers, by queue.
             running: Tells how many of a queue run now.
+            paused: The queues that nothing may be taken from.
         """
         self._left = left
+        self._paused = paused
         self._totals = totals
         self._running = running
         self._taken: dict[str, int] = {}
 
     def of(self, queue: str) -> float:
         """Return how many may be taken from a queue."""
+        if queue in self._paused:
+            return 0
         left = inf if self._left is None else self._left.get(queue, 0)
         if left and queue in self._totals:
             left = min(left, max(self._totals[queue] - self._running(queue), 0))
@@ -58,9 +63,16 @@ class Room:
     @property
     def limited(self) -> Collection[str]:
         """The queues that have a limit of their own; with no `has_others`, all from which something may be taken."""
-        return (self._totals if self._left is None else self._left).keys()
+        if self._left is None:
+            return self._totals.keys() | self._paused if self._paused else self._totals.keys()
+        return self._left.keys()
 
 
-def room_for(room: Mapping[str, int] | None, totals: Mapping[str, int], running: Callable[[str], int]) -> Room | None:
+def room_for(
+    room: Mapping[str, int] | None,
+    totals: Mapping[str, int],
+    running: Callable[[str], int],
+    paused: Collection[str] = (),
+) -> Room | None:
     """Return the room for one claim, or None where there is any number in every queue; the arguments are `Room`'s."""
-    return None if room is None and not totals else Room(room, totals, running)
+    return None if room is None and not totals and not paused else Room(room, totals, running, paused)

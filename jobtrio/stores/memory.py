@@ -130,9 +130,29 @@ class MemoryJobStore(MemoryBooks, JobStore):
         """Note that a worker is closed."""
         self._presence.leave(worker)
 
+    @trio.lowlevel.enable_ki_protection
+    async def pause(self, queue: str) -> None:
+        """Have no claim start a job of this queue, until `resume`."""
+        self._paused.add(queue)
+
+    @trio.lowlevel.enable_ki_protection
+    async def resume(self, queue: str) -> None:
+        """Have claims start jobs of this queue again."""
+        self._paused.discard(queue)
+        self.settings.listener.work_ready()
+
+    async def paused(self) -> list[str]:
+        """Return the names of the queues that are paused, in order."""
+        return sorted(self._paused)
+
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
-        return Backlog(*(self._index.waiting(state, queues, executors) for state in rules.COUNTED))
+        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
+
+        def count(state: JobState) -> int:
+            without = () if state is JobState.RUNNING else self._paused
+            return self._index.waiting(state, queues, executors, without)
+
+        return Backlog(*map(count, rules.COUNTED))
 
     @trio.lowlevel.enable_ki_protection
     async def delete(self, job_id: str) -> bool:

@@ -197,9 +197,10 @@ async def look(world: World) -> None:
             counts["default"][jobtrio.JobState.COMPLETED],
             len(await registry.history(job_id)),
             len(await registry.workers()),
+            len(await registry.paused()),
         )
 
-    expected = (StreamSpan(1, 6, True), [job_id], world.wait + 1, 3, 1)
+    expected = (StreamSpan(1, 6, True), [job_id], world.wait + 1, 3, 1, 0)
     assert await world.cut(look_at_all) in ([], [expected])
     assert await look_at_all() == expected
 
@@ -218,6 +219,19 @@ async def find_all(world: World) -> None:
     await world.cut(iterate)
     await iterate()
     assert len(found) == len(set(found)) == MORE_THAN_A_PAGE
+
+
+async def pause(world: World) -> None:
+    """The queue may be paused; then it can be resumed, which may have been done as well."""
+    registry, job_id = world.registry, world.new_id()
+    said = await world.cut(lambda: registry.pause("default"))
+    assert await registry.paused() in ([["default"]] if said else [[], ["default"]])
+    await registry.pause("default")
+    await registry.submit("count", job_id=job_id)
+    said = await world.cut(lambda: registry.resume("default"))
+    assert await registry.paused() in ([[]] if said else [[], ["default"]])
+    await registry.resume("default")
+    await world.check_done(job_id)
 
 
 async def cancel(world: World) -> None:
@@ -332,7 +346,7 @@ async def send(world: World) -> None:
     await world.check_done(job_id)
 
 
-CALLS = (submit, submit_many, execute, look, find_all, cancel, remove, receive, tokens, channel, wait, send)
+CALLS = (submit, submit_many, execute, look, find_all, pause, cancel, remove, receive, tokens, channel, wait, send)
 
 
 @pytest.mark.timeout(180)

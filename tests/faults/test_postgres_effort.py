@@ -203,6 +203,9 @@ async def _look(worker: Worker) -> None:
     await store.counts()
     await store.workers()
     await store.backlog({"default"}, {"own"})
+    await store.pause("other")
+    assert await store.paused() == ["other"]
+    await store.resume("other")
     await store.prune()
 
 
@@ -371,6 +374,22 @@ def test_claims_of_a_long_line(database: Database, kept: bool) -> None:
     parameters = (*parameters[:5], *limit, *room, *executors, *totals, *parameters[11:])
     statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
     assert pages(database.old, statement, asked) <= PAGES
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_claims_pass_over_what_is_paused(database: Database, kept: bool) -> None:
+    """However many jobs of a paused queue are ready, a claim does not look at them, and takes what others have."""
+    parameters = fresh("claim", database.asked["claim"])
+    limit, room, executors, totals = ("10",), (None, None), ("{work}",), (None, None)
+    parameters = (*parameters[:5], *limit, *room, *executors, *totals, *parameters[11:])
+    statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
+    with database.old.transaction(force_rollback=True):
+        database.old.execute("INSERT INTO jobtrio.paused VALUES ('default')")
+        elsewhere = FILL.replace("'default'", "'later'")
+        database.old.execute(elsewhere.format(count=3, kinds="('apart', 'QUEUED')").encode())
+        read = pages(database.old, statement, asked)
+        taken = len(psycopg.RawCursor(database.old).execute(SQL["claim"].encode(), parameters).fetchall())
+    assert (read <= PAGES, taken) == (True, 3)
 
 
 async def test_a_renewal_writes_to_no_index(postgres: str) -> None:

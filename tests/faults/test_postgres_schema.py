@@ -36,7 +36,7 @@ CREATE TABLE {schema}.shapes (name text PRIMARY KEY);
 """
 """What a later version might add."""
 
-BREACH = ADDITION.replace("oldest: 1", "oldest: 2")
+BREACH = ADDITION.replace("oldest: 1", f"oldest: {len(schema.MIGRATIONS) + 1}")
 """The same, where workers of the version before must not begin any more."""
 
 
@@ -465,7 +465,7 @@ async def test_a_mixed_fleet(postgres: str, monkeypatch: pytest.MonkeyPatch, add
             async with open_worker(lambda: PostgresJobStore(postgres)) as late:
                 await live_all(late)
         else:
-            await refused(postgres, StoreVersionError, "has the format 2")
+            await refused(postgres, StoreVersionError, f"has the format {len(ORIGINAL) + 1}")
         await live_all(old)
 
 

@@ -136,6 +136,51 @@ async def test_work_is_heard_of_elsewhere(place: Place, registry: jobtrio.JobReg
             assert min(waited) < 4.0  # it looks every 5 s, behind each job; a busy machine may hold one of them up
 
 
+async def test_a_queue_is_paused_everywhere(place: Place, registry: jobtrio.JobRegistry) -> None:
+    """No worker starts what waits in a paused queue, one that is started later neither; `resume` wakes all of them."""
+    async with place.worker():
+        running = await registry.submit("send", {"tokens": 20, "pause": 0.01})
+        with running.subscribe() as messages, trio.fail_after(60):
+            await messages.receive()
+        await registry.pause("default")
+        jobs = [await registry.submit("send", {"tokens": 0}) for _ in range(10)]
+        assert await running.wait() == Completed(20)
+        async with place.worker():
+            other = await registry.submit("send", {"tokens": 0}, queue="other")
+            with trio.fail_after(60):
+                await other.wait()
+            assert {(await registry.get(job.id)).state for job in jobs} == {JobState.QUEUED}
+            waited = []
+            for _ in range(3):
+                await registry.pause("default")
+                jobs.append(await registry.submit("send", {"tokens": 0}))
+                await trio.sleep(0.3)  # all that has been heard of is over
+                started = trio.current_time()
+                await registry.resume("default")
+                with trio.fail_after(60):
+                    assert await jobs[-1].wait() == Completed(0)
+                waited.append(trio.current_time() - started)
+            assert min(waited) < 4.0  # they look every 5 s, behind each job; a busy machine may hold one of them up
+        with trio.fail_after(60):
+            assert {await job.wait() for job in jobs} == {Completed(0)}
+
+
+async def test_pausing_amid_claims(place: Place, registry: jobtrio.JobRegistry) -> None:
+    """However busy the workers are, what no claim under way has begun when `pause` returns waits for `resume`."""
+    async with place.worker(max_running=3), place.worker(max_running=3):
+        jobs = await registry.submit_many(jobtrio.JobSpec("send", {"tokens": 0}) for _ in range(300))
+        with trio.fail_after(60):
+            for n in (20, 100, 180):
+                await jobs[n].wait()
+                await registry.pause("default")
+                late = await registry.submit("send", {"tokens": 0}, priority=jobtrio.JobPriority.HIGH)
+                await trio.sleep(0.3)
+                assert (await registry.get(late.id)).state is JobState.QUEUED
+                await registry.resume("default")
+                assert await late.wait() == Completed(0)
+            assert {await job.wait() for job in jobs} == {Completed(0)}
+
+
 async def test_a_worker_that_stood_still(place: Place, registry: jobtrio.JobRegistry) -> None:
     """A process that is stopped past its lease has lost its job to another, and writes nothing when it goes on."""
     async with place.worker(lease=1.0) as first:

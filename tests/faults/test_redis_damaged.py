@@ -262,7 +262,7 @@ async def test_a_member(place: Place, member: str | bytes) -> None:
     if member != "ended-it":
         place.ask("ZADD", "ended", 5, member)
     place.ask("ZADD", "workers", 2**50, member)
-    for name in ("cells", "limited"):
+    for name in ("cells", "limited", "paused"):
         place.ask("SADD", name, member)
     for name in ("keys", "sessions"):
         place.ask("HSET", name, member, member)
@@ -314,7 +314,7 @@ async def test_a_line_that_is_gone(place: Place) -> None:
         assert ids(await b.claim()) == [entry.id]
 
 
-SHARED = ("number", "all", "cells", "lines", "leases", "workers", "sessions", "cell:QUEUED:7:defaultwork")
+SHARED = ("number", "all", "cells", "lines", "leases", "paused", "workers", "sessions", "cell:QUEUED:7:defaultwork")
 
 
 @pytest.mark.parametrize("key", SHARED)

@@ -215,9 +215,11 @@ def test_ended_jobs_cost_nothing(tmp_path: Path) -> None:
     assert not worst
 
 
-@pytest.mark.parametrize("backlog", [{"executor": "theirs"}, {"queue": "full"}, {"priority": JobPriority.LOW}])
+@pytest.mark.parametrize(
+    "backlog", [{"executor": "theirs"}, {"queue": "full"}, {"queue": "paused"}, {"priority": JobPriority.LOW}]
+)
 def test_a_backlog_costs_nothing(tmp_path: Path, backlog: dict[str, Any]) -> None:
-    """Jobs that others are to run, or that come later, don't slow claiming."""
+    """Jobs that others are to run, or that wait in a paused queue, or come later, don't slow claiming."""
     efforts = []
     for count in (1, 5000):
         location = Location(str(tmp_path / f"{count}.db"), "NORMAL")
@@ -227,7 +229,8 @@ def test_a_backlog_costs_nothing(tmp_path: Path, backlog: dict[str, Any]) -> Non
             tx = Transaction(connection, Identity("w", "session", Retention()), "path")
             inserting.insert(tx, [new_job(new_entry(**backlog)) for _ in range(count)], "first")
             inserting.insert(tx, [new_job(new_entry(job_id=f"job {n}")) for n in range(8)], "second")
-            wanted = Wanted("c", 8, 60.0, {"default": 9, "full": 0}, frozenset({"work"}))
+            claiming.pause(tx, "paused")
+            wanted = Wanted("c", 8, 60.0, {"default": 9, "full": 0, "paused": 9}, frozenset({"work"}))
             claimed: list[JobEntry] = []
             effort = Effort(connection)
             efforts.append(effort.of(lambda: claimed.extend(claiming.claim(tx, wanted).entries)))  # noqa: B023

@@ -58,8 +58,9 @@ TIMES = ("created_at", "run_at", "started_at", "finished_at", "duration", "cance
 
 LOOKING = {"find": 8, "count": 2, "load": 4, "read": 6}
 ENDING = {"finish": 7, "retry": 5, "release": 5, "settle_again": 4, "cancel": 6, "delete": 4}
+PAUSING = {"pause": 1, "resume": 2}
 RUNNING = {"start_held": 4, "claim": 12, "claim_again": 3, "renew": 3, "append": 8, "save_state": 3}
-WEIGHTS = {"insert": 14, "insert_again": 3} | RUNNING | ENDING | LOOKING
+WEIGHTS = {"insert": 14, "insert_again": 3} | PAUSING | RUNNING | ENDING | LOOKING
 """Calls, and how often each is made."""
 
 
@@ -167,6 +168,14 @@ class Run:
 
     async def claims_of(self, call: str, options: dict[str, Any]) -> list[Claim]:
         return await self.worker.store.claim(call, lease=LEASE, **options)
+
+    async def pause(self, _: str) -> Any:
+        await self.worker.store.pause(self.rng.choice(QUEUES))
+        return await self.worker.store.paused()
+
+    async def resume(self, _: str) -> Any:
+        await self.worker.store.resume(self.rng.choice(QUEUES))
+        return await self.worker.store.paused()
 
     async def renew(self, _: str) -> Any:
         claims = self.rng.sample(self.claims, min(len(self.claims), 4))

@@ -202,6 +202,18 @@ class RemoteStore(JobStore):
         """Return the workers that are there."""
         return await self._ask("workers", lambda store: store.workers())
 
+    async def pause(self, queue: str) -> None:
+        """Have no claim start a job of this queue."""
+        await self._ask("pause", lambda store: store.pause(queue))
+
+    async def resume(self, queue: str) -> None:
+        """Have claims start jobs of this queue again."""
+        await self._ask("resume", lambda store: store.resume(queue))
+
+    async def paused(self) -> list[str]:
+        """Return the paused queues."""
+        return await self._ask("paused", lambda store: store.paused())
+
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``."""
         return await self._ask("backlog", lambda store: store.backlog(queues, executors))

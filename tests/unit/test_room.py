@@ -39,6 +39,22 @@ def test_over_all_workers() -> None:
     assert [*room.limited] == ["a", "b", "c"]
 
 
+def test_paused() -> None:
+    """From a paused queue nothing is taken, whatever else limits it."""
+    room = room_for(None, {}, running, {"a"})
+    assert room is not None
+    assert [room.of(queue) for queue in "ab"] == [0, inf]
+    assert (room.has_others, {*room.limited}) == (True, {"a"})
+    room = room_for(None, {"a": 3, "b": 3}, running, {"a", "c"})
+    assert room is not None
+    assert [room.of(queue) for queue in "abcd"] == [0, 1, 0, inf]
+    assert {*room.limited} == {"a", "b", "c"}
+    room = room_for({"a": 1, "b": 2}, {}, running, {"a", "c"})
+    assert room is not None
+    assert [room.of(queue) for queue in "abc"] == [0, 2, 0]
+    assert not room.has_others
+
+
 def test_of_both() -> None:
     """The smaller of the two limits counts; a queue that the worker does not serve stays closed."""
     room = room_for({"a": 9, "b": 1}, {"a": 3, "b": 30, "c": 30}, running)

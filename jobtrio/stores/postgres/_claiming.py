@@ -102,6 +102,14 @@ def _cut(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(queue, min(most, MOST)) for queue, most in counts.items()]
 
 
+async def resume(link: Link, queue: str, hints: Hints, notices: Notices) -> None:
+    """Have claims start jobs of a queue again, and tell other processes.
+
+    Cancellation: they may do so.
+    """
+    await link.fetch_all([("resume", queue), *notices.steps(hints), ("confirm",)])
+
+
 async def renew(
     link: Link, claims: Sequence[Claim], lease: float, identity: Identity, notices: Notices
 ) -> list[Renewal]:

@@ -27,6 +27,7 @@ from jobtrio.stores import _settling as settling
 from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._claims import Recent, Wanted, report
+from jobtrio.stores._hints import Hints
 from jobtrio.stores._rowstore import RowStore
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.postgres import _claiming as claiming
@@ -231,8 +232,22 @@ class PostgresJobStore(RowStore[Session]):
         """Return the workers that are present, by name."""
         return await self._opened.connections.use(finding.workers, looks=True)
 
+    async def pause(self, queue: str) -> None:
+        """Have no claim start a job of this queue, until `resume`."""
+        await self._opened.connections.fetch("pause", queue)
+
+    async def resume(self, queue: str) -> None:
+        """Have claims start jobs of this queue again."""
+        session, hints = self._opened, Hints(ready=True)
+        await session.connections.use(partial(claiming.resume, queue=queue, hints=hints, notices=session.notices))
+        session.announcer.heed(hints)
+
+    async def paused(self) -> list[str]:
+        """Return the names of the queues that are paused, in order."""
+        return await self._opened.connections.use(finding.paused, looks=True)
+
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
+        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
         count = partial(finding.backlog, queues=queues, executors=executors)
         return await self._opened.connections.use(count, looks=True)
 

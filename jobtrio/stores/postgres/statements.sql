@@ -97,6 +97,7 @@ lines AS MATERIALIZED (
     LEFT JOIN unnest($7::text[], $8::integer[]) AS room (queue, most) ON room.queue = head.queue
     LEFT JOIN unnest($10::text[], $11::integer[]) AS total (queue, most) ON total.queue = head.queue
     WHERE ($7::text[] IS NULL OR room.most > 0) AND ($9::text[] IS NULL OR head.executor = ANY($9::text[]))
+        AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = head.queue)
 ),
 ranked AS (
     SELECT
@@ -471,7 +472,18 @@ SELECT state, sum((
 FROM cells AS cell
 WHERE state IN ('QUEUED', 'RETRYING', 'SCHEDULED', 'RUNNING') AND executor > ''
     AND ($1::text[] IS NULL OR queue = ANY($1::text[])) AND ($2::text[] IS NULL OR executor = ANY($2::text[]))
+    AND (state = 'RUNNING' OR NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = cell.queue))
 GROUP BY state;
+
+-- A write in any case, so that its commit waits for the standbys that are to have it, also where it was paused before.
+-- name: pause
+INSERT INTO {schema}.paused (queue) VALUES ($1) ON CONFLICT (queue) DO UPDATE SET queue = excluded.queue;
+
+-- name: resume
+DELETE FROM {schema}.paused WHERE queue = $1;
+
+-- name: paused
+SELECT queue FROM {schema}.paused ORDER BY queue;
 
 -- name: order_of
 SELECT seq FROM {schema}.jobs WHERE id = $1;

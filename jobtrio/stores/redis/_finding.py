@@ -119,13 +119,24 @@ def workers(rows: list[list[Any]]) -> list[WorkerReport]:
     return sorted(reports, key=lambda report: (report.name, report.started_at))
 
 
-def backlog(rows: list[list[Any]], queues: Collection[str] | None, executors: Collection[str] | None) -> Backlog:
-    """Return how many jobs of ``executors`` wait in ``queues``; None for all. Held ones are not counted."""
+def paused(names: Collection[bytes]) -> list[str]:
+    """Return the names of the queues that are paused, in order."""
+    return sorted(queue.decode(errors="backslashreplace") for queue in names)
+
+
+def backlog(answers: list[Any], queues: Collection[str] | None, executors: Collection[str] | None) -> Backlog:
+    """Return how many jobs of ``executors`` wait in ``queues``; None for all.
+
+    Held ones are not counted, nor what waits in a paused queue: these come before the numbers of jobs.
+    """
+    stopped, rows = answers
+    stopped = set(stopped)
     found = dict.fromkeys(STATES, 0)
     for queue, executor, *numbers in rows:
         if executor and _is_in(queue, queues) and _is_in(executor, executors):
             for state, number in zip(STATES, numbers, strict=True):
-                found[state] += number
+                if state is JobState.RUNNING or queue not in stopped:
+                    found[state] += number
     return Backlog(*(found[state] for state in COUNTED))
 
 

@@ -99,6 +99,17 @@ def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:
     return [load(tx.connection, row) for row in chosen]
 
 
+def pause(tx: Transaction, queue: str) -> None:
+    """Have no claim start a job of this queue: none is under way in any process meanwhile."""
+    tx.run(SQL["pause"], (queue,))
+
+
+def resume(tx: Transaction, queue: str) -> None:
+    """Have claims start jobs of this queue again."""
+    tx.run(SQL["resume"], (queue,))
+    tx.hints.ready = True
+
+
 def _room(tx: Transaction, wanted: Wanted) -> Room | None:
     """Return how many jobs may be taken from each queue; no other process writes meanwhile."""
     totals = tx.identity.totals

@@ -202,15 +202,21 @@ def workers(connection: sqlite3.Connection) -> list[WorkerReport]:
     return [WorkerReport(name, moment(started), moment(seen), running) for name, started, seen, running in rows]
 
 
+def paused(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the queues that are paused, in order."""
+    return [queue for (queue,) in connection.execute(SQL["paused"]).fetchall()]
+
+
 def backlog(
     connection: sqlite3.Connection, queues: Collection[str] | None, executors: Collection[str] | None
 ) -> Backlog:
-    """Return how many jobs of ``executors`` wait in ``queues``; held ones are not counted."""
+    """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
     totals = dict.fromkeys(COUNTED, 0)
+    stopped = {*paused(connection)}
     for queue, executor in connection.execute(SQL["cells"]).fetchall():
         if executor == HELD or (executors is not None and executor not in executors):
             continue
         if queues is None or queue in queues:
-            for state in COUNTED:
+            for state in (JobState.RUNNING,) if queue in stopped else COUNTED:
                 totals[state] += connection.execute(SQL["count_cell"], (queue, executor, str(state))).fetchone()[0]
     return Backlog(*totals.values())

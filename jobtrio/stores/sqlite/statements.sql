@@ -70,7 +70,8 @@ SELECT session, cancel FROM jobs WHERE seq = ? AND id = ? AND state = 'RUNNING' 
 -- name: claimed
 SELECT {entry} FROM jobs WHERE state = 'RUNNING' AND session = ? AND claim = ? ORDER BY seq;
 
--- The first ready job of each line, by leaps from one line to the next. (A comparison of pairs would not leap.)
+-- The first ready job of each line, by leaps from one line to the next. (A comparison of pairs would not leap.) Those of
+-- paused queues are left out behind the leaps, which would else go over all jobs of such a queue.
 -- name: lines
 WITH RECURSIVE heads (seq) AS (
     VALUES ((
@@ -93,7 +94,8 @@ WITH RECURSIVE heads (seq) AS (
     )
     FROM heads JOIN jobs AS job ON job.seq = heads.seq
 )
-SELECT job.queue, job.executor, job.priority, job.ticket FROM heads CROSS JOIN jobs AS job ON job.seq = heads.seq;
+SELECT job.queue, job.executor, job.priority, job.ticket FROM heads CROSS JOIN jobs AS job ON job.seq = heads.seq
+WHERE NOT EXISTS (SELECT 1 FROM paused WHERE paused.queue = job.queue);
 
 -- That it is "unlikely" keeps SQLite 3.40 and older from going by the other condition on the executor, which only says
 -- that the index may be used: they would sort all that is behind it.
@@ -195,6 +197,15 @@ SELECT count(*) FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ?
 
 -- name: count_all
 SELECT queue, state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY queue, executor, state;
+
+-- name: pause
+INSERT INTO paused (queue) VALUES (?) ON CONFLICT DO NOTHING;
+
+-- name: resume
+DELETE FROM paused WHERE queue = ?;
+
+-- name: paused
+SELECT queue FROM paused ORDER BY queue;
 
 -- name: running_queues
 SELECT queue FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING';

@@ -63,9 +63,14 @@ end
 
 local LINES = 100 -- so many are read of the index in one go
 
--- Open a line. One that is in the index and has no job leaves that.
+local paused = {} -- queues
+
+-- Open a line, unless its queue is paused. One that is in the index and has no job leaves that.
 local function open_line(cell, page)
     local queue = parts_of(cell)
+    if paused[queue] then
+        return
+    end
     local line = {cell = cell, queue = queue, key = PREFIX .. 'line:' .. cell, jobs = {}, at = 1, read = 0, page = page}
     if look(line) then
         put_in(line)
@@ -165,6 +170,10 @@ local function work(args)
     totals = read_list(args, index, 2)
     if answered ~= '' then
         call('UNLINK', PREFIX .. 'claim:' .. answered)
+    end
+    paused = {}
+    for _, queue in ipairs(call('SMEMBERS', PREFIX .. 'paused')) do
+        paused[queue] = true
     end
     call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place
     local left = room_left(room, totals)

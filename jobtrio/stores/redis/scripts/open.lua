@@ -4,7 +4,8 @@
 -- with: base clock sets
 local KINDS = {
     version = 'string', number = 'string', keys = 'hash', all = 'zset', cells = 'set', lines = 'zset', due = 'zset',
-    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', workers = 'zset', sessions = 'hash',
+    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', paused = 'set', workers = 'zset',
+    sessions = 'hash',
 }
 
 local function work(args)
