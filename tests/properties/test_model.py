@@ -97,6 +97,13 @@ class Resume:
 
 
 @attrs.frozen
+class Pause:
+    """Have no more jobs started, or have them started again."""
+
+    on: bool
+
+
+@attrs.frozen
 class Pass:
     """Let time pass."""
 
@@ -157,6 +164,7 @@ operations = st.one_of(
         st.sampled_from(["live", "lossless", "paused"]),
     ),
     st.builds(Resume),
+    *[st.builds(Pause, st.booleans())] * 2,
     st.builds(Pass, st.sampled_from([0.5, 2.0, 5.0, 20.0])),
     st.builds(Find, st.sampled_from([*LIVING, "COMPLETED", "FAILED", "CANCELLED"])),
     st.builds(Remove, which),
@@ -341,6 +349,7 @@ class World:
     waited: dict[str, Any] = attrs.Factory(dict)
     texts: dict[str, list[str]] = attrs.Factory(dict)
     events: list[jobtrio.Transition] = attrs.Factory(list)
+    paused: bool = False
     step: int = 0
     drawn: int = 0
 
@@ -408,9 +417,10 @@ class World:
                 life.fire(self.now, self.step)
         started = [(self.life(job_id), attempt) for job_id, attempt in self.starts]
         self.starts.clear()
+        assert not (started and self.paused), "started though the queue is paused"
         for life, attempt in started:
             life.start(attempt, self.now)
-        left = [life for life in self.lives if life.ready]
+        left = [life for life in self.lives if life.ready and not self.paused]
         for life, _ in started:
             for other in left:
                 if other.ready_step < self.step:
@@ -470,6 +480,10 @@ class World:
             case Resume():
                 for consumer in self.consumers:
                     consumer.going.set()
+            case Pause(on=on):
+                await (self.registry.pause if on else self.registry.resume)("default")
+                self.paused = on
+                assert await self.registry.paused() == ["default"] * on
             case Find(state=state):
                 records = await self.registry.find(state=jobtrio.JobState(state))
                 expected = [life.handle.id for life in self.lives if life.state == state and not life.removed]
