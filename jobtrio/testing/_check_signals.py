@@ -86,8 +86,13 @@ async def check_work_is_announced(open_store: OpenStore) -> None:
             await worker.insert(new_entry(delay=SHORT))
             await worker.pass_time()
 
+        async def resume() -> None:
+            await worker.store.pause("default")
+            worker.heard.forget()
+            await worker.store.resume("default")
+
         await worker.insert(held)
-        for make_ready in (start_held, release, lapse, become_due, lambda: worker.insert(new_entry())):
+        for make_ready in (start_held, release, lapse, become_due, lambda: worker.insert(new_entry()), resume):
             worker.heard.forget()
             await make_ready()
             await worker.heard.wait_for("work_ready")

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from jobtrio import Cancelled, End, JobError, JobState, Token
-from jobtrio.abc import CancelReply, CancelRequest
+from jobtrio.abc import Backlog, CancelReply, CancelRequest
 from jobtrio.stores._timers import Timer
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
@@ -396,6 +396,32 @@ class _Deaf(Heard):
         """Hear nothing."""
 
 
+class PausesWhatItHas(MemoryJobStore):
+    """Pauses the jobs of a queue, rather than the queue."""
+
+    async def claim(self, *args: Any, **options: Any) -> list[Claim]:
+        self._paused -= {queue for queue in self._paused if not self._index.waiting(JobState.QUEUED, {queue})}
+        return await super().claim(*args, **options)
+
+
+class CountsWhatIsPaused(MemoryJobStore):
+    """Takes what waits in a paused queue for work to come."""
+
+    async def backlog(self, *args: Any) -> Backlog:
+        paused, self._paused = self._paused, set()
+        try:
+            return await super().backlog(*args)
+        finally:
+            self._paused = paused
+
+
+class ResumesInSilence(MemoryJobStore):
+    """Has a paused queue go on, and nobody look."""
+
+    async def resume(self, queue: str) -> None:
+        self._paused.discard(queue)
+
+
 class OpensANursery(MemoryJobStore):
     """Has a task in the background, by a plain nursery."""
 
@@ -445,6 +471,9 @@ class OpensANursery(MemoryJobStore):
         (BlamesTheReleased, "check_release"),
         (LooksAway, "check_look"),
         (CallsNobody, "check_work_is_announced_to_others"),
+        (PausesWhatItHas, "check_running_jobs_of_paused_queues"),
+        (CountsWhatIsPaused, "check_backlog_of_paused_queues"),
+        (ResumesInSilence, "check_resume_wakes"),
         (OpensANursery, "check_errors_leave_as_they_came"),
     ],
 )

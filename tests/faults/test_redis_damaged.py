@@ -13,7 +13,17 @@ from redis_invariants import check_jobs
 from valkey_server import new_prefix, shared_server
 
 import jobtrio
-from jobtrio import Completed, Failed, JobError, JobState, Restart, RetryPolicy, StoreUnavailableError, Token
+from jobtrio import (
+    Completed,
+    Failed,
+    JobError,
+    JobState,
+    Restart,
+    RetryPolicy,
+    StoreError,
+    StoreUnavailableError,
+    Token,
+)
 from jobtrio._policies import Retention
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
@@ -375,6 +385,20 @@ async def test_nothing_is_half_done(place: Place, key: str) -> None:
             assert [type(message) for message in await worker.stream(claim.entry.id)] == [Token, Token, Restart]
         assert (await worker.load(lapsed.entry.id)).losses == 1
         assert {each.entry.id for each in await worker.claim()} == {due.id, lapsed.entry.id, released.entry.id}
+    check_jobs(shared_server(), place.prefix)
+
+
+async def test_pauses_that_are_none(place: Place) -> None:
+    """No job is started, nor is a store opened, while something else is in the place of the paused queues."""
+    async with open_worker(place.make_store) as worker:
+        await worker.insert(new_entry())
+        with place.displaced("paused"):
+            with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+                await worker.claim()
+            with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
+                async with open_worker(place.make_store):
+                    pass
+        await worker.claim_one()
     check_jobs(shared_server(), place.prefix)
 
 
