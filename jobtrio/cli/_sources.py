@@ -76,6 +76,7 @@ class StoreSource:
         self._registry = registry
         self._store = store
         self._job = job
+        self._url = url
         self.attempts: int | None = job.record.max_attempts
         self.hint: str = f"; to end it: {cancel_command(job.id, url)}"
 
@@ -100,8 +101,11 @@ class StoreSource:
     async def waiting(self) -> str | None:
         """Return what the job waits for. *Cancellation*: nothing has changed."""
         with suppress(JobtrioError):
-            job = await self._registry.get(self._job.id)
-            return _wait_text(job.record, len(await self._registry.workers()))
+            record = (await self._registry.get(self._job.id)).record
+            if record.state is JobState.QUEUED and record.queue in await self._registry.paused():
+                resume = resume_command(record.queue, self._url)
+                return f"the job waits in queue {record.queue!r}, which is paused; {resume} ends that"
+            return _wait_text(record, len(await self._registry.workers()))
         return None
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
@@ -227,8 +231,17 @@ def cancel_command(job_id: str, url: str | None) -> str:
         job_id: The job's id.
         url: The store as this command was told it; None where the environment says so, to every command.
     """
+    return _command("cancel", job_id, url)
+
+
+def resume_command(queue: str, url: str | None) -> str:
+    """Return the command by which a paused queue of a store goes on, likewise."""
+    return _command("resume", queue, url)
+
+
+def _command(command: str, name: str, url: str | None) -> str:
     store = ""
     if url is not None:  # without what may be a password
         store = f"--store {'…' if '@' in url or 'password=' in url else shlex.quote(url)} "
-    dashes = "-- " if job_id.startswith("-") else ""
-    return f"jobtrio cancel {store}{dashes}{printable(shlex.quote(job_id))}"
+    dashes = "-- " if name.startswith("-") else ""
+    return f"jobtrio {command} {store}{dashes}{printable(shlex.quote(name))}"

@@ -1,4 +1,4 @@
-"""``jobtrio stats``: how many jobs a store has, by state and queue, which workers are there, and what they run."""
+"""``jobtrio stats``: counts a store's jobs, and names its paused queues, its workers, and what these run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 HELP = "count the jobs of a store"
 
-DESCRIPTION = "Count a store's jobs by state and queue, and name the workers that are present."
+DESCRIPTION = """\
+Count a store's jobs by state and queue, and name the queues that are paused and
+the workers that are present.
+"""
 
 EPILOG = EXIT_CODES
 
@@ -34,7 +37,7 @@ RUNNING_SHOWN = 10_000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    add_store_options(parser, json="print one JSON object: states, queues, workers, running")
+    add_store_options(parser, json="print one JSON object: states, queues, paused, workers, running")
 
 
 async def stats(options: argparse.Namespace, store: JobStore) -> int:
@@ -44,17 +47,17 @@ async def stats(options: argparse.Namespace, store: JobStore) -> int:
     """
     async with open_client(store) as registry:
         queues = await registry.counts()
+        paused = await registry.paused()
         workers = await registry.workers()
         records = await registry.find(state=JobState.RUNNING, limit=RUNNING_SHOWN)
     states = {state: sum(counts[state] for counts in queues.values()) for state in JobState}
     running = Counter((record.worker or "-", record.queue) for record in records)
     if options.json:
         rows = [{"worker": worker, "queue": queue, "jobs": n} for (worker, queue), n in sorted(running.items())]
-        print_document(
-            {"states": states, "queues": queues, "workers": list(map(record_fields, workers)), "running": rows}
-        )
+        document = {"states": states, "queues": queues, "paused": paused}
+        print_document({**document, "workers": list(map(record_fields, workers)), "running": rows})
     else:
-        print(_by_queue(queues, states) + _workers(workers) + _running(running), end="")
+        print(_by_queue(queues, states) + _paused(paused) + _workers(workers) + _running(running), end="")
     return 0
 
 
@@ -63,6 +66,10 @@ def _by_queue(queues: Mapping[str, Mapping[JobState, int]], states: Mapping[JobS
     shown = sorted(queues) if 1 < len(queues) <= QUEUES_SHOWN else []
     rows = [(state, *(str(queues[queue][state]) for queue in shown), str(n)) for state, n in states.items()]
     return render_table(("STATE", *shown, "JOBS"), rows, right=(*shown, "JOBS"))
+
+
+def _paused(queues: Sequence[str]) -> str:
+    return "\n" + render_table(("PAUSED",), [(queue,) for queue in queues]) if queues else ""
 
 
 def _workers(workers: Sequence[WorkerReport]) -> str:

@@ -124,7 +124,11 @@ def test_records(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["submit", "list", "show", "cancel", "cancel --tag …", "rerun", "stats", "remove", "prune"]
+    "command",
+    [
+        *("submit", "list", "show", "cancel", "cancel --tag …", "rerun", "pause", "resume", "stats", "remove"),
+        "prune",
+    ],
 )
 def test_documents(shell: Shell, command: str) -> None:
     """The page names each field of each document, and no other."""
@@ -136,6 +140,7 @@ def test_documents(shell: Shell, command: str) -> None:
         "submit": ("echo",),
         "prune": ("--keep", "1"),
         **dict.fromkeys(("show", "cancel", "rerun", "remove"), (job,)),
+        **dict.fromkeys(("pause", "resume"), ("default",)),
     }.get(command, ())
     (row,) = re.findall(rf"^\| `{command}` \| (.*) \|$", section("### Documents"), re.MULTILINE)
     document = shell.value(name, *args)

@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
     from store_shell import Shell
 
-COMMANDS = ("run", "worker", "submit", "list", "show", "watch", "cancel", "rerun", "stats", "remove", "prune")
+COMMANDS = (
+    *("run", "worker", "submit", "list", "show", "watch", "cancel", "rerun", "pause", "resume", "stats", "remove"),
+    "prune",
+)
 
 ONE_JOB = ("show", "watch", "cancel", "rerun", "remove")
+
+ONE_QUEUE = ("pause", "resume")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -58,6 +63,10 @@ def test_help(shell: Shell, name: str) -> None:
         (["rerun", "a", "--queue", "q"], ["jobs' IDs, or --tag, --queue, --executor, --key and --state"]),
         (["rerun", "--state", "running,failed"], ["completed,failed,cancelled, in which", "'running,failed'"]),
         (["rerun", "a", "--executors", "store_jobs"], ["must be given as MODULE:EXECUTORS", "'store_jobs'"]),
+        (["pause"], ["QUEUE"]),
+        (["pause", "a", "b"], ["unknown, or out of place: b"]),
+        (["pause", ""], ["QUEUE", "1 to 200 printable characters"]),
+        (["resume", "a\nb"], ["QUEUE", "1 to 200 printable characters"]),
         (["prune"], ["--keep-for", "--keep"]),
         (["prune", "--keep-for", "3w"], ["--keep-for", "'3w'", "s, m, h or d"]),
         (["submit"], ["EXECUTOR"]),
@@ -108,10 +117,10 @@ def test_store_in_the_environment(shell: Shell, url: str, parts: list[str]) -> N
         assert part in err
 
 
-@pytest.mark.parametrize("name", [*ONE_JOB, "list", "stats", "prune"])
+@pytest.mark.parametrize("name", [*ONE_JOB, *ONE_QUEUE, "list", "stats", "prune"])
 def test_no_file(shell: Shell, name: str) -> None:
     """Commands that look at a store don't make one: a file that isn't there is a slip of the pen."""
-    args = {"prune": ["--keep", "1"]}.get(name, ["a"] if name in ONE_JOB else [])
+    args = {"prune": ["--keep", "1"]}.get(name, ["a"] if name in (*ONE_JOB, *ONE_QUEUE) else [])
     code, out, err = shell.ask(name, *args)
     assert (code, out, err) == (1, "", f"jobtrio {name}: there is no file 'jobs.db', hence no job\n")
     assert list(shell.folder.iterdir()) == []

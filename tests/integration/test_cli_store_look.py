@@ -386,7 +386,7 @@ class TestStats:
         every = dict.fromkeys(("QUEUED", "RUNNING", "RETRYING"), 0) | counts
         stats = shell.value("stats")
         queues = stats.pop("queues")
-        assert stats == {"states": every, "workers": [], "running": []}
+        assert stats == {"states": every, "paused": [], "workers": [], "running": []}
         assert sorted(queues) == ["default", "other", "texts"]
         assert {state: sum(counts[state] for counts in queues.values()) for state in every} == every
         code, out, _ = shell.ask("stats")
@@ -407,6 +407,27 @@ class TestStats:
 
         trio.run(fill)
         assert shell.ask("stats")[1].splitlines()[0].split() == ["STATE", *head, "JOBS"]
+
+
+class TestPause:
+    def test_a_queue(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """A queue is paused and resumed, once or twice; `stats` shows those that are paused."""
+        end = "paused; jobtrio resume 'a queue' ends it\n"
+        assert [shell.ask("pause", "a queue")] * 2 == [(0, end, "")] * 2
+        assert shell.value("pause", "default") == {"queue": "default", "paused": True}
+        assert shell.value("stats")["paused"] == ["a queue", "default"]
+        assert "\n\nPAUSED\na queue\ndefault\n\nno worker" in shell.ask("stats")[1]
+        for _ in range(2):
+            assert shell.ask("resume", "a queue") == (0, "resumed\n", "")
+        assert shell.value("resume", "default") == {"queue": "default", "paused": False}
+        assert shell.value("stats")["paused"] == []
+        assert "PAUSED" not in shell.ask("stats")[1]
+
+    def test_how_it_ends(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """The command that ends it can be copied as it is, but for a password."""
+        url = f"sqlite:///{shell.folder}/jobs.db"
+        end = f"jobtrio resume --store {url} -- -q"
+        assert shell.ask("pause", "--store", url, "--", "-q") == (0, f"paused; {end} ends it\n", "")
 
 
 class TestRemove:

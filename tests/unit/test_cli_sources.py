@@ -135,6 +135,28 @@ async def test_job_of_a_server_that_waits() -> None:
     assert await BridgeSource(secret_job, record).waiting() is None
 
 
+async def test_job_of_a_paused_queue(tmp_path: Path) -> None:
+    """Who watches a job that waits in a paused queue is told so, and by which command it goes on."""
+    store = SqliteJobStore(tmp_path / "jobs.db")
+    executors = jobtrio.Executors()
+
+    @executors.register("work")
+    async def work(job: jobtrio.JobContext) -> None:
+        pass
+
+    async with jobtrio.open_registry(executors, store=store, queues={}) as registry:
+        await registry.pause("a b")
+        source = StoreSource(registry, store, await registry.submit("work", queue="a b"), "sqlite:///jobs.db")
+        end = "jobtrio resume --store sqlite:///jobs.db 'a b' ends that"
+        assert await source.waiting() == f"the job waits in queue 'a b', which is paused; {end}"
+        await registry.resume("a b")
+        waits = "the job waits in queue 'a b' for a worker that runs 'work'; no worker is there"
+        assert await source.waiting() == waits
+        await registry.pause("a b")
+        later = StoreSource(registry, store, await registry.submit("work", queue="a b", delay=1000), None)
+        assert (await later.waiting() or "").startswith("the job starts at")
+
+
 async def test_server_that_leaves_behind_the_end(autojump_clock: trio.testing.MockClock) -> None:
     """A server that is gone once it has told the end isn't waited for: what it would tell is only for the summary."""
 
