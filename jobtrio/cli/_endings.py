@@ -13,6 +13,8 @@ from jobtrio._records import Cancelled, Completed, Failed
 from jobtrio.cli import _program
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jobtrio._records import JobError, Outcome
 
 FAILED = 1
@@ -103,6 +105,11 @@ def duration(seconds: float) -> str:
     if round(seconds, 1) >= 60:
         return f"{minutes} min {rest} s"
     return f"{seconds:.2f} s" if round(seconds, 2) < 1 else f"{seconds:.1f} s"
+
+
+def second(moment: datetime) -> str:
+    """Return a moment of UTC as a log tells it."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def plural(number: int, noun: str) -> str:

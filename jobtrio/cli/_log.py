@@ -11,10 +11,11 @@ import queue
 import sys
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from time import monotonic
 
 import jobtrio
-from jobtrio.cli._endings import plural, printable
+from jobtrio.cli._endings import plural, printable, second
 from jobtrio.cli._output import STDERR, write_now
 from jobtrio.stores._outages import OUTAGE
 
@@ -34,9 +35,15 @@ LAST_WORD = 1.0
 class SpeakerFormatter(logging.Formatter):
     """Begins each line with who says it: jobtrio, or another's logger by its name."""
 
+    def __init__(self, *, dated: bool = False) -> None:
+        """Begin each line with the time in UTC as well, where it is ``dated``."""
+        super().__init__()
+        self._dated = dated
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
         is_own = record.name.partition(".")[0] == jobtrio.__name__
-        return f"{jobtrio.__name__}: {printable(record.message)}" if is_own else f"{record.name}: {record.message}"
+        line = f"{jobtrio.__name__}: {printable(record.message)}" if is_own else f"{record.name}: {record.message}"
+        return f"{second(datetime.fromtimestamp(record.created, UTC))} {line}" if self._dated else line
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as lines of printable characters: what others say, such as a server, may be in it.
@@ -118,18 +125,19 @@ class StderrHandler(logging.Handler):
             written.set()
 
 
-def log_to_stderr(level: int, *, lasts: bool = False) -> None:
+def log_to_stderr(level: int, *, lasts: bool = False, dated: bool = False) -> None:
     """Show what is logged on stderr, unless the application has configured logging itself.
 
     Args:
         level: The lowest level that is shown.
         lasts: Whether a job runs or is watched here: then warnings about it, and that its store is away or back, are
             shown as well.
+        dated: Whether each line begins with the time, as a worker's lines of jobs do.
     """
     handler = StderrHandler()
     if lasts:
         handler.addFilter(lambda record: record.levelno >= level or _is_of_a_job(record))
-    handler.setFormatter(SpeakerFormatter())
+    handler.setFormatter(SpeakerFormatter(dated=dated))
     logging.basicConfig(level=min(level, logging.WARNING) if lasts else level, handlers=[handler])
 
 

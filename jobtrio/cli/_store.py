@@ -109,13 +109,13 @@ def run_with_store(
         options: The parsed options.
         work: What to do.
         make: Whether the store is made where it isn't there.
-        quiet: Whether only errors are logged: a warning about the file is the worker's to give.
+        quiet: Whether only errors are logged: a warning about the file is the worker's to give, with the time.
         lasts: Whether it goes on while the store is away, as a job does that runs or is watched here: then it is said
             that the store is away, or it would seem to hang.
     """
     store = store_of(options, make=make)
     level = logging.ERROR if quiet else logging.WARNING
-    log_to_stderr(level, lasts=lasts)
+    log_to_stderr(level, lasts=lasts, dated=not quiet)
     try:
         return trio.run(partial(work, options, store))
     except BrokenPipeError:

@@ -13,7 +13,7 @@ import trio
 from jobtrio._errors import LaggedError
 from jobtrio._settlement import SHUTDOWN
 from jobtrio._state import FINAL_STATES, JobState
-from jobtrio.cli._endings import duration, one_line, plural, printable
+from jobtrio.cli._endings import duration, one_line, plural, printable, second
 from jobtrio.cli._json import change_line
 from jobtrio.cli._output import STDERR
 
@@ -111,7 +111,7 @@ class WorkLog:
         if what is None:
             return []
         executor = "" if event.executor is None else f" {event.executor}"
-        line = f"{change.at:%Y-%m-%dT%H:%M:%SZ} {what[0]} {change.job_id}{executor}{what[1]}"
+        line = f"{second(change.at)} {what[0]} {change.job_id}{executor}{what[1]}"
         return [(STDERR, f"{printable(line)}\n")]
 
     def _note(self, change: Transition) -> str:

@@ -118,6 +118,12 @@ def test_log() -> None:
     assert _log.SpeakerFormatter().format(record) == "app: a\n  red \\x1b[31m\\x07"
 
 
+def test_the_time_in_a_log() -> None:
+    """What a worker logs begins with the time, as its lines of jobs do."""
+    record = logging.makeLogRecord({"name": "jobtrio.stores.sqlite", "msg": "the store is back", "created": 1e9})
+    assert _log.SpeakerFormatter(dated=True).format(record) == "2001-09-09T01:46:40Z jobtrio: the store is back"
+
+
 def test_a_logged_line_is_one() -> None:
     """What others say can't begin a line that looks as if jobtrio had logged it; other programs' lines are indented."""
     said = "gone\njobtrio: all is well"
