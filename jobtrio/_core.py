@@ -345,6 +345,8 @@ class RegistryCore(RegistryCalls):
 
     async def catch_up(self, entry: JobEntry) -> TokenLog:
         """Return a job's log in this process with all that is stored by now, or raise `UnknownJobError`."""
+        if self._durable and self._log_of(entry).end is None:
+            self.check_awaited("job.span()", "job.span")
         log = self.open_log(entry)
         if log.may_lag:
             await self._ask(partial(self._tails.look_now, entry))

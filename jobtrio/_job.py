@@ -225,6 +225,8 @@ class Job:
 
         Cancellation: the job goes on.
         """
+        if self._entry.outcome is None:
+            self._owner.check_awaited("job.result()", "job.result")
         return unwrap(self.id, await self.wait())
 
     async def cancel(self, reason: str | None = None, *, grace: float = 0.0) -> bool:

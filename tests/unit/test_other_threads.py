@@ -63,7 +63,7 @@ AWAITED: list[tuple[str, Callable[[JobRegistry, Job], Awaitable[Any]]]] = [
     ("registry.drain", lambda registry, _: registry.drain()),
     ("registry.shutdown", lambda registry, _: registry.shutdown()),
     ("job.wait", lambda _, job: job.wait()),
-    ("job.wait", lambda _, job: job.result()),
+    ("job.result", lambda _, job: job.result()),
 ]
 """What is awaited, in the registry's own run alone: what to say instead, and the call."""
 
@@ -152,6 +152,21 @@ async def test_awaited_in_another_run(durable: bool, tmp_path: Path) -> None:
             assert await registry.counts() == {"default": dict.fromkeys(jobtrio.JobState, 0) | {job.state: 1}}
             assert await job.cancel("enough")
             assert await job.wait() == jobtrio.Cancelled("enough")
+
+
+async def test_a_span_in_another_run(tmp_path: Path) -> None:
+    """With a durable store a job's span is refused by its own name, not by that of what it makes use of."""
+
+    async def other_run() -> None:
+        with pytest.raises(RuntimeError, match=r"^job\.span\(\) must .*trio\.from_thread\.run\(job\.span\)"):
+            await job.span()
+
+    with trio.fail_after(60):
+        async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db")) as registry:
+            job = await running(registry)
+            await trio.to_thread.run_sync(trio.run, other_run)
+            await job.span()
+            await registry.shutdown()
 
 
 @pytest.mark.parametrize("durable", [False, True])
