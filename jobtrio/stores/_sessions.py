@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
+from jobtrio._errors import StoreUnavailableError
 from jobtrio._outage import try_for
 from jobtrio.abc import JobStore
 from jobtrio.stores._announcer import Announcer
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio.abc import StoreSettings
+    from jobtrio.stores._outages import OutageLog
 
 
 class StoreSession(ABC):
@@ -38,6 +41,11 @@ class StoreSession(ABC):
         self.settings: Final = settings
         self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
         self.announcer: Final = Announcer(settings.listener, clock, self.pruner.ended)
+
+    @property
+    @abstractmethod
+    def outages(self) -> OutageLog:
+        """What says that the store is away, and that it is back."""
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -79,7 +87,7 @@ class SessionStore(JobStore, Generic[S]):
             raise RuntimeError(f"{self!r} is open: it serves one registry at a time")
         session = self._session = self._new_session(settings)
         try:
-            await try_for(self.outage_limit, session.prepare)
+            await try_for(self.outage_limit, partial(_prepare, session))
             async with session.running():
                 yield
         finally:
@@ -98,3 +106,13 @@ class SessionStore(JobStore, Generic[S]):
     async def prune(self) -> float:
         """Remove what is no longer kept, in slices; return the seconds until there may be more."""
         return await self._opened.pruner.prune()
+
+
+async def _prepare(session: StoreSession) -> None:
+    """Prepare a session; where the store is away, that is said at once, for it may be waited for."""
+    try:
+        await session.prepare()
+    except StoreUnavailableError as exc:
+        session.outages.failed(exc)
+        raise
+    session.outages.answered()

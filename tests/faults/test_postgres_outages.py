@@ -612,21 +612,28 @@ async def test_leaving_in_an_outage(own_postgres: PostgresServer) -> None:
     check_schema(conninfo, [job.id])
 
 
-async def test_opening_in_an_outage(own_postgres: PostgresServer) -> None:
-    """A store that can't be opened within its limit raises; one whose server comes in time is opened."""
+async def test_opening_in_an_outage(own_postgres: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that can't be opened within its limit raises; one whose server comes in time is opened.
+
+    It is said while it is waited for.
+    """
     conninfo = own_postgres.create_database()
     own_postgres.stop()
     begun = trio.current_time()
     with trio.fail_after(ENOUGH), pytest.raises(StoreUnavailableError, match="refused"):
         await open_gate(store_on(conninfo)).__aenter__()
     assert trio.current_time() - begun >= OUTAGE_LIMIT
+    assert [text.partition(":")[0] for text in caplog.messages] == ["the store is away"]
+    caplog.clear()
     async with trio.open_nursery() as nursery:
 
         async def start() -> None:
+            await until(lambda: bool(caplog.messages))
             await trio.to_thread.run_sync(own_postgres.start)
 
         nursery.start_soon(start)
         async with open_gate(store_on(conninfo, outage_limit=ENOUGH)) as gate:
+            assert [text.partition(":")[0] for text in caplog.messages] == ["the store is away", "the store is back"]
             gate.opened.set()
             job = await gate.registry.submit("wait")
             assert await job.wait() == Completed(job.id)

@@ -439,8 +439,13 @@ async def test_killed_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     check_file(killed, [f"{n}" for n in range(100)])
 
 
-async def test_a_file_that_has_left_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file is away and its log is not, none is made in its place: SQLite would remove the log for that."""
+async def test_a_file_that_has_left_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the file is away and its log is not, none is made in its place: SQLite would remove the log for that.
+
+    It is said why at the first try, and in the end.
+    """
     monkeypatch.setattr("jobtrio.stores.sqlite._checkpoint.Checkpoints.make", lambda *_: None)
     path, moved = tmp_path / "folder" / "jobs.db", tmp_path / "moved.db"
     path.parent.mkdir()
@@ -450,10 +455,15 @@ async def test_a_file_that_has_left_its_log(tmp_path: Path, monkeypatch: pytest.
         shutil.copy(tmp_path / "jobs.db-wal", f"{path}-wal")
     before = contents(path.parent)
     for _ in range(2):
-        with pytest.raises(StoreUnavailableError, match=rf"{path} is gone or empty, and has left its log, {path}-wal,"):
+        with pytest.raises(
+            StoreUnavailableError, match=rf"{path} is gone or empty, but its log, {path}-wal, was left: "
+        ):
             async with open_worker(lambda: SqliteJobStore(path, outage_limit=0.1)):
                 pass
         assert contents(path.parent) == before
+        (said,) = caplog.messages
+        assert said.startswith(f"the store is away: {path} is gone or empty, but its log, {path}-wal, was left: ")
+        caplog.clear()
         path.touch()  # as another version, or another program, would do
         before[path.name] = b""
     moved.replace(path)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from jobtrio.abc import StoreSettings
+    from jobtrio.stores._outages import OutageLog
     from jobtrio.stores.postgres._connections import Connections
     from jobtrio.stores.postgres._reading import Reading
 
@@ -116,6 +117,11 @@ class Session(StoreSession):
 
     # -- life
 
+    @property
+    def outages(self) -> OutageLog:
+        """What says that the server is away, and that it is back."""
+        return self.connections.outages
+
     async def prepare(self) -> None:
         """Check the schema, or make it.
 
@@ -158,7 +164,7 @@ class Session(StoreSession):
                 await self.named_inserts.drain()
                 await self.writes.drain()
                 await self._leave()
-                self.connections.outages.settle(is_last=True)
+                self.outages.settle(is_last=True)
                 nursery.cancel_scope.cancel()
 
     async def _leave(self) -> None:
@@ -258,6 +264,6 @@ class Session(StoreSession):
     async def _give_up_overdue(self) -> None:
         while True:
             await trio.sleep(self.connections.patience / 4)
-            self.connections.outages.settle()
+            self.outages.settle()
             for lane in self._lanes:
                 lane.give_up_overdue()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jobtrio.abc import StoreSettings
+    from jobtrio.stores._outages import OutageLog
     from jobtrio.stores.redis._address import Address
     from jobtrio.stores.redis._batch import Part
 
@@ -94,6 +95,11 @@ class Session(StoreSession):
 
     # -- life
 
+    @property
+    def outages(self) -> OutageLog:
+        """What says that the server is away, and that it is back."""
+        return self.calls.outages
+
     async def prepare(self) -> None:
         """Check what is under the prefix, or make it this store's own.
 
@@ -127,7 +133,7 @@ class Session(StoreSession):
                     with trio.move_on_after(self._patience):
                         await self._leave()
                         await self.calls.wait_idle()  # answers under way are heeded
-                    self.calls.outages.settle(is_last=True)
+                    self.outages.settle(is_last=True)
                     nursery.cancel_scope.cancel()
         finally:
             self.calls.close()
@@ -196,13 +202,13 @@ class Session(StoreSession):
             try:
                 async with self._connector.connect() as link:
                     await opening.prepare(link, self.calls.prefix)
-                    self.calls.outages.answered()
+                    self.outages.answered()
                     pause = FIRST_PAUSE
                     self._connected.set()
                     self.announcer.look_everywhere()
                     await self.calls.serve(link)
             except StoreError as exc:
-                self.calls.outages.failed(exc)
+                self.outages.failed(exc)
                 # Whatever it is, it came after the store was open, and running jobs are not to die of it.
                 self.calls.fail_waiting(str(exc))
             finally:
@@ -217,7 +223,7 @@ class Session(StoreSession):
         while True:
             await trio.sleep(self._patience / 4)
             self.calls.fail_overdue()
-            self.calls.outages.settle()
+            self.outages.settle()
 
 
 def _only(after: Callable[[Any], T], answers: list[Any]) -> T:

@@ -131,8 +131,8 @@ class Location:
         log = left_log(self.path)
         if log is not None:
             raise StoreUnavailableError(
-                f"{self.path} is gone or empty, and has left its log, {log}, with what was written last: "
-                "put the file back, or, to begin anew, move the log away"
+                f"{self.path} is gone or empty, but its log, {log}, was left: a database seems to have been moved away "
+                "or removed. Put it back; or, to start anew, remove that log, which loses what is in it"
             )
 
     def _mode(self, path: str) -> int | None:

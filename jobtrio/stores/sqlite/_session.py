@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from jobtrio.abc import StoreSettings
+    from jobtrio.stores._outages import OutageLog
     from jobtrio.stores.sqlite._connection import Location
     from jobtrio.stores.sqlite._transaction import Transaction
 
@@ -68,6 +69,11 @@ class Session(StoreSession):
         self._writer = Writer(location, self.identity, self._doorbell, self.announcer, patience=patience)
 
     # -- life
+
+    @property
+    def outages(self) -> OutageLog:
+        """What says that the file is away, and that it is back."""
+        return self._writer.outages
 
     async def prepare(self) -> None:
         """Check the file, or make it.

@@ -70,6 +70,7 @@ class Writer:
 
     Attributes:
         calls: The way to it.
+        outages: Says when the file is away, and when it is back.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Writer:
         self._location = location
         self._connector = Connector(location, busy=0.0)
         self._checkpoints = Checkpoints(location.path)
-        self._outages = OutageLog(log)
+        self.outages: Final = OutageLog(log)
         self._is_full = False  # nothing was written since a write failed, though the lock can be had
         self._data_version: int | None = None
         self._told_due = 0.0  # the earliest time that the others were told of, and have not come to yet
@@ -125,7 +126,7 @@ class Writer:
                     self._connector.close()
                     time.sleep(PAUSE)
         finally:
-            self._outages.settle(is_last=True)
+            self.outages.settle(is_last=True)
             self._connector.close()
             self.calls.run_in_trio(self._stopped.set)
 
@@ -169,7 +170,7 @@ class Writer:
         is_over = self._stopping or not isinstance(error, StoreUnavailableError)
         failed = []
         while self._waiting and (is_over or self._waiting[0].asked < limit):
-            self._outages.failed(error)
+            self.outages.failed(error)
             call = self._waiting.popleft()
             if call.take():
                 call.fail(again(error))
@@ -232,7 +233,7 @@ class Writer:
         if connection.total_changes != changes:
             self._is_full = False
         if not self._is_full:  # to write nothing succeeds on a full disk as well
-            self._outages.answered(what=_WRITING)
+            self.outages.answered(what=_WRITING)
         return tx.hints
 
     def _answer(self, connection: sqlite3.Connection, calls: list[Call], hints: Hints) -> None:
@@ -246,7 +247,7 @@ class Writer:
         error = self._connector.failed(exc)
         if isinstance(error, StoreUnavailableError):
             self._is_full = True
-            self._outages.failed(error, refused=_WRITING)
+            self.outages.failed(error, refused=_WRITING)
         for call in calls:
             call.fail(again(error))
         self.calls.deliver(calls)
@@ -273,7 +274,7 @@ class Writer:
 
     def _idle(self) -> None:
         """Use a pause: look for what others have written, ring again, and copy the log into the file."""
-        self._outages.settle()
+        self.outages.settle()
         if self._connector.connection is None:
             return
         try:
