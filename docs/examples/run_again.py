@@ -20,7 +20,7 @@ async def run_again(registry: jobtrio.JobRegistry, old: jobtrio.JobRecord) -> jo
     return await registry.submit(
         old.executor,
         old.payload,
-        key=f"again:{old.id}",
+        key=f"again:{old.id}:{old.created_at.isoformat()}",
         queue=old.queue,
         priority=old.priority,
         time_limit=old.time_limit,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import jobtrio
-from jobtrio._checks import check_name
+from jobtrio._checks import NAME_LIMIT
 from jobtrio._errors import PayloadError, UnknownExecutorError, UnknownJobError
 from jobtrio._ids import new_id
 from jobtrio._pages import FoundJobs
@@ -190,8 +191,13 @@ def _given(old: JobRecord) -> dict[str, Any]:
     if old.executor is None:
         raise ValueError("it never had an executor")
     same = {name: getattr(old, name) for name in ("executor", "payload", "queue", "priority", "expires_in", "tags")}
-    key = check_name("the new job's key", f"again:{old.id}")
-    return {**same, "key": key, "metadata": {**old.metadata, "again": old.id}}
+    return {**same, "key": _key_of(old), "metadata": {**old.metadata, "again": old.id}}
+
+
+def _key_of(old: JobRecord) -> str:
+    """Return the new job's key: no other job has the same, also where its id is another's that has been removed."""
+    key = f"again:{old.id}:{old.created_at.isoformat()}"
+    return key if len(key) <= NAME_LIMIT else f"again:{sha256(key.encode()).hexdigest()}"
 
 
 class Report:
