@@ -17,6 +17,7 @@ from jobtrio.cli._endings import one_line, plural, printable
 from jobtrio.cli._executors import load_executors, stand_in
 from jobtrio.cli._filters import check_states, filters_of
 from jobtrio.cli._json import print_document
+from jobtrio.cli._program import RUN_COMMAND
 from jobtrio.cli._store import (
     EXIT_CODES,
     add_store_options,
@@ -66,6 +67,11 @@ examples:
 """
 
 ENDED = tuple(state for state in JobState if state in FINAL_STATES)
+
+PROGRAMS = (
+    f"a program starts once there is a worker for {RUN_COMMAND!r}; this starts one: jobtrio worker jobtrio.cli:programs"
+)
+"""What is said of the jobs of ``jobtrio run``, which had needed no worker."""
 
 AT_ONCE = 32
 """Jobs that are submitted at once: all of them, or none where the store fails."""
@@ -214,6 +220,7 @@ class Report:
         self.already: dict[str, str] = {}
         self.exit_code = 0
         self._options = options
+        self._found: dict[str, dict[str, Any]] = {}
 
     @contextmanager
     def refusing(self, job_id: str) -> Iterator[None]:
@@ -233,7 +240,7 @@ class Report:
         self, where: JobRegistry | JobClient, matching: AsyncIterator[JobRecord]
     ) -> dict[str, dict[str, Any]]:
         """Return what new jobs are given, by the old ones' ids: for those that were named, or else all that match."""
-        found: dict[str, dict[str, Any]] = {}
+        found = self._found
         for job_id in self._options.words:
             with self.refusing(job_id):
                 record = (await where.get(job_id)).record
@@ -271,3 +278,5 @@ class Report:
             print(f"submitted {plural(len(self.submitted), 'job')}{before}")
         elif not self.exit_code:
             print(f"no {' or '.join(_filters(self._options)['state']).lower()} job matches")
+        if any(self._found[old]["executor"] == RUN_COMMAND for old in self.submitted):
+            complain(self._options, PROGRAMS)

@@ -11,9 +11,9 @@ from one_page import OnePage
 
 import jobtrio
 from jobtrio import JobPriority, JobSpec, JobState, RetryPolicy, StoreError
-from jobtrio.cli import build_parser
+from jobtrio.cli import build_parser, programs
 from jobtrio.cli._endings import plural
-from jobtrio.cli._rerun import AT_ONCE, rerun
+from jobtrio.cli._rerun import AT_ONCE, PROGRAMS, rerun
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -192,6 +192,23 @@ async def test_an_id_that_is_used_anew(
     out = capsys.readouterr().out
     assert out == f"4 is run again as {(await again_of(registry))['4']}\n"
     assert first not in out
+
+
+async def test_programs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever has `jobtrio run` run a program needs no worker, but needs one to run it again: that is said, once."""
+    async with jobtrio.open_registry(programs, store=SqliteJobStore(path)) as registry:
+        given = [JobSpec("run_command", {"argv": ["false"]}, job_id=f"run-{n}") for n in range(3)]
+        for job in await registry.submit_many(given):
+            await job.wait()
+    assert await ask(path, "run-0", "run-1", "4") == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err == f"jobtrio rerun: {PROGRAMS}\n"
+    assert await ask(path, "run-0", "5") == 0
+    assert capsys.readouterr().err == ""
+    assert await ask(path, "run-2", "--json") == 0
+    out, err = capsys.readouterr()
+    assert ([*json.loads(out)["submitted"]], err) == (["run-2"], "")
 
 
 async def test_the_longest_ids(registry: jobtrio.JobRegistry, path: Path) -> None:
