@@ -6,6 +6,7 @@ and within a bound the last one gone. What happens on a connection is `_visit`'s
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections import Counter
 from functools import partial
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from jobtrio.websocket._gatekeeper import Authenticate, Authorize
     from jobtrio.websocket._listening import Place
     from jobtrio.websocket._tally import ServerStats
+
+logger = logging.getLogger("jobtrio.websocket")
 
 LAST_PORT = 65535
 
@@ -163,6 +166,7 @@ class Server:
         self._place = place
         self._visits: set[Visit] = set()
         self._turned_down = 0  # clients that are being told that there is no room
+        self._is_short = False  # of descriptors, which has been said
         self._nursery: trio.Nursery | None = None  # in which the clients' tasks run
         self._opened = trio.Event()  # there it is
         self._closing = trio.Event()
@@ -242,7 +246,9 @@ class Server:
         if self._closing.is_set():
             await self._turn_down(stream, "the server is shutting down")
             return
-        if not self._has_room() or _is_one_of_the_last(stream):
+        if is_last := _is_one_of_the_last(stream):
+            self._warn_of_shortage()
+        if is_last or not self._has_room():
             await self._turn_down(stream, "as many clients are connected as may be")
             return
         visit = Visit(self._house, stream)
@@ -256,6 +262,16 @@ class Server:
         if len(self._visits) >= self._limits.connections:
             return False
         return sum(visit.session is None for visit in self._visits) < self._limits.handshakes
+
+    def _warn_of_shortage(self) -> None:
+        """Say once that there are too few descriptors: whoever is turned down for that is not told why."""
+        if not self._is_short:
+            self._is_short = True
+            logger.warning(
+                "no room for a client: this process may have %d file descriptors (ulimit -n, LimitNOFILE=), and only "
+                "the quarter that is kept for its jobs is left",
+                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
 
     async def _turn_down(self, stream: trio.SocketStream, why: str) -> None:
         """Say why it can't come in now; to a flood, nothing is said."""

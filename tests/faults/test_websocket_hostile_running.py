@@ -467,6 +467,24 @@ async def test_no_descriptors_left(bridge: Bridge) -> None:
             sock.close()
 
 
+async def test_few_descriptors(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:
+    """Clients that there are too few descriptors for are turned down, which is said once."""
+    sockets = [trio.socket.socket() for _ in range(2)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (sockets[-1].fileno() + 4, hard))
+        for sock in sockets:
+            await sock.connect(("127.0.0.1", bridge.port))
+            assert await sock.recv(1) == b""
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for sock in sockets:
+            sock.close()
+    (said,) = caplog.messages
+    assert said.startswith("no room for a client: ")
+    await bridge.assert_is_well()
+
+
 async def test_a_client_of_every_kind_at_once(bridge: Bridge) -> None:
     """Good and bad clients together: the good ones are served."""
     bad = [
