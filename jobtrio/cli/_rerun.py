@@ -12,6 +12,7 @@ from jobtrio._errors import PayloadError, UnknownExecutorError, UnknownJobError
 from jobtrio._ids import new_id
 from jobtrio._pages import FoundJobs
 from jobtrio._state import FINAL_STATES, JobState
+from jobtrio.cli._advance import Advance
 from jobtrio.cli._bridge import add_jobs, add_token_option, is_bridge, read_jobs, refuse_for_server, run_for_jobs
 from jobtrio.cli._endings import one_line, plural, printable
 from jobtrio.cli._executors import load_executors, stand_in
@@ -150,7 +151,7 @@ async def rerun_at_server(options: argparse.Namespace, client: JobClient) -> int
 
     report = Report(options)
     found = await report.find(client, client.find_all(**_filters(options)))
-    with report.telling():
+    with report.telling(), report.advancing("submitting", len(found)) as advance:
         for batch in _batches(found):
             newest = await client.find(limit=1, newest_first=True)
             for old in batch:
@@ -163,6 +164,7 @@ async def rerun_at_server(options: argparse.Namespace, client: JobClient) -> int
                         if exc.code != ErrorCode.FORBIDDEN:
                             raise
                         raise ValueError(str(exc)) from exc  # others of the jobs may be allowed
+                advance.step()
             await _tell_apart(report, client, batch, newest)
     return report.exit_code
 
@@ -220,6 +222,7 @@ class Report:
         self.already: dict[str, str] = {}
         self.exit_code = 0
         self._options = options
+        self._advance = Advance("", 0, is_shown=False)
         self._found: dict[str, dict[str, Any]] = {}
 
     @contextmanager
@@ -233,19 +236,29 @@ class Report:
             why = f"job {job_id!r} is not run again: {one_line(str(exc))}"
         else:
             return
+        self._advance.clear()
         complain(self._options, why)
         self.exit_code = 1
+
+    @contextmanager
+    def advancing(self, note: str, total: int) -> Iterator[Advance]:
+        """Show within the block, where it may take long, how many jobs are done."""
+        is_shown = total > AT_ONCE and not self._options.json
+        with Advance(note, total, is_shown=is_shown) as self._advance:
+            yield self._advance
 
     async def find(
         self, where: JobRegistry | JobClient, matching: AsyncIterator[JobRecord]
     ) -> dict[str, dict[str, Any]]:
         """Return what new jobs are given, by the old ones' ids: for those that were named, or else all that match."""
         found = self._found
-        for job_id in self._options.words:
-            with self.refusing(job_id):
-                record = (await where.get(job_id)).record
-                assert record is not None  # it was asked for
-                found[job_id] = _given(record)
+        with self.advancing("looking", len(self._options.words)) as advance:
+            for job_id in self._options.words:
+                with self.refusing(job_id):
+                    record = (await where.get(job_id)).record
+                    assert record is not None  # it was asked for
+                    found[job_id] = _given(record)
+                advance.step()
         if not self._options.words:
             async for record in matching:
                 with self.refusing(record.id):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -11,9 +12,10 @@ from one_page import OnePage
 
 import jobtrio
 from jobtrio import JobPriority, JobSpec, JobState, RetryPolicy, StoreError
-from jobtrio.cli import build_parser, programs
+from jobtrio.cli import _advance, build_parser, programs
 from jobtrio.cli._endings import plural
-from jobtrio.cli._rerun import AT_ONCE, PROGRAMS, rerun
+from jobtrio.cli._rerun import AT_ONCE, PROGRAMS, rerun, rerun_at_server
+from jobtrio.cli._screen import ERASE
 from jobtrio.stores.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
     from jobtrio._entry import JobEntry
+    from jobtrio.websocket import JobClient
 
 executors = jobtrio.Executors()
 
@@ -363,6 +366,28 @@ async def test_a_job_that_goes_meanwhile(path: Path, capsys: pytest.CaptureFixtu
         "",
         "jobtrio rerun: no job has the id '4': it never existed or is no longer kept\n",
     )
+
+
+async def test_how_far_it_is(
+    registry: jobtrio.JobRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal shows how many jobs of a server are looked up and submitted; what is said of one has its own line."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(_advance, "PAUSE", 0.0)
+    monkeypatch.setattr(_advance, "open_bar", lambda: None)
+    jobs = [str(n) for n in range(AT_ONCE + 1)]
+    options = build_parser().parse_args(["rerun", "none", *jobs])
+    assert await rerun_at_server(options, cast("JobClient", registry)) == 1
+    drawn = [line for line in capsys.readouterr().err.split(ERASE) if line]
+    unknown = "jobtrio rerun: no job has the id 'none': it never existed or is no longer kept\n"
+    assert [line.partition(" (")[0] for line in drawn] == [
+        f"0 of {len(jobs) + 1}",
+        unknown,
+        *(f"{n} of {len(jobs) + 1}" for n in range(1, len(jobs) + 2)),
+        *(f"{n} of {len(jobs)}" for n in range(len(jobs) + 1)),
+    ]
+    assert [line.partition("), ")[2] for line in (drawn[-1], drawn[2])] == ["submitting", "looking"]
 
 
 async def test_two_that_ask_at_once(
