@@ -65,17 +65,29 @@ class JointWatcher:
             raise self._fault
 
     async def _tell_waiting(self) -> None:
-        """Say what the jobs wait for that do not run, once for all that wait for the same."""
+        """Say what the jobs wait for that do not run, once for all that wait for the same; late answers come later."""
         answers: dict[str, str | None] = {}
+        asked = {job_id: source for job_id, source in self._sources.items() if source is not None}
+        is_answered = trio.Event()
 
         async def ask(job_id: str, source: Source) -> None:
             answers[job_id] = await source.waiting()
+            del asked[job_id]
+            if not asked:
+                is_answered.set()
 
         await trio.sleep(PATIENCE)
         async with trio.open_nursery() as nursery:
-            for job_id, source in self._sources.items():
-                if source is not None:
-                    nursery.start_soon(ask, job_id, source)
+            for job_id, source in asked.items():
+                nursery.start_soon(ask, job_id, source)
+            while asked or answers:
+                with trio.move_on_after(PATIENCE):
+                    await is_answered.wait()
+                known = answers.copy()
+                answers.clear()  # now, for others come while these are told
+                await self._tell(known)
+
+    async def _tell(self, answers: Mapping[str, str | None]) -> None:
         waiting: dict[str, list[str]] = {}
         for job_id in self._sources:
             if job_id not in self._endings and (what := answers.get(job_id)):

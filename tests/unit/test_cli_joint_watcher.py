@@ -48,11 +48,14 @@ class Scripted:
     attempts: int | None = 1
     hint = "; to end it: …"
 
-    def __init__(self, *messages: Message | Exception, goes_on: bool = False, waits: str | None = None) -> None:
+    def __init__(
+        self, *messages: Message | Exception, goes_on: bool = False, waits: str | None = None, late: float = 0.0
+    ) -> None:
         self.has_ended = False
         self._messages = messages
         self._goes_on = goes_on
         self._waits = waits
+        self._late = late
 
     async def follow(self, show: Callable[[list[Message]], Awaitable[None]], after: int) -> None:
         """Hand over the messages, one at a time."""
@@ -67,7 +70,7 @@ class Scripted:
 
     async def waiting(self) -> str | None:
         """Return what it waits for."""
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._late)
         return self._waits
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
@@ -200,6 +203,27 @@ async def test_waiting(written: list[Piece], autojump_clock: trio.testing.MockCl
         "a | jobtrio: the job waits; the same holds for 3 more\n",
         "e | jobtrio: the job is held\n",
     ]
+
+
+async def test_waiting_is_told_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One answer that is late does not hold up what is known of other jobs, and none is lost while those are told."""
+    told: dict[str, float] = {}
+
+    async def say(output: LabelledOutput, line: str) -> None:
+        told[line] = trio.current_time() - begun
+        await trio.sleep(0.2)
+
+    monkeypatch.setattr(LabelledOutput, "say", say)
+    after = _watcher.PATIENCE
+    late = {"a": 0.0, "b": after + 0.1, "c": 10 * after}
+    begun = trio.current_time()
+    with trio.move_on_after(20 * after):
+        await JointWatcher({name: Scripted(goes_on=True, waits=name, late=late[name]) for name in late}).watch()
+    assert told == pytest.approx(
+        {"jobtrio: a": 2 * after, "jobtrio: b": 3 * after + 0.2, "jobtrio: c": 11 * after}, abs=0.01
+    )
 
 
 async def test_one_that_is_removed_when_it_was_found(
