@@ -1,4 +1,4 @@
-"""The store's scripts, read from ``scripts/*.lua`` once and found by name.
+"""The store's scripts, read from the folder ``scripts`` once and found by name.
 
 Each begins with a comment whose last line says which of the parts it is made with (``-- with: base moves``), and has a
 function ``work`` that carries out one call; a part behind it carries out all that were gathered. It owns how a script
@@ -37,6 +37,13 @@ VERSION: Final = 1
 
 STATES: Final = tuple(JobState)
 """The states, in the order in which the scripts count."""
+
+_NAMES: Final = (
+    *("advance", "append", "by_key", "cancel", "claim", "counts", "delete", "expire", "find", "finish", "insert"),
+    *("lapse", "leave", "open", "pause", "prune", "read", "release", "renew", "resume", "retry", "save_state"),
+    *("start_held", "workers"),
+)
+"""The scripts that have a file. Another file in the folder is a part, or not of jobtrio: an editor may have left it."""
 
 READING: Final = frozenset({"read", "counts", "find", "by_key", "workers"})
 """The scripts that write nothing."""
@@ -109,10 +116,6 @@ def _read(name: str) -> Script:
 def _text(name: str) -> str:
     return _FOLDER.joinpath(f"{name}.lua").read_text("utf-8")
 
-
-_FILES: Final = sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".lua"))
-
-_NAMES: Final = [name.removesuffix(".lua") for name in _FILES if not name.startswith("_")]  # else it is a part
 
 SCRIPTS: Final = {name: _read(name) for name in (*_NAMES, *_SAME)}
 """Each script, by its name."""
