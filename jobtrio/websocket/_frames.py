@@ -32,12 +32,14 @@ class FrameGate:
         is_closing: Whether a close was sent, so that only one may still come.
         verdict: Why nothing more may pass, once that is so.
         controls: Control frames that have passed; for others to set back.
+        has_closed: Whether a close of the client's was among them.
     """
 
     def __init__(self, message_bytes: int, message_frames: int) -> None:
         self.is_closing: bool = False
         self.verdict: CloseCode | None = None
         self.controls = 0
+        self.has_closed: bool = False
         self._most_bytes = message_bytes
         self._most_frames = message_frames
         self._buffer = bytearray()
@@ -80,6 +82,7 @@ class FrameGate:
             return opcode == _CLOSE
         if opcode & _CONTROL:
             self.controls += 1
+            self.has_closed = self.has_closed or opcode == _CLOSE
             return True
         if opcode:  # a message begins
             self._bytes = self._frames = 0

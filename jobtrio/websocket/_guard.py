@@ -38,6 +38,9 @@ CONTROLS = 100
 """Pings and pongs of a client that are read in a second: what comes behind them waits. Each costs an answer, and the
 limit of messages does not count them."""
 
+MALFORMED = frozenset({1002, 1007})
+"""The library's codes for what is no frame or no text. It hangs up without a close; clients may send the codes too."""
+
 WAITED = 1.0
 """Seconds after which what goes out of a frame says that the client reads; before, the system alone may take it."""
 
@@ -211,6 +214,12 @@ class GuardedConnection:
         self._connection = connection
         self._stream = stream
         self._limits = limits
+
+    @property
+    def is_malformed(self) -> bool:
+        """Whether the library has cut the client off, for what it sent was no WebSocket."""
+        closed = self._connection.closed
+        return closed is not None and closed.code in MALFORMED and not self._stream.gate.has_closed
 
     async def receive(self) -> str | bytes:
         """Return the client's next message. Cancellation: no message is lost.

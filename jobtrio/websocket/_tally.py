@@ -18,7 +18,8 @@ class ServerStats:
         refused: Connections refused so far, by HTTP status.
         closed: Connections closed by the bridge so far, by close code.
         dropped: Connections cut off so far without a close, by reason: ``"too slow"`` (it did not read), ``"silent"``
-            (it gave no sign of life), ``"shutdown"``, ``"fault"``, ``"gone before it was accepted"``.
+            (it gave no sign of life), ``"malformed"`` (what it sent was no WebSocket), ``"shutdown"``, ``"fault"``,
+            ``"gone before it was accepted"``.
     """
 
     connections: int

@@ -146,6 +146,8 @@ class Visit:
         if farewell.code is not None:
             self._house.tally.closed[farewell.code] += 1
             await connection.close(farewell.code, farewell.reason)
+        elif connection.is_malformed:
+            self._house.tally.dropped["malformed"] += 1
 
     def _judge(self, verdict: CloseCode) -> None:
         if self.session is not None:

@@ -84,6 +84,32 @@ async def test_what_ends_the_connection(bridge: Bridge, data: bytes, path: str) 
 
 
 @pytest.mark.parametrize(
+    ("data", "dropped"),
+    [
+        (frame(TEXT, b'{"type":"ping"}', masked=False), {"malformed": 1}),
+        (frame(TEXT, b"\xff\xfe"), {"malformed": 1}),
+        (b"GET / HTTP/1.1\r\n\r\n", {"malformed": 1}),
+        (close_frame(), {}),
+        (close_frame(1002), {}),
+        (b"", {}),
+    ],
+    ids=lambda data: "",  # the masks are drawn anew in every process
+)
+async def test_who_breaks_the_rules_is_counted(bridge: Bridge, data: bytes, dropped: dict[str, int]) -> None:
+    """A client that is cut off for its frames is among those that were dropped; one that closes or hangs up is not."""
+    job = await bridge.registry.submit(words, "a", delay=100)
+    for path in ("/ws", f"/jobs/{job.id}"):
+        async with connected(bridge.port, path) as client:
+            await client.send(data)
+            if data:
+                await client.until_closed()
+    await bridge.assert_is_left()
+    assert await job.cancel()
+    stats = bridge.server.stats()
+    assert (stats.dropped, stats.closed) == (dict.fromkeys(dropped, 2), {})
+
+
+@pytest.mark.parametrize(
     "extra", [b"", frame(PING, b"late"), frame(TEXT, b"late"), frame(PING) * 500], ids=lambda data: ""
 )
 async def test_a_message_that_is_too_big(bridge: Bridge, extra: bytes) -> None:
