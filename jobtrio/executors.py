@@ -35,7 +35,7 @@ class Registration:
         time_limit: Seconds an attempt may take, if the job does not say; None for no limit.
         retry: The retry policy, if the job does not say; None for a single attempt.
         queue: The queue, if the job does not say; None for ``"default"``.
-        retry_on: Which exceptions to retry under a policy. A time-out is always retried.
+        retry_on: Which exceptions to retry under a policy. A timeout is always retried.
         expose: Whether clients outside the process may submit it.
     """
 
@@ -78,7 +78,7 @@ class Executors:
             time_limit: Seconds an attempt may take, if the job does not say.
             retry: The retry policy, if the job does not say.
             queue: The queue, if the job does not say.
-            retry_on: Exception classes to retry under a policy, or a single one. A time-out is always retried.
+            retry_on: Exception classes to retry under a policy, or a single one. A timeout is always retried.
             expose: Whether clients outside the process may submit it.
 
         Raises:
