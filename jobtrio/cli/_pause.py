@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 HELP = "start no more jobs of a queue"
 
 DESCRIPTION = """\
-Have no worker start a job of a queue, until `jobtrio resume QUEUE`. Jobs that
-run, run on. New ones are accepted, and wait.
+Have no worker start a job of a queue, until `jobtrio resume QUEUE`. Running
+jobs keep running. New ones are accepted, and wait.
 """
 
 EPILOG = f"""\
