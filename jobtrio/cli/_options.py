@@ -207,7 +207,7 @@ def _duration(text: str, allowed: str, low: float) -> float:
     found = DURATION.fullmatch(text)
     value = float(found[1]) * UNITS[found[2]] if found else math.nan
     if not low <= value < math.inf:
-        raise _refusal(f"a duration {allowed}: seconds, or a number with s, m, h or d behind it", text)
+        raise _refusal(f"a duration {allowed}: seconds, or a number followed by s, m, h or d", text)
     return value
 
 

@@ -48,7 +48,7 @@ def test_duration(read: Callable[[str], float], text: str, seconds: float) -> No
     ("read", "text", "allowed"),
     [
         *[
-            (_options.duration, text, "of 0 or more: seconds, or a number with s, m, h or d behind it")
+            (_options.duration, text, "of 0 or more: seconds, or a number followed by s, m, h or d")
             for text in (
                 "",
                 "m",
