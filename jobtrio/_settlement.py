@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
 
 TEXT_LIMIT = 64 * 1024
-"""Characters kept of a traceback or an exception's text, the last ones."""
+"""Characters kept of a traceback, the last ones, or of an exception's text, of which the first are kept as well."""
+
+FIRST = 1_000
+"""Characters from an exception's text's beginning that are among those: as many as a job's history has of it."""
 
 TOLD = 500
 FRAMES = 10_000
@@ -142,7 +145,12 @@ def describe(exception: BaseException, kind: Any = "exception") -> JobError:
     """Return an exception as a `JobError`; one that can't be shown is named all the same."""
     message = _message(exception)
     trace = text_by(exception, partial(_trace, message=message), "its traceback")
-    return JobError(kind, *(clean_text(text[-TEXT_LIMIT:]) for text in (type(exception).__name__, message, trace)))
+    texts = type(exception).__name__[-TEXT_LIMIT:], _without_middle(message), trace[-TEXT_LIMIT:]
+    return JobError(kind, *map(clean_text, texts))
+
+
+def _without_middle(text: str) -> str:
+    return text if len(text) <= TEXT_LIMIT else f"{text[:FIRST]}…{text[FIRST + 1 - TEXT_LIMIT :]}"
 
 
 def _message(exception: BaseException) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from jobtrio import Cancelled, Completed, Failed, GiveUp, JobError, JobPriority, Outcome, RetryLater, RetryPolicy
 from jobtrio import _settlement as settlement
-from jobtrio._entry import CancelRequest, JobEntry, Plan
+from jobtrio._entry import REASON, CancelRequest, JobEntry, Plan, reason_of
 from jobtrio._settlement import Again, Finish, GiveBack, LetGo, Raised, Returned, Stopped, TimedOut, settle
 
 TWICE = RetryPolicy(max_attempts=2, initial=7, jitter=0)
@@ -316,11 +316,23 @@ def test_a_traceback_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_texts_are_cut() -> None:
-    """Of a long text and a long traceback the last 64 Ki characters are kept."""
-    error = settlement.describe(ValueError("x" * 100_000 + "end"))
+    """Of a long traceback the last 64 Ki characters are kept, of a long text these but for its middle."""
+    error = settlement.describe(ValueError("begin" + "x" * 100_000 + "end"))
     assert len(error.message) == len(error.traceback) == 64 * 1024
+    assert error.message.startswith("beginx")
+    assert error.message.count("…") == 1
     assert error.message.endswith("xend")
     assert error.traceback.endswith("xend\n")
+    whole = "y" * 64 * 1024
+    assert settlement.describe(ValueError(whole)).message == whole
+
+
+def test_the_reason_of_a_long_text() -> None:
+    """In the history a long text has its beginning, however long it is."""
+    for size in (REASON, 100_000):
+        text = "".join(f"row {n}, " for n in range(size))[:size]
+        reason = reason_of(settlement.describe(ValueError(text)))
+        assert reason == f"{f'ValueError: {text}'[: REASON - 1]}…"
 
 
 LEFT_OUT = "(of more than 500 exceptions, or 10000 frames, the others are left out)\n"
