@@ -92,7 +92,8 @@ class Worker:
         self._output = Output()
         self._told = trio.Event()  # all that happened has been told
         self._opening = trio.CancelScope()  # until the store is there, a signal ends all
-        self._is_open = False
+        self._registry: jobtrio.JobRegistry | None = None  # once it is open
+        self._log: WorkLog | None = None  # likewise
         self._stopped = trio.Event()
         self._number = 0  # the signal that has told it to stop
         self._hurried = trio.Event()
@@ -109,6 +110,7 @@ class Worker:
         with trio.open_signal_receiver(*heeded(STOPPING, always=(signal.SIGTERM, signal.SIGINT))) as signals:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
+                nursery.start_soon(self._hurry)
                 nursery.start_soon(_mind_terminals)
                 with self._opening:
                     try:
@@ -121,18 +123,23 @@ class Worker:
         return 0
 
     async def _work(self, nursery: trio.Nursery) -> None:
-        async with open_background_nursery() as hurrying, self._lifespan(), self._open_registry() as registry:
-            self._is_open = True
-            log = WorkLog(registry, as_json=self._as_json)
+        async with self._lifespan():
+            await self._run_jobs(nursery)
+        if self._log is None:  # the block has ended by itself before
+            return
+        with trio.move_on_after(LAST_WORD):
+            await self._told.wait()
+        await self._say(self._log.summary())
+
+    async def _run_jobs(self, nursery: trio.Nursery) -> None:
+        async with self._open_registry() as registry:
+            self._registry = registry
+            log = self._log = WorkLog(registry, as_json=self._as_json)
             await self._say(self._greeting(registry.stats().worker))
             nursery.start_soon(self._tell, log)
             async with self._beside(registry, self._say):
                 await self._stopped.wait()
-                hurrying.start_soon(self._hurry, registry)
                 await self._drain(registry)
-        with trio.move_on_after(LAST_WORD):
-            await self._told.wait()
-        await self._say(log.summary())
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         """Stop at the first signal, and hurry at a later Ctrl-C.
@@ -145,7 +152,7 @@ class Worker:
             if not self._stopped.is_set():
                 self._number = number
                 self._stopped.set()
-                if not self._is_open:
+                if self._registry is None:
                     self._opening.cancel(reason="the worker was told to stop")
             elif number == signal.SIGINT:
                 self._hurried.set()
@@ -203,13 +210,14 @@ class Worker:
         await self._say(f"{said_of(self._number)}: starts nothing more{has}")
         await registry.shutdown(self._plan.grace)
 
-    async def _hurry(self, registry: jobtrio.JobRegistry) -> None:
+    async def _hurry(self) -> None:
         """At a later Ctrl-C, end what runs at once, and the process with whatever does not."""
         await self._hurried.wait()
         await self._say(f"{said_of(signal.SIGINT)}: ends at once")
         with trio.move_on_after(AT_ONCE):
-            await registry.shutdown(0.0)
-            await trio.sleep_forever()  # the drain sees the same and, once what is around has ended, cancels this
+            if self._registry is not None:
+                await self._registry.shutdown(0.0)
+            await trio.sleep_forever()  # the drain sees the same and, once what is around has ended, this is cancelled
         # Its jobs start again elsewhere once their lease is over. Programs must not run on beside them.
         _program.kill()
         os._exit(128 + signal.SIGINT)

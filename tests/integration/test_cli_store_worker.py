@@ -583,6 +583,17 @@ async def lasting():
     with trio.CancelScope(shield=True):
         await trio.sleep_forever()
 
+@asynccontextmanager
+async def lingering():
+    print("opening", flush=True)
+    try:
+        await trio.sleep_forever()
+        yield
+    finally:
+        print("closing", flush=True)
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+
 async def bare():
     yield
 
@@ -666,6 +677,18 @@ def test_lifespan_that_does_not_end(shell: Shell, tmp_path: Path) -> None:
     assert worker.line() == "closing"
     worker.send(signal.SIGINT)
     assert worker.end()[0] == 130
+
+
+def test_lifespan_that_does_not_begin(shell: Shell, tmp_path: Path) -> None:
+    """So it does where the block is still being entered, and that can't be interrupted at once."""
+    worker = share(shell, tmp_path, "lingering")
+    assert worker.line() == "opening"
+    worker.send(signal.SIGTERM)
+    assert worker.line() == "closing"
+    worker.send(signal.SIGINT)
+    code, _, err = worker.end()
+    assert code == 130
+    assert err.splitlines()[-1] == "jobtrio: Ctrl-C: ends at once"
 
 
 @pytest.mark.parametrize(
