@@ -15,7 +15,7 @@ import attrs
 import trio
 
 import jobtrio
-from jobtrio._exceptions import lone_leaf
+from jobtrio._exceptions import is_all, lone_leaf
 from jobtrio._nursery import open_background_nursery
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
@@ -170,11 +170,12 @@ class Worker:
                     raise
         except BaseException as exc:
             if passing is None or lone_leaf(exc) is not passing:  # a nursery in the block may have wrapped it
-                if isinstance(exc, Exception):
-                    raise RuntimeError("the block that --lifespan names has failed") from exc
-                raise
+                if is_all(exc, trio.Cancelled):
+                    raise
+                raise RuntimeError("the block that --lifespan names has failed") from exc
         else:
-            return
+            if passing is None or is_all(passing, trio.Cancelled):  # by a scope in the block, which ends it in order
+                return
         raise passing
 
     def _open_registry(self) -> AbstractAsyncContextManager[jobtrio.JobRegistry]:

@@ -507,7 +507,7 @@ def test_executors_that_are_not_there(shell: Shell, tmp_path: Path, target: str,
 
 SHARED = """
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 
 import trio
@@ -557,6 +557,11 @@ async def guarded():
         yield
 
 @asynccontextmanager
+async def suppressing():
+    with suppress(Exception):
+        yield
+
+@asynccontextmanager
 async def limited():
     shared.set("a client for a while")
     with trio.CancelScope() as scope:
@@ -593,6 +598,11 @@ async def lingering():
         print("closing", flush=True)
         with trio.CancelScope(shield=True):
             await trio.sleep_forever()
+
+@asynccontextmanager
+async def exiting():
+    raise SystemExit(0)
+    yield
 
 async def bare():
     yield
@@ -649,10 +659,11 @@ def test_lifespan_that_ends_by_itself(shell: Shell, tmp_path: Path) -> None:
     assert shell.value("show", job)["job"]["state"] == "QUEUED"
 
 
-def test_lifespan_around_what_fails(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lifespan", ["guarded", "suppressing"])
+def test_lifespan_around_what_fails(shell: Shell, tmp_path: Path, lifespan: str) -> None:
     """What fails within the block is told as without one."""
     (tmp_path / "jobs.db").write_text("no database")
-    worker = share(shell, tmp_path, "guarded")
+    worker = share(shell, tmp_path, lifespan)
     code, _, err = worker.end()
     assert code == 1
     assert err.startswith("jobtrio worker: ")
@@ -701,6 +712,7 @@ def test_lifespan_that_does_not_begin(shell: Shell, tmp_path: Path) -> None:
         ("shared:awaited", 2, ["shared:awaited is <function awaited"]),
         ("shared:plain", 1, ["async", "RuntimeError: the block that --lifespan names has failed"]),
         ("shared:failing", 1, ["no client", "RuntimeError: the block that --lifespan names has failed"]),
+        ("shared:exiting", 1, ["SystemExit", "RuntimeError: the block that --lifespan names has failed"]),
     ],
 )
 def test_lifespan_that_is_none(shell: Shell, tmp_path: Path, target: str, code: int, parts: list[str]) -> None:
