@@ -136,7 +136,8 @@ def test_stood_still(shell: Shell, tmp_path: Path) -> None:
     shell.worker("--name", "second", "--lease", "600")
     assert watcher.line() == "attempt 2"
     first.send(signal.SIGCONT)
-    assert first.error_with("lost") == f"jobtrio: job {job}: attempt 1 is lost: its lease was not renewed in time"
+    lost = f"Z jobtrio: job {job}: attempt 1 is lost: its lease was not renewed in time"
+    assert first.error_with("lost").endswith(lost)
     # Until it is there again, and has heard.
     wait_until(lambda: ("first", 0) in {(each["name"], each["running"]) for each in shell.value("stats")["workers"]})
     gate.touch()
