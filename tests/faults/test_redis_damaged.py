@@ -389,12 +389,17 @@ async def test_nothing_is_half_done(place: Place, key: str) -> None:
 
 
 async def test_pauses_that_are_none(place: Place) -> None:
-    """No job is started, nor is a store opened, while something else is in the place of the paused queues."""
+    """No job is started, nor is a store opened, while something else is in the place of the paused queues.
+
+    Nor is it said then that none is paused.
+    """
     async with open_worker(place.make_store) as worker:
         await worker.insert(new_entry())
+        store = worker.store
         with place.displaced("paused"):
-            with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
-                await worker.claim()
+            for call in (worker.claim, store.paused, lambda: store.backlog(None), lambda: store.pause("default")):
+                with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+                    await call()
             with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
                 async with open_worker(place.make_store):
                     pass

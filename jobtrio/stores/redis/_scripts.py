@@ -40,12 +40,12 @@ STATES: Final = tuple(JobState)
 
 _NAMES: Final = (
     *("advance", "append", "by_key", "cancel", "claim", "counts", "delete", "expire", "find", "finish", "insert"),
-    *("lapse", "leave", "open", "pause", "prune", "read", "release", "renew", "resume", "retry", "save_state"),
-    *("start_held", "workers"),
+    *("lapse", "leave", "open", "pause", "paused", "prune", "read", "release", "renew", "resume", "retry"),
+    *("save_state", "start_held", "workers"),
 )
 """The scripts that have a file. Another file in the folder is a part, or not of jobtrio: an editor may have left it."""
 
-READING: Final = frozenset({"read", "counts", "find", "by_key", "workers"})
+READING: Final = frozenset({"read", "counts", "find", "by_key", "paused", "workers"})
 """The scripts that write nothing."""
 
 GROWING: Final = frozenset({"insert", "append", "save_state"})

@@ -143,12 +143,12 @@ class RedisJobStore(SessionStore[Session]):
 
     async def paused(self) -> list[str]:
         """Return the names of the queues that are paused, in order."""
-        return await self._opened.call(self._paused(), finding.paused)
+        return await self._opened.call(run("paused"), finding.paused)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
         count = partial(finding.backlog, queues=queues, executors=executors)
-        return await self._opened.calls.make([self._paused(), run("counts")], count)
+        return await self._opened.calls.make([run("paused"), run("counts")], count)
 
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
@@ -264,10 +264,6 @@ class RedisJobStore(SessionStore[Session]):
     def _row(self, job_id: str, brings: int = 0) -> Command:
         """Return the command that reads a job's row, but for its id."""
         return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS), brings)
-
-    def _paused(self) -> Command:
-        """Return the command that reads which queues are paused."""
-        return Command(b"SMEMBERS", (f"{self._prefix}paused",))
 
     async def _call_once(
         self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument, brings: int = 0
