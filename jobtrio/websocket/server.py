@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from jobtrio.websocket._listening import Place
     from jobtrio.websocket._tally import ServerStats
 
-logger = logging.getLogger("jobtrio.websocket")
+logger: logging.Logger = logging.getLogger("jobtrio.websocket")
 
 LAST_PORT = 65535
 
