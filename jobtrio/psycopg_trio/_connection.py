@@ -77,9 +77,9 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         self._streamed = False
         # Weak, since psycopg warns of a connection that was never closed when nothing refers to it any more.
         me = weakref.ref(self)
-        self._turns = ConnectionLock(functools.partial(_settle, me), functools.partial(_patience, me))
-        self.lock: ConnectionLock = self._turns  # type: ignore[assignment]  # asyncio's, by psycopg's types
-        self._inbox = Inbox(self._turns)
+        lock = ConnectionLock(functools.partial(_settle, me), functools.partial(_patience, me))
+        self.lock: ConnectionLock = lock  # type: ignore[assignment]  # asyncio's, by psycopg's types
+        self._inbox = Inbox(self.lock)
         super().add_notify_handler(self._inbox.keep)
 
     @classmethod
@@ -147,7 +147,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
     def _let_go_of_socket(self) -> None:
         with contextlib.suppress(psycopg.OperationalError):  # it has none any more
             trio.lowlevel.notify_closing(self.pgconn.socket)
-        self._turns.changed.unpark_all()
+        self.lock.changed.unpark_all()
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C comes where something is waited for, or behind the end
     async def wait(

@@ -335,7 +335,7 @@ async def leave_transaction(connection: TrioConnection[Any]) -> bool:
     *Cancellation*: does not stop it, but bounds it to the connection's ``cancel_grace``.
     """
     pgconn = connection.pgconn
-    if pgconn.pipeline_status != pq.PipelineStatus.OFF or connection._tpc or connection._turns.held:
+    if pgconn.pipeline_status != pq.PipelineStatus.OFF or connection._tpc or connection.lock.held:
         return False  # a two-phase transaction that is prepared is not for this connection alone to end
     if pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
         with contextlib.suppress(psycopg.Error):
