@@ -79,7 +79,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         me = weakref.ref(self)
         lock = ConnectionLock(functools.partial(_settle, me), functools.partial(_patience, me))
         self.lock: ConnectionLock = lock  # type: ignore[assignment]  # asyncio's, by psycopg's types
-        self._inbox = Inbox(self.lock)
+        self._inbox = Inbox(pgconn, lock)
         super().add_notify_handler(self._inbox.keep)
 
     @classmethod
@@ -352,7 +352,7 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
                 0 for what is there by now.
             stop_after: How many notifications to end after.
         """
-        return Notifications(self.pgconn, self._inbox, timeout, stop_after)
+        return Notifications(self._inbox, timeout, stop_after)
 
     def add_notify_handler(self, callback: Callable[[psycopg.Notify], None]) -> None:
         """Have ``callback`` called with every notification as it is received, which is when something is read.

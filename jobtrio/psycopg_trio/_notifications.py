@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 class Inbox:
     """The notifications that a connection has received and nobody has read."""
 
-    def __init__(self, lock: ConnectionLock) -> None:
-        self.lock: ConnectionLock = lock
+    def __init__(self, pgconn: PGconn, lock: ConnectionLock) -> None:
+        self._pgconn = pgconn
+        self._lock = lock
         self.unread: deque[psycopg.Notify] = deque()
         self.readers: weakref.WeakSet[Notifications] = weakref.WeakSet()
         self.handlers: int = 0
@@ -41,26 +42,26 @@ class Inbox:
         if self.readers or not self.handlers:
             self.unread.append(notification)
 
-    async def fill(self, pgconn: PGconn) -> None:
+    async def fill(self) -> None:
         """Wait until something was kept, or might have been.
 
         *Cancellation*: loses nothing.
         """
         # What came in one piece with the end of a result has been read from the socket already.
-        if not self.lock.held and deliver(pgconn):
+        if not self._lock.held and deliver(self._pgconn):
             return
-        if await self.lock.idle(partial(wait_for_socket, pgconn.socket, Wait.R)):
-            pgconn.consume_input()
-            deliver(pgconn)
+        if await self._lock.idle(partial(wait_for_socket, self._pgconn.socket, Wait.R)):
+            self._pgconn.consume_input()
+            deliver(self._pgconn)
 
-    async def look(self, pgconn: PGconn) -> None:
+    async def look(self) -> None:
         """Keep what is there by now; whoever speaks to the server at this moment does so as well.
 
         *Cancellation*: is no checkpoint.
         """
-        if not self.lock.held:
-            async with self.lock:  # who waits for the socket finds out what was kept
-                receive(pgconn)
+        if not self._lock.held:
+            async with self._lock:  # who waits for the socket finds out what was kept
+                receive(self._pgconn)
 
 
 def receive(pgconn: PGconn) -> None:
@@ -86,8 +87,7 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
     Leaving the loop is enough: nothing has to be closed, and what was not read yet is there for the next loop.
     """
 
-    def __init__(self, pgconn: PGconn, inbox: Inbox, timeout: float | None, stop_after: int | None) -> None:
-        self._pgconn = pgconn
+    def __init__(self, inbox: Inbox, timeout: float | None, stop_after: int | None) -> None:
         self._inbox = inbox
         self._timeout = inf if timeout is None else timeout
         self._deadline: float | None = None
@@ -123,9 +123,9 @@ class Notifications(AsyncGenerator[psycopg.Notify, None]):
             self._deadline = trio.current_time() + self._timeout
         with trio.CancelScope(deadline=self._deadline) as scope:
             while not self._inbox.unread:
-                await self._inbox.fill(self._pgconn)
+                await self._inbox.fill()
         if scope.cancelled_caught:
-            await self._inbox.look(self._pgconn)  # a task that does not wait at all has nobody else who reads
+            await self._inbox.look()  # a task that does not wait at all has nobody else who reads
         return bool(self._inbox.unread)
 
     async def asend(self, value: None) -> psycopg.Notify:
