@@ -205,9 +205,7 @@ class Attempt:
         except BaseException as exc:
             group = exc
         else:
-            stopped = scope.cancel_called or self._cause is not None
-            # The checker does not see that the nursery's body may have assigned it.
-            if raised is None and not stopped:  # type: ignore[redundant-expr, unused-ignore]
+            if not scope.cancel_called and self._cause is None:  # where the executor raised, its scope is cancelled
                 self._leave(context)
                 return Returned(result)
         try:
