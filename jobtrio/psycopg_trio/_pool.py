@@ -79,19 +79,10 @@ class _Member(Generic[Row]):
 class Pool(Generic[Row]):
     """Connections to one database, made by `open_pool`."""
 
-    def __init__(
-        self,
-        conninfo: str,
-        size: int,
-        rules: PoolRules,
-        row_factory: AsyncRowFactory[Row] | None,
-        options: dict[str, Any],
-    ) -> None:
-        self._conninfo = conninfo
+    def __init__(self, size: int, rules: PoolRules, new: Callable[[], Awaitable[TrioConnection[Row]]]) -> None:
         self._size = size
         self._rules = rules
-        self._row_factory = row_factory
-        self._options = options
+        self._new = new
         self._places = trio.Semaphore(size, max_value=size)
         self._waits: set[trio.CancelScope] = set()
         self._openings: dict[trio.CancelScope, float] = {}  # and when they were begun, the first of them first
@@ -191,7 +182,7 @@ class Pool(Generic[Row]):
             member.suspect = True
 
     async def _open(self) -> _Member[Row]:
-        connection = await connect(self._conninfo, row_factory=self._row_factory, **self._options)
+        connection = await self._new()
         if self._rules.configure is not None:
             try:
                 await _call(self._rules.configure, connection)
@@ -388,7 +379,7 @@ async def open_pool(
         if hook is not None and not callable(hook):
             raise TypeError(f"{name} must be None or an async function of a connection; got {hook!r}")
     rules = PoolRules(check_after, check_limit, max_idle, max_age, configure, reset)
-    pool = Pool(conninfo, size, rules, row_factory, options)
+    pool = Pool(size, rules, lambda: connect(conninfo, row_factory=row_factory, **options))
     try:
         yield pool
     finally:
