@@ -130,14 +130,13 @@ class TokenLog:
     def restart(self, attempt: int, error: JobError, delay: float) -> None:
         """Append the `Restart` that follows ``attempt``; once only, however often it is told."""
         if attempt > self._restarted and self.end is None:
-            seq = self._base + len(self._items) + 1
-            self.extend((Restart(seq, attempt, error, delay),))
+            self.extend((Restart(self.last + 1, attempt, error, delay),))
 
     @trio.lowlevel.enable_ki_protection
     def finish(self, outcome: Outcome) -> None:
         """Append the `End` and wake everybody, in one step; once only, however often it is told."""
         if self.end is None:
-            self.end = End(self._base + len(self._items) + 1, outcome)
+            self.end = End(self.last + 1, outcome)
             self.may_lag = False
             self.wake()
 
