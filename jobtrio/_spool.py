@@ -63,26 +63,26 @@ class Spool:
 
         Cancellation: a batch under way may have been stored; `rest` gives it again, and the store passes over it.
         """
-        with self._scope as scope:
+        with self._scope:
             # Of an attempt that is over a batch may be refused because its end was quicker, which then says by itself.
-            if not await self._hand_over(scope) and not scope.cancel_called:
+            if not await self._hand_over() and not self._scope.cancel_called:
                 on_refused()
 
     def stop(self) -> None:
         """Hand over nothing more; what is left is given by `rest`."""
         self._scope.cancel(reason="the attempt is over")
 
-    async def _hand_over(self, scope: trio.CancelScope) -> bool:
+    async def _hand_over(self) -> bool:
         log = self._log
         last = -inf
         while log.end is None:  # a job that others have ended gets no more messages from here
             await log.wait_beyond(self._saved)
             await trio.sleep_until(max(trio.current_time() + FIRST, last + WINDOW))
             last = trio.current_time()
-            while batch := self._next(log, BATCH):
+            while batch := self._next(BATCH):
                 if not await write_with(batch, partial(self._store.append_messages, self._claim), never):
                     return False
-                if scope.cancel_called:
+                if self._scope.cancel_called:
                     return True  # an answer may come although it was stopped; the rest goes with the end
                 self._saved += len(batch)
                 log.set_stored(self._saved)
@@ -90,13 +90,14 @@ class Spool:
 
     def rest(self) -> list[Message]:
         """Return what has not been handed over, for the write that ends the attempt."""
-        return self._next(self._log, self._log.last)
+        return self._next(self._log.last)
 
     def settled(self) -> None:
         """Note that the rest is stored as well."""
         self._log.set_stored(None)
 
-    def _next(self, log: TokenLog, most: int) -> list[Message]:
+    def _next(self, most: int) -> list[Message]:
+        log = self._log
         if log.lost_before(self._saved, lossless=False):
             log.trim()  # what is left is there for lossless readers, and has to be stored: they get it as stored
         self._saved = max(self._saved, log.lost_before(self._saved, lossless=True))
