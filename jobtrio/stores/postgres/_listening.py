@@ -42,7 +42,6 @@ class Listener:
     """The connection that listens.
 
     Attributes:
-        hears: Whether notices are known to arrive.
         settled: Set once that is known for the first time.
     """
 
@@ -61,7 +60,6 @@ class Listener:
             on_notice: Called with each payload.
             on_change: Called when notices begin to arrive, or may not arrive any more.
         """
-        self.hears: bool = False
         self.settled: trio.Event = trio.Event()
         self._connections = connections
         self._notices = notices
@@ -70,6 +68,11 @@ class Listener:
         self._on_change = on_change
         self._heard = trio.Event()
         self._has_warned = False
+
+    @property
+    def hears(self) -> bool:
+        """Whether notices are known to arrive."""
+        return self._heard.is_set()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -122,7 +125,6 @@ class Listener:
 
     def _become(self, hears: bool) -> None:
         if hears != self.hears:
-            self.hears = hears
             if hears:
                 self._heard.set()
             else:
