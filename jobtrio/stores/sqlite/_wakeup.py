@@ -156,9 +156,11 @@ class Doorbell:
     def heard(self) -> Hints:
         """Return what others have rung for since the last time; there may be more."""
         hints = Hints()
+        if self.socket is None:
+            return hints
         for _ in range(HEARD):
             try:
-                data = b"" if self.socket is None else self.socket.recv(1 << 18)
+                data = self.socket.recv(1 << 18)
             except OSError:
                 break
             with suppress(msgspec.MsgspecError, RecursionError):  # anybody may write to it
