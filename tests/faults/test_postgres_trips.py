@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import trio
 from postgres_invariants import check_schema
-from store_scenario import Scenario, insist
+from store_scenario import insist, live_with_each_fault
 
 from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio.stores.postgres import PostgresJobStore
@@ -32,22 +32,11 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 @pytest.mark.parametrize(("kind", "when"), [("lost", "before"), ("lost", "after"), ("deadlock", "before")])
 async def test_each_trip_fails_once(postgres: str, faults: Faults, kind: Any, when: When) -> None:
     """Whatever fails is asked for again, and then done, once."""
-    count, n = 1, 0
     async with open_worker(lambda: PostgresJobStore(postgres, listen=False)) as worker:
         faults.kind = kind
-        while n < count:
-            n += 1
-            scenario = Scenario(worker, n)
-            faults.count = 0
-            faults.fail_at(n, when)
-            await scenario.live()
-            count = faults.count
-            faults.never_fail()
-            await scenario.check()
-            if when == "before":
-                await scenario.check_heard()
-    assert n > 20
-    assert len(check_schema(postgres, [scenario.one])) == 3 * n
+        scenarios = await live_with_each_fault(worker, faults, when)
+    assert len(scenarios) > 20
+    assert len(check_schema(postgres, [scenarios[-1].one])) == 3 * len(scenarios)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -9,7 +9,7 @@ import pytest
 import sqlite_faults
 import trio
 from sqlite_invariants import check_file
-from store_scenario import Scenario, insist
+from store_scenario import insist, live_with_each_fault
 
 from jobtrio._errors import StoreError
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -36,21 +36,10 @@ async def test_each_statement_fails_once(tmp_path: Path, faults: Faults, when: W
     """Whatever fails is asked for again, and then done, once."""
     faults.code, faults.holding = code, True
     path = tmp_path / "jobs.db"
-    count, n = 1, 0
     async with open_worker(lambda: SqliteJobStore(path, synchronous="NORMAL")) as worker:
-        while n < count:
-            n += 1
-            scenario = Scenario(worker, n)
-            faults.count = 0
-            faults.fail_at(n, when)
-            await scenario.live()
-            count = faults.count
-            faults.never_fail()
-            await scenario.check()
-            if when == "before":
-                await scenario.check_heard()
-    assert n > 100
-    assert len(check_file(path, [scenario.one])) == 3 * n
+        scenarios = await live_with_each_fault(worker, faults, when)
+    assert len(scenarios) > 100
+    assert len(check_file(path, [scenarios[-1].one])) == 3 * len(scenarios)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jobtrio._messages import End
 from jobtrio._outage import keep_trying
@@ -13,6 +13,9 @@ from jobtrio.testing._workers import ERROR, LEASE, Worker, new_entry, new_plan, 
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import postgres_faults
+    import sqlite_faults
 
     from jobtrio.abc import Claim
 
@@ -81,3 +84,22 @@ class Scenario:
         """Check that each change was told once."""
         for job_id in (self.one, self.two, self.held):
             assert self.worker.heard.of(job_id) == await self.worker.history(job_id)
+
+
+async def live_with_each_fault(
+    worker: Worker, faults: postgres_faults.Faults | sqlite_faults.Faults, when: Literal["before", "after"]
+) -> list[Scenario]:
+    """Live and check one scenario for each of its steps, which fails in that one; return all of them."""
+    scenarios: list[Scenario] = []
+    steps = 1
+    while len(scenarios) < steps:
+        scenarios.append(scenario := Scenario(worker, len(scenarios) + 1))
+        faults.count = 0
+        faults.fail_at(len(scenarios), when)
+        await scenario.live()
+        steps = faults.count
+        faults.never_fail()
+        await scenario.check()
+        if when == "before":
+            await scenario.check_heard()
+    return scenarios
