@@ -38,6 +38,8 @@ NOT_THERE = "no such program, or the interpreter that its first line names is mi
 NOT_A_PROGRAM = "not an executable program"
 """What the error of a program that can't be started says of it."""
 
+_REASONS = {errno.ENOENT: NOT_THERE, errno.EACCES: NOT_A_PROGRAM}
+
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -173,15 +175,9 @@ class Command:
             return RunningProgram(self.argv, cwd=self.cwd, env={k: v for k, v in env.items() if v is not None})
         except OSError as exc:
             program = self.argv[0]
-            if exc.filename != program:
+            if exc.filename != program or exc.errno not in _REASONS:
                 raise
-            if exc.errno == errno.ENOENT:
-                why = NOT_THERE
-            elif exc.errno == errno.EACCES:
-                why = NOT_A_PROGRAM
-            else:
-                raise
-            raise type(exc)(exc.errno, why, program) from None
+            raise type(exc)(exc.errno, _REASONS[exc.errno], program) from None
 
 
 def _check_argv(value: Any) -> tuple[str, ...]:
