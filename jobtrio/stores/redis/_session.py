@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -150,7 +149,7 @@ class Session(StoreSession):
 
     def call(self, part: Part, after: Callable[[Any], T]) -> Awaitable[T]:
         """Have the server carry out a command or a script; return what ``after`` makes of the answer."""
-        return self.calls.make([part], partial(_only, after))
+        return self.calls.make([part], lambda answers: after(answers[0]))
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.
@@ -224,7 +223,3 @@ class Session(StoreSession):
             await trio.sleep(self._patience / 4)
             self.calls.fail_overdue()
             self.outages.settle()
-
-
-def _only(after: Callable[[Any], T], answers: list[Any]) -> T:
-    return after(answers[0])
