@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import tempfile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -27,7 +27,6 @@ from jobtrio.stores.sqlite import SqliteJobStore
 if TYPE_CHECKING:
     from benchmarks._harness import Session
     from benchmarks._result import Goal
-    from jobtrio.stores.sqlite._connection import Synchronous
 
 AT_ONCE: Final = 100
 PARTS: Final = {
@@ -60,14 +59,12 @@ async def run(session: Session) -> None:
 # -- beside the floor
 
 
-def _by_hand(setting: DurableJobs, *, savepoints: bool = True, nursery: bool = False) -> JobsByHand:
-    return JobsByHand(
-        setting.folder, setting.jobs, setting.at_once, setting.synchronous, savepoints=savepoints, nursery=nursery
-    )
+def _by_hand(setting: DurableJobs, **options: Any) -> JobsByHand:
+    return JobsByHand(setting.folder, setting.jobs, setting.at_once, setting.synchronous, **options)
 
 
-def _variant(synchronous: Synchronous) -> str:
-    return f"synchronous={synchronous}, {AT_ONCE} at once"
+def _variant(setting: DurableJobs) -> str:
+    return f"synchronous={setting.synchronous}, {AT_ONCE} at once"
 
 
 async def _note_groups(session: Session, setting: DurableJobs) -> None:
@@ -77,7 +74,7 @@ async def _note_groups(session: Session, setting: DurableJobs) -> None:
     def note(part: str, groups: int, writes: int) -> None:
         counted[part] = groups
 
-    by_hand = JobsByHand(setting.folder, setting.jobs, setting.at_once, setting.synchronous, on_groups=note)
+    by_hand = _by_hand(setting, on_groups=note)
     groups = await count_groups(setting)
     for part in PARTS:
         await getattr(by_hand, part)()
@@ -90,7 +87,7 @@ async def _compare_with_floor(session: Session, setting: DurableJobs, goal: Goal
     for part, name in PARTS.items():
         await session.compare(
             name,
-            _variant(setting.synchronous),
+            _variant(setting),
             getattr(setting, part),
             getattr(by_hand, part),
             versus="bare group-commit loop",
@@ -108,7 +105,7 @@ async def _compare_with_other_floors(session: Session, setting: DurableJobs) -> 
     )
     for part, versus, by_hand in floors:
         subject, other = getattr(setting, part), getattr(by_hand, part)
-        variant = _variant(setting.synchronous)
+        variant = _variant(setting)
         await session.compare(PARTS[part], variant, subject, other, versus=versus, speed=True)
 
 
@@ -135,7 +132,7 @@ async def _compare_with_huey(session: Session, setting: DurableJobs, form: str, 
             async with open_child("benchmarks.peers.huey_peer", *arguments, python=python) as huey:
                 await session.compare(
                     PARTS[part],
-                    _variant(setting.synchronous),
+                    _variant(setting),
                     getattr(setting, part),
                     huey,
                     versus=f"huey, {form}, at most once",
