@@ -99,9 +99,9 @@ class Socket:
         await self._websocket.send_message(text)
         return [await self.hear() for _ in range(answers)]
 
-    async def hear_to(self, type: str) -> None:
-        """Take messages up to one of some type."""
-        while (await self.hear())["type"] != type:
+    async def hear_end(self) -> None:
+        """Take messages up to a stream's end."""
+        while (await self.hear())["type"] != "end":
             pass
 
 
@@ -143,7 +143,7 @@ async def submitting(desk: Desk) -> None:
         payload = {"text": "to be or not"}
         submit = {"type": "submit", "id": 2, "executor": "generate", "payload": payload, "subscribe": True}
         await socket.say(submit)
-        await socket.hear_to("end")
+        await socket.hear_end()
 
     await desk.connect("/ws", talk)
 
@@ -172,7 +172,7 @@ async def resuming(desk: Desk) -> None:
         await socket.hear()
         epoch = subscribed["epoch"]
         await socket.say({"type": "subscribe", "id": 3, "job": JOB, "after": 3, "epoch": epoch})
-        await socket.hear_to("end")
+        await socket.hear_end()
         await socket.say({"type": "subscribe", "id": 4, "job": JOB, "after": 7, "epoch": epoch})
         await socket.say({"type": "subscribe", "id": 5, "job": JOB, "after": 3, "epoch": "another"})
 
@@ -188,7 +188,7 @@ async def missing(desk: Desk) -> None:
         await socket.say({"type": "auth", "id": 1, "token": TOKEN})
         await socket.say({"type": "subscribe", "id": 2, "job": JOB})
         await socket.say({"type": "subscribe", "id": 3, "job": JOB, "on_gap": "yield"})
-        await socket.hear_to("end")
+        await socket.hear_end()
 
     await desk.connect("/ws", talk)
 

@@ -47,15 +47,14 @@ def files() -> dict[Path, str]:
     return {wire_schema.PATH: wire_schema.text()}
 
 
-def without_fences(text: str) -> str:
+def without_fences(path: Path) -> str:
     """Return a page's text without its blocks of code."""
-    return FENCE.sub("", text)
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
 
 
 def anchors(path: Path) -> set[str]:
     """Return what a link into a page may name: its headings' slugs."""
-    text = without_fences(path.read_text(encoding="utf-8"))
-    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", without_fences(path), re.MULTILINE)}
 
 
 def slug(heading: str) -> str:
@@ -65,7 +64,7 @@ def slug(heading: str) -> str:
 
 def links(path: Path) -> Iterator[str]:
     """Yield the targets of a page's links that are not to other sites."""
-    yield from re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", without_fences(path.read_text(encoding="utf-8")))
+    yield from re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", without_fences(path))
 
 
 # -- where the reference has what
