@@ -15,6 +15,8 @@ from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jobtrio._messages import Message
     from jobtrio.stores.postgres._calls import Call
     from jobtrio.stores.postgres._connections import Connections, Link, Rows
@@ -71,37 +73,32 @@ async def carry_out(connections: Connections, calls: list[Call[Reading]]) -> lis
             await _fetch_messages(link, [reading for _, reading in reads], share) if reads else [],
         )
 
-    entries, lights, found = await connections.use(read)
-    return [*_answer(whole, entries), *_answer(light, lights), *_answer_reads(reads, found)]
+    entries, lights, streams = await connections.use(read)
+    by_id, light_by_id = {row[0]: row for row in entries}, {row[0]: row for row in lights}
+    by_place = {row[WIDTH + 1]: row for row in streams}
+    return _answer(
+        [
+            *((call, by_id.get(load.job_id)) for call, load in whole),
+            *((call, light_by_id.get(load.job_id)) for call, load in light),
+            *((call, by_place.get(place)) for place, (call, _) in enumerate(reads, 1)),
+        ]
+    )
 
 
 def _ids(loads: list[tuple[Call[Reading], Load]]) -> str:
     return array(list(dict.fromkeys(load.job_id for _, load in loads)))
 
 
-def _answer(loads: list[tuple[Call[Reading], Load]], rows: Rows) -> list[Call[Reading]]:
-    """Answer calls with the jobs that were found; return those whose job did not come."""
-    found = {row[0]: row for row in rows}
+def _answer(found: Iterable[tuple[Call[Reading], Row | None]]) -> list[Call[Reading]]:
+    """Answer calls with what was found for each; return those whose job did not come."""
     others = []
-    for call, load in loads:
-        row = found.get(load.job_id)
-        if row is not None and not row[WIDTH]:
+    for call, row in found:
+        if row is None:
+            call.succeed(None)
+        elif not row[WIDTH]:
             others.append(call)
         else:
-            call.succeed(None if row is None else entry_of(row))
-    return others
-
-
-def _answer_reads(reads: list[tuple[Call[Reading], ReadMessages]], rows: Rows) -> list[Call[Reading]]:
-    """Answer calls with the messages that were found; return those whose job did not come."""
-    places = {row[WIDTH + 1]: row for row in rows}
-    others = []
-    for place, (call, reading) in enumerate(reads, 1):
-        row = places.get(place)
-        if row is not None and not row[WIDTH]:
-            others.append(call)
-        else:
-            call.succeed(None if row is None else _messages_of(row, reading))
+            call.succeed(_messages_of(row, call.work) if isinstance(call.work, ReadMessages) else entry_of(row))
     return others
 
 
