@@ -45,7 +45,7 @@ class GroupCommit:
         writes: Writes in them.
     """
 
-    def __init__(self, path: Path, synchronous: str, *, savepoints: bool = True) -> None:
+    def __init__(self, path: Path, synchronous: str, *, savepoints: bool) -> None:
         self.groups = 0
         self.writes = 0
         self._savepoints = savepoints

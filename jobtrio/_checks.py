@@ -143,7 +143,7 @@ def check_id(name: str, value: Any) -> str:
     raise TypeError(f"{name} must be text; got {show(value)}")
 
 
-def from_thread(call: str, by: str = "run_sync") -> str:
+def from_thread(call: str, by: str) -> str:
     """Return how another thread than Trio's makes a call: what errors say to those that made it by themselves."""
     return f"trio.from_thread.{by}({call}), with trio_token= where Trio did not start it"
 

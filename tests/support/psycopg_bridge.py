@@ -47,7 +47,7 @@ def sessions(conninfo: str) -> list[tuple[str, str]]:
         ).fetchall()
 
 
-async def wait_for_session(conninfo: str, state: str, statement: str = "") -> None:
+async def wait_for_session(conninfo: str, state: str, statement: str) -> None:
     """Wait until the server sees a session in this state, with a statement that begins so."""
     with trio.fail_after(60):
         while not any(seen == state and query.startswith(statement) for seen, query in sessions(conninfo)):  # noqa: ASYNC110

@@ -223,7 +223,7 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(folder: Path, lease: float, sabotage: tuple[str, ...] = ()) -> AsyncIterator[Fleet]:
+async def open_fleet(folder: Path, lease: float, sabotage: tuple[str, ...]) -> AsyncIterator[Fleet]:
     """Give a fleet without workers; no process of it is left afterwards."""
     fleet = Fleet(folder, lease, sabotage)
     try:
