@@ -14,9 +14,10 @@ import trio
 from postgres_invariants import check_schema
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from store_scenario import try_what_cannot_be_encoded
 
 import jobtrio
-from jobtrio import Completed, End, JobPriority, JobState, PayloadError, Token
+from jobtrio import Completed, End, JobPriority, JobState, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, open_worker
@@ -88,16 +89,7 @@ async def test_values_that_fail_reach_no_server(shared: str, monkeypatch: pytest
     async with open_worker(lambda: PostgresJobStore(shared)) as worker:
         claim = await worker.start()
         faults = postgres_faults.install(monkeypatch)
-        for call in (
-            partial(worker.insert, new_entry(payload=object())),
-            partial(worker.insert, new_entry(metadata={"x": object()})),
-            partial(worker.store.save_state, claim, object()),
-            partial(worker.store.finish, claim, Completed(object())),
-            partial(worker.store.append_messages, claim, [jobtrio.Token(1, 1, object())]),
-            partial(worker.store.append_messages, claim, [jobtrio.End(1, Completed())]),
-        ):
-            with pytest.raises(PayloadError):
-                await call()
+        await try_what_cannot_be_encoded(worker, claim)
         assert faults.count == 0
         await worker.end(claim)
 

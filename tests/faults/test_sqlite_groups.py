@@ -15,6 +15,7 @@ import pytest
 import sqlite_faults
 import trio
 from sqlite_invariants import check_file
+from store_scenario import try_what_cannot_be_encoded
 
 import jobtrio
 from jobtrio import (
@@ -22,7 +23,6 @@ from jobtrio import (
     DuplicateJobError,
     Executors,
     JobState,
-    PayloadError,
     Retention,
     StoreError,
     StoreUnavailableError,
@@ -311,16 +311,7 @@ async def test_values_that_fail_reach_no_thread(path: Path, faults: Faults) -> N
     async with open_worker(lambda: SqliteJobStore(path)) as worker:
         claim = await worker.start()
         faults.count = 0
-        for call in (
-            partial(worker.insert, new_entry(payload=object())),
-            partial(worker.insert, new_entry(metadata={"x": object()})),
-            partial(worker.store.save_state, claim, object()),
-            partial(worker.store.finish, claim, Completed(object())),
-            partial(worker.store.append_messages, claim, [jobtrio.Token(1, 1, object())]),
-            partial(worker.store.append_messages, claim, [jobtrio.End(1, Completed())]),
-        ):
-            with pytest.raises(PayloadError):
-                await call()
+        await try_what_cannot_be_encoded(worker, claim)
         assert faults.count == 0
 
 

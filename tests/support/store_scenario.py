@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from jobtrio._messages import End
+import pytest
+
+from jobtrio._errors import PayloadError
+from jobtrio._messages import End, Token
 from jobtrio._outage import keep_trying
 from jobtrio._policies import RetryPolicy
 from jobtrio._records import Cancelled, Completed
@@ -103,3 +106,17 @@ async def live_with_each_fault(
         if when == "before":
             await scenario.check_heard()
     return scenarios
+
+
+async def try_what_cannot_be_encoded(worker: Worker, claim: Claim) -> None:
+    """Check that a store refuses what it could not give back, in every call that brings something."""
+    for call in (
+        partial(worker.insert, new_entry(payload=object())),
+        partial(worker.insert, new_entry(metadata={"x": object()})),
+        partial(worker.store.save_state, claim, object()),
+        partial(worker.store.finish, claim, Completed(object())),
+        partial(worker.store.append_messages, claim, [Token(1, 1, object())]),
+        partial(worker.store.append_messages, claim, [End(1, Completed())]),
+    ):
+        with pytest.raises(PayloadError):
+            await call()
