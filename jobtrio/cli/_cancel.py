@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 HELP = "ask a job, or all that match, to end"
 
 DESCRIPTION = """\
-Ask a job to end, or all unfinished ones that match. One that waits ends at once,
-one that runs when all of it is gone; `jobtrio watch ID` shows when.
+Ask a job to end, or all unfinished ones that match and are there by now. One
+that waits ends at once, one that runs when all of it is gone; `jobtrio watch
+ID` shows when.
 """
 
 EPILOG = f"""\
@@ -165,7 +166,8 @@ async def _ask_all(options: argparse.Namespace, registry: JobRegistry, asked: li
     filters = {"state": LIVING, **filters_of(options)}
     async with trio.open_nursery() as nursery:
         try:
-            async for record in registry.find_all(**filters):
+            # The newest first: what is submitted meanwhile is not found, however quickly it comes.
+            async for record in registry.find_all(**filters, newest_first=True):
                 await places.acquire()
                 if failures:
                     break  # those that are being asked get their answers

@@ -128,18 +128,18 @@ class StderrHandler(logging.Handler):
 def log_to_stderr(level: int, *, lasts: bool = False, dated: bool = False) -> None:
     """Show what is logged on stderr, unless the application has configured logging itself.
 
+    That a store is away, or back, is shown at any level: a command that waits for it would seem to hang.
+
     Args:
         level: The lowest level that is shown.
-        lasts: Whether a job runs or is watched here: then warnings about it, and that its store is away or back, are
-            shown as well.
+        lasts: Whether a job runs or is watched here: then warnings about it are shown as well.
         dated: Whether each line begins with the time, as a worker's lines of jobs do.
     """
     handler = StderrHandler()
-    if lasts:
-        handler.addFilter(lambda record: record.levelno >= level or _is_of_a_job(record))
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return record.levelno >= level or hasattr(record, OUTAGE) or (lasts and record.name == jobtrio.__name__)
+
+    handler.addFilter(is_shown)
     handler.setFormatter(SpeakerFormatter(dated=dated))
-    logging.basicConfig(level=min(level, logging.WARNING) if lasts else level, handlers=[handler])
-
-
-def _is_of_a_job(record: logging.LogRecord) -> bool:
-    return record.name == jobtrio.__name__ or hasattr(record, OUTAGE)
+    logging.basicConfig(level=min(level, logging.WARNING), handlers=[handler])

@@ -110,8 +110,7 @@ def run_with_store(
         work: What to do.
         make: Whether the store is made where it isn't there.
         quiet: Whether only errors are logged: a warning about the file is the worker's to give, with the time.
-        lasts: Whether it goes on while the store is away, as a job does that runs or is watched here: then it is said
-            that the store is away, or it would seem to hang.
+        lasts: Whether a job runs or is watched here: then warnings about it are shown.
     """
     store = store_of(options, make=make)
     level = logging.ERROR if quiet else logging.WARNING

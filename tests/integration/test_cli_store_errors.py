@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import subprocess
@@ -222,7 +223,7 @@ def test_file_that_is_no_store(shell: Shell, args: list[str], kind: str) -> None
 
 
 def test_locked_file(shell: Shell) -> None:
-    """A file that another program keeps locked ends with 1 and one line, in a bounded time."""
+    """A file that another program keeps locked is told at once, and ends with 1 in a bounded time."""
     shell.submit("echo", "--id", "a")
     holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
     try:
@@ -231,4 +232,18 @@ def test_locked_file(shell: Shell) -> None:
     finally:
         holder.close()
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"jobtrio cancel: .*locked.*\n", err)
+    assert re.fullmatch(r"jobtrio: the store is away: .*locked.*\njobtrio cancel: .*locked.*\n", err)
+
+
+def test_file_that_is_locked_for_a_while(shell: Shell) -> None:
+    """Meanwhile it is said what is waited for, also by a command that asks but once."""
+    shell.submit("echo", "--id", "a")
+    holder = sqlite3.connect(shell.folder / "jobs.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        command = shell.start("cancel", "a", "--json", "--store", f"{shell.url}?outage_limit=60")
+        assert command.error_with("away").startswith("jobtrio: the store is away: ")
+    finally:
+        holder.close()
+    code, out, err = command.end()
+    assert (code, json.loads(out)["cancelled"], err) == (0, True, "jobtrio: the store is back\n")
