@@ -125,11 +125,13 @@ class Worker:
     async def _work(self, nursery: trio.Nursery) -> None:
         async with self._lifespan():
             await self._run_jobs(nursery)
-        if self._log is None:  # the block has ended by itself before
-            return
-        with trio.move_on_after(LAST_WORD):
-            await self._told.wait()
-        await self._say(self._log.summary())
+        if self._log is not None:
+            with trio.move_on_after(LAST_WORD):
+                await self._told.wait()
+        if not self._stopped.is_set():
+            await self._say("jobtrio: the block that --lifespan names has ended by itself")
+        if self._log is not None:
+            await self._say(self._log.summary())
 
     async def _run_jobs(self, nursery: trio.Nursery) -> None:
         async with self._open_registry() as registry:

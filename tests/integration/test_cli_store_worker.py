@@ -649,13 +649,17 @@ def test_lifespan_that_breaks(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_lifespan_that_ends_by_itself(shell: Shell, tmp_path: Path) -> None:
-    """A block that cancels its own scope ends the worker in order."""
+    """A block that cancels its own scope ends the worker in order, which says why it stops."""
     worker = share(shell, tmp_path, "limited")
     job = shell.submit("share", "--payload", "1000")
     assert shell.start("watch", job).line() == "a client for a while"
     (tmp_path / "break").touch()
-    code, out, _ = worker.end()
+    code, out, err = worker.end()
     assert (code, out) == (0, "job is over\n")
+    assert err.splitlines()[-2:] == [
+        "jobtrio: the block that --lifespan names has ended by itself",
+        "jobtrio: stopped; no job ended; 1 job returned to the queue",
+    ]
     assert shell.value("show", job)["job"]["state"] == "QUEUED"
 
 
