@@ -243,6 +243,11 @@ class Worker:
             await self._output.say(line)
 
 
+def outlast_sigterm() -> None:
+    """Let no further SIGTERM end the process, which is about to exit, and has been told to."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _end_by_sigterm() -> None:
     """Let SIGTERM end a process that an executor forks, as its ``terminate`` expects, rather than tell the worker."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

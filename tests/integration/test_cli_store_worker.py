@@ -99,6 +99,25 @@ def test_told_to_stop_before_the_store_is_there(number: signal.Signals, name: st
     assert err.splitlines()[-1] == f"jobtrio: {name}: ends before it has begun"
 
 
+LATE = """
+import atexit, os, signal, jobtrio
+executors = jobtrio.Executors()
+executors.register("print")(print)
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("command", ["worker", "serve"])
+def test_sigterm_behind_the_drain(shell: Shell, command: str) -> None:
+    """A second SIGTERM changes nothing, also where it comes when all is done and the process is about to exit."""
+    (shell.folder / "late.py").write_text(LATE)
+    options = ["--port", "0"] if command == "serve" else []
+    worker = shell.start(command, "late:executors", *options)
+    worker.error_with("jobtrio: worker ")
+    worker.send(signal.SIGTERM)
+    assert worker.end()[0] == 0
+
+
 @pytest.mark.parametrize(("number", "name"), STOPPING)
 def test_drain(shell: Shell, tmp_path: Path, number: int, name: str) -> None:
     """A signal drains a worker: what does not end within the grace returns to its queue, for the next."""
