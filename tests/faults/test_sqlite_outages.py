@@ -266,6 +266,17 @@ async def test_no_room_for_the_log(
     assert "the store is away" in caplog.text
 
 
+async def test_leaving_a_locked_file_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who only looks at a file that others write to, and leaves, has not waited for it, and hears nothing of that."""
+    path = tmp_path / "jobs.db"
+    async with jobtrio.open_registry(store=store_on(path), queues={}):
+        pass
+    with locked(path):
+        async with jobtrio.open_registry(store=store_on(path), queues={}) as registry:
+            assert await registry.find() == []
+    assert caplog.messages == []
+
+
 async def test_a_call_that_is_not_taken_is_withdrawn(tmp_path: Path) -> None:
     """A call that is cancelled while the file is locked was not carried out, and returns at once."""
     path = tmp_path / "jobs.db"

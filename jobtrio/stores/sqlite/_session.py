@@ -51,6 +51,7 @@ class Session(StoreSession):
     Attributes:
         identity: Who writes.
         started_at: When this was, by wall time.
+        is_shown: Whether others have been told that this worker is there.
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
@@ -59,6 +60,7 @@ class Session(StoreSession):
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
         self.started_at: Final = time.time()
+        self.is_shown: bool = False
         self.identity: Final = Identity(
             settings.worker, self._doorbell.name, settings.retention, settings.max_running_total
         )
@@ -126,6 +128,8 @@ class Session(StoreSession):
 
     async def _leave(self) -> None:
         """Take this worker from those that are there; where the file is away, its time runs out."""
+        if not self.is_shown:
+            return
         with trio.move_on_after(LEAVE_WITHIN):
             try:
                 await self.write(claiming.leave, itself)

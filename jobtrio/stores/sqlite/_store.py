@@ -156,6 +156,7 @@ class SqliteJobStore(RowStore[Session]):
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened
+        session.is_shown = True
         return await session.write(
             lambda tx: claiming.renew(tx, claims, lease, session.started_at), partial(report, claims)
         )

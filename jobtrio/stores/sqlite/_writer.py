@@ -170,9 +170,9 @@ class Writer:
         is_over = self._stopping or not isinstance(error, StoreUnavailableError)
         failed = []
         while self._waiting and (is_over or self._waiting[0].asked < limit):
-            self.outages.failed(error)
             call = self._waiting.popleft()
-            if call.take():
+            if call.take():  # else nobody waits for it any more
+                self.outages.failed(error)
                 call.fail(again(error))
                 failed.append(call)
         self.calls.deliver(failed)
