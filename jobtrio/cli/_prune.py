@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobtrio._ids import worker_name
+from jobtrio._outage import try_for
 from jobtrio._policies import Retention
 from jobtrio._state import FINAL_STATES
 from jobtrio._token_log import TokenLog
@@ -73,7 +74,7 @@ async def prune(options: argparse.Namespace, store: JobStore) -> int:
     settings = StoreSettings(worker_name(), retention, KEEP, Nobody(), lambda: TokenLog(1))
     async with store.open(settings):
         before = await _ended(store)
-        while await store.prune() <= 0:
+        while await try_for(store.outage_limit, store.prune) <= 0:
             pass
         kept = await _ended(store)
     removed = max(before - kept, 0)
@@ -85,7 +86,7 @@ async def prune(options: argparse.Namespace, store: JobStore) -> int:
 
 
 async def _ended(store: JobStore) -> int:
-    counts = await store.counts()
+    counts = await try_for(store.outage_limit, store.counts)
     return sum(of_queue[state] for of_queue in counts.values() for state in FINAL_STATES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 class Slices:
     """A store that removes two jobs in a slice."""
+
+    outage_limit = math.inf
 
     def __init__(self, ended: int) -> None:
         self._ended = ended
