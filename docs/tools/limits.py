@@ -161,6 +161,7 @@ def _bridge_rows() -> list[tuple[str, Any, str]]:
         ("Messages of a client in a second", f"{bridge.messages_per_second:g}", limits.format("messages_per_second")),
         ("Its pings and pongs in a second; those beyond wait, and what follows them", _guard.CONTROLS, fixed),
         ("Subscriptions of a connection", bridge.subscriptions, limits.format("subscriptions")),
+        ("Attempts that a client may ask for, or its executor's", bridge.attempts, limits.format("attempts")),
         ("Tokens in a message to a client", bridge.batch_items, limits.format("batch_items")),
         (
             "An `events` or a text to a client, except a single larger token",

@@ -22,7 +22,8 @@ class Call:
 
     Attributes:
         id: What names it.
-        text: The message.
+        request: What is asked.
+        text: The same as a message.
         subject: The job's id or the executor's name that it is about.
         on_done: Called once there is an answer, or an error.
         on_put_off: Called when the server can't do it now, and it is to be made again.
@@ -30,6 +31,7 @@ class Call:
     """
 
     id: int
+    request: AnyRequest
     text: str
     subject: str
     on_done: Callable[[], None]
@@ -62,7 +64,8 @@ class Calls:
             PayloadError, ProtocolError: The request can't be said.
         """
         id = next(self.ids)
-        call = Call(id, encode_request(msgspec.structs.replace(request, id=id)), subject, on_done, on_put_off)
+        text = encode_request(msgspec.structs.replace(request, id=id))
+        call = Call(id, request, text, subject, on_done, on_put_off)
         self._open[id] = call
         return call
 

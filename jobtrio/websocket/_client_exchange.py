@@ -23,6 +23,7 @@ from jobtrio.websocket.protocol import (
     ProgressMade,
     Refused,
     Restarted,
+    Submit,
     Subscribe,
     Subscribed,
     Unsubscribe,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from jobtrio.websocket._client_calls import Calls
     from jobtrio.websocket._client_feed import Feed
-    from jobtrio.websocket.protocol import AnyReply, HelloLimits, JobStreamReply, ProtocolError
+    from jobtrio.websocket.protocol import AnyReply, AnyRequest, HelloLimits, JobStreamReply, ProtocolError
 
 PAUSE: Final = 0.5
 """Seconds until what the server can't do now is asked for again."""
@@ -112,7 +113,8 @@ class Exchange:
     def _call_text(self, call: Call) -> str | None:
         if call not in self._calls:
             return None
-        if (error := self._excess(call.text)) is not None:
+        error = self._excess(call.text) or self._unknown(call.request)
+        if error is not None:
             self._calls.finish(call, error)
             return None
         return call.text
@@ -146,6 +148,12 @@ class Exchange:
         if size <= most:
             return None
         return PayloadError(f"a request must be at most {most} bytes for this server; got {size}")
+
+    def _unknown(self, request: AnyRequest) -> ServerRefusedError | None:
+        """Return the error for a request of which this server would pass over a part that changes what is done."""
+        if isinstance(request, Submit) and request.retry is not None and self._limits.attempts is None:
+            return ServerRefusedError("protocol", "the server does not know of retry policies of clients")
+        return None
 
     def _look_later(self, thing: Call | Feed | Unsubscribe, at: float) -> None:
         heappush(self._later, (at, next(self._calls.ids), thing))

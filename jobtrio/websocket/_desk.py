@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec.structs import replace
 
+from jobtrio._checks import show
 from jobtrio._errors import UnknownExecutorError, UnknownJobError
 from jobtrio._pages import find_behind
 from jobtrio._policies import JobPriority
 from jobtrio._submission import JobSpec
 from jobtrio.websocket._codes import ErrorCode
 from jobtrio.websocket._refusals import Refusal
-from jobtrio.websocket._translation import wire_error, wire_record
+from jobtrio.websocket._translation import retry_of, wire_error, wire_record
 from jobtrio.websocket._values import value_json
 
 if TYPE_CHECKING:
@@ -143,11 +144,12 @@ class Desk:
         job = await self.find_job(job_id, "cancel")
         return await job.cancel(reason, grace=grace)
 
-    async def submit(self, request: Submit) -> Job:
-        """Submit a job.
+    async def submit(self, request: Submit, attempts: int) -> Job:
+        """Submit a job, which may ask for so many attempts, or for as many as its executor is registered with.
 
         Raises:
-            Refusal: It may not be submitted, or its key belongs to another job, which may not be seen.
+            Refusal: It may not be submitted, asks for too many attempts, or its key belongs to another job, which may
+                not be seen.
             JobtrioError, ValueError, TypeError: The registry refuses it.
 
         Cancellation: it may have been submitted.
@@ -157,6 +159,10 @@ class Desk:
         registered = self._registry.executors.get(request.executor)
         if not registered.expose:
             raise UnknownExecutorError(request.executor)
+        most = attempts if registered.retry is None else max(attempts, registered.retry.max_attempts)
+        if request.retry is not None and request.retry.max_attempts > most:
+            asked = show(request.retry.max_attempts)
+            raise Refusal(ErrorCode.INVALID, f"retry must allow at most {most} attempts at this server; got {asked}")
         spec = _spec(request, registered.queue or "default")
         if not await self.allows("submit", spec):
             raise Refusal(ErrorCode.FORBIDDEN, "you may not submit this job")
@@ -199,6 +205,7 @@ def _spec(request: Submit, queue: str) -> JobSpec:
         queue=queue if request.queue is None else request.queue,
         priority=JobPriority[request.priority],
         time_limit=request.time_limit,
+        retry=retry_of(request.retry),
         delay=request.delay,
         expires_in=request.expires_in,
         tags=request.tags,

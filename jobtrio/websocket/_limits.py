@@ -37,6 +37,8 @@ class Limits:
         messages_per_second: A client's messages a second. Those beyond it are refused, and twice as many
             close the connection with 4429.
         subscriptions: Subscriptions of a connection at once.
+        attempts: The attempts that a submitted job's retry policy may allow; more are refused, except as many as its
+            executor is registered with.
         batch_items: Tokens in a message to a client.
         batch_bytes: The size of a message of tokens to a client, ``events`` or text; only a single larger token exceeds
             it. Other messages are as large as the result, the error or the record that they report, and ``jobs`` ends
@@ -55,6 +57,7 @@ class Limits:
     message_frames: int = attrs.field(default=1024, validator=_count)
     messages_per_second: float = attrs.field(default=50, validator=_rate)
     subscriptions: int = attrs.field(default=32, validator=_count)
+    attempts: int = attrs.field(default=10, validator=_count)
     batch_items: int = attrs.field(default=256, validator=_count)
     batch_bytes: int = attrs.field(default=64 * 1024, validator=_count)
     heartbeat: float = attrs.field(default=15.0, validator=_seconds)

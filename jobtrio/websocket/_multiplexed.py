@@ -75,6 +75,7 @@ class MultiplexedSession(Session):
             message_bytes=limits.message_bytes,
             subscriptions=limits.subscriptions,
             messages_per_second=limits.messages_per_second,
+            attempts=limits.attempts,
         )
         return Hello(proto=PROTOCOL, heartbeat=limits.heartbeat, limits=mine)
 
@@ -189,7 +190,7 @@ class MultiplexedSession(Session):
     async def _submit(self, request: Submit, desk: Desk) -> None:
         if request.subscribe:
             self._check_room()
-        job = await desk.submit(request)
+        job = await desk.submit(request, self.terms.limits.attempts)
         opened = await self._open_submitted(desk, job) if request.subscribe else None
         if opened is None:
             await self.say(Submitted(id=request.id, job=job.id))

@@ -9,13 +9,11 @@ from math import inf
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec.structs import asdict
 
 from jobtrio._checks import check_number
-from jobtrio._policies import RetryPolicy
 from jobtrio._records import ErrorKind
 from jobtrio._state import JobState
-from jobtrio.websocket._requests import MessageId, PriorityName
+from jobtrio.websocket._requests import MessageId, PriorityName, WireRetry
 
 PROTOCOL: str = "jobtrio.v1"
 """The protocol's name, and the subprotocol's."""
@@ -48,11 +46,13 @@ class HelloLimits(msgspec.Struct, kw_only=True, frozen=True):
         message_bytes: The size of a message.
         subscriptions: Subscriptions at once.
         messages_per_second: Messages a second.
+        attempts: The attempts that a submission's ``retry`` may ask for; left out by a server that knows no ``retry``.
     """
 
     message_bytes: int
     subscriptions: int
     messages_per_second: float
+    attempts: int | None = None
 
 
 class Hello(Reply, tag="hello", kw_only=True, frozen=True):
@@ -256,27 +256,6 @@ class Ended(StreamReply, tag="end", kw_only=True, frozen=True):
 
     seq: int
     outcome: WireOutcome
-
-
-class WireRetry(msgspec.Struct, kw_only=True, frozen=True):
-    """A retry policy.
-
-    Attributes:
-        max_attempts: All attempts, the first one included.
-        initial: Seconds before the second attempt.
-        multiplier: What each delay is multiplied by for the next.
-        max_delay: Seconds that no delay exceeds before the jitter.
-        jitter: The share of the delay that it may move by, from 0 to 1.
-    """
-
-    max_attempts: int
-    initial: float
-    multiplier: float
-    max_delay: float
-    jitter: float
-
-    def __post_init__(self) -> None:
-        RetryPolicy(**asdict(self))  # which refuses what makes no sense
 
 
 class WireRecord(msgspec.Struct, kw_only=True, frozen=True):

@@ -6,7 +6,9 @@ It owns the fields and what their values may be. It must not know what becomes o
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import asdict
 
+from jobtrio._policies import RetryPolicy
 from jobtrio._state import JobState
 
 LARGEST: int = 2**63 - 1
@@ -48,6 +50,27 @@ class Auth(Request, tag="auth", kw_only=True, frozen=True):
     token: str
 
 
+class WireRetry(msgspec.Struct, kw_only=True, frozen=True):
+    """A retry policy.
+
+    Attributes:
+        max_attempts: All attempts, the first one included.
+        initial: Seconds before the second attempt.
+        multiplier: What each delay is multiplied by for the next.
+        max_delay: Seconds that no delay exceeds before the jitter.
+        jitter: The share of the delay that it may move by, from 0 to 1.
+    """
+
+    max_attempts: int
+    initial: float
+    multiplier: float
+    max_delay: float
+    jitter: float
+
+    def __post_init__(self) -> None:
+        RetryPolicy(**asdict(self))  # which refuses what makes no sense
+
+
 class Submit(Request, tag="submit", kw_only=True, frozen=True):
     """Submit a job. Answer: `Submitted`.
 
@@ -60,6 +83,7 @@ class Submit(Request, tag="submit", kw_only=True, frozen=True):
         queue: The queue to wait in; None for the executor's own.
         priority: The priority's name.
         time_limit: Seconds an attempt may take; None for the executor's own.
+        retry: The retry policy; None for the executor's own.
         delay: Seconds until the earliest start.
         expires_in: Seconds within which the first attempt has to start.
         tags: Text by name, to find the job by; at most 1,000.
@@ -73,6 +97,7 @@ class Submit(Request, tag="submit", kw_only=True, frozen=True):
     queue: str | None = None
     priority: PriorityName = "NORMAL"
     time_limit: float | None = None
+    retry: WireRetry | None = None
     delay: float | None = None
     expires_in: float | None = None
     tags: dict[str, str] | None = None

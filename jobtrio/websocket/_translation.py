@@ -27,8 +27,8 @@ from jobtrio.websocket._replies import (
     WireError,
     WireFailed,
     WireRecord,
-    WireRetry,
 )
+from jobtrio.websocket._requests import WireRetry
 from jobtrio.websocket._values import value_json
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ def wire_record(record: JobRecord) -> WireRecord:
         fields["cancel_reason"] = clean_text(record.cancel_reason)
     if record.error is not None:
         fields["error"] = wire_error(record.error, tracebacks=True)
-    if record.retry is not None:
-        fields["retry"] = WireRetry(**{name: getattr(record.retry, name) for name in WireRetry.__struct_fields__})
+    fields["retry"] = wire_retry(record.retry)
     return WireRecord(**fields)
 
 
@@ -160,6 +159,17 @@ def record_of(record: WireRecord) -> JobRecord:
     fields["priority"] = JobPriority[record.priority]
     if record.error is not None:
         fields["error"] = error_of(record.error)
-    if record.retry is not None:
-        fields["retry"] = RetryPolicy(**asdict(record.retry))
+    fields["retry"] = retry_of(record.retry)
     return JobRecord(**fields)
+
+
+def wire_retry(retry: RetryPolicy | None) -> WireRetry | None:
+    """Return a retry policy for the wire."""
+    if retry is None:
+        return None
+    return WireRetry(**{name: getattr(retry, name) for name in WireRetry.__struct_fields__})
+
+
+def retry_of(retry: WireRetry | None) -> RetryPolicy | None:
+    """Return the retry policy that came over the wire."""
+    return None if retry is None else RetryPolicy(**asdict(retry))

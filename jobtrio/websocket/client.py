@@ -30,7 +30,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._ids import new_id
 from jobtrio._nursery import open_background_nursery
 from jobtrio._pages import PAGE, FoundJobs
-from jobtrio._policies import JobPriority, check_priority
+from jobtrio._policies import JobPriority, RetryPolicy, check_priority
 from jobtrio._state import check_states
 from jobtrio._subscription import check_on_gap
 from jobtrio.websocket._client_address import check_token, parse_url
@@ -40,7 +40,18 @@ from jobtrio.websocket._client_job import RemoteJob
 from jobtrio.websocket._client_keeper import Keeper
 from jobtrio.websocket._client_subscription import RemoteSubscription
 from jobtrio.websocket._requests import MOST_FOUND
-from jobtrio.websocket.protocol import Cancel, Find, Get, JobFound, JobsFound, Ok, Submit, Submitted, record_of
+from jobtrio.websocket.protocol import (
+    Cancel,
+    Find,
+    Get,
+    JobFound,
+    JobsFound,
+    Ok,
+    Submit,
+    Submitted,
+    record_of,
+    wire_retry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -82,6 +93,7 @@ class JobClient:
         queue: str | None = None,
         priority: JobPriority = JobPriority.NORMAL,
         time_limit: float | None = None,
+        retry: RetryPolicy | None = None,
         delay: float | None = None,
         expires_in: float | None = None,
         tags: Mapping[str, str] | None = None,
@@ -97,6 +109,8 @@ class JobClient:
             queue: The queue to wait in; None for the executor's own.
             priority: Strict between levels, first in first out within one.
             time_limit: Seconds an attempt may take; None for the executor's own.
+            retry: The retry policy; None for the executor's own. A server takes one of up to ``Limits.attempts``
+                attempts, or of as many as the executor is registered with.
             delay: Seconds from now to the earliest start.
             expires_in: Seconds from now within which the first attempt has to start; more than the delay.
             tags: Strings by name, to find the job by; at most 1,000.
@@ -111,7 +125,7 @@ class JobClient:
             StoreUnavailableError: The server's store was away too long, and the job may have been stored; or the server
                 was shutting down for too long.
             ServerUnavailableError: The server was away too long. The job may have been accepted.
-            ServerRefusedError: The server does not let this client submit.
+            ServerRefusedError: The server does not let this client submit, or does not know of retry policies.
 
         Cancellation: the job may have been accepted.
         """
@@ -122,6 +136,7 @@ class JobClient:
             queue=None if queue is None else check_name("queue", queue),
             priority=cast("PriorityName", check_priority(priority).name),
             time_limit=None if time_limit is None else check_seconds("time_limit", time_limit, zero=False),
+            retry=wire_retry(_check_retry(retry)),
             delay=None if delay is None else check_seconds("delay", delay),
             expires_in=None if expires_in is None else check_seconds("expires_in", expires_in, zero=False),
             tags=check_tags("tags", tags),
@@ -292,6 +307,12 @@ class JobClient:
             got = type(reply).__name__
             raise ServerRefusedError("protocol", f"{answer.__name__} was due, and {got} came")
         return reply
+
+
+def _check_retry(value: Any) -> RetryPolicy | None:
+    if value is None or isinstance(value, RetryPolicy):
+        return value
+    raise TypeError(f"retry must be a RetryPolicy or None; got {show(value)}")
 
 
 def _query(

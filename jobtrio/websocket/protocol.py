@@ -43,7 +43,6 @@ from jobtrio.websocket._replies import WireError as WireError
 from jobtrio.websocket._replies import WireFailed as WireFailed
 from jobtrio.websocket._replies import WireOutcome as WireOutcome
 from jobtrio.websocket._replies import WireRecord as WireRecord
-from jobtrio.websocket._replies import WireRetry as WireRetry
 from jobtrio.websocket._requests import AnyRequest as AnyRequest
 from jobtrio.websocket._requests import Auth as Auth
 from jobtrio.websocket._requests import Cancel as Cancel
@@ -55,12 +54,15 @@ from jobtrio.websocket._requests import Ping as Ping
 from jobtrio.websocket._requests import Submit as Submit
 from jobtrio.websocket._requests import Subscribe as Subscribe
 from jobtrio.websocket._requests import Unsubscribe as Unsubscribe
+from jobtrio.websocket._requests import WireRetry as WireRetry
 from jobtrio.websocket._translation import JobStreamReply as JobStreamReply
 from jobtrio.websocket._translation import messages_of as messages_of
 from jobtrio.websocket._translation import progress_of as progress_of
 from jobtrio.websocket._translation import record_of as record_of
 from jobtrio.websocket._translation import reply_to as reply_to
+from jobtrio.websocket._translation import retry_of as retry_of
 from jobtrio.websocket._translation import wire_record as wire_record
+from jobtrio.websocket._translation import wire_retry as wire_retry
 from jobtrio.websocket._values import DEPTH_LIMIT, value_json, values_json
 
 if TYPE_CHECKING:

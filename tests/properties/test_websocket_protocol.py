@@ -38,6 +38,15 @@ values = st.recursive(
 ids = st.none() | numbers | st.text(max_size=100)
 tags = st.none() | st.dictionaries(text, text, max_size=3)
 
+retries = st.builds(
+    protocol.WireRetry,
+    max_attempts=st.integers(1),
+    initial=seconds,
+    multiplier=st.floats(1, 1e6),
+    max_delay=seconds,
+    jitter=st.floats(0, 1),
+)
+
 requests = st.one_of(
     st.builds(protocol.Auth, id=ids, token=text),
     st.builds(
@@ -50,6 +59,7 @@ requests = st.one_of(
         queue=st.none() | text,
         priority=st.sampled_from(("LOW", "NORMAL", "HIGH", "CRITICAL")),
         time_limit=st.none() | seconds,
+        retry=st.none() | retries,
         delay=st.none() | seconds,
         expires_in=st.none() | seconds,
         tags=tags,

@@ -29,6 +29,7 @@ from jobtrio.websocket.protocol import (
     Refused,
     Submit,
     Submitted,
+    WireRetry,
     wire_record,
 )
 
@@ -43,7 +44,7 @@ async def test_submits() -> None:
     heard: list[Submit] = []
 
     async def script(peer: Peer) -> None:
-        await peer.greet()
+        await peer.greet(attempts=3)
         for _ in range(2):
             heard.append(request := await peer.hear(Submit))
             await peer.say(Submitted(id=request.id, job="j"))
@@ -60,6 +61,7 @@ async def test_submits() -> None:
             queue="q",
             priority=jobtrio.JobPriority.HIGH,
             time_limit=3,
+            retry=jobtrio.RetryPolicy(4, 5, 6, 7, 0),
             delay=1,
             expires_in=2,
             tags={"t": "x"},
@@ -68,9 +70,30 @@ async def test_submits() -> None:
     plain, full = heard
     assert (plain.executor, plain.payload, plain.subscribe, plain.queue) == ("work", None, False, None)
     assert plain.key is not None
+    assert plain.retry is None
+    assert full.retry == WireRetry(max_attempts=4, initial=5, multiplier=6, max_delay=7, jitter=0)
     assert len(plain.key) >= 22
     assert (full.key, full.queue, full.priority, full.time_limit) == ("k", "q", "HIGH", 3.0)
     assert (full.delay, full.expires_in, full.tags, full.metadata) == (1.0, 2.0, {"t": "x"}, {"m": [None]})
+
+
+async def test_a_server_without_retries() -> None:
+    """A server that would pass over a retry policy is not asked, also where it has come in the place of another."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(attempts=None)
+        await peer.answer(Submit, Submitted(job="j"))
+
+    async def newer(peer: Peer) -> None:
+        await peer.greet(attempts=3)
+        assert (await peer.hear(Submit)).retry is not None
+        peer.cut()
+
+    for scripts in ((script,), (newer, script)):
+        async with open_bridge(*scripts) as url, open_client(url) as client:
+            with pytest.raises(ServerRefusedError, match="does not know of retry policies"):
+                await client.submit("work", retry=jobtrio.RetryPolicy())
+            assert (await client.submit("work")).id == "j"
 
 
 async def test_submits_once() -> None:
@@ -173,6 +196,7 @@ async def test_ids_of_a_text_class() -> None:
         (lambda c: c.submit("e", queue=""), ValueError, "queue"),
         (lambda c: c.submit("e", priority=5), (TypeError, ValueError), "priority"),
         (lambda c: c.submit("e", time_limit=0), ValueError, "time_limit"),
+        (lambda c: c.submit("e", retry=3), TypeError, "retry"),
         (lambda c: c.submit("e", delay=-1), ValueError, "delay"),
         (lambda c: c.submit("e", expires_in=float("inf")), ValueError, "expires_in"),
         (lambda c: c.submit("e", tags={"a": 1}), TypeError, "tags"),

@@ -53,7 +53,7 @@ async def test_hello(autojump_clock: MockClock, registry: JobRegistry) -> None:
             "type": "hello",
             "proto": "jobtrio.v1",
             "heartbeat": 5.0,
-            "limits": {"message_bytes": 65536, "subscriptions": 3, "messages_per_second": 50},
+            "limits": {"message_bytes": 65536, "subscriptions": 3, "messages_per_second": 50, "attempts": 10},
         }
 
 
@@ -63,7 +63,7 @@ async def test_hello_to_the_letter(autojump_clock: MockClock, registry: JobRegis
         await line.hear()
         assert line.texts[0] == (
             '{"type":"hello","proto":"jobtrio.v1","heartbeat":15.0,'
-            '"limits":{"message_bytes":65536,"subscriptions":32,"messages_per_second":50}}'
+            '"limits":{"message_bytes":65536,"subscriptions":32,"messages_per_second":50,"attempts":10}}'
         )
 
 
@@ -497,6 +497,13 @@ async def test_errors_of_requests(autojump_clock: MockClock, registry: JobRegist
         ('{"type":"submit","id":1,"executor":""}', "unknown_executor"),
         ('{"type":"submit","id":1,"executor":"words","time_limit":-1}', "invalid"),
         ('{"type":"submit","id":1,"executor":"words","time_limit":0}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","retry":{}}', "invalid"),
+        ('{"type":"submit","id":1,"executor":"words","retry":3}', "invalid"),
+        (
+            '{"type":"submit","id":1,"executor":"words","retry":'
+            '{"max_attempts":0,"initial":1,"multiplier":2,"max_delay":9,"jitter":0}}',
+            "invalid",
+        ),
         ('{"type":"submit","id":1,"executor":"words","delay":-1}', "invalid"),
         ('{"type":"submit","id":1,"executor":"words","delay":1e300}', "invalid"),
         ('{"type":"submit","id":1,"executor":"words","delay":5,"expires_in":1}', "invalid"),
@@ -763,6 +770,46 @@ async def test_the_queue_that_a_submission_is_judged_by(autojump_clock: MockCloc
             assert around["code"] == "forbidden"
         waited = [record.queue for record in await registry.find()]
     assert (queues, waited) == (["gpu", "gpu", "default", "default"], ["gpu", "gpu", "default"])
+
+
+def retry(max_attempts: int) -> dict[str, Any]:
+    """Return a retry policy as it goes over the wire."""
+    return {"max_attempts": max_attempts, "initial": 60, "multiplier": 1.5, "max_delay": 600, "jitter": 0}
+
+
+async def test_a_retry_policy(autojump_clock: MockClock) -> None:
+    """A job has the policy that its client gives, else that of its executor; `authorize` judges by the former."""
+    own = jobtrio.Executors()
+    own.register("write", retry=RetryPolicy(2), expose=True)(words)
+
+    async def authorize(principal: Any, action: str, job: Any) -> bool:
+        return job.retry is None or job.retry.initial >= 60
+
+    async with jobtrio.open_registry(own) as registry:
+        async with open_line(registry, authenticate=known, authorize=authorize, token="ok-x") as line:
+            submit = {"type": "submit", "id": 1, "executor": "write"}
+            for given in ({}, {"retry": None}, {"retry": retry(10)}):
+                await line.ask({**submit, **given})
+            refused = await line.ask({**submit, "retry": {**retry(2), "initial": 0}})
+            assert refused["code"] == "forbidden"
+        policies = [record.retry for record in await registry.find()]
+    assert policies == [RetryPolicy(2), RetryPolicy(2), RetryPolicy(10, 60, 1.5, 600, 0)]
+
+
+@pytest.mark.parametrize(("own", "most"), [(None, 5), (RetryPolicy(2), 5), (RetryPolicy(7), 7)])
+async def test_too_many_attempts(autojump_clock: MockClock, own: RetryPolicy | None, most: int) -> None:
+    """A client may ask for so many attempts, or for those that the executor is registered with, and for no more."""
+    mine = jobtrio.Executors()
+    mine.register("write", retry=own, expose=True)(words)
+    async with jobtrio.open_registry(mine) as registry:
+        async with open_line(registry, authenticate=anybody, limits=Limits(attempts=5)) as line:
+            submit = {"type": "submit", "id": 1, "executor": "write"}
+            assert (await line.ask({**submit, "retry": retry(most)}))["type"] == "submitted"
+            for attempts in (most + 1, 10**30):
+                refused = await line.ask({**submit, "retry": retry(attempts)})
+                assert refused["code"] == "invalid"
+                assert refused["message"].startswith(f"retry must allow at most {most} attempts")
+        assert len(await registry.find()) == 1
 
 
 @pytest.mark.parametrize(

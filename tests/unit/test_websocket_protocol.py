@@ -41,7 +41,8 @@ def wrong(text: str | bytes) -> ProtocolError:
     [
         '{"type":"auth","id":1,"token":"t"}',
         '{"type":"submit","id":"a","executor":"e","payload":{"x":[1,null]},"subscribe":true,"key":"k","queue":"q",'
-        '"priority":"HIGH","time_limit":1.5,"delay":2.0,"expires_in":3.0,"tags":{"a":"b"},"metadata":{"c":1}}',
+        '"priority":"HIGH","time_limit":1.5,"retry":{"max_attempts":4,'
+        '"initial":1.5,"multiplier":2.0,"max_delay":9.0,"jitter":0.5},"delay":2.0,"expires_in":3.0,"tags":{"a":"b"},"metadata":{"c":1}}',
         '{"type":"subscribe","id":1,"job":"j","after":7,"epoch":"e","on_gap":"yield"}',
         '{"type":"subscribe","job":"j","after":"end"}',
         '{"type":"unsubscribe","id":1,"sub":3}',
@@ -60,7 +61,7 @@ def test_requests_keep_their_fields(text: str) -> None:
     "text",
     [
         '{"type":"hello","proto":"jobtrio.v1","heartbeat":15.0,"limits":{"message_bytes":65536,"subscriptions":32,'
-        '"messages_per_second":50.0}}',
+        '"messages_per_second":50.0,"attempts":10}}',
         '{"type":"ok","id":1,"cancelled":false}',
         '{"type":"pong","id":"x"}',
         '{"type":"submitted","id":1,"job":"j","sub":1,"epoch":"e"}',
