@@ -6,9 +6,11 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 import jobtrio
 from jobtrio._checks import NAME_LIMIT
-from jobtrio._errors import PayloadError, UnknownExecutorError, UnknownJobError
+from jobtrio._errors import JobtrioError, PayloadError, UnknownExecutorError, UnknownJobError
 from jobtrio._ids import new_id
 from jobtrio._pages import FoundJobs
 from jobtrio._state import FINAL_STATES, JobState
@@ -30,7 +32,7 @@ from jobtrio.cli._store import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from jobtrio._records import JobRecord
     from jobtrio._registry import JobRegistry
@@ -52,8 +54,8 @@ kept, nothing is submitted. If the new one fails as well, run that again.
 Jobs that are given by their IDs may have ended in any way. Of all that match,
 those that failed are run again: what completed is done, and what was cancelled
 was no longer wanted; --state asks for them. All are found before any is
-submitted. At a server (`jobtrio serve`), which is named by a URL, time limits and
-retries are what the executors are registered with there.
+submitted. At a server (`jobtrio serve`), which is named by a URL, an old job that
+had no time limit or no retries gets what its executor is registered with there.
 """
 
 EPILOG = f"""\
@@ -76,6 +78,9 @@ PROGRAMS = (
 
 AT_ONCE = 32
 """Jobs that are submitted at once: all of them, or none where the store fails."""
+
+LAST_LOOK = 2.0
+"""Seconds for a server that has failed to tell which of the last jobs had been run again before."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +115,7 @@ async def rerun(options: argparse.Namespace, store: JobStore) -> int:
     """
     report = Report(options)
     async with open_client(store, options.known) as registry:
-        found = await report.find(registry, registry.find_all(**_filters(options)))
+        found = await report.find(registry, registry.find_all(**_filters(options)), _given)
         specs: dict[str, jobtrio.JobSpec] = {}
         for old, given in found.items():
             with report.refusing(old):
@@ -147,36 +152,57 @@ async def rerun_at_server(options: argparse.Namespace, client: JobClient) -> int
 
     *Cancellation*: some may have been submitted.
     """
-    from jobtrio.websocket import ErrorCode, ServerRefusedError
-
     report = Report(options)
-    found = await report.find(client, client.find_all(**_filters(options)))
+    found = await report.find(client, client.find_all(**_filters(options)), _given_at_server)
     with report.telling(), report.advancing("submitting", len(found)) as advance:
         for batch in _batches(found):
             newest = await client.find(limit=1, newest_first=True)
-            for old in batch:
-                with report.refusing(old):
-                    if isinstance(payload := found[old]["payload"], dict) and [*payload] == ["repr"]:
-                        raise PayloadError("the server shows its payload by its repr alone")
-                    try:
-                        report.submitted[old] = (await client.submit(**found[old])).id
-                    except ServerRefusedError as exc:
-                        if exc.code != ErrorCode.FORBIDDEN:
-                            raise
-                        raise ValueError(str(exc)) from exc  # others of the jobs may be allowed
-                advance.step()
-            await _tell_apart(report, client, batch, newest)
+            try:
+                for old in batch:
+                    with report.refusing(old):
+                        report.untold[old] = await _submit(client, found[old])
+                    advance.step()
+            except BaseException:
+                # Bounded: a server that is away can't tell any more.
+                with trio.CancelScope(deadline=trio.current_time() + LAST_LOOK, shield=True), suppress(JobtrioError):
+                    await _tell_apart(report, client, newest)
+                raise
+            await _tell_apart(report, client, newest)
     return report.exit_code
 
 
-async def _tell_apart(report: Report, client: JobClient, olds: list[str], newest: list[JobRecord]) -> None:
+async def _submit(client: JobClient, given: dict[str, Any]) -> str:
+    """Submit a job and return its id.
+
+    Raises:
+        PayloadError, UnknownExecutorError, ValueError: This one is refused, and others need not be.
+        JobtrioError: None can be submitted now.
+
+    *Cancellation*: it may have been submitted.
+    """
+    from jobtrio.websocket import ErrorCode, ServerRefusedError
+
+    match given["payload"]:
+        case {"repr": str(), **others} if not others:
+            raise PayloadError("the server shows its payload by its repr alone")
+    try:
+        return (await client.submit(**given)).id
+    except ServerRefusedError as exc:
+        if exc.code != ErrorCode.FORBIDDEN:
+            raise
+        raise ValueError(str(exc)) from exc
+
+
+async def _tell_apart(report: Report, client: JobClient, newest: list[JobRecord]) -> None:
     """Find out which jobs had been submitted before: those that do not stand behind what was the newest then."""
+    before: set[str] = set()
     with suppress(UnknownJobError, IndexError):  # none of them is known to have been
         last = newest[0].id
         new = {record.id async for record in FoundJobs(lambda after: client.find(after=after or last))}
-        for old in olds:
-            if old in report.submitted and report.submitted[old] not in new:
-                report.already[old] = report.submitted.pop(old)
+        before.update(set(report.untold.values()) - new)
+    for old, job_id in report.untold.items():
+        (report.already if job_id in before else report.submitted)[old] = job_id
+    report.untold = {}
 
 
 def _batches(jobs: Iterable[str]) -> list[list[str]]:
@@ -202,6 +228,11 @@ def _given(old: JobRecord) -> dict[str, Any]:
     return {**same, "key": _key_of(old), "metadata": {**old.metadata, "again": old.id}}
 
 
+def _given_at_server(old: JobRecord) -> dict[str, Any]:
+    """Return what `_given` does, with the limits that the old job had; where it had none, its executor's hold."""
+    return {**_given(old), "time_limit": old.time_limit, "retry": old.retry}
+
+
 def _key_of(old: JobRecord) -> str:
     """Return the new job's key: no other job has the same, also where its id is another's that has been removed."""
     key = f"again:{old.id}:{old.created_at.isoformat()}"
@@ -214,12 +245,14 @@ class Report:
     Attributes:
         submitted: The ids of new jobs by those of the old ones.
         already: Those of new jobs that had been submitted before.
+        untold: Those of which it is not known yet whether they had been.
         exit_code: 1 once a job was refused.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.submitted: dict[str, str] = {}
         self.already: dict[str, str] = {}
+        self.untold: dict[str, str] = {}
         self.exit_code = 0
         self._options = options
         self._advance = Advance("", 0, is_shown=False)
@@ -248,7 +281,10 @@ class Report:
             yield self._advance
 
     async def find(
-        self, where: JobRegistry | JobClient, matching: AsyncIterator[JobRecord]
+        self,
+        where: JobRegistry | JobClient,
+        matching: AsyncIterator[JobRecord],
+        given: Callable[[JobRecord], dict[str, Any]],
     ) -> dict[str, dict[str, Any]]:
         """Return what new jobs are given, by the old ones' ids: for those that were named, or else all that match."""
         found = self._found
@@ -257,12 +293,12 @@ class Report:
                 with self.refusing(job_id):
                     record = (await where.get(job_id)).record
                     assert record is not None  # it was asked for
-                    found[job_id] = _given(record)
+                    found[job_id] = given(record)
                 advance.step()
         if not self._options.words:
             async for record in matching:
                 with self.refusing(record.id):
-                    found[record.id] = _given(record)
+                    found[record.id] = given(record)
         return found
 
     @contextmanager
@@ -273,6 +309,9 @@ class Report:
         except BaseException:
             if self.submitted or self.already:
                 self._tell()
+            if self.untold:
+                jobs = ", ".join(f"{printable(old)} as {printable(new)}" for old, new in self.untold.items())
+                complain(self._options, f"run again, now or before, which the server can't tell any more: {jobs}")
             complain(self._options, "not all were submitted; to ask again submits none twice")
             raise
         self._tell()

@@ -136,12 +136,7 @@ def _read_words(options: argparse.Namespace) -> str | None:
     if len(words) == 2:
         options.payload = _value(options, "JSON", _options.json_value, words[1])
     if url is not None:
-        values = {
-            "--id": options.id,
-            "--executors": options.executors,
-            "--retry": options.retry,
-            "--store": options.store,
-        }
+        values = {"--id": options.id, "--executors": options.executors, "--store": options.store}
         refuse_for_server(options, values, ", which decides that itself")
     return url
 

@@ -390,6 +390,73 @@ async def test_how_far_it_is(
     assert [line.partition("), ")[2] for line in (drawn[-1], drawn[2])] == ["submitting", "looking"]
 
 
+class Failing:
+    """A server that fails at one submission, and perhaps for good."""
+
+    def __init__(self, registry: jobtrio.JobRegistry, at: int, failure: BaseException, *, is_gone: bool) -> None:
+        self.count, self.at, self.failure, self.is_gone = 0, at, failure, is_gone
+        self._registry = registry
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    async def submit(self, *args: Any, **given: Any) -> jobtrio.Job:
+        """Submit a job, or fail."""
+        if self.count == self.at:
+            raise self.failure
+        self.count += 1
+        return await self._registry.submit(*args, **given)
+
+    async def find(self, **filters: Any) -> list[jobtrio.JobRecord]:
+        """Find jobs, or fail."""
+        if self.count == self.at and self.is_gone:
+            await trio.sleep_forever()
+        return await self._registry.find(**filters)
+
+
+@pytest.mark.parametrize("failure", [jobtrio.QueueFullError(1), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_server_that_fails_on_the_way(
+    registry: jobtrio.JobRegistry,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    is_gone: bool,
+) -> None:
+    """What had been run again before is told apart also then, or it is said of which jobs that can't be told."""
+    monkeypatch.setattr("jobtrio.cli._rerun.LAST_LOOK", 60 if not is_gone else 0.01)
+    parse = build_parser().parse_args
+    assert await rerun_at_server(parse(["rerun", "--json", "2", "4"]), cast("JobClient", registry)) == 0
+    before = json.loads(capsys.readouterr().out)["submitted"]
+    server = cast("JobClient", Failing(registry, 3, failure, is_gone=is_gone))
+    with pytest.raises(type(failure)):
+        await rerun_at_server(parse(["rerun", "--json", "1", "2", "4", "5"]), server)
+    out, err = capsys.readouterr()
+    *lines, last = err.splitlines()
+    assert last == "jobtrio rerun: not all were submitted; to ask again submits none twice"
+    one = (await again_of(registry))["1"]
+    if is_gone:
+        untold = f"1 as {one}, 2 as {before['2']}, 4 as {before['4']}"
+        assert lines == [f"jobtrio rerun: run again, now or before, which the server can't tell any more: {untold}"]
+        assert out == ""
+    else:
+        assert (lines, json.loads(out)) == ([], {"submitted": {"1": one}, "already": before})
+
+
+async def test_limits_at_a_server(registry: jobtrio.JobRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job of a server is run again with the old one's time limit and retries, else with those of its executor."""
+    old = await registry.submit("work", time_limit=7, retry=RetryPolicy(5, 9), expires_in=3600, queue="other")
+    plain = await registry.submit("other")
+    for job in (old, plain):
+        await job.cancel()
+    options = build_parser().parse_args(["rerun", old.id, plain.id])
+    assert await rerun_at_server(options, cast("JobClient", registry)) == 0
+    again = await again_of(registry)
+    first, second = [(await registry.get(again[job.id])).record for job in (old, plain)]
+    assert (first.time_limit, first.retry, first.expires_in, first.queue) == (7, RetryPolicy(5, 9), 3600, "other")
+    assert (second.time_limit, second.retry, second.expires_in) == (None, None, None)
+
+
 async def test_two_that_ask_at_once(
     registry: jobtrio.JobRegistry, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
