@@ -103,8 +103,7 @@ class StoreSource:
         with suppress(JobtrioError):
             record = (await self._registry.get(self._job.id)).record
             if record.state is JobState.QUEUED and record.queue in await self._registry.paused():
-                resume = resume_command(record.queue, self._url)
-                return f"the job waits in queue {record.queue!r}, which is paused; {resume} ends that"
+                return f"{_paused_text(record)}; {resume_command(record.queue, self._url)} ends that"
             return _wait_text(record, len(await self._registry.workers()))
         return None
 
@@ -158,7 +157,8 @@ class BridgeSource:
     async def waiting(self) -> str | None:
         """Return what the job waits for, as far as the server tells. *Cancellation*: nothing has changed."""
         with suppress(JobtrioError):
-            return _wait_text(await self._job.refresh(), None)
+            record = await self._job.refresh()
+            return _paused_text(record) if self._job.is_paused else _wait_text(record, None)
         return None
 
     async def ending(self) -> tuple[Outcome, float | None, int | None]:
@@ -217,6 +217,10 @@ def _wait_text(record: JobRecord, workers: int | None) -> str | None:
         return "the job is held until somebody executes it"
     there = {None: "", 0: "; no worker is there"}.get(workers, f"; workers that are there: {workers}")
     return f"the job waits in queue {record.queue!r} for a worker that runs {record.executor!r}{there}"
+
+
+def _paused_text(record: JobRecord) -> str:
+    return f"the job waits in queue {record.queue!r}, which is paused"
 
 
 def _has_run(outcome: Outcome) -> bool:

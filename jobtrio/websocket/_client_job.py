@@ -21,11 +21,13 @@ class RemoteJob:
     Attributes:
         id: The job's id.
         record: What was known of the job when it was last asked for, by `JobClient.get` or `refresh`; None before.
+        is_paused: Whether it then waited in a queue that was paused, as far as the server tells.
     """
 
-    def __init__(self, id: str, owner: JobClient, record: JobRecord | None = None) -> None:
+    def __init__(self, id: str, owner: JobClient, record: JobRecord | None = None, *, is_paused: bool = False) -> None:
         self.id: str = id
         self.record: JobRecord | None = record
+        self.is_paused: bool = is_paused
         self._owner = owner
 
     async def refresh(self) -> JobRecord:
@@ -35,8 +37,10 @@ class RemoteJob:
 
         Cancellation: nothing has changed.
         """
-        self.record = await self._owner.fetch(self.id)
-        return self.record
+        found = await self._owner.get(self.id)
+        assert found.record is not None  # it was asked for
+        self.record, self.is_paused = found.record, found.is_paused
+        return found.record
 
     def subscribe(self, after: Start = 0, *, epoch: str | None = None, on_gap: OnGap = "raise") -> RemoteSubscription:
         """Return a channel that receives the job's messages, as `JobClient.subscribe` does."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._job import has_stored
 from jobtrio._messages import End, Gap, last_of
+from jobtrio._state import JobState
 from jobtrio._subscription import BATCH
 from jobtrio._token_log import CUT_OFF
 from jobtrio.websocket._batches import plain_texts, replies
@@ -189,9 +190,17 @@ class Feed:
 
 
 async def open_feed(
-    job: Job, start: Start, *, sub: int | None, tracebacks: bool, plain: bool = False
+    job: Job, start: Start, *, sub: int | None, tracebacks: bool, plain: bool = False, paused: bool = False
 ) -> tuple[Feed, Subscribed]:
     """Return a job's feed from where it is to begin, and what to answer. The job is known and may be seen.
+
+    Args:
+        job: The job.
+        start: Where to begin.
+        sub: The subscription's number; None on a tail.
+        tracebacks: Whether tracebacks may be seen.
+        plain: Whether the tokens' text alone is shown.
+        paused: Whether its queue is paused, as far as it still waits there.
 
     Raises:
         Refusal: There is no such place, or it is not known here yet.
@@ -228,6 +237,7 @@ async def open_feed(
         first=first,
         last=last,
         progress=progress_made(span.progress) if start.after == "end" and span.progress is not None else None,
+        paused=paused and job.record.state is JobState.QUEUED,
     )
     return feed, answer
 

@@ -152,7 +152,8 @@ class MultiplexedSession(Session):
             case Cancel(job=job, reason=reason, grace=grace):
                 await self.say(Ok(id=id, cancelled=await self._open_desk().cancel(job, reason, grace)))
             case Get(job=job):
-                await self.say(JobFound(id=id, job=await self._open_desk().get(job)))
+                record = await self._open_desk().get(job)
+                await self.say(JobFound(id=id, job=record, paused=await self.terms.pauses.hold(record)))
             case Find():
                 await self.say(JobsFound(id=id, jobs=await self._open_desk().find(request)))
             case _:
@@ -210,7 +211,8 @@ class MultiplexedSession(Session):
     async def _subscribe(self, request: Subscribe, desk: Desk) -> None:
         self._check_room()
         job = await desk.find_job(request.job, "subscribe")
-        feed, answer = await self._open(desk, job, Start(request.after, request.epoch, request.on_gap))
+        paused = await self.terms.pauses.hold(job.record)
+        feed, answer = await self._open(desk, job, Start(request.after, request.epoch, request.on_gap), paused)
         await self._begin(feed, answer, replace(answer, id=request.id))
 
     def _check_room(self) -> None:
@@ -218,9 +220,9 @@ class MultiplexedSession(Session):
         if len(self._feeds) >= most:
             raise Refusal(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"{most} subscriptions are open: end one first", limit=most)
 
-    async def _open(self, desk: Desk, job: Job, start: Start) -> tuple[Feed, Subscribed]:
+    async def _open(self, desk: Desk, job: Job, start: Start, paused: bool = False) -> tuple[Feed, Subscribed]:
         tracebacks = await desk.allows("traceback", job.record)
-        feed, answer = await open_feed(job, start, sub=self._last_sub + 1, tracebacks=tracebacks)
+        feed, answer = await open_feed(job, start, sub=self._last_sub + 1, tracebacks=tracebacks, paused=paused)
         self._last_sub += 1
         return feed, answer
 

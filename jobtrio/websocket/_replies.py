@@ -110,6 +110,7 @@ class Subscribed(Answer, tag="subscribed", kw_only=True, frozen=True):
         last: The number of the last message so far; 0 before the first.
         progress: Where it begins at the end, the newest `ProgressMade` of those messages, without ``sub``; left out
             if there is none.
+        paused: Whether the job waits in a queue that is paused; left out where it doesn't, or that can't be told.
     """
 
     sub: int | None = None
@@ -120,6 +121,7 @@ class Subscribed(Answer, tag="subscribed", kw_only=True, frozen=True):
     first: int
     last: int
     progress: "ProgressMade | None" = None
+    paused: bool = False
 
 
 class StreamReply(Reply, kw_only=True, frozen=True):
@@ -297,9 +299,11 @@ class JobFound(Answer, tag="job", kw_only=True, frozen=True):
 
     Attributes:
         job: The record.
+        paused: Whether the job waits in a queue that is paused; left out where it doesn't, or that can't be told.
     """
 
     job: WireRecord
+    paused: bool = False
 
 
 class JobsFound(Answer, tag="jobs", kw_only=True, frozen=True):

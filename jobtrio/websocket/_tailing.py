@@ -133,7 +133,10 @@ class TailSession(Session):
         desk = Desk(self.terms.registry, self.terms.gatekeeper, principal)
         job = await desk.find_job(address.job_id, "subscribe")
         tracebacks = await desk.allows("traceback", job.record)
-        feed, answer = await open_feed(job, address.start, sub=None, tracebacks=tracebacks, plain=self._is_plain)
+        paused = not self._is_plain and await self.terms.pauses.hold(job.record)
+        feed, answer = await open_feed(
+            job, address.start, sub=None, tracebacks=tracebacks, plain=self._is_plain, paused=paused
+        )
         with feed:
             self._feed = feed
             if not self._is_plain:

@@ -218,15 +218,18 @@ class JobClient:
 
         Cancellation: nothing has changed.
         """
-        return RemoteJob(job_id, self, await self.fetch(job_id))
+        job_id = check_id("job_id", job_id)
+        found = await self._ask(Get(job=job_id), job_id, JobFound)
+        return RemoteJob(job_id, self, record_of(found.job), is_paused=found.paused)
 
     async def fetch(self, job_id: str) -> JobRecord:
         """Return a job's record. Raises what `get` raises.
 
         Cancellation: nothing has changed.
         """
-        job_id = check_id("job_id", job_id)
-        return record_of((await self._ask(Get(job=job_id), job_id, JobFound)).job)
+        record = (await self.get(job_id)).record
+        assert record is not None  # it was asked for
+        return record
 
     async def find(
         self,

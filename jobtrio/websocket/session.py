@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from jobtrio.websocket._codes import CloseCode
+from jobtrio.websocket._pauses import Pauses
 from jobtrio.websocket._times import Beats, RateLimit
 from jobtrio.websocket.protocol import encode_reply, encode_retry_after
 
@@ -86,6 +87,7 @@ class Terms:
         limits: What a client may do.
         flush_interval: Seconds in which messages are collected for one batch; 0 for none.
         beats: When batches go out, where they do not go out at once.
+        pauses: Which jobs wait because their queue is paused.
     """
 
     registry: JobRegistry
@@ -93,6 +95,7 @@ class Terms:
     limits: Limits
     flush_interval: float
     beats: Beats = attrs.field(factory=Beats)
+    pauses: Pauses = attrs.field(init=False, default=attrs.Factory(lambda terms: Pauses(terms.registry), True))
 
     def retry_after(self) -> str:
         """Return a close's reason that says when to come back: not all clients at the same moment."""

@@ -480,6 +480,19 @@ def test_runs_again(shell: Shell) -> None:
     )
 
 
+def test_waits_in_a_paused_queue(shell: Shell) -> None:
+    """Who watches a server's job is told that its queue is paused, as with a store."""
+    server, url = serve(shell)
+    assert shell.ask("pause", "default")[0] == 0
+    job = shell.submit("echo")
+    watcher = shell.start("watch", f"{url}/jobs/{job}", variables=TOKEN)
+    watcher.error_with("jobtrio: the job waits in queue 'default', which is paused\n")
+    assert shell.ask("resume", "default")[0] == 0
+    assert watcher.end()[0] == 0
+    server.send(signal.SIGTERM)
+    server.end()
+
+
 def test_retries(shell: Shell) -> None:
     """A server takes a retry policy, up to as many attempts as it allows."""
     server, url = serve(shell)

@@ -45,6 +45,8 @@ RESTART = Restart(2, 1, ERROR, 0.0)
 class SecretJob:
     """A job that may be watched and not looked up."""
 
+    is_paused = False
+
     def __init__(self, *messages: Message) -> None:
         self._messages = list(messages)
 
@@ -132,6 +134,8 @@ async def test_job_of_a_server_that_waits() -> None:
     open_job: Any = OpenJob()
     secret_job: Any = SecretJob()
     assert await BridgeSource(open_job, record).waiting() == "the job waits in queue 'q' for a worker that runs 'e'"
+    open_job.is_paused = True
+    assert await BridgeSource(open_job, record).waiting() == "the job waits in queue 'q', which is paused"
     assert await BridgeSource(secret_job, record).waiting() is None
 
 

@@ -23,6 +23,7 @@ from jobtrio.websocket.protocol import (
     Cancel,
     Find,
     Get,
+    JobFound,
     JobsFound,
     Ok,
     Pong,
@@ -94,6 +95,26 @@ async def test_a_server_without_retries() -> None:
             with pytest.raises(ServerRefusedError, match="does not know of retry policies"):
                 await client.submit("work", retry=jobtrio.RetryPolicy())
             assert (await client.submit("work")).id == "j"
+
+
+async def test_a_paused_queue() -> None:
+    """A client that asks for a job is told whether it waits in a paused queue, anew each time."""
+    async with jobtrio.open_registry() as registry:
+        record = wire_record((await registry.create_job()).record)
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for paused in (True, False, True):
+            await peer.answer(Get, JobFound(job=record, paused=paused))
+
+    async with open_bridge(script) as url, open_client(url) as client:
+        job = await client.get(record.id)
+        told = [job.is_paused]
+        for each in (job, RemoteJob(record.id, client)):
+            assert await each.refresh() == each.record
+            told.append(each.is_paused)
+        assert told == [True, False, True]
+        assert not RemoteJob(record.id, client).is_paused
 
 
 async def test_submits_once() -> None:

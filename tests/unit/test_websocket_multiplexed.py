@@ -17,6 +17,7 @@ import jobtrio
 from jobtrio import Retention, RetryPolicy
 from jobtrio.websocket import CloseCode, Handshake, Limits
 from jobtrio.websocket._multiplexed import MultiplexedSession
+from jobtrio.websocket._pauses import Pauses
 from jobtrio.websocket.protocol import decode_retry_after
 from jobtrio.websocket.session import Farewell
 
@@ -409,6 +410,100 @@ async def test_streams_of_one_who_reads_slowly(autojump_clock: MockClock) -> Non
             await trio.sleep(60)
             assert len(kept) < 300
         await job.cancel()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return when the store was asked for its paused queues."""
+    times: list[float] = []
+    paused = jobtrio.JobRegistry.paused
+
+    async def note(self: JobRegistry) -> list[str]:
+        times.append(trio.current_time())
+        return await paused(self)
+
+    monkeypatch.setattr("jobtrio._registry.JobRegistry.paused", note)
+    return times
+
+
+async def test_a_paused_queue(autojump_clock: MockClock, registry: JobRegistry, asked: list[float]) -> None:
+    """Who asks for a job or watches it is told that it waits in a paused queue; the store is seldom asked for that."""
+    await registry.pause("slow")
+    job = await registry.submit(hang, queue="slow")
+    running = await registry.submit(hang)
+    delayed = await registry.submit(hang, queue="slow", delay=1000)
+    await trio.testing.wait_all_tasks_blocked()
+    async with open_line(registry) as line:
+        await line.hear()
+        for other in (running, delayed):
+            for kind in ("get", "subscribe"):
+                assert "paused" not in await line.ask({"type": kind, "id": 1, "job": other.id})
+        assert asked == []
+        for _ in range(5):
+            for kind in ("get", "subscribe"):
+                assert (await line.ask({"type": kind, "id": 1, "job": job.id}))["paused"] is True
+        async with open_line(registry, f"/jobs/{job.id}") as tail:
+            assert (await tail.hear())["paused"] is True
+        async with open_line(registry, f"/jobs/{job.id}?format=text"):
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(asked) == 2  # by one server each
+        await registry.pause("default")
+        await registry.resume("slow")
+        await trio.sleep(1)
+        assert "paused" not in await line.ask({"type": "get", "id": 1, "job": job.id})
+        waiting = await registry.submit(hang)
+        answer = await line.ask({"type": "get", "id": 1, "job": waiting.id})
+        assert (answer["paused"], answer["job"]["state"]) == (True, "QUEUED")
+        assert len(asked) == 3
+
+
+async def test_many_who_wait_for_a_paused_queue(
+    autojump_clock: MockClock, registry: JobRegistry, asked: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who ask at once share one answer of the store, and each goes without it where that takes too long."""
+    pauses = Pauses(registry)
+    await registry.pause("slow")
+    record = (await registry.submit(hang, queue="slow")).record
+    ask = registry.paused
+    delay = 0.5
+
+    async def slowly() -> list[str]:
+        await trio.sleep(delay)
+        return await ask()
+
+    async def note() -> None:
+        told.append((await pauses.hold(record), trio.current_time() - start))
+
+    monkeypatch.setattr(registry, "paused", slowly)
+    for expected in ([(True, 0.5)] * 100, [(False, 1.0)] * 100):
+        told: list[tuple[bool, float]] = []
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(note)
+        assert told == expected
+        await trio.sleep(1)
+        delay = 1000
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("error", [jobtrio.StoreUnavailableError("away"), trio.ClosedResourceError()])
+async def test_a_store_that_does_not_tell_of_pauses(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Where the store can't be asked for the paused queues, a job is shown without."""
+    await registry.pause("slow")
+    job = await registry.submit(hang, queue="slow")
+
+    async def paused() -> list[str]:
+        raise error
+
+    monkeypatch.setattr(registry, "paused", paused)
+    async with open_line(registry) as line:
+        await line.hear()
+        for kind, answer in (("get", "job"), ("subscribe", "subscribed")):
+            told = await line.ask({"type": kind, "id": 1, "job": job.id})
+            assert (told["type"], "paused" in told) == (answer, False)
 
 
 async def test_too_many_subscriptions(autojump_clock: MockClock, registry: JobRegistry) -> None:
