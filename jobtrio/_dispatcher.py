@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from jobtrio._attempt import Attempt
+    from jobtrio._patterns import Limits
     from jobtrio._runner import Runner
     from jobtrio.abc import Claim, JobStore
 
@@ -73,7 +74,7 @@ class Dispatcher:
         self._executors = executors
         self._lease = lease
         self._adopt = adopt
-        self._unanswered: tuple[str, float, int, dict[str, int] | None] | None = None
+        self._unanswered: tuple[str, float, int, Limits | None] | None = None
         self._context = contextvars.copy_context()  # each attempt starts in a copy of it
         self._starting = 0  # tasks that have not come to claim a job yet
         self._spare: list[trio.lowlevel.Task] = []  # tasks that wait for another attempt
@@ -111,7 +112,7 @@ class Dispatcher:
         if free <= 0:
             return
         room = self._runner.room if free > 1 else None  # a single task sees by itself whether there is room for its job
-        for _ in range(min(free, self._store.ready_nowait(room) - self._starting)):
+        for _ in range(min(free, self._store.ready_nowait(room, free + self._starting) - self._starting)):
             self._starting += 1
             self._spawn(self._work, None)
 
@@ -141,7 +142,7 @@ class Dispatcher:
             return due
         free, room = self._free(), self._runner.room
         if self._unanswered is not None or (free > 0 and room != {}):
-            await self._claim(min(free, self._most_claimed), None if room is None else dict(room))
+            await self._claim(min(free, self._most_claimed), None if room is None else room.copy())
         return due
 
     @property
@@ -152,7 +153,7 @@ class Dispatcher:
         """
         return self._unanswered is not None or self._behind > 0
 
-    async def _claim(self, limit: int, room: dict[str, int] | None) -> None:
+    async def _claim(self, limit: int, room: Limits | None) -> None:
         """Claim and start; a call whose answer was lost is repeated as it was, so that what it claimed is found."""
         if self._unanswered is None:
             self._unanswered = (self._claim_id(), trio.current_time(), limit, room)
@@ -229,7 +230,7 @@ class Dispatcher:
 
     def _claim_one(self) -> Attempt | None:
         """Claim one job at once and return its attempt, if there is one and room for it."""
-        if not self._store.ready_nowait() or self._free() <= 0:
+        if not self._store.ready_nowait(None, 1) or self._free() <= 0:
             return None
         claims = self._store.claim_nowait(self._claim_id(), limit=1, lease=self._lease, room=self._runner.room)
         return self._prepare(claims[0]) if claims else None

@@ -14,6 +14,7 @@ from jobtrio._checks import check_count, check_name, check_number, show
 from jobtrio._core import RegistryCore
 from jobtrio._ids import worker_name
 from jobtrio._nursery import open_background_nursery
+from jobtrio._patterns import Limits
 from jobtrio._policies import Retention
 from jobtrio._registry import JobRegistry
 from jobtrio.abc import JobStore
@@ -50,13 +51,15 @@ async def open_registry(
         executors: The named executors; with a durable store only these can be submitted and run here.
         store: Where jobs are kept; None keeps them in memory.
         max_running: How many jobs run at once in this process.
-        queues: Which queues to serve, and how many jobs of each at once; None for every queue.
+        queues: Which queues to serve, and how many jobs of each at once; None for every queue. A key that ends in ``*``
+            stands for each queue whose name begins with what precedes the ``*`` and which no other key names: each of
+            these has that limit of its own. Of several such keys, the longest counts.
         max_queued: How many jobs may wait for their first start (memory store).
         retention: What to keep of ended jobs and of streams.
         lease: Seconds that a claim on a job lasts unless renewed, 1 or more (durable stores).
         worker: This process's name in the audit log; None for host, process id and a random part.
-        max_running_total: How many jobs of a queue may run across all workers of the store, by queue; give all workers
-            the same figures. A worker keeps to its own when it claims.
+        max_running_total: How many jobs of a queue may run across all workers of the store, by queue, with keys as in
+            ``queues``; give all workers the same figures. A worker keeps to its own when it claims.
 
     Raises:
         TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
@@ -82,7 +85,7 @@ async def open_registry(
         retention=retention,
         lease=check_number("lease", lease, low=1),
         worker=worker_name() if worker is None else check_name("worker", worker),
-        max_running_total=_check_counts("max_running_total", max_running_total) or {},
+        max_running_total=_check_counts("max_running_total", max_running_total) or Limits(),
     )
     registry = JobRegistry(core)
     async with core.store.open(core.settings), open_background_nursery() as nursery:
@@ -97,11 +100,11 @@ async def open_registry(
                 await core.close()
 
 
-def _check_counts(name: str, counts: Any) -> dict[str, int] | None:
+def _check_counts(name: str, counts: Any) -> Limits | None:
     if counts is None:
         return None
     try:
         items = dict(counts).items()
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a mapping of names to whole numbers, or None; got {show(counts)}") from None
-    return {check_name(f"a name in {name}", key): check_count(f"{name}[{key!r}]", most) for key, most in items}
+    return Limits((check_name(f"a name in {name}", key), check_count(f"{name}[{key!r}]", most)) for key, most in items)

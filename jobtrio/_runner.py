@@ -16,6 +16,7 @@ from jobtrio._attempt import Attempt
 from jobtrio._errors import JobEndedError, PayloadError, StoreUnavailableError
 from jobtrio._nursery import lineage
 from jobtrio._outage import keep_trying
+from jobtrio._patterns import Limits, note_running
 from jobtrio._records import Completed, Failed, Outcome
 from jobtrio._settlement import (
     LOST,
@@ -56,7 +57,8 @@ class Runner:
         occupied: How many of them take up room: those whose executor has not ended. A job whose next attempt waits for
             an earlier one to go counts once.
         by_queue: How many of those there are, by queue.
-        room: How many more there may be in each queue that has room; None for any number in every queue.
+        room: How many more there may be in each queue that has room; None for any number in every queue. Where there
+            are patterns, it also names the queues of theirs that have none.
         registry: What the executors are given as their registry; there before the first attempt.
         changes: Where those wait who wait for something to be over.
         on_room: Called when one of them makes room for another.
@@ -82,14 +84,14 @@ class Runner:
         self.running: dict[str, Attempt] = {}
         self.occupied: int = 0
         self.by_queue: dict[str, int] = {}
-        self.room: dict[str, int] | None = None if queues is None else dict(queues)
+        self.room: Limits | None = None if queues is None else Limits(queues)
         self.changes = trio.lowlevel.ParkingLot()
         self.on_room: Callable[[], None] | None = None
         self.on_over: Callable[[Attempt], None] | None = None
         self.on_grace: Callable[[Callable[[], Awaitable[None]]], None] | None = None
         self.on_fall: Callable[[], None] | None = None
         self.services: trio.Nursery | None = None
-        self._queues = queues
+        self._queues = None if queues is None else Limits.of(queues)
         self._tasks: dict[trio.lowlevel.Task | None, Attempt] | None = None  # once a shutdown lets no other begin
         self._store = store
         self._durable = store.durable
@@ -116,12 +118,8 @@ class Runner:
             self.by_queue[queue] = running
         else:
             del self.by_queue[queue]
-        if self._queues is not None and self.room is not None and queue in self._queues:
-            left = self._queues[queue] - running
-            if left > 0:
-                self.room[queue] = left
-            else:
-                self.room.pop(queue, None)
+        if self._queues is not None and self.room is not None:
+            note_running(self.room, self._queues, queue, running)
 
     def refuse(self) -> None:
         """Note with the attempt that the current task is part of, if any, that a shutdown refused it something."""

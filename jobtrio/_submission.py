@@ -18,6 +18,7 @@ from jobtrio._codec import encode_value
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import GiveUp, UnknownExecutorError
 from jobtrio._ids import new_id
+from jobtrio._patterns import key_for
 from jobtrio._policies import JobPriority, RetryPolicy, check_priority
 from jobtrio._state import JobState
 from jobtrio._threads import run_in_thread
@@ -212,7 +213,7 @@ class Submissions:
         if self._durable and retry is not None and type(retry) is not RetryPolicy:
             raise TypeError(f"retry must be a RetryPolicy itself, as stores keep no other class; got {show(retry)}")
         queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
-        if not self._durable and self._queues is not None and queue not in self._queues:
+        if not self._durable and self._queues is not None and key_for(queue, self._queues) is None:
             raise UnservedQueueError(queue, self._queues)
         plan = Plan(name, function, queue, check_priority(priority), time_limit, retry, self._worker)
         self._last = (*given, plan)

@@ -49,6 +49,7 @@ from jobtrio._entry import become_ready as become_ready
 from jobtrio._entry import finish as finish
 from jobtrio._entry import retry as retry
 from jobtrio._entry import start as start
+from jobtrio._patterns import key_for as key_for
 from jobtrio._policies import Retention
 from jobtrio._state import JobState
 
@@ -95,7 +96,7 @@ class StoreSettings:
         retention: What to keep of ended jobs and of streams.
         max_queued: How many jobs may wait for their first start, for stores that can tell at once.
         max_running_total: How many jobs of a queue may run across all workers, by queue. This worker's claims keep to
-            it, whatever others claim at the same moment; a queue that is not named has no such limit.
+            it, whatever others claim at the same moment; a queue that no key stands for (`key_for`) has no such limit.
         listener: What to notify.
         new_log: Makes the log of a job, for stores that keep streams in this process; its methods are not public.
         new_entry: Makes a job from what `JobRegistry.submit` takes, with its checks and the executors' defaults, for
@@ -290,7 +291,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``; None for all.
+        """Return how many jobs of ``executors`` wait in the queues that ``queues`` stand for (`key_for`); None for all.
 
         Held ones are not counted, nor are those of paused queues that don't run.
         """
@@ -329,7 +330,9 @@ class JobStore(ABC):
             claim_id: Marks the call and all it claims.
             limit: How many at most.
             lease: Seconds until the claims lapse unless renewed.
-            room: The queues to take from and how many at most from each; None for all queues.
+            room: The queues to take from and how many at most from each; None for all queues. A key may be a pattern:
+                it has as many for each queue that it stands for (`key_for`). One that is named keeps to what is said
+                of it, also where that is 0.
             executors: Only jobs of these executors; None for all.
         """
 
@@ -416,8 +419,8 @@ class JobStore(ABC):
         """Do what `claim` does, for all executors, on the spot; a store that has to ask elsewhere claims nothing."""
         return []
 
-    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
-        """Return how many jobs `claim_nowait` would find, as far as it goes."""
+    def ready_nowait(self, room: Mapping[str, int] | None = None, most: int | None = None) -> int:
+        """Return how many jobs `claim_nowait` would find, as far as it goes; it need not count beyond ``most``."""
         return 0
 
     def peek(self, job_id: str) -> JobEntry | None:

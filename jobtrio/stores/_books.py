@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from jobtrio import _entry as steps
+from jobtrio._patterns import Limits
 from jobtrio._records import Failed, JobError, Outcome
 from jobtrio._state import JobState
 from jobtrio.stores import _rules as rules
@@ -59,13 +60,14 @@ class MemoryBooks:
         self.settings: StoreSettings
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:
-        return room_for(room, self.settings.max_running_total, self._running, self._paused)
+        return room_for(room, self._totals, self._running, self._paused)
 
     def _running(self, queue: str) -> int:
         return self._index.in_queue(JobState.RUNNING, queue)
 
     def _use(self, settings: StoreSettings) -> None:
         self.settings = settings
+        self._totals = Limits.of(settings.max_running_total)
         self._changed = settings.listener.changed
         self._shelf.retention = settings.retention
 
@@ -179,5 +181,5 @@ class MemoryBooks:
 
     def _made_room(self, entry: JobEntry) -> None:
         """Note that a job runs no more: where all workers share a limit, the others may start one."""
-        if entry.plan.queue in self.settings.max_running_total:
+        if self._totals.find(entry.plan.queue) is not None:
             self.settings.listener.work_ready()

@@ -12,6 +12,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from jobtrio._patterns import key_for, patterns_among
 from jobtrio._state import JobState
 from jobtrio.stores._rules import matches
 
@@ -106,11 +107,19 @@ class JobIndex:
         """
         return sum(
             len(states[state])
-            for queue in (self._cells if queues is None else queues)
+            for queue in self._queues_of(queues)
             if queue not in without
             for executor, states in self._cells.get(queue, {}).items()
             if executor is not None and (executors is None or executor in executors)
         )
+
+    def _queues_of(self, keys: Collection[str] | None) -> Collection[str]:
+        """Return at least the queues with jobs that these keys stand for; None for all."""
+        if keys is None:
+            return self._cells
+        if patterns_among(keys) is None:
+            return keys
+        return [queue for queue in self._cells if key_for(queue, keys) is not None]
 
     def in_queue(self, state: JobState, queue: str) -> int:
         """Return how many jobs of one queue are in ``state``."""

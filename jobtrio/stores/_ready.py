@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from jobtrio._entry import JobEntry
     from jobtrio._policies import JobPriority
@@ -71,6 +72,10 @@ class _Level:
         line = self.lines[queue] = _Line(queue)
         return line
 
+    def living_lines(self, queues: Collection[str] | None) -> Iterable[_Line]:
+        """Return at least the lines of these queues, or of all, in which there are jobs."""
+        return (line for _, line in self.heads) if queues is None else self.lines_of(queues)
+
     def lines_of(self, queues: Collection[str]) -> Collection[_Line]:
         """Return at least the lines of these queues, or all where that is quicker."""
         lines = self.lines
@@ -94,12 +99,13 @@ class ReadyQueue:
     def __len__(self) -> int:
         return self._living
 
-    def count(self, room: Room) -> int:
-        """Return how many jobs `pop` would take with this room."""
+    def count(self, room: Room, most: float = inf) -> int:
+        """Return how many jobs `pop` would take with this room, or a number that is not below ``most``."""
         left: dict[str, float] = {}
         count = seen = 0
+        limited = room.limited
         for level in self._levels.values() if self._living else ():
-            for line in level.lines_of(room.limited):
+            for line in level.living_lines(limited):
                 if not line.living:
                     continue
                 there = left.get(line.name)
@@ -109,6 +115,8 @@ class ReadyQueue:
                 left[line.name] = there - taken
                 count += taken
                 seen += line.living
+                if count >= most:
+                    return count
         return count + (self._living - seen if room.has_others else 0)
 
     def push(self, entry: JobEntry) -> None:
@@ -138,6 +146,7 @@ class ReadyQueue:
     def pop(self, limit: int, left: Room | None, executors: Collection[str] | None) -> list[JobEntry]:
         """Take up to ``limit`` jobs, by priority, then by age, and from each queue what there is room ``left`` for."""
         taken: list[JobEntry] = []
+        few = None if left is None or left.has_others else left.limited
         for level in self._levels.values():
             if len(taken) >= limit or len(taken) >= self._living:
                 break
@@ -146,8 +155,8 @@ class ReadyQueue:
                 _take_of(executors, lines, left, limit, taken)
             elif len(lines) == 1 and left is None:
                 _take(next(iter(lines.values())), limit, taken)
-            elif left is not None and not left.has_others and len(left.limited) <= _FEW:
-                _take_from(level.lines_of(left.limited), left, limit, taken)
+            elif left is not None and few is not None and len(few) <= _FEW:
+                _take_from(level.lines_of(few), left, limit, taken)
             else:
                 _take_oldest(level.heads, left, limit, taken)
         self._living -= len(taken)

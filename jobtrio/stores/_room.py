@@ -6,11 +6,14 @@ It joins what the claiming worker has room for with what may run over all worker
 from __future__ import annotations
 
 from math import inf
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from jobtrio._patterns import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+NO_TOTALS: Final = Limits()
 
 
 class Room:
@@ -19,12 +22,12 @@ class Room:
     Making one costs the same however many queues there are: limits are looked up when they are asked for.
     """
 
-    __slots__ = ("_left", "_paused", "_running", "_taken", "_totals")
+    __slots__ = ("_find", "_find_total", "_left", "_paused", "_running", "_taken", "_totals")
 
     def __init__(
         self,
         left: Mapping[str, int] | None,
-        totals: Mapping[str, int] = MappingProxyType({}),
+        totals: Mapping[str, int] = NO_TOTALS,
         running: Callable[[str], int] = lambda _: 0,
         paused: Collection[str] = (),
     ) -> None:
@@ -36,9 +39,11 @@ class Room:
             running: Tells how many of a queue run now.
             paused: The queues that nothing may be taken from.
         """
-        self._left = left
+        self._left = None if left is None else Limits.of(left)
+        self._find = None if self._left is None else self._left.find
         self._paused = paused
-        self._totals = totals
+        self._totals = Limits.of(totals)
+        self._find_total = self._totals.find
         self._running = running
         self._taken: dict[str, int] = {}
 
@@ -46,9 +51,9 @@ class Room:
         """Return how many may be taken from a queue."""
         if queue in self._paused:
             return 0
-        left = inf if self._left is None else self._left.get(queue, 0)
-        if left and queue in self._totals:
-            left = min(left, max(self._totals[queue] - self._running(queue), 0))
+        left = inf if self._find is None else self._find(queue) or 0
+        if left and self._totals and (total := self._find_total(queue)) is not None:
+            left = min(left, max(total - self._running(queue), 0))
         return left - self._taken.get(queue, 0)
 
     def take(self, queue: str) -> None:
@@ -61,8 +66,13 @@ class Room:
         return self._left is None
 
     @property
-    def limited(self) -> Collection[str]:
-        """The queues that have a limit of their own; with no `has_others`, all from which something may be taken."""
+    def limited(self) -> Collection[str] | None:
+        """The queues that have a limit of their own; None where a pattern may give any queue one.
+
+        With no `has_others`, all from which something may be taken.
+        """
+        if self._totals.patterns is not None or (self._left is not None and self._left.patterns is not None):
+            return None
         if self._left is None:
             return self._totals.keys() | self._paused if self._paused else self._totals.keys()
         return self._left.keys()

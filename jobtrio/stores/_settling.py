@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from jobtrio import _entry as steps
+from jobtrio._patterns import Limits
 from jobtrio._records import Cancelled, JobError
 from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.abc import CancelReply
@@ -23,7 +24,7 @@ from jobtrio.stores._chunks import restart_text
 from jobtrio.stores._hints import Hints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._policies import Retention
@@ -46,7 +47,7 @@ class Identity:
     worker: str
     session: str
     retention: Retention
-    totals: Mapping[str, int] = attrs.field(factory=dict)
+    totals: Limits = attrs.field(factory=Limits, converter=Limits)
 
 
 class JobSteps(ABC):
@@ -139,7 +140,7 @@ class JobSteps(ABC):
 
     def made_room(self, entry: JobEntry) -> None:
         """Note that a job runs no more: where all workers share a limit, the others may start one."""
-        if entry.plan.queue in self.identity.totals:
+        if self.identity.totals.find(entry.plan.queue) is not None:
             self.hints.ready = True
 
     def falls_due(self, at: float) -> None:

@@ -239,11 +239,11 @@ class MemoryJobStore(MemoryBooks, JobStore):
                 del self._claims[next(iter(self._claims))]
         return claims
 
-    def ready_nowait(self, room: Mapping[str, int] | None = None) -> int:
-        """Return how many jobs are ready that there is room for."""
+    def ready_nowait(self, room: Mapping[str, int] | None = None, most: int | None = None) -> int:
+        """Return how many jobs are ready that there is room for, or a number that is not below ``most``."""
         ready = len(self._ready)
         left = self._room(room) if ready else None
-        return ready if left is None else self._ready.count(left)
+        return ready if left is None else self._ready.count(left, inf if most is None else most)
 
     @trio.lowlevel.enable_ki_protection
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:

@@ -18,6 +18,7 @@ from jobtrio.testing import (
     _check_leases,
     _check_limits,
     _check_messages,
+    _check_patterns,
     _check_pausing,
     _check_settling,
     _check_signals,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _MODULES = (
     _check_inserting,
     _check_claiming,
+    _check_patterns,
     _check_held,
     _check_pausing,
     _check_settling,

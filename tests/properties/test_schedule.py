@@ -21,7 +21,14 @@ from jobtrio import Cancelled, Completed, JobPriority, Retention, RetryPolicy
 JOBS = 40
 SEEDS = range(40)
 KEPT_FOR = 8.0
-LIMITS: list[dict[str, int] | None] = [None, {"a": 1, "b": 2, "c": 9}, {"a": 2, "b": 1, "c": 1}]
+LIMITS: list[dict[str, int] | None] = [
+    None,
+    {"a": 1, "b": 2, "c": 9},
+    {"a": 2, "b": 1, "c": 1},
+    {"*": 1},
+    {"*": 2, "b": 1},
+]
+TOTALS: list[dict[str, int]] = [{}, {"b": 1}, {"*": 1}, {"*": 1, "c": 2}]
 
 
 @attrs.frozen
@@ -149,7 +156,7 @@ def timetable(rng: random.Random) -> tuple[Rules, list[Plan], list[float]]:
                 *(policy, acts, cancels),
             )
         )
-    rules = Rules(pick([1, 2, 5]), pick(LIMITS), pick([{}, {"b": 1}]), pick([8, 1000]), pick([5, 1000]))
+    rules = Rules(pick([1, 2, 5]), pick(LIMITS), pick(TOTALS), pick([8, 1000]), pick([5, 1000]))
     return rules, plans, sorted(seconds(0, 40) for _ in range(10))
 
 
@@ -239,8 +246,8 @@ class Simulation:
 
     def has_room(self, plan: Plan, running: list[Plan]) -> bool:
         others = sum(other.queue == plan.queue for other in running)
-        limits = self.rules.queues or {}
-        return others < limits.get(plan.queue, inf) and others < self.rules.totals.get(plan.queue, inf)
+        limits = (self.rules.queues or {}, self.rules.totals)
+        return all(others < limit.get(plan.queue, limit.get("*", inf)) for limit in limits)
 
     def stop(self, plan: Plan) -> None:
         """Cancel the attempt, which cleans up."""

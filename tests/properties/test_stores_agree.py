@@ -150,7 +150,8 @@ class Run:
 
     async def claim(self, call: str) -> Any:
         pick = self.rng.choice
-        room = pick([None, None, {}, {queue: pick([0, 1, 2, -1]) for queue in QUEUES[:2]}])
+        keys = pick([[], QUEUES[:2], QUEUES[:2], ["*"], ["q*", "q"], ["q:*", "*", "default"]])
+        room = pick([None, {queue: pick([0, 1, 2, -1]) for queue in keys}])
         self.claimed = (
             call,
             {"limit": pick([0, 1, 1, 2, 100]), "room": room, "executors": pick([None, None, [], ["é"]])},
@@ -259,7 +260,8 @@ class Run:
         return [plain(record) for record in await self.worker.store.find(query)]
 
     async def count(self, _: str) -> Any:
-        queues, executors = self.rng.choice([None, [], QUEUES[:2]]), self.rng.choice([None, [], EXECUTORS[:2]])
+        queues = self.rng.choice([None, [], QUEUES[:2], ["q*"], ["q:1", "*"]])
+        executors = self.rng.choice([None, [], EXECUTORS[:2]])
         return sorted((await self.worker.store.counts()).items()), await self.worker.store.backlog(queues, executors)
 
     async def load(self, _: str) -> Any:

@@ -235,6 +235,49 @@ async def test_a_full_queue_spawns_nothing() -> None:
         await registry.shutdown()
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_limit_for_each_customer(autojump_clock: MockClock, elsewhere: bool) -> None:
+    """Each queue of a pattern has the limit for itself, one that is full holds up no other, and an own limit wins."""
+    gate, executors = Gate(), jobtrio.Executors()
+    executors.register("wait")(gate.executor)
+    store = RemoteStore(Server()) if elsewhere else MemoryJobStore()
+    queues = {"user:*": 2, "user:big": 3, "user:off*": 1, "default": 1}
+    async with jobtrio.open_registry(executors, store=store, queues=queues) as registry:
+        names = ("user:ann", "user:bob", "user:big", "user:off", "user:", "user:*", "default")
+        for name in names:
+            for n in range(4):
+                await registry.submit("wait", f"{name} {n}", queue=name)
+        await trio.sleep(60)
+        expected = dict.fromkeys(names, 2) | {"user:big": 3, "user:off": 1, "default": 1}
+        assert registry.stats().running_by_queue == expected
+        await gate.let_through("user:ann 0", "default 0", "user:* 1")
+        await trio.sleep(60)
+        assert registry.stats().running_by_queue == expected
+        assert {"user:ann 2", "default 1", "user:* 2"} <= {*gate.running}
+        await registry.submit("wait", "new", queue="user:new")
+        await trio.sleep(60)
+        assert "new" in gate.running
+        while gate.running:
+            await gate.let_all_through()
+            await trio.sleep(60)
+        await registry.drain()
+        assert len(gate.order) == 4 * len(names) + 1
+
+
+async def test_a_queue_that_no_pattern_matches_is_refused() -> None:
+    """In memory a queue that no key stands for is refused, and any other accepted."""
+    gate = Gate()
+    async with jobtrio.open_registry(queues={"user:*": 1}, max_running_total={"user:a*": 1}) as registry:
+        for queue in ("user", "use", "default", "*"):
+            with pytest.raises(ValueError, match=r"one that this registry serves \('user:\*'\); got"):
+                await registry.submit(gate.executor, queue=queue)
+        for queue in ("user:", "user:*", "user:ann"):
+            await registry.submit(gate.executor, queue, queue=queue)
+        await settled()
+        assert sorted(gate.running) == ["user:", "user:*", "user:ann"]
+        await gate.let_all_through()
+
+
 async def calls_with_queues(queues: int, *, full: bool) -> int:
     """Return the calls that it takes to submit a job, and to start one, where so many queues are served."""
     gate = Gate()
@@ -258,10 +301,11 @@ async def test_other_queues_cost_nothing(full: bool) -> None:
     assert await calls_with_queues(600, full=full) < 2 * await calls_with_queues(60, full=full)
 
 
-async def calls_with_waiting(queues: int) -> int:
+async def calls_with_waiting(queues: int, *, by_pattern: bool) -> int:
     """Return the calls that it takes to start a job behind another where one waits in each of so many queues."""
     gate = Gate()
-    async with jobtrio.open_registry(queues={f"q{n}": 1 for n in range(queues)}, max_running=1) as registry:
+    limits = {"q*": 1} if by_pattern else {f"q{n}": 1 for n in range(queues)}
+    async with jobtrio.open_registry(queues=limits, max_running=1) as registry:
         for n in range(queues):
             await registry.submit(gate.executor, n, queue=f"q{n}")
         await settled()
@@ -272,15 +316,17 @@ async def calls_with_waiting(queues: int) -> int:
     return calls.count
 
 
-async def test_other_queues_jobs_cost_nothing() -> None:
+@pytest.mark.parametrize("by_pattern", [False, True])
+async def test_other_queues_jobs_cost_nothing(by_pattern: bool) -> None:
     """Nor does an end look at each queue in which a job waits, if that could start, where there is room for one."""
-    assert await calls_with_waiting(600) < 2 * await calls_with_waiting(60)
+    many, few = [await calls_with_waiting(queues, by_pattern=by_pattern) for queues in (600, 60)]
+    assert many < 2 * few
 
 
-async def calls_with_totals(queues: int) -> int:
+async def calls_with_totals(queues: int, *, by_pattern: bool) -> int:
     """Return the calls that it takes to submit a job where so many queues run as many over all workers as they may."""
     gate = Gate()
-    limits = {f"q{n}": 1 for n in range(queues)}
+    limits = {"q*": 1} if by_pattern else {f"q{n}": 1 for n in range(queues)}
     async with jobtrio.open_registry(max_running_total=limits, max_running=2 * queues) as registry:
         for n in range(queues):
             await registry.submit(gate.executor, n, queue=f"q{n}")
@@ -292,9 +338,35 @@ async def calls_with_totals(queues: int) -> int:
     return calls.count
 
 
-async def test_full_totals_cost_nothing() -> None:
+@pytest.mark.parametrize("by_pattern", [False, True])
+async def test_full_totals_cost_nothing(by_pattern: bool) -> None:
     """What runs in a queue is known without a look at the others."""
-    assert await calls_with_totals(600) < 2 * await calls_with_totals(60)
+    many, few = [await calls_with_totals(queues, by_pattern=by_pattern) for queues in (600, 60)]
+    assert many < 2 * few
+
+
+async def calls_with_totals_and_waiting(queues: int) -> int:
+    """Return the calls that it takes to start a job behind one with tasks of its own, where many queues have one."""
+    gate = Gate()
+
+    async def executor(job: JobContext) -> None:
+        job.nursery.start_soon(trio.lowlevel.checkpoint)
+        await gate.executor(job)
+
+    async with jobtrio.open_registry(max_running_total={"q*": 2}, max_running=2) as registry:
+        for n in range(queues):
+            await registry.submit(executor, n, queue=f"q{n}")
+        await settled()
+        with calls_made() as calls:
+            await gate.let_through(0)
+        assert gate.running == [1, 2]
+        await registry.shutdown()
+    return calls.count
+
+
+async def test_jobs_that_wait_by_pattern_cost_nothing() -> None:
+    """To learn whether one more may start takes no look at each queue in which a job waits."""
+    assert await calls_with_totals_and_waiting(600) < 2 * await calls_with_totals_and_waiting(60)
 
 
 async def test_delays(autojump_clock: MockClock) -> None:
@@ -538,6 +610,8 @@ async def test_limits_with_a_store_elsewhere(autojump_clock: MockClock) -> None:
     for limits, expected in [
         ({"max_running": 50, "queues": {"gpu": 2, "cpu": 3}}, {"gpu": 2, "cpu": 3, "all": 5}),
         ({"max_running": 4, "queues": {"gpu": 9, "cpu": 9}}, {"all": 4}),
+        ({"max_running": 50, "queues": {"*": 2, "gpu": 3}}, {"gpu": 3, "cpu": 2, "all": 5}),
+        ({"max_running": 50, "max_running_total": {"*": 2}}, {"gpu": 2, "cpu": 2, "all": 4}),
     ]:
         most.clear()
         async with jobtrio.open_registry(executors, store=RemoteStore(Server()), **limits) as registry:  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def test_over_all_workers() -> None:
     room.take("d")
     assert [room.of(queue) for queue in "abcd"] == [0, 0, 0, inf]
     assert room.has_others
-    assert [*room.limited] == ["a", "b", "c"]
+    assert [*(room.limited or ())] == ["a", "b", "c"]
 
 
 def test_paused() -> None:
@@ -44,11 +44,11 @@ def test_paused() -> None:
     room = room_for(None, {}, running, {"a"})
     assert room is not None
     assert [room.of(queue) for queue in "ab"] == [0, inf]
-    assert (room.has_others, {*room.limited}) == (True, {"a"})
+    assert (room.has_others, {*(room.limited or ())}) == (True, {"a"})
     room = room_for(None, {"a": 3, "b": 3}, running, {"a", "c"})
     assert room is not None
     assert [room.of(queue) for queue in "abcd"] == [0, 1, 0, inf]
-    assert {*room.limited} == {"a", "b", "c"}
+    assert {*(room.limited or ())} == {"a", "b", "c"}
     room = room_for({"a": 1, "b": 2}, {}, running, {"a", "c"})
     assert room is not None
     assert [room.of(queue) for queue in "abc"] == [0, 2, 0]
@@ -60,3 +60,19 @@ def test_of_both() -> None:
     room = room_for({"a": 9, "b": 1}, {"a": 3, "b": 30, "c": 30}, running)
     assert room is not None
     assert [room.of(queue) for queue in "abc"] == [1, 1, 0]
+
+
+def test_patterns() -> None:
+    """Each queue of a pattern has its room, and its limit over all workers, for itself; any queue may have one then."""
+    room = room_for({"a": 0, "a*": 2, "b": 5}, {}, running)
+    assert room is not None
+    room.take("ab")
+    assert [room.of(queue) for queue in ("a", "ab", "ac", "b", "c")] == [0, 1, 2, 5, 0]
+    assert (room.has_others, room.limited) == (False, None)
+    room = room_for(None, {"*": 3, "c": 9}, running)
+    assert room is not None
+    assert [room.of(queue) for queue in "abcd"] == [1, 1, 7, 1]
+    assert (room.has_others, room.limited) == (True, None)
+    room = room_for({"*": 1}, {"*": 3}, running, {"d"})
+    assert room is not None
+    assert [room.of(queue) for queue in "abcd"] == [1, 1, 1, 0]

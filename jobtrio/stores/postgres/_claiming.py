@@ -13,6 +13,7 @@ import attrs
 import psycopg
 import trio
 
+from jobtrio._patterns import Limits, limited_by
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
 from jobtrio.stores._texts import readable_cancel
@@ -22,7 +23,7 @@ from jobtrio.stores.postgres._notices import payloads_of
 from jobtrio.stores.postgres._rows import WIDTH, entry_of, line_end, rank_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import CancelRequest, JobEntry
     from jobtrio.abc import Claim
@@ -68,11 +69,11 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
 
     Cancellation: jobs may have been claimed; the call finds them when it is repeated.
     """
-    limited = identity.totals if wanted.room is None else identity.totals.keys() & wanted.room.keys()
-    names = [f"queue {name}" for name in limited] + ([f"claim {wanted.claim_id}"] if alone else [])
+    names = [f"queue {key}" for key in limited_by(identity.totals, wanted.room)]
+    names += [f"claim {wanted.claim_id}"] if alone else []
     hints = Hints()
     hints.falls_due(time.monotonic() + wanted.lease)
-    step = (*_claim_step(wanted, identity), *notices.telling(hints), str(ANSWERED))
+    step = _claim_step(wanted, identity, notices.telling(hints))
     if names:
         # What is counted behind the locks is what those who held them before have left.
         *_, rows, _ = await link.fetch_all([BEGIN, link.limit, ("lock_names", array(names)), step, COMMIT])
@@ -86,20 +87,27 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     return Claimed(entries, found[0][WIDTH], hints, missed)
 
 
-def _claim_step(wanted: Wanted, identity: Identity) -> Step:
-    queues = rooms = executors = None
+def _claim_step(wanted: Wanted, identity: Identity, telling: Step) -> Step:
+    room = room_patterns = (None, None)
     if wanted.room is not None:
-        queues, rooms = arrays(_cut(wanted.room), 2)
-    if wanted.executors is not None:
-        executors = array(list(wanted.executors))
+        room, room_patterns = _lists(Limits.of(wanted.room))
+    executors = None if wanted.executors is None else array(list(wanted.executors))
+    totals, total_patterns = _lists(identity.totals)
     return (
         *("claim", wanted.claim_id, identity.session, identity.worker, line_end(identity.worker), str(wanted.lease)),
-        *(str(min(wanted.limit, MOST)), queues, rooms, executors, *arrays(_cut(identity.totals), 2)),
+        *(str(min(wanted.limit, MOST)), *room, executors, *totals, *telling, str(ANSWERED)),
+        *(*room_patterns, *total_patterns),
     )
 
 
-def _cut(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return [(queue, min(most, MOST)) for queue, most in counts.items()]
+def _lists(limits: Limits) -> tuple[Step, Step]:
+    """Return limits as the statement takes them: those of single queues, and those of patterns, if there are any."""
+    single, patterns = limits.split()
+    return tuple(arrays(_cut(single), 2)), tuple(arrays(_cut(patterns), 2)) if patterns else (None, None)
+
+
+def _cut(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    return [(key, min(most, MOST)) for key, most in counts]
 
 
 async def resume(link: Link, queue: str, hints: Hints, notices: Notices) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from jobtrio._errors import UnknownJobError
+from jobtrio._patterns import is_pattern
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
@@ -169,6 +170,10 @@ async def backlog(link: Link, queues: Collection[str] | None, executors: Collect
 
     Cancellation: nothing has changed.
     """
-    given = [None if names is None else array(list(names)) for names in (queues, executors)]
-    found = {JobState(state): count for state, count in await link.fetch("backlog", *given)}
+    named = prefixes = None
+    if queues is not None:
+        named = array([key for key in queues if not is_pattern(key)])
+        prefixes = array([key[:-1] for key in queues if is_pattern(key)])
+    rows = await link.fetch("backlog", named, None if executors is None else array(list(executors)), prefixes)
+    found = {JobState(state): count for state, count in rows}
     return Backlog(*(found.get(state, 0) for state in COUNTED))

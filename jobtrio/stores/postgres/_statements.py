@@ -105,16 +105,22 @@ _AS_MANY = r"""\1 LIMIT (
     WHERE before < $2::bigint
 )"""
 
+_LONGEST = r"""CASE WHEN $\1::text[] IS NOT NULL THEN (
+                SELECT most FROM unnest($\1::text[], $\2::integer[]) AS pattern (prefix, most)
+                WHERE starts_with(head.queue, prefix) ORDER BY length(prefix) DESC LIMIT 1
+            ) END"""
+
 _FUNCTIONS: Final = (
-    "array_agg|bool_or|clock_timestamp|count|current_setting|generate_series|hashtextextended|max|min|nextval"
+    "array_agg|bool_or|clock_timestamp|count|current_setting|generate_series|hashtextextended|length|max|min|nextval"
     "|octet_length|pg_advisory_xact_lock|pg_logical_emit_message|pg_notify|pg_sequence_last_value|row_number"
-    "|set_config|statement_timestamp|substr|sum"
+    "|set_config|starts_with|statement_timestamp|substr|sum"
     r"|unnest(?=\([^,()]+\))"  # that of several lists is the server's own in any case, and has no full name
 )
 """The functions that the statements call: not those of somebody in the search path that take what is given as it is."""
 
 _CALL = re.compile(rf"(?<![\w.])(?=(?:{_FUNCTIONS})\()")
 _TELLING = re.compile(r"\{told (\d+) (\d+)\}")
+_BY_PATTERN = re.compile(r"\{by pattern (\d+) (\d+)\}")
 _FIRST = re.compile(r"\{first of ([^{}]*)\}")
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
@@ -168,6 +174,7 @@ def statements(schema: str) -> dict[str, str]:
     text = _FIRST.sub(_AS_MANY, text.replace("{asked}", _PARTS["{asked}"]))
     for part, meaning in _PARTS.items():
         text = text.replace(part, meaning)
+    text = _BY_PATTERN.sub(_LONGEST, text)
     text = _TELLING.sub(r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text)
     text = _CALL.sub("pg_catalog.", text).replace("{schema}", schema)
     _, *parts = _HEADING.split(text)

@@ -215,7 +215,7 @@ class Writer:
         hints = Hints()
         for _, work in writes:
             hints.messages.add(work.job_id)
-            if isinstance(work, Complete) and work.claim.entry.plan.queue in self._identity.totals:
+            if isinstance(work, Complete) and self._identity.totals.find(work.claim.entry.plan.queue) is not None:
                 hints.ready = True
         return hints
 

@@ -9,6 +9,7 @@
 --   {first of …} as many as there may be, of what a condition finds
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
 --   {told n m} the sending of a notice: the channel is parameter n, the payloads are m
+--   {by pattern n m} the number, of those in m, that belongs to the longest in n of what the queue's name begins with
 -- Parameters that are lists come as array literals, so every parameter says its type.
 -- Where a list is joined, its values are a condition as well (= ANY): by a plan from when the tables were empty, as far as
 -- the server knew, the join alone may walk over all rows. What workers do most goes without, where that is quicker.
@@ -88,16 +89,22 @@ heads AS (
 ),
 lines AS MATERIALIZED (
     SELECT
-        head.queue, head.executor,
-        least($6::integer, room.most, CASE WHEN total.most IS NOT NULL THEN total.most - (
+        queue, executor,
+        least($6::integer, room, CASE WHEN total IS NOT NULL THEN total - (
             -- As a range, for the index by queue and state: that of all running jobs is the smaller one and walks over all.
-            SELECT count(*) FROM {schema}.jobs WHERE queue = total.queue AND state >= 'RUNNING' AND state <= 'RUNNING'
+            SELECT count(*) FROM {schema}.jobs WHERE queue = head.queue AND state >= 'RUNNING' AND state <= 'RUNNING'
         ) END) AS room
-    FROM heads AS head
-    LEFT JOIN unnest($7::text[], $8::integer[]) AS room (queue, most) ON room.queue = head.queue
-    LEFT JOIN unnest($10::text[], $11::integer[]) AS total (queue, most) ON total.queue = head.queue
-    WHERE ($7::text[] IS NULL OR room.most > 0) AND ($9::text[] IS NULL OR head.executor = ANY($9::text[]))
-        AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = head.queue)
+    FROM (
+        SELECT
+            head.queue, head.executor,
+            coalesce(room.most, {by pattern 15 16}) AS room, coalesce(total.most, {by pattern 17 18}) AS total
+        FROM heads AS head
+        LEFT JOIN unnest($7::text[], $8::integer[]) AS room (queue, most) ON room.queue = head.queue
+        LEFT JOIN unnest($10::text[], $11::integer[]) AS total (queue, most) ON total.queue = head.queue
+        WHERE ($9::text[] IS NULL OR head.executor = ANY($9::text[]))
+            AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = head.queue)
+    ) AS head
+    WHERE $7::text[] IS NULL OR room > 0
 ),
 ranked AS (
     SELECT
@@ -463,7 +470,7 @@ FROM groups AS cell;
 -- name: counts
 SELECT queue, state, count(*) FROM {schema}.jobs GROUP BY queue, state;
 
--- $1 the queues, $2 the executors; NULL for all.
+-- $1 the queues, $2 the executors; NULL for all. $3 what the names of others begin with.
 -- name: backlog
 WITH RECURSIVE {all cells}
 SELECT state, sum((
@@ -471,7 +478,10 @@ SELECT state, sum((
 ))::bigint
 FROM cells AS cell
 WHERE state IN ('QUEUED', 'RETRYING', 'SCHEDULED', 'RUNNING') AND executor > ''
-    AND ($1::text[] IS NULL OR queue = ANY($1::text[])) AND ($2::text[] IS NULL OR executor = ANY($2::text[]))
+    AND ($2::text[] IS NULL OR executor = ANY($2::text[]))
+    AND ($1::text[] IS NULL OR queue = ANY($1::text[]) OR EXISTS (
+        SELECT FROM unnest($3::text[]) AS prefix WHERE starts_with(cell.queue, prefix)
+    ))
     AND (state = 'RUNNING' OR NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = cell.queue))
 GROUP BY state;
 

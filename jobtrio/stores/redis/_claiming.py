@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from jobtrio._patterns import Limits
 from jobtrio.abc import Claim, LeaseReport
 from jobtrio.stores._claims import report
 from jobtrio.stores._salvage import Salvage
@@ -15,7 +16,7 @@ from jobtrio.stores.redis._scripts import Run, run
 from jobtrio.stores.redis._texts import cancel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores.redis._link import Argument
@@ -31,8 +32,9 @@ MOST_JOBS: Final = 1000
 def claim(session: Session, wanted: Wanted) -> Run:
     """Return the call that starts ready jobs."""
     call = (wanted.claim_id, min(wanted.limit, MOST_JOBS), repr(wanted.lease), session.worker, session.name, MOST_BYTES)
-    totals = session.settings.max_running_total or None
-    lists = (*_pairs(wanted.room), *_names(wanted.executors), *_pairs(totals))
+    room, room_patterns = _lists(None if wanted.room is None else Limits.of(wanted.room))
+    totals, total_patterns = _lists(session.totals or None)
+    lists = (*room, *_names(wanted.executors), *totals, *room_patterns, *total_patterns)
     return run("claim", *call, session.answered, *lists)
 
 
@@ -75,11 +77,16 @@ def _renewal(held: int, cancel: bytes | None, until: float) -> Renewal:
     return until, None if cancel is None else Salvage().part("request", cancel_of, cancel, None)
 
 
-def _pairs(numbers: Mapping[str, int] | None) -> list[Argument]:
-    """Return a mapping as a script takes it."""
-    if numbers is None:
-        return [-1]
-    return [len(numbers), *(part for pair in numbers.items() for part in pair)]
+def _lists(limits: Limits | None) -> tuple[list[Argument], list[Argument]]:
+    """Return limits as a script takes them: those of single queues, and those of patterns, if there are any."""
+    if limits is None:
+        return [-1], [-1]
+    single, patterns = limits.split()
+    return _pairs(single), _pairs(patterns) if patterns else [-1]
+
+
+def _pairs(numbers: Sequence[tuple[str, int]]) -> list[Argument]:
+    return [len(numbers), *(part for pair in numbers for part in pair)]
 
 
 def _names(names: Collection[str] | None) -> list[Argument]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._codec import encode_value
 from jobtrio._errors import UnknownJobError
+from jobtrio._patterns import key_for
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
@@ -133,7 +134,7 @@ def backlog(answers: list[Any], queues: Collection[str] | None, executors: Colle
     stopped = set(stopped)
     found = dict.fromkeys(STATES, 0)
     for queue, executor, *numbers in rows:
-        if executor and _is_in(queue, queues) and _is_in(executor, executors):
+        if executor and _is_served(queue, queues) and _is_in(executor, executors):
             for state, number in zip(STATES, numbers, strict=True):
                 if state is JobState.RUNNING or queue not in stopped:
                     found[state] += number
@@ -142,3 +143,7 @@ def backlog(answers: list[Any], queues: Collection[str] | None, executors: Colle
 
 def _is_in(name: bytes, names: Collection[str] | None) -> bool:
     return names is None or name.decode(errors="backslashreplace") in names
+
+
+def _is_served(queue: bytes, keys: Collection[str] | None) -> bool:
+    return keys is None or key_for(queue.decode(errors="backslashreplace"), keys) is not None

@@ -17,6 +17,7 @@ import attrs
 
 from jobtrio._errors import UnknownJobError
 from jobtrio._messages import End
+from jobtrio._patterns import key_for
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
@@ -216,7 +217,7 @@ def backlog(
     for queue, executor in connection.execute(SQL["cells"]).fetchall():
         if executor == HELD or (executors is not None and executor not in executors):
             continue
-        if queues is None or queue in queues:
+        if queues is None or key_for(queue, queues) is not None:
             for state in (JobState.RUNNING,) if queue in stopped else COUNTED:
                 totals[state] += connection.execute(SQL["count_cell"], (queue, executor, str(state))).fetchone()[0]
     return Backlog(*totals.values())

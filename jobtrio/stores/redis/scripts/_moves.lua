@@ -34,12 +34,33 @@ local function leave_line(id, job)
     drop(PREFIX .. 'line:' .. job.cell, id)
 end
 
+-- The limits that all workers share: queues, and patterns, which end in a star; where there are any, also ''.
+local function note_limit(queue, pattern)
+    if pattern then
+        call('SADD', PREFIX .. 'limited', '', pattern)
+    else
+        call('SADD', PREFIX .. 'limited', queue)
+    end
+end
+
+local function is_limited(queue)
+    local is_named, by_pattern = unpack(call('SMISMEMBER', PREFIX .. 'limited', queue, ''))
+    if is_named == 0 and by_pattern == 1 then
+        for _, key in ipairs(call('SMEMBERS', PREFIX .. 'limited')) do
+            if string.sub(key, -1) == '*' and string.sub(queue, 1, #key - 1) == string.sub(key, 1, -2) then
+                return true
+            end
+        end
+    end
+    return is_named == 1
+end
+
 -- Where all workers share a limit, the others may start a job when one runs no more.
 local limited = {}
 local function made_room(cell)
     local queue = parts_of(cell)
     if limited[queue] == nil then
-        limited[queue] = call('SISMEMBER', PREFIX .. 'limited', queue) == 1
+        limited[queue] = is_limited(queue)
         if limited[queue] then
             hint('work')
         end

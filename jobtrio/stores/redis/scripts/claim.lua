@@ -1,8 +1,9 @@
 -- Start ready jobs, by priority, then in the order in which they became ready.
 -- Arguments: the claim's id, how many at most, the lease's seconds, the worker, its session, how many bytes at most,
--- the last claim that was answered and will not be made again ('' for none), and then three lists, each behind its
+-- the last claim that was answered and will not be made again ('' for none), and then five lists, each behind its
 -- length, or behind -1 where all will do: queues and how many of each; executors; queues and how many may run of each
--- in all.
+-- in all; what the names of other queues begin with, the longest first, and how many of each of these; and how many may
+-- run of each in all.
 -- Returns whether the claims are new, whether there may be more at once, and the rows.
 -- with: base clock sets moves heap
 local function claimed_before(claim)
@@ -28,12 +29,31 @@ local function read_list(args, index, size)
     return list, index + length * size + 1
 end
 
+-- Give a list of queues those as well, once they are asked for, whose names begin with what the arguments say; a queue
+-- of which they say nothing is false. Returns the pattern that has given each queue its number.
+local function add_patterns(list, args, index)
+    local length, patterns = tonumber(args[index]), {}
+    if length < 0 then
+        return patterns, index + 1
+    end
+    local last = index + 2 * length
+    setmetatable(list, {__index = function(_, queue)
+        local found = false
+        for n = index + 1, last, 2 do
+            if string.sub(queue, 1, #args[n]) == args[n] then
+                found, patterns[queue] = tonumber(args[n + 1]), args[n] .. '*'
+                break
+            end
+        end
+        list[queue] = found
+        return found
+    end})
+    return patterns, last + 1
+end
+
 -- How many may be taken from each queue; from one that is not there, any number.
 local function room_left(room, totals)
-    local left, running = {}, {}
-    for queue, most in pairs(room or {}) do
-        left[queue] = most
-    end
+    local left, running = setmetatable({}, {__index = room}), {}
     if not totals then
         return left
     end
@@ -44,7 +64,9 @@ local function room_left(room, totals)
         end
     end
     for queue, total in pairs(totals) do
-        left[queue] = math.min(left[queue] or math.huge, total - (running[queue] or 0))
+        if total then
+            left[queue] = math.min(left[queue] or math.huge, total - (running[queue] or 0))
+        end
     end
     return left
 end
@@ -91,7 +113,8 @@ end
 -- else one by one, in the order of their first jobs. Returns what opens more, as long as they come before the first job.
 local function open_lines(room, executors, limit)
     local most = call('ZCARD', PREFIX .. 'lines')
-    local named = room and executors and size_of(room) * size_of(executors) or math.huge
+    local is_named = room and executors and not getmetatable(room)
+    local named = is_named and size_of(room) * size_of(executors) or math.huge
     -- More are read as they are needed; the largest numbers would be written with an exponent.
     local page = math.max(1, math.min(1000, math.ceil(limit / math.max(1, math.min(most, named)))))
     heap = {}
@@ -114,7 +137,7 @@ local function open_lines(room, executors, limit)
                 return
             end
             local queue, executor = parts_of(index[at])
-            if (not room or room[queue]) and (not executors or executors[executor]) then
+            if (not room or (room[queue] or 0) > 0) and (not executors or executors[executor]) then
                 open_line(index[at], page)
             end
             at = at + 2
@@ -164,10 +187,12 @@ local function work(args)
     if #before > 0 then
         return {0, 0, before}
     end
-    local room, executors, totals, index
+    local room, executors, totals, patterns, index
     room, index = read_list(args, 8, 2)
     executors, index = read_list(args, index, 1)
-    totals = read_list(args, index, 2)
+    totals, index = read_list(args, index, 2)
+    patterns, index = add_patterns(room, args, index)
+    patterns = add_patterns(totals, args, index)
     if answered ~= '' then
         call('UNLINK', PREFIX .. 'claim:' .. answered)
     end
@@ -190,7 +215,7 @@ local function work(args)
             drop_first()
         else
             if totals and totals[line.queue] then
-                call('SADD', PREFIX .. 'limited', line.queue)
+                note_limit(line.queue, patterns[line.queue])
             end
             local row = start(line, claim, lease_until, worker, session)
             if row then
