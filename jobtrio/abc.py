@@ -28,6 +28,8 @@ The rules, for all stores:
 * `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state. After a
   release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay; that of a lapse is the entry's
   ``error`` as well.
+* Limits by queue may have patterns among their keys, each of whose queues has that limit for itself. `key_for` says
+  which key stands for a queue.
 * A delay and what limits a wait count from insertion, by the store's clock. A held job may wait for
   `Retention.held_for` of the process that inserts it, counted from when it could start, and for ``expires_in`` if it
   has one; `start_held` lifts the former. What has waited too long fails with the kind ``"expired"``, and is never

@@ -17,9 +17,11 @@ import attrs
 import trio
 
 import jobtrio
+from jobtrio._checks import NAME_LIMIT
 from jobtrio._errors import JobtrioError
 from jobtrio._ids import new_id
 from jobtrio._nursery import open_background_nursery
+from jobtrio._patterns import own_key
 from jobtrio.cli import _program
 from jobtrio.cli._endings import exit_code, one_line, summary
 from jobtrio.cli._follow import follow
@@ -150,8 +152,9 @@ class WatchedRun:
         if self._plan.store is None:
             kept = jobtrio.Retention(tokens_per_job=KEPT)
             return jobtrio.open_registry(_program.programs, max_running=1, retention=kept)
+        served = own_key(self._queue)[:NAME_LIMIT]
         return jobtrio.open_registry(
-            _program.programs, store=self._plan.store, max_running=1, queues={self._queue: 1}, retention=KEEP_ALL
+            _program.programs, store=self._plan.store, max_running=1, queues={served: 1}, retention=KEEP_ALL
         )
 
     async def _submit(self, registry: jobtrio.JobRegistry) -> jobtrio.Job:

@@ -41,6 +41,7 @@ exit code:
 examples:
   jobtrio worker app.jobs:executors --store sqlite:///jobs.db
   jobtrio worker app.jobs:executors --queue gpu=1 --queue default=8
+  jobtrio worker app.jobs:executors --queue 'user:*=2' --total 'user:*=3'
   jobtrio worker app.jobs:executors --lifespan app.jobs:open_clients
   jobtrio worker jobtrio.cli:programs    runs what `jobtrio run --store` stored
 """
@@ -68,7 +69,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         type=_options.queue_limit,
         action=_options.OnceEach,
         default=[],
-        help="a queue to serve, and how many of its jobs at once; may be given several times (default: every queue)",
+        help="a queue to serve, and how many of its jobs at once; NAME may be a pattern such as 'user:*', which stands "
+        "for each queue whose name begins so; may be given several times (default: every queue)",
     )
     add(
         "--total",
@@ -76,8 +78,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         type=_options.total_limit,
         action=_options.OnceEach,
         default=[],
-        help="how many jobs of a queue may run at once across all workers, if all are given the same "
-        "(default: no limit)",
+        help="how many jobs of a queue, or of each queue of a pattern, may run at once across all workers, if all are "
+        "given the same (default: no limit)",
     )
     add(
         "--name",

@@ -17,6 +17,7 @@ import trio
 import jobtrio
 from jobtrio._exceptions import is_all, lone_leaf
 from jobtrio._nursery import open_background_nursery
+from jobtrio._patterns import is_pattern
 from jobtrio.cli import _program
 from jobtrio.cli._endings import duration, plural
 from jobtrio.cli._output import LAST_WORD, STDERR, STDOUT, Output, forget_dead_terminals
@@ -231,8 +232,13 @@ class Worker:
             return f"jobtrio: worker {name} runs no jobs"
         queues = "every queue"
         if plan.queues is not None:
-            queues = ", ".join(f"{queue} ({most} at once)" for queue, most in plan.queues.items())
-        totals = "".join(f", {most} of {queue} over all workers" for queue, most in plan.totals.items())
+            queues = ", ".join(
+                f"{key} ({most}{' of each' if is_pattern(key) else ''} at once)" for key, most in plan.queues.items()
+            )
+        totals = "".join(
+            f", {most} of {'each ' if is_pattern(key) else ''}{key} over all workers"
+            for key, most in plan.totals.items()
+        )
         return (
             f"jobtrio: worker {name} runs {', '.join(sorted(plan.executors))}; queues: {queues}; "
             f"at most {plural(plan.max_running, 'job')} at once{totals}"

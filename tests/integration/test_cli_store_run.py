@@ -148,6 +148,14 @@ def test_queue(shell: Shell, tmp_path: Path) -> None:
     assert shell.value("show", first)["job"]["state"] == "COMPLETED"
 
 
+def test_queue_that_looks_like_a_pattern(shell: Shell) -> None:
+    """A queue's name is a name, also where it ends in a star: other queues that it would match are left alone."""
+    other = shell.submit("run_command", "--payload", '{"argv": ["true"]}', "--queue", "builds")
+    for queue in ("b*", "*", "b" * 199 + "*"):
+        assert shell.run("run", "--queue", queue, "--", "echo", "x")[:2] == (0, "x\n")
+    assert shell.value("show", other)["job"]["state"] == "QUEUED"
+
+
 def test_next_in_its_queue(shell: Shell, tmp_path: Path) -> None:
     """A job that this process has started while its own was still shown does not hold up the end: it goes back."""
     gate = tmp_path / "gate"

@@ -289,6 +289,21 @@ def test_queue_without_a_limit(shell: Shell) -> None:
     assert line.endswith("; queues: a (7 at once), b (2 at once); at most 7 jobs at once")
 
 
+def test_a_limit_for_each_queue_of_a_pattern(shell: Shell, tmp_path: Path) -> None:
+    """A pattern has its number for each of its queues: one that is full holds up none of the others."""
+    worker = shell.start("worker", "store_jobs:executors", "--queue", "user:*=1", "--total", "user:*=3")
+    line = worker.error_with("jobtrio: worker ")
+    queues, limits = "user:* (1 of each at once)", "at most 100 jobs at once, 3 of each user:* over all workers"
+    assert line.endswith(f"; queues: {queues}; {limits}")
+    payload = json.dumps(str(tmp_path / "gate"))
+    first, second = (shell.submit("wait", "--payload", payload, "--queue", "user:ann") for _ in range(2))
+    assert shell.start("watch", first).line() == "attempt 1"
+    assert shell.ask("watch", shell.submit("echo", "--payload", '"x"', "--queue", "user:bob"))[0] == 0
+    assert shell.value("show", second)["job"]["state"] == "QUEUED"
+    (tmp_path / "gate").touch()
+    assert shell.ask("watch", second)[0] == 0
+
+
 def test_json(shell: Shell) -> None:
     """With --json a worker tells each change as a line of JSON on stdout."""
     worker = shell.worker("--json")
