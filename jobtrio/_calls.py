@@ -21,13 +21,16 @@ from jobtrio._entry import CancelRequest
 from jobtrio._errors import UnknownJobError
 from jobtrio._known import KnownEntries
 from jobtrio._outage import keep_trying, never, try_for
+from jobtrio._policies import check_priority
 from jobtrio._settlement import CANCELLED
+from jobtrio._state import WAITING_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from jobtrio._attempt import Attempt
     from jobtrio._entry import JobEntry, Plan
+    from jobtrio._policies import JobPriority
     from jobtrio._runner import Runner
     from jobtrio.abc import CancelReply, JobStore
 
@@ -130,7 +133,7 @@ class RegistryCalls:
         self._check_open()
         plan = attrs.evolve(plan, worker=entry.plan.worker)  # who submitted it remains so
         if await self._ask(partial(self.store.start_held, entry.id, plan)):
-            entry.plan = plan
+            entry.plan = plan.with_priority(entry.plan.priority)
         elif self._durable and (kept := await self._ask(partial(self.store.load, entry.id))) is not None:
             self._known.entry_of(kept)  # somebody else did; or this call, whose first reply was lost
 
@@ -146,15 +149,8 @@ class RegistryCalls:
         reason = check_text("reason", reason)
         grace = check_seconds("grace", grace)
         await self._give_way()
-        if entry is not None:
-            if entry.outcome is not None:
-                return False
-            if self._may_be_gone(entry):
-                found = await self._ask(partial(self.store.look, job_id))
-                if found is None:
-                    raise UnknownJobError(job_id)
-                if found.order != entry.order:
-                    return False  # it is, then
+        if entry is not None and await self._is_over(entry):
+            return False
         running = self._runner.running.get(job_id)
         if running is not None and not running.may_be_cancelled() and self._runs(running, entry, job_id):
             if self._durable and running.if_lost is None:
@@ -167,14 +163,50 @@ class RegistryCalls:
             if reply is not None and is_repeated and _has_ended_so(reply.entry, reason, asked_at):
                 reply.accepted = True
         else:
-            kept = self.store.peek(job_id) if self._served.is_set() else None
-            if kept is not None and not kept.state.is_final:
-                self._check_open()
+            self._check_may_change(job_id)
             reply = await self.store.request_cancel(job_id, reason, grace)
         if reply is None:
             raise UnknownJobError(job_id)
         self._heed(reply, grace)
         return reply.accepted
+
+    @trio.lowlevel.enable_ki_protection
+    async def set_priority(self, job_id: str, priority: JobPriority, *, entry: JobEntry | None = None) -> bool:
+        """Give a job that waits another priority; see `JobRegistry.set_priority`.
+
+        Where its entry is given, no other job is changed that may have its id by now.
+        """
+        job_id = check_id("job_id", job_id)
+        priority = check_priority(priority)
+        await self._give_way()
+        if entry is not None and await self._is_over(entry):
+            return False
+        if not self._durable:
+            self._check_may_change(job_id)
+        asked_at = time.time()
+        kept, is_repeated = await self._ask_noting(partial(self.store.set_priority, job_id, priority))
+        if kept is None:
+            raise UnknownJobError(job_id)
+        if self._durable:
+            self._known.entry_of(kept)
+        return kept.state in WAITING_STATES or (is_repeated and _has_waited_so(kept, priority, asked_at))
+
+    async def _is_over(self, entry: JobEntry) -> bool:
+        """Whether a job has ended, as far as can be told: also where another one has its id by now."""
+        if entry.outcome is not None:
+            return True
+        if not self._may_be_gone(entry):
+            return False
+        found = await self._ask(partial(self.store.look, entry.id))
+        if found is None:
+            raise UnknownJobError(entry.id)
+        return found.order != entry.order
+
+    def _check_may_change(self, job_id: str) -> None:
+        """Raise `trio.ClosedResourceError` where a job lives in memory that is another registry's by now."""
+        kept = self.store.peek(job_id) if self._served.is_set() else None
+        if kept is not None and not kept.state.is_final:
+            self._check_open()
 
     def _may_be_gone(self, entry: JobEntry) -> bool:
         """Whether a job may have ended without a word to this process, and another one have its id by now."""
@@ -247,6 +279,13 @@ class RegistryCalls:
 
         answer = await self._ask(ask)
         return answer, tries > 1
+
+
+def _has_waited_so(entry: JobEntry, priority: JobPriority, asked_at: float) -> bool:
+    """Whether a job that has this priority, and waits no more, still did when that was asked for."""
+    return entry.plan.priority is priority and any(
+        change.previous in WAITING_STATES and change.at.timestamp() >= asked_at for change in entry.history()
+    )
 
 
 def _has_ended_so(entry: JobEntry, reason: str | None, asked_at: float) -> bool:

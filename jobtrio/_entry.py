@@ -50,6 +50,10 @@ class Plan:
         """How many attempts the policy allows."""
         return 1 if self.retry is None else self.retry.max_attempts
 
+    def with_priority(self, priority: JobPriority) -> Plan:
+        """Return the same plan with this priority."""
+        return self if self.priority is priority else attrs.evolve(self, priority=priority)
+
 
 class CancelRequest(NamedTuple):
     """The first request to cancel a job.
@@ -101,7 +105,7 @@ class JobEntry:
         delay: Seconds from insertion to when it is first ready.
         expires_in: Seconds from insertion to the end of the wait for the first start, or None.
         order: The store's count of insertions.
-        ticket: Its place among the ready jobs.
+        ticket: Its place among the ready jobs; each change of its priority raises it, also where it is not ready.
         attempt: The current or last attempt, from 1.
         started_at: When that started.
         finished_at: When the job ended.

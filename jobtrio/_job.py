@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jobtrio._entry import JobEntry
+    from jobtrio._policies import JobPriority
     from jobtrio._records import JobRecord, Outcome
     from jobtrio._state import JobState
     from jobtrio._token_log import TokenLog
@@ -50,6 +51,9 @@ class JobOwner(Protocol):
         self, job_id: str, reason: str | None = None, *, grace: float = 0.0, entry: JobEntry | None = None
     ) -> bool:
         """Ask to cancel a job; where its entry is given, no other one with its id."""
+
+    async def set_priority(self, job_id: str, priority: JobPriority, *, entry: JobEntry | None = None) -> bool:
+        """Give a job that waits another priority; where its entry is given, no other one with its id."""
 
 
 @attrs.frozen
@@ -235,6 +239,13 @@ class Job:
         Cancellation: the request may have been made.
         """
         return await self._owner.cancel(self._entry.id, reason, grace=grace, entry=self._entry)
+
+    async def set_priority(self, priority: JobPriority) -> bool:
+        """Give the job another priority, as `JobRegistry.set_priority` does; return False if it runs or has ended.
+
+        Cancellation: it may have been changed.
+        """
+        return await self._owner.set_priority(self._entry.id, priority, entry=self._entry)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other._entry is self._entry and other._owner is self._owner

@@ -70,7 +70,7 @@ def refresh(known: JobEntry, fresh: JobEntry, *, light: bool = False) -> None:
     Answers may overtake each other, and a request to cancel that was accepted is never taken back. While an attempt
     runs, what its executor works with stays as it has it: its payload, what it saved last.
     """
-    if fresh is known or fresh.progress < known.progress:
+    if fresh is known or (fresh.progress, fresh.ticket) < (known.progress, known.ticket):
         return
     ahead = fresh.progress > known.progress
     plan, cancel = known.plan, known.cancel
@@ -78,7 +78,7 @@ def refresh(known: JobEntry, fresh: JobEntry, *, light: bool = False) -> None:
     for name in _LIGHT if light else whole:
         setattr(known, name, getattr(fresh, name))
     if known.plan.function is None and plan.executor == known.plan.executor:
-        known.plan = plan
+        known.plan = plan.with_priority(known.plan.priority)
     if known.cancel is None:
         known.cancel = cancel
 

@@ -410,7 +410,32 @@ class JobRegistry:
         if not self._core.store.durable:  # else what is asked for is read and nothing is done about it
             self._core.check_run(call, instead)
 
-    # -- pausing
+    # -- what waits
+
+    async def set_priority(self, job_id: str, priority: JobPriority) -> bool:
+        """Give a job that waits for a start another priority, whichever process submitted it.
+
+        A job waits while it is scheduled, queued or retrying, also while it is held. One that is ready goes to the end
+        of the line of its new priority, as a retried one does; if it has this priority already, it stays where it is.
+        The next attempt has the new priority, and so have those that follow it. This is no change of state: the history
+        stays as it is, and there is no event.
+
+        Args:
+            job_id: The job.
+            priority: The priority that it is to have.
+
+        Returns:
+            True if the job waits, and now has this priority. False if it runs or has ended; nothing was changed then.
+
+        Raises:
+            TypeError, ValueError: A parameter is invalid.
+            UnknownJobError: No job has this id.
+            StoreUnavailableError: The store was away too long (durable stores). The priority may have been changed.
+            trio.ClosedResourceError: The registry is closed (durable stores), or its store serves another one by now.
+
+        Cancellation: it may have been changed.
+        """
+        return await self._core.set_priority(job_id, priority)
 
     async def pause(self, queue: str) -> None:
         """Start no more jobs of a queue, on any worker of the store, until `resume`. A second call changes nothing.

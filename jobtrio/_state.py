@@ -35,6 +35,8 @@ _S = JobState
 
 FINAL_STATES: frozenset[JobState] = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 
+WAITING_STATES: frozenset[JobState] = frozenset({_S.SCHEDULED, _S.QUEUED, _S.RETRYING})
+
 TRANSITIONS: dict[JobState | None, dict[JobState, str]] = {
     None: {
         _S.SCHEDULED: "submitted with a start time in the future",

@@ -24,7 +24,8 @@ The rules, for all stores:
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
 * An entry that is handed out carries its history (``steps``), whose end tells the newer of two from the older, and its
   number among all insertions (``order``), which tells a job from a later one with the same id. Of a long history the
-  oldest attempts may be left out.
+  oldest attempts may be left out. Its place in line (``ticket``) tells the newer of two with one history: it is higher
+  after each change of the priority.
 * `Restart` and `End` are appended to the job's messages by the store, in one step with the change of state. After a
   release or a lapse the `Restart` has an error of kind ``"lost"`` and no delay; that of a lapse is the entry's
   ``error`` as well.
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio._messages import Message
+    from jobtrio._policies import JobPriority
     from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
     from jobtrio._token_log import TokenLog
 
@@ -310,7 +312,17 @@ class JobStore(ABC):
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready if it is due, behind all that are; False if it is not held.
 
-        It is not (or no longer) held if it was started, has ended, or has waited too long.
+        It is not (or no longer) held if it was started, has ended, or has waited too long. It keeps the priority that
+        it has: somebody may have changed that since the plan was made.
+        """
+
+    @abstractmethod
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        """Give a job that waits for a start another priority; return the job as it is then, or None for an unknown one.
+
+        A job waits while it is scheduled, queued or retrying, also while it is held. One that is ready stands behind
+        all that are; one that has this priority already stays where it is. A job that runs or has ended stays as it is.
+        It is no change of state: the history stays as it is, and the listener is not told.
         """
 
     @abstractmethod

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
+    from jobtrio._policies import JobPriority
     from jobtrio._token_log import TokenLog
     from jobtrio.abc import Claim, StoreSettings
     from jobtrio.stores._room import Room
@@ -158,6 +159,15 @@ class MemoryBooks:
             entry.ticket = next(self._numbers)
             self._ready.push(entry)
             self.settings.listener.work_ready()
+
+    def _prioritize(self, entry: JobEntry, priority: JobPriority) -> None:
+        in_line = entry.state is JobState.QUEUED and not entry.is_held
+        if in_line:
+            self._ready.leave(entry)
+        entry.plan = entry.plan.with_priority(priority)
+        entry.ticket = next(self._numbers)
+        if in_line:
+            self._ready.push(entry)
 
     def _end(self, entry: JobEntry, outcome: Outcome, error: JobError | None) -> None:
         previous = entry.state

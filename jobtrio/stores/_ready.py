@@ -1,12 +1,13 @@
 """Which ready job comes first: strict priorities, first in first out within one, a line for each queue.
 
 Jobs that were cancelled or expired in the queue stay behind as tombstones until they come to the front
-or outnumber the living. It knows of a job only its plan and its state.
+or outnumber the living; so do the former places of jobs that stand elsewhere by now. It knows of a job only its plan
+and its state.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from jobtrio._entry import JobEntry
     from jobtrio._policies import JobPriority
@@ -28,11 +29,12 @@ _FEW = 8  # queues with room, up to which a look at each is quicker than at the 
 class _Line:
     """One queue's jobs of one priority."""
 
-    __slots__ = ("has_head", "jobs", "living", "name")
+    __slots__ = ("has_head", "jobs", "left", "living", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.jobs: deque[JobEntry] = deque()
+        self.left: Counter[JobEntry] = Counter()  # at how many places a job stands no more: the first ones
         self.living = 0
         self.has_head = False
 
@@ -40,15 +42,28 @@ class _Line:
         """Drop tombstones and return the first living job, or None."""
         jobs = self.jobs
         while jobs:
-            if jobs[0].state is JobState.QUEUED:
-                return jobs[0]
+            first = jobs[0]
+            if first in self.left:
+                _take_one(self.left, first)
+            elif first.state is JobState.QUEUED:
+                return first
             jobs.popleft()
         return None
+
+    def standing(self) -> Iterator[JobEntry]:
+        """Give the living jobs, in order."""
+        left = self.left.copy()
+        for job in self.jobs:
+            if job in left:
+                _take_one(left, job)
+            elif job.state is JobState.QUEUED:
+                yield job
 
     def sweep(self) -> None:
         """Drop the tombstones where they outnumber the living."""
         if len(self.jobs) > _TOLERATED + 2 * self.living:
-            self.jobs = deque(job for job in self.jobs if job.state is JobState.QUEUED)
+            self.jobs = deque(self.standing())
+            self.left.clear()
 
 
 class _Level:
@@ -137,8 +152,19 @@ class ReadyQueue:
             heappush(level.heads, (entry.ticket, line))
 
     def gone(self, entry: JobEntry) -> None:
-        """Note that a job left its line other than by `pop`."""
-        line = self._levels[entry.plan.priority].lines[entry.plan.queue]
+        """Note that a job left its line other than by `pop`: it is not queued any more, and will not be again."""
+        self._leave(self._line_of(entry))
+
+    def leave(self, entry: JobEntry) -> None:
+        """Have a job leave its line that is about to be put in again, maybe with another priority."""
+        line = self._line_of(entry)
+        line.left[entry] += 1
+        self._leave(line)
+
+    def _line_of(self, entry: JobEntry) -> _Line:
+        return self._levels[entry.plan.priority].lines[entry.plan.queue]
+
+    def _leave(self, line: _Line) -> None:
         line.living -= 1
         self._living -= 1
         line.sweep()
@@ -161,6 +187,12 @@ class ReadyQueue:
                 _take_oldest(level.heads, left, limit, taken)
         self._living -= len(taken)
         return taken
+
+
+def _take_one(places: Counter[JobEntry], job: JobEntry) -> None:
+    places[job] -= 1
+    if not places[job]:
+        del places[job]
 
 
 def _take(line: _Line, limit: int, taken: list[JobEntry]) -> None:
@@ -214,15 +246,15 @@ def _take_of(
 ) -> None:
     """Take only jobs of some executors, wherever in their lines they stand."""
     waiting = sorted(
-        ((name, entry) for name, line in lines.items() for entry in line.jobs), key=lambda item: item[1].ticket
+        ((name, entry) for name, line in lines.items() for entry in line.standing()), key=lambda item: item[1].ticket
     )
     for name, entry in waiting:
         if len(taken) >= limit:
             return
-        if entry.state is not JobState.QUEUED or entry.plan.executor not in executors:
+        if entry.plan.executor not in executors:
             continue
         if left is None or left.of(name) > 0:
-            lines[name].jobs.remove(entry)
+            lines[name].jobs.remove(entry)  # at its first place; the others are as many as it has left
             lines[name].living -= 1
             if left is not None:
                 left.take(name)

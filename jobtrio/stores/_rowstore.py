@@ -17,8 +17,9 @@ from jobtrio.stores._texts import text_of, value_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobtrio._entry import Plan
+    from jobtrio._entry import JobEntry, Plan
     from jobtrio._messages import Message
+    from jobtrio._policies import JobPriority
     from jobtrio._records import JobError, Transition
     from jobtrio.abc import CancelReply, Claim
     from jobtrio.stores._announcer import Settled
@@ -52,6 +53,10 @@ class RowStore(SessionStore[S]):
     async def start_held(self, job_id: str, plan: Plan) -> bool:
         """Give a held job its plan, and make it ready; False if it is not held (any more)."""
         return await self._change(job_id, lambda tx: settling.start_held(tx, job_id, plan), itself)
+
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        """Give a job that waits for a start another priority; return the job, or None for an unknown one."""
+        return await self._change(job_id, lambda tx: settling.set_priority(tx, job_id, priority), itself)
 
     async def request_cancel(self, job_id: str, reason: str | None, grace: float) -> CancelReply | None:
         """Ask to cancel: a job that does not run ends at once, a running one when its attempt is gone."""

@@ -16,7 +16,7 @@ import attrs
 from jobtrio import _entry as steps
 from jobtrio._patterns import Limits
 from jobtrio._records import Cancelled, JobError
-from jobtrio._state import FINAL_STATES, JobState
+from jobtrio._state import FINAL_STATES, WAITING_STATES, JobState
 from jobtrio.abc import CancelReply
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._announcer import Settled
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobtrio._entry import JobEntry, Plan
-    from jobtrio._policies import Retention
+    from jobtrio._policies import JobPriority, Retention
     from jobtrio._records import Outcome
     from jobtrio.abc import Claim
     from jobtrio.stores._chunks import Item
@@ -94,6 +94,10 @@ class JobSteps(ABC):
         """Write a held job's plan; one that is queued gets a place behind all that are ready."""
 
     @abstractmethod
+    def prioritize(self, entry: JobEntry) -> None:
+        """Write the priority of a job that waits, with a place behind all that are ready."""
+
+    @abstractmethod
     def ask_to_cancel(self, entry: JobEntry) -> None:
         """Write a request to cancel a running job."""
 
@@ -155,7 +159,7 @@ def start_held(tx: JobSteps, job_id: str, plan: Plan) -> bool:
         return False
     if entry.expires is not None and entry.expires <= tx.now:
         return False  # it has expired, though nobody has made it fail yet
-    entry.plan = plan
+    entry.plan = plan.with_priority(entry.plan.priority)
     if entry.expires_in is None:
         entry.expires = None
     else:
@@ -167,6 +171,18 @@ def start_held(tx: JobSteps, job_id: str, plan: Plan) -> bool:
     if entry.state is JobState.QUEUED:
         tx.hints.ready = True
     return True
+
+
+def set_priority(tx: JobSteps, job_id: str, priority: JobPriority) -> JobEntry | None:
+    """Give a job that waits for a start another priority; return the job, or None for an unknown one."""
+    entry = tx.job_of(job_id)
+    if entry is None or entry.state not in WAITING_STATES:
+        return entry
+    # What stands in the place of one that can't be read is no priority that it has.
+    if entry.plan.priority is not priority or entry.unreadable is not None:
+        entry.plan = entry.plan.with_priority(priority)
+        tx.prioritize(entry)
+    return entry
 
 
 def finish(

@@ -19,7 +19,7 @@ from jobtrio import _entry as steps
 from jobtrio._errors import QueueFullError, UnknownJobError
 from jobtrio._messages import Gap, Message
 from jobtrio._records import Cancelled, JobError, JobRecord, Outcome, Transition, WorkerReport
-from jobtrio._state import FINAL_STATES, JobState
+from jobtrio._state import FINAL_STATES, WAITING_STATES, JobState
 from jobtrio.abc import Backlog, CancelReply, Claim, JobQuery, JobStore, LeaseReport, StoreSettings
 from jobtrio.stores import _rules as rules
 from jobtrio.stores._books import MemoryBooks
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from jobtrio._entry import JobEntry, Plan
+    from jobtrio._policies import JobPriority
 
 _REMEMBERED = 32  # calls to `claim` whose repetition is recognised
 
@@ -174,7 +175,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         entry = self.peek(job_id)
         if entry is None or not entry.is_held or entry.state in FINAL_STATES:
             return False
-        previous, entry.plan = entry.plan, plan
+        previous, entry.plan = entry.plan, plan.with_priority(entry.plan.priority)
         self._index.replanned(entry, previous)
         if entry.expires_in is None:
             entry.expires = None
@@ -188,6 +189,14 @@ class MemoryJobStore(MemoryBooks, JobStore):
             self._ready.push(entry)
             self.settings.listener.work_ready()
         return True
+
+    @trio.lowlevel.enable_ki_protection
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        """Give a job that waits for a start another priority; return the job, or None for an unknown one."""
+        entry = self.peek(job_id)
+        if entry is not None and entry.state in WAITING_STATES and entry.plan.priority is not priority:
+            self._prioritize(entry, priority)
+        return entry
 
     @trio.lowlevel.enable_ki_protection
     async def claim(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def check_start_held(open_store: OpenStore) -> None:
     """A held job is started once, with the plan that came first; nothing else can be started so."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        held, plain = new_entry(None, "payload"), new_entry()
+        held, plain = new_entry(None, "payload", priority=JobPriority.HIGH), new_entry()
         await a.insert(held)
         await a.insert(new_entry(), new_entry())
         first = new_plan("first", "q", JobPriority.HIGH, 7.0, RetryPolicy(max_attempts=5))
@@ -67,12 +67,12 @@ async def check_started_jobs_stand_behind(open_store: OpenStore) -> None:
 
 
 async def check_priority_of_started_jobs(open_store: OpenStore) -> None:
-    """A held job has the priority that its start gives it, also when it becomes ready later and once more."""
+    """A held job has the priority that it was stored with, whatever its start says, also when it is ready once more."""
     async with open_worker(open_store) as worker:
-        held, late = new_entry(None, queue="held"), new_entry(None, queue="held", delay=SHORT)
+        held, late = (new_entry(None, queue="held", priority=JobPriority.HIGH, delay=delay) for delay in (0.0, SHORT))
         await worker.insert(new_entry(), held, late)
         for entry in (held, late):
-            assert await worker.store.start_held(entry.id, new_plan(priority=JobPriority.HIGH))
+            assert await worker.store.start_held(entry.id, new_plan(priority=JobPriority.LOW))
         await worker.pass_time()
         for _ in range(2):
             claims = await worker.claim(limit=2)

@@ -20,6 +20,7 @@ from jobtrio.testing import (
     _check_messages,
     _check_patterns,
     _check_pausing,
+    _check_priority,
     _check_settling,
     _check_signals,
 )
@@ -33,6 +34,7 @@ _MODULES = (
     _check_patterns,
     _check_held,
     _check_pausing,
+    _check_priority,
     _check_settling,
     _check_leases,
     _check_cancelling,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from jobtrio import JobRecord, Message, Outcome
+    from jobtrio import JobPriority, JobRecord, Message, Outcome
     from jobtrio.abc import Claim, JobEntry, JobQuery, LeaseReport, Plan, StoreSettings
 
 CHECKS = {check.__name__: check for check in STORE_CHECKS}
@@ -249,6 +249,63 @@ class StartsWhatItRead(MemoryJobStore):
         return True
 
 
+class StartsWithWhatItIsGiven(MemoryJobStore):
+    """Starts a held job with the whole plan."""
+
+    async def start_held(self, job_id: str, plan: Plan) -> bool:
+        entry = self.peek(job_id)
+        if entry is not None and entry.is_held:
+            entry.plan = entry.plan.with_priority(plan.priority)
+        return await super().start_held(job_id, plan)
+
+
+class ChangesWhatItRead(MemoryJobStore):
+    """Gives a job another priority that was waiting when it looked."""
+
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        read = copy(self.peek(job_id))
+        await trio.lowlevel.checkpoint()
+        entry = await super().set_priority(job_id, priority)
+        if read is not None and entry is not None and read.state is JobState.QUEUED:
+            entry.plan = entry.plan.with_priority(priority)
+        return entry
+
+
+class ChangesTheRecordAlone(MemoryJobStore):
+    """Leaves a job whose priority has changed where it stands."""
+
+    def _prioritize(self, entry: JobEntry, priority: JobPriority) -> None:
+        entry.plan, entry.ticket = entry.plan.with_priority(priority), next(self._numbers)
+
+
+class SendsAllToTheEnd(MemoryJobStore):
+    """Gives a job a new place also where its priority stays what it is."""
+
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        entry = self.peek(job_id)
+        if entry is not None and entry.state is JobState.QUEUED:
+            self._prioritize(entry, priority)
+        return entry
+
+
+class KeepsThePlace(MemoryJobStore):
+    """Has jobs stand by their age in the line of their new priority."""
+
+    async def claim(self, claim_id: str, **options: Any) -> list[Claim]:
+        claims = await super().claim(claim_id, **options)
+        return sorted(claims, key=lambda claim: (-claim.entry.plan.priority, claim.entry.order))
+
+
+class NumbersOnlyWhatIsReady(MemoryJobStore):
+    """Gives a new ticket to what stands in line alone."""
+
+    def _prioritize(self, entry: JobEntry, priority: JobPriority) -> None:
+        if entry.state is JobState.QUEUED and not entry.is_held:
+            super()._prioritize(entry, priority)
+        else:
+            entry.plan = entry.plan.with_priority(priority)
+
+
 class AppendsToWhatItRead(MemoryJobStore):
     """Appends to a job that the claim held when it looked."""
 
@@ -456,6 +513,13 @@ class OpensANursery(MemoryJobStore):
         (WritesTheEndFirst, "check_end_and_state_come_at_once"),
         (CancelsWhatItRead, "check_race_of_cancel_and_claim"),
         (StartsWhatItRead, "check_race_of_starts"),
+        (StartsWithWhatItIsGiven, "check_priority_of_started_jobs"),
+        (StartsWithWhatItIsGiven, "check_priority_of_a_start"),
+        (ChangesWhatItRead, "check_race_of_priority_and_claim"),
+        (ChangesTheRecordAlone, "check_changed_priorities"),
+        (SendsAllToTheEnd, "check_same_priority_stays"),
+        (KeepsThePlace, "check_changed_priorities"),
+        (NumbersOnlyWhatIsReady, "check_priority_places_rise"),
         (AppendsToWhatItRead, "check_race_of_writes_and_release"),
         (ForgetsPatientRequests, "check_cancel_wins"),
         (RemovesMore, "check_prune_by_count"),

@@ -24,6 +24,7 @@ from jobtrio import (
     DuplicateJobError,
     End,
     JobContext,
+    JobPriority,
     JobSpec,
     StreamSpan,
     Token,
@@ -245,6 +246,21 @@ async def cancel(world: World) -> None:
     assert await job.wait() == Cancelled("first")
 
 
+async def set_priority(world: World) -> None:
+    """It may have been changed; another call changes it in any case, and the job then runs with it."""
+    registry, job_id = world.registry, world.new_id()
+    await registry.pause("default")
+    job = await registry.submit("count", job_id=job_id)
+    said = await world.cut(lambda: job.set_priority(JobPriority.HIGH))
+    shown = (await registry.get(job_id)).record.priority
+    assert said in ([], [True])
+    assert shown is JobPriority.HIGH or (not said and shown is JobPriority.NORMAL)
+    assert await registry.set_priority(job_id, JobPriority.LOW)
+    assert job.record.priority is JobPriority.LOW
+    await registry.resume("default")
+    await world.check_done(job_id)
+
+
 async def remove(world: World) -> None:
     """The job may have been removed; its id can be given anew."""
     registry, job_id = world.registry, world.new_id()
@@ -346,7 +362,22 @@ async def send(world: World) -> None:
     await world.check_done(job_id)
 
 
-CALLS = (submit, submit_many, execute, look, find_all, pause, cancel, remove, receive, tokens, channel, wait, send)
+CALLS = (
+    submit,
+    submit_many,
+    execute,
+    look,
+    find_all,
+    pause,
+    cancel,
+    set_priority,
+    remove,
+    receive,
+    tokens,
+    channel,
+    wait,
+    send,
+)
 
 
 @pytest.mark.timeout(180)

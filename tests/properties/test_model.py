@@ -104,6 +104,14 @@ class Pause:
 
 
 @attrs.frozen
+class Prioritize:
+    """Give a job another priority."""
+
+    job: int
+    priority: JobPriority
+
+
+@attrs.frozen
 class Pass:
     """Let time pass."""
 
@@ -165,6 +173,7 @@ operations = st.one_of(
     ),
     st.builds(Resume),
     *[st.builds(Pause, st.booleans())] * 2,
+    st.builds(Prioritize, which, st.sampled_from(JobPriority)),
     st.builds(Pass, st.sampled_from([0.5, 2.0, 5.0, 20.0])),
     st.builds(Find, st.sampled_from([*LIVING, "COMPLETED", "FAILED", "CANCELLED"])),
     st.builds(Remove, which),
@@ -440,6 +449,7 @@ class World:
             assert ending(self.waited.get(job.id)) == life.outcome
             record = job.record
             assert (record.state, record.attempt) == (life.state, life.attempt)
+            assert record.priority is life.priority
             assert (record.cancel_requested_at is not None) == life.asked
             assert record.cancel_reason == life.reason
             assert (record.finished_at is None) == life.living
@@ -499,7 +509,7 @@ class World:
                 return [life for life in self.lives if life.state == "RUNNING" and not life.returned]
             case Execute():
                 return [life for life in self.lives if life.held and life.living]
-            case Cancel() | Subscribe() if operation.job % 2:
+            case Cancel() | Subscribe() | Prioritize() if operation.job % 2:
                 return [life for life in self.lives if life.living]
         return self.lives
 
@@ -556,6 +566,8 @@ class World:
                 self.consumers.append(consumer)
             case Remove():
                 await self.remove(life)
+            case Prioritize(priority=priority):
+                await self.prioritize(life, priority)
 
     def tell(self, life: Life, what: str) -> None:
         """Have an executor do something, in model and fact."""
@@ -598,6 +610,16 @@ class World:
             life.stop_at = min(life.stop_at, self.now + grace)
         else:
             life.cancelled(reason)
+
+    async def prioritize(self, life: Life, priority: JobPriority) -> None:
+        """Give a job another priority, in model and fact."""
+        waits = life.state in ("SCHEDULED", "QUEUED", "RETRYING")
+        if life.removed:
+            with pytest.raises(jobtrio.UnknownJobError):
+                await self.registry.set_priority(life.handle.id, priority)
+        assert await life.handle.set_priority(priority) is waits
+        if waits and life.priority is not priority:
+            life.priority, life.plain = priority, False
 
     async def remove(self, life: Life) -> None:
         """Remove a job, in model and fact."""

@@ -59,7 +59,7 @@ TIMES = ("created_at", "run_at", "started_at", "finished_at", "duration", "cance
 LOOKING = {"find": 8, "count": 2, "load": 4, "read": 6}
 ENDING = {"finish": 7, "retry": 5, "release": 5, "settle_again": 4, "cancel": 6, "delete": 4}
 PAUSING = {"pause": 1, "resume": 2}
-RUNNING = {"start_held": 4, "claim": 12, "claim_again": 3, "renew": 3, "append": 8, "save_state": 3}
+RUNNING = {"start_held": 4, "set_priority": 6, "claim": 12, "claim_again": 3, "renew": 3, "append": 8, "save_state": 3}
 WEIGHTS = {"insert": 14, "insert_again": 3} | PAUSING | RUNNING | ENDING | LOOKING
 """Calls, and how often each is made."""
 
@@ -147,6 +147,9 @@ class Run:
         pick = self.rng.choice
         plan = new_plan(pick(EXECUTORS), pick(QUEUES), pick([*JobPriority]), retry=pick(POLICIES))
         return await self.worker.store.start_held(self.an_id(), plan)
+
+    async def set_priority(self, _: str) -> Any:
+        return seen(await self.worker.store.set_priority(self.an_id(), self.rng.choice([*JobPriority])))
 
     async def claim(self, call: str) -> Any:
         pick = self.rng.choice

@@ -30,7 +30,7 @@ from jobtrio.testing._sweep import at_once
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
-    from jobtrio._policies import Retention
+    from jobtrio._policies import JobPriority, Retention
     from jobtrio._state import JobState
 
 
@@ -233,6 +233,10 @@ class RemoteStore(JobStore):
             return await store.start_held(job_id, plan)
 
         return await self._ask("start_held", start)
+
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        """Give a job that waits another priority."""
+        return await self._ask("set_priority", lambda store: _copied(store.set_priority(job_id, priority)))
 
     async def claim(
         self,

@@ -86,6 +86,7 @@ async def refused(registry: jobtrio.JobRegistry, job: jobtrio.Job) -> None:
     await registry.submit(executor, tags={"a": 1})  # type: ignore[dict-item]
     await registry.submit(executor, None, "mine")  # type: ignore[call-arg]
     await registry.cancel(job.id, "why", 5.0)  # type: ignore[call-arg]
+    await registry.set_priority(job.id, "HIGH")  # type: ignore[arg-type]
     await registry.find("QUEUED")  # type: ignore[call-arg, arg-type]
     job.subscribe(on_gap="skip")  # type: ignore[arg-type]
     job.outcome = jobtrio.Completed()  # type: ignore[misc]
@@ -113,6 +114,7 @@ async def looking(registry: jobtrio.JobRegistry) -> None:
     await registry.pause("gpu")
     await registry.resume("gpu")
     assert_type(await registry.cancel("id", "why", grace=5), bool)
+    assert_type(await registry.set_priority("id", jobtrio.JobPriority.HIGH), bool)
     assert_type(registry.peek("id"), jobtrio.Job | None)
     assert_type("id" in registry, bool)
     assert_type(len(registry), int)
@@ -132,6 +134,7 @@ async def watching(job: jobtrio.Job) -> None:
     assert_type(await job.wait(), jobtrio.Outcome)
     assert_type(await job.result(), Any)
     assert_type(await job.cancel("why", grace=1), bool)
+    assert_type(await job.set_priority(jobtrio.JobPriority.LOW), bool)
     subscription = job.subscribe(5, on_gap="yield", lossless=True)
     assert_type(subscription, jobtrio.Subscription)
     channel: trio.abc.ReceiveChannel[jobtrio.Message] = subscription

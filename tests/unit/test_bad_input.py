@@ -356,6 +356,22 @@ async def test_find_all(name: str, value: Any) -> None:
         refuses(excinfo, name, value)
 
 
+@pytest.mark.parametrize("value", OPTIONS["priority"], ids=shown)
+async def test_priority(value: Any) -> None:
+    """Nonsense for a priority is refused in the words of `submit`, and changes nothing."""
+    async with jobtrio.open_registry() as registry:
+        job = await registry.create_job()
+        for call in (partial(registry.set_priority, job.id), job.set_priority, partial(registry.set_priority, "none")):
+            await expect_refusal(partial(call, value), "priority", value)
+        with pytest.raises(TypeError) as expected:
+            await registry.submit(work, priority=value)
+        with pytest.raises(TypeError) as excinfo:
+            await job.set_priority(value)
+        assert str(excinfo.value) == str(expected.value)
+        assert job.record.priority is jobtrio.JobPriority.NORMAL
+        await untouched(registry, jobs=1)
+
+
 @pytest.mark.parametrize("job_id", ["nobody", "", LONG, "[DONE]", "../x", "a\nb", "😀"], ids=ascii)
 async def test_unknown_ids(job_id: str) -> None:
     """Every method that takes an id answers one that nobody has with `UnknownJobError`."""
@@ -363,6 +379,7 @@ async def test_unknown_ids(job_id: str) -> None:
         for call in (
             partial(registry.get, job_id),
             partial(registry.cancel, job_id),
+            partial(registry.set_priority, job_id, jobtrio.JobPriority.HIGH),
             partial(registry.history, job_id),
             partial(registry.remove, job_id),
             partial(registry.find, after=job_id),
@@ -393,6 +410,7 @@ async def test_ids_of_another_type(value: Any) -> None:
         for call in (registry.get, registry.cancel, registry.history, registry.remove):
             await expect_refusal(partial(call, value), "job_id", value)
         await expect_refusal(lambda: enter(registry.execute_and_stream(value, work)), "job_id", value)
+        await expect_refusal(lambda: registry.set_priority(value, jobtrio.JobPriority.HIGH), "job_id", value)
         with pytest.raises(TypeError) as excinfo:
             registry.peek(value)
         refuses(excinfo, "job_id", value)

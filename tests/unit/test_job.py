@@ -64,6 +64,10 @@ class Owner:
         """Cancel nothing."""
         raise NotImplementedError
 
+    async def set_priority(self, job_id: str, priority: JobPriority, *, entry: JobEntry | None = None) -> bool:
+        """Change nothing."""
+        raise NotImplementedError
+
 
 def handle() -> tuple[Job, TokenLog]:
     """Return a handle to a job and the job's log."""

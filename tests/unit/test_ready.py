@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from call_count import calls_made
@@ -40,6 +40,17 @@ class Line:
         """Let a job end where it stands."""
         entry.state = JobState.CANCELLED
         self.ready.gone(entry)
+
+    def move(self, entry: JobEntry, priority: JobPriority) -> None:
+        """Let a job stand at the end of the line of a priority."""
+        self.ready.leave(entry)
+        entry.plan, entry.ticket = entry.plan.with_priority(priority), next(self.tickets)
+        self.ready.push(entry)
+
+    def kept(self) -> int:
+        """Return how many places are remembered."""
+        lines = [each for level in self.ready._levels.values() for each in level.lines.values()]
+        return sum(len(each.jobs) + each.left.total() for each in lines)
 
     def pop(
         self, limit: int = 100, room: Mapping[str, int] | None = None, executors: Collection[str] | None = None
@@ -149,8 +160,112 @@ def test_those_that_left_are_not_kept() -> None:
     line.push("stays")
     for n in range(10_000):
         line.leave(line.push(str(n)))
-    assert sum(len(each.jobs) for level in line.ready._levels.values() for each in level.lines.values()) <= 100
+    assert line.kept() <= 100
     assert line.pop() == ["stays"]
+
+
+def test_a_job_that_moves() -> None:
+    """A job that is given another priority stands at its end alone, also where it comes back to."""
+    line = Line()
+    a, _, c = (line.push(name) for name in "abc")
+    line.push("high", HIGH)
+    line.move(c, HIGH)
+    line.move(a, LOW)
+    line.push("higher", HIGH)
+    line.move(a, NORMAL)
+    assert len(line.ready) == line.ready.count(Room({"default": 9})) == 5
+    assert line.pop() == ["high", "c", "higher", "b", "a"]
+    assert not line.ready
+    assert line.pop() == []
+
+
+@pytest.mark.parametrize("way", [{}, {"room": {"default": 9}}, {"executors": ["work"]}])
+def test_a_job_that_moved_and_comes_back(way: dict[str, Any]) -> None:
+    """A job that has moved, was taken and is ready once more stands at the end of its line alone."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(3)]
+    line.move(entries[0], HIGH)
+    line.move(entries[0], NORMAL)
+    line.move(entries[1], NORMAL)
+    assert line.pop(2, **way) == ["2", "0"]
+    entries[0].state, entries[0].ticket = JobState.QUEUED, next(line.tickets)
+    line.ready.push(entries[0])
+    assert line.pop(**way) == ["1", "0"]
+
+
+def test_a_job_that_moved_and_ends() -> None:
+    """A job that has moved and was cancelled is not taken, at none of its places."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(3)]
+    for priority in (LOW, NORMAL, HIGH, NORMAL):
+        line.move(entries[1], priority)
+    line.leave(entries[1])
+    assert line.pop() == ["0", "2"]
+
+
+def test_former_places_are_not_kept() -> None:
+    """However often jobs move among others, the memory for it is bounded."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(20)]
+    for n in range(10_000):
+        line.move(entries[n % 10 or 5], JobPriority(n % 4))
+    assert line.kept() <= 4 * 2 * (64 + 2 * 20)
+    assert sorted(line.pop(), key=int) == [str(n) for n in range(20)]
+
+
+def calls_to_move(jobs: int) -> float:
+    """Return the calls it takes to move each of so many jobs, the newest first."""
+    line = Line()
+    entries = [line.push(str(n)) for n in range(jobs)]
+
+    def move() -> None:
+        for entry in reversed(entries):
+            line.move(entry, LOW)
+
+    return calls_of(move) / jobs
+
+
+def test_moving_costs_the_same_with_many() -> None:
+    """To move a job costs no look at all the others in its line, in the long run."""
+    assert calls_to_move(3_200) < 2 * calls_to_move(200)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_same_as_a_list(seed: int) -> None:
+    """Whatever is put in, moved, cancelled and taken, it is what a list would give that is searched each time."""
+    draw = random.Random(seed)
+    line = Line()
+    waiting: list[JobEntry] = []
+    for n in range(400):
+        match draw.choices(["push", "move", "leave", "pop"], [5, 8, 1, 3])[0]:
+            case "push":
+                waiting.append(line.push(f"{n}", draw.choice([*JobPriority]), draw.choice("abc"), draw.choice("xy")))
+            case "move" if waiting:
+                line.move(draw.choice(waiting[:3] + waiting), draw.choice([*JobPriority]))
+            case "leave" if waiting:
+                line.leave(waiting.pop(draw.randrange(len(waiting))))
+            case "pop":
+                limit, queues, executors = draw.choice([1, 2, 9]), draw.sample("abc", 2), draw.choice([None, "x"])
+                room = draw.choice([None, dict.fromkeys(queues, draw.choice([1, 5]))])
+                waiting.sort(key=lambda entry: (-entry.plan.priority, entry.ticket))
+                taken: list[JobEntry] = []
+                left = dict.fromkeys("abc", 99) if room is None else dict(room)
+                for entry in waiting:
+                    is_wanted = executors is None or entry.plan.executor == executors
+                    if len(taken) < limit and is_wanted and left.get(entry.plan.queue, 0) > 0:
+                        left[entry.plan.queue] -= 1
+                        taken.append(entry)
+                assert line.pop(limit, room, executors) == [entry.id for entry in taken]
+                waiting = [entry for entry in waiting if entry not in taken]
+                if taken and draw.random() < 0.3:  # it is ready once more
+                    back = taken[0]
+                    back.state, back.ticket = JobState.QUEUED, next(line.tickets)
+                    line.ready.push(back)
+                    waiting.append(back)
+        assert len(line.ready) == len(waiting)
+        for queue in "abc":
+            expected = sum(entry.plan.queue == queue for entry in waiting)
+            assert line.ready.count(Room({queue: 999})) == expected
 
 
 def test_names_made_on_the_fly_are_not_kept() -> None:

@@ -43,6 +43,7 @@ class Transaction(JobSteps):
         self._moved: dict[int, bool] = {}  # whether they are to get a new place among the ready ones
         self._asked: set[int] = set()
         self._saved: dict[int, str] = {}
+        self._prioritized: list[JobEntry] = []
         self._replanned: list[JobEntry] = []
         self._emptied: list[int] = []
         self._chunks: dict[int, list[tuple[int, int, int, str]]] = {}
@@ -105,6 +106,10 @@ class Transaction(JobSteps):
         """Write a held job's plan."""
         self._replanned.append(entry)
 
+    def prioritize(self, entry: JobEntry) -> None:
+        """Write the priority of a job that waits, with a place behind all that are ready."""
+        self._prioritized.append(entry)
+
     def remove(self, entry: JobEntry) -> None:
         """Take a job out, and all that belongs to it."""
         self._removed.append(entry)
@@ -117,16 +122,19 @@ class Transaction(JobSteps):
         return [*self._job_steps(), *self._message_steps(), *removing_steps(removed)]
 
     def took(self, answers: Sequence[Rows]) -> None:
-        """Learn what the server has decided: the places of those that became ready."""
-        placed = 1 if self._moved else 0
-        for seq, ticket in answers[0] if placed else ():
-            self._jobs[seq].ticket = ticket
+        """Learn what the server has decided: the places of those that became ready, or have another priority."""
+        placed = bool(self._moved) + bool(self._prioritized)
+        for rows in answers[:placed]:
+            for seq, ticket in rows:
+                self._jobs[seq].ticket = ticket
         for entry, rows in zip(self._replanned, answers[placed:], strict=False):
             ((entry.ticket,),) = rows
 
     def _job_steps(self) -> Iterator[Step]:
         if self._moved:
             yield ("move", *arrays(map(self._move_row, self._moved.items()), 13))
+        if self._prioritized:
+            yield ("prioritize", *arrays(((job.order, int(job.plan.priority)) for job in self._prioritized), 2))
         for entry in self._replanned:
             plan = entry.plan
             expires = None if entry.expires is None else str(entry.expires)

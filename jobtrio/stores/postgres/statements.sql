@@ -321,6 +321,16 @@ UPDATE {schema}.jobs SET
 WHERE seq = $1::bigint
 RETURNING ticket;
 
+-- Jobs that wait are given priorities, each with a place behind all that are ready.
+-- name: prioritize
+WITH given AS MATERIALIZED (
+    SELECT seq, priority, nextval('{schema}.numbers') AS ticket
+    FROM unnest($1::bigint[], $2::smallint[]) AS prioritized (seq, priority)
+)
+UPDATE {schema}.jobs AS job SET priority = given.priority, ticket = given.ticket
+FROM given WHERE job.seq = given.seq AND job.seq = ANY($1::bigint[])
+RETURNING job.seq, job.ticket;
+
 -- name: insert_chunks
 INSERT INTO {schema}.messages (job, first, last, body)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]);

@@ -85,7 +85,7 @@ def _decode(_: str, decode: Callable[[Any], T], stored: Any, instead: T) -> T:
 
 def _entry(row: Row, part: Callable[..., Any]) -> JobEntry:
     state, order, created, submission, key, plan, body, tags, attempt, claim, losses = row[:11]
-    failures, cancel, error, result, saved, history, job_id = row[11:]
+    failures, cancel, error, result, saved, history, ticket, job_id = row[11:]
     payload, metadata, run_at, delay, expires_in = part("body", _body_of, body, _NO_BODY)
     entry = JobEntry(
         job_id.decode(errors="backslashreplace"),
@@ -102,6 +102,7 @@ def _entry(row: Row, part: Callable[..., Any]) -> JobEntry:
         expires_in,
         part("order", count_of, order, 0),
     )
+    entry.ticket = entry.order if ticket is None else part("ticket", count_of, ticket, 0)
     entry.attempt = part("attempt", count_of, attempt, 0)
     entry.claim = None if claim is None else claim.decode(errors="surrogateescape")
     entry.losses = 0 if losses is None else part("losses", count_of, losses, 0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FIELDS: Final = (
     *("state", "order", "created", "submission", "key", "plan", "body", "tags", "attempt", "claim", "losses"),
-    *("failures", "cancel", "error", "result", "saved", "history"),
+    *("failures", "cancel", "error", "result", "saved", "history", "ticket"),
 )
 """The fields of a job's hash that make a `JobEntry`, in the order in which `_rows.entry_of` takes them.
 
@@ -41,7 +41,7 @@ STATES: Final = tuple(JobState)
 _NAMES: Final = (
     *("advance", "append", "by_key", "cancel", "claim", "counts", "delete", "expire", "find", "finish", "insert"),
     *("lapse", "leave", "open", "pause", "paused", "prune", "read", "release", "renew", "resume", "retry"),
-    *("save_state", "start_held", "workers"),
+    *("save_state", "set_priority", "start_held", "workers"),
 )
 """The scripts that have a file. Another file in the folder is a part, or not of jobtrio: an editor may have left it."""
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry, Plan
     from jobtrio._messages import Message
+    from jobtrio._policies import JobPriority
     from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
     from jobtrio.stores.redis._link import Argument
 
@@ -170,8 +171,15 @@ class RedisJobStore(SessionStore[Session]):
                 self._opened.announcer.look_everywhere()
             return answer == 1 or (answer == 2 and is_repeated)
 
-        arguments = (plan.queue, plan.executor or b"", int(plan.priority), plan_text(plan))
+        arguments = (plan.queue, plan.executor or b"", plan_text(plan))
         return job_id.isprintable() and await self._call_once(started, "start_held", job_id, *arguments)
+
+    async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+        """Give a job that waits for a start another priority; return the job, or None for an unknown one."""
+        if not job_id.isprintable():
+            return None
+        call = run("set_priority", job_id, int(priority), brings=finding.LOADED)
+        return await self._opened.call(call, lambda row: None if row is None else entry_of(row))
 
     async def claim(
         self,

@@ -127,6 +127,11 @@ class Transaction(JobSteps):
             ),
         )
 
+    def prioritize(self, entry: JobEntry) -> None:
+        """Write the priority of a job that waits, with a place behind all that are ready."""
+        entry.ticket = self.number()
+        self.run(SQL["prioritize"], (int(entry.plan.priority), entry.ticket, entry.order))
+
     def save(self, entry: JobEntry, *, is_ready: bool = False) -> None:
         """Write a job after one of its steps."""
         if is_ready:

@@ -46,6 +46,9 @@ INSERT INTO tags (name, value, job) VALUES (?, ?, ?);
 -- name: replan
 UPDATE jobs SET executor = ?, queue = ?, priority = ?, plan = ?, expires = ?, ticket = ? WHERE seq = ?;
 
+-- name: prioritize
+UPDATE jobs SET priority = ?, ticket = ? WHERE seq = ?;
+
 -- name: move
 UPDATE jobs SET
     state = ?, ticket = ?, claim = ?, losses = ?, failures = ?, due = ?, finished_at = ?, cancel = ?, error = ?,

@@ -55,6 +55,12 @@ local function is_limited(queue)
     return is_named == 1
 end
 
+-- A plan with this priority. It is JSON, of which no text can hold what is looked for: there each quotation mark has a
+-- backslash before it.
+local function with_priority(plan, priority)
+    return (string.gsub(plan, '"priority":%-?%d+', '"priority":' .. priority, 1))
+end
+
 -- Where all workers share a limit, the others may start a job when one runs no more.
 local limited = {}
 local function made_room(cell)

@@ -1,5 +1,5 @@
--- Give a held job its plan, and make it ready.
--- Arguments: id, queue, executor, priority, plan. Returns 1; or 0 where it was not held (any more), or 2 where it has
+-- Give a held job its plan, all but the priority, and make it ready.
+-- Arguments: id, queue, executor, plan. Returns 1; or 0 where it was not held (any more), or 2 where it has
 -- this very plan.
 -- with: base clock sets moves removing
 local function set_expiry(id)
@@ -14,8 +14,9 @@ local function set_expiry(id)
 end
 
 local function work(args)
-    local id, queue, executor, priority, plan = unpack(args)
+    local id, queue, executor, plan = unpack(args)
     local job = get(id)
+    plan = job and with_priority(plan, job.priority)
     if job and not is_held(job) and call('HGET', job_key(id), 'plan') == plan then
         return 2
     end
@@ -27,14 +28,14 @@ local function work(args)
     end
     drop(cell_key(job.state, job.cell), id)
     left[job.cell] = true
-    job.cell, job.priority = cell_of(queue, executor), priority
+    job.cell = cell_of(queue, executor)
     add(cell_key(job.state, job.cell), job.order, id)
     call('SADD', PREFIX .. 'cells', job.cell)
     if job.state == 'QUEUED' then
         job.ticket = call('INCR', PREFIX .. 'number')
         line_up(id, job)
     end
-    call('HSET', job_key(id), 'cell', job.cell, 'priority', priority, 'plan', plan) -- what comes before may fail
+    call('HSET', job_key(id), 'cell', job.cell, 'plan', plan) -- what comes before may fail
     set_expiry(id)
     forget_cells() -- which settles: the same job may be asked for again
     return 1
