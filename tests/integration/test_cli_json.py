@@ -127,7 +127,7 @@ def test_records(shell: Shell) -> None:
     "command",
     [
         *("submit", "list", "show", "cancel", "cancel --tag …", "rerun", "pause", "resume", "stats", "remove"),
-        "prune",
+        *("prioritize", "prune"),
     ],
 )
 def test_documents(shell: Shell, command: str) -> None:
@@ -141,6 +141,7 @@ def test_documents(shell: Shell, command: str) -> None:
         "prune": ("--keep", "1"),
         **dict.fromkeys(("show", "cancel", "rerun", "remove"), (job,)),
         **dict.fromkeys(("pause", "resume"), ("default",)),
+        "prioritize": (job, "--priority", "high"),
     }.get(command, ())
     (row,) = re.findall(rf"^\| `{command}` \| (.*) \|$", section("### Documents"), re.MULTILINE)
     document = shell.value(name, *args)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("run", "worker", "submit", "list", "show", "watch", "cancel", "rerun", "pause", "resume", "stats", "remove"),
-    "prune",
+    *("prioritize", "prune"),
 )
 
 ONE_JOB = ("show", "watch", "cancel", "rerun", "remove")
@@ -63,6 +63,10 @@ def test_help(shell: Shell, name: str) -> None:
         (["rerun", "a", "--queue", "q"], ["jobs' IDs, or --tag, --queue, --executor, --key and --state"]),
         (["rerun", "--state", "running,failed"], ["completed,failed,cancelled, in which", "'running,failed'"]),
         (["rerun", "a", "--executors", "store_jobs"], ["must be given as MODULE:EXECUTORS", "'store_jobs'"]),
+        (["prioritize", "--priority", "high"], ["ID"]),
+        (["prioritize", "a"], ["--priority"]),
+        (["prioritize", "a", "--priority", "2"], ["--priority", "'2'", "low, normal, high, critical"]),
+        (["prioritize", "a", "--priority", "low", "ws://ann:secret@h/jobs/b"], ["ID", "the job's id", "server's URL"]),
         (["pause"], ["QUEUE"]),
         (["pause", "a", "b"], ["unknown, or out of place: b"]),
         (["pause", ""], ["QUEUE", "1 to 200 printable characters"]),

@@ -409,6 +409,44 @@ class TestStats:
         assert shell.ask("stats")[1].splitlines()[0].split() == ["STATE", *head, "JOBS"]
 
 
+class TestPrioritize:
+    def test_jobs(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """What waits has the priority then, and for what doesn't it is said why; the exit code tells if any is not."""
+        waiting, other, ended = (shell.submit("echo") for _ in range(3))
+        shell.ask("cancel", ended)
+        said = f"{waiting} has priority high\n{other} has priority high\n"
+        assert shell.ask("prioritize", waiting, "--priority", "HIGH", other, waiting) == (0, said, "")
+        assert "priority high" in shell.ask("show", other)[1]
+        code, out, err = shell.ask("prioritize", "--priority", "low", ended, "nobody", other)
+        assert (code, out) == (1, f"{other} has priority low\n")
+        assert err.splitlines() == [
+            f"jobtrio prioritize: job {ended!r} has ended already: cancelled",
+            "jobtrio prioritize: no job has the id 'nobody': it never existed or is no longer kept",
+        ]
+        assert {job: shell.value("show", job)["job"]["priority"] for job in (waiting, other, ended)} == {
+            waiting: "HIGH",
+            other: "LOW",
+            ended: "NORMAL",
+        }
+
+    def test_json(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """One object names those that have the priority, and the others with their states."""
+        waiting, ended = shell.submit("echo"), shell.submit("echo")
+        shell.ask("cancel", ended)
+        code, out, err = shell.ask("prioritize", waiting, ended, "nobody", "--priority", "critical", "--json")
+        assert (code, len(err.splitlines())) == (1, 2)
+        assert json.loads(out) == {"prioritized": [waiting], "refused": {ended: "CANCELLED", "nobody": None}}
+        assert shell.value("prioritize", waiting, "--priority", "low") == {"prioritized": [waiting], "refused": {}}
+
+    def test_a_running_job(self, shell: Shell) -> None:
+        """Of a job that runs it is said that it does."""
+        shell.worker()
+        job = shell.submit("wait", "--payload", json.dumps(str(shell.folder / "never")))
+        wait_until(lambda: shell.value("show", job)["job"]["state"] == "RUNNING")
+        said = f"jobtrio prioritize: job {job!r} runs already\n"
+        assert shell.ask("prioritize", job, "--priority", "high") == (1, "", said)
+
+
 class TestPause:
     def test_a_queue(self, shell: Shell, jobs: dict[str, str]) -> None:
         """A queue is paused and resumed, once or twice; `stats` shows those that are paused."""
