@@ -18,7 +18,7 @@ import trio
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from jobtrio import Completed, Failed, JobState, Retention, RetryPolicy
+from jobtrio import Completed, Failed, JobPriority, JobState, Retention, RetryPolicy
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres import _claiming as claiming
@@ -172,6 +172,7 @@ async def _live(worker: Worker, conninfo: str) -> None:
     await store.finish(one, Completed(), messages=tokens(41, 42))
     await store.finish(three, Failed(ERROR))
     await store.retry(four, ERROR, 0.0)
+    await store.set_priority(four.entry.id, JobPriority.HIGH)
     await store.release(five, "shutdown")
     await store.renew([three], LEASE)
     await worker.insert(new_entry("own", expires_in=0.05))

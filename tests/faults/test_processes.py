@@ -181,6 +181,39 @@ async def test_pausing_amid_claims(place: Place, registry: jobtrio.JobRegistry) 
             assert {await job.wait() for job in jobs} == {Completed(0)}
 
 
+async def test_priorities_amid_claims(place: Place, registry: jobtrio.JobRegistry) -> None:
+    """However busy the workers are, a job whose priority is changed runs once, with the priority that was answered."""
+    async with place.worker(max_running=3), place.worker(max_running=3):
+        jobs = await registry.submit_many(jobtrio.JobSpec("send", {"tokens": 0}) for _ in range(300))
+        expected = {job.id: jobtrio.JobPriority.NORMAL for job in jobs}
+        with trio.fail_after(60):
+            await jobs[20].wait()
+            for n, job in enumerate(reversed(jobs)):
+                priority = jobtrio.JobPriority(2 + n % 2)
+                if await registry.set_priority(job.id, priority):
+                    expected[job.id] = priority
+            assert {await job.wait() for job in jobs} == {Completed(0)}
+        records = [(await registry.get(job.id)).record for job in jobs]
+        assert {record.id: record.priority for record in records} == expected
+        assert {record.attempt for record in records} == {1}
+        assert jobtrio.JobPriority.CRITICAL in expected.values()
+
+
+async def test_a_worker_that_waits_for_room(place: Place, registry: jobtrio.JobRegistry) -> None:
+    """A worker whose place becomes free takes the job that another process has moved to the front meanwhile."""
+    async with place.worker(max_running=1):
+        running = await registry.submit("send", {"tokens": 20, "pause": 0.05})
+        with running.subscribe() as messages, trio.fail_after(60):
+            await messages.receive()
+        jobs = await registry.submit_many(jobtrio.JobSpec("send", {"tokens": 0}) for _ in range(3))
+        assert await jobs[2].set_priority(jobtrio.JobPriority.HIGH)
+        assert await jobs[0].set_priority(jobtrio.JobPriority.LOW)
+        with trio.fail_after(60):
+            assert {await job.wait() for job in jobs} == {Completed(0)}
+        began = [(await registry.get(jobs[n].id)).record.started_at for n in (2, 1, 0)]
+        assert began == sorted(at for at in began if at is not None)
+
+
 async def test_a_worker_that_stood_still(place: Place, registry: jobtrio.JobRegistry) -> None:
     """A process that is stopped past its lease has lost its job to another, and writes nothing when it goes on."""
     async with place.worker(lease=1.0) as first:

@@ -14,7 +14,7 @@ from store_urls import STORES, new_url
 from valkey_server import shared_server
 
 import jobtrio
-from jobtrio import Completed, End, Failed, Gap, JobState, Retention, Token
+from jobtrio import Completed, End, Failed, Gap, JobPriority, JobState, Retention, Token
 from jobtrio.abc import JobQuery
 from jobtrio.stores._url import parse_store_url
 from jobtrio.testing._workers import SHORT, ids, new_entry, open_worker, tokens
@@ -114,6 +114,32 @@ async def test_queued(place: Place, column: str, value: str, caplog: pytest.LogC
             await registry.remove(job.id)
         assert await registry.find() == []
     assert any(jobs[1].id in text and "can't be read" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize("priority", JobPriority)
+async def test_another_priority(place: Place, priority: JobPriority) -> None:
+    """One that waits can be given another priority, also where that is what can't be read, and fails in its turn."""
+    async with open_worker(place.make_store) as worker:
+        jobs = [new_entry(), new_entry(), new_entry()]
+        await worker.insert(*jobs)
+        place.damage(jobs[0].id, "payload", "{")
+        place.damage(jobs[1].id, "priority", "7")
+        for job, is_readable in ((jobs[0], False), (jobs[1], True)):
+            entry = await worker.store.set_priority(job.id, priority)
+            assert entry is not None
+            assert entry.plan.priority is priority
+            kept = await worker.load(job.id)
+            assert (kept.plan.priority, kept.unreadable is None) == (priority, is_readable)
+        claims = await worker.claim()
+        assert {claim.entry.id: claim.entry.plan.priority for claim in claims} == {
+            jobs[0].id: priority,
+            jobs[1].id: priority,
+            jobs[2].id: JobPriority.NORMAL,
+        }
+        if priority is JobPriority.LOW:
+            assert ids(claims) == ids([jobs[2], *jobs[:2]])
+        elif priority is not JobPriority.NORMAL:
+            assert ids(claims) == ids(jobs)
 
 
 async def test_running(place: Place) -> None:
