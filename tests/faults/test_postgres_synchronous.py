@@ -10,7 +10,7 @@ import pytest
 import trio
 from until_answered import until_answered
 
-from jobtrio import Cancelled, Completed, StoreUnavailableError
+from jobtrio import Cancelled, Completed, JobPriority, StoreUnavailableError
 from jobtrio.psycopg_trio import connect
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres._submitting import put_in_async
@@ -75,6 +75,24 @@ async def test_insertions(own_postgres: PostgresServer, count: int, *, named: bo
                     await insert()
             assert await worker.store.load(entries[0].id) is not None  # what is kept from being answered for
         assert await until_answered(insert) == [entry.id for entry in entries]
+
+
+async def test_priorities(own_postgres: PostgresServer) -> None:
+    """A priority that is changed at the primary alone is not answered for to him who changes it again."""
+    conninfo = own_postgres.create_database()
+    async with open_worker(lambda: PostgresJobStore(conninfo, listen=False, outage_limit=LIMIT)) as worker:
+        await worker.insert(entry := new_entry())
+
+        async def change() -> JobPriority | None:
+            changed = await worker.store.set_priority(entry.id, JobPriority.HIGH)
+            return None if changed is None else changed.plan.priority
+
+        async with standby_away(own_postgres):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError):
+                    await change()
+            assert (await worker.record(entry.id)).priority is JobPriority.HIGH
+        assert await until_answered(change) is JobPriority.HIGH
 
 
 async def test_keys(own_postgres: PostgresServer) -> None:

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.once
 FIELDS = (
     *("state", "order", "created", "moved", "submission", "key", "plan", "body", "tags", "cell", "priority", "attempt"),
     *("claim", "session", "losses", "failures", "cancel", "error", "result", "saved", "saver", "history", "last"),
-    *("expires", "later"),
+    *("expires", "later", "ticket"),
 )
 
 VALUES = (None, b"", b"junk", b"-1", b"1e300", b"1e999", b"nan", b"7" * 20, b"x" * 100_000, b"\xff\xfe", b',1,"QUEUED"')
@@ -168,6 +168,7 @@ async def use_one(registry: jobtrio.JobRegistry, job_id: str, outcomes: dict[str
     with suppress(jobtrio.UnknownJobError):
         job = await registry.get(job_id)
         await registry.history(job_id)
+        await job.set_priority(jobtrio.JobPriority.HIGH)
         if job_id.startswith(("expiring", "held")):
             await job.cancel("enough")
         outcomes[job_id] = await job.wait()
