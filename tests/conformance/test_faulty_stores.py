@@ -16,14 +16,14 @@ import pytest
 import trio
 
 from jobtrio import Cancelled, End, JobError, JobState, Token
-from jobtrio.abc import Backlog, CancelReply, CancelRequest
+from jobtrio.abc import Backlog, CancelReply, CancelRequest, key_for
 from jobtrio.stores._timers import Timer
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
 from jobtrio.testing._workers import Heard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from trio.testing import MockClock
 
@@ -479,6 +479,22 @@ class ResumesInSilence(MemoryJobStore):
         self._paused.discard(queue)
 
 
+class ForgetsWhatIsFull(MemoryJobStore):
+    """Takes a queue without room for one that is not named."""
+
+    async def claim(self, *args: Any, room: Mapping[str, int] | None = None, **options: Any) -> list[Claim]:
+        left = None if room is None else {key: most for key, most in room.items() if most}
+        return await super().claim(*args, room=left, **options)
+
+
+class SharesALimit(MemoryJobStore):
+    """Has one limit for all queues of a pattern."""
+
+    def _running(self, queue: str) -> int:
+        queues = [each for each in self._index.counts() if key_for(each, self._totals) == key_for(queue, self._totals)]
+        return sum(map(super()._running, queues))
+
+
 class OpensANursery(MemoryJobStore):
     """Has a task in the background, by a plain nursery."""
 
@@ -538,6 +554,8 @@ class OpensANursery(MemoryJobStore):
         (PausesWhatItHas, "check_running_jobs_of_paused_queues"),
         (CountsWhatIsPaused, "check_backlog_of_paused_queues"),
         (ResumesInSilence, "check_resume_wakes"),
+        (ForgetsWhatIsFull, "check_room_by_pattern"),
+        (SharesALimit, "check_totals_by_pattern"),
         (OpensANursery, "check_errors_leave_as_they_came"),
     ],
 )

@@ -378,6 +378,22 @@ def test_claims_of_a_long_line(database: Database, kept: bool) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
+def test_claims_by_pattern(database: Database, kept: bool) -> None:
+    """Where limits are those of patterns, a claim counts and takes no more than where they are those of queues."""
+    parameters = fresh("claim", database.asked["claim"])
+    none, executors, others = ("{}", "{}"), ("{work}",), parameters[11:14]
+    patterns = ('{"other","def",""}', "{1,10,1}", '{"zzz","d"}', "{1,1000000}")
+    parameters = (*parameters[:5], "10", *none, *executors, *none, *others, *patterns)
+    with database.old.transaction(force_rollback=True):
+        elsewhere = FILL.replace("'default'", "'another queue'")
+        database.old.execute(elsewhere.format(count=JOBS // 2, kinds="('running', 'RUNNING')").encode())
+        statement, asked = (execution("claim", parameters), ()) if kept else (SQL["claim"], parameters)
+        read = pages(database.old, statement, asked)
+        taken = len(psycopg.RawCursor(database.old).execute(SQL["claim"].encode(), parameters).fetchall())
+    assert (read <= PAGES, taken) == (True, 10)
+
+
+@pytest.mark.parametrize("kept", [True, False])
 def test_claims_pass_over_what_is_paused(database: Database, kept: bool) -> None:
     """However many jobs of a paused queue are ready, a claim does not look at them, and takes what others have."""
     parameters = fresh("claim", database.asked["claim"])
