@@ -19,8 +19,10 @@ from hypercorn import Config
 from patience import until
 
 import jobtrio
+import jobtrio.websocket
 from docs.tools import web
 from jobtrio._nursery import open_background_nursery
+from jobtrio.websocket import RemoteJob, open_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -121,6 +123,44 @@ def events(body: str) -> list[tuple[int, str, Any]]:
     """Return number, kind and data of each event of a whole stream."""
     parts = [dict(line.split(": ", 1) for line in part.splitlines()) for part in body.strip().split("\n\n")]
     return [(int(part["id"]), part["event"], json.loads(part["data"])) for part in parts]
+
+
+async def test_the_bridge_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application's page may watch what it submits, and no more; who watches is told the end when all stops."""
+    monkeypatch.setattr(jobtrio.websocket, "serve", partial(jobtrio.websocket.serve, port=0))
+    async with served(monkeypatch, web.FOLDER / "bridge_app.py") as site:
+        assert "new WebSocket(url" in (await site.ask("GET", "/"))[1]
+
+        async def submit(payload: Any) -> tuple[str, str]:
+            status, body = await site.ask("POST", "/jobs", json.dumps(payload))
+            assert status == 202
+            server, _, job_id = json.loads(body)["url"].partition("/jobs/")
+            return server, job_id
+
+        server, job_id = await submit({"text": "to be"})
+        handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
+        handshake["Sec_WebSocket_Key"] = "x3JJHMbDL1EzLkh9GBhXDw=="
+        for origin, status in ((site.app.ORIGIN, 101), ("http://elsewhere", 403)):
+            ask = partial(web.ask, int(server.rpartition(":")[2]), "GET", f"/jobs/{job_id}", Origin=origin, **handshake)
+            assert (await trio.to_thread.run_sync(ask))[0] == status
+        async with open_client(f"{server}/ws") as client:
+            with pytest.raises(jobtrio.UnknownJobError):
+                await client.get(job_id)
+            assert await client.find() == []
+            assert await RemoteJob(job_id, client).result() == 2
+
+            async def hang(job: jobtrio.JobContext) -> None:
+                await job.send("begun")
+                await job.stopping.wait()
+
+            monkeypatch.setattr(site.app, "generate", hang)
+            _, job_id = await submit(None)
+            with client.subscribe(job_id) as messages:
+                assert isinstance(await messages.receive(), jobtrio.Token)
+                site.stop.set()
+                end = await messages.receive()
+            assert isinstance(end, jobtrio.End)
+            assert end.outcome == jobtrio.Cancelled("shutdown")
 
 
 async def test_every_kind_of_message(open_site: OpenSite, monkeypatch: pytest.MonkeyPatch) -> None:
