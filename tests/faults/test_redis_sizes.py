@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -633,6 +634,18 @@ async def test_a_claim_among_many_lines(open_store: Callable[[], RedisJobStore])
         assert await claim(100) == [f"more-{n}" for n in range(100)]
         assert await worker.claim(3, executors=["neither"]) == []
         assert [each for _ in range(3) for each in ids(await worker.claim(1000))] == ids(left)
+
+
+async def test_limited_claims_among_many_queues(open_store: Callable[[], RedisJobStore]) -> None:
+    """A claim counts the jobs that run, rather than look into each of the queues that have a limit over all workers."""
+    async with open_workers(open_store, "a", "b", totals={"q*": 2, "q3": 1}) as (a, b):
+        await a.insert(*(new_entry(f"work{n % 2}", queue=f"q{n % 300}", job_id=f"{n}") for n in range(900)))
+        with looks_at_most(60):
+            claimed = ids(await a.claim(3, room={"q*": 1})) + ids(await b.claim(3))
+        assert claimed == ["0", "1", "2", "3", "4", "5"]
+        claimed += ids(await b.claim(1000))
+        assert await a.claim() == []  # where fewer queues have jobs than jobs run
+        assert Counter(int(job_id) % 300 for job_id in claimed) == {n: 1 if n == 3 else 2 for n in range(300)}
 
 
 @contextmanager

@@ -51,24 +51,41 @@ local function add_patterns(list, args, index)
     return patterns, last + 1
 end
 
--- How many may be taken from each queue; from one that is not there, any number.
-local function room_left(room, totals)
-    local left, running = setmetatable({}, {__index = room}), {}
-    if not totals then
-        return left
+-- How many jobs run in each limited queue: counted by the cells or, where there are fewer, one by one.
+local function running_in(totals)
+    local running = {}
+    local function add_some(cell, some)
+        local queue = parts_of(cell)
+        running[queue] = (running[queue] or 0) + some
+    end
+    if call('ZCARD', PREFIX .. 'leases') < call('SCARD', PREFIX .. 'cells') then
+        for _, id in ipairs(call('ZRANGE', PREFIX .. 'leases', 0, -1)) do
+            local found = fields_of(id, 'state', 'cell')
+            if found[1] == 'RUNNING' then
+                add_some(cell_in(id, found[2]), 1)
+            end
+        end
+        return running
     end
     for _, cell in ipairs(call('SMEMBERS', PREFIX .. 'cells')) do
-        local queue = parts_of(cell)
-        if totals[queue] then
-            running[queue] = (running[queue] or 0) + call('ZCARD', cell_key('RUNNING', cell))
+        if totals[parts_of(cell)] then
+            add_some(cell, call('ZCARD', cell_key('RUNNING', cell)))
         end
     end
-    for queue, total in pairs(totals) do
+    return running
+end
+
+-- How many may be taken from each queue, once that is asked for; from one that is not there, any number.
+local function room_left(room, totals)
+    local running = totals and running_in(totals)
+    return setmetatable({}, {__index = function(left, queue)
+        local most, total = room and room[queue], totals and totals[queue]
         if total then
-            left[queue] = math.min(left[queue] or math.huge, total - (running[queue] or 0))
+            most = math.min(most or math.huge, total - (running[queue] or 0))
         end
-    end
-    return left
+        left[queue] = most
+        return most
+    end})
 end
 
 -- Look at the first job that is left in a line, which is read by pages that grow.
