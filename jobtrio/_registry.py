@@ -446,7 +446,7 @@ class JobRegistry:
         pause until `resume`, whatever becomes of this process.
 
         Args:
-            queue: The queue. It need not have jobs.
+            queue: The queue. It need not have jobs. A name that ends in ``*`` is that of a single queue here.
 
         Raises:
             TypeError, ValueError: The name is invalid.
