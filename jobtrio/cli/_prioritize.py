@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jobtrio._errors import JobtrioError, UnknownJobError
-from jobtrio._state import FINAL_STATES
+from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import printable
@@ -16,7 +16,6 @@ from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_cli
 
 if TYPE_CHECKING:
     from jobtrio._registry import JobRegistry
-    from jobtrio._state import JobState
     from jobtrio.abc import JobStore
 
 HELP = "give jobs that wait another priority"
@@ -87,8 +86,11 @@ async def _prioritize(options: argparse.Namespace, registry: JobRegistry, job_id
     state: JobState | None = None
     with suppress(JobtrioError):  # it is not changed, whatever it is
         state = (await registry.get(job_id)).state
-    ended = f"has ended already: {state.lower()}" if state in FINAL_STATES else "runs already"
-    report.is_refused(job_id, state, f"job {job_id!r} {ended}")
+    if state in FINAL_STATES:
+        why = f"has ended already: {state.lower()}"
+    else:
+        why = "runs already" if state is JobState.RUNNING else "runs, or has ended"  # or did so then
+    report.is_refused(job_id, state, f"job {job_id!r} {why}")
 
 
 class _Report:

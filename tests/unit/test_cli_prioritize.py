@@ -90,5 +90,5 @@ async def test_a_job_that_can_not_be_looked_at(tmp_path: Path, capsys: pytest.Ca
         assert await prioritize(asked("job", "--json"), store) == 1
         out, err = capsys.readouterr()
         assert json.loads(out) == {"prioritized": [], "refused": {"job": None}}
-        assert err == "jobtrio prioritize: job 'job' runs already\n"
+        assert err == "jobtrio prioritize: job 'job' runs, or has ended\n"
         await job.cancel()
