@@ -21,7 +21,7 @@ from jobtrio.cli._executors import load_executors, load_lifespan
 from jobtrio.cli._output import outlive_readers
 from jobtrio.cli._store import add_store_options, complain, run_with_store
 from jobtrio.cli._worker import add_worker_options, worker_plan
-from jobtrio.cli._working import Worker, outlast_sigterm
+from jobtrio.cli._working import Worker, serve_and_exit
 
 if TYPE_CHECKING:
     import argparse
@@ -139,9 +139,7 @@ async def work(options: argparse.Namespace, store: JobStore) -> int:
         plan = worker_plan(options)
         if options.no_work:
             plan = attrs.evolve(plan, queues={})
-        code = await Worker(store, plan, as_json=options.json, beside=bridge).serve()
-        outlast_sigterm()
-        return code
+        return await serve_and_exit(Worker(store, plan, as_json=options.json, beside=bridge))
 
 
 async def _listen(options: argparse.Namespace) -> tuple[Place, Origins]:

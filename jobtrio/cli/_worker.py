@@ -12,7 +12,7 @@ from jobtrio.cli import _options, _program
 from jobtrio.cli._executors import load_executors, load_lifespan
 from jobtrio.cli._output import outlive_readers
 from jobtrio.cli._store import add_store_options, run_with_store
-from jobtrio.cli._working import Worker, WorkerPlan, outlast_sigterm
+from jobtrio.cli._working import Worker, WorkerPlan, serve_and_exit
 
 if TYPE_CHECKING:
     import argparse
@@ -136,9 +136,7 @@ async def work(options: argparse.Namespace, store: JobStore) -> int:
 
     *Cancellation*: running jobs return to their queue.
     """
-    code = await Worker(store, worker_plan(options), as_json=options.json).serve()
-    outlast_sigterm()
-    return code
+    return await serve_and_exit(Worker(store, worker_plan(options), as_json=options.json))
 
 
 def worker_plan(options: argparse.Namespace) -> WorkerPlan:

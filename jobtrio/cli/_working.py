@@ -6,6 +6,7 @@ how the options were given.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from contextlib import asynccontextmanager, nullcontext
@@ -27,6 +28,7 @@ from jobtrio.cli._work_log import WorkLog
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+    from types import FrameType
 
     from jobtrio.abc import JobStore
     from jobtrio.cli._executors import Lifespan
@@ -98,6 +100,7 @@ class Worker:
         self._stopped = trio.Event()
         self._number = 0  # the signal that has told it to stop
         self._hurried = trio.Event()
+        self._is_over = False  # all is done, and the process about to exit
 
     async def serve(self) -> int:
         """Work until told to stop, and return the exit code.
@@ -121,7 +124,15 @@ class Worker:
                         raise
                 if self._opening.cancelled_caught:
                     await self._say(f"{said_of(self._number)}: ends before it has begun")
+            self._is_over = True
         return 0
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Be a signal's handler around `serve`: end the process, with 0 where all is done."""
+        if self._is_over:
+            os._exit(0)  # threads may be left that keep it
+        _end_by_sigterm()
+        signal.raise_signal(number)
 
     async def _work(self, nursery: trio.Nursery) -> None:
         async with self._lifespan():
@@ -249,9 +260,15 @@ class Worker:
             await self._output.say(line)
 
 
-def outlast_sigterm() -> None:
-    """Let no further SIGTERM end the process, which is about to exit, and has been told to."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+async def serve_and_exit(worker: Worker) -> int:
+    """Return what `Worker.serve` does, to a process that exits with it, whatever SIGTERM comes behind.
+
+    *Cancellation*: running jobs return to their queue.
+    """
+    signal.signal(signal.SIGTERM, worker.end)  # which holds again once serving ends; what was not heeded then comes now
+    code = await worker.serve()
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # no thread is left, and handlers are gone soon
+    return code
 
 
 def _end_by_sigterm() -> None:

@@ -118,6 +118,58 @@ def test_sigterm_behind_the_drain(shell: Shell, command: str) -> None:
     assert worker.end()[0] == 0
 
 
+UNHEEDED = """
+import contextlib, os, signal, jobtrio, trio
+executors = jobtrio.Executors()
+executors.register("print")(print)
+
+class Late(trio.abc.Instrument):
+    def task_exited(self, task):
+        if "_obey" in task.name:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+@contextlib.asynccontextmanager
+async def late():
+    trio.lowlevel.add_instrument(Late())
+    yield
+"""
+
+
+def test_sigterm_that_nobody_heeds_any_more(shell: Shell) -> None:
+    """Nor does one that comes when the drain is over, and what heeds signals about to end."""
+    (shell.folder / "unheeded.py").write_text(UNHEEDED)
+    worker = shell.start("worker", "unheeded:executors", "--lifespan", "unheeded:late")
+    worker.error_with("jobtrio: worker ")
+    worker.send(signal.SIGTERM)
+    assert worker.end()[0] == 0
+
+
+KEPT = """
+import contextlib, os, signal, threading, jobtrio, trio
+executors = jobtrio.Executors()
+executors.register("print")(print)
+
+def stay():
+    threading.main_thread().join()
+    while True:  # one that comes as the wait begins interrupts it at the next one
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(0.1)
+
+@contextlib.asynccontextmanager
+async def kept():
+    threading.Thread(target=stay).start()
+    with trio.move_on_after(0.1):
+        yield
+"""
+
+
+def test_sigterm_where_a_thread_is_left(shell: Shell) -> None:
+    """A thread that doesn't end keeps the process, but SIGTERM ends it, also where it is the first one."""
+    (shell.folder / "kept.py").write_text(KEPT)
+    worker = shell.start("worker", "kept:executors", "--lifespan", "kept:kept")
+    assert worker.end()[0] == 0
+
+
 @pytest.mark.parametrize(("number", "name"), STOPPING)
 def test_drain(shell: Shell, tmp_path: Path, number: int, name: str) -> None:
     """A signal drains a worker: what does not end within the grace returns to its queue, for the next."""
