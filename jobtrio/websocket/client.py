@@ -313,9 +313,10 @@ class JobClient:
 
 
 def _check_retry(value: Any) -> RetryPolicy | None:
-    if value is None or isinstance(value, RetryPolicy):
+    if value is None or type(value) is RetryPolicy:
         return value
-    raise TypeError(f"retry must be a RetryPolicy or None; got {show(value)}")
+    own = " itself, as servers know no other class" if isinstance(value, RetryPolicy) else ""
+    raise TypeError(f"retry must be a RetryPolicy{own}, or None; got {show(value)}")
 
 
 def _query(

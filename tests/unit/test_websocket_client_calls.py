@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
+class Eager(jobtrio.RetryPolicy):
+    """A policy with delays of its own."""
+
+    def delay_after(self, attempt: int, rng: object = None) -> float:
+        """Return none."""
+        return 0.0
+
+
 async def test_submits() -> None:
     """A submission says what was given, and nothing else."""
     heard: list[Submit] = []
@@ -218,6 +226,7 @@ async def test_ids_of_a_text_class() -> None:
         (lambda c: c.submit("e", priority=5), (TypeError, ValueError), "priority"),
         (lambda c: c.submit("e", time_limit=0), ValueError, "time_limit"),
         (lambda c: c.submit("e", retry=3), TypeError, "retry"),
+        (lambda c: c.submit("e", retry=Eager()), TypeError, "retry"),  # its delays would not be those of the server
         (lambda c: c.submit("e", delay=-1), ValueError, "delay"),
         (lambda c: c.submit("e", expires_in=float("inf")), ValueError, "expires_in"),
         (lambda c: c.submit("e", tags={"a": 1}), TypeError, "tags"),
