@@ -79,7 +79,7 @@ async def _addresses(host: Params, limit: float) -> list[Params]:
         with trio.fail_after(limit):
             return await addresses(host)
     except trio.TooSlowError:
-        raise psycopg.errors.ConnectionTimeout(f"no address within {limit:.3g} s") from None
+        raise psycopg.errors.ConnectionTimeout(f"no address within {limit:.4g} s") from None
 
 
 def check_conninfo(conninfo: object) -> None:
@@ -137,6 +137,6 @@ async def _connect(params: Params, limit: float) -> PGconn:
         if not done:
             wire.finish()
     if scope.cancelled_caught:
-        raise psycopg.errors.ConnectionTimeout(f"no connection within {limit:.3g} s")
+        raise psycopg.errors.ConnectionTimeout(f"no connection within {limit:.4g} s")
     wire.nonblocking = 1
     return wire

@@ -264,6 +264,8 @@ async def test_slow_lookup(autojump_clock: trio.testing.MockClock) -> None:
     trio.socket.set_custom_hostname_resolver(Slow())
     with pytest.raises(psycopg.errors.ConnectionTimeout, match="no address within 10 s"):
         await connect("host=slow.test")
+    with pytest.raises(psycopg.errors.ConnectionTimeout, match="no address within 1200 s"):
+        await connect("host=slow.test", connect_timeout=1200)
 
 
 async def test_cancelled(postgres_server: PostgresServer) -> None:

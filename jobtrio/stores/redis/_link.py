@@ -313,7 +313,7 @@ async def open_link(address: Address, place: tuple[str, int], patience: float) -
         with trio.move_on_after(patience) as connecting:
             await nursery.start(run)
         if connecting.cancelled_caught:
-            raise TimeoutError(f"no connection within {patience:.3g} s")
+            raise TimeoutError(f"no connection within {patience:.4g} s")
         yield link
 
 
