@@ -99,24 +99,13 @@ def test_told_to_stop_before_the_store_is_there(number: signal.Signals, name: st
     assert err.splitlines()[-1] == f"jobtrio: {name}: ends before it has begun"
 
 
-LATE = """
+AT_EXIT = """
 import atexit, os, signal, jobtrio
 executors = jobtrio.Executors()
 executors.register("print")(print)
 atexit.register(os.kill, os.getpid(), signal.SIGTERM)
 """
-
-
-@pytest.mark.parametrize("command", ["worker", "serve"])
-def test_sigterm_behind_the_drain(shell: Shell, command: str) -> None:
-    """A second SIGTERM changes nothing, also where it comes when all is done and the process is about to exit."""
-    (shell.folder / "late.py").write_text(LATE)
-    options = ["--port", "0"] if command == "serve" else []
-    worker = shell.start(command, "late:executors", *options)
-    worker.error_with("jobtrio: worker ")
-    worker.send(signal.SIGTERM)
-    assert worker.end()[0] == 0
-
+"""A module with executors whose process gets a second SIGTERM when all is done."""
 
 UNHEEDED = """
 import contextlib, os, signal, jobtrio, trio
@@ -129,16 +118,26 @@ class Late(trio.abc.Instrument):
             os.kill(os.getpid(), signal.SIGTERM)
 
 @contextlib.asynccontextmanager
-async def late():
+async def block():
     trio.lowlevel.add_instrument(Late())
     yield
 """
+"""One whose process gets it when the drain is over, and what heeds signals about to end."""
 
 
-def test_sigterm_that_nobody_heeds_any_more(shell: Shell) -> None:
-    """Nor does one that comes when the drain is over, and what heeds signals about to end."""
-    (shell.folder / "unheeded.py").write_text(UNHEEDED)
-    worker = shell.start("worker", "unheeded:executors", "--lifespan", "unheeded:late")
+@pytest.mark.parametrize(
+    ("module", "command", "options"),
+    [
+        (AT_EXIT, "worker", ()),
+        (AT_EXIT, "serve", ("--port", "0")),
+        (UNHEEDED, "worker", ("--lifespan", "late:block")),
+    ],
+    ids=["worker", "serve", "unheeded"],
+)
+def test_second_sigterm(shell: Shell, module: str, command: str, options: tuple[str, ...]) -> None:
+    """A second SIGTERM changes nothing, however late it comes."""
+    (shell.folder / "late.py").write_text(module)
+    worker = shell.start(command, "late:executors", *options)
     worker.error_with("jobtrio: worker ")
     worker.send(signal.SIGTERM)
     assert worker.end()[0] == 0
