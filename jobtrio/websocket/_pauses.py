@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobtrio.websocket._replies import WireRecord
 
 KEPT: Final = 1.0
-"""Seconds for which an answer of the store holds, for all clients."""
+"""Seconds for which an answer of the store holds, for all clients, and that there was none."""
 
 PATIENCE: Final = 1.0
 """Seconds that the store may take: what is asked for has its answer without it."""
@@ -48,4 +48,5 @@ class Pauses:
                     self._queues = await self._registry.paused()
                     self._asked_at = trio.current_time()
             return record.queue in self._queues
+        self._queues, self._asked_at = [], trio.current_time()  # for others it is not waited as long at once again
         return False

@@ -487,6 +487,21 @@ async def test_many_who_wait_for_a_paused_queue(
     assert len(asked) == 1
 
 
+async def test_who_watches_many_jobs_of_a_store_that_is_slow(
+    autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each of them is it waited whether the store tells of pauses."""
+    monkeypatch.setattr(registry, "paused", trio.sleep_forever)
+    await registry.pause("slow")
+    job = await registry.submit(hang, queue="slow")
+    async with open_line(registry) as line:
+        await line.hear()
+        start = trio.current_time()
+        for _ in range(20):
+            assert "paused" not in await line.ask({"type": "get", "id": 1, "job": job.id})
+        assert trio.current_time() - start == 1.0
+
+
 @pytest.mark.parametrize("error", [jobtrio.StoreUnavailableError("away"), trio.ClosedResourceError()])
 async def test_a_store_that_does_not_tell_of_pauses(
     autojump_clock: MockClock, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
