@@ -81,6 +81,18 @@ class RetryPolicy:
         return min(delay * (1.0 + spread), sys.float_info.max)
 
 
+def check_retry(value: Any, *, plain: str | None = None) -> RetryPolicy | None:
+    """Return ``value``, a `RetryPolicy` or None; raise `TypeError` for anything else.
+
+    Where ``plain`` says why, a class derived from it, whose delays may be its own, is refused as well.
+    """
+    if value is not None and not isinstance(value, RetryPolicy):
+        raise TypeError(f"retry must be a RetryPolicy or None; got {show(value)}")
+    if plain is not None and value is not None and type(value) is not RetryPolicy:
+        raise TypeError(f"retry must be a RetryPolicy itself, as {plain}; got {show(value)}")
+    return value
+
+
 @attrs.frozen
 class Retention:
     """What is kept of jobs that ended, and of streams.

@@ -19,7 +19,7 @@ from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import GiveUp, UnknownExecutorError
 from jobtrio._ids import new_id
 from jobtrio._patterns import key_for
-from jobtrio._policies import JobPriority, RetryPolicy, check_priority
+from jobtrio._policies import JobPriority, RetryPolicy, check_priority, check_retry
 from jobtrio._state import JobState
 from jobtrio._threads import run_in_thread
 from jobtrio.executors import Executors, Registration, check_executor, executor_name, is_async_executor
@@ -208,10 +208,7 @@ class Submissions:
             retry = registration.retry if retry is None else retry
         if time_limit is not None:
             time_limit = check_seconds("time_limit", time_limit, zero=False, infinite=True)
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
-        if self._durable and retry is not None and type(retry) is not RetryPolicy:
-            raise TypeError(f"retry must be a RetryPolicy itself, as stores keep no other class; got {show(retry)}")
+        retry = check_retry(retry, plain="stores keep no other class" if self._durable else None)
         queue = "default" if queue is DEFAULT_QUEUE else check_name("queue", queue)
         if not self._durable and self._queues is not None and key_for(queue, self._queues) is None:
             raise UnservedQueueError(queue, self._queues)

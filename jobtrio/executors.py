@@ -15,10 +15,12 @@ import attrs
 from jobtrio._checks import check_flag, check_name, check_seconds, clean_text, show
 from jobtrio._command import run_command
 from jobtrio._errors import UnknownExecutorError
-from jobtrio._policies import RetryPolicy
+from jobtrio._policies import check_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from jobtrio._policies import RetryPolicy
 
 __all__ = ["Executors", "Registration", "check_executor", "executor_name", "is_async_executor", "run_command"]
 
@@ -93,8 +95,7 @@ class Executors:
             raise ValueError(f"name must be one not in use; {name!r} is registered already")
         if time_limit is not None:
             time_limit = check_seconds("time_limit", time_limit, zero=False)
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise TypeError(f"retry must be a RetryPolicy or None; got {show(retry)}")
+        retry = check_retry(retry)
         if queue is not None:
             queue = check_name("queue", queue)
         check_flag("expose", expose)

@@ -30,7 +30,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._ids import new_id
 from jobtrio._nursery import open_background_nursery
 from jobtrio._pages import PAGE, FoundJobs
-from jobtrio._policies import JobPriority, RetryPolicy, check_priority
+from jobtrio._policies import JobPriority, check_priority, check_retry
 from jobtrio._state import check_states
 from jobtrio._subscription import check_on_gap
 from jobtrio.websocket._client_address import check_token, parse_url
@@ -56,6 +56,7 @@ from jobtrio.websocket.protocol import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from jobtrio._policies import RetryPolicy
     from jobtrio._records import JobRecord
     from jobtrio._state import JobState
     from jobtrio._subscription import OnGap
@@ -136,7 +137,7 @@ class JobClient:
             queue=None if queue is None else check_name("queue", queue),
             priority=cast("PriorityName", check_priority(priority).name),
             time_limit=None if time_limit is None else check_seconds("time_limit", time_limit, zero=False),
-            retry=wire_retry(_check_retry(retry)),
+            retry=wire_retry(check_retry(retry, plain="servers know no other class")),
             delay=None if delay is None else check_seconds("delay", delay),
             expires_in=None if expires_in is None else check_seconds("expires_in", expires_in, zero=False),
             tags=check_tags("tags", tags),
@@ -310,13 +311,6 @@ class JobClient:
             got = type(reply).__name__
             raise ServerRefusedError("protocol", f"{answer.__name__} was due, and {got} came")
         return reply
-
-
-def _check_retry(value: Any) -> RetryPolicy | None:
-    if value is None or type(value) is RetryPolicy:
-        return value
-    own = " itself, as servers know no other class" if isinstance(value, RetryPolicy) else ""
-    raise TypeError(f"retry must be a RetryPolicy{own}, or None; got {show(value)}")
 
 
 def _query(
