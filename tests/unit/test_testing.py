@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import threading
 import time
@@ -221,6 +222,28 @@ def test_sweep_of_threads() -> None:
     *cut, whole = sweep_cancellation(count_in_thread, 2)
     assert isinstance(whole.outcome, Completed)
     assert len(cut) >= 2
+
+
+def test_sweep_of_a_result_that_equals_nothing() -> None:
+    """The result may be NaN, or what can neither be compared nor shown: it is the executor's own."""
+
+    class Hostile:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth value of an array is ambiguous")
+
+        def __repr__(self) -> str:
+            raise ValueError("not to be shown")
+
+    async def work(job: JobContext) -> Any:
+        await job.send(1)
+        return job.payload
+
+    for result in (math.nan, Hostile()):
+        outcome = sweep_cancellation(work, result)[-1].outcome
+        assert isinstance(outcome, Completed)
+        assert outcome.result is result
 
 
 def test_sweep_finds_a_task_left() -> None:
