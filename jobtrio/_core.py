@@ -268,6 +268,7 @@ class RegistryCore(RegistryCalls):
             else:
                 await trio.sleep(pause)
 
+    @trio.lowlevel.enable_ki_protection
     async def pause(self, queue: str) -> None:
         """Have no more jobs of a queue started; whoever waits for those that wait in it looks again."""
         await super().pause(queue)

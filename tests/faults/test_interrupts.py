@@ -165,6 +165,22 @@ def interrupted(n: int) -> str:
     return pressed
 
 
+async def pause_while_another_drains(ctrl_c: CtrlC) -> None:
+    """Pause the queue of a job that waits for its next attempt, and go on after Ctrl-C."""
+    async with jobtrio.open_registry() as registry, trio.open_nursery() as nursery:
+        await registry.submit(speak, True, retry=RetryPolicy(initial=300))
+        nursery.start_soon(registry.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        with suppress(KeyboardInterrupt):
+            with ctrl_c:
+                await registry.pause("default")
+            await trio.lowlevel.checkpoint()  # where it comes that could not before
+        if not await registry.paused():
+            await registry.pause("default")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.child_tasks, ctrl_c.pressed
+
+
 STEP = int(os.environ.get("JOBTRIO_INTERRUPT_STEP", "53"))
 """Every how many lines Ctrl-C is pressed; with 1 it takes minutes."""
 
@@ -177,6 +193,11 @@ def test_at_any_line() -> None:
         n += STEP
     assert pressed == ""
     assert seen > 10
+
+
+def test_pausing_at_any_line() -> None:
+    """Wherever Ctrl-C comes as a queue is paused, whoever waits for what waits in it waits no more once it is."""
+    assert "_core.py" in "".join(at_each_line(pause_while_another_drains, ""))
 
 
 async def take(messages: Any, way: str) -> list[Any]:
