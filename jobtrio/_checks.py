@@ -50,10 +50,10 @@ def show_url(url: str) -> str:
 def text_by(value: T, make: Callable[[T], str], what: str) -> str:
     """Return ``make(value)``; where the value's own code raises, say so of ``what``, with its class in the place of {}.
 
-    Raises only what ends the program.
+    Raises only what ends the program. Text of a class of its own becomes plain text.
     """
     try:
-        return make(value)
+        return str.__str__(make(value))
     except EXITS:
         raise
     except BaseException as exc:

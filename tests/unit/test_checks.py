@@ -38,6 +38,20 @@ def test_show_is_bounded() -> None:
     assert checks.show(123456, limit=5) == "1234…"
 
 
+class Odd(str):
+    """Text whose length can't be told, which an exception may have for its own."""
+
+    def __len__(self) -> int:
+        raise Panic
+
+
+def test_show_of_odd_text() -> None:
+    """Text of a class of its own is shown as plain text."""
+    shown = checks.show("odd", make=Odd)
+    assert shown == "odd"
+    assert type(shown) is str
+
+
 def test_show_survives_a_bad_repr() -> None:
     """A repr that raises is told by type and error."""
     assert checks.show(Unshowable(LookupError("no repr"))) == "<Unshowable whose repr raised LookupError>"
