@@ -50,15 +50,17 @@ async def check_pausing_is_idempotent(open_store: OpenStore) -> None:
 
 
 async def check_pause_is_of_one_queue(open_store: OpenStore) -> None:
-    """A queue is paused by its whole name, and no other one with it."""
+    """A queue is paused by its whole name, and no other one with it; a name that ends in ``*`` is no pattern here."""
+    names = (*NAMES, "*", "b", "a*")
     async with open_workers(open_store, "a", "b") as (a, b):
-        jobs = {name: new_entry(queue=name) for name in NAMES}
+        jobs = {name: new_entry(queue=name) for name in names}
         await a.insert(*jobs.values())
-        for name in NAMES[::2]:
+        for name in names[::2]:
             await a.store.pause(name)
-        assert await b.store.paused() == sorted(NAMES[::2])
-        assert ids(await b.claim()) == [jobs[name].id for name in NAMES[1::2]]
-        for name in NAMES[::2]:
+        assert await b.store.paused() == sorted(names[::2])
+        claims = await b.claim(1, room={"*": 1}) + await b.claim()
+        assert ids(claims) == [jobs[name].id for name in names[1::2]]
+        for name in names[::2]:
             await b.store.resume(name)
             assert ids(await a.claim()) == [jobs[name].id]
 
