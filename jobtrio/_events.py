@@ -80,6 +80,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
     def _receive_event_nowait(self) -> Event:
         return _event(self._inner.receive_nowait())
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Close the channel.
 

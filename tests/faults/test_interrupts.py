@@ -181,6 +181,19 @@ async def pause_while_another_drains(ctrl_c: CtrlC) -> None:
         assert not nursery.child_tasks, ctrl_c.pressed
 
 
+async def close_events(ctrl_c: CtrlC) -> None:
+    """Close a subscription to events, and go on after Ctrl-C."""
+    async with jobtrio.open_registry() as registry:
+        events = registry.subscribe_events()
+        with suppress(KeyboardInterrupt):
+            with ctrl_c:
+                events.close()
+            await trio.lowlevel.checkpoint()
+        job = await registry.submit(speak, False)
+        with suppress(trio.ClosedResourceError):
+            assert events.receive_nowait().job_id == job.id, ctrl_c.pressed
+
+
 STEP = int(os.environ.get("JOBTRIO_INTERRUPT_STEP", "53"))
 """Every how many lines Ctrl-C is pressed; with 1 it takes minutes."""
 
@@ -198,6 +211,11 @@ def test_at_any_line() -> None:
 def test_pausing_at_any_line() -> None:
     """Wherever Ctrl-C comes as a queue is paused, whoever waits for what waits in it waits no more once it is."""
     assert "_core.py" in "".join(at_each_line(pause_while_another_drains, ""))
+
+
+def test_closing_events_at_any_line() -> None:
+    """Wherever Ctrl-C comes as a subscription to events is closed, it is closed, or else receives what happens."""
+    assert "_events.py" in "".join(at_each_line(close_events, ""))
 
 
 async def take(messages: Any, way: str) -> list[Any]:
