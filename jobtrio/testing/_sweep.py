@@ -62,6 +62,8 @@ def sweep_cancellation(
         AssertionError: A check failed, or ``at_most`` runs were all cancelled; the text names the step.
         TypeError, ValueError: A parameter is invalid.
         RuntimeError: It was called within Trio, for example in an async test.
+
+    An exception that ends the registry, as where the executor leaves a nursery open, has the step as a note.
     """
     at_most = check_count("at_most", at_most)
     check_executor(executor)
@@ -73,6 +75,10 @@ def sweep_cancellation(
             runs.append(run_virtually(partial(_trial, function, payload, submit_options, aim), aim))
         except (AssertionError, trio.TooSlowError) as exc:
             raise AssertionError(f"{aim}: {exc}") from exc
+        except BaseException as exc:
+            if aim.is_cancelled:
+                exc.add_note(f"the job was {aim}")
+            raise
         if not aim.is_cancelled:
             return runs
     raise AssertionError(f"{aim}: the job still takes more steps than at_most={at_most} allows")

@@ -307,6 +307,21 @@ def test_sweep_finds_endless_clean_up() -> None:
         sweep_cancellation(work)
 
 
+def test_sweep_of_an_executor_that_ends_the_registry() -> None:
+    """What an executor raises at one step that no job can hold has that step as a note."""
+
+    async def work(job: JobContext) -> None:
+        await job.send(1)
+        try:
+            await job.send(2)
+        except trio.Cancelled:
+            raise SystemExit(3) from None
+
+    with pytest.raises(SystemExit) as raised:
+        sweep_cancellation(work)
+    assert raised.value.__notes__ == ["the job was cancelled at step 2"]
+
+
 def test_sweep_of_a_job_that_never_ends() -> None:
     """A job that waits for ever by itself is told apart from one that does so behind a cancellation."""
     with pytest.raises(AssertionError, match=r"^not cancelled: the job was RUNNING after a year"):
