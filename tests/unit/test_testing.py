@@ -307,6 +307,18 @@ def test_sweep_finds_endless_clean_up() -> None:
         sweep_cancellation(work)
 
 
+def test_sweep_of_an_executor_that_cancels_its_job() -> None:
+    """Of two requests to cancel the first one's reason stays: here the executor's own, from the second step on."""
+
+    async def work(job: JobContext) -> None:
+        await job.registry.cancel(job.id, "enough")
+        await trio.sleep(1)
+
+    first, *others = [run.outcome for run in sweep_cancellation(work)]
+    assert first == Cancelled("cancelled by the sweep")
+    assert set(others) == {Cancelled("enough")}
+
+
 def test_sweep_of_an_executor_that_ends_the_registry() -> None:
     """What an executor raises at one step that no job can hold has that step as a note."""
 
