@@ -38,6 +38,7 @@ REAL_CLOCK = {
     "monitor.py",
     "periodic.py",
     "outage.py",
+    "program_progress.py",
     "psycopg_on_trio.py",
     "run_program.py",
     "serve_streams.py",
