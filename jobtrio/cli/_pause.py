@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jobtrio.cli import _options
 from jobtrio.cli._json import print_document
 from jobtrio.cli._sources import resume_command
-from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
+from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store, warn_of_pattern
 
 if TYPE_CHECKING:
     import argparse
@@ -46,6 +46,7 @@ async def pause(options: argparse.Namespace, store: JobStore) -> int:
         print_document({"queue": options.queue, "paused": True})
     else:
         print(f"paused; {resume_command(options.queue, options.store)} ends it")
+    warn_of_pattern(options)
     return 0
 
 

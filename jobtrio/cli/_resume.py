@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
 from jobtrio.cli._json import print_document
-from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
+from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store, warn_of_pattern
 
 if TYPE_CHECKING:
     import argparse
@@ -45,6 +45,7 @@ async def resume(options: argparse.Namespace, store: JobStore) -> int:
         print_document({"queue": options.queue, "paused": False})
     else:
         print("resumed")
+    warn_of_pattern(options)
     return 0
 
 

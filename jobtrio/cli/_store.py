@@ -19,6 +19,7 @@ import trio
 
 import jobtrio
 from jobtrio._errors import JobtrioError
+from jobtrio._patterns import is_pattern
 from jobtrio._submission import Submissions
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
@@ -147,6 +148,12 @@ def check_spec(spec: jobtrio.JobSpec, executors: jobtrio.Executors) -> None:
     """Raise what submitting a job to a store would raise, without doing so."""
     submissions = Submissions(executors, limiter=trio.CapacityLimiter(1), queues=None, durable=True, worker="")
     submissions.entry(**attrs.asdict(spec, recurse=False))
+
+
+def warn_of_pattern(options: argparse.Namespace) -> None:
+    """Say of a queue's name that would be a pattern for a worker that it is none here."""
+    if is_pattern(options.queue):
+        complain(options, f"{options.queue!r} is the name of a single queue here, not a pattern")
 
 
 def complain(options: argparse.Namespace, what: str) -> None:

@@ -467,6 +467,12 @@ class TestPause:
         end = f"jobtrio resume --store {url} -- -q"
         assert shell.ask("pause", "--store", url, "--", "-q") == (0, f"paused; {end} ends it\n", "")
 
+    @pytest.mark.parametrize("command", ["pause", "resume"])
+    def test_no_pattern(self, shell: Shell, jobs: dict[str, str], command: str) -> None:
+        """Of what would be a pattern for a worker it is said that it is the name of a single queue here."""
+        code, _, err = shell.ask(command, "user:*")
+        assert (code, err) == (0, f"jobtrio {command}: 'user:*' is the name of a single queue here, not a pattern\n")
+
 
 class TestRemove:
     def test_ended_job(self, shell: Shell, jobs: dict[str, str]) -> None:
