@@ -7,6 +7,7 @@ is the book's. It must not know who wants what.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from math import inf
 from threading import get_ident
 from typing import TYPE_CHECKING
@@ -201,10 +202,12 @@ class Keeper:
             await link.say_farewell()
 
     async def _greeting(self, link: Link) -> Hello:
-        reply = _decode(await link.receive(OPENING_LIMIT))
-        if not isinstance(reply, Hello) or reply.proto != PROTOCOL:
-            raise LinkLostError(f"{self._address} does not speak {PROTOCOL}", is_final=True)
-        return reply
+        data = await link.receive(OPENING_LIMIT)
+        with suppress(ProtocolError):
+            reply = decode_reply(data)
+            if isinstance(reply, Hello) and reply.proto == PROTOCOL:
+                return reply
+        raise LinkLostError(f"{self._address} does not speak {PROTOCOL}", is_final=True)
 
     async def _read(self, link: Link, exchange: Exchange, silence: float) -> None:
         while True:
@@ -246,11 +249,11 @@ class Keeper:
         return f"{self._address} was away for {self._outage_limit:g} s: {self._reason}"
 
 
-def _decode(data: str | bytes, exchange: Exchange | None = None) -> AnyReply | None:
+def _decode(data: str | bytes, exchange: Exchange) -> AnyReply | None:
     """Return a message, or None for one of a kind that came after this client, or that harms what it is about alone."""
     try:
         return decode_reply(data)
     except ProtocolError as exc:
-        if exc.code == ErrorCode.UNKNOWN_TYPE or (exchange is not None and exchange.take_unread(exc)):
+        if exc.code == ErrorCode.UNKNOWN_TYPE or exchange.take_unread(exc):
             return None
         raise LinkLostError(f"the server sent what is no message: {exc}") from None

@@ -252,6 +252,9 @@ async def test_closed_for_now(code: int) -> None:
     "hello",
     [
         Pong(),
+        "Welcome!",
+        '{"hello":"world"}',
+        '{"type":"hello","proto":"jobtrio.v1"}',
         Hello(
             proto="jobtrio.v9",
             heartbeat=1.0,
