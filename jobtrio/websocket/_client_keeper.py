@@ -72,6 +72,7 @@ class Keeper:
         self._left = trio.Event()
         self._lost = LinkLostError("it was left")  # or what the writer saw
         self._reason = "there was no answer yet"
+        self._told: str | None = None  # why there is no connection, as it was logged last
         self._thread = get_ident()  # that of the client's run, which has it alone
 
     # -- for the client
@@ -194,7 +195,8 @@ class Keeper:
             for patience in self._waiting:
                 patience.pause()
             self._opened.set()
-            logger.info("connected to %s", self._address)
+            logger.log(logging.INFO if self._told is None else logging.WARNING, "connected to %s", self._address)
+            self._told = None
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._write, link, exchange, Pace(hello.limits.messages_per_second))
                 await self._read(link, exchange, max(SILENCES * hello.heartbeat, LEAST_SILENCE))
@@ -234,7 +236,9 @@ class Keeper:
 
     async def _pause(self, lost: LinkLostError) -> None:
         seconds = self._backoff.next(lost.retry_after)
-        logger.warning("%s: %s; next try in %.1f s", self._address, lost.reason, seconds)
+        level = logging.DEBUG if lost.reason == self._told else logging.WARNING
+        logger.log(level, "%s: %s; next try in %.1f s", self._address, lost.reason, seconds)
+        self._told = lost.reason
         with self._new_scope():
             await trio.sleep(seconds)
 

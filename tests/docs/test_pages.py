@@ -189,15 +189,16 @@ LOGGERS = {"logger", "log", "self._log"}
 
 
 def logged(path: Path) -> Iterator[str]:
-    """Yield what a module logs from warnings on, with ``x`` for what is filled in."""
+    """Yield what a module logs from warnings on, or at a level that depends, with ``x`` for what is filled in."""
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if (
             isinstance(call, ast.Call)
             and isinstance(call.func, ast.Attribute)
-            and call.func.attr in {"warning", "error", "exception"}
+            and call.func.attr in {"warning", "error", "exception", "log"}
             and ast.unparse(call.func.value) in LOGGERS
         ):
-            yield re.sub(r"%[\d.]*[a-z]", "x", ast.literal_eval(call.args[0]))
+            text = call.args[call.func.attr == "log"]
+            yield re.sub(r"%[\d.]*[a-z]", "x", ast.literal_eval(text))
 
 
 def test_all_that_is_logged_is_on_the_page() -> None:

@@ -643,13 +643,15 @@ def test_encrypted(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_nobody_there(shell: Shell) -> None:
-    """Where no server answers, it is said after a bounded wait."""
+    """Where no server answers, it is said once at the first try, and after a bounded wait."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     code, out, err = shell.run("watch", f"ws://127.0.0.1:{port}/jobs/x")
     assert (code, out) == (1, "")
-    away = rf"jobtrio watch: ws://127.0.0.1:{port}/ws was away for 5 s: no connection: .*: Connection refused$"
-    assert re.match(away, err.splitlines()[-1])
+    first, last = err.splitlines()
+    why = "no connection: .*: Connection refused"
+    assert re.match(rf"jobtrio: ws://127.0.0.1:{port}/ws: {why}; next try in 0.1 s$", first)
+    assert re.match(rf"jobtrio watch: ws://127.0.0.1:{port}/ws was away for 5 s: {why}$", last)
 
 
 def test_unknown(shell: Shell) -> None:

@@ -532,13 +532,29 @@ async def test_a_loss_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         await peer.close(1012, "back\nsoon")
 
     with caplog.at_level("WARNING", "jobtrio.websocket"):
-        async with open_bridge(first, second, idle) as url, open_client(url) as client:
+        async with open_bridge(first, second, idle) as url, open_client(url):
             with trio.fail_after(WAIT):
-                while len(caplog.records) < 2 or not client.is_connected:  # noqa: ASYNC110 - nobody tells of it
+                while len(caplog.records) < 4:  # noqa: ASYNC110 - nobody tells of it
                     await trio.sleep(0.01)
-    refused, closed = (record.getMessage().partition("; ")[0] for record in caplog.records)
+    refused, back, closed, again = (record.getMessage().partition("; ")[0] for record in caplog.records)
     assert refused == f"{url}/ws: refused with status 502: the server is away"
     assert closed == f"{url}/ws: closed with 1012 (back soon)"
+    assert back == again == f"connected to {url}/ws"
+
+
+async def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However many tries fail for one reason, it is told once, and that the server is back; another reason is told."""
+
+    async def refuse(peer: Peer) -> None:
+        await peer.reject(502, body=b"soon" if peer.number < 3 else b"now")
+
+    with caplog.at_level("WARNING", "jobtrio.websocket"):
+        async with open_bridge(refuse, refuse, refuse, refuse, idle) as url, open_client(url):
+            pass
+    soon, now, back = (record.getMessage().partition("; ")[0] for record in caplog.records)
+    assert soon == f"{url}/ws: refused with status 502: soon"
+    assert now == f"{url}/ws: refused with status 502: now"
+    assert back == f"connected to {url}/ws"
 
 
 async def test_says_farewell() -> None:
