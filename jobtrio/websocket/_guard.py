@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio_websocket
@@ -40,6 +40,9 @@ limit of messages does not count them."""
 
 MALFORMED = frozenset({1002, 1007})
 """The library's codes for what is no frame or no text. It hangs up without a close; clients may send the codes too."""
+
+HAS_FILES: Final = os.name == "posix"
+"""Whether a socket is a file as well, as `os.write` needs it: on Windows it is none, and its number may be another."""
 
 WAITED = 1.0
 """Seconds after which what goes out of a frame says that the client reads; before, the system alone may take it."""
@@ -85,7 +88,7 @@ class GuardedStream(trio.abc.Stream):
         self._is_closed = False
         self._counts_since = self._heard_at  # the control frames
         self._stream = stream
-        self._socket = socket
+        self._socket = socket if HAS_FILES else None
         self._sending = trio.StrictFIFOLock()
         self._prolonged: trio.CancelScope | None = None  # around a piece that may take longer while some of it arrives
         self._arrived = 0

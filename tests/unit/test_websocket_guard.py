@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+from bridge import open_bridge
 from raw_client import PING, PONG, TEXT, frame
 from turns import Turns
 
-from jobtrio.websocket import Limits
+from jobtrio.websocket import Limits, _guard
 from jobtrio.websocket._codes import CloseCode
 from jobtrio.websocket._frames import PULSE, FrameGate, text_frame
 from jobtrio.websocket._guard import GuardedConnection, GuardedStream, accept
@@ -301,6 +304,18 @@ async def test_a_client_that_has_left(sockets: tuple[GuardedStream, trio.socket.
     client.close()
     with pytest.raises(trio.BrokenResourceError):
         await stream.send_all(b"x")
+
+
+async def test_a_socket_that_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a socket can't be written to as a file, as on Windows, clients are sent everything all the same."""
+
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(_guard, "HAS_FILES", False)
+    monkeypatch.setattr(os, "write", refuse)
+    async with open_bridge() as bridge:
+        await bridge.assert_is_well()
 
 
 async def test_nothing_follows_the_close(sockets: tuple[GuardedStream, trio.socket.SocketType]) -> None:
