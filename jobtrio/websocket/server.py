@@ -178,7 +178,8 @@ class Server:
     def watched(self) -> dict[str, int]:
         """Return how many subscriptions and tails of this server follow each job now, by its id, at once.
 
-        A client whose connection broke without a word is counted until its silence has been noticed.
+        A client whose connection broke without a word is counted until its silence has been noticed. A
+        `RemoteSubscription` that pauses, since its consumer reads slowly, is not counted until it goes on.
         """
         return dict(Counter(feed.job.id for feed in self._open_feeds()))
 
