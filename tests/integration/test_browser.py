@@ -18,8 +18,9 @@ from browser import Browser, Page, open_browser, open_pages
 from cutting_proxy import Cut, open_proxy
 
 from jobtrio import Cancelled
-from jobtrio.websocket import CloseCode
+from jobtrio.websocket import CloseCode, Limits
 from jobtrio.websocket.protocol import encode_retry_after
+from jobtrio.websocket.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -196,12 +197,26 @@ async def test_form_and_token() -> None:
         await page.wait_for("document.querySelector('#state').textContent === 'refused'")
 
 
-async def test_requests() -> None:
-    """A page submits a job and cancels it by the function in the guide, and is told what is refused."""
+async def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page submits a job and cancels it by the function in the guide, and is told what is refused.
+
+    A heartbeat that comes before an answer is none.
+    """
+    was_alive, show_life = trio.Event(), Session._show_life
+
+    async def show(session: Session) -> None:
+        await show_life(session)
+        was_alive.set()
+
+    async def authorize(*_: Any) -> bool:
+        await was_alive.wait()
+        return True
+
+    monkeypatch.setattr(Session, "_show_life", show)
     [ask] = re.findall(
         r"```js\n(const ask = .*?)```", (EXAMPLES.parent / "howto" / "browser.md").read_text(), re.DOTALL
     )
-    async with open_site(secure=True) as site:
+    async with open_site(secure=True, authorize=authorize, limits=Limits(heartbeat=0.1)) as site:
         page = await site.open("tail_in_three_lines.html")
         url = f"ws://127.0.0.1:{site.bridge.server.port}/ws"
 
