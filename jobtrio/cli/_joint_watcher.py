@@ -16,6 +16,7 @@ from jobtrio.cli._endings import FAILED, one_line
 from jobtrio.cli._labels import LabelledOutput, labels_of
 from jobtrio.cli._output import STDERR, Output
 from jobtrio.cli._signals import line_start
+from jobtrio.cli._sources import is_of_one
 from jobtrio.cli._watcher import PATIENCE, Watcher, watch_until_left
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class JointWatcher:
     async def watch(self) -> int:
         """Watch, sum up, and return the exit code: that of the first that did not complete, or 0.
 
-        Raises what `Watcher.watch` raises, but for a job that is gone: the others go on.
+        Raises what `Watcher.watch` raises, but for a job that is gone or refused: the others go on.
 
         *Cancellation*: the jobs go on.
         """
@@ -104,13 +105,14 @@ class JointWatcher:
             watcher = Watcher(source, as_json=self._as_json, job=job_id, output=output)
             await watcher.follow()
             self._endings[job_id] = await watcher.ending()
-        except UnknownJobError as exc:
+        except Exception as exc:
+            if not is_of_one(exc):  # as where nobody reads, which the others may find as well
+                self._fault = self._fault or exc
+                scope.cancel()
+                return
             line = f"jobtrio: {one_line(str(exc), 1000)}"
             self._endings[job_id] = line, FAILED
             await output.say(line)
-        except Exception as exc:  # as where nobody reads, which the others may find as well
-            self._fault = self._fault or exc
-            scope.cancel()
 
     async def _say_farewell(self, number: int) -> None:
         sources = [source for job_id, source in self._sources.items() if job_id not in self._endings]

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 LOOK_UP = 1.0
 """Seconds for a server to tell what is only for the summary: it may be gone by the job's end."""
 
+REFUSED_ALONE = ("forbidden", "too_many_subscriptions")
+"""How a server refuses one stream, and perhaps no other."""
+
 
 class Source(Protocol):
     """One job's stream.
@@ -205,6 +208,11 @@ async def open_bridge_source(job: RemoteJob, hint: str = "") -> BridgeSource:
         return BridgeSource(job, await job.refresh(), hint)
     except (UnknownJobError, ServerRefusedError):  # it may be watched and not looked up; else watching says so
         return BridgeSource(job, None, hint)
+
+
+def is_of_one(exc: Exception) -> bool:
+    """Whether an error is about one job alone, so that others can be watched on."""
+    return isinstance(exc, UnknownJobError) or getattr(exc, "code", None) in REFUSED_ALONE
 
 
 def _wait_text(record: JobRecord, workers: int | None) -> str | None:

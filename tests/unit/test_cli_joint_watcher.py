@@ -17,6 +17,7 @@ from jobtrio.cli._joint_watcher import JointWatcher
 from jobtrio.cli._labels import PLAIN, LabelledOutput, labels_of
 from jobtrio.cli._output import STDERR, STDOUT, Output
 from jobtrio.stores.sqlite import SqliteJobStore
+from jobtrio.websocket import ServerRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -178,6 +179,18 @@ async def test_one_that_is_gone(written: list[Piece]) -> None:
     gone = (STDERR, "a | jobtrio: no job has the id 'a': it never existed or is no longer kept\n")
     assert written.index(gone) < written.index((STDERR, "b | jobtrio: completed\n"))
     assert written[-2:] == [gone, (STDERR, "b | jobtrio: completed in 1.0 s, 1 attempt\n")]
+
+
+async def test_one_that_is_refused(written: list[Piece]) -> None:
+    """A job that a server doesn't let be watched is told of, and the others go on; who is not known watches none."""
+    refusal = ServerRefusedError("forbidden", "you may not subscribe this job")
+    sources = {"a": Scripted(refusal), "b": Scripted(Token(1, 1, "x"), End(2, Completed()))}
+    assert await JointWatcher(sources).watch() == 1
+    said = (STDERR, "a | jobtrio: the server refused (forbidden): you may not subscribe this job\n")
+    assert written[-2:] == [said, (STDERR, "b | jobtrio: completed in 1.0 s, 1 attempt\n")]
+    sources = {"a": Scripted(ServerRefusedError("4401", "the token was refused")), "b": Scripted(goes_on=True)}
+    with pytest.raises(ServerRefusedError, match="4401"):
+        await JointWatcher(sources).watch()
 
 
 async def test_one_that_is_not_known(written: list[Piece]) -> None:
