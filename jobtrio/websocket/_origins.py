@@ -19,6 +19,10 @@ TOLD = 100
 """Refused origins that are remembered, and told of: no more, so that a flood of them fills no log."""
 
 _PORTS = {"http": 80, "https": 443}
+"""Where pages of these schemes come from by default; those of apps and of a browser's extensions come from no port."""
+
+_NOT_OF_PAGES = frozenset({"", "ws", "wss"})
+"""What is no scheme of a page, but easily given for one."""
 
 _HOST = re.compile(r"[0-9a-z._:-]+")
 """A host as browsers send it: other letters are written in these, as in ``xn--bcher-kva.example``."""
@@ -73,10 +77,10 @@ def _parsed(origin: object) -> tuple[str, str, int] | None:
         return None
     try:
         parts = urlsplit(origin)
-        port = _PORTS.get(parts.scheme) if parts.port is None else parts.port
+        port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         return None
-    if port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+    if parts.scheme in _NOT_OF_PAGES or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
         return None
     if parts.hostname is None or _HOST.fullmatch(parts.hostname) is None:
         return None

@@ -63,7 +63,9 @@ def test_rate_of_what_had_to_wait() -> None:
 
 def test_origins() -> None:
     """An origin is compared as a whole: scheme, host and port, whatever the case of its letters."""
-    origins = Origins(["https://Example.org", "http://[2001:db8::1]:8080"])
+    origins = Origins(
+        ["https://Example.org", "http://[2001:db8::1]:8080", "tauri://localhost", "moz-extension://3f-0a"]
+    )
     origins.add_own(["127.0.0.1", "::1", "Localhost"], 8765)
     for admitted in (
         None,
@@ -73,6 +75,8 @@ def test_origins() -> None:
         "http://127.0.0.1:8765",
         "https://[::1]:8765",
         "http://localhost:8765",
+        "tauri://localhost",
+        "moz-extension://3f-0a",
     ):
         assert origins.admit(admitted), admitted
     for foreign in (
@@ -91,6 +95,9 @@ def test_origins() -> None:
         "http://example.org:port",
         "https://example.org/",
         "https://example.org:443:443",
+        "capacitor://localhost",
+        "tauri://localhost:8765",
+        "chrome-extension://3f-0a",
     ):
         assert not origins.admit(foreign), foreign
 
@@ -100,6 +107,7 @@ def test_origins() -> None:
     [
         *("", "example.org", "https://example.org/path", 5, None, "https://", "//example.org"),
         *("https://*.example.org", "https://bücher.example", "https://example.org https", "https://a%2e.example"),
+        *("wss://example.org", "ws://127.0.0.1:8000", "file://", "chrome extension://a"),
     ],
 )
 def test_allowed_origins_that_are_none(origin: Any) -> None:
