@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobtrio.stores._hints import Hints
 
 _HOLDERS: Final = frozenset({"plan", "log", "payload", "metadata", "tags", "saved_state"})
-"""What an entry keeps as its holder has it."""
+"""What an entry keeps as its holder has it, but for its plan's priority."""
 
 _LEARNED: Final = tuple(field.name for field in attrs.fields(JobEntry) if field.name not in _HOLDERS)
 
@@ -191,11 +191,13 @@ class Announcer:
             self.listener.changed(entry)
         else:
             is_news = is_news or now > was
-        if now >= was:
+        is_current = (now, stored.ticket) >= (was, entry.ticket)
+        if is_current:
             for name in _LEARNED:
                 setattr(entry, name, getattr(stored, name))
+            entry.plan = entry.plan.with_priority(stored.plan.priority)
         if is_news:
-            self.listener.changed(entry if now >= was else stored)
+            self.listener.changed(entry if is_current else stored)
 
     def settled(self, entry: JobEntry, settled: Settled | None) -> bool:
         """Bring a claim's entry to what became of its job, and tell of it, unless that was told; False for None."""

@@ -146,6 +146,22 @@ async def check_priority_places_rise(open_store: OpenStore) -> None:
             assert tickets == sorted(set(tickets))
 
 
+async def check_priority_in_repeated_answers(open_store: OpenStore) -> None:
+    """A call that is repeated since its answer was lost brings the job's entry to the priority that it has by then."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        job = new_entry(retry=RetryPolicy())
+        for priority in (NORMAL, HIGH):
+            await a.store.insert([job], "submission")
+            assert job.plan.priority is priority
+            await _set(b, job.id, HIGH)
+        claim = await a.claim_one()
+        for priority in (HIGH, LOW):
+            assert await a.store.retry(claim, ERROR, LEASE)
+            assert claim.entry.plan.priority is priority
+            await _set(b, job.id, LOW)
+        assert claim.entry.ticket == (await b.load(job.id)).ticket
+
+
 async def check_priority_in_paused_queues(open_store: OpenStore) -> None:
     """The priority of a job in a paused queue is changed as any other; it starts none."""
     async with open_workers(open_store, "a", "b") as (a, b):

@@ -150,6 +150,7 @@ class RemoteStore(JobStore):
         for field in attrs.fields(JobEntry):
             if field.name not in ("plan", "log"):
                 setattr(entry, field.name, getattr(stored, field.name))
+        entry.plan = entry.plan.with_priority(stored.plan.priority)
         if is_news:
             self.settings.listener.changed(entry)
 

@@ -6,7 +6,7 @@ import copy
 from math import inf
 from typing import TYPE_CHECKING
 
-from jobtrio import Cancelled, JobState
+from jobtrio import Cancelled, JobPriority, JobState
 from jobtrio._entry import finish, retry, start
 from jobtrio.abc import CancelReply
 from jobtrio.stores._announcer import Announcer, Placed, Settled
@@ -149,6 +149,16 @@ def test_an_end_with_an_error() -> None:
     start(entry, claim="c", worker="w", now=1.0)
     new_announcer().ended(entry, Cancelled("enough"), ERROR, "w", 2.0)
     assert (entry.outcome, entry.error, entry.finished_at) == (Cancelled("enough"), ERROR, 2.0)
+
+
+def test_an_answer_that_is_older_than_a_new_priority() -> None:
+    """An answer from before a job's priority was changed, which comes behind that, brings neither back."""
+    entry = new_entry()
+    Placed(7, JobState.QUEUED, 1.0, 0.0, None).note(entry, "mark")
+    older = copy.copy(entry)
+    entry.plan, entry.ticket = entry.plan.with_priority(JobPriority.HIGH), 9
+    new_announcer().settled(entry, Settled(older, is_news=False))
+    assert (entry.plan.priority, entry.ticket) == (JobPriority.HIGH, 9)
 
 
 class Told(Heard):
