@@ -51,7 +51,7 @@ def _place(tx: Transaction, job: NewJob, submission: str) -> Placed | None:
     row = (
         *(order, entry.id, entry.key, submission, plan.executor or HELD, plan.queue, int(plan.priority), str(state)),
         *(order, job.plan, *job.values, entry.created_at, entry.run_at, entry.delay, entry.expires_in),
-        *(due, place.expires, len(job.asides)),
+        *(due, place.expires),
     )
     if not tx.run(SQL["insert"], row).rowcount:
         return None

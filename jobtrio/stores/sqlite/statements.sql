@@ -36,8 +36,8 @@ UPDATE jobs SET asides = (SELECT count(*) FROM asides WHERE job = jobs.seq) WHER
 -- name: insert
 INSERT INTO jobs (
     seq, id, key, submission, executor, queue, priority, state, ticket, plan, payload, metadata, tags, created_at, run_at,
-    delay, expires_in, due, expires, asides
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    delay, expires_in, due, expires
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING;
 
 -- name: insert_tag
