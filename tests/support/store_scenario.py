@@ -10,7 +10,7 @@ import pytest
 from jobtrio._errors import PayloadError
 from jobtrio._messages import End, Token
 from jobtrio._outage import keep_trying
-from jobtrio._policies import RetryPolicy
+from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed
 from jobtrio.testing._workers import ERROR, LEASE, Worker, new_entry, new_plan, tokens
 
@@ -49,7 +49,12 @@ class Scenario:
         ]
         await insist(store.insert, entries, f"mark of {one}")
         await insist(store.start_held, held, new_plan())
+        assert await insist(self._pause)
+        assert await insist(store.set_priority, two, JobPriority.HIGH)
+        await self._claim("none", set())
+        assert await insist(self._resume)
         claims = await self._claim("first", {one, two, held})
+        assert claims[two].entry.plan.priority is JobPriority.HIGH
         assert await insist(store.append_messages, claims[one], tokens(1, 3))
         assert await insist(store.retry, claims[one], ERROR, 0.0, messages=tokens(4, 4))
         assert await insist(store.save_state, claims[two], [2])
@@ -66,6 +71,14 @@ class Scenario:
             assert report.held
             last = 5 if job_id == one else 1
             assert await insist(store.finish, claim, Completed(), messages=tokens(last + 1, last + 2, attempt=2))
+
+    async def _pause(self) -> bool:
+        await self.worker.store.pause("default")
+        return True
+
+    async def _resume(self) -> bool:
+        await self.worker.store.resume("default")
+        return True
 
     async def _claim(self, claim_id: str, expected: set[str]) -> dict[str, Claim]:
         claim = self.worker.store.claim
