@@ -1,4 +1,4 @@
-"""A claim decides by one reading of the clock."""
+"""Claims and renewals heed the clock: one claim by one reading, and whoever is there also where it is set back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jobtrio import Retention
 from jobtrio.stores._claims import Wanted
 from jobtrio.stores._settling import Identity
 from jobtrio.stores.sqlite import _claiming as claiming
+from jobtrio.stores.sqlite import _finding as finding
 from jobtrio.stores.sqlite import _inserting as inserting
 from jobtrio.stores.sqlite._connection import Location
 from jobtrio.stores.sqlite._rows import new_job
@@ -37,3 +38,20 @@ def test_standing_still_in_a_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert entry.started_at is not None
     assert entry.expires is not None
     assert entry.started_at < entry.expires
+
+
+def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has died before the time of day was set back is not there until it comes round again."""
+    location = Location(str(tmp_path / "jobs.db"), "NORMAL")
+    location.prepare()
+    with closing(location.connect()) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        tx = Transaction(connection, Identity("w", "session", Retention()), "path")
+        started_at = time.time()
+        claiming.renew(tx, [], 60.0, started_at)
+        (before,) = finding.workers(connection)
+        monkeypatch.setattr(time, "time", lambda: started_at - 3_600)
+        assert finding.workers(connection) == []
+        claiming.renew(tx, [], 60.0, started_at)
+        (after,) = finding.workers(connection)
+    assert (after.name, after.started_at) == (before.name, before.started_at)

@@ -199,7 +199,8 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
 
 def workers(connection: sqlite3.Connection) -> list[WorkerReport]:
     """Return the workers that are there, by name."""
-    rows = sorted(connection.execute(SQL["workers"], (time.time(),)))
+    now = time.time()
+    rows = sorted(connection.execute(SQL["workers"], (now, now)))
     return [WorkerReport(name, moment(started), moment(seen), running) for name, started, seen, running in rows]
 
 
