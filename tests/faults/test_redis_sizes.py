@@ -648,6 +648,16 @@ async def test_limited_claims_among_many_queues(open_store: Callable[[], RedisJo
         assert Counter(int(job_id) % 300 for job_id in claimed) == {n: 1 if n == 3 else 2 for n in range(300)}
 
 
+async def test_a_claim_among_many_full_queues(open_store: Callable[[], RedisJobStore]) -> None:
+    """A claim does not look into the lines of queues in which as many jobs run as may."""
+    async with open_workers(open_store, "worker", totals={"q*": 1}) as (worker,):
+        await worker.insert(*(new_entry(queue=f"q{n % 300}") for n in range(600)))
+        await worker.claim(300)
+        (other,) = await worker.insert(new_entry(queue="other"))
+        with looks_at_most(20):
+            assert ids(await worker.claim()) == [other.id]
+
+
 @contextmanager
 def looks_at_most(most: int) -> Iterator[None]:
     """Check that the server looks into sorted sets no more than so often within the block."""

@@ -75,13 +75,13 @@ local function running_in(totals)
     return running
 end
 
--- How many may be taken from each queue, once that is asked for; from one that is not there, any number.
+-- How many may be taken from each queue, once that is asked for.
 local function room_left(room, totals)
     local running = totals and running_in(totals)
     return setmetatable({}, {__index = function(left, queue)
-        local most, total = room and room[queue], totals and totals[queue]
+        local most, total = not room and math.huge or room[queue] or 0, totals and totals[queue]
         if total then
-            most = math.min(most or math.huge, total - (running[queue] or 0))
+            most = math.min(most, total - (running[queue] or 0))
         end
         left[queue] = most
         return most
@@ -104,10 +104,10 @@ local LINES = 100 -- so many are read of the index in one go
 
 local paused = {} -- queues
 
--- Open a line, unless its queue is paused. One that is in the index and has no job leaves that.
-local function open_line(cell, page)
+-- Open a line, unless its queue is paused or full. One that is in the index and has no job leaves that.
+local function open_line(cell, left, page)
     local queue = parts_of(cell)
-    if paused[queue] then
+    if paused[queue] or left[queue] <= 0 then
         return
     end
     local line = {cell = cell, queue = queue, key = PREFIX .. 'line:' .. cell, jobs = {}, at = 1, read = 0, page = page}
@@ -128,7 +128,7 @@ end
 
 -- Open the lines in which the next job may be: those that are wanted, where they are named and fewer than there are;
 -- else one by one, in the order of their first jobs. Returns what opens more, as long as they come before the first job.
-local function open_lines(room, executors, limit)
+local function open_lines(room, left, executors, limit)
     local most = call('ZCARD', PREFIX .. 'lines')
     local is_named = room and executors and not getmetatable(room)
     local named = is_named and size_of(room) * size_of(executors) or math.huge
@@ -138,7 +138,7 @@ local function open_lines(room, executors, limit)
     if named < most then
         for queue in pairs(room) do
             for executor in pairs(executors) do
-                open_line(cell_of(queue, executor), page)
+                open_line(cell_of(queue, executor), left, page)
             end
         end
         return function() end
@@ -153,9 +153,9 @@ local function open_lines(room, executors, limit)
             if #heap > 0 and heap[1].rank < tonumber(index[at + 1]) then
                 return
             end
-            local queue, executor = parts_of(index[at])
-            if (not room or (room[queue] or 0) > 0) and (not executors or executors[executor]) then
-                open_line(index[at], page)
+            local _, executor = parts_of(index[at])
+            if not executors or executors[executor] then
+                open_line(index[at], left, page)
             end
             at = at + 2
         end
@@ -219,7 +219,7 @@ local function work(args)
     end
     call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place
     local left = room_left(room, totals)
-    local open_more = open_lines(room, executors, limit)
+    local open_more = open_lines(room, left, executors, limit)
 
     local rows, ids, size, passed, lease_until = {}, {}, 0, 0, in_seconds(tonumber(lease))
     while #rows < limit and size < most and passed < PASSED do
@@ -228,7 +228,7 @@ local function work(args)
         if not line then
             break
         end
-        if (left[line.queue] or 1) <= 0 then
+        if left[line.queue] <= 0 then
             drop_first()
         else
             if totals and totals[line.queue] then
@@ -239,9 +239,7 @@ local function work(args)
                 rows[#rows + 1] = row
                 ids[#ids + 1] = line.id
                 size = size + size_of_row(row)
-                if left[line.queue] then
-                    left[line.queue] = left[line.queue] - 1
-                end
+                left[line.queue] = left[line.queue] - 1
             else
                 passed = passed + 1
             end
