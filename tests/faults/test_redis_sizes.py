@@ -658,6 +658,19 @@ async def test_a_claim_among_many_full_queues(open_store: Callable[[], RedisJobS
             assert ids(await worker.claim()) == [other.id]
 
 
+async def test_ends_beside_many_limits(open_store: Callable[[], RedisJobStore]) -> None:
+    """Jobs that end together, in queues without a limit, look up once which limits there are."""
+    async with open_workers(open_store, "worker", totals={"q*": 1}) as (worker,):
+        await worker.insert(new_entry(queue="q"), *(new_entry(queue=f"other{n}") for n in range(20)))
+        claims = await worker.claim()
+        server = shared_server()
+        server.ask("CONFIG", "RESETSTAT")
+        async with trio.open_nursery() as nursery:
+            for claim in claims:
+                nursery.start_soon(worker.store.finish, claim, Completed())
+        assert _calls_of(server, "smembers") == _calls_of(server, "evalsha") == 1
+
+
 @contextmanager
 def looks_at_most(most: int) -> Iterator[None]:
     """Check that the server looks into sorted sets no more than so often within the block."""

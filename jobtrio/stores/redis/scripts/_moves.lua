@@ -43,16 +43,26 @@ local function note_limit(queue, pattern)
     end
 end
 
+local prefixes -- of the patterns: looked up once for all calls
 local function is_limited(queue)
     local is_named, by_pattern = unpack(call('SMISMEMBER', PREFIX .. 'limited', queue, ''))
-    if is_named == 0 and by_pattern == 1 then
+    if is_named == 1 or by_pattern == 0 then
+        return is_named == 1
+    end
+    if not prefixes then
+        prefixes = {}
         for _, key in ipairs(call('SMEMBERS', PREFIX .. 'limited')) do
-            if string.sub(key, -1) == '*' and string.sub(queue, 1, #key - 1) == string.sub(key, 1, -2) then
-                return true
+            if string.sub(key, -1) == '*' then
+                prefixes[#prefixes + 1] = string.sub(key, 1, -2)
             end
         end
     end
-    return is_named == 1
+    for _, prefix in ipairs(prefixes) do
+        if string.sub(queue, 1, #prefix) == prefix then
+            return true
+        end
+    end
+    return false
 end
 
 -- A plan with this priority. It is JSON, of which no text can hold what is looked for: there each quotation mark has a
