@@ -45,6 +45,27 @@ async def check_order_over_many_lines(open_store: OpenStore) -> None:
         assert claimed == ids([entry for entry in entries if entry not in named])
 
 
+async def check_order_over_more_lines_than_jobs(open_store: OpenStore) -> None:
+    """Where there are more lines than jobs are wanted, those come that are first, as far as their queues have room."""
+    async with open_worker(open_store) as worker:
+        expired = [new_entry(f"work{n % 4}", queue="abc"[n % 3], expires_in=SHORT) for n in range(12)]
+        await worker.insert(*expired)
+        queues = ["full", *"aaabbc" * 4, *"defg" * 3]
+        entries = [new_entry(f"work{n * n % 5}", queue=queue, job_id=f"{n:02}") for n, queue in enumerate(queues)]
+        await worker.insert(*entries)
+        await trio.sleep(2 * SHORT)
+        room = {queue: n for n, queue in enumerate(("full", *"abcdefg"))}
+        for limit in (3, 2, 4, 3):
+            left = dict(room)
+            named: list[str] = []
+            for entry in entries:
+                if left[entry.plan.queue] and len(named) < limit:
+                    left[entry.plan.queue] -= 1
+                    named.append(entry.id)
+            assert ids(await worker.claim(limit=limit, room=room)) == named
+            entries = [entry for entry in entries if entry.id not in named]
+
+
 async def check_age_counts_from_readiness(open_store: OpenStore) -> None:
     """A job that became ready later stands behind, whenever it was stored, in its queue as beside other queues."""
     async with open_worker(open_store) as worker:

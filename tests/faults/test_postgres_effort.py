@@ -409,6 +409,26 @@ def test_claims_pass_over_what_is_paused(database: Database, kept: bool) -> None
     assert (read <= PAGES, taken) == (True, 3)
 
 
+async def test_claims_of_many_long_lines(postgres: str) -> None:
+    """Of most of many lines a claim looks at the first job alone, however many of each it may take."""
+    lines = FILL.replace("'default'", "'line ' || n % 150")
+    asked: Asked = {}
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        patch = listen_in(asked)
+        try:
+            assert await worker.claim(limit=10) == []
+        finally:
+            patch.undo()
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(connections._TUNING.encode())
+        read = []
+        for count in (150, 150 * 20):
+            connection.execute(lines.format(count=count, kinds="('ready', 'QUEUED')").encode())
+            read.append(pages(connection, SQL["claim"], asked["claim"]))
+    short, long = read
+    assert long <= 1.5 * short
+
+
 async def test_a_renewal_writes_to_no_index(postgres: str) -> None:
     """The end of a lease is in no index: what every worker does most is a small write, where a page has room."""
 

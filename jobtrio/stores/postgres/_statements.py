@@ -148,6 +148,10 @@ _PARTS: Final = {
         "(job.id, job.state, job.claim, job.attempt) "
         "IS NOT DISTINCT FROM (given.id, 'RUNNING', given.claim, given.attempt)"
     ),
+    "{stands in line}": (
+        "state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor "
+        "AND (attempt > 0 OR expires IS NULL OR expires > clock.at) ORDER BY priority DESC, ticket"
+    ),
     "{placed}": _PLACED,
     "{tagged}": _TAGGED,
     "{now}": _NOW,

@@ -5,6 +5,7 @@
 --   {entry}   the columns of a whole entry   {light} the same without what users gave   {nothing} as many NULLs
 --   {entry when whole} and {light when whole} these, but of a job that is not "whole" the id alone
 --   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
+--   {stands in line} that a job is ready in a line, and its order there
 --   {size}    how many bytes a job has              {light size} the same without what users gave
 --   {first of …} as many as there may be, of what a condition finds
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
@@ -67,8 +68,9 @@ SELECT {light when whole}, job.whole FROM (
 ) AS job;
 
 -- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all, and
--- no more than $14 bytes of what users gave, but for the first. Where others had locked some of these, and there may be more
--- that were not among the first, or where some were too large, a row of NULLs says so.
+-- no more than $14 bytes of what users gave, but for the first. Where there are more lines than jobs are wanted, only the
+-- queues whose first jobs come first, as many as these, can have some of the first of all. Where others had locked some of
+-- these, and there may be more that were not among the first, or where some were too large, a row of NULLs says so.
 -- name: claim
 WITH RECURSIVE {clock},
 kept AS MATERIALIZED (
@@ -106,16 +108,24 @@ lines AS MATERIALIZED (
     ) AS head
     WHERE $7::text[] IS NULL OR room > 0
 ),
+near AS (
+    SELECT queue FROM (
+        SELECT DISTINCT ON (line.queue) line.queue, job.priority, job.ticket
+        FROM lines AS line CROSS JOIN clock CROSS JOIN LATERAL (
+            SELECT priority, ticket FROM {schema}.jobs WHERE {stands in line} LIMIT 1
+        ) AS job
+        WHERE line.room > 0 ORDER BY line.queue, job.priority DESC, job.ticket
+    ) AS first
+    ORDER BY priority DESC, ticket LIMIT $6::integer
+),
 ranked AS (
     SELECT
         line.queue, line.executor, line.room, job.priority, job.ticket,
         row_number() OVER (PARTITION BY line.queue ORDER BY job.priority DESC, job.ticket) AS place
     FROM lines AS line CROSS JOIN clock CROSS JOIN LATERAL (
-        SELECT priority, ticket FROM {schema}.jobs
-        WHERE state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor
-            AND (attempt > 0 OR expires IS NULL OR expires > clock.at)
-        ORDER BY priority DESC, ticket LIMIT greatest(line.room, 0)
+        SELECT priority, ticket FROM {schema}.jobs WHERE {stands in line} LIMIT greatest(line.room, 0)
     ) AS job
+    WHERE (SELECT count(*) FROM lines) <= $6::integer OR line.queue IN (SELECT queue FROM near)
 ),
 shares AS MATERIALIZED (
     SELECT queue, executor, count(*) AS many, min(room) AS room
@@ -127,9 +137,7 @@ shares AS MATERIALIZED (
 picked AS MATERIALIZED (
     SELECT job.* FROM shares AS line CROSS JOIN clock CROSS JOIN LATERAL (
         SELECT seq, priority, ticket, {size} AS size FROM {schema}.jobs AS job
-        WHERE state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor
-            AND (attempt > 0 OR expires IS NULL OR expires > clock.at)
-        ORDER BY priority DESC, ticket LIMIT line.many FOR UPDATE SKIP LOCKED
+        WHERE {stands in line} LIMIT line.many FOR UPDATE SKIP LOCKED
     ) AS job
 ),
 fitting AS MATERIALIZED (
