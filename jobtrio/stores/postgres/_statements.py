@@ -148,6 +148,7 @@ _PARTS: Final = {
         "(job.id, job.state, job.claim, job.attempt) "
         "IS NOT DISTINCT FROM (given.id, 'RUNNING', given.claim, given.attempt)"
     ),
+    "{has id in 2}": "id = ANY(ARRAY(SELECT unnest($2::text[])))",
     "{stands in line}": (
         "state = 'QUEUED' AND executor > '' AND queue = line.queue AND executor = line.executor "
         "AND (attempt > 0 OR expires IS NULL OR expires > clock.at) ORDER BY priority DESC, ticket"

@@ -6,6 +6,8 @@
 --   {entry when whole} and {light when whole} these, but of a job that is not "whole" the id alone
 --   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
 --   {stands in line} that a job is ready in a line, and its order there
+--   {has id in 2} that a job's id is in parameter 2, in a form of which the planner does not know whether that is empty: what
+--             is nothing's implies the condition of each index, and one that has nothing to do with ids would be walked over
 --   {size}    how many bytes a job has              {light size} the same without what users gave
 --   {first of …} as many as there may be, of what a condition finds
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
@@ -250,7 +252,7 @@ SELECT seq, {told 9 10} FROM held;
 SELECT {when whole}, {now}
 FROM {schema}.jobs AS job CROSS JOIN LATERAL (SELECT job.id IN (SELECT unnest($2::text[])) AS whole) AS wanted
 -- As an array: a join may be planned, while there are few jobs, that walks over all of them.
-WHERE job.seq = ANY(ARRAY(SELECT unnest($1::bigint[]) UNION ALL SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])))
+WHERE job.seq = ANY(ARRAY(SELECT unnest($1::bigint[]) UNION ALL SELECT seq FROM {schema}.jobs WHERE {has id in 2}))
 ORDER BY job.seq FOR NO KEY UPDATE OF job;
 
 -- What has fallen due, at most $1 of each kind and of $2 bytes; what others have locked is theirs to see to.
@@ -290,7 +292,7 @@ SELECT seq, (SELECT last FROM {schema}.messages WHERE job = seq ORDER BY first D
 FROM (
     SELECT seq FROM unnest($1::bigint[]) AS seq
     UNION ALL
-    SELECT seq FROM {schema}.jobs WHERE id = ANY($2::text[])
+    SELECT seq FROM {schema}.jobs WHERE {has id in 2}
 ) AS named;
 
 -- name: move
