@@ -340,7 +340,7 @@ def test_fresh_plans(database: Database, name: str) -> None:
         assert pages(connection, SQL[name], fresh(name, database.asked[name])) <= PAGES
 
 
-@pytest.mark.parametrize("name", ["lasts_of", "lock"])
+@pytest.mark.parametrize("name", ["lasts", "lock"])
 def test_fresh_plans_of_empty_lists(database: Database, name: str) -> None:
     """Where a list is empty no index is walked over for it, though to the planner it implies the condition of each."""
     with psycopg.connect(database.conninfo, autocommit=True) as connection:

@@ -65,7 +65,7 @@ async def advance(link: Link, identity: Identity, notices: Notices) -> Progress:
     size = str(SLICE), str(ANSWERED)
     due, expired, lapsed = await link.begin(("lock_due", *size), ("lock_expired", *size), ("lock_lapsed", *size))
     # Behind the locks: it sees what the workers of those that lapsed have appended until then.
-    lasts = await link.fetch("lasts", array([row[_SEQ] for row in lapsed])) if lapsed else []
+    lasts = await link.fetch("lasts", array([row[_SEQ] for row in lapsed]), array(())) if lapsed else []
     tx = Transaction(identity, due + expired + lapsed, lasts)
     _change(tx, len(due), len(expired))
     plan = tx.steps()

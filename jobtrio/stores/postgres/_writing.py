@@ -247,7 +247,7 @@ class Writer:
         async def write(link: Link) -> tuple[Transaction, dict[Call[Write], Any], dict[Call[Write], Exception]]:
             orders = array([change.order for _, change in changes if change.order is not None])
             ids = array([change.job_id for _, change in changes if change.order is None])
-            *_, locked, lasts = await link.begin(*first, ("lock", orders, ids), ("lasts_of", orders, ids))
+            *_, locked, lasts = await link.begin(*first, ("lock", orders, ids), ("lasts", orders, ids))
             tx, values, failures = self._perform(changes, locked, lasts)
             plan = tx.steps()
             # Behind the commit, where they hold up nobody: see `Notices`.

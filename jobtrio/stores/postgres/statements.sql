@@ -281,13 +281,9 @@ SELECT
     ),
     (SELECT min(lease_until) FROM {schema}.jobs WHERE state = 'RUNNING');
 
--- The numbers of the last messages of jobs.
+-- The numbers of the last messages of jobs, by the numbers in $1 and the ids in $2. Asked when they are locked, it sees what
+-- others had appended before.
 -- name: lasts
-SELECT seq, (SELECT last FROM {schema}.messages WHERE job = seq ORDER BY first DESC LIMIT 1)
-FROM unnest($1::bigint[]) AS seq;
-
--- The same, by the numbers in $1 and the ids in $2. Asked when they are locked, it sees what others had appended before.
--- name: lasts_of
 SELECT seq, (SELECT last FROM {schema}.messages WHERE job = seq ORDER BY first DESC LIMIT 1)
 FROM (
     SELECT seq FROM unnest($1::bigint[]) AS seq
