@@ -25,7 +25,7 @@ def lock(path: str) -> sqlite3.Connection:
 
 
 async def main() -> None:
-    store = SqliteJobStore("jobs.db", outage_limit=0.5)
+    store = SqliteJobStore("jobs.db", outage_limit=2)
     async with jobtrio.open_registry(executors, store=store) as registry:
         job = await registry.submit("count")
         await trio.sleep(0.3)
