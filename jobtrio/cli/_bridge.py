@@ -21,7 +21,7 @@ from jobtrio._checks import show_url
 from jobtrio._errors import JobtrioError
 from jobtrio.cli import _options
 from jobtrio.cli._endings import one_line
-from jobtrio.cli._filters import FILTERS, add_filters, filters_of
+from jobtrio.cli._filters import add_filters, filters_of, is_filtered
 from jobtrio.cli._log import log_to_stderr
 from jobtrio.cli._store import NOTHING_READ, complain, reason_of
 
@@ -89,10 +89,8 @@ def read_jobs(options: argparse.Namespace) -> str | None:
     End with 2 where both or neither say which jobs.
     """
     words = options.words = list(dict.fromkeys(options.words))
-    is_filtered = bool(filters_of(options))
-    url: str | None = words.pop() if is_filtered and len(words) == 1 and is_url(words[0]) else None
-    if is_filtered == bool(words):
-        options.parser.error(f"say which: jobs' IDs, or {FILTERS}")
+    url: str | None = words.pop() if filters_of(options) and len(words) == 1 and is_url(words[0]) else None
+    is_filtered(options, is_named=bool(words))
     return url
 
 

@@ -12,7 +12,7 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import add_token_option, is_bridge, run_at_server
 from jobtrio.cli._endings import plural
-from jobtrio.cli._filters import FILTERS, add_filters, check_states, filters_of
+from jobtrio.cli._filters import add_filters, check_states, filters_of, is_filtered
 from jobtrio.cli._json import print_document, record_fields
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, run_with_store
 
@@ -74,13 +74,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Cancel the job, or the jobs, and return the exit code."""
-    is_filtered = bool(filters_of(options))
-    if is_filtered == (options.id is not None):
-        options.parser.error(f"say which: a job's ID, or {FILTERS}")
+    asks_all = is_filtered(options, is_named=options.id is not None, named="a job's ID")
     check_states(options, LIVING, "in which a job lives")
     if options.id is not None and is_bridge(options.id):
         return run_at_server(options, cancel_at_server)
-    return run_with_store(options, cancel_all if is_filtered else cancel)
+    return run_with_store(options, cancel_all if asks_all else cancel)
 
 
 async def cancel(options: argparse.Namespace, store: JobStore) -> int:

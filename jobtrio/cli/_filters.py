@@ -55,6 +55,14 @@ def check_states(options: argparse.Namespace, allowed: Iterable[JobState], why: 
         options.parser.error(f"argument --state: must be one or several of {must}, {why}; got {given!r}")
 
 
+def is_filtered(options: argparse.Namespace, *, is_named: bool, named: str = "jobs' IDs") -> bool:
+    """Return whether the options say which jobs, rather than what names them; end with 2 where both or neither do."""
+    is_filtered = bool(filters_of(options))
+    if is_filtered == is_named:
+        options.parser.error(f"say which: {named}, or {FILTERS}")
+    return is_filtered
+
+
 def filters_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return those of the options that were given, as `JobRegistry.find` takes them.
 

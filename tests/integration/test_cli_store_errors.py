@@ -63,7 +63,15 @@ def test_help(shell: Shell, name: str) -> None:
         (["rerun", "a", "--queue", "q"], ["jobs' IDs, or --tag, --queue, --executor, --key and --state"]),
         (["rerun", "--state", "running,failed"], ["completed,failed,cancelled, in which", "'running,failed'"]),
         (["rerun", "a", "--executors", "store_jobs"], ["must be given as MODULE:EXECUTORS", "'store_jobs'"]),
-        (["prioritize", "--priority", "high"], ["ID"]),
+        (["prioritize", "--priority", "high"], ["jobs' IDs, or --tag, --queue, --executor, --key and --state"]),
+        (
+            ["prioritize", "a", "--queue", "q", "--priority", "high"],
+            ["jobs' IDs, or --tag, --queue, --executor, --key and --state"],
+        ),
+        (
+            ["prioritize", "--state", "running", "--priority", "low"],
+            ["scheduled,queued,retrying, in which", "'running'"],
+        ),
         (["prioritize", "a"], ["--priority"]),
         (["prioritize", "a", "--priority", "2"], ["--priority", "'2'", "low, normal, high, critical"]),
         (["prioritize", "a", "--priority", "low", "ws://ann:secret@h/jobs/b"], ["ID", "the job's id", "server's URL"]),
