@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jobtrio.cli._endings import printable
 from jobtrio.cli._output import STDERR, STDOUT, Output, can_draw
+from jobtrio.cli._table import padded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,7 @@ def labels_of(ids: Iterable[str]) -> list[str]:
     length, longest = LEAST, max(map(len, shown), default=0)
     while length < longest and len({each[:length] for each in shown}) < len(shown):
         length += 1
-    return [f"{each[:length]:{min(length, longest)}} | " for each in shown]
+    return [f"{each} | " for each in padded([each[:length] for each in shown])]
 
 
 class LabelledOutput(Output):

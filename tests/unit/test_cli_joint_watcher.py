@@ -89,6 +89,7 @@ class Scripted:
         (["a", "abc"], ["a   | ", "abc | "]),
         (["nightly", "nightly-2"], ["nightly  | ", "nightly- | "]),
         (["a\nb", "c"], ["a\\nb | ", "c    | "]),
+        (["日本", "nightly"], ["日本   | ", "nightl | "]),
         (["0123456789"], ["012345 | "]),
         ([], []),
     ],

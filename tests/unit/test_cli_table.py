@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from jobtrio.cli._table import render_table
@@ -27,6 +29,21 @@ def test_width(text: str, columns: int) -> None:
     assert first == f"{text}{' ' * (6 - columns)}  1"
     last = render_table(("N", "ID"), [("1", text), ("2", "x" * 6)], right=("ID",)).splitlines()[1]
     assert last == f"1  {' ' * (6 - columns)}{text}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", r"n\xe9\u65e5"), ("latin-1", r"né\u65e5"), ("utf-8", "né日")]
+)
+def test_what_the_locale_lacks(monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str) -> None:
+    """Columns stay in line where stdout shows escapes for some characters."""
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding, "backslashreplace", write_through=True))
+    print(render_table(HEAD, [("né日", "1"), ("x" * 20, "2")]), end="")
+    _, *rows = written.getvalue().decode(encoding).splitlines()
+    assert [row.rstrip() for row in rows] == [
+        f"{shown}{' ' * (20 - (4 if encoding == 'utf-8' else len(shown)))}  1",
+        f"{'x' * 20}  2",
+    ]
 
 
 def test_cells_that_a_terminal_would_obey() -> None:
