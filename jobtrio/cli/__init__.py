@@ -77,12 +77,12 @@ examples:
   jobtrio run -- make test      run a program as a job and watch it
   jobtrio run --help            all that `run` can do
 
-  export JOBTRIO_STORE=sqlite:///jobs.db          jobs that survive: workers here,
-  jobtrio worker app.jobs:executors               submitters and watchers anywhere
+  export JOBTRIO_STORE=sqlite:///jobs.db        jobs that survive: workers here,
+  jobtrio worker app.jobs:executors             submitters and watchers anywhere
   jobtrio submit generate --payload '{"text": "to be"}' --watch
 
-  jobtrio serve app.jobs:executors                the same over WebSocket,
-  jobtrio watch ws://127.0.0.1:8765/jobs/ID       for browsers and other machines
+  jobtrio serve app.jobs:executors              the same over WebSocket,
+  jobtrio watch ws://127.0.0.1:8765/jobs/ID     for browsers and other machines
 """
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 HELP = "list the jobs of a store or a server"
 
 DESCRIPTION = """\
-List the jobs that match, the oldest first. All filters given have to match. With
-a URL the jobs are those that a server (`jobtrio serve`) shows.
+List the jobs that match, the oldest first. All filters given have to match.
+With a URL the jobs are those that a server (`jobtrio serve`) shows.
 """
 
 EPILOG = f"""\

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 HELP = "remove ended jobs from a store"
 
 DESCRIPTION = """\
-Remove ended jobs, with their history and their messages: those that ended longer
-ago than --keep-for, and of the others all but the newest --keep. Unfinished
-jobs stay.
+Remove ended jobs, with their history and their messages: those that ended
+longer ago than --keep-for, and of the others all but the newest --keep.
+Unfinished jobs stay.
 """
 
 EPILOG = f"""\

@@ -42,20 +42,21 @@ if TYPE_CHECKING:
 HELP = "run ended jobs again, as new ones"
 
 DESCRIPTION = """\
-Run ended jobs again. For each a new job is submitted with the executor, payload,
-queue, priority, tags and metadata of the old one, and with the old one's id in
-its metadata, as "again". It has as long to start as the old one had, if that
-was limited. Its time limit and retries are the old one's, or, with --executors,
-what its executor is registered with now.
+Run ended jobs again. For each a new job is submitted with the executor,
+payload, queue, priority, tags and metadata of the old one, and with the old
+one's id in its metadata, as "again". It has as long to start as the old one
+had, if that was limited. Its time limit and retries are the old one's, or,
+with --executors, what its executor is registered with now.
 
-Each job is run again once, however often that is asked for: while the new one is
-kept, nothing is submitted. If the new one fails as well, run that again.
+Each job is run again once, however often that is asked for: while the new one
+is kept, nothing is submitted. If the new one fails as well, run that again.
 
 Jobs that are given by their IDs may have ended in any way. Of all that match,
 those that failed are run again: what completed is done, and what was cancelled
 was no longer wanted; --state asks for them. All are found before any is
-submitted. At a server (`jobtrio serve`), which is named by a URL, an old job that
-had no time limit or no retries gets what its executor is registered with there.
+submitted. At a server (`jobtrio serve`), which is named by a URL, an old job
+that had no time limit or no retries gets what its executor is registered with
+there.
 """
 
 EPILOG = f"""\

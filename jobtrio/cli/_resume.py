@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 HELP = "start jobs of a paused queue again"
 
 DESCRIPTION = """\
-Have the workers start the jobs of a queue again that `jobtrio pause` has stopped.
-They do so at once. `jobtrio stats` tells which queues are paused.
+Have the workers start the jobs of a queue again that `jobtrio pause` has
+stopped. They do so at once. `jobtrio stats` tells which queues are paused.
 """
 
 EPILOG = f"""\

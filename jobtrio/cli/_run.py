@@ -32,11 +32,12 @@ it, a second Ctrl-C kills it; nothing is left running.
 
 With --store the job is kept: others can watch and cancel it, and when this
 process dies, a worker with jobtrio.cli:programs or with an executor named
-run_command starts it again. A job of your own queue is run by this process unless
-such a worker is quicker; with --queue it waits its turn, and this process helps.
+run_command starts it again. A job of your own queue is run by this process
+unless such a worker is quicker; with --queue it waits its turn, and this
+process helps.
 
-Many programs buffer their output when it does not go to a terminal; for those use
-an option of their own (python -u) or stdbuf -oL.
+Many programs buffer their output when it does not go to a terminal; for those
+use an option of their own (python -u) or stdbuf -oL.
 """
 
 EPILOG = f"""\

@@ -36,14 +36,15 @@ if TYPE_CHECKING:
 HELP = "run the jobs of a store, and serve them over WebSocket"
 
 DESCRIPTION = f"""\
-Run the jobs of a store as `jobtrio worker` does, and let clients watch them over
-WebSocket: browsers, `jobtrio watch ws://…`, or jobtrio.websocket.open_client.
+Run the jobs of a store as `jobtrio worker` does, and let clients watch them
+over WebSocket: browsers, `jobtrio watch ws://…`, or
+jobtrio.websocket.open_client.
 
-Without a token it listens on this machine's own addresses alone, and clients can
-watch, but neither submit nor cancel. With one (--token-file, or {VARIABLE} in
-the environment) clients have to show it, and may do all of it; what they submit
-has to be registered with expose=True. Web pages from other origins are refused,
-except those that --allow-origin names.
+Without a token it listens on this machine's own addresses alone, and clients
+can watch, but neither submit nor cancel. With one (--token-file, or
+{VARIABLE} in the environment) clients have to show it, and may do all of
+it; what they submit has to be registered with expose=True. Web pages from other
+origins are refused, except those that --allow-origin names.
 """
 
 EPILOG = f"""\

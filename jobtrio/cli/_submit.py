@@ -32,12 +32,13 @@ HELP = "submit a job to a store or a server"
 USAGE = "%(prog)s [options] [URL] EXECUTOR [JSON]"
 
 DESCRIPTION = """\
-Submit a job to a store, for a worker that has the executor, and print the job's
-id. What is not given here is what the executor is registered with, if --executors
-says where that is; else the queue is "default", with one attempt and no limit.
+Submit a job to a store, for a worker that has the executor, and print the
+job's id. What is not given here is what the executor is registered with, if
+--executors says where that is; else the queue is "default", with one attempt
+and no limit.
 
-With a URL before the executor the job is submitted to a server (`jobtrio serve`),
-which knows what its executors are registered with.
+With a URL before the executor the job is submitted to a server (`jobtrio
+serve`), which knows what its executors are registered with.
 """
 
 EPILOG = f"""\

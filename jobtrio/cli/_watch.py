@@ -42,14 +42,14 @@ the job ends. Tokens go to stdout, one a line; those of a program's stderr, all
 else, and a summary go to stderr. On a terminal, progress is a bar if rich is
 installed (the extra "cli"). Ctrl-C ends the watching, not the job.
 
-With a URL the job is watched at a server (`jobtrio serve`); if the connection is
-lost, watching goes on over the next one.
+With a URL the job is watched at a server (`jobtrio serve`); if the connection
+is lost, watching goes on over the next one.
 
-Several jobs are given by their IDs, by their URLs at one server, or by what they
-have in common: all that match when it begins. Each line then begins as its job's
-id does; with --json it has the whole id. It goes on until all have ended. The
-exit code is 0 if all completed, else that of the first that did not, in the order
-in which they were given, or submitted.
+Several jobs are given by their IDs, by their URLs at one server, or by what
+they have in common: all that match when it begins. Each line then begins as
+its job's id does; with --json it has the whole id. It goes on until all have
+ended. The exit code is 0 if all completed, else that of the first that did
+not, in the order in which they were given, or submitted.
 """
 
 EPILOG = f"""\

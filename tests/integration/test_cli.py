@@ -87,11 +87,11 @@ class TestUsage:
     def test_help_fits_a_terminal(
         self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No line of any command's help is wider than a terminal of 82 columns."""
-        monkeypatch.setenv("COLUMNS", "82")
+        """No line of any command's help is wider than a terminal of 80 columns."""
+        monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit, match=r"^0$"):
             main([*name.split(), "--help"])
-        assert max(map(len, capsys.readouterr().out.splitlines())) <= 82
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
     @pytest.mark.parametrize(
         ("args", "parts"),
