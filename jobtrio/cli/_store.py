@@ -47,6 +47,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXIT_CODES = """\
 exit code:
   0 done      1 it could not be done; stderr says why      2 bad usage
+  130 Ctrl-C  141 nobody reads the output any more
 """
 
 
