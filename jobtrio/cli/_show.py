@@ -160,6 +160,8 @@ def _more(error: JobError) -> str:
 
 
 def _policy(retry: RetryPolicy) -> str:
+    if retry.max_attempts == 1:
+        return "none"
     delays = f"{duration(retry.initial)}, {retry.multiplier:g} times as long each, at most {duration(retry.max_delay)}"
     return f"{plural(retry.max_attempts, 'attempt')}, after {delays}, ± {retry.jitter:.0%}"
 

@@ -46,6 +46,13 @@ async def test_a_job_that_is_to_have_no_time_limit() -> None:
     assert record_fields(record)["time_limit"] is None
 
 
+async def test_a_policy_without_retries() -> None:
+    """As every job of ``jobtrio run`` has it: its delays mean nothing."""
+    async with jobtrio.open_registry() as registry:
+        record = (await registry.create_job(retry=jobtrio.RetryPolicy(max_attempts=1))).record
+    assert "\nretries    none\n" in "".join(_text(record, [], []))
+
+
 async def test_error_out_of_a_nursery() -> None:
     """Where there is little room, what an executor's nursery has raised is told by what is in the group."""
 
