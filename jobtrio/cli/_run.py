@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import trio
 
+from jobtrio._checks import clean_text
 from jobtrio.cli import _options, _program
 from jobtrio.cli._store import add_store_options, run_with_store, url_of
 from jobtrio.cli._watched_run import RunPlan, WatchedRun
@@ -111,6 +113,10 @@ def run(options: argparse.Namespace) -> int:
             options.cwd = os.path.abspath(options.cwd or ".")
         except FileNotFoundError:
             options.parser.error("--cwd must be given, from the root: the current directory is gone")
+        for text in (*argv, options.cwd, *chain.from_iterable(options.env)):
+            if clean_text(text) != text:
+                must = "with a store, PROGRAM, its arguments, --cwd and --env must be UTF-8, in a locale that is"
+                options.parser.error(f"{must}; got {text!r}")
         return run_with_store(options, perform, make=True, lasts=True)
     return trio.run(perform, options, None)
 

@@ -75,6 +75,8 @@ def test_help(shell: Shell, name: str) -> None:
         (["prioritize", "a"], ["--priority"]),
         (["prioritize", "a", "--priority", "2"], ["--priority", "'2'", "low, normal, high, critical"]),
         (["prioritize", "a", "--priority", "low", "ws://ann:secret@h/jobs/b"], ["ID", "the job's id", "server's URL"]),
+        (["run", "--", "ls", "d\udce9"], ["PROGRAM, its arguments", "UTF-8", r"'d\udce9'"]),
+        (["run", "--env", "A=\udce9", "--", "ls"], ["--env must be UTF-8", r"'\udce9'"]),
         (["pause"], ["QUEUE"]),
         (["pause", "a", "b"], ["unknown, or out of place: b"]),
         (["pause", ""], ["QUEUE", "1 to 200 printable characters"]),
