@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from chaos.facts import Cancellation, Facts, Happening, Kept, Life, Line, Submission, Watch
-from chaos.plan import LIMIT, LIMITED_QUEUE, SHORT, Fault, JobPlan, Plan
+from chaos.facts import Cancellation, Change, Facts, Happening, Kept, Life, Line, Submission, Watch
+from chaos.plan import CUSTOMERS, LIMITED_QUEUE, SHORT, TOTALS, Fault, JobPlan, Plan
 from chaos.trace import tell
 from chaos.verdict import CHECKS, judge
 
@@ -16,6 +16,8 @@ from jobtrio import Completed, End, Gap, JobError, JobPriority, JobRecord, JobSt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from chaos.facts import Wish
 
     from jobtrio import Message
 
@@ -31,9 +33,9 @@ def at(seconds: float) -> datetime:
 def good_facts(job_id: str = "a") -> Facts:
     """Return a run of one job that was lost once, by a kill, and then completed, watched by one."""
     payload = {"tokens": 2, "pause": 0.1, "ending": "return", "fails": 0, "saves": True, "padding": 0}
-    plan = JobPlan(0.0, job_id, payload, {"key": "k"}, None, (0.0,), 1000)
+    plan = JobPlan(0.0, job_id, payload, {"key": "k", "priority": JobPriority.NORMAL}, None, (0.0,), 1000)
     fault = Fault(1.0, "kill", "w0", 0.5)
-    facts = Facts(Plan(1, SHORT, (plan,), (fault,), deaf=False), began=START)
+    facts = Facts(Plan(1, SHORT, (plan,), (fault,), {}, deaf=False), began=START)
     facts.submissions[job_id] = Submission(plan, [(START, 0.01)], "accepted", job_id)
     facts.happenings = [Happening(fault, START + 1.0, START + 1.5)]
     facts.lives = [
@@ -234,8 +236,46 @@ def hear_no_cancellation(facts: Facts) -> None:
 
 
 def run_too_many(facts: Facts) -> None:
-    for n in range(LIMIT):
+    for n in range(TOTALS[LIMITED_QUEUE]):
         facts.kept[f"b{n}"] = good_kept(f"b{n}", facts.plan.jobs[0].payload)
+
+
+def run_too_many_of_a_customer(facts: Facts) -> None:
+    run_too_many(facts)
+    for n, job_id in enumerate(facts.kept):
+        change_kept(facts, job_id, queue=CUSTOMERS[n // 3])
+
+
+def start_though_paused(facts: Facts) -> None:
+    facts.changes = [asked_at(2.0, LIMITED_QUEUE, "pause"), asked_at(2.3, LIMITED_QUEUE, "resume")]
+    facts.lines.append(Line(START + 2.1, "w1.1", "claimed", "a", 2, [START + 2.05, JobPriority.NORMAL]))
+
+
+def asked_at(seconds: float, subject: str, wish: Wish, accepted: bool | None = True) -> Change:
+    return Change(subject, wish, START + seconds, START + seconds + 0.01, accepted)
+
+
+def pause_for_ever(facts: Facts) -> None:
+    facts.paused_late.add(LIMITED_QUEUE)
+
+
+def forget_a_priority(facts: Facts) -> None:
+    facts.changes.append(asked_at(2.0, "a", JobPriority.HIGH))
+
+
+def claim_by_an_old_priority(facts: Facts) -> None:
+    facts.changes = [asked_at(0.0, "a", JobPriority.HIGH), asked_at(2.02, "a", JobPriority.NORMAL)]
+    facts.lines.append(Line(START + 0.1, "w0.1", "claimed", "a", 1, [START + 0.1, JobPriority.NORMAL]))
+
+
+def prioritize_what_runs(facts: Facts) -> None:
+    facts.changes.append(asked_at(1.0, "a", JobPriority.NORMAL))
+
+
+def refuse_to_prioritize(facts: Facts) -> None:
+    history = facts.kept["a"].history
+    change_kept(facts, history=[attrs.evolve(history[0], at=at(-9.0)), *history[1:]])
+    facts.changes.append(asked_at(-5.0, "a", JobPriority.NORMAL, accepted=False))
 
 
 def complain(facts: Facts) -> None:
@@ -296,6 +336,13 @@ def omit_a_fault(facts: Facts) -> None:
         (begin_never, "claimed_is_begun"),
         (hear_no_cancellation, "cancellations_are_heard"),
         (run_too_many, "limits_hold"),
+        (run_too_many_of_a_customer, "limits_hold"),
+        (start_though_paused, "paused_queues_rest"),
+        (pause_for_ever, "resumed_queues_stay_so"),
+        (forget_a_priority, "priorities_are_as_asked"),
+        (claim_by_an_old_priority, "priorities_are_as_asked"),
+        (prioritize_what_runs, "priorities_change_while_jobs_wait"),
+        (refuse_to_prioritize, "priorities_change_while_jobs_wait"),
         (complain, "the_run_went_well"),
         (fall, "workers_outlive_outages"),
         (end_badly, "workers_outlive_outages"),

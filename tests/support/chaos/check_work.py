@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from chaos.check_endings import LAPSED, TOLERANCE
 from chaos.check_fleet import SLACK
 from chaos.jobs import CLINGS
-from chaos.plan import LIMIT, LIMITED_QUEUE
+from chaos.plan import limit_of
 from chaos.verdict import promise
 from jobtrio import JobState
 from jobtrio._leases import ROUNDS
@@ -183,18 +183,17 @@ def _befallen(facts: Facts, worker: str, since: float, until: float) -> bool:
 
 @promise
 def limits_hold(facts: Facts) -> Iterator[Finding]:
-    """No more jobs of the limited queue run at once, over all workers, than may."""
+    """No more jobs of a limited queue run at once, over all workers, than may."""
     changes = []
     for job_id, kept in facts.kept.items():
-        if kept.record.queue != LIMITED_QUEUE:
-            continue
         for step in kept.history:
             if step.state is JobState.RUNNING:
                 changes.append((step.at, 1, job_id))
             elif step.previous is JobState.RUNNING:
                 changes.append((step.at, -1, job_id))
-    running = 0
+    running: Counter[str] = Counter()
     for at, change, job_id in sorted(changes):
-        running += change
-        if running > LIMIT:
-            yield job_id, f"it made {running} jobs of a queue that may run {LIMIT}, at {at}"
+        queue = facts.kept[job_id].record.queue
+        running[queue] += change
+        if change > 0 and running[queue] > limit_of(queue):
+            yield job_id, f"it made {running[queue]} jobs of {queue}, which may run {limit_of(queue)}, at {at}"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 import jobtrio
-from chaos.facts import Cancellation, Submission, Watch, number
+from chaos.facts import Cancellation, Change, Submission, Watch, number
 from chaos.jobs import executors
 from chaos.plan import JobPlan
 from chaos.rig import make_store
@@ -21,7 +22,7 @@ from chaos.rig import make_store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from chaos.facts import Facts
+    from chaos.facts import Facts, Wish
 
 KEEP_ALL: Final = jobtrio.Retention(finished_jobs=1_000_000)
 AGAIN_AFTER: Final = 0.2
@@ -62,13 +63,16 @@ class Clients:
         if accepted:
             for delay in plan.watched_after:
                 watchers.start_soon(self._guard, self._watch, plan, delay)
+            for n, (delay, priority) in enumerate(plan.priorities):
+                registry = self.watcher if n % 2 else self.submitter
+                watchers.start_soon(self._guard, self._prioritize, registry, plan, delay, priority)
 
     async def _guard(self, what: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Note an error that nobody has to expect, and go on."""
         try:
             await what(*args)
         except Exception:
-            job_id = next(arg.job_id for arg in args if isinstance(arg, JobPlan))
+            job_id = next((arg.job_id for arg in args if isinstance(arg, JobPlan)), None)
             self._facts.complaints.append((job_id, f"{what.__name__} raised\n{traceback.format_exc()}"))
 
     async def _try_to_submit(self, submission: Submission) -> bool:
@@ -101,6 +105,38 @@ class Clients:
             known = False
         finally:
             self._facts.cancellations.append(Cancellation(job_id, asked, time.time(), accepted, known))
+        return True
+
+    async def _prioritize(
+        self, registry: jobtrio.JobRegistry, plan: JobPlan, delay: float, priority: jobtrio.JobPriority
+    ) -> None:
+        await trio.sleep(delay)
+        await self._change(registry, plan.job_id, priority)
+
+    async def pause_all(self) -> None:
+        """Pause and resume all queues that are to be, in their time, until they are resumed for good."""
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for queue, times in self._facts.plan.pauses.items():
+                nursery.start_soon(self._guard, self._pause, queue, [started + at for at in times])
+
+    async def _pause(self, queue: str, times: list[float]) -> None:
+        for n, at in enumerate(times):
+            await trio.sleep_until(at)
+            await self._change(self.watcher if n // 2 % 2 else self.submitter, queue, "resume" if n % 2 else "pause")
+        while not await self._change(self.submitter, queue, "resume"):  # noqa: ASYNC110 - the store
+            await trio.sleep(AGAIN_AFTER)
+
+    async def _change(self, registry: jobtrio.JobRegistry, subject: str, wish: Wish) -> bool:
+        """Ask for a change once; tell whether there was an answer."""
+        change = getattr(registry, wish) if isinstance(wish, str) else partial(registry.set_priority, priority=wish)
+        asked, accepted = time.time(), None
+        try:
+            accepted = await change(subject) is not False
+        except jobtrio.StoreUnavailableError:
+            return False
+        finally:
+            self._facts.changes.append(Change(subject, wish, asked, time.time(), accepted))
         return True
 
     async def _watch(self, plan: JobPlan, delay: float) -> None:

@@ -13,9 +13,10 @@ from jobtrio import Gap
 
 if TYPE_CHECKING:
     from chaos.plan import Fault, JobPlan, Plan
-    from jobtrio import JobRecord, Message, Transition
+    from jobtrio import JobPriority, JobRecord, Message, Transition
 
 Answer: TypeAlias = Literal["accepted", "unavailable"]
+Wish: TypeAlias = 'Literal["pause", "resume"] | JobPriority'
 
 
 def number(message: Message) -> int:
@@ -59,6 +60,25 @@ class Cancellation:
     known: bool = True
 
 
+@attrs.frozen
+class Change:
+    """One request to pause or resume a queue, or to change a job's priority.
+
+    Attributes:
+        subject: The queue, or the job's id.
+        wish: What it is to be.
+        asked: When.
+        answered: When the answer came, or that there is none.
+        accepted: The answer; None where there was none.
+    """
+
+    subject: str
+    wish: Wish
+    asked: float
+    answered: float
+    accepted: bool | None
+
+
 @attrs.define
 class Watch:
     """What one watcher saw of a job.
@@ -83,8 +103,8 @@ class Line:
     Attributes:
         at: When.
         worker: The worker's name, with the number of its life.
-        what: ``started``, ``token``, ``saved``, ``sent``, ``returned``, ``raised``, ``cancelled``; or ``waited``, where
-            a claim took long, or reading a job's messages.
+        what: ``claimed``, ``started``, ``token``, ``saved``, ``sent``, ``returned``, ``raised``, ``cancelled``; or
+            ``waited``, where a claim took long, or reading a job's messages.
         job_id: The job, or ``""`` where it is about none.
         attempt: The attempt.
         value: What goes with it.
@@ -162,6 +182,8 @@ class Facts:
         began: When it began.
         submissions: By the planned job's id.
         cancellations: All requests to cancel.
+        changes: All requests to change a queue or a priority.
+        paused_late: Queues that were paused again, or still, when all had been resumed.
         watches: All watchers.
         lines: What executors wrote, by time.
         lives: All lives of workers.
@@ -175,6 +197,8 @@ class Facts:
     began: float = 0.0
     submissions: dict[str, Submission] = attrs.field(factory=dict)
     cancellations: list[Cancellation] = attrs.field(factory=list)
+    changes: list[Change] = attrs.field(factory=list)
+    paused_late: set[str] = attrs.field(factory=set)
     watches: list[Watch] = attrs.field(factory=list)
     lines: list[Line] = attrs.field(factory=list)
     lives: list[Life] = attrs.field(factory=list)
@@ -186,6 +210,10 @@ class Facts:
     def lines_of(self, job_id: str) -> list[Line]:
         """Return what executors wrote of a job."""
         return [line for line in self.lines if line.job_id == job_id]
+
+    def changes_of(self, subject: str) -> list[Change]:
+        """Return the requests to change a queue or a job."""
+        return [change for change in self.changes if change.subject == subject]
 
     def paused(self, since: float, until: float) -> float:
         """Return for how many seconds of this time the machine was too busy to let this process run."""

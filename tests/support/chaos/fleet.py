@@ -20,7 +20,7 @@ from patience import until
 
 from chaos.facts import Life
 from chaos.jobs import JOURNAL, SABOTAGE, STORE, WORKER
-from chaos.plan import LIMIT, LIMITED_QUEUE
+from chaos.plan import TOTALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -75,9 +75,9 @@ class Worker:
             "--grace": str(GRACE),
             "--keep": "1000000",
             "--max-running": "20",
-            "--total": f"{LIMITED_QUEUE}={LIMIT}",
         }
-        flat = [word for option in options.items() for word in option]
+        totals = [("--total", f"{queue}={most}") for queue, most in TOTALS.items()]
+        flat = [word for option in [*options.items(), *totals] for word in option]
         return [sys.executable, "-m", "jobtrio", "worker", "chaos.jobs:executors", *flat]
 
     def _environment(self) -> dict[str, str]:

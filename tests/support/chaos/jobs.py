@@ -51,6 +51,10 @@ CLINGS: Final = 0.3
 
 executors = jobtrio.Executors()
 
+_asked: Final[dict[str, float]] = {}
+_claimed: Final[dict[tuple[str, int], float]] = {}
+"""When each claim was first asked for, by its id, and that which has brought an attempt, by job and number."""
+
 
 class PlannedError(Exception):
     """What executors raise when they are told to."""
@@ -59,6 +63,7 @@ class PlannedError(Exception):
 @executors.register("work", retry=POLICY)
 async def work(job: jobtrio.JobContext) -> list[Any]:
     """Send tokens, save states, and end as the payload says."""
+    note(job, "claimed", [_claimed[job.id, job.attempt], job.priority])
     note(job, "started", job.saved_state)
     try:
         await _send(job)
@@ -115,9 +120,12 @@ def _note(what: str, job_id: str, attempt: int, value: Any) -> None:
     os.write(_journal(), line.encode() + b"\n")
 
 
-async def _note_late_claim(call: Callable[..., Awaitable[Any]], store: JobStore, *args: Any, **options: Any) -> Any:
+async def _note_claim(call: Callable[..., Awaitable[Any]], store: JobStore, claim_id: str, **options: Any) -> Any:
+    asked = _asked.setdefault(claim_id, time.time())
     with _noting_late(""):
-        return await call(store, *args, **options)
+        claims = await call(store, claim_id, **options)
+    _claimed.update(((claim.entry.id, claim.attempt), asked) for claim in claims)
+    return claims
 
 
 async def _note_late_reading(call: Callable[..., Awaitable[Any]], store: JobStore, job_id: str, *args: Any) -> Any:
@@ -163,7 +171,7 @@ def _end_with_parent() -> None:
 if WORKER in os.environ:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tell_at(signal.SIGUSR1)
-    wrap(store_at(os.environ[STORE]), "claim", _note_late_claim)
+    wrap(store_at(os.environ[STORE]), "claim", _note_claim)
     wrap(store_at(os.environ[STORE]), "read_messages", _note_late_reading)
     if SABOTAGE in os.environ:
         from chaos.sabotage import sabotage

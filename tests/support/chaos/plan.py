@@ -7,6 +7,7 @@ any of it is done.
 from __future__ import annotations
 
 import random
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
@@ -30,8 +31,14 @@ OF_CONNECTIONS: Final[tuple[FaultKind, ...]] = (
 OF_SERVERS: Final[tuple[FaultKind, ...]] = ("restart", "freeze", "lock")
 
 LIMITED_QUEUE: Final = "limited"
-LIMIT: Final = 3
-"""The queue of which only so many jobs may run at once, over all workers."""
+EACH_CUSTOMER: Final = "customer:*"
+CUSTOMERS: Final = ("customer:ann", "customer:bob", "customer:cid", "customer:big")
+TOTALS: Final = {LIMITED_QUEUE: 3, EACH_CUSTOMER: 2, "customer:big": 3}
+"""How many jobs of a queue may run at once, over all workers, as they are told."""
+
+PAUSED_QUEUES: Final = ("paused", "customer:ann")
+CYCLES: Final = 2
+"""The queues that are paused and resumed, and how often."""
 
 NORMAL: Final = JobPriority.NORMAL
 CERTAIN: Final[tuple[FaultKind, ...]] = ("kill", "stop", "kill", "stop")
@@ -128,6 +135,7 @@ class JobPlan:
         cancel_after: Seconds from its acceptance to a request to cancel, or None.
         watched_after: Seconds from its acceptance to each watcher's arrival.
         leaves_after: How many messages a watcher takes before it leaves and comes back.
+        priorities: Seconds from its acceptance to each request for another priority, and which.
     """
 
     at: float
@@ -137,6 +145,7 @@ class JobPlan:
     cancel_after: float | None
     watched_after: tuple[float, ...]
     leaves_after: int
+    priorities: tuple[tuple[float, JobPriority], ...] = ()
 
 
 @attrs.frozen
@@ -148,6 +157,7 @@ class Plan:
         form: Its size.
         jobs: The jobs, by time.
         faults: The faults, by time.
+        pauses: By queue, when it is paused and resumed, by turns, in seconds from the start.
         deaf: Whether workers do not notice that they lost a lease, so that the store alone keeps them from writing.
     """
 
@@ -155,6 +165,7 @@ class Plan:
     form: Form
     jobs: tuple[JobPlan, ...]
     faults: tuple[Fault, ...]
+    pauses: dict[str, list[float]]
     deaf: bool
 
     @property
@@ -168,18 +179,27 @@ def worker_names(form: Form) -> list[str]:
     return [f"w{n}" for n in range(form.workers)]
 
 
+def limit_of(queue: str) -> float:
+    """Return how many jobs of a queue may run at once, over all workers."""
+    is_customers = queue.startswith(EACH_CUSTOMER.removesuffix("*"))
+    return TOTALS.get(queue, TOTALS[EACH_CUSTOMER] if is_customers else inf)
+
+
 def draw_plan(seed: int, form: Form, possible: Collection[FaultKind]) -> Plan:
     """Return the plan of a seed, with faults of these kinds alone."""
     rng = random.Random(seed)
     deaf = seed % DEAF == 0
     speeches = SPEECHES + LONG_SPEECHES * (3 if deaf else 0)
     certain = CERTAIN_OF_DEAF if deaf else CERTAIN
-    jobs = sorted((_draw_job(rng, form, n, speeches) for n in range(form.jobs)), key=lambda job: job.at)
+    jobs = [_draw_job(rng, form, n, speeches) for n in range(form.jobs)]
     faults = [
         *_draw_certain(rng, form, possible, certain),
         *(_draw_fault(rng, form, possible) for _ in range(form.faults)),
     ]
-    return Plan(seed, form, tuple(jobs), tuple(sorted(faults, key=lambda fault: fault.at)), deaf)
+    more = random.Random(f"{seed} more")  # so that seeds draw the rest as they did before there was more
+    jobs = sorted((_draw_more(more, job) for job in jobs), key=lambda job: job.at)
+    pauses = {queue: _draw_pauses(more, form) for queue in PAUSED_QUEUES}
+    return Plan(seed, form, tuple(jobs), tuple(sorted(faults, key=lambda fault: fault.at)), pauses, deaf)
 
 
 # -- jobs
@@ -239,6 +259,19 @@ def _draw_cancel(rng: random.Random, *, certain: bool) -> float | None:
     if rng.random() < 0.3:
         return rng.choice([0.0, 0.0, 0.05, rng.uniform(0.1, 3.0)])
     return None
+
+
+def _draw_more(rng: random.Random, job: JobPlan) -> JobPlan:
+    """Give a job a queue, where it has none, and changes of its priority."""
+    queue = {"queue": rng.choice([*CUSTOMERS, PAUSED_QUEUES[0], PAUSED_QUEUES[0]])} if rng.random() < 0.3 else {}
+    changes = rng.choice([0, 0, 1, 2, 3])
+    delays = [rng.choice([0.0, 0.1, rng.uniform(0.0, 3.0)]) for _ in range(changes)]
+    priorities = tuple((delay, rng.choice([*JobPriority])) for delay in delays)
+    return attrs.evolve(job, options={**queue, **job.options}, priorities=priorities)
+
+
+def _draw_pauses(rng: random.Random, form: Form) -> list[float]:
+    return sorted(rng.uniform(0.05, 0.95) * form.seconds for _ in range(2 * CYCLES))
 
 
 # -- faults

@@ -82,6 +82,7 @@ async def _play(facts: Facts, rig: Rig, fleet: Fleet) -> None:
             with trio.move_on_after(facts.plan.form.seconds + TROUBLED) as scope:
                 async with trio.open_nursery() as troubled:
                     troubled.start_soon(clients.submit_all, watchers)
+                    troubled.start_soon(clients.pause_all)
                     troubled.start_soon(_befall, facts, rig, fleet)
             if scope.cancelled_caught:
                 told = f"here:\n{tell_tasks()}\n{await fleet.tell_tasks()}"
@@ -151,6 +152,9 @@ async def _settle(facts: Facts, rig: Rig, clients: Clients, watchers: trio.Nurse
                 for job_id in living:
                     if facts.submissions[job_id].answer == "unavailable":  # stored all the same, and perhaps to hang
                         await clients.try_to_cancel(registry, job_id)
+                for queue in await registry.paused():
+                    facts.paused_late.add(queue)
+                    await registry.resume(queue)
                 await trio.sleep(0.1)
         while watchers.child_tasks:  # noqa: ASYNC110 - tasks of many
             await trio.sleep(0.05)

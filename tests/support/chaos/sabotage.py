@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import trio
 
 from chaos.calls import store_at, wrap
@@ -20,8 +21,9 @@ from jobtrio.abc import Claim, LeaseReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from jobtrio.abc import JobStore
+    from jobtrio.abc import JobStore, StoreSettings
 
 
 def sabotage(names: Collection[str], url: str) -> None:
@@ -130,6 +132,35 @@ def _without_cancellations(store: type[JobStore]) -> None:
     wrap(store, "renew", renew)
 
 
+# -- limits: those of patterns are forgotten
+
+
+def _without_patterns(store: type[JobStore]) -> None:
+    open_store = store.open
+
+    def open(self: JobStore, settings: StoreSettings) -> AbstractAsyncContextManager[None]:
+        totals = {queue: most for queue, most in settings.max_running_total.items() if not queue.endswith("*")}
+        return open_store(self, attrs.evolve(settings, max_running_total=totals))
+
+    store.open = open  # type: ignore[method-assign]
+
+
+# -- pauses: a claim heeds none
+
+
+def _without_pauses(store: type[JobStore]) -> None:
+    async def claim(call: Any, self: JobStore, claim_id: str, **options: Any) -> Any:
+        paused = await self.paused()
+        for queue in paused:
+            await self.resume(queue)
+        claims = await call(self, claim_id, **options)
+        for queue in paused:
+            await self.pause(queue)
+        return claims
+
+    wrap(store, "claim", claim)
+
+
 SABOTAGES: Final[dict[str, Callable[[type[JobStore]], None]]] = {
     "deaf": _deaf,
     "fencing": _without_fencing,
@@ -137,4 +168,6 @@ SABOTAGES: Final[dict[str, Callable[[type[JobStore]], None]]] = {
     "marks": _without_marks,
     "streams": _with_holes,
     "cancellations": _without_cancellations,
+    "limits": _without_patterns,
+    "pauses": _without_pauses,
 }

@@ -55,6 +55,11 @@ def _of_clients(facts: Facts, job_id: str) -> Iterator[tuple[float, str]]:
         if one.job_id == job_id:
             yield one.asked, "cancel is called"
             yield one.answered, f"cancel: {'unknown job' if not one.known else one.accepted}"
+    subjects = {job_id, *([submission.plan.options.get("queue")] if submission else [])}
+    for change in facts.changes:
+        if change.subject in subjects:
+            yield change.asked, f"{change.subject}: {change.wish!r} is asked for"
+            yield change.answered, f"{change.subject}: {change.wish!r}: {change.accepted}"
 
 
 def _of_workers(facts: Facts, job_id: str) -> Iterator[tuple[float, str]]:

@@ -51,6 +51,6 @@ def promise(check: Check) -> Check:
 
 def judge(facts: Facts) -> list[Violation]:
     """Return all that is not as promised."""
-    from chaos import check_endings, check_fleet, check_streams, check_work  # noqa: F401 - they make themselves known
+    from chaos import check_changes, check_endings, check_fleet, check_streams, check_work  # noqa: F401 - they make themselves known
 
     return [Violation(name, *finding) for name, check in CHECKS.items() for finding in check(facts)]
