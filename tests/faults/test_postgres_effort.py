@@ -436,6 +436,17 @@ async def test_claims_of_many_long_lines(postgres: str) -> None:
     assert long <= 1.5 * short
 
 
+def test_claims_of_many_executors(database: Database) -> None:
+    """Of many lines of one queue a claim looks once at the first job of each, however few it wants."""
+    before, behind = database.asked["claim"][:5], database.asked["claim"][11:]
+    lines = FILL.replace("'default'", "'many'").replace("'work'", "'work ' || n")
+    with database.old.transaction(force_rollback=True):
+        database.old.execute(lines.format(count=100, kinds="('ready', 'QUEUED')").encode())
+        claims = ((*before, limit, "{many}", "{1}", None, None, None, *behind) for limit in ("1", "1000"))
+        few, all_of_them = (pages(database.old, SQL["claim"], fresh("claim", claim)) for claim in claims)
+    assert few <= 1.1 * all_of_them
+
+
 async def test_a_renewal_writes_to_no_index(postgres: str) -> None:
     """The end of a lease is in no index: what every worker does most is a small write, where a page has room."""
 

@@ -6,8 +6,8 @@
 --   {entry when whole} and {light when whole} these, but of a job that is not "whole" the id alone
 --   {held by given} whether a claim holds the job, in a form that no index but that of the numbers is chosen for
 --   {stands in line} that a job is ready in a line, and its order there
---   {has id in 2} that a job's id is in parameter 2, in a form of which the planner does not know whether that is empty: what
---             is nothing's implies the condition of each index, and one that has nothing to do with ids would be walked over
+--   {has id in 2} that a job's id is in parameter 2, in a form that hides from the planner whether that is empty: what no row
+--             can meet implies the condition of each index, so one that has nothing to do with ids might be walked over
 --   {size}    how many bytes a job has              {light size} the same without what users gave
 --   {first of …} as many as there may be, of what a condition finds
 --   {in order} how many rows there are, "many", and how many bytes those before each have, "before"
@@ -70,8 +70,8 @@ SELECT {light when whole}, job.whole FROM (
 ) AS job;
 
 -- Claiming. The heads of lines are found by leaps; of each line as many jobs are taken as belong to the first of all, and
--- no more than $14 bytes of what users gave, but for the first. Where there are more lines than jobs are wanted, only the
--- queues whose first jobs come first, as many as these, can have some of the first of all. Where others had locked some of
+-- no more than $14 bytes of what users gave, but for the first. Where there are more queues than jobs are wanted, only
+-- those whose first jobs come first, one for each job, can have some of the first of all. Where others had locked some of
 -- these, and there may be more that were not among the first, or where some were too large, a row of NULLs says so.
 -- name: claim
 WITH RECURSIVE {clock},
@@ -127,7 +127,7 @@ ranked AS (
     FROM lines AS line CROSS JOIN clock CROSS JOIN LATERAL (
         SELECT priority, ticket FROM {schema}.jobs WHERE {stands in line} LIMIT greatest(line.room, 0)
     ) AS job
-    WHERE (SELECT count(*) FROM lines) <= $6::integer OR line.queue IN (SELECT queue FROM near)
+    WHERE (SELECT count(DISTINCT queue) FROM lines) <= $6::integer OR line.queue IN (SELECT queue FROM near)
 ),
 shares AS MATERIALIZED (
     SELECT queue, executor, count(*) AS many, min(room) AS room
