@@ -55,3 +55,22 @@ def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         claiming.renew(tx, [], 60.0, started_at)
         (after,) = finding.workers(connection)
     assert (after.name, after.started_at) == (before.name, before.started_at)
+
+
+def test_a_worker_that_renews_as_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is there also where it says so between the look at the clock and that into the file."""
+    location = Location(str(tmp_path / "jobs.db"), "NORMAL")
+    location.prepare()
+    with closing(location.connect()) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        tx = Transaction(connection, Identity("w", "session", Retention()), "path")
+
+        def read_before_a_renewal() -> float:
+            monkeypatch.undo()
+            now = time.time()
+            monkeypatch.setattr(time, "time", lambda: now + 0.01)
+            claiming.renew(tx, [], 60.0, now)
+            return now
+
+        monkeypatch.setattr(time, "time", read_before_a_renewal)
+        assert [worker.name for worker in finding.workers(connection)] == ["w"]

@@ -199,9 +199,14 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
 
 def workers(connection: sqlite3.Connection) -> list[WorkerReport]:
     """Return the workers that are there, by name."""
-    now = time.time()
-    rows = sorted(connection.execute(SQL["workers"], (now, now)))
-    return [WorkerReport(name, moment(started), moment(seen), running) for name, started, seen, running in rows]
+    rows = sorted(connection.execute(SQL["workers"], (time.time(),)))
+    # One that was seen later than now was so before the time of day was set back: if it lives, it soon says so again.
+    now = time.time()  # behind the look: one that lives may have said so just before that
+    return [
+        WorkerReport(name, moment(started), moment(seen), running)
+        for name, started, seen, running in rows
+        if seen <= now
+    ]
 
 
 def paused(connection: sqlite3.Connection) -> list[str]:

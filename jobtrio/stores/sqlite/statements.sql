@@ -220,12 +220,11 @@ ON CONFLICT (session) DO UPDATE SET seen_at = excluded.seen_at, until = excluded
 -- name: leave
 DELETE FROM workers WHERE session = ? OR until <= ?;
 
--- One that was seen later than now was so before the time of day was set back: if it lives, it soon says so again.
 -- name: workers
 SELECT name, started_at, seen_at, (
     SELECT count(*) FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING' AND jobs.session = workers.session
 )
-FROM workers WHERE until > ? AND seen_at <= ?;
+FROM workers WHERE until > ?;
 
 -- name: count_tag
 SELECT count(*) FROM (SELECT 1 FROM tags WHERE name = ? AND value = ? AND job > ? AND job < ? LIMIT ?);
