@@ -80,21 +80,23 @@ async def prioritize(options: argparse.Namespace, store: JobStore) -> int:
 
     *Cancellation*: some may have been given it.
     """
-    report = _Report(options)
+    given: list[str] = []
+    refused: dict[str, JobState | None] = {}
     try:
         async with open_client(store) as registry:
             ids = [*dict.fromkeys(options.words)] or await _matching(options, registry)
             is_shown = len(ids) > QUICK and not (options.words or options.json)
             with Advance("prioritizing", len(ids), is_shown=is_shown) as advance:
                 for job_id in ids:
-                    await _prioritize(options, registry, job_id, report)
+                    if await _prioritize(options, registry, job_id, refused):
+                        given.append(job_id)
                     advance.step()
     except BaseException:
-        if report.has_begun:
-            report.tell()
+        if given or refused:
+            _tell(options, given, refused)
         raise
-    report.tell()
-    return 1 if report.refused else 0
+    _tell(options, given, refused)
+    return 1 if refused else 0
 
 
 async def _matching(options: argparse.Namespace, registry: JobRegistry) -> list[str]:
@@ -105,14 +107,26 @@ async def _matching(options: argparse.Namespace, registry: JobRegistry) -> list[
     return found[::-1]
 
 
-async def _prioritize(options: argparse.Namespace, registry: JobRegistry, job_id: str, report: _Report) -> None:
+async def _prioritize(
+    options: argparse.Namespace, registry: JobRegistry, job_id: str, refused: dict[str, JobState | None]
+) -> bool:
+    """Tell whether a job has the priority now; of one that was named, say so, or note its state and say why not."""
     try:
         if await registry.set_priority(job_id, options.priority):
-            report.is_set(job_id)
-            return
+            if options.words and not options.json:
+                print(f"{printable(job_id)} has priority {options.priority.name.lower()}")
+            return True
+        state, why = await _state_of_refused(registry, job_id)
     except UnknownJobError as exc:
-        report.is_refused(job_id, None, str(exc))
-        return
+        state, why = None, str(exc)
+    if options.words:  # of all that match, what has begun since it was found does not match any more
+        refused[job_id] = state
+        complain(options, why)
+    return False
+
+
+async def _state_of_refused(registry: JobRegistry, job_id: str) -> tuple[JobState | None, str]:
+    """Return the state of a job that does not wait, None where that can't be had, and what to say of it."""
     state: JobState | None = None
     with suppress(JobtrioError):  # it is not changed, whatever it is
         state = (await registry.get(job_id)).state
@@ -120,47 +134,13 @@ async def _prioritize(options: argparse.Namespace, registry: JobRegistry, job_id
         why = f"has ended already: {state.lower()}"
     else:
         why = "runs already" if state is JobState.RUNNING else "runs, or has ended"  # or did so then
-    report.is_refused(job_id, state, f"job {job_id!r} {why}")
+    return state, f"job {job_id!r} {why}"
 
 
-class _Report:
-    """What is told of the jobs.
-
-    Attributes:
-        refused: The states of those that were not given the priority, by their ids; None for unknown ones. Of all
-            that match there are none: what has begun since it was found does not match any more.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.refused: dict[str, JobState | None] = {}
-        self._options = options
-        self._set: list[str] = []
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is something to tell."""
-        return bool(self._set or self.refused)
-
-    def is_set(self, job_id: str) -> None:
-        """Note that a job has the priority, and say so where it was named."""
-        self._set.append(job_id)
-        if self._options.words and not self._options.json:
-            print(f"{printable(job_id)} has {self._priority()}")
-
-    def is_refused(self, job_id: str, state: JobState | None, why: str) -> None:
-        """Note and say that a job that was named has not."""
-        if self._options.words:
-            self.refused[job_id] = state
-            complain(self._options, why)
-
-    def tell(self) -> None:
-        """Print the document where that is asked for, or else how many of all that match have the priority now."""
-        if self._options.json:
-            print_document({"prioritized": self._set, "refused": self.refused})
-        elif not self._options.words:
-            have = "has" if len(self._set) == 1 else "have"
-            jobs = f"{plural(len(self._set), 'job')} {have} {self._priority()}"
-            print(jobs if self._set else "no job that waits matches")
-
-    def _priority(self) -> str:
-        return f"priority {self._options.priority.name.lower()}"
+def _tell(options: argparse.Namespace, given: list[str], refused: dict[str, JobState | None]) -> None:
+    """Print the document where that is asked for, or else how many of all that match have the priority now."""
+    if options.json:
+        print_document({"prioritized": given, "refused": refused})
+    elif not options.words:
+        have = f"{'has' if len(given) == 1 else 'have'} priority {options.priority.name.lower()}"
+        print(f"{plural(len(given), 'job')} {have}" if given else "no job that waits matches")

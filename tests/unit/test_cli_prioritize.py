@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import jobtrio
-from jobtrio import JobPriority, JobSpec, StoreError
+from jobtrio import JobPriority, JobSpec, JobState, StoreError
 from jobtrio.cli import build_parser
 from jobtrio.cli._prioritize import prioritize
 from jobtrio.stores.sqlite import SqliteJobStore
@@ -195,3 +195,19 @@ async def test_a_store_that_fails_before_all_have_it(
         assert json.loads(said) == {"prioritized": ["a"], "refused": {}}
     else:
         assert said == "1 job has priority high\n"
+
+
+async def test_a_job_that_waits_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all that match, nothing is said of one that begins, or is removed, since it was found."""
+
+    class Late(SqliteJobStore):
+        async def set_priority(self, job_id: str, priority: JobPriority) -> JobEntry | None:
+            entry = await self.load(job_id)
+            assert entry is not None
+            entry.state = JobState.RUNNING
+            return entry if job_id == "a" else None
+
+    await fill(tmp_path / "jobs.db")
+    assert await prioritize(asked("--executor", "work", "--json"), Late(tmp_path / "jobs.db")) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == ({"prioritized": [], "refused": {}}, "")
