@@ -40,14 +40,15 @@ class Row:
 class Overview:
     def __init__(self, registry: jobtrio.JobRegistry) -> None:
         self._registry = registry
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[Any, Row] = {}
 
     async def refresh(self) -> list[Row]:
         records = await self._registry.find(newest_first=True, limit=200)
-        self._rows = {record.id: self._rows.get(record.id, Row(record)) for record in records}
+        known, self._rows = self._rows, {}
         async with trio.open_nursery() as nursery:
             for record in records:
-                row = self._rows[record.id]
+                which = record.id, record.created_at  # once a job is removed, another one may have its id
+                row = self._rows[which] = known.get(which, Row(record))
                 row.record = record
                 if row.messages is None and not row.is_complete:
                     nursery.start_soon(self._subscribe, row)

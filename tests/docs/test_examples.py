@@ -97,6 +97,25 @@ async def test_what_an_outage_kept_from_being_submitted_is_tried_again(autojump_
     assert asked[3][0] > asked[0][0]
 
 
+async def test_the_newest_jobs_are_told_apart() -> None:
+    """The page of the newest jobs shows nothing of a job that was removed at another one that has its id now."""
+    make_overview = runpy.run_path(str(examples.FOLDER / "newest_jobs.py"))["Overview"]
+
+    async def work(job: jobtrio.JobContext) -> None:
+        job.progress(1, job.payload)
+        await job.send(job.payload)
+
+    async with jobtrio.open_registry() as registry:
+        overview = make_overview(registry)
+        for payload in (1, 2):
+            await (await registry.submit(work, payload, job_id="a")).wait()
+            for _ in range(2):
+                [row] = await overview.refresh()
+                assert (row.line, row.progress.total, row.is_complete) == (payload, payload, True)
+            await registry.remove("a")
+        assert await overview.refresh() == []
+
+
 def test_no_code_but_the_examples() -> None:
     """Python on a page is a generated part: an example that runs, or a signature."""
     for path in pages.paths():
