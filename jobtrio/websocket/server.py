@@ -85,8 +85,9 @@ async def serve(
             client. A subscription is checked when it begins, and again when its client sends another ``auth``, not with
             each message. Without it everything is allowed except tracebacks. A hook that raises, takes longer than
             ``limits.handshake``, or returns something still to be awaited refuses.
-        allowed_origins: Origins of web pages that may connect, besides those of the address listened on; ``"null"`` for
-            pages from files, ``"*"`` for all.
+        allowed_origins: Origins of web pages that may connect, besides those of the address listened on, such as
+            ``"https://example.org"``, or ``"tauri://localhost"`` for those of an app; ``"null"`` for pages from files,
+            ``"*"`` for all.
         limits: What clients may do, and how long they may take.
         flush_interval: Seconds in which a client's messages are collected, so that fewer and larger ones are sent. With
             0 they go out at once, unless sending to all takes so long that the jobs would notice.
