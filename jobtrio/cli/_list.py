@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from jobtrio._checks import show_url
+from jobtrio._policies import JobPriority
 from jobtrio._state import JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, run_for_jobs
@@ -41,7 +42,7 @@ examples:
   jobtrio list ws://127.0.0.1:8765/ws --tag user=ann
 """
 
-HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "ATTEMPT", "SUBMITTED", "TOOK", "NOTE")
+HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "PRIORITY", "ATTEMPT", "SUBMITTED", "TOOK", "NOTE")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +108,11 @@ def _show(options: argparse.Namespace, records: Sequence[JobRecord]) -> None:
     if options.json:
         print_document([record_fields(record) for record in records])
         return
-    table = render_table(HEAD, [_row(record) for record in records], right=("ATTEMPT", "TOOK"))
+    columns = [*zip(HEAD, *map(_row, records), strict=True)]
+    if all(record.priority is JobPriority.NORMAL for record in records):
+        del columns[HEAD.index("PRIORITY")]
+    head, *rows = zip(*columns, strict=True)
+    table = render_table(head, rows, right=("ATTEMPT", "TOOK"))
     print(table, end="", flush=True)
     if len(records) == options.limit:
         last = records[-1].id
@@ -121,6 +126,7 @@ def _row(record: JobRecord) -> tuple[str, ...]:
         record.state,
         "-" if record.executor is None else record.executor,
         record.queue,
+        record.priority.name.lower(),
         attempt_text(record),
         moment_text(record.created_at),
         took_text(record),

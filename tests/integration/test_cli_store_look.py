@@ -71,7 +71,11 @@ class TestList:
         assert rows[1][note:] == "ValueError: row 2: 'thirty' is not a number"
         assert re.fullmatch(r"due \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", rows[2][note:])
         assert rows[3][note:] == "a b"
-        assert re.search(r"FAILED +fail +default +2/2 ", rows[1])
+        assert re.search(r"FAILED +fail +default +normal +2/2 ", rows[1])
+        assert re.search(r"SCHEDULED +echo +default +high +0 ", rows[2])
+        _, out, _ = shell.ask("list", "--state", "failed")
+        assert "PRIORITY" not in out
+        assert re.search(r"FAILED +fail +default +2/2 ", out)
 
     def test_json(self, shell: Shell, jobs: dict[str, str]) -> None:
         """With --json the list is an array of records, with times in ISO 8601 and names in place of numbers."""
