@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
             options.parser.error("--cwd must be given, from the root: the current directory is gone")
         for text in (*argv, options.cwd, *chain.from_iterable(options.env)):
             if clean_text(text) != text:
-                must = "with a store, PROGRAM, its arguments, --cwd and --env must be UTF-8, in a locale that is"
+                must = "with a store, PROGRAM, its arguments, --cwd and --env must be UTF-8, as must the locale"
                 options.parser.error(f"{must}; got {text!r}")
         return run_with_store(options, perform, make=True, lasts=True)
     return trio.run(perform, options, None)
