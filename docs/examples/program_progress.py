@@ -25,10 +25,12 @@ async def count_steps(job: jobtrio.JobContext, messages: jobtrio.Subscription) -
 
 
 @executors.register("build", time_limit=300)
-async def build(job: jobtrio.JobContext) -> None:
+async def build(job: jobtrio.JobContext) -> int:
     itself = await job.registry.get(job.id)
     job.nursery.start_soon(count_steps, job, itself.subscribe(on_gap="yield"))
-    await job.send({"exit": await run_command(job)})
+    code = await run_command(job)
+    await job.send({"exit": code})
+    return code
 
 
 async def main() -> None:
