@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from jobs_to_filter import jobs_to_filter
 from one_page import OnePage
 
 import jobtrio
-from jobtrio import JobSpec, JobState, StoreError, StoreUnavailableError, UnknownJobError
+from jobtrio import JobState, StoreError, StoreUnavailableError, UnknownJobError
 from jobtrio._pages import PAGE
 from jobtrio.cli import build_parser
 from jobtrio.cli._cancel import AT_ONCE, cancel, cancel_all
@@ -30,18 +31,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[jobtrio.JobRegistry]:
     executors.register("work")(jobtrio.executors.run_command)
     executors.register("other")(jobtrio.executors.run_command)
     async with jobtrio.open_registry(executors, store=SqliteJobStore(tmp_path / "jobs.db"), queues={}) as registry:
-        await registry.submit_many(
-            [
-                JobSpec(
-                    "work" if n % 2 else "other",
-                    job_id=str(n),
-                    tags={"user": "bob" if n % 3 else "ann"},
-                    queue=f"q{n % 5}",
-                    key=f"k{n}",
-                )
-                for n in range(300)
-            ]
-        )
+        await registry.submit_many(jobs_to_filter(300))
         yield registry
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
+from jobs_to_filter import jobs_to_filter
 
 import jobtrio
 from jobtrio import JobPriority, JobSpec, JobState, StoreError
@@ -109,19 +111,8 @@ async def registry(tmp_path: Path) -> AsyncIterator[jobtrio.JobRegistry]:
     async with jobtrio.open_registry(executors, store=store, queues={"served": 1}) as registry:
         running = await registry.submit("work", job_id="running", queue="served", tags={"user": "ann"})
         await started.wait()
-        await registry.submit_many(
-            [
-                JobSpec(
-                    "work" if n % 2 else "other",
-                    job_id=str(n),
-                    tags={"user": "bob" if n % 3 else "ann"},
-                    queue=f"q{n % 5}",
-                    key=f"k{n}",
-                    delay=None if n < 150 else 3600.0,
-                )
-                for n in range(200)
-            ]
-        )
+        jobs = jobs_to_filter(200)
+        await registry.submit_many([*jobs[:150], *(attrs.evolve(job, delay=3600.0) for job in jobs[150:])])
         await registry.cancel("0")
         yield registry
         await running.cancel()
