@@ -409,6 +409,13 @@ class JobStore(ABC):
         one of them.
         """
 
+    async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
+        """Return what `read_messages` returns, and what `look` does, which is no older than the messages.
+
+        A consumer asks in this way for each piece of its stream, so that a store need not be asked twice.
+        """
+        return await self.read_messages(job_id, after, limit), await self.look(job_id)
+
     @abstractmethod
     async def advance(self) -> float:
         """Do what has fallen due: starts and retries, expiries, lapsed leases; the earliest of each first.

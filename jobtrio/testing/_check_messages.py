@@ -13,7 +13,9 @@ from jobtrio.testing._check_inserting import RICH, as_json
 from jobtrio.testing._workers import ERROR, new_entry, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from jobtrio.testing._workers import OpenStore
+    from jobtrio._entry import JobEntry
+    from jobtrio._records import Outcome
+    from jobtrio.testing._workers import OpenStore, Worker
 
 
 EMPTY: tuple[Any, ...] = (None, 0, 0.0, False, "", [], {})
@@ -126,6 +128,72 @@ async def check_a_hole_is_a_gap(open_store: OpenStore) -> None:
             assert gap == Gap(len(before) + 1, 7)  # what comes before a hole may be dropped with it
             assert before == tokens(1, len(before))
             assert await b.stream(claim.entry.id, 3) == [Gap(4, 7), eight, nine, end]
+
+
+async def check_following(open_store: OpenStore) -> None:
+    """Following a job gives its messages as reading them does, and with them the job as looking at it does."""
+    async with open_workers(open_store, "a", "b", retention=Retention(tokens_per_job=5)) as (a, b):
+        assert await b.store.follow("unknown", 0, 10) == (None, None)
+        claim = await a.start()
+        job_id = claim.entry.id
+        assert await _followed(b, job_id) == ([], None)
+        await a.store.append_messages(claim, tokens(1, 3))
+        assert await _followed(b, job_id) == (tokens(1, 3), None)
+        assert await _followed(b, job_id, after=1, limit=1) == (tokens(2, 2), None)
+        assert await _followed(b, job_id, after=3) == ([], None)
+        await a.store.append_messages(claim, tokens(6, 6))
+        assert await _followed(b, job_id, after=3) == ([Gap(4, 5), *tokens(6, 6)], None)
+        for first in range(7, 187, 20):
+            await a.store.append_messages(claim, tokens(first, first + 19))
+        await a.store.finish(claim, Failed(ERROR), messages=tokens(187, 187))
+        (gap, *kept), outcome = await _followed(b, job_id)
+        assert isinstance(gap, Gap)
+        assert kept == [*tokens(gap.last + 1, 187), End(188, Failed(ERROR))]
+        assert outcome == Failed(ERROR)
+        for after, piece in ((186, kept[-2:-1]), (187, kept[-1:]), (188, [])):
+            assert await _followed(b, job_id, after, limit=1) == (piece, Failed(ERROR))
+        (entry,) = await a.insert(new_entry())
+        assert await _followed(b, entry.id) == ([], None)
+        await a.store.delete(job_id)
+        assert await b.store.follow(job_id, 0, 10) == (None, None)
+
+
+async def _followed(
+    worker: Worker, job_id: str, after: int = 0, limit: int = 10_000
+) -> tuple[list[Message], Outcome | None]:
+    """Follow a job that nobody changes meanwhile; return its messages and its outcome."""
+    messages, entry = await worker.store.follow(job_id, after, limit)
+    assert messages == await worker.stream(job_id, after, limit)
+    seen = await worker.store.look(job_id)
+    assert entry is not None
+    assert seen is not None
+    for name in ("id", "order", "ticket", "state", "attempt", "steps", "error", "outcome"):
+        assert getattr(entry, name) == getattr(seen, name), name
+    return messages, entry.outcome
+
+
+async def check_following_to_the_end(open_store: OpenStore) -> None:
+    """Whoever follows a job while it is ending never finds its `End` with the job as it was before."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for _ in range(20):
+            claim = await a.start()
+            seen: list[tuple[list[Message] | None, JobEntry | None]] = []
+
+            async def watch(
+                job_id: str = claim.entry.id, seen: list[tuple[list[Message] | None, JobEntry | None]] = seen
+            ) -> None:
+                while not seen or not seen[-1][0]:
+                    seen.append(await b.store.follow(job_id, 2, 10))
+                    await trio.lowlevel.checkpoint()  # not every store's calls are one
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await trio.lowlevel.checkpoint()
+                await a.store.finish(claim, Completed(), messages=tokens(1, 2))
+            messages, entry = seen[-1]
+            assert messages == [End(3, Completed())]
+            assert entry is not None
+            assert entry.outcome == Completed()
 
 
 async def check_streams_of_jobs_that_never_ran(open_store: OpenStore) -> None:

@@ -223,6 +223,15 @@ class WritesTheEndFirst(WritesTheEndLater):
         return await MemoryJobStore.read_messages(self, job_id, after, limit)
 
 
+class LooksBeforeItReads(MemoryJobStore):
+    """Gives those who follow a job what that was before its messages were read."""
+
+    async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
+        entry = copy(self.peek(job_id))
+        await trio.lowlevel.checkpoint()
+        return await self.read_messages(job_id, after, limit), entry
+
+
 class CancelsWhatItRead(MemoryJobStore):
     """Ends a job that was waiting when it looked."""
 
@@ -527,6 +536,7 @@ class OpensANursery(MemoryJobStore):
         (FailsAtTheThirdLoss, "check_three_losses_in_a_row"),
         (WritesTheEndLater, "check_end_and_state_come_at_once"),
         (WritesTheEndFirst, "check_end_and_state_come_at_once"),
+        (LooksBeforeItReads, "check_following_to_the_end"),
         (CancelsWhatItRead, "check_race_of_cancel_and_claim"),
         (StartsWhatItRead, "check_race_of_starts"),
         (StartsWithWhatItIsGiven, "check_priority_of_started_jobs"),

@@ -188,6 +188,7 @@ async def test_names_that_no_job_can_have(open_store: Callable[[], JobStore]) ->
         await worker.insert(new_entry(None))
         for name in names:
             assert await worker.store.read_messages(name, 0, 10) is None
+            assert await worker.store.follow(name, 0, 10) == (None, None)
             assert not await worker.store.start_held(name, claim.entry.plan)
             for query in (JobQuery(queue=name), JobQuery(executor=name), JobQuery(tags={"x": name})):
                 assert await worker.store.find(query) == []
