@@ -195,7 +195,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     }.items():
         efforts[name] = effort.of(lambda query=query: finding.find(connection, query))  # type: ignore[misc]
     efforts["load"] = effort.of(lambda: load_by_id(connection, "job 4"))
-    efforts["stream"] = effort.of(lambda: finding.read_messages(connection, "job 0", 0, 100))
+    efforts["stream"] = effort.of(lambda: finding.follow(connection, "job 0", 0, 100))
     efforts["backlog"] = effort.of(lambda: finding.backlog(connection, {"default"}, None))
     return efforts
 
@@ -294,7 +294,7 @@ def test_reading_on_costs_nothing(connection: sqlite3.Connection) -> None:
     connection.execute(ADD_CHUNKS)
     effort = Effort(connection)
     first, last = (
-        effort.of(lambda: finding.read_messages(connection, "ended 900", after, 100))  # noqa: B023
+        effort.of(lambda: finding.follow(connection, "ended 900", after, 100))  # noqa: B023
         for after in (0, 4800)
     )
     assert last <= 1.3 * first + 20

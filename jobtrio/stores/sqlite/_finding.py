@@ -55,17 +55,19 @@ Span: TypeAlias = tuple[int, int]
 """Two numbers between which the jobs are that a search may find."""
 
 
-def read_messages(connection: sqlite3.Connection, job_id: str, after: int, limit: int) -> list[Message] | None:
-    """Return kept messages, with the `End` behind the last, or None for an unknown job."""
+def follow(
+    connection: sqlite3.Connection, job_id: str, after: int, limit: int
+) -> tuple[list[Message] | None, JobEntry | None]:
+    """Return kept messages, with the `End` behind the last, and the job without what never changes, or None twice."""
     entry = load_by_id(connection, job_id, light=True)
     if entry is None:
-        return None
+        return None, None
     messages = chunks.read(connection, entry.order, after, limit)
     if entry.outcome is not None and len(messages) < limit:
         last = chunks.last_number(connection, entry.order)
         if reached(messages, after) == last:
             messages.append(End(last + 1, entry.outcome))
-    return messages
+    return messages, entry
 
 
 # -- finding

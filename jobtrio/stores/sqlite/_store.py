@@ -180,7 +180,11 @@ class SqliteJobStore(RowStore[Session]):
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
-        return await self._opened.read(lambda connection: finding.read_messages(connection, job_id, after, limit))
+        return (await self.follow(job_id, after, limit))[0]
+
+    async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
+        """Return what `read_messages` returns, and what `look` does, both of one moment."""
+        return await self._opened.read(lambda connection: finding.follow(connection, job_id, after, limit))
 
     # -- as the calls of `RowStore` are carried out
 
