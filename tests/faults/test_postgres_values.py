@@ -238,6 +238,18 @@ async def test_large_results_are_read(
         assert len(faults.asked) == trips * len(kinds)
 
 
+async def test_following_is_one_trip(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows a job asks for its messages and for itself at once."""
+    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
+        (entry,) = await worker.insert(new_entry())
+        faults = postgres_faults.install(monkeypatch)
+        messages, found = await worker.store.follow(entry.id, 0, 10)
+        assert messages == []
+        assert found is not None
+        assert found.id == entry.id
+        assert faults.asked == [("messages",)]
+
+
 @pytest.mark.parametrize("newest_first", [False, True])
 @pytest.mark.parametrize(
     "query", [JobQuery(), JobQuery(queue="large"), JobQuery(tags={"t": "large"})], ids=["all", "group", "tag"]

@@ -17,6 +17,7 @@ from jobtrio.stores.postgres._rows import WIDTH, entry_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
     from jobtrio.stores.postgres._calls import Call
     from jobtrio.stores.postgres._connections import Connections, Link, Rows
@@ -37,8 +38,8 @@ class Load:
 
 
 @attrs.frozen(eq=False)
-class ReadMessages:
-    """Messages to be read.
+class Follow:
+    """Messages to be read, and the job without what never changes.
 
     Attributes:
         job_id: The job.
@@ -51,7 +52,7 @@ class ReadMessages:
     limit: int
 
 
-Reading: TypeAlias = Load | ReadMessages
+Reading: TypeAlias = Load | Follow
 
 
 async def carry_out(connections: Connections, calls: list[Call[Reading]]) -> list[Call[Reading]]:
@@ -62,7 +63,7 @@ async def carry_out(connections: Connections, calls: list[Call[Reading]]) -> lis
     calls = sorted(calls, key=lambda call: not call.is_late)  # those first that did not come with others before
     whole = [(call, call.work) for call in calls if isinstance(call.work, Load) and not call.work.light]
     light = [(call, call.work) for call in calls if isinstance(call.work, Load) and call.work.light]
-    reads = [(call, call.work) for call in calls if isinstance(call.work, ReadMessages)]
+    reads = [(call, call.work) for call in calls if isinstance(call.work, Follow)]
 
     share = str(ANSWERED // sum(map(bool, (whole, light, reads))))  # all of it has to come in time
 
@@ -98,23 +99,23 @@ def _answer(found: Iterable[tuple[Call[Reading], Row | None]]) -> list[Call[Read
         elif not row[WIDTH]:
             others.append(call)
         else:
-            call.succeed(_messages_of(row, call.work) if isinstance(call.work, ReadMessages) else entry_of(row))
+            entry = entry_of(row)
+            call.succeed((_messages_of(row, entry, call.work), entry) if isinstance(call.work, Follow) else entry)
     return others
 
 
-async def _fetch_messages(link: Link, readings: list[ReadMessages], share: str) -> Rows:
+async def _fetch_messages(link: Link, readings: list[Follow], share: str) -> Rows:
     wanted = arrays(((reading.job_id, reading.after, min(reading.limit, MOST)) for reading in readings), 3)
     return await link.fetch("messages", *wanted, str(chunks.READ_TEXT // len(readings)), share)
 
 
-def _messages_of(row: Row, reading: ReadMessages) -> list[Message]:
+def _messages_of(row: Row, entry: JobEntry, reading: Follow) -> list[Message]:
     """Return kept messages, with the `End` behind the last."""
     after, limit = reading.after, reading.limit
     last, *parts = row[WIDTH + 2 :]
     messages: list[Message] = []
     if parts[0] is not None:
         messages = chunks.read(zip(*parts, strict=True), after, limit)
-    entry = entry_of(row)
     if entry.outcome is not None and len(messages) < limit:
         last = last or 0
         if chunks.reached(messages, after) == last:

@@ -34,7 +34,7 @@ from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _finding as finding
 from jobtrio.stores.postgres._connections import Connections
 from jobtrio.stores.postgres._inserting import Insertion
-from jobtrio.stores.postgres._reading import Load, ReadMessages
+from jobtrio.stores.postgres._reading import Follow, Load
 from jobtrio.stores.postgres._rows import new_row
 from jobtrio.stores.postgres._schema import check_schema_name
 from jobtrio.stores.postgres._session import Session
@@ -319,10 +319,14 @@ class PostgresJobStore(RowStore[Session]):
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
         """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
-        if not job_id.isprintable():
-            return None
-        messages: list[Message] | None = await self._opened.reads.make(ReadMessages(job_id, after, limit))
-        return messages
+        return (await self.follow(job_id, after, limit))[0]
+
+    async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
+        """Return what `read_messages` returns, and what `look` does, both of one moment."""
+        found: tuple[list[Message], JobEntry] | None = None
+        if job_id.isprintable():
+            found = await self._opened.reads.make(Follow(job_id, after, limit))
+        return found or (None, None)
 
     # -- as the calls of `RowStore` are carried out
 
