@@ -230,6 +230,7 @@ async def test_what_is_no_job(place: Place) -> None:
         with place.displaced(f"job:{entry.id}"):
             assert await worker.store.load(entry.id) is None
             assert await worker.store.look(entry.id) is None
+            assert await worker.store.follow(entry.id, 0, 10) == (None, None)
             assert await worker.store.find(JobQuery()) == []
         found = await worker.store.look(entry.id)
         assert found is not None

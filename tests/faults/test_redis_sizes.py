@@ -240,6 +240,27 @@ async def test_many_jobs_are_loaded(
         assert max(sent) <= 32
 
 
+async def test_many_jobs_are_followed(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows jobs asks for their messages and for themselves in one trip, with others in one script."""
+    sent: list[Counter[bytes]] = []
+    original = Link.send
+
+    def send(link: Link, commands: Sequence[Command]) -> Answers:
+        sent.append(Counter(command.name for command in commands))
+        return original(link, commands)
+
+    async with open_worker(open_store) as worker:
+        entries = await worker.insert(*(new_entry() for _ in range(60)))
+        monkeypatch.setattr(Link, "send", send)
+        async with trio.open_nursery() as nursery:
+            for entry in entries:
+                nursery.start_soon(worker.store.follow, entry.id, 0, 10)
+    trips = [counter for counter in sent if counter[b"HMGET"]]
+    assert [counter[b"EVALSHA"] for counter in trips] == [1] * len(trips)
+    assert sum(counter[b"HMGET"] for counter in trips) == 60
+    assert max(counter[b"HMGET"] for counter in trips) == 32  # they may be large
+
+
 async def test_many_jobs_are_cancelled(
     open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -592,6 +592,10 @@ def test_groups_are_bounded() -> None:
     batch = Batch("{p}:")
     sizes = [200_000, 100_000, 100_000]
     assert [batch.add([run("delete", "x")], size) for size in sizes] == [[(0, 0)], [(0, 1)], [(1, 0)]]
+    batch = Batch("{p}:")
+    for n in range(3):  # what a command brings is no script's answer
+        parts: list[Any] = [run("read", str(n)), Command(b"HMGET", ("key",), 200_000)]
+        assert batch.add(parts, 200_000) == [(0, n), (n + 1, None)]
 
 
 @pytest.mark.parametrize(("name", "writes"), [("read", False), ("counts", False), ("find", False), ("claim", True)])

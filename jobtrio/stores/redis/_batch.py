@@ -68,6 +68,7 @@ class Batch:
 
     def add(self, parts: Sequence[Part], size: int = 0) -> list[tuple[int, int | None]]:
         """Take in what belongs together, of so many bytes; return the places of its answers."""
+        size -= sum(part.brings for part in parts if isinstance(part, Command))  # which is no script's answer
         return [self._add(part, size) for part in parts]
 
     def _add(self, part: Part, size: int) -> tuple[int, int | None]:

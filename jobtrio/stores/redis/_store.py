@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from jobtrio._messages import Message
     from jobtrio._policies import JobPriority
     from jobtrio._records import JobError, JobRecord, Outcome, Transition, WorkerReport
+    from jobtrio.stores.redis._batch import Part
     from jobtrio.stores.redis._link import Argument
+    from jobtrio.stores.redis._subscriber import Subscriber
 
 T = TypeVar("T")
 
@@ -112,8 +114,7 @@ class RedisJobStore(SessionStore[Session]):
         """Return a job, or None, without what never changes."""
         if not job_id.isprintable():
             return None
-        command = Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT), finding.LOADED)
-        return await self._opened.call(command, lambda row: _entry(whole_row(row), job_id))
+        return await self._opened.call(self._light_row(job_id), lambda row: _entry(whole_row(row), job_id))
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""
@@ -254,24 +255,32 @@ class RedisJobStore(SessionStore[Session]):
         """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
         if not job_id.isprintable():
             return None
+        heed = partial(_messages, self._opened.subscriber, job_id, after, limit)
+        return await self._opened.call(run("read", job_id, after, limit, READ_BYTES), heed)
+
+    async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
+        """Return what `read_messages` returns, and what `look` does right behind it, in one trip."""
+        if not job_id.isprintable():
+            return None, None
         subscriber = self._opened.subscriber
 
-        def read(answer: list[Any] | None) -> list[Message] | None:
-            if answer is None:
-                return None
-            if answer[1] is None:
-                subscriber.watch(job_id)
-            else:
-                subscriber.forget(job_id)  # nothing comes behind the `End`
-            return messages_of(answer, after, limit)
+        def heed(answers: list[Any]) -> tuple[list[Message] | None, JobEntry | None]:
+            found, row = answers
+            return _messages(subscriber, job_id, after, limit, found), _entry(whole_row(row), job_id)
 
-        return await self._opened.call(run("read", job_id, after, limit, READ_BYTES), read)
+        # A batch keeps this order: only scripts may go earlier, with those of other calls.
+        parts: list[Part] = [run("read", job_id, after, limit, READ_BYTES), self._light_row(job_id)]
+        return await self._opened.calls.make(parts, heed)
 
     # -- calls
 
     def _row(self, job_id: str, brings: int = 0) -> Command:
         """Return the command that reads a job's row, but for its id."""
         return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS), brings)
+
+    def _light_row(self, job_id: str) -> Command:
+        """Return the command that reads a job's row, but for its id and what users gave."""
+        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT), finding.LOADED)
 
     async def _call_once(
         self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument, brings: int = 0
@@ -294,6 +303,19 @@ def _check_prefix(prefix: Any) -> str:
     if set(name) & set("{}:"):
         raise ValueError(f"prefix must have no braces and no colon; got {show(prefix)}")
     return name
+
+
+def _messages(
+    subscriber: Subscriber, job_id: str, after: int, limit: int, found: list[Any] | None
+) -> list[Message] | None:
+    """Return what the script ``read`` has found, and have news of the job be heard as long as there may be any."""
+    if found is None:
+        return None
+    if found[1] is None:
+        subscriber.watch(job_id)
+    else:
+        subscriber.forget(job_id)  # nothing comes behind the `End`
+    return messages_of(found, after, limit)
 
 
 def _entry(row: list[Any], job_id: str) -> JobEntry | None:
