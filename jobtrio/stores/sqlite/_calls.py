@@ -38,14 +38,19 @@ class Call:
     Attributes:
         work: What to do, given what the thread works with.
         asked: When it was made, by the machine's monotonic clock.
+        is_short: Whether it takes so little time that the answers of others may wait for its own.
         leave_at: Until when its task waits, if that was cancelled after the call was taken; by Trio's clock.
     """
 
-    __slots__ = ("_after", "_error", "_given_up", "_limit", "_task", "_turn", "_value", "asked", "leave_at", "work")
+    __slots__ = (
+        *("_after", "_error", "_given_up", "_limit", "_task", "_turn", "_value", "asked", "is_short", "leave_at"),
+        "work",
+    )
 
-    def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any], after: Callable[[Any], Any], *, is_short: bool = False) -> None:
         self.work = work
         self.asked = time.monotonic()
+        self.is_short = is_short
         self.leave_at: float = inf
         self._after = after
         self._turn = threading.Lock()  # for whoever comes first: a thread that takes the call, or the task as it leaves
@@ -133,7 +138,9 @@ class Calls:
         self._closed = False
 
     @trio.lowlevel.enable_ki_protection
-    async def make(self, work: Callable[[Any], Any], after: Callable[[Any], T] = itself) -> T:
+    async def make(
+        self, work: Callable[[Any], Any], after: Callable[[Any], T] = itself, *, is_short: bool = False
+    ) -> T:
         """Have a thread do ``work``; return what it returns, as ``after`` makes it of that in Trio's thread.
 
         Raises:
@@ -142,7 +149,7 @@ class Calls:
         Cancellation: the call was not carried out; or it was taken by then, and is waited for until `limit_of_calls`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        call = Call(work, after)
+        call = Call(work, after, is_short=is_short)
         if len(self._open) >= WAITING:
             await self._wait_for_room()
         if self._closed:

@@ -1,13 +1,15 @@
 """The readers: threads with a connection each, which no writer holds up.
 
-Each call sees one state of the file, that of its beginning. It must not know what is read.
+Each call sees one state of the file, no older than its beginning: short ones that wait share a transaction, unless they
+were made after that had begun. It must not know what is read.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any, Final
+import time
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from jobtrio.stores.sqlite._connection import Location
 
 THREADS: Final = 2
+
+GROUP: Final = 16
+"""Calls in one transaction."""
+
+LONGEST: Final = 0.005
+"""Seconds after which a transaction takes no more calls: their answers are given at its end."""
 
 
 class Readers:
@@ -32,6 +40,7 @@ class Readers:
         self.calls: Final = Calls(patience)
         self._location = location
         self._running = 0
+        self._stopping = False
         self._stopped = trio.Event()
         self._threads: list[threading.Thread] = []  # those that were started
 
@@ -48,6 +57,7 @@ class Readers:
 
         Cancellation: they are waited for all the same: as long as those calls take.
         """
+        self._stopping = True
         for _ in self._threads:
             self.calls.stop()
         if self._threads:
@@ -60,14 +70,33 @@ class Readers:
     def _run(self) -> None:
         connector = Connector(self._location)
         try:
-            while call := self.calls.next():
-                if call.take():
-                    _read(connector, call)
-                    self.calls.deliver((call,))
-                call = None  # its answer may be large, and the next call long in coming
+            call = self.calls.next()
+            while call is not None:
+                call = self._read(connector, call)  # not kept: its answer may be large, and the next long in coming
+                if call is None:
+                    call = self.calls.next()
         finally:
             connector.close()
             self.calls.run_in_trio(self._one_stopped)
+
+    def _read(self, connector: Connector, call: Call | None) -> Call | None:
+        """Carry out a call, and those behind it that may share its transaction; return the next, if there was one."""
+        began = time.monotonic()
+        done: list[Call] = []
+        while call is not None and (not done or self._may_share(call, done, began)):
+            if call.take():
+                _carry_out(connector, call)
+                done.append(call)
+            call = self.calls.next_nowait()
+        if call is None and self._stopping:
+            self.calls.stop()  # the sign may be what was just taken for none
+        connector.roll_back()  # nothing was written
+        self.calls.deliver(done)
+        return call
+
+    def _may_share(self, call: Call, done: list[Call], began: float) -> bool:
+        is_in_time = call.asked < began and time.monotonic() < began + LONGEST
+        return is_in_time and call.is_short and done[0].is_short and len(done) < GROUP
 
     def _one_stopped(self) -> None:
         self._running -= 1
@@ -75,17 +104,18 @@ class Readers:
             self._stopped.set()
 
 
-def _read(connector: Connector, call: Call) -> None:
+def _carry_out(connector: Connector, call: Call) -> None:
+    """Carry a call out, in the transaction that is under way or in a new one."""
     try:
-        connection = connector.connected()
+        connection = _begun(connector)
         try:
-            value = _carry_out(connector, connection, call)
+            value = call.work(connection)
         except sqlite3.OperationalError as exc:
             if not is_undecodable(exc):
                 raise
             connection.rollback()
             read_all(connection)
-            value = _carry_out(connector, connection, call)
+            value = call.work(_begun(connector))
     except FAILURES as exc:
         call.fail(connector.failed(exc))
     except Exception as exc:
@@ -95,9 +125,10 @@ def _read(connector: Connector, call: Call) -> None:
         call.succeed(value)
 
 
-def _carry_out(connector: Connector, connection: sqlite3.Connection, call: Call) -> Any:
-    connection.execute("BEGIN")
-    connector.check_version(connection)
-    value = call.work(connection)
-    connection.execute("COMMIT")
-    return value
+def _begun(connector: Connector) -> sqlite3.Connection:
+    connection = connector.connection
+    if connection is None or not connection.in_transaction:
+        connection = connector.connected()
+        connection.execute("BEGIN")
+        connector.check_version(connection)
+    return connection

@@ -150,9 +150,9 @@ class Session(StoreSession):
         """Have the writer do ``work``; once that is committed, return what ``after`` makes of what it returns."""
         return self._writer.calls.make(work, after)
 
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
-        """Have a reader do ``work``; return what it returns."""
-        return self._readers.calls.make(work)
+    def read(self, work: Callable[[sqlite3.Connection], T], *, is_short: bool = False) -> Awaitable[T]:
+        """Have a reader do ``work``; return what it returns. What is short may be done with others' in one go."""
+        return self._readers.calls.make(work, is_short=is_short)
 
     async def advance(self) -> float:
         """Do what is due; return the seconds until there is more.

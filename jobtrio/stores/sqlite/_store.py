@@ -102,7 +102,7 @@ class SqliteJobStore(RowStore[Session]):
 
     async def look(self, job_id: str) -> JobEntry | None:
         """Return a job, or None, without what never changes."""
-        return await self._opened.read(lambda connection: load_by_id(connection, job_id, light=True))
+        return await self._opened.read(lambda connection: load_by_id(connection, job_id, light=True), is_short=True)
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""
@@ -184,7 +184,9 @@ class SqliteJobStore(RowStore[Session]):
 
     async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
         """Return what `read_messages` returns, and what `look` does, both of one moment."""
-        return await self._opened.read(lambda connection: finding.follow(connection, job_id, after, limit))
+        return await self._opened.read(
+            lambda connection: finding.follow(connection, job_id, after, limit), is_short=True
+        )
 
     # -- as the calls of `RowStore` are carried out
 
