@@ -58,6 +58,9 @@ REMEMBERED = 1000
 PIECE = 1024
 """Messages read at once."""
 
+FEW = 16
+"""Messages that are all that had come by then, as a rule, where there was nothing more a look before."""
+
 
 @attrs.define(eq=False)
 class _Tail:
@@ -74,6 +77,7 @@ class _Tail:
     is_hinted: bool = False  # and there may be more than it finds
     was_read: bool = False  # the store has answered, or an attempt here has fed it
     has_ended: bool = False  # the store has said so of the job
+    is_close: bool = False  # all that there was has been read, and but a few have come in each look since
     looks: SharedWork | None = None  # what those wait for who want to have all there is by now, once somebody does
 
     @property
@@ -263,20 +267,22 @@ class Tails:
 
     @trio.lowlevel.enable_ki_protection
     async def _copy_all(self, tail: _Tail) -> None:
-        """Copy until there is nothing more for now."""
-        is_news = True
-        looks = 0
-        while is_news and tail.is_wanted:
+        """Copy until there is nothing more for now; what comes then is hinted at."""
+        is_news = must_look = True
+        pause = min(2 * tail.pause, LOOK_AT_LEAST)
+        while must_look and tail.is_wanted:
             tail.is_hinted = False
             try:
-                is_news = await (self._copy(tail) if tail.was_read else self._begin(tail)) or tail.is_hinted
+                is_news = await (self._copy(tail) if tail.was_read else self._begin(tail))
             except StoreUnavailableError as exc:
                 is_news = False
                 if not tail.was_read and (log := tail.log()) is not None and log.last == 0:
                     self._give_up(tail.entry(), log, str(exc), StoreUnavailableError)
-            looks += 1
+            must_look = tail.is_hinted or (is_news and not tail.is_close)
+            if is_news or must_look:
+                pause = LOOK_AFTER
         tail.is_looking = False
-        tail.pause = LOOK_AFTER if looks > 1 else min(2 * tail.pause, LOOK_AT_LEAST)
+        tail.pause = pause
         if tail.is_wanted:
             self._look_in(tail.pause, tail)
         else:
@@ -292,8 +298,7 @@ class Tails:
         if log is None or self._is_fed_here(tail.job_id, log):
             return False
         before, had_ended = log.last, tail.has_ended
-        messages = await self._store.read_messages(tail.job_id, before, PIECE)
-        fresh = await self._store.look(tail.job_id)  # no older than the messages
+        messages, fresh = await self._store.follow(tail.job_id, before, PIECE)
         tail.was_read = True
         if messages is None or (fresh is not None and fresh.order != tail.order):
             log.cut_off(GONE)
@@ -306,6 +311,7 @@ class Tails:
             self._give_up(entry, log, TAKEN_BACK, trio.BrokenResourceError)
             return False
         tail.has_ended = fresh is not None and fresh.outcome is not None
+        tail.is_close = not messages or (tail.is_close and len(messages) < FEW and not tail.has_ended)
         # The record and the stream end in one step.
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
             refresh(entry, fresh, light=True)

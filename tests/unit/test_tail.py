@@ -12,8 +12,9 @@ import trio.testing
 from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError, Token
 from jobtrio._entry import JobEntry, Plan, finish, start
 from jobtrio._known import KnownEntries
-from jobtrio._tail import LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, REMEMBERED, Tails
+from jobtrio._tail import FEW, LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, REMEMBERED, Tails
 from jobtrio._token_log import TokenLog
+from jobtrio.abc import JobStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ class Bench:
         self.messages: list[Message] = []
         self.takes = 0.0
         self.away = False
+        self.then: Message | None = None  # what comes just behind the next reading
         self.fed: set[str] = set()
         self.known = KnownEntries()
         self.outage_limit, self.in_time = 10.0, False
@@ -47,13 +49,19 @@ class Bench:
             yield nursery
             nursery.cancel_scope.cancel()
 
+    follow: Any = JobStore.follow
+
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
         """Note the call."""
         self.looks.append(round(trio.current_time() - self._began, 6))
         await trio.sleep(self.takes)
         if self.away:
             raise StoreUnavailableError("away")
-        return self.messages[after : after + limit]
+        messages = self.messages[after : after + limit]
+        if self.then is not None:
+            self.messages.append(self.then)
+            self.then = None
+        return messages
 
     def _give_up(self, entry: JobEntry | None, log: TokenLog, why: str, by: type[Exception]) -> None:
         log.cut_off(why, by)
@@ -118,8 +126,8 @@ async def test_news(autojump_clock: MockClock) -> None:
         before = len(bench.looks)
         await trio.sleep(LOOK_AT_LEAST + 2 * LOOK_AFTER)
         assert last(entry) == 1
-        at, and_again, later, *_ = bench.looks[before:]
-        assert (at, later) == (and_again, at + LOOK_AFTER)
+        at, later, *_ = bench.looks[before:]
+        assert later == at + LOOK_AFTER
 
 
 async def test_a_hint(autojump_clock: MockClock) -> None:
@@ -132,7 +140,46 @@ async def test_a_hint(autojump_clock: MockClock) -> None:
         bench.tails.look("another")
         await trio.sleep(LOOK_AFTER * 1.5)
         assert last(entry) == 1
-        assert bench.looks == [6, 6, 6 + LOOK_AFTER]
+        assert bench.looks == [6, 6 + LOOK_AFTER]
+
+
+async def test_what_was_there_before(autojump_clock: MockClock) -> None:
+    """Who comes late has all that there is by then: it is looked until nothing more comes."""
+    bench = Bench()
+    async with bench.running():
+        bench.say("a")
+        entry = bench.entry()
+        bench.tails.follow(entry)
+        await trio.sleep(LOOK_AFTER / 2)
+        assert last(entry) == 1
+        assert bench.looks == [0, 0]
+
+
+async def test_much_at_once(autojump_clock: MockClock) -> None:
+    """Where much has come, there may be more than one look gives."""
+    async with following() as (bench, entry):
+        await trio.sleep(6)
+        for _ in range(FEW):
+            bench.say("a")
+        bench.looks.clear()
+        bench.tails.look("id")
+        await trio.sleep(LOOK_AFTER / 2)
+        assert last(entry) == FEW
+        assert bench.looks == [6, 6]
+
+
+async def test_the_end_between_two_readings(autojump_clock: MockClock) -> None:
+    """Where the job's record says that it has ended, and the `End` was not read yet, it is looked at once more."""
+    async with following() as (bench, entry):
+        await trio.sleep(6)
+        bench.say("a")
+        bench.then = End(2, Completed())
+        bench.looks.clear()
+        bench.tails.look("id")
+        await trio.sleep(LOOK_AFTER / 2)
+        assert last(entry) == 2
+        assert entry.outcome == Completed()
+        assert bench.looks == [6, 6]
 
 
 async def test_a_hint_during_a_look(autojump_clock: MockClock) -> None:
