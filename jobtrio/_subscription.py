@@ -75,6 +75,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     ) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
         self._log = log
+        log.is_read = True
         self._holds = holds  # what stands for the job: without it an attempt here would feed another log
         self.position: int = check_position(log, after)
         self._on_gap = check_on_gap(on_gap)

@@ -48,6 +48,13 @@ LOOK_AT_LEAST = 2.0
 LOOK_FIRST = 0.02
 """Seconds after which to look at a job that may come to run here: most then do, and there is nothing to copy."""
 
+LONGER = 1 / 8
+"""How much longer one may have waited for a job's end because of the pauses between looks at what it sends, where
+nobody reads that."""
+
+LOOK_FOR_END = 0.1
+"""Seconds of such a pause, at most."""
+
 LOOKS_A_SECOND = 500
 """Looks without a hint, at most: where there are many streams, each is looked at more seldom. First looks are counted
 apart, so that a stream does not wait for its own while all the others are looked at."""
@@ -72,6 +79,8 @@ class _Tail:
     entry: weakref.ref[JobEntry]
     look_at: float = inf
     pause: float = LOOK_AFTER
+    began_at: float = attrs.field(factory=trio.current_time)
+    looked_at: float = -inf  # when the last look began
     listed_at: float = inf  # where it stands among those to be looked at: no later than that
     is_looking: bool = False  # a task does so
     is_hinted: bool = False  # and there may be more than it finds
@@ -139,8 +148,14 @@ class Tails:
             if len(self._hinted) > REMEMBERED:
                 del self._hinted[next(iter(self._hinted))]
             return
+        now = trio.current_time()
         for tail in tuple(tails):
-            self._look(tail)
+            log = tail.log()
+            pause = 0.0 if log is None or log.is_read else min(LONGER * (now - tail.began_at), LOOK_FOR_END)
+            if tail.looked_at + pause <= now:
+                self._look(tail)
+            elif tail.look_at > tail.looked_at + pause:
+                self._look_at(tail.looked_at + pause, tail)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -150,7 +165,9 @@ class Tails:
                 await trio.sleep_forever()
             now = trio.current_time()
             while self._listed and self._listed[0][0] <= now:
-                tail = heappop(self._listed)[2]
+                moment, _, tail = heappop(self._listed)
+                if moment != tail.listed_at:
+                    continue  # it was listed anew, for an earlier look
                 tail.listed_at = inf
                 if tail.look_at > now:
                     self._list(tail)  # it was looked at meanwhile
@@ -191,7 +208,7 @@ class Tails:
             tail.was_read, tail.pause = True, LOOK_AFTER
             self._look_in(LOOK_AFTER, tail)
         else:
-            tail.is_looking = True
+            tail.is_looking, tail.looked_at = True, trio.current_time()
             self.nursery.start_soon(self._copy_all, tail)
 
     def _drop(self, tail: _Tail) -> None:

@@ -59,6 +59,7 @@ class TokenLog:
         "cut",
         "cut_by",
         "end",
+        "is_read",
         "may_lag",
         "stored",
     )
@@ -78,6 +79,7 @@ class TokenLog:
         self._lossless: weakref.WeakSet[Subscription] | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
         self.end: End | None = None
+        self.is_read: bool = False  # whether there is, or was, a subscription
         self.may_lag: bool = False  # whether it is a copy that may be behind the store's
         self.cut: str | None = None  # why nothing more comes although there is no End
         self.cut_by: type[Exception] = trio.BrokenResourceError  # as what that is told

@@ -12,7 +12,8 @@ import trio.testing
 from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError, Token
 from jobtrio._entry import JobEntry, Plan, finish, start
 from jobtrio._known import KnownEntries
-from jobtrio._tail import FEW, LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, REMEMBERED, Tails
+from jobtrio._subscription import Subscription
+from jobtrio._tail import FEW, LONGER, LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, LOOK_FOR_END, REMEMBERED, Tails
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import JobStore
 
@@ -141,6 +142,40 @@ async def test_a_hint(autojump_clock: MockClock) -> None:
         await trio.sleep(LOOK_AFTER * 1.5)
         assert last(entry) == 1
         assert bench.looks == [6, 6 + LOOK_AFTER]
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_nobody_reads(is_read: bool, autojump_clock: MockClock) -> None:
+    """Who only waits for the end is told of it in time, without a look at each message."""
+    async with following() as (bench, entry):
+        assert entry.log is not None
+        if is_read:
+            Subscription(entry.log)
+        await trio.sleep(1)
+        bench.looks.clear()
+        for _ in range(100):
+            bench.say("a")
+            bench.tails.look("id")
+            await trio.sleep(0.02)
+        bench.messages.append(End(101, Completed()))
+        bench.tails.look("id")
+        await trio.sleep(LOOK_FOR_END * 1.01)
+        assert entry.outcome == Completed()
+    assert bench.looks[0] == 1
+    assert len(bench.looks) == 101 if is_read else 2 / LOOK_FOR_END <= len(bench.looks) <= 2 + 2.1 / LOOK_FOR_END
+
+
+async def test_the_end_of_a_short_job_that_nobody_reads(autojump_clock: MockClock) -> None:
+    """The pauses make the wait for an end but a little longer."""
+    async with following() as (bench, entry):
+        await trio.sleep(0.01)
+        bench.say("a")
+        bench.tails.look("id")
+        await trio.sleep(0.0001)
+        bench.messages.append(End(2, Completed()))
+        bench.tails.look("id")
+        await trio.sleep(0.01 * LONGER * 1.01)
+        assert entry.outcome == Completed()
 
 
 async def test_what_was_there_before(autojump_clock: MockClock) -> None:
@@ -299,12 +334,16 @@ async def test_a_hint_beside_a_log_that_is_over(autojump_clock: MockClock) -> No
 
 
 async def test_hints_leave_nothing_behind(autojump_clock: MockClock) -> None:
-    """However many hints come, a stream stands once among those to be looked at."""
-    async with following() as (bench, _entry):
-        for _ in range(100):
-            bench.tails.look("id")
-            await trio.sleep(0.01)
-        assert len(bench.tails._listed) == 1
+    """However many hints come, a stream stands once among those to be looked at; if nobody reads it, a few times."""
+    async with following() as (bench, entry):
+        for most in (1 + LOOK_AT_LEAST / LOOK_FOR_END, 1):
+            for _ in range(1000):
+                bench.tails.look("id")
+                await trio.sleep(0.01)
+            assert len(bench.tails._listed) <= most
+            assert entry.log is not None
+            Subscription(entry.log)
+            await trio.sleep(LOOK_AT_LEAST)
 
 
 async def test_each_in_its_time(autojump_clock: MockClock) -> None:
