@@ -1,4 +1,4 @@
-"""The benchmarks' command: how it ends, and that it leaves nothing behind."""
+"""The benchmarks' command: how it ends, and that it leaves nothing behind; and measures that need processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+
+from benchmarks.fleet.costs import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,3 +96,15 @@ def test_reader_that_leaves(command: Command, arguments: tuple[str, ...]) -> Non
     assert process.stderr.read() == ""
     assert process.wait(LIMIT) == 128 + signal.SIGPIPE
     assert list(command.files.iterdir()) == []
+
+
+def test_processor_time_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What processes of a server have used counts when they have ended, and one that ends at the look fails nothing."""
+    others: list[psutil.Process] = []
+    monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: others)
+    server = Server(os.getpid())
+    before = server.seconds()
+    child = subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 0.1: pass"])
+    others.append(psutil.Process(child.pid))
+    assert child.wait(LIMIT) == 0
+    assert server.seconds() >= before + 0.08
