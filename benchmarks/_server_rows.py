@@ -1,4 +1,4 @@
-"""The rows that stores on servers have in common: jobs alone and beside peers, and tokens in another process."""
+"""The rows of jobs that stores on servers have in common: alone, and beside peers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import platform
 from typing import TYPE_CHECKING, Final
 
 import attrs
-import trio
 
-import jobtrio
 from benchmarks._child import open_child
 from benchmarks._peer_environment import make_environment
-from benchmarks._result import seconds_at_most
 from benchmarks._server_jobs import ServerJobs
-from benchmarks._watching_child import PACES, speakers
-from jobtrio.stores._url import parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,14 +89,3 @@ async def _compare_with_peer(
                 goal=peer.goal if part == "drain" else None,
                 speed=True,
             )
-
-
-async def measure_tokens(session: Session, url: str, setting: str) -> None:
-    """Measure from `send` in this process to the receipt in a watcher's."""
-    tokens = session.scale(100, 10)
-    async with jobtrio.open_registry(speakers(), store=parse_store_url(url).make_store()):
-        await trio.lowlevel.checkpoint()
-        for pace, pause in PACES:
-            async with open_child("benchmarks._watching_child", url, tokens, pause) as watcher:
-                name = "token in another process, p50"
-                await session.measure(name, f"{setting}, {pace}", watcher, goal=seconds_at_most(0.005))

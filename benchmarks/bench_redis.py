@@ -1,8 +1,8 @@
-"""Redis: durable jobs of no work, enqueue and drain apart, and how soon another process sees a token.
+"""Redis: durable jobs of no work, enqueue and drain apart, and their streams in another process.
 
 The server is a Valkey of the benchmark's own, on the loopback interface, with a log that is synced once a second. With
 ``--peers``, streaQ on Trio and taskiq take turns with jobtrio on it, each in a database of its own, 100 jobs at once.
-What counts is the time on the wall.
+What counts is the time on the wall; of many streams it is processor time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import _disk as disk
 from benchmarks._peer_environment import REDIS
 from benchmarks._result import at_least
-from benchmarks._server_rows import Peer, compare_with_peers, measure_jobs, measure_tokens
-from benchmarks._servers import open_valkey
+from benchmarks._server_rows import Peer, compare_with_peers, measure_jobs
+from benchmarks._servers import open_valkey, pid_of_valkey
+from benchmarks._stream_rows import measure_streams, measure_tokens
+from benchmarks.fleet.costs import Server
 
 if TYPE_CHECKING:
     from benchmarks._harness import Session
@@ -24,7 +26,7 @@ SETTING: Final = "appendfsync=everysec"
 
 
 async def run(session: Session) -> None:
-    """Measure the store, then beside the peers, then the tokens."""
+    """Measure the store, then beside the peers, then streams."""
     logging.getLogger("jobtrio.stores.redis").setLevel(logging.ERROR)
     with open_valkey() as server:
         version = re.search(r"valkey_version:(\S+)", str(server.ask("INFO", "server")))
@@ -39,6 +41,7 @@ async def run(session: Session) -> None:
             await compare_with_peers(session, REDIS, _peers(server.url), url, empty, SETTING)
         empty()
         await measure_tokens(session, url, SETTING)
+        await measure_streams(session, url, SETTING, Server(pid_of_valkey(server)).seconds)
 
 
 def _peers(url: str) -> tuple[Peer, ...]:

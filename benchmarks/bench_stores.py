@@ -1,8 +1,8 @@
-"""Stores: durable jobs of no work in SQLite, enqueue and drain apart, and how soon another process sees a token.
+"""Stores: durable jobs of no work in SQLite, enqueue and drain apart, and their streams in another process.
 
 The floor is a bare group-commit loop (`_group_commit`) with the same setting of SQLite; the peer, with ``--peers``, is
 huey with SQLite. All sides take turns on files in the folder for temporary files, which ``TMPDIR`` chooses. Writing
-waits for the disk, so what counts is the time on the wall.
+waits for the disk, so what counts is the time on the wall; of many streams it is processor time.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ import sqlite3
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
-import jobtrio
 from benchmarks import _disk as disk
 from benchmarks._child import open_child
 from benchmarks._durable_jobs import DurableJobs, count_groups
 from benchmarks._jobs_by_hand import JobsByHand
 from benchmarks._peer_environment import make_environment
-from benchmarks._result import at_least, seconds_at_most
-from benchmarks._watching_child import PACES, speakers
-from jobtrio.stores.sqlite import SqliteJobStore
+from benchmarks._result import at_least
+from benchmarks._stream_rows import measure_streams, measure_tokens
 
 if TYPE_CHECKING:
     from benchmarks._harness import Session
@@ -38,7 +34,7 @@ PARTS: Final = {
 
 
 async def run(session: Session) -> None:
-    """Measure both settings of SQLite beside the floor, then huey, then the tokens."""
+    """Measure both settings of SQLite beside the floor, then huey, then streams."""
     logging.getLogger("jobtrio.stores.sqlite").setLevel(logging.ERROR)
     folder = tempfile.gettempdir()
     disk.note(session, f"SQLite {sqlite3.sqlite_version}")
@@ -53,7 +49,10 @@ async def run(session: Session) -> None:
     if session.peers:
         await _compare_with_huey(session, full, "fsync", at_least(5.0))
         await _compare_with_huey(session, normal, "no fsync", None)
-    await _measure_tokens(session, folder)
+    with disk.new_file(folder) as path:
+        url = f"sqlite:///{path}"
+        await measure_tokens(session, url, "synchronous=FULL")
+        await measure_streams(session, url, "synchronous=FULL")
 
 
 # -- beside the floor
@@ -139,18 +138,3 @@ async def _compare_with_huey(session: Session, setting: DurableJobs, form: str, 
                     goal=goal,
                     speed=True,
                 )
-
-
-# -- tokens
-
-
-async def _measure_tokens(session: Session, folder: str) -> None:
-    """Measure from `send` in this process to the receipt in a watcher's."""
-    tokens = session.scale(100, 10)
-    with disk.new_file(folder) as path:
-        async with jobtrio.open_registry(speakers(), store=SqliteJobStore(path)):
-            await trio.lowlevel.checkpoint()
-            for pace, pause in PACES:
-                async with open_child("benchmarks._watching_child", f"sqlite:///{path}", tokens, pause) as watcher:
-                    name = "token in another process, p50"
-                    await session.measure(name, f"synchronous=FULL, {pace}", watcher, goal=seconds_at_most(0.005))

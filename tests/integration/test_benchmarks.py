@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from benchmarks._harness import Session
+from benchmarks._stream_rows import measure_streams
 from benchmarks.fleet.costs import Server
 
 if TYPE_CHECKING:
@@ -96,6 +99,19 @@ def test_reader_that_leaves(command: Command, arguments: tuple[str, ...]) -> Non
     assert process.stderr.read() == ""
     assert process.wait(LIMIT) == 128 + signal.SIGPIPE
     assert list(command.files.iterdir()) == []
+
+
+async def test_rows_of_many_streams(tmp_path: Path) -> None:
+    """Worker, watcher and server each have a row, beside the same jobs in memory; a server's time is shared by all."""
+    seconds = itertools.count()
+    session = Session(rounds=1, tiny=True)
+    await measure_streams(session, f"sqlite:///{tmp_path / 'jobs.db'}", "any", lambda: float(next(seconds)))
+    worker, watcher, server, late = session.rows
+    assert [row.name.partition(", ")[2] for row in session.rows] == ["worker CPU", "watcher CPU", "server CPU", "p50"]
+    assert worker.subject != watcher.subject
+    assert server.subject.rounds == ((1 / 50,),)
+    assert all(row.ratio is not None and row.ratio > 0 for row in (worker, watcher, server))
+    assert (late.other, len(late.subject.rounds[0])) == (None, 50)
 
 
 def test_processor_time_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
