@@ -130,9 +130,14 @@ class Tails:
     def follow(self, entry: JobEntry) -> None:
         """Follow a job in the log that its entry has, until its end or until nobody holds that log."""
         log = entry.log
-        tails = self._tails.get(entry.id, [])
-        if log is None or any(tail.log() is log for tail in tails):
+        if log is None:
             return
+        tails = self._tails.get(entry.id, [])
+        for tail in tails:
+            if tail.log() is log:
+                if tail.look_at <= trio.current_time() + LOOK_FOR_END:
+                    self._look(tail)  # which may have been put off as nobody read it
+                return
         tail = _Tail(entry.id, entry.order, weakref.ref(log), weakref.ref(entry))
         self._tails[entry.id] = [*tails, tail]
         if self._claims and entry.never_started and entry.id not in self._hinted:

@@ -178,6 +178,23 @@ async def test_the_end_of_a_short_job_that_nobody_reads(autojump_clock: MockCloc
         assert entry.outcome == Completed()
 
 
+async def test_a_reader_of_what_nobody_read_before(autojump_clock: MockClock) -> None:
+    """Who begins to read has all that there is by then, though a look was put off before."""
+    async with following() as (bench, entry):
+        await trio.sleep(1)
+        for reached in (1, 1):  # the second look is put off
+            bench.say("a")
+            bench.tails.look("id")
+            await trio.testing.wait_all_tasks_blocked()
+            assert last(entry) == reached
+        bench.looks.clear()
+        for _ in range(2):
+            bench.tails.follow(entry)
+            await trio.testing.wait_all_tasks_blocked()
+            assert last(entry) == 2
+        assert bench.looks == [1]
+
+
 async def test_what_was_there_before(autojump_clock: MockClock) -> None:
     """Who comes late has all that there is by then: it is looked until nothing more comes."""
     bench = Bench()
