@@ -241,6 +241,11 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
             f"{_seconds(_tail.LOOK_AFTER)}, doubled up to {_seconds(_tail.LOOK_AT_LEAST)} while there are none",
             fixed,
         ),
+        (
+            "Pause between two looks at new messages in another process that nobody reads, where the end is waited for",
+            f"{_tail.LONGER:.1%} of the time waited so far, at most {_seconds(_tail.LOOK_FOR_END)}",
+            fixed,
+        ),
         ("Polls for new messages per second, if no wake-up came, for all streams", _tail.LOOKS_A_SECOND, fixed),
         ("Poll for work if no wake-up came, after", _seconds(SqliteJobStore.poll_interval), fixed),
         ("The same, in an SQLite file to which others have written", _seconds(_writer.LOOK_AFTER), fixed),
