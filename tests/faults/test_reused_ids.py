@@ -110,9 +110,10 @@ async def test_a_job_that_is_removed_as_its_end_is_read(autojump_clock: MockCloc
         job = await here.get(ID)
         messages = job.subscribe()
         await messages.receive()
-        store.network.slow = {"read_messages": 1}
         await (await there.get(ID)).wait()
-        await trio.sleep(1.5)  # the answer with the end is on its way
+        store.network.slow = {"read_messages": 1}
+        store.settings.listener.messages_added(ID)
+        await trio.sleep(0.5)  # the answer with the end is on its way
         await there.remove(ID)
         assert [message async for message in messages] == [Token(2, 1, "old"), End(3, Completed("old 1"))]
         assert (job.outcome, job.state, job.record.result) == (Completed("old 1"), JobState.COMPLETED, "old 1")
