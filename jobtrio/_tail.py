@@ -174,9 +174,11 @@ class Tails:
                 if moment != tail.listed_at:
                     continue  # it was listed anew, for an earlier look
                 tail.listed_at = inf
+                if tail.is_looking:
+                    continue  # it is listed again at the end of that
                 if tail.look_at > now:
                     self._list(tail)  # it was looked at meanwhile
-                elif not tail.is_looking:
+                else:
                     self._look(tail)
 
     # -- when to look
@@ -188,7 +190,8 @@ class Tails:
         self._look_at(self._next_first, tail)
 
     def _look_in(self, seconds: float, tail: _Tail) -> None:
-        self._look_at(trio.current_time() + max(seconds, len(self._tails) / LOOKS_A_SECOND), tail)
+        moment = trio.current_time() + max(seconds, len(self._tails) / LOOKS_A_SECOND)
+        self._look_at(min(moment, tail.look_at), tail)  # a look may have been put off during the last one
 
     def _look_at(self, moment: float, tail: _Tail) -> None:
         tail.look_at = moment
@@ -210,10 +213,10 @@ class Tails:
         elif self.nursery is None:
             pass  # all is about to be cut off
         elif self._is_fed_here(tail.job_id, log):
-            tail.was_read, tail.pause = True, LOOK_AFTER
+            tail.was_read, tail.pause, tail.look_at = True, LOOK_AFTER, inf
             self._look_in(LOOK_AFTER, tail)
         else:
-            tail.is_looking, tail.looked_at = True, trio.current_time()
+            tail.is_looking, tail.looked_at, tail.look_at = True, trio.current_time(), inf
             self.nursery.start_soon(self._copy_all, tail)
 
     def _drop(self, tail: _Tail) -> None:

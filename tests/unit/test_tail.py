@@ -178,6 +178,22 @@ async def test_the_end_of_a_short_job_that_nobody_reads(autojump_clock: MockCloc
         assert entry.outcome == Completed()
 
 
+@pytest.mark.parametrize("is_news", [True, False])
+@pytest.mark.parametrize("takes", [LOOK_FOR_END / 2, LOOK_FOR_END * 2])
+async def test_a_hint_during_a_look_that_nobody_reads(takes: float, is_news: bool, autojump_clock: MockClock) -> None:
+    """What comes during a look is looked at in its time, whatever that look finds."""
+    async with following(takes) as (bench, _entry):
+        await trio.sleep(8)
+        bench.looks.clear()
+        if is_news:
+            bench.say("a")
+        bench.tails.look("id")
+        await trio.sleep(LOOK_FOR_END / 4)
+        bench.tails.look("id")
+        await trio.sleep(LOOK_AFTER)
+        assert bench.looks[:2] == [8, 8 + max(takes, LOOK_FOR_END)]
+
+
 async def test_a_reader_of_what_nobody_read_before(autojump_clock: MockClock) -> None:
     """Who begins to read has all that there is by then, though a look was put off before."""
     async with following() as (bench, entry):
