@@ -86,7 +86,7 @@ class _Tail:
     is_hinted: bool = False  # and there may be more than it finds
     was_read: bool = False  # the store has answered, or an attempt here has fed it
     has_ended: bool = False  # the store has said so of the job
-    is_close: bool = False  # all that there was has been read, and but a few have come in each look since
+    close_until: float = -inf  # all that there was had been read, and but a few have come in each look since
     looks: SharedWork | None = None  # what those wait for who want to have all there is by now, once somebody does
 
     @property
@@ -94,6 +94,12 @@ class _Tail:
         """Whether anybody can read what comes."""
         log = self.log()
         return log is not None and log.end is None and log.cut is None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is, or was, anybody who reads, not only waits for the end."""
+        log = self.log()
+        return log is None or log.is_read
 
 
 class Tails:
@@ -155,8 +161,7 @@ class Tails:
             return
         now = trio.current_time()
         for tail in tuple(tails):
-            log = tail.log()
-            pause = 0.0 if log is None or log.is_read else min(LONGER * (now - tail.began_at), LOOK_FOR_END)
+            pause = 0.0 if tail.is_read else min(LONGER * (now - tail.began_at), LOOK_FOR_END)
             if tail.looked_at + pause <= now:
                 self._look(tail)
             elif tail.look_at > tail.looked_at + pause:
@@ -179,6 +184,8 @@ class Tails:
                 if tail.look_at > now:
                     self._list(tail)  # it was looked at meanwhile
                 else:
+                    if tail.is_read:
+                        tail.close_until = -inf  # what no hint told of may be more than one look gives
                     self._look(tail)
 
     # -- when to look
@@ -303,7 +310,7 @@ class Tails:
                 is_news = False
                 if not tail.was_read and (log := tail.log()) is not None and log.last == 0:
                     self._give_up(tail.entry(), log, str(exc), StoreUnavailableError)
-            must_look = tail.is_hinted or (is_news and not tail.is_close)
+            must_look = tail.is_hinted or (is_news and tail.close_until <= trio.current_time())
             if is_news or must_look:
                 pause = LOOK_AFTER
         tail.is_looking = False
@@ -336,7 +343,10 @@ class Tails:
             self._give_up(entry, log, TAKEN_BACK, trio.BrokenResourceError)
             return False
         tail.has_ended = fresh is not None and fresh.outcome is not None
-        tail.is_close = not messages or (tail.is_close and len(messages) < FEW and not tail.has_ended)
+        if not messages:
+            tail.close_until = trio.current_time() + LOOK_AT_LEAST
+        elif len(messages) >= FEW or tail.has_ended:
+            tail.close_until = -inf
         # The record and the stream end in one step.
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):
             refresh(entry, fresh, light=True)
