@@ -114,7 +114,9 @@ class RedisJobStore(SessionStore[Session]):
         """Return a job, or None, without what never changes."""
         if not job_id.isprintable():
             return None
-        return await self._opened.call(self._light_row(job_id), lambda row: _entry(whole_row(row), job_id))
+        return await self._opened.call(
+            self._row(job_id, finding.LOADED, LIGHT), lambda row: _entry(whole_row(row), job_id)
+        )
 
     async def find(self, query: JobQuery) -> list[JobRecord]:
         """Return the matching jobs, in the order of their submission."""
@@ -269,18 +271,14 @@ class RedisJobStore(SessionStore[Session]):
             return _messages(subscriber, job_id, after, limit, found), _entry(whole_row(row), job_id)
 
         # A batch keeps this order: only scripts may go earlier, with those of other calls.
-        parts: list[Part] = [run("read", job_id, after, limit, READ_BYTES), self._light_row(job_id)]
+        parts: list[Part] = [run("read", job_id, after, limit, READ_BYTES), self._row(job_id, finding.LOADED, LIGHT)]
         return await self._opened.calls.make(parts, heed)
 
     # -- calls
 
-    def _row(self, job_id: str, brings: int = 0) -> Command:
-        """Return the command that reads a job's row, but for its id."""
-        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *FIELDS), brings)
-
-    def _light_row(self, job_id: str) -> Command:
-        """Return the command that reads a job's row, but for its id and what users gave."""
-        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *LIGHT), finding.LOADED)
+    def _row(self, job_id: str, brings: int = 0, fields: Sequence[str] = FIELDS) -> Command:
+        """Return the command that reads a job's row, but for its id; with `LIGHT`, also but for what users gave."""
+        return Command(b"HMGET", (f"{self._prefix}job:{job_id}", *fields), brings)
 
     async def _call_once(
         self, after: Callable[[Any, bool], T], name: str, job_id: str, *arguments: Argument, brings: int = 0
