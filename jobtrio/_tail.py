@@ -86,7 +86,7 @@ class _Tail:
     is_hinted: bool = False  # and there may be more than it finds
     was_read: bool = False  # the store has answered, or an attempt here has fed it
     has_ended: bool = False  # the store has said so of the job
-    close_until: float = -inf  # all that there was had been read, and but a few have come in each look since
+    close_until: float = -inf  # when one look is no longer taken to give all that there is
     looks: SharedWork | None = None  # what those wait for who want to have all there is by now, once somebody does
 
     @property
@@ -300,7 +300,7 @@ class Tails:
     @trio.lowlevel.enable_ki_protection
     async def _copy_all(self, tail: _Tail) -> None:
         """Copy until there is nothing more for now; what comes then is hinted at."""
-        is_news = must_look = True
+        must_look = True
         pause = min(2 * tail.pause, LOOK_AT_LEAST)
         while must_look and tail.is_wanted:
             tail.is_hinted = False

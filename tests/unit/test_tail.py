@@ -411,6 +411,18 @@ async def test_hints_leave_nothing_behind(autojump_clock: MockClock) -> None:
             await trio.sleep(LOOK_AT_LEAST)
 
 
+async def test_long_looks_leave_nothing_behind(autojump_clock: MockClock) -> None:
+    """Nor does a stream stand there more often whose time comes while it is being looked at."""
+    async with following(2 * LOOK_AFTER) as (bench, entry):
+        assert entry.log is not None
+        Subscription(entry.log)
+        for _ in range(20):
+            bench.say("a")
+            bench.tails.look("id")
+            await trio.sleep(2.5 * LOOK_AFTER)
+        assert len(bench.tails._listed) <= 1
+
+
 async def test_each_in_its_time(autojump_clock: MockClock) -> None:
     """A stream is looked at in its time, whatever others are to be looked at later."""
     bench = Bench()
