@@ -25,8 +25,11 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 DURATION = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([smhd]?)")
 
+SUM = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+"""Several whole numbers with units, the largest unit first."""
+
 DURATIONS = """\
-DURATION is seconds, or a number followed by s, m, h or d: 90, 90s, 1.5h, 7d
+DURATION is seconds, or has units (s, m, h, d): 90, 90s, 1.5h, 1h30m, 7d
 """
 """What the help of a command that takes durations says of them."""
 
@@ -204,10 +207,13 @@ def _whole(text: str, what: str, low: int, high: int) -> int:
 
 
 def _duration(text: str, allowed: str, low: float) -> float:
-    found = DURATION.fullmatch(text)
-    value = float(found[1]) * UNITS[found[2]] if found else math.nan
+    value = math.nan
+    if found := DURATION.fullmatch(text):
+        value = float(found[1]) * UNITS[found[2]]
+    elif text and (found := SUM.fullmatch(text)):
+        value = sum(float(number or 0) * UNITS[unit] for number, unit in zip(found.groups(), "dhms", strict=True))
     if not low <= value < math.inf:
-        raise _refusal(f"a duration {allowed}: seconds, or a number followed by s, m, h or d", text)
+        raise _refusal(f"a duration {allowed}: seconds, or with units (s, m, h, d) such as 90s, 1.5h or 1h30m", text)
     return value
 
 

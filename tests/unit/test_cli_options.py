@@ -36,11 +36,14 @@ DURATIONS = [
         ("7d", 604_800),
         (".5m", 30),
         ("1e3", 1000),
+        ("1h30m", 5400),
+        ("1d0h5s", 86_405),
+        ("090m1s", 5401),
     ],
 )
 @pytest.mark.parametrize("read", [_options.duration, _options.positive_duration, _options.lease, _options.age])
 def test_duration(read: Callable[[str], float], text: str, seconds: float) -> None:
-    """A duration is seconds, or a number with its unit behind it."""
+    """A duration is seconds, or a number with its unit behind it, or several, the largest unit first."""
     assert read(text) == seconds
 
 
@@ -48,7 +51,7 @@ def test_duration(read: Callable[[str], float], text: str, seconds: float) -> No
     ("read", "text", "allowed"),
     [
         *[
-            (_options.duration, text, "of 0 or more: seconds, or a number followed by s, m, h or d")
+            (_options.duration, text, r"of 0 or more: seconds, or with units \(s, m, h, d\) such as 90s, 1.5h or 1h30m")
             for text in (
                 "",
                 "m",
@@ -65,10 +68,16 @@ def test_duration(read: Callable[[str], float], text: str, seconds: float) -> No
                 "3 m",
                 "3mm",
                 "1e999",
+                "30m1h",
+                "1h1h",
+                "1.5h30m",
+                "1h30",
+                "1h 30m",
             )
         ],
         (_options.positive_duration, "0", "above 0"),
         (_options.positive_duration, "0h", "above 0"),
+        (_options.positive_duration, "0h0m", "above 0"),
         (_options.lease, "0.01m", "of 1 s or more"),
         (_options.age, "infinity", "of 0 or more, or inf"),
     ],
@@ -77,6 +86,12 @@ def test_no_duration(read: Callable[[str], float], text: str, allowed: str) -> N
     """What is none is refused, with the text and what is allowed."""
     with pytest.raises(argparse.ArgumentTypeError, match=f"must be a duration {allowed}.*; got '{text}'"):
         read(text)
+
+
+def test_endless_duration() -> None:
+    """A duration that is more than any number is none."""
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a duration of 0 or more"):
+        _options.duration("9" * 400 + "d1s")
 
 
 def test_for_ever() -> None:
