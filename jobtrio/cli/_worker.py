@@ -120,6 +120,13 @@ def _add_retention(parser: argparse.ArgumentParser) -> None:
         default=kept.finished_jobs,
         help=f"how many ended jobs are kept (default: {kept.finished_jobs})",
     )
+    parser.add_argument(
+        "--tokens-per-job",
+        metavar="N",
+        type=_options.positive_count,
+        default=kept.tokens_per_job,
+        help=f"how many messages are kept of each job, the newest (default: {kept.tokens_per_job})",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -151,5 +158,7 @@ def worker_plan(options: argparse.Namespace) -> WorkerPlan:
         name=options.name,
         grace=options.grace,
         lease=options.lease,
-        retention=Retention(finished_jobs=options.keep, finished_for=options.keep_for),
+        retention=Retention(
+            finished_jobs=options.keep, finished_for=options.keep_for, tokens_per_job=options.tokens_per_job
+        ),
     )

@@ -60,7 +60,7 @@ class WorkerPlan:
         name: The worker's name; None for one that is made.
         grace: Seconds that running jobs have to end at the first signal.
         lease: Seconds that a claim lasts unless renewed.
-        retention: What is kept of ended jobs.
+        retention: What is kept of ended jobs, and of streams.
     """
 
     executors: jobtrio.Executors

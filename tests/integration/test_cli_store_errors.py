@@ -82,7 +82,7 @@ def test_help(shell: Shell, name: str) -> None:
         (["pause", ""], ["QUEUE", "1 to 200 printable characters"]),
         (["resume", "a\nb"], ["QUEUE", "1 to 200 printable characters"]),
         (["prune"], ["--keep-for", "--keep"]),
-        (["prune", "--keep-for", "3w"], ["--keep-for", "'3w'", "s, m, h or d"]),
+        (["prune", "--keep-for", "3w"], ["--keep-for", "'3w'", "(s, m, h, d)"]),
         (["submit"], ["EXECUTOR"]),
         (["submit", "echo", "--payload", "hello"], ["--payload", "must be JSON", "'\"hello\"'"]),
         (["submit", "echo", "it's"], ["JSON", """: '"it'"'"'s"'"""]),

@@ -546,6 +546,16 @@ def test_retention(shell: Shell) -> None:
     wait_until(lambda: len(shell.value("list")) == 1)
 
 
+def test_messages_that_are_kept(shell: Shell) -> None:
+    """A worker keeps as many of a job's messages as it is told, and who comes later is told which are missing."""
+    shell.worker("--tokens-per-job", "5")
+    job_id = shell.value("submit", "words", "--payload", json.dumps("word " * 2000))["id"]
+    assert shell.ask("watch", job_id)[0] == 0
+    gap, *others = map(json.loads, shell.ask("watch", job_id, "--json")[1].splitlines())
+    assert (gap["type"], gap["first"]) == ("gap", 1)
+    assert 5 <= sum(line["type"] == "token" for line in others) < 1000  # whole batches
+
+
 @pytest.mark.parametrize(
     ("target", "code", "parts"),
     [

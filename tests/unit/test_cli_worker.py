@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from jobtrio.cli._working import Say
 
-OPTIONS = "--max-running 7 --queue a --queue b=2 --total a=3 --name w --grace 2s --lease 1m --keep-for 2h --keep 5"
+OPTIONS = (
+    "--max-running 7 --queue a --queue b=2 --total a=3 --name w --grace 2s --lease 1m --keep-for 2h --keep 5 "
+    "--tokens-per-job 9"
+)
 
 
 async def test_options() -> None:
@@ -25,7 +28,7 @@ async def test_options() -> None:
     executors = jobtrio.Executors()
     options = build_parser().parse_args(["worker", "app.jobs:executors", *OPTIONS.split()])
     options.loaded, options.around = executors, nullcontext
-    retention = jobtrio.Retention(finished_jobs=5, finished_for=7200.0)
+    retention = jobtrio.Retention(finished_jobs=5, finished_for=7200.0, tokens_per_job=9)
     plan = worker_plan(options)
     assert plan == WorkerPlan(
         executors=executors,
