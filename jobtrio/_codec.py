@@ -91,6 +91,14 @@ def encode_value(name: str, value: Any) -> bytes:
     return data
 
 
+def takes_more(size: int, decoded: Any) -> bool:
+    """Whether something with values that were decoded takes more bytes of JSON than ``size``, as far as can be told."""
+    try:
+        return len(_encoder.encode(decoded)) > size
+    except Exception:  # others may have written what is nested more deeply than can be encoded here
+        return True
+
+
 def decode_value(data: bytes | str) -> Any:
     """Return the value that `encode_value` encoded."""
     if len(data) <= SHORT:

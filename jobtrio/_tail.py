@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from jobtrio._codec import takes_more
 from jobtrio._errors import StoreUnavailableError
 from jobtrio._horizon import Horizon
 from jobtrio._known import conclude, refresh
@@ -67,6 +68,9 @@ PIECE = 1024
 
 FEW = 16
 """Messages that are all that had come by then, as a rule, where there was nothing more a look before."""
+
+MUCH = 8 * 1024
+"""Bytes of messages that may be but a part: stores cut what they give at 16 KiB or more, where many ask at once."""
 
 
 @attrs.define(eq=False)
@@ -345,7 +349,7 @@ class Tails:
         tail.has_ended = fresh is not None and fresh.outcome is not None
         if not messages:
             tail.close_until = trio.current_time() + LOOK_AT_LEAST
-        elif len(messages) >= FEW or tail.has_ended:
+        elif len(messages) >= FEW or tail.has_ended or takes_more(MUCH, messages):
             tail.close_until = -inf
         # The record and the stream end in one step.
         if entry is not None and fresh is not None and (fresh.outcome is None or _ends(messages)):

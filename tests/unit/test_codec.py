@@ -16,8 +16,8 @@ import attrs
 import msgspec
 import pytest
 
-from jobtrio import PayloadError
-from jobtrio._codec import DEPTH_LIMIT, SHORT, SIZE_LIMIT, decode_value, encode_value, is_deeper
+from jobtrio import PayloadError, Token
+from jobtrio._codec import DEPTH_LIMIT, SHORT, SIZE_LIMIT, decode_value, encode_value, is_deeper, takes_more
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "", "null", "é😀", [None, [None]], {"a": {"b": None}}])
@@ -170,3 +170,16 @@ def test_what_ends_the_program() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         encode_value("x", Slow({1}))
+
+
+def test_what_takes_more() -> None:
+    """How much values take is told without an error, whatever they are."""
+    messages = [Token(1, 1, {"part": ["four"] * 100})]
+    size = len(json.dumps([{"attempt": 1, "seq": 1, "value": messages[0].value}], separators=(",", ":")))
+    assert not takes_more(size, messages)
+    assert takes_more(size - 1, messages)
+    deep: Any = None
+    for _ in range(100_000):
+        deep = [deep]
+    assert takes_more(2**62, [Token(1, 1, deep)])
+    assert takes_more(2**62, [Token(1, 1, object())])

@@ -13,7 +13,7 @@ from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError,
 from jobtrio._entry import JobEntry, Plan, finish, start
 from jobtrio._known import KnownEntries
 from jobtrio._subscription import Subscription
-from jobtrio._tail import FEW, LONGER, LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, LOOK_FOR_END, REMEMBERED, Tails
+from jobtrio._tail import FEW, LONGER, LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, LOOK_FOR_END, MUCH, REMEMBERED, Tails
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import JobStore
 
@@ -266,6 +266,21 @@ async def test_more_messages_than_hints(autojump_clock: MockClock) -> None:
             await trio.testing.wait_all_tasks_blocked()
             behind.append(len(bench.messages) - last(entry))
         assert max(behind) <= 2 * LOOK_AT_LEAST / LOOK_AFTER
+
+
+async def test_more_large_messages_than_hints(autojump_clock: MockClock) -> None:
+    """Where what has come is too large for one look, it is looked at again at once, each time."""
+    async with following() as (bench, entry):
+        assert entry.log is not None
+        Subscription(entry.log)
+        bench.most = 2
+        for _ in range(50):
+            await trio.sleep(LOOK_AFTER / 5)
+            for _ in range(3):
+                bench.say({"part": ["a" * (MUCH // 2)]})
+            bench.tails.look("id")
+            await trio.testing.wait_all_tasks_blocked()
+            assert last(entry) == len(bench.messages)
 
 
 async def test_the_end_between_two_readings(autojump_clock: MockClock) -> None:
