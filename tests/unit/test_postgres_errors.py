@@ -17,6 +17,7 @@ E = psycopg.errors
     [
         psycopg.OperationalError("the connection is lost"),
         psycopg.InterfaceError("the connection is closed"),
+        psycopg.InternalError("received 2 results from command 'COMMIT'"),  # the server's farewell, and a pooler's
         OutcomeUnknownError("who knows"),
         E.ConnectionTimeout("no connection"),
         E.ConnectionException("08000"),

@@ -54,7 +54,7 @@ def is_crowded(exc: psycopg.Error) -> bool:
 def _is_passing(exc: psycopg.Error) -> bool:
     if exc.sqlstate is None:
         # No answer of the server's: the connection was lost or could not be made, or is not what psycopg understands.
-        return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
+        return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError))
     return exc.sqlstate.startswith(_PASSING)
 
 
