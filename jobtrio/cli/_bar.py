@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from jobtrio.cli._endings import one_line
+from jobtrio.cli._endings import one_line, shown_share
 from jobtrio.cli._output import can_draw
 
 if TYPE_CHECKING:
@@ -69,4 +69,4 @@ def _fitted(text: str, columns: int, encoding: str) -> Text:
 def _numbers(progress: Progress) -> str:
     if not progress.total:
         return f"{progress.done:.15g}"
-    return f"{progress.done / progress.total:4.0%} {progress.done:.15g}/{progress.total:.15g}"
+    return f"{shown_share(progress.done, progress.total):4.0%} {progress.done:.15g}/{progress.total:.15g}"

@@ -112,6 +112,11 @@ def second(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def shown_share(done: float, total: float) -> float:
+    """Return how much of a total is done, to be rounded: as the whole only where nothing is left."""
+    return done / total if done >= total else min(done / total, 0.99)
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number of things."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from jobtrio._messages import End, Gap, Progress, Restart, Token
 from jobtrio._records import Cancelled, Completed, Failed
-from jobtrio.cli._endings import RELEASED, describe, one_line
+from jobtrio.cli._endings import RELEASED, describe, one_line, shown_share
 from jobtrio.cli._json import message_line
 from jobtrio.cli._output import STDERR, STDOUT
 
@@ -160,7 +160,7 @@ def progress_text(progress: Progress) -> str:
     if total is not None:
         text += f" of {total:.15g}"
         if total > 0:
-            text += f" ({done / total:.0%})".replace("%", " %")
+            text += f" ({shown_share(done, total):.0%})".replace("%", " %")
     return f"{text}, {one_line(note)}" if note else text
 
 

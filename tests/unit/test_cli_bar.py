@@ -36,6 +36,12 @@ def test_numbers_and_note() -> None:
     assert len(line) < 60
 
 
+def test_the_whole_is_shown_where_nothing_is_left() -> None:
+    """Almost all is not rounded to all."""
+    assert " 99% 199/200" in drawn(jobtrio.Progress(1, 1, 199, 200))
+    assert "100% 200/200" in drawn(jobtrio.Progress(1, 1, 200, 200))
+
+
 def test_one_line_whatever_the_note() -> None:
     """A long note is cut, so that the line stays one line, narrower than the terminal."""
     line = drawn(jobtrio.Progress(1, 1, 3, 12, "a\nb" * 100))

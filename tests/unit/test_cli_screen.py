@@ -127,6 +127,8 @@ class TestOthers:
         ("progress", "text"),
         [
             (jobtrio.Progress(1, 1, 3, 12, "reading"), "3 of 12 (25 %), reading"),
+            (jobtrio.Progress(1, 1, 199, 200), "199 of 200 (99 %)"),
+            (jobtrio.Progress(1, 1, 200, 200), "200 of 200 (100 %)"),
             (jobtrio.Progress(1, 1, 1_000_000.0), "1000000"),
             (jobtrio.Progress(1, 1, 0.5, 0), "0.5 of 0"),
             (jobtrio.Progress(1, 1, 1, None, "a\nb"), "1, a b"),
