@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobtrio._horizon import Horizon
 from jobtrio._messages import End
+from jobtrio._state import JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import brief, duration, one_line, plural, printable
@@ -100,7 +101,7 @@ async def _last_messages(store: JobStore, job_id: str, most: int) -> list[Messag
 
 def _text(record: JobRecord, history: Iterable[Transition], messages: list[Message]) -> Iterator[str]:
     yield from (f"{name:<10} {printable(value)}\n" for name, value in _fields(record) if value is not None)
-    if record.error is not None and (more := _more(record.error)):
+    if record.error is not None and record.state is not JobState.COMPLETED and (more := _more(record.error)):
         yield f"\n{printable(more, lines=True)}\n"
     yield "\n" + render_table(
         ("AT", "STATE", "ATTEMPT", "WORKER", "REASON"),
@@ -148,7 +149,9 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str | None]]:
     if record.cancel_requested_at is not None:
         why = f": {one_line(record.cancel_reason)}" if record.cancel_reason else ""
         yield "cancelled", f"asked for at {moment_text(record.cancel_requested_at)}{why}"
-    yield "error", None if record.error is None else f"{one_line(str(record.error))} ({record.error.kind})"
+    if record.error is not None:
+        name = "last error" if record.state is JobState.COMPLETED else "error"  # that of an earlier attempt
+        yield name, f"{one_line(str(record.error))} ({record.error.kind})"
     yield "result", _shown(record.result)
 
 

@@ -67,3 +67,19 @@ async def test_error_out_of_a_nursery() -> None:
     why = "ValueError: row 7 of the table has no price, as "
     assert note_text(job.record).startswith(why)
     assert "".join(_text(job.record, history, [])).count(f"w       {why}") == 2
+
+
+async def test_a_job_that_was_completed_at_last() -> None:
+    """What an earlier attempt failed with does not pass for how it ended."""
+
+    async def fail_once(job: jobtrio.JobContext) -> None:
+        if job.attempt == 1:
+            raise ValueError("row 7")
+
+    async with jobtrio.open_registry() as registry:
+        job = await registry.submit(fail_once, retry=jobtrio.RetryPolicy(max_attempts=2, initial=0))
+        await job.wait()
+    shown = "".join(_text(job.record, [], []))
+    assert "\nlast error ValueError: row 7 (exception)\n" in shown
+    assert "\nerror " not in shown
+    assert "Traceback" not in shown
