@@ -40,6 +40,7 @@ REAL_CLOCK = {
     "outage.py",
     "program_progress.py",
     "psycopg_on_trio.py",
+    "rate_limit.py",
     "run_program.py",
     "serve_streams.py",
     "serve_to_some.py",

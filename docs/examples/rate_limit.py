@@ -1,0 +1,70 @@
+"""Requests to a service that takes so many a minute, from all workers together: each waits for its turn."""
+
+import time
+
+import trio
+
+import jobtrio
+from jobtrio.stores.sqlite import SqliteJobStore
+
+PER_MINUTE = 300
+
+executors = jobtrio.Executors()
+requests: list[float] = []
+
+
+def ask_service() -> tuple[int, int]:
+    """Stands for a service that refuses the third request: somebody else has used up the minute."""
+    requests.append(time.time())
+    return (429, 1) if len(requests) == 3 else (200, 0)
+
+
+@executors.register("turn", queue="turns", retry=jobtrio.RetryPolicy())
+async def turn(job: jobtrio.JobContext) -> None:
+    """Let its submitter make one request; when this has ended, the next turn begins."""
+    await job.send("now")
+    await trio.sleep(max(60 / PER_MINUTE, job.payload - time.time()))
+
+
+async def wait_for_turn(job: jobtrio.JobContext) -> None:
+    mine = await job.registry.submit("turn", 0, priority=job.priority)
+    try:
+        await anext(mine.tokens())
+    except trio.Cancelled:
+        with trio.move_on_after(5, shield=True):
+            await mine.cancel("nobody waits for it")
+        raise
+
+
+@executors.register("answer", queue="answers", retry=jobtrio.RetryPolicy())
+async def answer(job: jobtrio.JobContext) -> str:
+    while True:
+        await wait_for_turn(job)
+        status, retry_after = ask_service()
+        if status != 429:
+            return f"{job.payload} has an answer"
+        print(f"refused: again in {retry_after} s")
+        await job.registry.submit("turn", time.time() + retry_after, priority=jobtrio.JobPriority.CRITICAL)
+
+
+async def worker(task_status: trio.TaskStatus[jobtrio.JobRegistry]) -> None:
+    queues, total = {"answers": 4, "turns": 1}, {"turns": 1}
+    store = SqliteJobStore("jobs.db")
+    async with jobtrio.open_registry(executors, store=store, queues=queues, max_running_total=total) as registry:
+        task_status.started(registry)
+        await trio.sleep_forever()
+
+
+async def main() -> None:
+    async with trio.open_nursery() as nursery:
+        registry = await nursery.start(worker)
+        await nursery.start(worker)
+        jobs = [await registry.submit("answer", name) for name in ("ann", "bob", "cyd", "dan", "eve", "fay")]
+        for job in jobs:
+            print(await job.result())
+        nursery.cancel_scope.cancel()
+    print(len(requests), "requests; the pause after the third was kept:", requests[3] - requests[2] > 0.9)
+
+
+if __name__ == "__main__":
+    trio.run(main)
