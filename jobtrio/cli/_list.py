@@ -10,10 +10,10 @@ from jobtrio._policies import JobPriority
 from jobtrio._state import JobState
 from jobtrio.cli import _options
 from jobtrio.cli._bridge import SERVER_URL, add_token_option, is_url, run_for_jobs
-from jobtrio.cli._endings import printable
+from jobtrio.cli._endings import one_line, printable
 from jobtrio.cli._filters import add_filters, filters_of
 from jobtrio.cli._json import print_document, record_fields
-from jobtrio.cli._records import attempt_text, moment_text, note_text, took_text
+from jobtrio.cli._records import attempt_text, moment_text, note_text, tags_text, took_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, run_with_store
 from jobtrio.cli._table import render_table
 
@@ -42,7 +42,7 @@ examples:
   jobtrio list ws://127.0.0.1:8765/ws --tag user=ann
 """
 
-HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "PRIORITY", "ATTEMPT", "SUBMITTED", "TOOK", "NOTE")
+HEAD = ("ID", "STATE", "EXECUTOR", "QUEUE", "PRIORITY", "ATTEMPT", "SUBMITTED", "TOOK", "TAGS", "NOTE")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -108,9 +108,12 @@ def _show(options: argparse.Namespace, records: Sequence[JobRecord]) -> None:
     if options.json:
         print_document([record_fields(record) for record in records])
         return
-    columns = [*zip(HEAD, *map(_row, records), strict=True)]
+    unused = set()
     if all(record.priority is JobPriority.NORMAL for record in records):
-        del columns[HEAD.index("PRIORITY")]
+        unused.add("PRIORITY")
+    if not any(record.tags for record in records):
+        unused.add("TAGS")
+    columns = [column for column in zip(HEAD, *map(_row, records), strict=True) if column[0] not in unused]
     head, *rows = zip(*columns, strict=True)
     table = render_table(head, rows, right=("ATTEMPT", "TOOK"))
     print(table, end="", flush=True)
@@ -130,5 +133,6 @@ def _row(record: JobRecord) -> tuple[str, ...]:
         attempt_text(record),
         moment_text(record.created_at),
         took_text(record),
+        one_line(tags_text(record), 60) or "-",
         note_text(record),
     )

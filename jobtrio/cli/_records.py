@@ -49,3 +49,8 @@ def note_text(record: JobRecord) -> str:
 def took_text(record: JobRecord) -> str:
     """Return how long the last attempt took."""
     return "-" if record.duration is None else duration(record.duration)
+
+
+def tags_text(record: JobRecord) -> str:
+    """Return a job's tags as options take them, with spaces between; nothing where it has none."""
+    return " ".join(f"{name}={value}" for name, value in record.tags.items())

@@ -16,7 +16,7 @@ from jobtrio.cli._bridge import job_of_store
 from jobtrio.cli._endings import brief, duration, one_line, plural, printable
 from jobtrio.cli._json import message_fields, print_document, record_fields
 from jobtrio.cli._program import exit_code
-from jobtrio.cli._records import attempt_text, moment_text, took_text
+from jobtrio.cli._records import attempt_text, moment_text, tags_text, took_text
 from jobtrio.cli._screen import message_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
 from jobtrio.cli._table import render_table
@@ -129,7 +129,7 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str | None]]:
     yield "executor", record.executor
     yield "payload", _shown(record.payload)
     yield "queue", f"{record.queue}, priority {record.priority.name.lower()}"
-    yield "tags", " ".join(f"{name}={value}" for name, value in record.tags.items()) or None
+    yield "tags", tags_text(record) or None
     yield "metadata", _shown(record.metadata or None)
     yield "key", record.key
     yield "attempt", attempt_text(record)

@@ -63,7 +63,7 @@ class TestList:
         assert (code, err) == (0, "")
         head, *rows = out.splitlines()
         assert [row.split()[0] for row in rows] == list(jobs.values())
-        for name in ("STATE", "EXECUTOR", "QUEUE", "SUBMITTED", "NOTE"):
+        for name in ("STATE", "EXECUTOR", "QUEUE", "SUBMITTED", "TAGS", "NOTE"):
             column = head.index(name)
             assert all(row[column - 1] == " " and row[column] != " " for row in rows)
         note = head.index("NOTE")
@@ -73,9 +73,17 @@ class TestList:
         assert rows[3][note:] == "a b"
         assert re.search(r"FAILED +fail +default +normal +2/2 ", rows[1])
         assert re.search(r"SCHEDULED +echo +default +high +0 ", rows[2])
+        assert [row[head.index("TAGS") : note].rstrip() for row in rows] == [
+            "user=ann kind=text",
+            "user=ann",
+            "user=bob",
+            "-",
+        ]
         _, out, _ = shell.ask("list", "--state", "failed")
         assert "PRIORITY" not in out
         assert re.search(r"FAILED +fail +default +2/2 ", out)
+        _, out, _ = shell.ask("list", "--state", "cancelled")
+        assert "TAGS" not in out
 
     def test_json(self, shell: Shell, jobs: dict[str, str]) -> None:
         """With --json the list is an array of records, with times in ISO 8601 and names in place of numbers."""
