@@ -183,8 +183,8 @@ class Tails:
                 if moment != tail.listed_at:
                     continue  # it was listed anew, for an earlier look
                 tail.listed_at = inf
-                if tail.is_looking:
-                    continue  # it is listed again at the end of that
+                if tail.is_looking or tail.look_at == inf:
+                    continue  # it is listed again at the end of that, or is followed no more
                 if tail.look_at > now:
                     self._list(tail)  # it was looked at meanwhile
                 else:

@@ -438,6 +438,18 @@ async def test_long_looks_leave_nothing_behind(autojump_clock: MockClock) -> Non
         assert len(bench.tails._listed) <= 1
 
 
+async def test_an_end_that_a_hint_tells_of_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+    """Nor does a stream stand there any more whose end was found before its time came."""
+    async with following() as (bench, entry):
+        await trio.sleep(LOOK_AFTER / 2)
+        bench.messages.append(End(1, Completed(1)))
+        bench.tails.look("id")
+        await trio.sleep(2 * LOOK_AT_LEAST)
+        assert entry.log is not None
+        assert entry.log.end is not None
+        assert not bench.tails._listed
+
+
 async def test_each_in_its_time(autojump_clock: MockClock) -> None:
     """A stream is looked at in its time, whatever others are to be looked at later."""
     bench = Bench()
