@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 CLOSED: Final = "the registry was closed before the job ended"
 """What readers of a job that goes on elsewhere are told."""
 
+PRUNE_AFTER: Final = 1 / 60
+PRUNE_AT_MOST: Final = 60.0
+"""Between two prunings, as a share of the time that ended jobs are kept, and in seconds: the lesser of the two. So much
+longer are they kept, but not each of them is removed by itself."""
+
 
 @attrs.frozen
 class RegistryStats:
@@ -258,15 +263,17 @@ class RegistryCore(RegistryCalls):
 
     @trio.lowlevel.enable_ki_protection
     async def _prune(self) -> None:
+        rest = min(PRUNE_AFTER * self.settings.retention.finished_for, PRUNE_AT_MOST)
         while True:
             try:
                 pause = await self.store.prune()
             except StoreUnavailableError:
-                pause = self.store.poll_interval
+                await trio.sleep(self.store.poll_interval)
+                continue
             if pause == inf:
                 await self._runner.changes.park()
-            else:
-                await trio.sleep(pause)
+                pause = rest
+            await trio.sleep(max(pause, rest) if pause > 0 else 0)  # each job has a moment of its own
 
     @trio.lowlevel.enable_ki_protection
     async def pause(self, queue: str) -> None:

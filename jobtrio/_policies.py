@@ -103,7 +103,8 @@ class Retention:
     Attributes:
         finished_jobs: How many ended jobs are kept, the newest; 0 or more. Durable stores keep more until it is worth
             removing them: for each process a tenth of the number, or 100 if that is more.
-        finished_for: Seconds that an ended job is kept; 0 or more, inf for no limit.
+        finished_for: Seconds that an ended job is kept; 0 or more, inf for no limit. Durable stores keep it for up to a
+            sixtieth longer, or a minute if that is less.
         tokens_per_job: Messages kept of each job's stream, the newest; 1 or more. `End` is kept in addition.
         held_for: Seconds that a job from `create_job` waits for its execution before it expires; above 0.
     """

@@ -429,7 +429,10 @@ class JobStore(ABC):
 
     @abstractmethod
     async def prune(self) -> float:
-        """Remove what `Retention` no longer keeps; return the seconds until there may be more, inf for never."""
+        """Remove what `Retention` no longer keeps; return the seconds until there may be more, inf for never.
+
+        It is called again at once if that is 0, and else up to a minute later than it says.
+        """
 
     async def abandon(self, reason: str) -> None:  # noqa: B027 - most stores have nothing to do
         """End what cannot outlive this process. A durable store has nothing of the kind."""

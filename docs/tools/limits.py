@@ -11,6 +11,7 @@ from jobtrio import (
     _checks,
     _codec,
     _command,
+    _core,
     _entry,
     _events,
     _leases,
@@ -217,6 +218,11 @@ def _durable_rows() -> list[tuple[str, Any, str]]:
         (
             "Ended jobs kept beyond `finished_jobs` until they are removed, for each process",
             f"{1 / _pruner.SHARE:.0%} of it, at least {_pruner.LEAST}",
+            fixed,
+        ),
+        (
+            "The time that they are kept beyond `finished_for`",
+            f"{_core.PRUNE_AFTER:.1%} of it, at most {_seconds(_core.PRUNE_AT_MOST)}",
             fixed,
         ),
         (

@@ -630,6 +630,28 @@ async def test_retention_by_count_and_age(autojump_clock: MockClock) -> None:
         await living.cancel()
 
 
+@pytest.mark.parametrize(("kept_for", "most"), [(3600.0, 2 * 60 + 2), (math.inf, 60 + 2)])
+async def test_not_each_job_is_removed_by_itself(kept_for: float, most: int, autojump_clock: MockClock) -> None:
+    """However many jobs end, their store is asked at most once a minute to remove what is too old, and does so."""
+    asked: list[float] = []
+
+    class CountingStore(MemoryJobStore):
+        async def prune(self) -> float:
+            asked.append(trio.current_time())
+            return await super().prune()
+
+    store = CountingStore()
+    async with jobtrio.open_registry(store=store, retention=Retention(finished_for=kept_for)) as registry:
+        for n in range(600):
+            await (await registry.submit(work, n)).wait()
+            await trio.sleep(6)
+        removed = len(asked)
+        await trio.sleep(3600 + 61)
+        assert len(store._jobs) == (600 if kept_for == math.inf else 0)  # `len(store)` would remove them
+    assert len(asked) <= most
+    assert removed <= 62
+
+
 async def test_what_is_too_old_is_gone_at_once(mock_clock: MockClock) -> None:
     """From the very moment on, whoever asks first is told that a job is not kept."""
     async with jobtrio.open_registry(retention=Retention(finished_for=10)) as registry:
