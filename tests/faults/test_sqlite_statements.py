@@ -42,6 +42,25 @@ async def test_each_statement_fails_once(tmp_path: Path, faults: Faults, when: W
     assert len(check_file(path, [scenarios[-1].one])) == 3 * len(scenarios)
 
 
+async def test_a_checkpoint_that_is_not_over(tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that failed, and that somebody still holds, keeps its connection from committing: it is given up."""
+    monkeypatch.setattr("jobtrio.stores.sqlite._checkpoint.FIRST", 1)
+    faults.holding = True
+
+    def fail_once(statement: str) -> None:
+        if "wal_checkpoint" in statement and not faults.held:
+            faults.fail_at(1, "after")
+
+    path = tmp_path / "jobs.db"
+    async with open_worker(lambda: SqliteJobStore(path)) as worker:
+        faults.slow = fail_once
+        for n in range(3):
+            with trio.fail_after(60):
+                await insist(worker.store.insert, [new_entry(job_id=f"{n}")], f"{n}")
+        assert faults.held
+    assert len(check_file(path, ["0", "1", "2"])) == 3
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_each_statement_of_opening_fails_once(tmp_path: Path, faults: Faults, when: When) -> None:
     """A file whose making failed is made at the next try, and one that is there is opened then."""

@@ -227,7 +227,11 @@ class Writer:
             perform(tx, call)
         tx.flush()
         began = time.perf_counter()
-        connection.execute("COMMIT")
+        try:
+            connection.execute("COMMIT")
+        except FAILURES:
+            self._connector.close()  # nobody else has the lock: it may be a statement of its own that is not over
+            raise
         self._linger = min(LINGER * (time.perf_counter() - began), MOST)
         self._location.check_log()  # only then others see what was committed
         if connection.total_changes != changes:
