@@ -321,9 +321,12 @@ class RegistryCore(RegistryCalls):
         """Have the dispatcher look when the next due time is."""
         self._dispatcher.ring()
 
-    def messages_added(self, job_id: str) -> None:
-        """Have the job's tail look."""
-        self._tails.look(job_id)
+    def messages_added(self, job_id: str | None) -> None:
+        """Have the job's tail look, or all of them."""
+        if job_id is None:
+            self._tails.look_at_all()
+        else:
+            self._tails.look(job_id)
 
     def cancel_requested(self, job_id: str | None) -> None:
         """Have the leases look, where another process has asked."""

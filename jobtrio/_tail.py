@@ -57,8 +57,8 @@ LOOK_FOR_END = 0.1
 """Seconds of such a pause, at most."""
 
 LOOKS_A_SECOND = 500
-"""Looks without a hint, at most: where there are many streams, each is looked at more seldom. First looks are counted
-apart, so that a stream does not wait for its own while all the others are looked at."""
+"""Looks without a hint, at most: where there are many streams, each is looked at more seldom. First looks, and those
+after hints may have been lost, are counted apart: a stream does not wait for its own while all others are looked at."""
 
 REMEMBERED = 1000
 """Jobs of which a hint came while nobody followed them."""
@@ -132,7 +132,7 @@ class Tails:
         self._tails: dict[str, list[_Tail]] = {}  # by job: an old log may be followed beside a new one
         self._listed: list[tuple[float, int, _Tail]] = []  # a heap: when to look, as of when they were listed
         self._count = count()
-        self._next_first = -inf  # when the newest has its first look
+        self._next_soon = -inf  # when the last has its turn of those to be looked at soon
         self._pause = trio.CancelScope()  # in which `run` waits for the first of them
         self._hinted: dict[str, None] = {}  # jobs of which a hint came while nobody followed them, the oldest first
         self.nursery: trio.Nursery | None = None
@@ -151,7 +151,7 @@ class Tails:
         tail = _Tail(entry.id, entry.order, weakref.ref(log), weakref.ref(entry))
         self._tails[entry.id] = [*tails, tail]
         if self._claims and entry.never_started and entry.id not in self._hinted:
-            self._look_first(tail)
+            self._look_soon(tail)
         else:
             self._look(tail)
 
@@ -170,6 +170,12 @@ class Tails:
                 self._look(tail)
             elif tail.look_at > tail.looked_at + pause:
                 self._look_at(tail.looked_at + pause, tail)
+
+    def look_at_all(self) -> None:
+        """Look for new messages of all jobs soon, one after the other: hints may have been lost."""
+        for tails in self._tails.values():
+            for tail in tails:
+                self._look_soon(tail)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -194,11 +200,11 @@ class Tails:
 
     # -- when to look
 
-    def _look_first(self, tail: _Tail) -> None:
+    def _look_soon(self, tail: _Tail) -> None:
         now = trio.current_time()
-        turn = min(self._next_first + 1 / LOOKS_A_SECOND, now + len(self._tails) / LOOKS_A_SECOND)
-        self._next_first = max(now + LOOK_FIRST, turn)
-        self._look_at(self._next_first, tail)
+        turn = min(self._next_soon + 1 / LOOKS_A_SECOND, now + len(self._tails) / LOOKS_A_SECOND)
+        self._next_soon = max(now + LOOK_FIRST, turn)
+        self._look_at(min(self._next_soon, tail.look_at), tail)
 
     def _look_in(self, seconds: float, tail: _Tail) -> None:
         moment = trio.current_time() + max(seconds, len(self._tails) / LOOKS_A_SECOND)

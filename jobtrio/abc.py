@@ -84,8 +84,8 @@ class StoreListener(Protocol):
     def due_changed(self) -> None:
         """Something may fall due earlier than `JobStore.advance` said."""
 
-    def messages_added(self, job_id: str) -> None:
-        """Another process may have added messages to this job."""
+    def messages_added(self, job_id: str | None) -> None:
+        """Another process may have added messages to this job; None for any job: the store may have missed some."""
 
     def cancel_requested(self, job_id: str | None) -> None:
         """Another process may have asked to cancel this job; None for any job: the store may have missed requests."""

@@ -102,7 +102,7 @@ class Nobody:
     def due_changed(self) -> None:
         """Await nothing."""
 
-    def messages_added(self, job_id: str) -> None:
+    def messages_added(self, job_id: str | None) -> None:
         """Read nothing."""
 
     def cancel_requested(self, job_id: str | None) -> None:

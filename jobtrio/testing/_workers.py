@@ -72,7 +72,7 @@ class Heard:
         """Note the signal."""
         self._event("due_changed").set()
 
-    def messages_added(self, job_id: str) -> None:
+    def messages_added(self, job_id: str | None) -> None:
         """Note nothing: it is a hint that may be lost."""
 
     def cancel_requested(self, job_id: str | None) -> None:

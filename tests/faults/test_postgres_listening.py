@@ -10,11 +10,12 @@ import psycopg
 import pytest
 import trio
 
-from jobtrio import Cancelled, Completed, Executors, JobContext, open_registry
+from jobtrio import Cancelled, Completed, Executors, JobContext, Token, open_registry
 from jobtrio._errors import DuplicateJobError
 from jobtrio.stores.postgres import PostgresJobStore, Submitter
 from jobtrio.stores.postgres import _advancing as advancing
 from jobtrio.stores.postgres import _listening as listening
+from jobtrio.stores.postgres._connections import Connections
 from jobtrio.stores.postgres._listening import Listener
 from jobtrio.testing._workers import LEASE, ids, new_entry, open_workers, tokens
 
@@ -67,6 +68,41 @@ async def test_a_listener_that_is_cut(postgres: str, registry: jobtrio.JobRegist
             await _both_listen(postgres)
             with trio.fail_after(60):
                 assert await (await registry.submit("work")).wait() == Completed("done")
+
+
+async def test_messages_while_nothing_is_heard(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written while a watcher's listener is cut off reaches its readers as soon as it listens again."""
+    for name in ("LOOK_AFTER", "LOOK_AT_LEAST"):
+        monkeypatch.setattr(f"jobtrio._tail.{name}", 600.0)  # by itself it would look that late
+    said, listens, connect = trio.Event(), trio.Event(), Connections.connect
+    some = Executors()
+
+    @some.register("work")
+    async def say(job: JobContext) -> None:
+        await job.send("first")
+        await said.wait()
+        await job.send("second")
+        await trio.sleep_forever()
+
+    async def connect_late(self: Connections) -> TrioConnection[Any]:
+        await listens.wait()
+        return await connect(self)
+
+    async with open_registry(some, store=PostgresJobStore(postgres)) as worker:
+        async with open_registry(some, store=PostgresJobStore(postgres), queues={}) as watcher:
+            await _both_listen(postgres)
+            job = await watcher.submit("work")
+            with trio.fail_after(60):
+                async with job.subscribe() as messages:
+                    assert await messages.receive() == Token(1, 1, "first")
+                    monkeypatch.setattr(Connections, "connect", connect_late)
+                    assert await trio.to_thread.run_sync(cut_listeners, postgres) == 2
+                    said.set()
+                    while (await (await worker.get(job.id)).span()).last < 2:  # noqa: ASYNC110 - until it is stored
+                        await trio.sleep(0.01)
+                    listens.set()
+                    assert await messages.receive() == Token(2, 1, "second")
+            await job.cancel()
 
 
 async def test_a_listener_that_the_server_has_forgotten(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +184,7 @@ async def test_what_others_are_told_of(postgres: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("jobtrio.stores.postgres._notices.QUICK", quick)
     async with open_workers(lambda: PostgresJobStore(postgres), "a", "b") as (a, b):
         told = partial(b.heard._event, "messages_added")
-        monkeypatch.setattr(b.heard, "messages_added", lambda _: told().set())
+        monkeypatch.setattr(b.heard, "messages_added", lambda job_id: job_id is not None and told().set())
         await _both_listen(postgres)
         claim = await a.start()
         changes: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (

@@ -68,7 +68,7 @@ class Server:
         """Tell all clients."""
         self._tell("due_changed")
 
-    def messages_added(self, job_id: str) -> None:
+    def messages_added(self, job_id: str | None) -> None:
         """Tell all clients."""
         self._tell("messages_added", job_id)
 

@@ -174,7 +174,7 @@ class Told(Heard):
     def due_changed(self) -> None:
         self.signals.append("due")
 
-    def messages_added(self, job_id: str) -> None:
+    def messages_added(self, job_id: str | None) -> None:
         self.signals.append(f"messages of {job_id}")
 
     def cancel_requested(self, job_id: str | None) -> None:

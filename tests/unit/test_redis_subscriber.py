@@ -88,7 +88,7 @@ class Rig:
     def due_changed(self) -> None:
         self.heard.append("due")
 
-    def messages_added(self, job_id: str) -> None:
+    def messages_added(self, job_id: str | None) -> None:
         self.heard.append(("messages", job_id))
 
     def cancel_requested(self, job_id: str | None) -> None:

@@ -655,6 +655,42 @@ async def test_very_many_are_looked_at_more_seldom(autojump_clock: MockClock, mo
         assert last(entries[7]) == 1
 
 
+async def test_lost_hints(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where hints may have been lost, all streams are looked at soon; of very many, no more than so many a second."""
+    monkeypatch.setattr("jobtrio._tail.LOOKS_A_SECOND", 20)
+    bench = Bench()
+    async with bench.running():
+        entries = [bench.entry(f"{n}") for n in range(200)]
+        bench.fed.add("7")
+        for entry in entries[:10]:
+            bench.tails.follow(entry)
+        await trio.sleep(6)
+        bench.say("a")
+        bench.tails.look_at_all()
+        await trio.sleep(LOOK_FIRST + 10 / 20)
+        assert [last(entry) for entry in entries[:10]] == [int(n != 7) for n in range(10)]
+        for entry in entries[10:]:
+            bench.tails.follow(entry)
+        await trio.sleep(15)  # each is looked at by itself every 10 seconds
+        before = len(bench.looks)
+        for _ in range(3):
+            bench.tails.look_at_all()
+        await trio.sleep(4)
+        assert 0.7 * 4 * 20 < len(bench.looks) - before <= 4 * 20
+
+
+async def test_lost_hints_during_a_look(autojump_clock: MockClock) -> None:
+    """A look that is under way may come too early: there is another one soon."""
+    async with following(takes=1.0) as (bench, entry):
+        await trio.sleep(0.5)
+        bench.then = Token(1, 1, "a")
+        bench.tails.look_at_all()
+        await trio.sleep(0.6)
+        assert last(entry) == 0
+        await trio.sleep(1.0 + LOOK_FIRST)
+        assert last(entry) == 1
+
+
 async def test_a_new_one_beside_very_many(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many streams are silent, one that is new is soon looked at; several new ones one after the other."""
     monkeypatch.setattr("jobtrio._tail.LOOKS_A_SECOND", 20)

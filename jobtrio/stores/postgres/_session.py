@@ -233,6 +233,7 @@ class Session(StoreSession):
         self.announcer.look_everywhere()
         if hears:
             self.settings.listener.cancel_requested(None)
+            self.settings.listener.messages_added(None)
 
     @trio.lowlevel.enable_ki_protection
     async def _look_for_news(self) -> None:
