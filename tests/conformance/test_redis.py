@@ -23,6 +23,7 @@ async def test_redis_store(check: StoreCheck) -> None:
     check_jobs(shared_server(), prefix)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=lambda check: check.__name__)
 async def test_redis_store_in_a_cluster(check: StoreCheck) -> None:
     """All keys of a store are in one slot, and the scripts may touch no other."""

@@ -57,6 +57,7 @@ def options(parser: Any) -> Iterator[str]:
                 yield from options(child)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", PAGES)
 def test_generated_parts_are_up_to_date(path: Path) -> None:
     """The page is what `python -m docs.tools` makes of it."""

@@ -267,6 +267,7 @@ async def test_short_outages_are_waited_out(own_postgres: PostgresServer, begin:
     check_schema(conninfo, [job.id for job in jobs])
 
 
+@pytest.mark.once
 async def test_half_open(own_postgres: PostgresServer) -> None:
     """Connections that are lost without a word cost a delay, and are made anew."""
     conninfo = own_postgres.create_database()
@@ -282,6 +283,7 @@ async def test_half_open(own_postgres: PostgresServer) -> None:
     check_schema(conninfo, [job.id, other.id])
 
 
+@pytest.mark.once
 async def test_silent_addresses_leave_time_for_others(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +323,7 @@ def test_how_long_a_try_may_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert limits("service=patient") == (6.0, None, None)  # the service says more than we do
 
 
+@pytest.mark.once
 async def test_another_address(own_postgres: PostgresServer) -> None:
     """Where the connection string names several hosts, the store goes on at the next, be the first silent or shut."""
     conninfo = own_postgres.create_database()
@@ -342,6 +345,7 @@ async def test_another_address(own_postgres: PostgresServer) -> None:
                 assert second.accepted
 
 
+@pytest.mark.once
 async def test_commits_that_take_long(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits but a moment for locks waits for his turn to commit, however long it takes, and does nothing twice."""
     conninfo = own_postgres.create_database()
@@ -487,6 +491,7 @@ async def test_too_many_connections(own_postgres: PostgresServer) -> None:
     check_schema(conninfo, [job.id])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("code", ["53100", "53200", "53400", "58030", "57P03", "40001", "55P03", "54000"])
 async def test_each_error_passes(postgres: str, code: str) -> None:
     """While the server says that it is short of something, calls fail as unavailable; then they succeed."""
@@ -639,6 +644,7 @@ async def test_opening_in_an_outage(own_postgres: PostgresServer, caplog: pytest
             assert await job.wait() == Completed(job.id)
 
 
+@pytest.mark.once
 async def test_trouble_without_end(own_postgres: PostgresServer) -> None:
     """Whatever goes wrong while jobs are submitted and run, each that was acknowledged ends, and runs once."""
     conninfo = own_postgres.create_database()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from faulty_network import Network, When
 
+pytestmark = pytest.mark.once
+
 MOST_CALLS = 500
 LEASE = 30.0
 POLICY = RetryPolicy(initial=1, jitter=0)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jobtrio.abc import JobStore
     from jobtrio.stores._url import Address
 
+pytestmark = pytest.mark.once
+
 executors = jobtrio.Executors()
 
 

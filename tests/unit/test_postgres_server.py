@@ -79,6 +79,7 @@ def test_freeze(own_postgres: PostgresServer) -> None:
         assert connection.pgconn.get_result() is None
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("state", ["working", "frozen"])
 def test_gone_when_tests_are_killed(state: str) -> None:
     """A server whose tests were killed ends, and its files go."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import attrs
+import pytest
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -87,6 +88,7 @@ CASES = {
 }
 
 
+@pytest.mark.once
 def test_which_tests_are_run_again(tmp_path: Path) -> None:
     """Those that failed beside a standstill, which is told; what they come to then counts."""
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
