@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def lease(text: str) -> float:
 def age(text: str) -> float:
     """Return the seconds of a duration of 0 or more, or inf for ever."""
     return math.inf if text == "inf" else _duration(text, "of 0 or more, or inf", 0.0)
+
+
+def time_to_come(text: str) -> float:
+    """Return the seconds until a time of day comes next, or until a date and a time; of this zone unless they say."""
+    now = datetime.now().astimezone()
+    try:
+        seconds = (_moment(text, now) - now).total_seconds()
+    except (ValueError, OverflowError):  # at the ends of the calendar
+        seconds = -1.0
+    if seconds < 0:
+        raise _refusal("a time to come, such as 18:30, 2030-01-31T18:30 or 2030-01-31T18:30Z", text)
+    return seconds
 
 
 def count(text: str) -> int:
@@ -215,6 +228,20 @@ def _duration(text: str, allowed: str, low: float) -> float:
     if not low <= value < math.inf:
         raise _refusal(f"a duration {allowed}: seconds, or with units (s, m, h, d) such as 90s, 1.5h or 1h30m", text)
     return value
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        of_day = time.fromisoformat(text)
+    today = now.astimezone(of_day.tzinfo).date()
+    moment = _on(today, of_day)
+    return moment if moment >= now else _on(today + timedelta(days=1), of_day)
+
+
+def _on(day: date, of_day: time) -> datetime:
+    return datetime.combine(day, of_day).astimezone()
 
 
 def _refusal(allowed: str, text: str) -> argparse.ArgumentTypeError:

@@ -48,6 +48,7 @@ examples:
   jobtrio submit generate --payload '{{"text": "to be or not"}}' --watch
   jobtrio submit import --payload @order.json --key order-17 --retry 3
   jobtrio submit generate --executors app.jobs:executors --tag user=ann
+  jobtrio submit report --at 18:30
   jobtrio submit ws://127.0.0.1:8765/ws generate '{{"text": "to be"}}' --watch
 """
 
@@ -106,7 +107,18 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=_options.count,
         help="how many more times it is tried, after about 1, 2, 4 … seconds",
     )
-    add("--delay", metavar="DURATION", type=_options.duration, help="how long it has to wait before it may start")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--delay", metavar="DURATION", type=_options.duration, help="how long it has to wait before it may start"
+    )
+    start.add_argument(
+        "--at",
+        metavar="TIME",
+        dest="delay",
+        type=_options.time_to_come,
+        help="when it may start: 18:30 for the next one, or 2030-01-31T18:30; in this machine's time zone, or with "
+        "another's offset behind it, Z or +01:00",
+    )
     add(
         "--expires-in",
         metavar="DURATION",

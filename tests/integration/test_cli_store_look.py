@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import termios
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -604,6 +605,16 @@ class TestSubmit:
         code, _, err = shell.ask("submit", "echo", "--delay", "60", "--expires-in", "30")
         assert code == 2
         assert err.startswith("jobtrio submit: expires_in must exceed the delay of 60 s")
+
+    def test_at(self, shell: Shell) -> None:
+        """A job may start at a time rather than after one; not both."""
+        record = shell.value("show", shell.submit("echo", "--at", "2100-01-31T18:30Z"))["job"]
+        assert record["state"] == "SCHEDULED"
+        due = datetime.fromisoformat(record["run_at"])
+        assert abs(due - datetime(2100, 1, 31, 18, 30, tzinfo=UTC)) < timedelta(minutes=10)
+        code, _, err = shell.ask("submit", "echo", "--at", "18:30", "--delay", "1")
+        assert code == 2
+        assert "argument --delay: not allowed with argument --at" in err
 
     @pytest.mark.parametrize(
         "args", [["echo", "--delay", "60", "--expires-in", "30"], ["echo", "--delay", "9e9d"], ["echo", "1e999"]]

@@ -6,6 +6,8 @@ import argparse
 import io
 import math
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from jobtrio.cli import _options, build_parser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 DURATIONS = [
     ("run", ["--time-limit", "--grace"]),
@@ -97,6 +99,55 @@ def test_endless_duration() -> None:
 def test_for_ever() -> None:
     """Only ended jobs can be kept for ever."""
     assert _options.age("inf") == math.inf
+
+
+@pytest.fixture
+def _in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have this machine in a time zone with summer time: until 3:00 on 2026-10-25, which then is 2:00."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_berlin")
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("12:00", 0),
+        ("12:00:30", 30 / 3600),
+        ("18", 6),
+        ("11:59", 24 + 1 - 1 / 60),
+        ("09:00Z", 25 - 2),
+        ("15:00+05:00", 0),
+        ("2026-10-24T18:30", 6.5),
+        ("2026-10-24 18:30", 6.5),
+        ("2026-10-24T18:30:00Z", 8.5),
+        ("2026-10-25", 12),
+        ("2026-10-25T12:00", 25),
+    ],
+)
+def test_time_to_come(text: str, hours: float) -> None:
+    """A time of day is the next such; a date and a time are of this machine's zone, unless they say of which."""
+    now = datetime(2026, 10, 24, 12).astimezone()
+    assert _options._moment(text, now) - now == timedelta(hours=hours)
+
+
+def test_how_long_until_then() -> None:
+    """A time is turned into seconds from now."""
+    before, then = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
+    seconds = _options.time_to_come(then.isoformat())
+    assert before + timedelta(seconds=seconds) <= then <= datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "24:30", "12:00pm", "1h", "-1", "2030-02-30", "2020-01-31T18:30", "0001-01-01", "٣"]
+)
+def test_no_time_to_come(text: str) -> None:
+    """What is none, or is over, is refused, with the text and what is allowed."""
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a time to come, such as 18:30, .*; got '{text}'"):
+        _options.time_to_come(text)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
