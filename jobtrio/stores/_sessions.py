@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
-from jobtrio._errors import StoreUnavailableError
+from jobtrio._errors import StoreError, StoreUnavailableError
 from jobtrio._outage import try_for
 from jobtrio.abc import JobStore
 from jobtrio.stores._announcer import Announcer
 from jobtrio.stores._pruner import Pruner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio.abc import StoreSettings
     from jobtrio.stores._outages import OutageLog
+
+LEAVE_WITHIN: Final = 1.0
+"""Seconds to wait for a store that is away before it is closed without a word."""
 
 
 class StoreSession(ABC):
@@ -34,18 +37,18 @@ class StoreSession(ABC):
         settings: What the store was opened with.
         pruner: Prunes when many jobs have ended.
         announcer: Tells the listener.
+        outages: Says when the store is away, and when it is back.
+        is_shown: Whether others have been told that this worker is there.
     """
+
+    outages: OutageLog
 
     def __init__(self, settings: StoreSettings, clock: Callable[[], float]) -> None:
         """Begin with what every session has; ``clock`` tells the time by which things fall due."""
         self.settings: Final = settings
         self.pruner: Final = Pruner(self._prune, settings.retention.finished_jobs)
         self.announcer: Final = Announcer(settings.listener, clock, self.pruner.ended)
-
-    @property
-    @abstractmethod
-    def outages(self) -> OutageLog:
-        """What says that the store is away, and that it is back."""
+        self.is_shown: bool = False
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -62,6 +65,15 @@ class StoreSession(ABC):
     @abstractmethod
     async def _prune(self) -> float:
         """Remove what is no longer kept; return the seconds until there may be more. Cancellation: some may be gone."""
+
+    async def _leave(self, leave: Callable[[], Awaitable[object]], within: float = LEAVE_WITHIN) -> None:
+        """Take this worker from those that are there; where the store is away, its time runs out."""
+        if self.is_shown:
+            with trio.move_on_after(within):
+                try:
+                    await leave()
+                except StoreError:
+                    pass
 
 
 S = TypeVar("S", bound=StoreSession)

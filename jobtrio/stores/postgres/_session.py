@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from jobtrio.abc import StoreSettings
-    from jobtrio.stores._outages import OutageLog
     from jobtrio.stores.postgres._connections import Connections
     from jobtrio.stores.postgres._reading import Reading
 
@@ -47,9 +46,6 @@ LOOK_OFTEN: Final = 0.5
 
 SETTLED_WITHIN: Final = 2.5
 """Seconds to wait, as the store is opened, until it is clear whether notices arrive."""
-
-LEAVE_WITHIN: Final = 1.0
-"""Seconds to wait for a server that is away before the store is closed without a word."""
 
 AGAIN_AFTER: Final = 0.02
 """Seconds until work is looked for again where others had locked what was to be claimed, so that they have taken it."""
@@ -67,7 +63,6 @@ class Session(StoreSession):
         named_inserts: The way to put in the others, whose ids were given or which have keys.
         writes: The way to change them.
         reads: The way to read them.
-        is_shown: Whether others have been told that this worker is there.
         missed: Set where there may be more to be claimed: others had locked it, or it was too large to come at once.
     """
 
@@ -97,6 +92,7 @@ class Session(StoreSession):
         self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
         self.notices: Final = Notices(schema, session, self.clock)
         self.connections: Final = connections
+        self.outages = connections.outages
         inserter = Inserter(connections, self.notices, self.announcer.heed)
         patient = Inserter(connections, self.notices, self.announcer.heed, WAIT)
         writer = Writer(connections, self.identity, self.announcer, self.notices)
@@ -111,16 +107,10 @@ class Session(StoreSession):
         self._create = create
         self._on_pace = on_pace
         self._look_after = LOOK_OFTEN
-        self.is_shown: bool = False
         self.missed = trio.Event()
         self._ready, self._stop = trio.Event(), trio.Event()
 
     # -- life
-
-    @property
-    def outages(self) -> OutageLog:
-        """What says that the server is away, and that it is back."""
-        return self.connections.outages
 
     async def prepare(self) -> None:
         """Check the schema, or make it.
@@ -163,19 +153,9 @@ class Session(StoreSession):
                 await self.inserts.drain()
                 await self.named_inserts.drain()
                 await self.writes.drain()
-                await self._leave()
+                await self._leave(partial(self.connections.fetch, "leave", self.identity.session))
                 self.outages.settle(is_last=True)
                 nursery.cancel_scope.cancel()
-
-    async def _leave(self) -> None:
-        """Take this worker from those that are there; where the server is away, its time runs out."""
-        if not self.is_shown:
-            return
-        with trio.move_on_after(LEAVE_WITHIN):
-            try:
-                await self.connections.fetch("leave", self.identity.session)
-            except StoreError:
-                pass
 
     # -- calls
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jobtrio.abc import StoreSettings
-    from jobtrio.stores._outages import OutageLog
     from jobtrio.stores.redis._address import Address
     from jobtrio.stores.redis._batch import Part
 
@@ -56,7 +56,6 @@ class Session(StoreSession):
         subscriber: Hears of other processes.
         worker: This process's name, as JSON.
         name: Marks this opened store.
-        is_shown: Whether others have been told that this worker is there.
         claimed: The calls to claim that were answered last, by their ids.
         answered: The last of them whose caller has got the answer; ``""`` for none.
         doubtful: Calls that were not answered, and would not be recognised if they were made again.
@@ -80,12 +79,12 @@ class Session(StoreSession):
         self.worker: Final = plain_text(settings.worker)
         self.totals: Final = Limits.of(settings.max_running_total)
         self.name: Final = secrets.token_hex(8)
-        self.is_shown: bool = False
         self.claimed: Final = Recent[str]()
         self.answered: str = ""
         self.doubtful: Final = Recent[tuple[str, str]]()
         self.saves: Final = count(1)
         self.calls: Final = Calls(prefix, patience, replicas)
+        self.outages = self.calls.outages
         self._creates = creates
         self._patience = patience
         self._look_after = look_after
@@ -95,11 +94,6 @@ class Session(StoreSession):
         self._stop = trio.Event()
 
     # -- life
-
-    @property
-    def outages(self) -> OutageLog:
-        """What says that the server is away, and that it is back."""
-        return self.calls.outages
 
     async def prepare(self) -> None:
         """Check what is under the prefix, or make it this store's own.
@@ -132,20 +126,12 @@ class Session(StoreSession):
                         nursery.start_soon(service)
                     await self._stop.wait()
                     with trio.move_on_after(self._patience):
-                        await self._leave()
+                        await self._leave(partial(self.call, run("leave", self.name), bool), self._patience)
                         await self.calls.wait_idle()  # answers under way are heeded
                     self.outages.settle(is_last=True)
                     nursery.cancel_scope.cancel()
         finally:
             self.calls.close()
-
-    async def _leave(self) -> None:
-        """Say that this worker is gone, if the server is there to be told."""
-        if self.is_shown:
-            try:
-                await self.call(run("leave", self.name), bool)
-            except StoreError:
-                pass  # its time will be over
 
     # -- calls
 

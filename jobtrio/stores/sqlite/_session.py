@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from jobtrio.abc import StoreSettings
-    from jobtrio.stores._outages import OutageLog
     from jobtrio.stores.sqlite._connection import Location
     from jobtrio.stores.sqlite._transaction import Transaction
 
@@ -41,9 +41,6 @@ R = TypeVar("R")
 PAUSE: Final = 0.01
 """Seconds between two slices of pruning, for others to come in."""
 
-LEAVE_WITHIN: Final = 1.0
-"""Seconds to wait for a file that is away before the store is closed without a word."""
-
 
 class Session(StoreSession):
     """One opened store.
@@ -51,7 +48,6 @@ class Session(StoreSession):
     Attributes:
         identity: Who writes.
         started_at: When this was, by wall time.
-        is_shown: Whether others have been told that this worker is there.
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
@@ -60,7 +56,6 @@ class Session(StoreSession):
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
         self.started_at: Final = time.time()
-        self.is_shown: bool = False
         self.identity: Final = Identity(
             settings.worker, self._doorbell.name, settings.retention, settings.max_running_total
         )
@@ -69,13 +64,9 @@ class Session(StoreSession):
         patience *= 0.75
         self._readers = Readers(location, patience=patience)
         self._writer = Writer(location, self.identity, self._doorbell, self.announcer, patience=patience)
+        self.outages = self._writer.outages
 
     # -- life
-
-    @property
-    def outages(self) -> OutageLog:
-        """What says that the file is away, and that it is back."""
-        return self._writer.outages
 
     async def prepare(self) -> None:
         """Check the file, or make it.
@@ -120,21 +111,11 @@ class Session(StoreSession):
         # Bounded by the calls that wait: the writer's fail at once where the file is away.
         with trio.CancelScope(shield=True):
             if has_threads:
-                await self._leave()
+                await self._leave(partial(self.write, claiming.leave, itself))
             await self._writer.aclose()
             holds_jobs = has_threads and await self._holds_jobs()
             await self._readers.aclose()
         self._doorbell.close(keep_name=holds_jobs)
-
-    async def _leave(self) -> None:
-        """Take this worker from those that are there; where the file is away, its time runs out."""
-        if not self.is_shown:
-            return
-        with trio.move_on_after(LEAVE_WITHIN):
-            try:
-                await self.write(claiming.leave, itself)
-            except StoreError:
-                pass
 
     async def _holds_jobs(self) -> bool:
         """Whether jobs are left that this session claimed; others have to see then that it is gone."""
