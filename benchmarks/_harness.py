@@ -11,14 +11,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import attrs
 
 from benchmarks._result import Figures, Goal, Row, Unit
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 Side: TypeAlias = Callable[[], Awaitable[Sequence[float]]]
 """Runs one round; returns one sample for each operation, or one for all divided by their number."""
@@ -46,9 +43,7 @@ class Stopwatch:
         self._started = self._clock()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.seconds = self._clock() - self._started
 
     def per(self, operations: int) -> list[float]:

@@ -18,7 +18,6 @@ from benchmarks._result import bytes_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from benchmarks._harness import Session, Side
 
@@ -57,9 +56,7 @@ class Scales:
         self._before = tracemalloc.get_traced_memory()[0]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         gc.collect()
         self._bytes = tracemalloc.get_traced_memory()[0] - self._before
         tracemalloc.stop()

@@ -18,8 +18,6 @@ from jobtrio._subscription import Subscription
 from jobtrio._token_log import TokenLog
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
 
@@ -100,9 +98,7 @@ class EventSubscription(trio.abc.ReceiveChannel[Transition]):
     def __enter__(self) -> EventSubscription:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_run(self, done: str, instead: str, by: str) -> None:

@@ -23,7 +23,6 @@ from jobtrio._program_session import FIRST_PAUSE, KILL_LIMIT, LONGEST_PAUSE, Pro
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
     from typing import IO
 
 LAST_LIMIT = 1.0
@@ -81,9 +80,7 @@ class RunningProgram(ProgramSession):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._popen.returncode is None:
             # By now the program has ended, unless the block was left without `end`, by an internal error.
             self.send_signal(signal.SIGKILL)

@@ -15,8 +15,6 @@ from jobtrio._errors import LaggedError
 from jobtrio._messages import Gap, Message
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from jobtrio._token_log import TokenLog
 
 OnGap: TypeAlias = Literal["raise", "yield"]
@@ -192,9 +190,7 @@ class Subscription(trio.abc.ReceiveChannel[Message]):
     def __enter__(self) -> Subscription:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

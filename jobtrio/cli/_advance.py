@@ -9,15 +9,12 @@ import sys
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from jobtrio._messages import Progress
 from jobtrio.cli._bar import open_bar
 from jobtrio.cli._output import can_draw
 from jobtrio.cli._screen import ERASE, progress_text
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 PAUSE: Final = 0.1
 """Seconds between two drawings."""
@@ -44,9 +41,7 @@ class Advance:
         self.step(0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
     def step(self, steps: int = 1) -> None:

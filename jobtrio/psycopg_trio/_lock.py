@@ -13,7 +13,6 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 
 class ConnectionLock:
@@ -57,9 +56,7 @@ class ConnectionLock:
             raise
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._settle()
         if self._waiters:
             self._waiters.unpark()  # the lock stays held: it is now that task's

@@ -24,7 +24,6 @@ from ._notifications import receive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from types import TracebackType
 
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
@@ -267,9 +266,7 @@ class Lease(contextlib.AbstractAsyncContextManager[TrioConnection[Row], None]):
         return self._member.connection
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Give the connection back.
 
         *Cancellation*: it is given back or closed all the same; a roll-back is bounded by its ``cancel_grace``.

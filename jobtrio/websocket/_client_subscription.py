@@ -17,8 +17,6 @@ from jobtrio._messages import Gap, Message, last_of
 from jobtrio._subscription import BATCH
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from jobtrio._messages import Progress
     from jobtrio._subscription import OnGap
     from jobtrio.websocket._client_feed import Feed
@@ -145,9 +143,7 @@ class RemoteSubscription(trio.abc.ReceiveChannel[Message]):
     def __enter__(self) -> RemoteSubscription:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
