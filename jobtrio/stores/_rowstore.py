@@ -46,6 +46,10 @@ class RowStore(SessionStore[S]):
         entry = await self.look(job_id)
         return None if entry is None else entry.history()
 
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
+        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
+        return (await self.follow(job_id, after, limit))[0]
+
     async def delete(self, job_id: str) -> bool:
         """Remove an ended job and all that belongs to it; False for an unknown one."""
         return await self._change(job_id, lambda tx: settling.delete(tx, job_id), itself)

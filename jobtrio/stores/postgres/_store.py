@@ -317,10 +317,6 @@ class PostgresJobStore(RowStore[Session]):
         held: bool = await self._opened.writes.make(Append(claim, encoded(messages)))
         return held
 
-    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
-        return (await self.follow(job_id, after, limit))[0]
-
     async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
         """Return what `read_messages` returns, and what `look` does, both of one moment."""
         found: tuple[list[Message], JobEntry] | None = None

@@ -178,10 +178,6 @@ class SqliteJobStore(RowStore[Session]):
         items = encoded(messages)
         return await self._opened.write(lambda tx: settling.append(tx, claim, items), itself)
 
-    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message] | None:
-        """Return up to ``limit`` kept messages after number ``after``, or None for an unknown job."""
-        return (await self.follow(job_id, after, limit))[0]
-
     async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
         """Return what `read_messages` returns, and what `look` does, both of one moment."""
         return await self._opened.read(
