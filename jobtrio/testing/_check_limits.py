@@ -36,6 +36,9 @@ async def check_much_falls_due_at_once(open_store: OpenStore) -> None:
             await trio.sleep(seconds)
         left = (await worker.store.counts())["default"]
         assert (left[JobState.QUEUED], sum(left.values())) == (MANY, MANY)
+        assert len(await worker.claim(limit=MANY, lease=SHORT)) > MANY / 2
+        await worker.pass_time()
+        assert (await worker.store.counts())["default"][JobState.QUEUED] == MANY
 
 
 LARGE = "€" * 300_000

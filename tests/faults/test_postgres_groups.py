@@ -267,16 +267,6 @@ async def test_a_renewal_that_is_older_than_a_request(postgres: str, monkeypatch
         assert claim.entry.record().cancel_reason == "why"
 
 
-async def test_a_lapse_of_many(postgres: str) -> None:
-    """However many leases are over at once, all are seen to."""
-    async with open_worker(lambda: PostgresJobStore(postgres)) as worker:
-        await worker.insert(*(new_entry() for _ in range(1200)))
-        claims = await worker.claim(limit=1200, lease=1.0)
-        assert len(claims) == 1200
-        await worker.pass_time(1.1)
-        assert (await worker.store.counts())["default"][JobState.QUEUED] == 1200
-
-
 async def test_ended_jobs_are_pruned_as_they_come(postgres: str) -> None:
     """A process that ends many jobs removes those that are not kept without being asked to."""
     keep = Retention(finished_jobs=20)

@@ -492,16 +492,6 @@ async def test_several_processes_are_warned(
     assert len(record.getMessage()) < 110  # a terminal's line
 
 
-async def test_a_lapse_of_many(path: Path) -> None:
-    """However many leases are over at once, all are seen to."""
-    async with open_worker(lambda: SqliteJobStore(path)) as worker:
-        await worker.insert(*(new_entry() for _ in range(1200)))
-        claims = await worker.claim(limit=1200, lease=SHORT)
-        assert len(claims) == 1200
-        await worker.pass_time()
-        assert (await worker.store.counts())["default"][JobState.QUEUED] == 1200
-
-
 async def test_times_that_others_are_told_of(path: Path) -> None:
     """Others are told of a time to come, unless they know of an earlier one that has not come yet."""
     bell = Doorbell(str(path))
