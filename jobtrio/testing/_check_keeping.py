@@ -163,16 +163,21 @@ async def check_prune_by_count(open_store: OpenStore) -> None:
 async def check_prune_by_age(open_store: OpenStore) -> None:
     """Ended jobs are removed when their ends are too long ago, beside those that live, however old they are."""
     async with open_worker(open_store, Retention(finished_for=SHORT)) as worker:
-        living = await worker.start()
+        retrying = await worker.start(new_entry(retry=RetryPolicy()))
+        await worker.store.retry(retrying, ERROR, LEASE)
+        running = await worker.start()
         ended = await worker.start()
+        waiting = [new_entry(), new_entry(None), new_entry(delay=LEASE)]
+        await worker.insert(*waiting)
+        living = ids([retrying, running, *waiting])
         await worker.pass_time()
         await worker.store.finish(ended, Completed())
         await worker.store.prune()
-        assert ids(await worker.store.find(JobQuery())) == [living.entry.id, ended.entry.id]
+        assert ids(await worker.store.find(JobQuery())) == [*living[:2], ended.entry.id, *living[2:]]
         await worker.pass_time()
         await worker.store.prune()
         await _check_gone(worker, ended.entry.id)
-        assert ids(await worker.store.find(JobQuery())) == [living.entry.id]
+        assert ids(await worker.store.find(JobQuery())) == living
 
 
 async def check_nothing_is_pruned_too_early(open_store: OpenStore) -> None:

@@ -73,8 +73,8 @@ async def check_lapse(open_store: OpenStore) -> None:
         assert isinstance(restart, Restart)
         assert (restart.seq, restart.attempt, restart.error.kind, restart.delay) == (3, 1, "lost", 0.0)
         assert await b.states(job_id) == ["QUEUED", "RUNNING", "QUEUED"]
-        error = (await a.record(job_id)).error
-        assert error == restart.error
+        lapsed = await a.load(job_id)
+        assert (lapsed.claim, lapsed.error) == (None, restart.error)
         again = await b.claim_one()
         assert (again.attempt, again.entry.failures) == (2, 0)
         assert await b.store.append_messages(again, tokens(4, 4, attempt=2))

@@ -152,6 +152,8 @@ async def check_following(open_store: OpenStore) -> None:
         assert outcome == Failed(ERROR)
         for after, piece in ((186, kept[-2:-1]), (187, kept[-1:]), (188, [])):
             assert await _followed(b, job_id, after, limit=1) == (piece, Failed(ERROR))
+        for limit in (1, 2, 3):
+            assert await _followed(b, job_id, limit=limit) == ([gap, *kept][:limit], Failed(ERROR))
         (entry,) = await a.insert(new_entry())
         assert await _followed(b, entry.id) == ([], None)
         await a.store.delete(job_id)

@@ -102,6 +102,12 @@ async def check_release(open_store: OpenStore) -> None:
         assert (restart.seq, restart.attempt, restart.error.kind, restart.delay) == (2, 1, "lost", 0.0)
         released = (await b.history(job_id))[2]
         assert (released.state, released.attempt, released.reason) == (JobState.QUEUED, 1, "shutdown")
+        assert await b.store.retry(again, ERROR, 0.0)
+        await b.pass_time(0)
+        assert await b.store.release(await b.claim_one(), "shutdown")  # which hides no earlier failure
+        last = await a.claim_one()
+        assert last.entry.record() == await b.record(job_id)
+        assert (last.entry.error, last.entry.failures) == (ERROR, 1)
 
 
 async def check_saved_state(open_store: OpenStore) -> None:

@@ -232,6 +232,14 @@ class LooksBeforeItReads(MemoryJobStore):
         return await self.read_messages(job_id, after, limit), entry
 
 
+class LeavesOneOut(MemoryJobStore):
+    """Gives those who follow a job one message less than there is room for."""
+
+    async def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Message] | None, JobEntry | None]:
+        messages, entry = await super().follow(job_id, after, limit)
+        return messages and messages[: max(limit - 1, 1)], entry
+
+
 class CancelsWhatItRead(MemoryJobStore):
     """Ends a job that was waiting when it looked."""
 
@@ -344,6 +352,16 @@ class RemovesMore(MemoryJobStore):
         super()._use(attrs.evolve(settings, retention=attrs.evolve(settings.retention, finished_jobs=kept)))
 
 
+class PrunesWhatRetries(MemoryJobStore):
+    """Takes a job that waits for its next attempt for an ended one, when it looks for those."""
+
+    async def prune(self) -> float:
+        for entry in [*self._jobs.values()]:
+            if entry.state is JobState.RETRYING:
+                self._shelf.remove(entry)
+        return await super().prune()
+
+
 class ForgetsWhatItTookOut(MemoryJobStore):
     """Takes out what is due, and does it afterwards, unless it is cancelled in between."""
 
@@ -435,6 +453,24 @@ class BlamesTheReleased(MemoryJobStore):
         released = await super().release(claim, reason, messages=messages)
         claim.entry.error = JobError("lost", "Released", reason)
         return released
+
+
+class ForgivesTheReleased(MemoryJobStore):
+    """Forgets what an earlier attempt failed with when a later one is given back."""
+
+    async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
+        released = await super().release(claim, reason, messages=messages)
+        claim.entry.error = None
+        return released
+
+
+class KeepsTheLostClaim(MemoryJobStore):
+    """Still names the claim whose lease has lapsed."""
+
+    def _lapse(self, entry: JobEntry) -> None:
+        lost = entry.claim
+        super()._lapse(entry)
+        entry.claim = lost
 
 
 class LooksAway(MemoryJobStore):
@@ -537,6 +573,7 @@ class OpensANursery(MemoryJobStore):
         (WritesTheEndLater, "check_end_and_state_come_at_once"),
         (WritesTheEndFirst, "check_end_and_state_come_at_once"),
         (LooksBeforeItReads, "check_following_to_the_end"),
+        (LeavesOneOut, "check_following"),
         (CancelsWhatItRead, "check_race_of_cancel_and_claim"),
         (StartsWhatItRead, "check_race_of_starts"),
         (StartsWithWhatItIsGiven, "check_priority_of_started_jobs"),
@@ -549,6 +586,7 @@ class OpensANursery(MemoryJobStore):
         (AppendsToWhatItRead, "check_race_of_writes_and_release"),
         (ForgetsPatientRequests, "check_cancel_wins"),
         (RemovesMore, "check_prune_by_count"),
+        (PrunesWhatRetries, "check_prune_by_age"),
         (ForgetsWhatItTookOut, "check_calls_without_a_mark_cut_off"),
         (GoesOnBehindAMatch, "check_find_in_pages"),
         (PassesOverKeys, "check_find_by_key"),
@@ -559,6 +597,8 @@ class OpensANursery(MemoryJobStore):
         (KeepsObjects, "check_values_are_kept_as_json"),
         (DropsWhatIsEmpty, "check_append_and_read"),
         (BlamesTheReleased, "check_release"),
+        (ForgivesTheReleased, "check_release"),
+        (KeepsTheLostClaim, "check_lapse"),
         (LooksAway, "check_look"),
         (CallsNobody, "check_work_is_announced_to_others"),
         (PausesWhatItHas, "check_running_jobs_of_paused_queues"),
