@@ -237,8 +237,8 @@ class JobStore(ABC):
     async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
         """Store new jobs, all or none, and return them in order.
 
-        A job whose key is in use is not stored: the one that has the key takes its place in the result, also within one
-        call. ``submission`` marks the call, so that a repetition is recognised.
+        A job whose key is in use is not stored, even if its id is in use as well: the one that has the key takes its
+        place in the result, also within one call. ``submission`` marks the call, so that a repetition is recognised.
 
         Raises:
             DuplicateJobError: An id is in use, or occurs twice in ``entries``.
@@ -422,7 +422,7 @@ class JobStore(ABC):
 
         A job whose lease has lapsed returns to its queue, or fails with the kind ``"lost"`` at the third time in a row:
         an attempt that ends by `retry` or `release` restarts the count. If a request to cancel was accepted before, it
-        ends `Cancelled`.
+        ends `Cancelled`, and the lapse is not kept as its error.
 
         Returns the seconds until there is more to do; inf if nothing is known, 0 if there may be more at once.
         """
