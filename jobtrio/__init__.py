@@ -35,6 +35,7 @@ from jobtrio._messages import Restart as Restart
 from jobtrio._messages import Token as Token
 from jobtrio._opening import open_registry as open_registry
 from jobtrio._policies import JobPriority as JobPriority
+from jobtrio._policies import RateLimit as RateLimit
 from jobtrio._policies import Retention as Retention
 from jobtrio._policies import RetryPolicy as RetryPolicy
 from jobtrio._records import Cancelled as Cancelled
@@ -86,6 +87,7 @@ __all__ = [
     "PayloadError",
     "Progress",
     "QueueFullError",
+    "RateLimit",
     "RegistryStats",
     "Restart",
     "Retention",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from jobtrio._attempt import Attempt
     from jobtrio._entry import JobEntry
-    from jobtrio._policies import Retention
+    from jobtrio._policies import RateLimit, Retention
     from jobtrio._registry import JobRegistry
     from jobtrio.executors import Executors
 
@@ -83,6 +83,7 @@ class RegistryCore(RegistryCalls):
         lease: float,
         worker: str,
         max_running_total: Mapping[str, int],
+        rate_limits: Mapping[str, RateLimit],
     ) -> None:
         super().__init__(MemoryJobStore() if store is None else store)
         self._ringer = Ringer()
@@ -94,7 +95,10 @@ class RegistryCore(RegistryCalls):
             worker=worker,
         )
         self.settings: StoreSettings = StoreSettings(
-            worker, retention, max_queued, self, self._new_log, max_running_total, self.submissions.entry
+            *(worker, retention, max_queued, self, self._new_log),
+            max_running_total=max_running_total,
+            new_entry=self.submissions.entry,
+            rate_limits=rate_limits,
         )
         self.events: Events = Events()
         self._max_running = max_running
@@ -123,6 +127,7 @@ class RegistryCore(RegistryCalls):
             max_running=max_running,
             executors=self._executors,
             lease=lease if self._durable else inf,
+            is_paced=bool(rate_limits),
             adopt=self._adopt if self._durable else None,
         )
 

@@ -59,6 +59,7 @@ class Dispatcher:
         max_running: int,
         executors: Collection[str] | None,
         lease: float,
+        is_paced: bool,
         adopt: Callable[[Claim, float], Attempt] | None,
     ) -> None:
         self.closing = False
@@ -73,6 +74,7 @@ class Dispatcher:
         self._most_claimed = (max_running + 1) // 2 if store.is_elsewhere else max_running
         self._executors = executors
         self._lease = lease
+        self._is_paced = is_paced
         self._adopt = adopt
         self._unanswered: tuple[str, float, int, Limits | None] | None = None
         self._context = contextvars.copy_context()  # each attempt starts in a copy of it
@@ -142,7 +144,10 @@ class Dispatcher:
             return due
         free, room = self._free(), self._runner.room
         if self._unanswered is not None or (free > 0 and room != {}):
+            asked = trio.current_time()
             await self._claim(min(free, self._most_claimed), None if room is None else room.copy())
+            if self._is_paced and not self._rung:
+                due = min(due, await self._store.next_start(trio.current_time() - asked))
         return due
 
     @property

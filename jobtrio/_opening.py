@@ -15,7 +15,7 @@ from jobtrio._core import RegistryCore
 from jobtrio._ids import worker_name
 from jobtrio._nursery import open_background_nursery
 from jobtrio._patterns import Limits
-from jobtrio._policies import Retention
+from jobtrio._policies import RateLimit, RateLimits, Retention
 from jobtrio._registry import JobRegistry
 from jobtrio.abc import JobStore
 from jobtrio.executors import Executors
@@ -37,6 +37,7 @@ async def open_registry(
     lease: float = 30.0,
     worker: str | None = None,
     max_running_total: Mapping[str, int] | None = None,
+    rate_limits: Mapping[str, RateLimit] | None = None,
 ) -> AsyncIterator[JobRegistry]:
     """Open a registry of jobs for the duration of the block.
 
@@ -60,6 +61,7 @@ async def open_registry(
         worker: This process's name in the audit log; None for host, process id and a random part.
         max_running_total: How many jobs of a queue may run across all workers of the store, by queue, with keys as in
             ``queues``; give all workers the same figures. A worker keeps to its own when it claims.
+        rate_limits: How many jobs of a queue may start in a time, across all workers of the store, in the same way.
 
     Raises:
         TypeError, ValueError: A parameter is invalid; the error names it, its value, and what is allowed.
@@ -86,6 +88,7 @@ async def open_registry(
         lease=check_number("lease", lease, low=1),
         worker=worker_name() if worker is None else check_name("worker", worker),
         max_running_total=_check_counts("max_running_total", max_running_total) or Limits(),
+        rate_limits=_check_rates("rate_limits", rate_limits),
     )
     registry = JobRegistry(core)
     async with core.store.open(core.settings), open_background_nursery() as nursery:
@@ -103,8 +106,21 @@ async def open_registry(
 def _check_counts(name: str, counts: Any) -> Limits | None:
     if counts is None:
         return None
+    items = _items(name, counts, "whole numbers")
+    return Limits((key, check_count(f"{name}[{key!r}]", most)) for key, most in items)
+
+
+def _check_rates(name: str, rates: Any) -> RateLimits:
+    items = _items(name, {} if rates is None else rates, "RateLimits")
+    for key, rate in items:
+        if not isinstance(rate, RateLimit):
+            raise TypeError(f"{name}[{key!r}] must be a RateLimit; got {show(rate)}")
+    return RateLimits(items)
+
+
+def _items(name: str, values: Any, what: str) -> list[tuple[str, Any]]:
     try:
-        items = dict(counts).items()
+        items = dict(values).items()
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a mapping of names to whole numbers, or None; got {show(counts)}") from None
-    return Limits((check_name(f"a name in {name}", key), check_count(f"{name}[{key!r}]", most)) for key, most in items)
+        raise TypeError(f"{name} must be a mapping of names to {what}, or None; got {show(values)}") from None
+    return [(check_name(f"a name in {name}", key), value) for key, value in items]

@@ -5,10 +5,12 @@ Pure: it knows neither jobs nor stores. Where no key is a pattern, a look-up is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+
+V = TypeVar("V")
 
 STAR: Final = "*"
 """What a pattern ends in."""
@@ -51,7 +53,7 @@ class Patterns:
 
 def patterns_among(keys: Collection[str]) -> Patterns | None:
     """Return those keys that are patterns, or None if none is."""
-    if isinstance(keys, Limits):
+    if isinstance(keys, ByQueue):
         return keys.patterns
     found = [key for key in keys if is_pattern(key)]
     return Patterns(found) if found else None
@@ -72,8 +74,8 @@ def _key_for(queue: str, keys: Collection[str], patterns: Patterns | None) -> st
     return None if patterns is None else patterns.longest(queue)
 
 
-class Limits(dict[str, int]):
-    """How many jobs of a queue there may be, by key. As a dict it knows its keys; `find` looks a queue up.
+class ByQueue(dict[str, V]):
+    """What holds for a queue, by key. As a dict it knows its keys; `find` looks a queue up.
 
     Attributes:
         patterns: Those keys that are patterns; None if none is.
@@ -81,43 +83,49 @@ class Limits(dict[str, int]):
 
     __slots__ = ("patterns",)
 
-    def __init__(self, limits: Mapping[str, int] | Iterable[tuple[str, int]] = ()) -> None:
-        super().__init__(limits)
+    def __init__(self, values: Mapping[str, V] | Iterable[tuple[str, V]] = ()) -> None:
+        super().__init__(values)
         self.patterns: Patterns | None = None
         self.prepare()
 
     @classmethod
-    def of(cls, limits: Mapping[str, int]) -> Limits:
-        """Return limits as such."""
-        return limits if isinstance(limits, Limits) else Limits(limits)
+    def of(cls, values: Mapping[str, V]) -> Self:
+        """Return values as such."""
+        return values if isinstance(values, cls) else cls(values)
 
     def prepare(self) -> None:
         """Take note of the patterns among the keys. Called once one of these has come or gone."""
         found = [key for key in self if is_pattern(key)]
         self.patterns = Patterns(found) if found else None
 
-    def copy(self) -> Limits:
+    def copy(self) -> Self:
         """Return a copy."""
-        other = Limits()
+        other = type(self)()
         other.update(self)
         other.patterns = self.patterns
         return other
 
     @property
-    def find(self) -> Callable[[str], int | None]:
-        """The function that returns a queue's limit, or None where it has none."""
+    def find(self) -> Callable[[str], V | None]:
+        """The function that returns what holds for a queue, or None where nothing does."""
         return self.get if self.patterns is None else self._find
 
-    def _find(self, queue: str) -> int | None:
+    def _find(self, queue: str) -> V | None:
         key = _key_for(queue, self, self.patterns)
         return None if key is None else self[key]
 
-    def split(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-        """Return the limits of single queues, and those of patterns by what names begin with, the longest first."""
+    def split(self) -> tuple[list[tuple[str, V]], list[tuple[str, V]]]:
+        """Return what holds for single queues, and for patterns by what names begin with, the longest first."""
         if self.patterns is None:
             return list(self.items()), []
-        single = [(queue, most) for queue, most in self.items() if not is_pattern(queue)]
+        single = [(queue, value) for queue, value in self.items() if not is_pattern(queue)]
         return single, [(prefix, self[prefix + STAR]) for prefix in self.patterns.prefixes()]
+
+
+class Limits(ByQueue[int]):
+    """How many jobs of a queue there may be, by key."""
+
+    __slots__ = ()
 
 
 def note_running(left: Limits, limits: Limits, queue: str, running: int) -> None:
@@ -143,7 +151,7 @@ def note_running(left: Limits, limits: Limits, queue: str, running: int) -> None
         left.prepare()
 
 
-def limited_by(totals: Limits, room: Mapping[str, int] | None) -> list[str]:
+def limited_by(totals: ByQueue[V], room: Mapping[str, int] | None) -> list[str]:
     """Return the keys of ``totals`` that stand for a queue from which there is ``room`` to take; None for any queue.
 
     Of patterns on both sides, all that may have a queue in common.

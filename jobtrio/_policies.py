@@ -5,14 +5,25 @@ Pure data with the arithmetic that belongs to it. It knows neither jobs nor cloc
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from jobtrio._checks import check_count, check_number, check_seconds, plain_number, show
+from jobtrio._patterns import ByQueue
+
+LONGEST_PERIOD: Final = 86_400.0
+"""Seconds: the longest time for which a rate is given."""
+
+FASTEST_RATE: Final = 1000
+"""Starts a second that a rate may allow at most."""
+
+ROUNDED: Final = 1e-6
+"""Seconds by which times may be off, as they are read and reckoned with."""
 
 
 class JobPriority(IntEnum):
@@ -91,6 +102,79 @@ def check_retry(value: Any, *, plain: str | None = None) -> RetryPolicy | None:
     if plain is not None and value is not None and type(value) is not RetryPolicy:
         raise TypeError(f"retry must be a RetryPolicy itself, as {plain}; got {show(value)}")
     return value
+
+
+@attrs.frozen
+class RateLimit:
+    """How many jobs of a queue may start in a time, across all workers.
+
+    Starts follow each other at even intervals of ``per / starts`` seconds, so that no time of ``per`` seconds has more
+    than ``starts`` of them, if ``burst`` is 1. Each start counts, that of a retry too. With a higher ``burst`` so many
+    jobs start at once where none has for long enough, a start that comes late is made up for by the next ones, and a
+    time of ``per`` seconds may have ``burst - 1`` starts more.
+
+    Attributes:
+        starts: How many jobs may start in ``per`` seconds; 1 or more, and at most 1,000 a second.
+        per: Seconds; above 0, at most 86,400.
+        burst: How many may start at once; from 1 to ``starts``.
+    """
+
+    starts: int
+    per: float
+    burst: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        check_count("starts", self.starts)
+        check_seconds("per", self.per, zero=False)
+        if self.per > LONGEST_PERIOD:
+            raise ValueError(f"per must be at most {LONGEST_PERIOD:.0f} seconds; got {show(self.per)}")
+        if self.starts > FASTEST_RATE * self.per:
+            raise ValueError(f"starts must be at most {FASTEST_RATE} for each second of per; got {show(self.starts)}")
+        if check_count("burst", self.burst) > self.starts:
+            raise ValueError(f"burst must be at most starts, {self.starts}; got {show(self.burst)}")
+        make_plain(self, RateLimit)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two starts."""
+        return self.per / self.starts
+
+    @property
+    def reach(self) -> float:
+        """Seconds without a start after which there is a whole burst, if one is free at their beginning."""
+        return (self.burst - 1) * self.interval
+
+    def base(self, next_at: float | None, now: float) -> float:
+        """Return from when on the starts that are free at ``now`` are counted, one for each interval.
+
+        Args:
+            next_at: The earliest moment of the next start, as `after` gave it with the last one; None for none. One
+                that is further away than this limit lets it be is not heeded: a clock was set back, or the limit was
+                another one.
+            now: The present, by the same clock.
+        """
+        earliest = now - self.reach
+        if next_at is None:
+            return earliest
+        return now if next_at > now + self.interval + ROUNDED else max(earliest, next_at)
+
+    def allowed(self, next_at: float | None, now: float) -> int:
+        """Return how many jobs may start now; the arguments are `base`'s."""
+        return max(math.floor((now + ROUNDED - self.base(next_at, now)) / self.interval) + 1, 0)
+
+    def after(self, next_at: float | None, now: float, started: int) -> float:
+        """Return the earliest moment of the next start once so many have ``started`` now."""
+        return self.base(next_at, now) + started * self.interval
+
+    def wait(self, next_at: float, now: float) -> float:
+        """Return the seconds until another job may start, where none could just before ``now``."""
+        return min(max(next_at - now, 0.0), self.interval)
+
+
+class RateLimits(ByQueue[RateLimit]):
+    """How many jobs of a queue may start in a time, by key."""
+
+    __slots__ = ()
 
 
 @attrs.frozen

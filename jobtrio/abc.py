@@ -41,6 +41,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
@@ -53,7 +54,7 @@ from jobtrio._entry import finish as finish
 from jobtrio._entry import retry as retry
 from jobtrio._entry import start as start
 from jobtrio._patterns import key_for as key_for
-from jobtrio._policies import Retention
+from jobtrio._policies import RateLimit, Retention
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class StoreSettings:
         new_log: Makes the log of a job, for stores that keep streams in this process; its methods are not public.
         new_entry: Makes a job from what `JobRegistry.submit` takes, with its checks and the executors' defaults, for
             stores that accept jobs in other ways as well; None if nobody submits.
+        rate_limits: How many jobs of a queue may start in a time, by queue, counting those that other workers start.
+            This worker's claims keep to it in the same way.
     """
 
     worker: str
@@ -114,6 +117,7 @@ class StoreSettings:
     new_log: Callable[[], TokenLog]
     max_running_total: Mapping[str, int] = attrs.field(factory=dict)
     new_entry: Callable[..., JobEntry] | None = None
+    rate_limits: Mapping[str, RateLimit] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False)
@@ -338,7 +342,8 @@ class JobStore(ABC):
         """Start up to ``limit`` ready jobs, by priority, then in the order in which they became ready.
 
         None of a queue that is `paused`. No more than `StoreSettings.max_running_total` of a queue run then, across all
-        workers. Repeated, the call returns what it had claimed and still holds, and nothing else.
+        workers, and no more start than `StoreSettings.rate_limits` lets. Repeated, the call returns what it had claimed
+        and still holds, and nothing else.
 
         Args:
             claim_id: Marks the call and all it claims.
@@ -426,6 +431,14 @@ class JobStore(ABC):
 
         Returns the seconds until there is more to do; inf if nothing is known, 0 if there may be more at once.
         """
+
+    async def next_start(self, ago: float) -> float:
+        """Return the seconds until a claim may start a ready job that `StoreSettings.rate_limits` has held back.
+
+        It is asked behind a claim that was made up to ``ago`` seconds ago. Where the time of such a job has come since
+        then, that is 0; inf if there is none. It may be less than that, also where no job is ready.
+        """
+        return inf
 
     @abstractmethod
     async def prune(self) -> float:

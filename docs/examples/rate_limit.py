@@ -1,55 +1,32 @@
-"""Requests to a service that takes so many a minute, from all workers together: each waits for its turn."""
-
-import time
+"""Requests to a service that takes 300 a minute, from all workers together."""
 
 import trio
 
 import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
 
-PER_MINUTE = 300
+LIMITS = {"answers": jobtrio.RateLimit(300, per=60)}
 
 executors = jobtrio.Executors()
-requests: list[float] = []
+requests: list[str] = []
 
 
-def ask_service() -> tuple[int, int]:
+async def ask_service(question: str) -> tuple[int, int]:
     """Stands for a service that refuses the third request: somebody else has used up the minute."""
-    requests.append(time.time())
+    requests.append(question)
     return (429, 1) if len(requests) == 3 else (200, 0)
 
 
-@executors.register("turn", queue="turns", retry=jobtrio.RetryPolicy())
-async def turn(job: jobtrio.JobContext) -> None:
-    """Let its submitter make one request; when this has ended, the next turn begins."""
-    await job.send("now")
-    await trio.sleep(max(60 / PER_MINUTE, job.payload - time.time()))
-
-
-async def wait_for_turn(job: jobtrio.JobContext) -> None:
-    mine = await job.registry.submit("turn", 0, priority=job.priority)
-    try:
-        await anext(mine.tokens())
-    except trio.Cancelled:
-        with trio.move_on_after(5, shield=True):
-            await mine.cancel("nobody waits for it")
-        raise
-
-
-@executors.register("answer", queue="answers", retry=jobtrio.RetryPolicy())
+@executors.register("answer", queue="answers", retry=jobtrio.RetryPolicy(max_attempts=10))
 async def answer(job: jobtrio.JobContext) -> str:
-    while True:
-        await wait_for_turn(job)
-        status, retry_after = ask_service()
-        if status != 429:
-            return f"{job.payload} has an answer"
-        await job.registry.submit("turn", time.time() + retry_after, priority=jobtrio.JobPriority.CRITICAL)
+    status, retry_after = await ask_service(job.payload)
+    if status == 429:
+        raise jobtrio.RetryLater(retry_after, "too many requests")
+    return f"{job.payload} has an answer"
 
 
 async def worker(task_status: trio.TaskStatus[jobtrio.JobRegistry]) -> None:
-    queues, total = {"answers": 4, "turns": 1}, {"turns": 1}
-    store = SqliteJobStore("jobs.db")
-    async with jobtrio.open_registry(executors, store=store, queues=queues, max_running_total=total) as registry:
+    async with jobtrio.open_registry(executors, store=SqliteJobStore("jobs.db"), rate_limits=LIMITS) as registry:
         task_status.started(registry)
         await trio.sleep_forever()
 
@@ -61,8 +38,8 @@ async def main() -> None:
         jobs = [await registry.submit("answer", name) for name in ("ann", "bob", "cyd", "dan", "eve", "fay")]
         for job in jobs:
             print(await job.result())
+        print(len(requests), "requests, of which one was refused")
         nursery.cancel_scope.cancel()
-    print(len(requests), "requests, of which one was refused")
 
 
 if __name__ == "__main__":

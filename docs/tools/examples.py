@@ -41,6 +41,7 @@ REAL_CLOCK = {
     "program_progress.py",
     "psycopg_on_trio.py",
     "rate_limit.py",
+    "request_turns.py",
     "run_program.py",
     "serve_streams.py",
     "serve_to_some.py",

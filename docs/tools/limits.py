@@ -89,6 +89,7 @@ def _rows() -> list[tuple[str, Any, str]]:
         ("Jobs that run at once", _OPEN["max_running"].default, registry.format("max_running")),
         ("Jobs of one queue that run at once", _OPEN["queues"].default, registry.format("queues")),
         ("Jobs of one queue that run at once across all workers", "no limit", registry.format("max_running_total")),
+        ("Starts of jobs of one queue in a time, across all workers", "no limit", registry.format("rate_limits")),
         ("Jobs that wait for their first start, in memory", _OPEN["max_queued"].default, registry.format("max_queued")),
         ("Threads for executors that are plain functions", "`max_running`", registry.format("max_running")),
         ("Time limit of an attempt", _SUBMIT["time_limit"].default, "`time_limit` of `submit` or `register`"),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobtrio._checks import NAME_LIMIT, TEXT_LIMIT, clean_text, show
-from jobtrio._policies import JobPriority
+from jobtrio._policies import JobPriority, RateLimit
 from jobtrio._state import JobState
 from jobtrio.stores._url import parse_store_url
 
@@ -34,6 +34,9 @@ DURATION is seconds, or has units (s, m, h, d): 90, 90s, 1.5h, 1h30m, 7d
 """
 """What the help of a command that takes durations says of them."""
 
+
+RATE = re.compile(r"([0-9]+)/([^,]+)(?:,([0-9]+))?")
+"""So many in a time, and how many of them at once."""
 
 QUOTED = 80
 """The most characters of a text that is shown with the quotes that it lacks."""
@@ -150,6 +153,20 @@ def total_limit(text: str) -> tuple[str, int]:
     if not equals:
         raise _refusal("NAME=N", text)
     return name(queue), positive_count(most)
+
+
+def rate_limit(text: str) -> tuple[str, RateLimit]:
+    """Return a queue and how many of its jobs may start in a time from ``NAME=N/TIME`` or ``NAME=N/TIME,BURST``."""
+    queue, equals, rate = text.rpartition("=")
+    found = RATE.fullmatch(rate)
+    if found is None or not equals:
+        raise _refusal("NAME=N/TIME or NAME=N/TIME,BURST, such as api=60/m, api=5/10s or api=600/m,20", text)
+    starts, time_, burst = found.groups()
+    per = UNITS[time_] if time_ in UNITS else positive_duration(time_)
+    try:
+        return name(queue), RateLimit(positive_count(starts), float(per), positive_count(burst or "1"))
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{exc}, in {show(text)}") from None
 
 
 def priority(text: str) -> JobPriority:

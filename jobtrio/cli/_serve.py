@@ -68,7 +68,7 @@ PARAMETERS = {
 }
 """What errors say of a parameter, and how that is said of an option."""
 
-FOR_WORK = ("--lifespan", "--max-running", "--queue", "--total", "--grace", "--lease", "--keep-for", "--keep")
+FOR_WORK = ("--lifespan", "--max-running", "--queue", "--total", "--rate", "--grace", "--lease", "--keep-for", "--keep")
 """A worker's options that say nothing to one that runs no jobs."""
 
 

@@ -42,6 +42,7 @@ examples:
   jobtrio worker app.jobs:executors --store sqlite:///jobs.db
   jobtrio worker app.jobs:executors --queue gpu=1 --queue default=8
   jobtrio worker app.jobs:executors --queue 'user:*=2' --total 'user:*=3'
+  jobtrio worker app.jobs:executors --rate api=60/m
   jobtrio worker app.jobs:executors --lifespan app.jobs:open_clients
   jobtrio worker jobtrio.cli:programs    runs what `jobtrio run --store` stored
 """
@@ -80,6 +81,15 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="how many jobs of a queue, or of each queue of a pattern, may run at once across all workers, if all are "
         "given the same (default: no limit)",
+    )
+    add(
+        "--rate",
+        metavar="NAME=N/TIME[,BURST]",
+        type=_options.rate_limit,
+        action=_options.OnceEach,
+        default=[],
+        help="how many jobs of a queue, or of each queue of a pattern, may start in a time across all workers, if all "
+        "are given the same: 60/m, 5/10s; at even intervals, or with up to BURST at once (default: no limit)",
     )
     add(
         "--name",
@@ -155,6 +165,7 @@ def worker_plan(options: argparse.Namespace) -> WorkerPlan:
         max_running=options.max_running,
         queues=queues or None,
         totals=dict(options.total),
+        rates=dict(options.rate),
         name=options.name,
         grace=options.grace,
         lease=options.lease,

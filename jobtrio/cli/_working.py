@@ -57,6 +57,7 @@ class WorkerPlan:
         max_running: How many jobs at once.
         queues: Which queues, and how many jobs of each at once; None for every queue, and none to run no jobs.
         totals: How many jobs of a queue may run over all workers, by queue.
+        rates: How many may start in a time, likewise.
         name: The worker's name; None for one that is made.
         grace: Seconds that running jobs have to end at the first signal.
         lease: Seconds that a claim lasts unless renewed.
@@ -68,6 +69,7 @@ class WorkerPlan:
     max_running: int
     queues: Mapping[str, int] | None
     totals: Mapping[str, int]
+    rates: Mapping[str, jobtrio.RateLimit]
     name: str | None
     grace: float
     lease: float
@@ -203,6 +205,7 @@ class Worker:
             lease=plan.lease,
             worker=plan.name,
             max_running_total=plan.totals,
+            rate_limits=plan.rates,
         )
 
     async def _tell(self, log: WorkLog) -> None:
@@ -249,6 +252,11 @@ class Worker:
         totals = "".join(
             f", {most} of {'each ' if is_pattern(key) else ''}{key} over all workers"
             for key, most in plan.totals.items()
+        )
+        totals += "".join(
+            f", {plural(rate.starts, 'start')} of {'each ' if is_pattern(key) else ''}{key} in {duration(rate.per)} "
+            f"{f'({rate.burst} at once) ' if rate.burst > 1 else ''}over all workers"
+            for key, rate in plan.rates.items()
         )
         return (
             f"jobtrio: worker {name} runs {', '.join(sorted(plan.executors))}; queues: {queues}; "

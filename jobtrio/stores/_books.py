@@ -14,6 +14,7 @@ import trio
 
 from jobtrio import _entry as steps
 from jobtrio._patterns import Limits
+from jobtrio._policies import RateLimits
 from jobtrio._records import Failed, JobError, Outcome
 from jobtrio._state import JobState
 from jobtrio.stores import _rules as rules
@@ -21,6 +22,7 @@ from jobtrio.stores._presence import Presence
 from jobtrio.stores._ready import ReadyQueue
 from jobtrio.stores._room import room_for
 from jobtrio.stores._shelf import Shelf
+from jobtrio.stores._starts import Starts
 from jobtrio.stores._timers import Timer, TimerHeap
 
 if TYPE_CHECKING:
@@ -55,13 +57,14 @@ class MemoryBooks:
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
         self._paused: set[str] = set()  # queues
+        self._starts = Starts()
         self._ends = 0
         self._is_open = False
         self._left: tuple[trio.lowlevel.TrioToken, float] | None = None  # when it was closed last, and in which run
         self.settings: StoreSettings
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:
-        return room_for(room, self._totals, self._running, self._paused)
+        return room_for(room, self._totals, self._running, self._paused, self._starts.pace())
 
     def _running(self, queue: str) -> int:
         return self._index.in_queue(JobState.RUNNING, queue)
@@ -69,6 +72,7 @@ class MemoryBooks:
     def _use(self, settings: StoreSettings) -> None:
         self.settings = settings
         self._totals = Limits.of(settings.max_running_total)
+        self._starts.limits = RateLimits.of(settings.rate_limits)
         self._changed = settings.listener.changed
         self._shelf.retention = settings.retention
 
@@ -108,6 +112,11 @@ class MemoryBooks:
             else:
                 self._lapse(entry)
         return self._timers.next() - now
+
+    def _note_starts(self, entries: Sequence[JobEntry]) -> None:
+        """Note that jobs were started, where that is limited."""
+        if self._starts.limits and self._starts.note(entry.plan.queue for entry in entries):
+            self.settings.listener.due_changed()
 
     def _add_timer(self, at: float, timer: Timer, entry: JobEntry) -> None:
         earliest = self._timers.next()

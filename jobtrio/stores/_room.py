@@ -1,6 +1,7 @@
 """`Room`: how many more jobs may be taken from each queue, in one claim.
 
-It joins what the claiming worker has room for with what may run over all workers. Pure: it knows no jobs.
+It joins what the claiming worker has room for with what may run, and what may start, over all workers. Pure: it knows
+no jobs.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from jobtrio._patterns import Limits
+from jobtrio.stores._pace import STEADY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    from jobtrio.stores._pace import Pace
 
 NO_TOTALS: Final = Limits()
 
@@ -22,7 +26,7 @@ class Room:
     Making one costs the same however many queues there are: limits are looked up when they are asked for.
     """
 
-    __slots__ = ("_find", "_find_total", "_left", "_paused", "_running", "_taken", "_totals")
+    __slots__ = ("_allowed", "_find", "_find_total", "_left", "_paused", "_rates", "_running", "_taken", "_totals")
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class Room:
         totals: Mapping[str, int] = NO_TOTALS,
         running: Callable[[str], int] = lambda _: 0,
         paused: Collection[str] = (),
+        pace: Pace = STEADY,
     ) -> None:
         """Begin with what there is.
 
@@ -38,6 +43,7 @@ class Room:
             totals: How many may run over all workers, by queue.
             running: Tells how many of a queue run now.
             paused: The queues that nothing may be taken from.
+            pace: Tells how many of a queue may start now.
         """
         self._left = None if left is None else Limits.of(left)
         self._find = None if self._left is None else self._left.find
@@ -45,6 +51,8 @@ class Room:
         self._totals = Limits.of(totals)
         self._find_total = self._totals.find
         self._running = running
+        self._rates = pace.limits
+        self._allowed = pace.allowed if pace.limits else None
         self._taken: dict[str, int] = {}
 
     def of(self, queue: str) -> float:
@@ -54,6 +62,8 @@ class Room:
         left = inf if self._find is None else self._find(queue) or 0
         if left and self._totals and (total := self._find_total(queue)) is not None:
             left = min(left, max(total - self._running(queue), 0))
+        if left and self._allowed is not None:
+            left = min(left, self._allowed(queue))
         return left - self._taken.get(queue, 0)
 
     def take(self, queue: str) -> None:
@@ -71,11 +81,12 @@ class Room:
 
         With no `has_others`, all from which something may be taken.
         """
-        if self._totals.patterns is not None or (self._left is not None and self._left.patterns is not None):
+        totals, rates = self._totals, self._rates
+        if totals.patterns or rates.patterns or (self._left is not None and self._left.patterns):
             return None
-        if self._left is None:
-            return self._totals.keys() | self._paused if self._paused else self._totals.keys()
-        return self._left.keys()
+        if self._left is not None:
+            return self._left.keys()
+        return {*totals, *rates, *self._paused} if rates or self._paused else totals.keys()
 
 
 def room_for(
@@ -83,6 +94,9 @@ def room_for(
     totals: Mapping[str, int],
     running: Callable[[str], int],
     paused: Collection[str] = (),
+    pace: Pace = STEADY,
 ) -> Room | None:
     """Return the room for one claim, or None where there is any number in every queue; the arguments are `Room`'s."""
-    return None if room is None and not totals and not paused else Room(room, totals, running, paused)
+    if room is None and not totals and not paused and not pace.limits:
+        return None
+    return Room(room, totals, running, paused, pace)

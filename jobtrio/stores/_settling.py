@@ -15,6 +15,7 @@ import attrs
 
 from jobtrio import _entry as steps
 from jobtrio._patterns import Limits
+from jobtrio._policies import RateLimits
 from jobtrio._records import Cancelled, JobError
 from jobtrio._state import FINAL_STATES, WAITING_STATES, JobState
 from jobtrio.abc import CancelReply
@@ -42,12 +43,14 @@ class Identity:
         session: The name of this opened store, by which others tell it.
         retention: What to keep.
         totals: How many jobs may run over all workers, by queue.
+        rates: How many may start in a time, likewise.
     """
 
     worker: str
     session: str
     retention: Retention
     totals: Limits = attrs.field(factory=Limits, converter=Limits)
+    rates: RateLimits = attrs.field(factory=RateLimits, converter=RateLimits)
 
 
 class JobSteps(ABC):

@@ -54,7 +54,9 @@ class MemoryJobStore(MemoryBooks, JobStore):
         self._is_open = True
         run = trio.lowlevel.current_trio_token()
         if self._left is not None and self._left[0] is not run:
-            self._shelf.shift(trio.current_time() - self._left[1])  # each run has a clock of its own
+            away = trio.current_time() - self._left[1]
+            self._shelf.shift(away)  # each run has a clock of its own
+            self._starts.shift(away)
         try:
             self._use(settings)
             yield
@@ -228,6 +230,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
         entries = self._ready.pop(limit, self._room(room), executors)
         if not entries:
             return []
+        self._note_starts(entries)
         worker, now = self.settings.worker, time.time()
         lease_until = inf if lease == inf else trio.current_time() + lease
         claims = []
@@ -365,7 +368,11 @@ class MemoryJobStore(MemoryBooks, JobStore):
     @trio.lowlevel.enable_ki_protection
     async def advance(self) -> float:
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
-        return self._fall_due()
+        return min(self._fall_due(), self._starts.fall_due())
+
+    async def next_start(self, ago: float) -> float:
+        """Return the seconds until a job may start that a rate limit may have held back."""
+        return self._starts.next_after(ago)
 
     async def prune(self) -> float:
         """Remove ended jobs that are too old; return the seconds until there may be more."""

@@ -21,6 +21,7 @@ from jobtrio.testing import (
     _check_patterns,
     _check_pausing,
     _check_priority,
+    _check_rates,
     _check_settling,
     _check_signals,
 )
@@ -35,6 +36,7 @@ _MODULES = (
     _check_held,
     _check_pausing,
     _check_priority,
+    _check_rates,
     _check_settling,
     _check_leases,
     _check_cancelling,

@@ -18,7 +18,7 @@ import trio
 
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._messages import Message, Token
-from jobtrio._policies import JobPriority, Retention, RetryPolicy
+from jobtrio._policies import JobPriority, RateLimit, Retention, RetryPolicy
 from jobtrio._records import Cancelled, JobError
 from jobtrio._state import JobState
 from jobtrio._token_log import TokenLog
@@ -184,11 +184,12 @@ async def open_workers(
     retention: Retention | Sequence[Retention] | None = None,
     totals: Mapping[str, int] | None = None,
     max_queued: int = 100_000,
+    rates: Mapping[str, RateLimit] | None = None,
 ) -> AsyncIterator[list[Worker]]:
     """Open one worker for each name; where the store is one object for all of them, so is the worker.
 
     ``retention`` is for all of them, or one for each; ``totals`` says how many jobs may run over all workers, by queue,
-    and ``max_queued`` how many may wait for their first start.
+    ``rates`` how many may start in a time, and ``max_queued`` how many may wait for their first start.
     """
     given = retention or Retention()
     retentions = [given] * len(names) if isinstance(given, Retention) else given
@@ -199,7 +200,13 @@ async def open_workers(
             known = next((worker for worker in workers if worker.store is store), None)
             if known is None:
                 known = Worker(name, store, Heard())
-                await stack.enter_async_context(store.open(_settings(known, kept, totals or {}, max_queued)))
+                settings = attrs.evolve(
+                    _settings(known, kept),
+                    max_queued=max_queued,
+                    max_running_total=totals or {},
+                    rate_limits=rates or {},
+                )
+                await stack.enter_async_context(store.open(settings))
             workers.append(known)
         yield workers
 
@@ -211,9 +218,8 @@ async def open_worker(open_store: OpenStore, retention: Retention | None = None)
         yield worker
 
 
-def _settings(worker: Worker, retention: Retention, totals: Mapping[str, int], max_queued: int) -> StoreSettings:
-    new_log = partial(TokenLog, retention.tokens_per_job)
-    return StoreSettings(worker.name, retention, max_queued, worker.heard, new_log, totals)
+def _settings(worker: Worker, retention: Retention) -> StoreSettings:
+    return StoreSettings(worker.name, retention, 1, worker.heard, partial(TokenLog, retention.tokens_per_job))
 
 
 def new_entry(

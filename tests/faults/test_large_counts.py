@@ -27,6 +27,7 @@ async def test_counts_without_end(kind: str, most: int, request: pytest.FixtureR
     retention = jobtrio.Retention(finished_jobs=most, tokens_per_job=most)
     limits: dict[str, Any] = {"max_running": most, "max_queued": most, "queues": {"default": most}}
     limits |= {"max_running_total": {"default": most}, "retention": retention}
+    limits |= {"rate_limits": {"default": jobtrio.RateLimit(86_400_000, per=86_400, burst=86_400_000)}}
     store = parse_store_url(new_url(kind, request)).make_store()
     async with jobtrio.open_registry(executors, store=store, **limits) as registry:
         with trio.fail_after(60):

@@ -18,13 +18,13 @@ import trio
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from jobtrio import Completed, Failed, JobPriority, JobState, Retention, RetryPolicy
+from jobtrio import Completed, Failed, JobPriority, JobState, RateLimit, Retention, RetryPolicy
 from jobtrio.abc import JobQuery
 from jobtrio.stores.postgres import PostgresJobStore
 from jobtrio.stores.postgres import _claiming as claiming
 from jobtrio.stores.postgres import _connections as connections
 from jobtrio.stores.postgres._statements import statements
-from jobtrio.testing._workers import ERROR, LEASE, Worker, new_entry, new_plan, open_worker, tokens
+from jobtrio.testing._workers import ERROR, LEASE, Worker, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,22 +131,19 @@ async def ask_all(conninfo: str, asked: Asked) -> None:
             connection.execute("SELECT setval('jobtrio.numbers', 1)")
         await _live(worker, conninfo)
         await _look(worker)
-    limited = open_worker(lambda: PostgresJobStore(conninfo, listen=False), retention=keep)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobtrio.testing._workers._settings", _limited(patch))
-        async with limited as worker:
-            await worker.insert(new_entry(queue="few", executor="own"))
-            assert await worker.claim(room={"few": 1, "default": 2}, executors={"own"})
-            with trio.fail_after(60):
-                while "asked_to_stop" not in asked:  # noqa: ASYNC110 - it looks for news by itself
-                    await trio.sleep(0.1)
+    totals, rates = {"few": 3, "default": JOBS}, {"few": RateLimit(1, per=0.5), "u*": RateLimit(1, per=1)}
 
+    def unheard() -> PostgresJobStore:
+        return PostgresJobStore(conninfo, listen=False)
 
-def _limited(patch: pytest.MonkeyPatch) -> Any:
-    from jobtrio.testing import _workers
-
-    original = _workers._settings
-    return lambda worker, retention, _, most: original(worker, retention, {"few": 3, "default": JOBS}, most)
+    async with open_workers(unheard, "worker", retention=keep, totals=totals, rates=rates) as (worker,):
+        await worker.insert(new_entry(queue="few", executor="own"), new_entry(queue="few", executor="own"))
+        assert await worker.claim(room={"few": 1, "default": 2}, executors={"own"})
+        assert await worker.store.next_start(0.1) < 1
+        assert await worker.store.renew((), 1.0) == []
+        with trio.fail_after(60):
+            while "asked_to_stop" not in asked:  # noqa: ASYNC110 - it looks for news by itself
+                await trio.sleep(0.1)
 
 
 async def _live(worker: Worker, conninfo: str) -> None:
@@ -389,8 +386,9 @@ def test_claims_by_pattern(database: Database, kept: bool) -> None:
     """Where limits are those of patterns, a claim counts and takes no more than where they are those of queues."""
     parameters = fresh("claim", database.asked["claim"])
     none, executors, others = ("{}", "{}"), ("{work}",), parameters[11:14]
+    rates = ("{}", "{}", "{}", '{"other","def",""}', "{0.001,0.001,1}", "{0,0.009,1}")
     patterns = ('{"other","def",""}', "{1,10,1}", '{"zzz","d"}', "{1,1000000}")
-    parameters = (*parameters[:5], "10", *none, *executors, *none, *others, *patterns)
+    parameters = (*parameters[:5], "10", *none, *executors, *none, *others, *patterns, *rates)
     with database.old.transaction(force_rollback=True):
         elsewhere = FILL.replace("'default'", "'another queue'")
         database.old.execute(elsewhere.format(count=JOBS // 2, kinds="('running', 'RUNNING')").encode())

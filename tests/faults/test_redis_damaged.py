@@ -24,7 +24,7 @@ from jobtrio import (
     StoreUnavailableError,
     Token,
 )
-from jobtrio._policies import Retention
+from jobtrio._policies import RateLimit, Retention
 from jobtrio.abc import JobQuery
 from jobtrio.stores.redis import RedisJobStore
 from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
@@ -326,13 +326,18 @@ async def test_a_line_that_is_gone(place: Place) -> None:
         assert ids(await b.claim()) == [entry.id]
 
 
-SHARED = ("number", "all", "cells", "lines", "leases", "paused", "workers", "sessions", "cell:QUEUED:7:defaultwork")
+SHARED = (
+    *("number", "all", "cells", "lines", "leases", "paused", "rates", "workers", "sessions"),
+    "cell:QUEUED:7:defaultwork",
+)
 
 
 @pytest.mark.parametrize("key", SHARED)
 async def test_a_key_of_all(place: Place, key: str, caplog: pytest.LogCaptureFixture) -> None:
     """While something else is in the place of what all jobs share, the store is away, and says why; then it goes on."""
-    async with jobtrio.open_registry(executors, store=place.make_store(), lease=1.0) as registry:
+    limits = {"default": RateLimit(1000, per=1)}
+    store = place.make_store()
+    async with jobtrio.open_registry(executors, store=store, lease=1.0, rate_limits=limits) as registry:
         first = await registry.submit("work", 1)
         assert await first.wait() == Completed(1)
         outcomes: list[Any] = []
@@ -406,6 +411,28 @@ async def test_pauses_that_are_none(place: Place) -> None:
                 async with open_worker(place.make_store):
                     pass
         await worker.claim_one()
+    check_jobs(shared_server(), place.prefix)
+
+
+async def test_rates_that_are_none(place: Place) -> None:
+    """No job is started, nor is a store opened, while something else is in the place of the moments of next starts."""
+    rates = {"default": RateLimit(1, per=1000)}
+    async with open_workers(place.make_store, "worker", rates=rates) as (worker,):
+        await worker.insert(new_entry(), new_entry())
+        with place.displaced("rates"):
+            for call in (worker.claim, lambda: worker.store.next_start(0.0)):
+                with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+                    await call()
+            with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
+                async with open_worker(place.make_store):
+                    pass
+        await worker.claim_one()
+        for moment in ("inf", "1e300"):
+            place.ask("ZADD", "rates", moment, "default")
+            assert await worker.store.next_start(0.0) == 1000
+            await worker.insert(new_entry())
+            await worker.claim_one()
+            assert await worker.claim() == []
     check_jobs(shared_server(), place.prefix)
 
 

@@ -106,6 +106,7 @@ def test_says_that_it_runs_no_job(shell: Shell) -> None:
     [
         ("--queue texts", "--queue"),
         ("--total texts=2 --max-running 3", "--max-running, --total"),
+        ("--rate texts=2/s", "--rate"),
         ("--keep 5 --keep-for 2h", "--keep-for, --keep"),
         ("--grace 0 --lease 5", "--grace, --lease"),
         ("--lifespan store_jobs:words", "--lifespan"),

@@ -355,6 +355,20 @@ def test_a_limit_for_each_queue_of_a_pattern(shell: Shell, tmp_path: Path) -> No
     assert shell.ask("watch", second)[0] == 0
 
 
+def test_a_rate(shell: Shell) -> None:
+    """The first line of the log says how often jobs may start; one that comes too early waits."""
+    rates = ("--rate", "api=1/m", "--rate", "user:*=600/h,20", "--rate", "default=1000/s")
+    worker = shell.start("worker", "store_jobs:executors", *rates)
+    line = worker.error_with("jobtrio: worker ")
+    one, many = "1 start of api in 1 min 0 s", "600 starts of each user:* in 1 h 0 min (20 at once)"
+    all_of_them = ", ".join(f"{each} over all workers" for each in (one, many, "1000 starts of default in 1.0 s"))
+    assert line.endswith(f"; at most 100 jobs at once, {all_of_them}")
+    first, second = (shell.submit("echo", "--payload", '"x"', "--queue", "api") for _ in range(2))
+    assert shell.ask("watch", first)[0] == 0
+    assert shell.ask("watch", shell.submit("echo", "--payload", '"x"'))[0] == 0
+    assert shell.value("show", second)["job"]["state"] == "QUEUED"
+
+
 def test_json(shell: Shell) -> None:
     """With --json a worker tells each change as a line of JSON on stdout."""
     worker = shell.worker("--json")

@@ -258,6 +258,10 @@ class RemoteStore(JobStore):
         self._tell(claim.entry for claim in claims)
         return claims
 
+    async def next_start(self, ago: float) -> float:
+        """Return the seconds until a job may start that a rate limit has held back."""
+        return await self._ask("next_start", lambda store: store.next_start(ago))
+
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last, and report on each."""
 

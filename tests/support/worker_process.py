@@ -85,13 +85,14 @@ async def serve(store: JobStore, journal: str, options: str, payload: str) -> No
     Args:
         store: The store, not opened yet.
         journal: The journal's path.
-        options: What `open_registry` is given besides, as JSON.
+        options: What `open_registry` is given besides, as JSON; rate limits as lists of numbers.
         payload: That of the jobs to submit, as JSON; null for none.
     """
     submits = json.loads(payload)
-    keep = Retention(finished_jobs=100_000)
+    keep, given = Retention(finished_jobs=100_000), json.loads(options)
+    limits = {queue: jobtrio.RateLimit(*limit) for queue, limit in given.pop("rate_limits", {}).items()}
     async with jobtrio.open_registry(
-        make_executors(journal), store=store, retention=keep, **json.loads(options)
+        make_executors(journal), store=store, retention=keep, rate_limits=limits, **given
     ) as registry:
         print("ready", flush=True)
         async with trio.open_nursery() as nursery:

@@ -217,6 +217,7 @@ async def opening() -> None:
         max_running=5,
         queues={"gpu": 1, "default": 8},
         retention=jobtrio.Retention(finished_jobs=5),
+        rate_limits={"api": jobtrio.RateLimit(60, per=60, burst=5)},
         lease=30,
         worker="me",
     )

@@ -127,6 +127,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
         jobtrio.Retention,
         args(finished_jobs=10_000, finished_for=3600.0, tokens_per_job=10_000, held_for=300.0),
     ),
+    "RateLimit": (jobtrio.RateLimit, args(starts=REQUIRED, per=REQUIRED, burst=1)),
     "JobSpec": (jobtrio.JobSpec, [*args(executor=REQUIRED, payload=None), *kwargs(**OPTIONS)]),
 }
 
@@ -152,6 +153,7 @@ def test_open_registry_parameters() -> None:
         "lease": 30.0,
         "worker": None,
         "max_running_total": None,
+        "rate_limits": None,
     }
     assert list(parameters)[:2] == ["executors", "store"]
     assert {p.kind for p in parameters.values()} <= {POSITIONAL, KEYWORD}
@@ -216,7 +218,7 @@ def test_plain_functions(function: Callable[..., Any]) -> None:
 
 NAMES = words("""
     open_registry JobRegistry Job JobSpec JobContext Subscription Executors
-    JobState JobRecord JobError Transition JobPriority RetryPolicy Retention
+    JobState JobRecord JobError Transition JobPriority RetryPolicy RateLimit Retention
     Completed Failed Cancelled Token Progress Restart Gap End Message Outcome
     JobtrioError UnknownJobError DuplicateJobError IllegalTransitionError UnknownExecutorError PayloadError
     QueueFullError CommandFailedError JobEndedError LaggedError JobFailedError JobCancelledError
@@ -397,10 +399,11 @@ async def test_live_records_are_frozen() -> None:
 
 
 def test_specs_and_policies_are_frozen() -> None:
-    """`JobSpec`, `RetryPolicy` and `Retention` are frozen attrs values."""
+    """`JobSpec` and the policies are frozen attrs values."""
     for value, name in (
         (jobtrio.JobSpec("generate"), "executor"),
         (jobtrio.RetryPolicy(), "jitter"),
+        (jobtrio.RateLimit(6, per=60), "per"),
         (jobtrio.Retention(), "held_for"),
     ):
         assert attrs.has(type(value))

@@ -202,11 +202,21 @@ async def test_specs(value: Any) -> None:
         await untouched(registry)
 
 
+RATE = jobtrio.RateLimit(1, per=1)
+
 REGISTRY_OPTIONS: dict[str, Iterable[Any]] = {
     "executors": (3, {}, {"work": work}, "module:executors", work),
     "store": (3, "sqlite:///jobs.db", {}),
     "max_running": BAD_COUNTS,
     "max_running_total": (3, "gpu", ["gpu"], {"": 1}, {1: 1}, *({"gpu": n} for n in (0, -1, 1.5, NAN, True))),
+    "rate_limits": (
+        3,
+        "gpu",
+        ["gpu"],
+        *({name: RATE} for name in ("", 1, LONG)),
+        {"gpu": 1},
+        {"gpu": "1/s"},
+    ),
     "queues": (3, "gpu", ["gpu"], {"": 1}, {1: 1}, {LONG: 1}, *({"gpu": n} for n in (0, -1, 1.5, NAN, True))),
     "max_queued": BAD_COUNTS,
     "retention": (3, {}, {"finished_jobs": 1}, jobtrio.Retention),

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jobtrio.cli._working import Say
 
 OPTIONS = (
-    "--max-running 7 --queue a --queue b=2 --total a=3 --name w --grace 2s --lease 1m --keep-for 2h --keep 5 "
-    "--tokens-per-job 9"
+    "--max-running 7 --queue a --queue b=2 --total a=3 --rate b=5/1m,2 --name w --grace 2s --lease 1m "
+    "--keep-for 2h --keep 5 --tokens-per-job 9"
 )
 
 
@@ -36,6 +36,7 @@ async def test_options() -> None:
         max_running=7,
         queues={"a": 7, "b": 2},
         totals={"a": 3},
+        rates={"b": jobtrio.RateLimit(5, per=60.0, burst=2)},
         name="w",
         grace=2.0,
         lease=60.0,
@@ -51,3 +52,4 @@ async def test_options() -> None:
     assert await Worker(store, plan, as_json=False, beside=stop).serve() == 0
     settings = store.settings
     assert (settings.worker, settings.retention, dict(settings.max_running_total)) == ("w", retention, {"a": 3})
+    assert dict(settings.rate_limits) == {"b": jobtrio.RateLimit(5, per=60.0, burst=2)}

@@ -30,6 +30,7 @@ PLAN = WorkerPlan(
     max_running=1,
     queues=None,
     totals={},
+    rates={},
     name=None,
     grace=0.0,
     lease=30.0,

@@ -14,8 +14,10 @@ import psycopg
 import trio
 
 from jobtrio._patterns import Limits, limited_by
+from jobtrio._policies import LONGEST_PERIOD
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
+from jobtrio.stores._pace import first_wait
 from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import CancelRequest, JobEntry
+    from jobtrio._policies import RateLimit, RateLimits
     from jobtrio.abc import Claim
     from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores._settling import Identity
@@ -70,6 +73,7 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     Cancellation: jobs may have been claimed; the call finds them when it is repeated.
     """
     names = [f"queue {key}" for key in limited_by(identity.totals, wanted.room)]
+    names += [f"rate {key}" for key in limited_by(identity.rates, wanted.room)]
     names += [f"claim {wanted.claim_id}"] if alone else []
     hints = Hints()
     hints.falls_due(time.monotonic() + wanted.lease)
@@ -93,11 +97,19 @@ def _claim_step(wanted: Wanted, identity: Identity, telling: Step) -> Step:
         room, room_patterns = _lists(Limits.of(wanted.room))
     executors = None if wanted.executors is None else array(list(wanted.executors))
     totals, total_patterns = _lists(identity.totals)
+    rates, rate_patterns = identity.rates.split()
     return (
         *("claim", wanted.claim_id, identity.session, identity.worker, line_end(identity.worker), str(wanted.lease)),
         *(str(min(wanted.limit, MOST)), *room, executors, *totals, *telling, str(ANSWERED)),
-        *(*room_patterns, *total_patterns),
+        *(*room_patterns, *total_patterns, *_rates(rates), *_rates(rate_patterns)),
     )
+
+
+def _rates(limits: Sequence[tuple[str, RateLimit]]) -> Step:
+    """Return limits of single queues, or of patterns, if there are any: keys, intervals, how far bursts reach back."""
+    if not limits:
+        return (None, None, None)
+    return tuple(arrays(((key, limit.interval, limit.reach) for key, limit in limits), 3))
 
 
 def _lists(limits: Limits) -> tuple[Step, Step]:
@@ -118,6 +130,11 @@ async def resume(link: Link, queue: str, hints: Hints, notices: Notices) -> None
     await link.fetch_all([("resume", queue), *notices.steps(hints), ("confirm",)])
 
 
+async def next_start(link: Link, ago: float, limits: RateLimits) -> float:
+    """Return the seconds until a job may start that these limits have held back up to so many seconds ago."""
+    return first_wait(limits, await link.fetch("next_starts", str(ago)))
+
+
 async def renew(
     link: Link, claims: Sequence[Claim], lease: float, identity: Identity, notices: Notices
 ) -> list[Renewal]:
@@ -125,11 +142,13 @@ async def renew(
 
     Cancellation: they may have been renewed.
     """
-    there: Step = ("be_there", identity.session, identity.worker, str(lease))
+    steps: list[Step] = [("be_there", identity.session, identity.worker, str(lease))]
+    if identity.rates:
+        steps += [("forget_rates", str(LONGEST_PERIOD))]
     if not claims:
-        await link.fetch(*there)
+        await link.fetch_all(steps)
         return []
-    *_, renewed = await link.fetch_all([link.limit, there, _renewal_step(claims, lease, identity)])
+    *_, renewed = await link.fetch_all([link.limit, *steps, _renewal_step(claims, lease, identity)])
     kept = _kept(renewed)
     give_up_at = trio.current_time() + WAITED * min(lease, link.patience)
     for n in count():

@@ -89,7 +89,9 @@ class Session(StoreSession):
         super().__init__(settings, time.monotonic)
         self.clock: Final = Clock()
         session = secrets.token_hex(8)
-        self.identity: Final = Identity(settings.worker, session, settings.retention, settings.max_running_total)
+        self.identity: Final = Identity(
+            settings.worker, session, settings.retention, settings.max_running_total, settings.rate_limits
+        )
         self.notices: Final = Notices(schema, session, self.clock)
         self.connections: Final = connections
         self.outages = connections.outages

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+from jobtrio._policies import ROUNDED
 from jobtrio.stores._texts import PARTS
 
 ENTRY: Final = PARTS
@@ -106,12 +107,12 @@ _AS_MANY = r"""\1 LIMIT (
 )"""
 
 _LONGEST = r"""CASE WHEN $\1::text[] IS NOT NULL THEN (
-                SELECT most FROM unnest($\1::text[], $\2::integer[]) AS pattern (prefix, most)
+                SELECT most FROM unnest($\1::text[], $\2::\3[]) AS pattern (prefix, most)
                 WHERE starts_with(head.queue, prefix) ORDER BY length(prefix) DESC LIMIT 1
             ) END"""
 
 _FUNCTIONS: Final = (
-    "array_agg|bool_or|clock_timestamp|count|current_setting|generate_series|hashtextextended|length|max|min|nextval"
+    "array_agg|bool_or|clock_timestamp|count|current_setting|floor|generate_series|hashtextextended|length|max|min|nextval"
     "|octet_length|pg_advisory_xact_lock|pg_logical_emit_message|pg_notify|pg_sequence_last_value|row_number"
     "|set_config|starts_with|statement_timestamp|substr|sum"
     r"|unnest(?=\([^,()]+\))"  # that of several lists is the server's own in any case, and has no full name
@@ -120,7 +121,7 @@ _FUNCTIONS: Final = (
 
 _CALL = re.compile(rf"(?<![\w.])(?=(?:{_FUNCTIONS})\()")
 _TELLING = re.compile(r"\{told (\d+) (\d+)\}")
-_BY_PATTERN = re.compile(r"\{by pattern (\d+) (\d+)\}")
+_BY_PATTERN = re.compile(r"\{by pattern (\d+) (\d+) (\w+)\}")
 _FIRST = re.compile(r"\{first of ([^{}]*)\}")
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
@@ -156,6 +157,7 @@ _PARTS: Final = {
     "{placed}": _PLACED,
     "{tagged}": _TAGGED,
     "{now}": _NOW,
+    "{rounded}": f"{ROUNDED!r}::float8",
     "{size}": _SIZE,
     "{light size}": _size(ENDING),
     "{in order}": _IN_ORDER,

@@ -286,6 +286,11 @@ class PostgresJobStore(RowStore[Session]):
             session.announcer.changed(found.entries)
         return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
 
+    async def next_start(self, ago: float) -> float:
+        """Return the seconds until a job may start that a rate limit has held back."""
+        session = self._opened
+        return await session.connections.use(partial(claiming.next_start, ago=ago, limits=session.identity.rates))
+
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened

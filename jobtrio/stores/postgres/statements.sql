@@ -91,24 +91,45 @@ heads AS (
         ORDER BY queue, executor LIMIT 1
     ) AS next
 ),
-lines AS MATERIALIZED (
+wanted AS MATERIALIZED (
     SELECT
-        queue, executor,
-        least($6::integer, room, CASE WHEN total IS NOT NULL THEN total - (
-            -- As a range, for the index by queue and state: that of all running jobs is the smaller one and walks over all.
-            SELECT count(*) FROM {schema}.jobs WHERE queue = head.queue AND state >= 'RUNNING' AND state <= 'RUNNING'
-        ) END) AS room
-    FROM (
+        head.*,
+        -- From when on starts are counted, one for each interval; what lies too far ahead was set by another clock or limit.
+        CASE WHEN every IS NOT NULL THEN (
+            SELECT CASE
+                WHEN max(next_at) > clock.at + every + {rounded} THEN clock.at
+                ELSE greatest(max(next_at), clock.at - reach)
+            END
+            FROM {schema}.rates WHERE queue = head.queue
+        ) END AS base
+    FROM clock CROSS JOIN (
         SELECT
             head.queue, head.executor,
-            coalesce(room.most, {by pattern 15 16}) AS room, coalesce(total.most, {by pattern 17 18}) AS total
+            coalesce(room.most, {by pattern 15 16 integer}) AS room, coalesce(total.most, {by pattern 17 18 integer}) AS total,
+            coalesce(rate.every, {by pattern 22 23 float8}) AS every, coalesce(rate.reach, {by pattern 22 24 float8}) AS reach
         FROM heads AS head
         LEFT JOIN unnest($7::text[], $8::integer[]) AS room (queue, most) ON room.queue = head.queue
         LEFT JOIN unnest($10::text[], $11::integer[]) AS total (queue, most) ON total.queue = head.queue
+        LEFT JOIN unnest($19::text[], $20::float8[], $21::float8[]) AS rate (queue, every, reach)
+            ON rate.queue = head.queue
         WHERE ($9::text[] IS NULL OR head.executor = ANY($9::text[]))
             AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = head.queue)
     ) AS head
     WHERE $7::text[] IS NULL OR room > 0
+),
+lines AS MATERIALIZED (
+    SELECT
+        queue, executor, base, every,
+        least(
+            $6::integer, room,
+            CASE WHEN total IS NOT NULL THEN total - (
+                -- As a range, for the index by queue and state: that of all running jobs is the smaller one, and walks
+                -- over all.
+                SELECT count(*) FROM {schema}.jobs WHERE queue = head.queue AND state >= 'RUNNING' AND state <= 'RUNNING'
+            ) END,
+            CASE WHEN every IS NOT NULL THEN floor((clock.at + {rounded} - base) / every)::integer + 1 END
+        ) AS room
+    FROM wanted AS head CROSS JOIN clock
 ),
 near AS (
     SELECT queue FROM (
@@ -154,6 +175,13 @@ started AS (
     -- As an array: of a limit that is a parameter the planner thinks that it may be a tenth of all, and would read all.
     FROM clock WHERE job.seq = ANY(ARRAY(SELECT seq FROM fitting WHERE fits))
     RETURNING {entry}, clock.at
+),
+counted AS (
+    INSERT INTO {schema}.rates AS rate (queue, next_at)
+    SELECT line.queue, line.base + started.many * line.every
+    FROM (SELECT queue, count(*) AS many FROM started GROUP BY queue) AS started
+    JOIN (SELECT DISTINCT queue, base, every FROM lines WHERE every IS NOT NULL) AS line ON line.queue = started.queue
+    ON CONFLICT (queue) DO UPDATE SET next_at = EXCLUDED.next_at
 )
 SELECT started.*, {told 12 13} FROM started
 UNION ALL
@@ -163,6 +191,21 @@ SELECT {nothing}, NULL, 0
 FROM (SELECT sum(many)::bigint AS many, min(room) AS room FROM shares GROUP BY queue) AS chosen
 HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint >= $6::integer OR bool_or(many >= room))
     OR EXISTS (SELECT FROM fitting WHERE NOT fits);
+
+-- Queues that have jobs ready and may start one at some moment after $1 seconds ago, and how far it is to that.
+-- name: next_starts
+SELECT queue, next_at - {now} FROM {schema}.rates AS rate
+WHERE next_at > {now} - $1::float8
+    AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = rate.queue)
+    -- Looked up for each queue: it is not to be joined with all jobs.
+    AND (
+        SELECT true FROM {schema}.jobs WHERE queue = rate.queue AND state = 'QUEUED' AND executor > ''
+        ORDER BY executor, priority DESC, ticket LIMIT 1
+    )
+ORDER BY next_at LIMIT 1000;
+
+-- name: forget_rates
+DELETE FROM {schema}.rates WHERE next_at < {now} - $1::float8;
 
 -- How long a transaction may stand still, $1, and how long it may last in all, $2, where the server knows of that (17).
 -- name: limit_transaction

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobtrio._patterns import Limits
 from jobtrio.abc import Claim, LeaseReport
 from jobtrio.stores._claims import report
+from jobtrio.stores._pace import first_wait
 from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
 from jobtrio.stores.redis._scripts import Run, run
@@ -18,6 +19,7 @@ from jobtrio.stores.redis._texts import cancel_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from jobtrio._policies import RateLimits
     from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores.redis._link import Argument
     from jobtrio.stores.redis._session import Session
@@ -34,7 +36,7 @@ def claim(session: Session, wanted: Wanted) -> Run:
     call = (wanted.claim_id, min(wanted.limit, MOST_JOBS), repr(wanted.lease), session.worker, session.name, MOST_BYTES)
     room, room_patterns = _lists(None if wanted.room is None else Limits.of(wanted.room))
     totals, total_patterns = _lists(session.totals or None)
-    lists = (*room, *_names(wanted.executors), *totals, *room_patterns, *total_patterns)
+    lists = (*room, *_names(wanted.executors), *totals, *room_patterns, *total_patterns, *_rates(session.rates))
     return run("claim", *call, session.answered, *lists)
 
 
@@ -52,6 +54,13 @@ def claimed(session: Session, wanted: Wanted, answer: list[Any]) -> list[Claim]:
     if more or len(rows) >= MOST_JOBS:
         announcer.listener.work_ready()
     return [Claim(entry, claim_id, entry.attempt) for entry in entries]
+
+
+def next_start(limits: RateLimits, answer: list[bytes]) -> float:
+    """Return the seconds until a job may start that these limits have held back."""
+    return first_wait(
+        limits, ((queue.decode(), float(left)) for queue, left in zip(answer[::2], answer[1::2], strict=True))
+    )
 
 
 def slices(claims: Sequence[Claim]) -> list[Sequence[Claim]]:
@@ -83,6 +92,18 @@ def _lists(limits: Limits | None) -> tuple[list[Argument], list[Argument]]:
         return [-1], [-1]
     single, patterns = limits.split()
     return _pairs(single), _pairs(patterns) if patterns else [-1]
+
+
+def _rates(limits: RateLimits) -> list[Argument]:
+    """Return limits on starts in the same way, each with its interval and how far a burst reaches back."""
+    if not limits:
+        return [-1, -1]
+    given: list[Argument] = []
+    for rates in limits.split():
+        given.append(len(rates))
+        for name, rate in rates:
+            given += name, repr(rate.interval), repr(rate.reach)
+    return given
 
 
 def _pairs(numbers: Sequence[tuple[str, int]]) -> list[Argument]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from jobtrio._entry import HISTORY
+from jobtrio._policies import LONGEST_PERIOD, ROUNDED
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
@@ -40,12 +41,25 @@ STATES: Final = tuple(JobState)
 
 _NAMES: Final = (
     *("advance", "append", "by_key", "cancel", "claim", "counts", "delete", "expire", "find", "finish", "insert"),
-    *("lapse", "leave", "open", "pause", "paused", "prune", "read", "release", "renew", "resume", "retry"),
+    *(
+        "lapse",
+        "leave",
+        "next_starts",
+        "open",
+        "pause",
+        "paused",
+        "prune",
+        "read",
+        "release",
+        "renew",
+        "resume",
+        "retry",
+    ),
     *("save_state", "set_priority", "start_held", "workers"),
 )
 """The scripts that have a file. Another file in the folder is a part, or not of jobtrio: an editor may have left it."""
 
-READING: Final = frozenset({"read", "counts", "find", "by_key", "paused", "workers"})
+READING: Final = frozenset({"read", "counts", "find", "by_key", "next_starts", "paused", "workers"})
 """The scripts that write nothing."""
 
 GROWING: Final = frozenset({"insert", "append", "save_state"})
@@ -63,6 +77,8 @@ _WORDS: Final = {
     "$COUNT": str(len(FIELDS)),
     "$VERSION": str(VERSION),
     "$HISTORY": str(HISTORY),
+    "$PERIOD": str(LONGEST_PERIOD),
+    "$ROUNDED": str(ROUNDED),
     "$STATES": ", ".join(f"'{state}'" for state in STATES),
     **{f"${name}": str(number) for number, name in enumerate(FIELDS, 1)},
 }

@@ -17,6 +17,7 @@ import trio
 from jobtrio._errors import StoreError
 from jobtrio._nursery import open_background_nursery
 from jobtrio._patterns import Limits
+from jobtrio._policies import RateLimits
 from jobtrio.stores._claims import Recent
 from jobtrio.stores._sessions import StoreSession
 from jobtrio.stores._texts import plain_text
@@ -78,6 +79,7 @@ class Session(StoreSession):
         super().__init__(settings, trio.current_time)  # the server tells times as seconds from now
         self.worker: Final = plain_text(settings.worker)
         self.totals: Final = Limits.of(settings.max_running_total)
+        self.rates: Final = RateLimits.of(settings.rate_limits)
         self.name: Final = secrets.token_hex(8)
         self.claimed: Final = Recent[str]()
         self.answered: str = ""

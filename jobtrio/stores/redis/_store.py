@@ -199,6 +199,11 @@ class RedisJobStore(SessionStore[Session]):
         session.answered = claim_id
         return claims
 
+    async def next_start(self, ago: float) -> float:
+        """Return the seconds until a job may start that a rate limit has held back."""
+        session = self._opened
+        return await session.call(run("next_starts", repr(ago)), partial(claiming.next_start, session.rates))
+
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order; be there for as long."""
         session = self._opened

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from jobtrio import _entry as steps
+from jobtrio._policies import LONGEST_PERIOD
+from jobtrio.stores._pace import STEADY, Pace
 from jobtrio.stores._room import room_for
 from jobtrio.stores._texts import history_text, readable_cancel
 from jobtrio.stores.sqlite._rows import rank_of
@@ -74,7 +76,8 @@ def claim(tx: Transaction, wanted: Wanted) -> Claimed:
 
 def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:
     """Return the jobs to start: of several lines always the job that comes first."""
-    room = _room(tx, wanted)
+    pace = _pace(tx, now)
+    room = _room(tx, wanted, pace)
     heap = [
         ((-priority, ticket), (queue, executor))
         for queue, executor, priority, ticket in tx.run(SQL["lines"]).fetchall()
@@ -96,7 +99,10 @@ def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:
             chosen.append(lines[line].pop())
             if room is not None:
                 room.take(line[0])
-    return [load(tx.connection, row) for row in chosen]
+    entries = [load(tx.connection, row) for row in chosen]
+    if pace.limits:
+        tx.connection.executemany(SQL["set_next_at"], pace.after(entry.plan.queue for entry in entries))
+    return entries
 
 
 def pause(tx: Transaction, queue: str) -> None:
@@ -110,11 +116,23 @@ def resume(tx: Transaction, queue: str) -> None:
     tx.hints.ready = True
 
 
-def _room(tx: Transaction, wanted: Wanted) -> Room | None:
+def _pace(tx: Transaction, now: float) -> Pace:
+    """Return how many jobs may start now."""
+    if not tx.identity.rates:
+        return STEADY
+
+    def next_at(queue: str) -> float | None:
+        row = tx.run(SQL["next_at"], (queue,)).fetchone()
+        return None if row is None else row[0]
+
+    return Pace(tx.identity.rates, next_at, now)
+
+
+def _room(tx: Transaction, wanted: Wanted, pace: Pace) -> Room | None:
     """Return how many jobs may be taken from each queue; no other process writes meanwhile."""
     totals = tx.identity.totals
     running = Counter(queue for (queue,) in tx.run(SQL["running_queues"])) if totals else Counter()
-    return room_for(wanted.room, totals, running.__getitem__)
+    return room_for(wanted.room, totals, running.__getitem__, pace=pace)
 
 
 class _Line:
@@ -145,6 +163,8 @@ def renew(tx: Transaction, claims: Sequence[Claim], lease: float, started_at: fl
     """Let claims last from now, and report on each, in order; note that this worker is there for as long."""
     who, now = tx.identity, time.time()
     tx.run(SQL["leave"], (None, now))
+    if who.rates:
+        tx.run(SQL["forget_rates"], (now - LONGEST_PERIOD,))
     tx.run(SQL["be_there"], (who.session, who.worker, started_at, now, now + lease))
     return [_renew(tx, claim, lease) for claim in claims]
 

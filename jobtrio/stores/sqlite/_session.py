@@ -57,7 +57,11 @@ class Session(StoreSession):
         self._doorbell = Doorbell(location.path)
         self.started_at: Final = time.time()
         self.identity: Final = Identity(
-            settings.worker, self._doorbell.name, settings.retention, settings.max_running_total
+            settings.worker,
+            self._doorbell.name,
+            settings.retention,
+            settings.max_running_total,
+            settings.rate_limits,
         )
         self._patience = patience
         # Overdue calls are looked for every quarter of this, and so end within the whole.

@@ -153,6 +153,11 @@ class SqliteJobStore(RowStore[Session]):
 
         return await self._opened.write(lambda tx: claiming.claim(tx, wanted), claimed)
 
+    async def next_start(self, ago: float) -> float:
+        """Return the seconds until a job may start that a rate limit has held back."""
+        limits = self._opened.identity.rates
+        return await self._opened.read(lambda connection: finding.next_start(connection, ago, limits))
+
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""
         session = self._opened

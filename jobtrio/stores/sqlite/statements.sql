@@ -213,6 +213,20 @@ SELECT queue FROM paused ORDER BY queue;
 -- name: running_queues
 SELECT queue FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING';
 
+-- name: next_at
+SELECT next_at FROM rates WHERE queue = ?;
+
+-- name: set_next_at
+INSERT INTO rates (queue, next_at) VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET next_at = excluded.next_at;
+
+-- name: forget_rates
+DELETE FROM rates WHERE next_at < ?;
+
+-- name: next_starts
+SELECT queue, next_at FROM rates WHERE next_at > ? AND EXISTS (
+    SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'QUEUED' AND jobs.queue = rates.queue AND executor > ''
+) AND NOT EXISTS (SELECT 1 FROM paused WHERE paused.queue = rates.queue);
+
 -- name: be_there
 INSERT INTO workers (session, name, started_at, seen_at, until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (session) DO UPDATE SET seen_at = excluded.seen_at, until = excluded.until;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from chaos.check_endings import LAPSED, TOLERANCE
 from chaos.check_fleet import SLACK
 from chaos.jobs import CLINGS
-from chaos.plan import limit_of
+from chaos.plan import limit_of, rate_of
 from chaos.verdict import promise
 from jobtrio import JobState
 from jobtrio._leases import ROUNDS
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WORK: Final = ("started", "token", "saved", "sent")
 """What executors write down while they work."""
+
+ROUNDED: Final = 1e-4
+"""Seconds by which moments may be off that were read from a history."""
 
 BEFORE: Final = 0.5
 AFTER: Final = 2.0
@@ -197,3 +200,20 @@ def limits_hold(facts: Facts) -> Iterator[Finding]:
         running[queue] += change
         if change > 0 and running[queue] > limit_of(queue):
             yield job_id, f"it made {running[queue]} jobs of {queue}, which may run {limit_of(queue)}, at {at}"
+
+
+@promise
+def rates_hold(facts: Facts) -> Iterator[Finding]:
+    """No more jobs of a queue start in a time, over all workers, than may."""
+    starts: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for job_id, kept in facts.kept.items():
+        queue = kept.record.queue
+        starts[queue] += [(step.at.timestamp(), job_id) for step in kept.history if step.state is JobState.RUNNING]
+    for queue, made in starts.items():
+        if (limit := rate_of(queue)) is None:
+            continue
+        made.sort()
+        for n, (later, job_id) in enumerate(made[limit.burst :]):
+            sooner, _ = made[n]
+            if later - sooner < limit.interval - ROUNDED:
+                yield job_id, f"it was started at {later}, as number {limit.burst + 1} of {queue} since {sooner}"

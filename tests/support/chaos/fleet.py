@@ -20,7 +20,7 @@ from patience import until
 
 from chaos.facts import Life
 from chaos.jobs import JOURNAL, SABOTAGE, STORE, WORKER
-from chaos.plan import TOTALS
+from chaos.plan import RATES, TOTALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,7 +77,8 @@ class Worker:
             "--max-running": "20",
         }
         totals = [("--total", f"{queue}={most}") for queue, most in TOTALS.items()]
-        flat = [word for option in [*options.items(), *totals] for word in option]
+        rates = [("--rate", f"{queue}={one.starts}/{one.per}s,{one.burst}") for queue, one in RATES.items()]
+        flat = [word for option in [*options.items(), *totals, *rates] for word in option]
         return [sys.executable, "-m", "jobtrio", "worker", "chaos.jobs:executors", *flat]
 
     def _environment(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
-from jobtrio import JobPriority
+from jobtrio import JobPriority, RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -35,6 +35,9 @@ EACH_CUSTOMER: Final = "customer:*"
 CUSTOMERS: Final = ("customer:ann", "customer:bob", "customer:cid", "customer:big")
 TOTALS: Final = {LIMITED_QUEUE: 3, EACH_CUSTOMER: 2, "customer:big": 3}
 """How many jobs of a queue may run at once, over all workers, as they are told."""
+
+RATES: Final = {"customer:bob": RateLimit(10, per=1), "c*": RateLimit(100, per=10, burst=3)}
+"""How many jobs of a queue may start in a time, over all workers, as they are told."""
 
 PAUSED_QUEUES: Final = ("paused", "customer:ann")
 CYCLES: Final = 2
@@ -183,6 +186,11 @@ def limit_of(queue: str) -> float:
     """Return how many jobs of a queue may run at once, over all workers."""
     is_customers = queue.startswith(EACH_CUSTOMER.removesuffix("*"))
     return TOTALS.get(queue, TOTALS[EACH_CUSTOMER] if is_customers else inf)
+
+
+def rate_of(queue: str) -> RateLimit | None:
+    """Return how many jobs of a queue may start in a time, over all workers."""
+    return RATES.get(queue, RATES["c*"] if queue.startswith("c") else None)
 
 
 def draw_plan(seed: int, form: Form, possible: Collection[FaultKind]) -> Plan:

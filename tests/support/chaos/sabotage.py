@@ -161,6 +161,18 @@ def _without_pauses(store: type[JobStore]) -> None:
     wrap(store, "claim", claim)
 
 
+# -- rates: they are forgotten
+
+
+def _without_rates(store: type[JobStore]) -> None:
+    open_store = store.open
+
+    def open(self: JobStore, settings: StoreSettings) -> AbstractAsyncContextManager[None]:
+        return open_store(self, attrs.evolve(settings, rate_limits={}))
+
+    store.open = open  # type: ignore[method-assign]
+
+
 SABOTAGES: Final[dict[str, Callable[[type[JobStore]], None]]] = {
     "deaf": _deaf,
     "fencing": _without_fencing,
@@ -170,4 +182,5 @@ SABOTAGES: Final[dict[str, Callable[[type[JobStore]], None]]] = {
     "cancellations": _without_cancellations,
     "limits": _without_patterns,
     "pauses": _without_pauses,
+    "rates": _without_rates,
 }

@@ -1,9 +1,10 @@
 -- Start ready jobs, by priority, then in the order in which they became ready.
 -- Arguments: the claim's id, how many at most, the lease's seconds, the worker, its session, how many bytes at most,
--- the last claim that was answered and will not be made again ('' for none), and then five lists, each behind its
+-- the last claim that was answered and will not be made again ('' for none), and then seven lists, each behind its
 -- length, or behind -1 where all will do: queues and how many of each; executors; queues and how many may run of each
 -- in all; what the names of other queues begin with, the longest first, and how many of each of these; and how many may
--- run of each in all.
+-- run of each in all; and queues, and then beginnings of names, of which only so many may start in a time, each with
+-- the seconds between two starts, and those that a burst reaches back.
 -- Returns whether the claims are new, whether there may be more at once, and the rows.
 -- with: base clock sets moves heap
 local function claimed_before(claim)
@@ -17,6 +18,15 @@ local function claimed_before(claim)
     return rows
 end
 
+-- What a list says of a name: that it is there, a number, or two.
+local function value_at(args, n, size)
+    if size == 1 then
+        return true
+    end
+    local first = tonumber(args[n + 1])
+    return size == 2 and first or {every = first, reach = tonumber(args[n + 2])}
+end
+
 local function read_list(args, index, size)
     local length = tonumber(args[index])
     if length < 0 then
@@ -24,24 +34,24 @@ local function read_list(args, index, size)
     end
     local list = {}
     for n = index + 1, index + length * size, size do
-        list[args[n]] = size == 1 or tonumber(args[n + 1])
+        list[args[n]] = value_at(args, n, size)
     end
     return list, index + length * size + 1
 end
 
 -- Give a list of queues those as well, once they are asked for, whose names begin with what the arguments say; a queue
 -- of which they say nothing is false. Returns the pattern that has given each queue its number.
-local function add_patterns(list, args, index)
+local function add_patterns(list, args, index, size)
     local length, patterns = tonumber(args[index]), {}
     if length < 0 then
         return patterns, index + 1
     end
-    local last = index + 2 * length
+    local last = index + size * length
     setmetatable(list, {__index = function(_, queue)
         local found = false
-        for n = index + 1, last, 2 do
+        for n = index + 1, last, size do
             if string.sub(queue, 1, #args[n]) == args[n] then
-                found, patterns[queue] = tonumber(args[n + 1]), args[n] .. '*'
+                found, patterns[queue] = value_at(args, n, size), args[n] .. '*'
                 break
             end
         end
@@ -75,13 +85,28 @@ local function running_in(totals)
     return running
 end
 
--- How many may be taken from each queue, once that is asked for.
-local function room_left(room, totals)
+-- From when on the starts of a queue are counted that are free, one for each interval. What lies further ahead than the
+-- limit can have put it was put there by another clock, or another limit.
+local function base_of(queue, rate)
+    local next_at = tonumber(call('ZSCORE', PREFIX .. 'rates', queue) or nil)
+    if not next_at then
+        return NOW - rate.reach
+    end
+    return next_at > NOW + rate.every + $ROUNDED and NOW or math.max(next_at, NOW - rate.reach)
+end
+
+-- How many may be taken from each queue, once that is asked for; the bases of those whose starts are limited are noted.
+local function room_left(room, totals, rates, bases)
     local running = totals and running_in(totals)
     return setmetatable({}, {__index = function(left, queue)
         local most, total = not room and math.huge or room[queue] or 0, totals and totals[queue]
+        local rate = rates and rates[queue]
         if total then
             most = math.min(most, total - (running[queue] or 0))
+        end
+        if rate then
+            bases[queue] = base_of(queue, rate)
+            most = math.min(most, math.floor((NOW + $ROUNDED - bases[queue]) / rate.every) + 1)
         end
         left[queue] = most
         return most
@@ -204,12 +229,14 @@ local function work(args)
     if #before > 0 then
         return {0, 0, before}
     end
-    local room, executors, totals, patterns, index
+    local room, executors, totals, patterns, rates, index
     room, index = read_list(args, 8, 2)
     executors, index = read_list(args, index, 1)
     totals, index = read_list(args, index, 2)
-    patterns, index = add_patterns(room, args, index)
-    patterns = add_patterns(totals, args, index)
+    patterns, index = add_patterns(room, args, index, 2)
+    patterns, index = add_patterns(totals, args, index, 2)
+    rates, index = read_list(args, index, 3)
+    add_patterns(rates, args, index, 3)
     if answered ~= '' then
         call('UNLINK', PREFIX .. 'claim:' .. answered)
     end
@@ -218,10 +245,15 @@ local function work(args)
         paused[queue] = true
     end
     call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place
-    local left = room_left(room, totals)
+    if rates then
+        call('ZREMRANGEBYSCORE', PREFIX .. 'rates', '-inf', string.format('%.6f', NOW - $PERIOD)) -- likewise
+    end
+    local bases = {}
+    local left = room_left(room, totals, rates, bases)
     local open_more = open_lines(room, left, executors, limit)
 
     local rows, ids, size, passed, lease_until = {}, {}, 0, 0, in_seconds(tonumber(lease))
+    local started = {} -- queues whose starts are limited
     while #rows < limit and size < most and passed < PASSED do
         open_more()
         local line = heap[1]
@@ -240,6 +272,10 @@ local function work(args)
                 ids[#ids + 1] = line.id
                 size = size + size_of_row(row)
                 left[line.queue] = left[line.queue] - 1
+                if bases[line.queue] then
+                    bases[line.queue] = bases[line.queue] + rates[line.queue].every
+                    started[line.queue] = true
+                end
             else
                 passed = passed + 1
             end
@@ -250,6 +286,9 @@ local function work(args)
                 drop_first()
             end
         end
+    end
+    for queue in pairs(started) do
+        call('ZADD', PREFIX .. 'rates', string.format('%.6f', bases[queue]), queue)
     end
     if #ids > 0 then
         local key = PREFIX .. 'claim:' .. claim

@@ -4,7 +4,7 @@
 -- with: base clock sets
 local KINDS = {
     version = 'string', number = 'string', keys = 'hash', all = 'zset', cells = 'set', lines = 'zset', due = 'zset',
-    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', paused = 'set', workers = 'zset',
+    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', paused = 'set', rates = 'zset', workers = 'zset',
     sessions = 'hash',
 }
 
