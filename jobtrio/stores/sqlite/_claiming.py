@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from functools import cache
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -121,8 +122,9 @@ def _pace(tx: Transaction, now: float) -> Pace:
     if not tx.identity.rates:
         return STEADY
 
+    @cache  # it is asked for with each job that is looked at
     def next_at(queue: str) -> float | None:
-        row = tx.run(SQL["next_at"], (queue,)).fetchone()
+        row: tuple[float] | None = tx.run(SQL["next_at"], (queue,)).fetchone()
         return None if row is None else row[0]
 
     return Pace(tx.identity.rates, next_at, now)
