@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 EVENTS_KEPT = 10_000
 """How far behind a consumer of events may fall."""
 
+LET_GO_EVERY = 256
+"""Events between two looks at which of them all consumers have taken: those are kept no longer."""
+
 
 class Event(NamedTuple):
     """A change, and what it does not tell of its job: who is told may not find that any more.
@@ -136,7 +139,10 @@ class Events:
                 self.log = None
                 self._told.clear()
                 return
-            self.log.send(0, Event(transition, executor))
+            if self.log.send(0, Event(transition, executor)) % LET_GO_EVERY == 0:
+                # The default: the collector may empty the set meanwhile.
+                taken = min((each._inner.position for each in self._listeners), default=self.log.last)
+                self.log.let_go(taken)
 
     def publish_in_order(self, known: JobEntry, told: JobEntry, worker: str) -> None:
         """Tell everybody of a job's newest change, and before it of earlier ones by ``worker`` that were not told.

@@ -330,6 +330,11 @@ class TokenLog:
             # The default: the collector may empty the set between the two looks.
             read = min((s.position for s in self._lossless), default=self.last) - self._base
             excess = min(excess, max(read, len(self._items) - OVERHANG * self._limit))
+        self.let_go(self._base + excess)
+
+    def let_go(self, last: int) -> None:
+        """Drop what is kept up to number ``last``, of a message so far."""
+        excess = last - self._base
         if excess > 0:
             del self._items[:excess]
             self._base += excess

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from datetime import UTC, datetime
+from weakref import WeakSet
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ import trio.testing
 
 import jobtrio
 from jobtrio import JobState, LaggedError, Transition
-from jobtrio._events import EVENTS_KEPT, Events
+from jobtrio._events import EVENTS_KEPT, Events, EventSubscription
 
 
 def change(n: int) -> Transition:
@@ -91,6 +92,31 @@ async def test_falling_behind() -> None:
     with pytest.raises(LaggedError):
         other.receive_nowait()
     assert other.receive_nowait().job_id == "1"
+
+
+async def test_what_all_have_read_is_not_kept() -> None:
+    """Changes are kept for the listener that is furthest behind, and for none that is closed or forgotten."""
+    events, kept = Events(), WeakSet[Transition]()
+
+    def tell(*readers: EventSubscription) -> None:
+        for n in range(2000):
+            told = change(n)
+            kept.add(told)
+            events.publish(told)
+            for reader in readers:
+                assert reader.receive_nowait().job_id == str(n)
+
+    first, second, third, slow = (events.subscribe() for _ in range(4))
+    tell(first, second, third)
+    assert len(kept) == 2000
+    assert [slow.receive_nowait().job_id for _ in range(2000)] == [str(n) for n in range(2000)]
+    tell(first, second, third, slow)
+    assert len(kept) < 600
+    second.close()
+    del third
+    gc.collect()
+    tell(first, slow)
+    assert len(kept) < 600
 
 
 async def test_a_change_that_comes_too_late() -> None:
