@@ -33,6 +33,9 @@ LATE = 0.75
 RENEW_AFTER = 0.25
 """The share of a lease after which a claim is renewed that waits to be started, and in which that is to be answered."""
 
+BETWEEN = 0.005
+"""Seconds between two claims at least, where the second one is made since a rate limit lets jobs start again."""
+
 UNWRITTEN = 2
 """Attempts that run or whose ends are not written yet, at most, as a multiple of those that may run."""
 
@@ -144,10 +147,9 @@ class Dispatcher:
             return due
         free, room = self._free(), self._runner.room
         if self._unanswered is not None or (free > 0 and room != {}):
-            asked = trio.current_time()
             await self._claim(min(free, self._most_claimed), None if room is None else room.copy())
             if self._is_paced and not self._rung:
-                due = min(due, await self._store.next_start(trio.current_time() - asked))
+                due = min(due, max(await self._store.next_start(self._runner.room), BETWEEN))
         return due
 
     @property

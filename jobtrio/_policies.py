@@ -166,9 +166,12 @@ class RateLimit:
         """Return the earliest moment of the next start once so many have ``started`` now."""
         return self.base(next_at, now) + started * self.interval
 
-    def wait(self, next_at: float, now: float) -> float:
-        """Return the seconds until another job may start, where none could just before ``now``."""
-        return min(max(next_at - now, 0.0), self.interval)
+    def wait(self, left: float) -> float:
+        """Return the seconds until another job may start, given those that are ``left`` to the earliest moment of that.
+
+        That is inf for a moment that is not heeded: it holds nothing back.
+        """
+        return max(left, 0.0) if left <= self.interval + ROUNDED else math.inf
 
 
 class RateLimits(ByQueue[RateLimit]):

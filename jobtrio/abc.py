@@ -432,11 +432,11 @@ class JobStore(ABC):
         Returns the seconds until there is more to do; inf if nothing is known, 0 if there may be more at once.
         """
 
-    async def next_start(self, ago: float) -> float:
-        """Return the seconds until a claim may start a ready job that `StoreSettings.rate_limits` has held back.
+    async def next_start(self, room: Mapping[str, int] | None = None) -> float:
+        """Return the seconds until a claim may start a job that `StoreSettings.rate_limits` held back in the last one.
 
-        It is asked behind a claim that was made up to ``ago`` seconds ago. Where the time of such a job has come since
-        then, that is 0; inf if there is none. It may be less than that, also where no job is ready.
+        That is 0 where the time has come since that claim, and inf where none was held back. It may be less, also where
+        no job is ready. Of queues from which there is no ``room`` to take, nothing need be said.
         """
         return inf
 

@@ -44,6 +44,7 @@ class MemoryBooks:
 
     Attributes:
         settings: What the store was opened with.
+        claimed_at: When the last claim was made, where starts are limited.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class MemoryBooks:
         self._is_open = False
         self._left: tuple[trio.lowlevel.TrioToken, float] | None = None  # when it was closed last, and in which run
         self.settings: StoreSettings
+        self.claimed_at: float = -inf
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:
         return room_for(room, self._totals, self._running, self._paused, self._starts.pace())

@@ -10,10 +10,11 @@ from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from jobtrio._patterns import Limits
 from jobtrio._policies import RateLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Pace:
@@ -51,10 +52,23 @@ class Pace:
         ]
 
 
-def first_wait(limits: RateLimits, starts: Iterable[tuple[str, float]]) -> float:
-    """Return the seconds until the first of some queues may start a job, by the seconds until each one's next start."""
-    waits = (limit.wait(left, 0.0) for queue, left in starts if (limit := limits.find(queue)) is not None)
-    return min(waits, default=inf)
+def first_wait(limits: RateLimits, room: Mapping[str, int] | None, starts: Iterable[tuple[str, float]]) -> float:
+    """Return the seconds until the first of the queues that there is room for may start a job.
+
+    Args:
+        limits: The limits, by queue.
+        room: How many jobs may be taken from each queue; None for any number.
+        starts: Queues, and the seconds to the earliest moment of their next starts.
+    """
+    room_of = None if room is None else Limits.of(room).find
+    return min(
+        (
+            limit.wait(left)
+            for queue, left in starts
+            if (limit := limits.find(queue)) is not None and (room_of is None or room_of(queue))
+        ),
+        default=inf,
+    )
 
 
 STEADY: Final = Pace(RateLimits(), lambda _: None, 0.0)

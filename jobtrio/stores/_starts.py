@@ -15,7 +15,7 @@ from jobtrio._policies import RateLimits
 from jobtrio.stores._pace import STEADY, Pace, first_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _TOLERATED = 64  # queues below this number are not worth a sweep
 
@@ -57,10 +57,10 @@ class Starts:
             heappop(self._heap)
         return self._heap[0] - now if self._heap else inf
 
-    def next_after(self, ago: float) -> float:
-        """Return the seconds until a queue may start one more, 0 where that has come up to so many seconds ago."""
+    def next_after(self, moment: float, room: Mapping[str, int] | None) -> float:
+        """Return the seconds until a queue may start one more that could not at a moment."""
         now = trio.current_time()
-        return first_wait(self.limits, ((queue, at - now) for queue, at in self._next_at.items() if at > now - ago))
+        return first_wait(self.limits, room, ((queue, at - now) for queue, at in self._next_at.items() if at > moment))
 
     def shift(self, seconds: float) -> None:
         """Bring all moments to another clock, which is ahead by so much."""

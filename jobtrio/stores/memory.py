@@ -227,6 +227,8 @@ class MemoryJobStore(MemoryBooks, JobStore):
         if claim_id in self._claims:
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
         self._fall_due()  # what has expired must not start, although nobody has come to notice
+        if self._starts.limits:
+            self.claimed_at = trio.current_time()
         entries = self._ready.pop(limit, self._room(room), executors)
         if not entries:
             return []
@@ -370,9 +372,9 @@ class MemoryJobStore(MemoryBooks, JobStore):
         """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
         return min(self._fall_due(), self._starts.fall_due())
 
-    async def next_start(self, ago: float) -> float:
-        """Return the seconds until a job may start that a rate limit may have held back."""
-        return self._starts.next_after(ago)
+    async def next_start(self, room: Mapping[str, int] | None = None) -> float:
+        """Return the seconds until a job may start that a rate limit may have held back in the last claim."""
+        return self._starts.next_after(self.claimed_at, room)
 
     async def prune(self) -> float:
         """Remove ended jobs that are too old; return the seconds until there may be more."""

@@ -139,7 +139,7 @@ async def ask_all(conninfo: str, asked: Asked) -> None:
     async with open_workers(unheard, "worker", retention=keep, totals=totals, rates=rates) as (worker,):
         await worker.insert(new_entry(queue="few", executor="own"), new_entry(queue="few", executor="own"))
         assert await worker.claim(room={"few": 1, "default": 2}, executors={"own"})
-        assert await worker.store.next_start(0.1) < 1
+        assert await worker.store.next_start() < 1
         assert await worker.store.renew((), 1.0) == []
         with trio.fail_after(60):
             while "asked_to_stop" not in asked:  # noqa: ASYNC110 - it looks for news by itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -420,7 +421,7 @@ async def test_rates_that_are_none(place: Place) -> None:
     async with open_workers(place.make_store, "worker", rates=rates) as (worker,):
         await worker.insert(new_entry(), new_entry())
         with place.displaced("rates"):
-            for call in (worker.claim, lambda: worker.store.next_start(0.0)):
+            for call in (worker.claim, worker.store.next_start):
                 with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
                     await call()
             with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
@@ -429,7 +430,7 @@ async def test_rates_that_are_none(place: Place) -> None:
         await worker.claim_one()
         for moment in ("inf", "1e300"):
             place.ask("ZADD", "rates", moment, "default")
-            assert await worker.store.next_start(0.0) == 1000
+            assert await worker.store.next_start() == inf
             await worker.insert(new_entry())
             await worker.claim_one()
             assert await worker.claim() == []

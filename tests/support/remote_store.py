@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
@@ -89,6 +90,7 @@ class RemoteStore(JobStore):
     def __init__(self, server: Server, *, latency: float = 0.01, outage_limit: float = 10.0) -> None:
         self.network = Network(latency, outage_limit)
         self.outage_limit = outage_limit
+        self._claimed_at = -inf
         self.settings: StoreSettings
         self._server = server
         self._nursery: trio.Nursery | None = None
@@ -251,16 +253,23 @@ class RemoteStore(JobStore):
         """Start up to ``limit`` ready jobs."""
 
         async def claim(store: MemoryJobStore) -> list[Claim]:
+            store.claimed_at = self._claimed_at  # where it is repeated, that stays
             claims = await store.claim(claim_id, limit=limit, lease=lease, room=room, executors=executors)
+            self._claimed_at = store.claimed_at
             return [Claim(copied(claim.entry), claim.id, claim.attempt) for claim in claims]
 
         claims = await self._ask("claim", claim)
         self._tell(claim.entry for claim in claims)
         return claims
 
-    async def next_start(self, ago: float) -> float:
-        """Return the seconds until a job may start that a rate limit has held back."""
-        return await self._ask("next_start", lambda store: store.next_start(ago))
+    async def next_start(self, room: Mapping[str, int] | None = None) -> float:
+        """Return the seconds until a job may start that a rate limit held back in this client's last claim."""
+
+        async def next_start(store: MemoryJobStore) -> float:
+            store.claimed_at = self._claimed_at
+            return await store.next_start(room)
+
+        return await self._ask("next_start", next_start)
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last, and report on each."""

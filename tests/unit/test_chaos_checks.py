@@ -246,6 +246,12 @@ def run_too_many_of_a_customer(facts: Facts) -> None:
         change_kept(facts, job_id, queue=CUSTOMERS[n // 3])
 
 
+def start_too_many_of_a_customer(facts: Facts) -> None:
+    facts.kept["b"] = good_kept("b", facts.plan.jobs[0].payload)
+    for job_id in facts.kept:
+        change_kept(facts, job_id, queue="customer:bob")
+
+
 def start_though_paused(facts: Facts) -> None:
     facts.changes = [asked_at(2.0, LIMITED_QUEUE, "pause"), asked_at(2.3, LIMITED_QUEUE, "resume")]
     facts.lines.append(Line(START + 2.1, "w1.1", "claimed", "a", 2, [START + 2.05, JobPriority.NORMAL]))
@@ -337,6 +343,7 @@ def omit_a_fault(facts: Facts) -> None:
         (hear_no_cancellation, "cancellations_are_heard"),
         (run_too_many, "limits_hold"),
         (run_too_many_of_a_customer, "limits_hold"),
+        (start_too_many_of_a_customer, "rates_hold"),
         (start_though_paused, "paused_queues_rest"),
         (pause_for_ever, "resumed_queues_stay_so"),
         (forget_a_priority, "priorities_are_as_asked"),

@@ -15,6 +15,8 @@ from remote_store import RemoteStore, Server
 
 import jobtrio
 from jobtrio import Executors, JobContext, JobPriority, JobSpec, RateLimit, RetryPolicy
+from jobtrio._policies import RateLimits
+from jobtrio.stores._pace import first_wait
 from jobtrio.stores._starts import Starts
 from jobtrio.stores.memory import MemoryJobStore
 
@@ -196,6 +198,44 @@ async def test_lost_answers(autojump_clock: MockClock) -> None:
     assert times[-1] - times[0] > 30
 
 
+async def test_a_moment_that_comes_between_two_calls(autojump_clock: MockClock) -> None:
+    """A start that became possible behind a claim is not missed, however long the question behind it takes."""
+    starter, store = Starter(), RemoteStore(Server(), latency=0.01)
+    store.poll_interval = inf
+    ask = store.next_start
+
+    async def slowly(*args: Any) -> float:
+        await trio.sleep(0.7)
+        return await ask(*args)
+
+    async def nothing_due() -> float:
+        await trio.lowlevel.checkpoint()
+        return inf
+
+    store.next_start = slowly  # type: ignore[method-assign, assignment]
+    store.advance = nothing_due  # type: ignore[method-assign]  # a store in memory knows the moment here as well
+    limits = {"default": RateLimit(1, per=10)}
+    async with jobtrio.open_registry(starter.executors, store=store, rate_limits=limits) as registry:
+        jobs = await registry.submit_many([JobSpec("work")] * 2)
+        await jobs[0].wait()
+        await trio.sleep(9.5)
+        await registry.resume("default")
+        with trio.fail_after(10):
+            await jobs[1].wait()
+
+
+def test_queues_without_room() -> None:
+    """A worker does not wait for queues from which it may take nothing, nor for moments that hold nothing back."""
+    limits = RateLimits({"a": RateLimit(1, per=9), "user:*": RateLimit(1, per=5)})
+    starts = [("a", 3.0), ("user:ann", 2.0), ("user:bob", 1.0), ("free", 0.1), ("user:cid", 6.0)]
+    assert first_wait(limits, None, starts) == 1.0
+    assert first_wait(limits, {"a": 1, "free": 1}, starts) == 3.0
+    assert first_wait(limits, {"user:*": 1, "user:bob": 0, "a": 1}, starts) == 2.0
+    assert first_wait(limits, {"a": 0, "free": 1}, starts) == inf
+    assert first_wait(limits, {"user:cid": 1}, starts) == inf
+    assert first_wait(limits, None, [("a", -1.0)]) == 0.0
+
+
 async def test_a_store_that_is_opened_again(autojump_clock: MockClock) -> None:
     """What is kept in memory has started what it has started, whichever registry has it open."""
     starter, store = Starter(), MemoryJobStore()
@@ -230,7 +270,7 @@ def test_a_store_that_is_opened_in_another_run() -> None:
 async def test_what_is_kept_of_queues(autojump_clock: MockClock) -> None:
     """A queue whose last starts hold back no more is forgotten."""
     starts = Starts()
-    starts.limits = jobtrio._policies.RateLimits({"*": RateLimit(10, per=10, burst=5)})
+    starts.limits = RateLimits({"*": RateLimit(10, per=10, burst=5)})
     for n in range(10_000):
         starts.note([f"queue {n}"] * (1 + n % 5))
         await trio.sleep(0.1)
@@ -278,10 +318,11 @@ def test_a_clock_that_is_set_back() -> None:
     for next_at in (1e6, 10.1, inf):
         assert limit.allowed(next_at, 0.0) == 1
         assert limit.after(next_at, 0.0, 1) == 10
-        assert limit.wait(next_at, 0.0) == 10
+        assert limit.wait(next_at) == inf
     assert limit.allowed(10.0, 0.0) == 0
-    assert limit.wait(9.5, 0.0) == 9.5
-    assert limit.wait(-1.0, 0.0) == 0
+    assert limit.wait(9.5) == 9.5
+    assert limit.wait(-1.0) == 0
+    assert limit.wait(nan) == inf
     assert limit.allowed(-inf, 0.0) == 2
     assert limit.allowed(nan, 0.0) == 2
 

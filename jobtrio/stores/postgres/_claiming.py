@@ -17,7 +17,6 @@ from jobtrio._patterns import Limits, limited_by
 from jobtrio._policies import LONGEST_PERIOD
 from jobtrio._state import JobState
 from jobtrio.stores._hints import Hints
-from jobtrio.stores._pace import first_wait
 from jobtrio.stores._texts import readable_cancel
 from jobtrio.stores.postgres._arrays import ANSWERED, MOST, array, arrays
 from jobtrio.stores.postgres._connections import BEGIN, COMMIT, WAIT
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobtrio._entry import CancelRequest, JobEntry
-    from jobtrio._policies import RateLimit, RateLimits
+    from jobtrio._policies import RateLimit
     from jobtrio.abc import Claim
     from jobtrio.stores._claims import Renewal, Wanted
     from jobtrio.stores._settling import Identity
@@ -50,12 +49,14 @@ class Claimed:
     Attributes:
         entries: The jobs, as claimed by this call or by the one that it repeats.
         now: The server's time; None where there are none.
+        begun: The server's time before it looked for them, where it took locks for that; else None.
         hints: When something falls due by it.
         missed: Whether there may be more: some were locked at that moment, or were too large to come with the others.
     """
 
     entries: list[JobEntry]
     now: float | None
+    begun: float | None
     hints: Hints
     missed: bool
 
@@ -78,17 +79,20 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     hints = Hints()
     hints.falls_due(time.monotonic() + wanted.lease)
     step = _claim_step(wanted, identity, notices.telling(hints))
+    begun: float | None = None
     if names:
         # What is counted behind the locks is what those who held them before have left.
-        *_, rows, _ = await link.fetch_all([BEGIN, link.limit, ("lock_names", array(names)), step, COMMIT])
+        *_, ((begun,),), rows, _ = await link.fetch_all(
+            [BEGIN, link.limit, ("lock_names", array(names)), ("now",), step, COMMIT]
+        )
     else:
         rows = await link.fetch(*step)
     found = [row for row in rows if row[0] is not None]
     missed = alone or len(found) < len(rows)  # the answer that was lost may have said so
     if not found:
-        return Claimed([], None, Hints(), missed)
+        return Claimed([], None, begun, Hints(), missed)
     entries = sorted(map(entry_of, found), key=rank_of)
-    return Claimed(entries, found[0][WIDTH], hints, missed)
+    return Claimed(entries, found[0][WIDTH], begun, hints, missed)
 
 
 def _claim_step(wanted: Wanted, identity: Identity, telling: Step) -> Step:
@@ -130,9 +134,12 @@ async def resume(link: Link, queue: str, hints: Hints, notices: Notices) -> None
     await link.fetch_all([("resume", queue), *notices.steps(hints), ("confirm",)])
 
 
-async def next_start(link: Link, ago: float, limits: RateLimits) -> float:
-    """Return the seconds until a job may start that these limits have held back up to so many seconds ago."""
-    return first_wait(limits, await link.fetch("next_starts", str(ago)))
+async def next_starts(link: Link, moment: float) -> Rows:
+    """Return the queues that could not start a job at a moment, and how far it is to when they may.
+
+    Cancellation: nothing has changed.
+    """
+    return await link.fetch("next_starts", str(moment))
 
 
 async def renew(

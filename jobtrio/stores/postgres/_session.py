@@ -10,6 +10,7 @@ import secrets
 import time
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -63,6 +64,7 @@ class Session(StoreSession):
         named_inserts: The way to put in the others, whose ids were given or which have keys.
         writes: The way to change them.
         reads: The way to read them.
+        claimed_at: The server's time of the last claim, where starts are limited in time.
         missed: Set where there may be more to be claimed: others had locked it, or it was too large to come at once.
     """
 
@@ -109,6 +111,7 @@ class Session(StoreSession):
         self._create = create
         self._on_pace = on_pace
         self._look_after = LOOK_OFTEN
+        self.claimed_at: float = -inf
         self.missed = trio.Event()
         self._ready, self._stop = trio.Event(), trio.Event()
 

@@ -28,6 +28,7 @@ from jobtrio.stores._announcer import Placed
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._claims import Recent, Wanted, report
 from jobtrio.stores._hints import Hints
+from jobtrio.stores._pace import first_wait
 from jobtrio.stores._rowstore import RowStore
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.postgres import _claiming as claiming
@@ -279,6 +280,8 @@ class PostgresJobStore(RowStore[Session]):
             session.clock.note(found.now, asked)
             session.notices.told(found.hints)
             session.announcer.heed(found.hints)
+        if found.begun is not None and not is_repeated:
+            session.claimed_at = found.begun
         if found.missed:
             session.missed.set()
         if claim_id not in self._told:
@@ -286,10 +289,11 @@ class PostgresJobStore(RowStore[Session]):
             session.announcer.changed(found.entries)
         return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
 
-    async def next_start(self, ago: float) -> float:
-        """Return the seconds until a job may start that a rate limit has held back."""
+    async def next_start(self, room: Mapping[str, int] | None = None) -> float:
+        """Return the seconds until a job may start that a rate limit held back in the last claim."""
         session = self._opened
-        return await session.connections.use(partial(claiming.next_start, ago=ago, limits=session.identity.rates))
+        starts = await session.connections.use(partial(claiming.next_starts, moment=session.claimed_at))
+        return first_wait(session.identity.rates, room, starts)
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""

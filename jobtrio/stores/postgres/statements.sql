@@ -192,10 +192,13 @@ FROM (SELECT sum(many)::bigint AS many, min(room) AS room FROM shares GROUP BY q
 HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint >= $6::integer OR bool_or(many >= room))
     OR EXISTS (SELECT FROM fitting WHERE NOT fits);
 
--- Queues that have jobs ready and may start one at some moment after $1 seconds ago, and how far it is to that.
+-- name: now
+SELECT {now};
+
+-- Queues that have jobs ready and could not start one at the moment $1, and how far it is to when they may.
 -- name: next_starts
 SELECT queue, next_at - {now} FROM {schema}.rates AS rate
-WHERE next_at > {now} - $1::float8
+WHERE next_at > $1::float8
     AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = rate.queue)
     -- Looked up for each queue: it is not to be joined with all jobs.
     AND (

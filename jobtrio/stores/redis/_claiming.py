@@ -17,7 +17,7 @@ from jobtrio.stores.redis._scripts import Run, run
 from jobtrio.stores.redis._texts import cancel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from jobtrio._policies import RateLimits
     from jobtrio.stores._claims import Renewal, Wanted
@@ -43,7 +43,9 @@ def claim(session: Session, wanted: Wanted) -> Run:
 def claimed(session: Session, wanted: Wanted, answer: list[Any]) -> list[Claim]:
     """Return what was claimed, and tell of it."""
     claim_id = wanted.claim_id
-    is_news, more, rows = answer
+    is_news, more, rows, at = answer
+    if is_news:
+        session.claimed_at = at
     entries = [entry_of(row) for row in rows]
     announcer = session.announcer
     if is_news or claim_id not in session.claimed:  # the first answer may have been lost
@@ -56,11 +58,10 @@ def claimed(session: Session, wanted: Wanted, answer: list[Any]) -> list[Claim]:
     return [Claim(entry, claim_id, entry.attempt) for entry in entries]
 
 
-def next_start(limits: RateLimits, answer: list[bytes]) -> float:
-    """Return the seconds until a job may start that these limits have held back."""
-    return first_wait(
-        limits, ((queue.decode(), float(left)) for queue, left in zip(answer[::2], answer[1::2], strict=True))
-    )
+def next_start(session: Session, room: Mapping[str, int] | None, answer: list[bytes]) -> float:
+    """Return the seconds until a job may start that a rate limit held back."""
+    starts = zip(answer[::2], answer[1::2], strict=True)
+    return first_wait(session.rates, room, ((queue.decode(errors="replace"), float(left)) for queue, left in starts))
 
 
 def slices(claims: Sequence[Claim]) -> list[Sequence[Claim]]:

@@ -58,6 +58,7 @@ class Session(StoreSession):
         worker: This process's name, as JSON.
         name: Marks this opened store.
         claimed: The calls to claim that were answered last, by their ids.
+        claimed_at: The server's time of the last of them, as it tells it.
         answered: The last of them whose caller has got the answer; ``""`` for none.
         doubtful: Calls that were not answered, and would not be recognised if they were made again.
         saves: Numbers the calls that save states, so that the server knows one that arrives late.
@@ -82,6 +83,7 @@ class Session(StoreSession):
         self.rates: Final = RateLimits.of(settings.rate_limits)
         self.name: Final = secrets.token_hex(8)
         self.claimed: Final = Recent[str]()
+        self.claimed_at: bytes = b"-inf"
         self.answered: str = ""
         self.doubtful: Final = Recent[tuple[str, str]]()
         self.saves: Final = count(1)

@@ -199,10 +199,10 @@ class RedisJobStore(SessionStore[Session]):
         session.answered = claim_id
         return claims
 
-    async def next_start(self, ago: float) -> float:
-        """Return the seconds until a job may start that a rate limit has held back."""
+    async def next_start(self, room: Mapping[str, int] | None = None) -> float:
+        """Return the seconds until a job may start that a rate limit held back in the last claim."""
         session = self._opened
-        return await session.call(run("next_starts", repr(ago)), partial(claiming.next_start, session.rates))
+        return await session.call(run("next_starts", session.claimed_at), partial(claiming.next_start, session, room))
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order; be there for as long."""

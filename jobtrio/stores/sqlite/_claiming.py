@@ -43,18 +43,18 @@ class Claimed:
 
     Attributes:
         entries: The jobs, as claimed.
-        is_news: Whether this call claimed them; False where it repeats one that did.
+        at: When this call claimed them, by wall time; None where it repeats one that did.
     """
 
     entries: list[JobEntry]
-    is_news: bool
+    at: float | None
 
 
 def claim(tx: Transaction, wanted: Wanted) -> Claimed:
     """Start ready jobs, by priority, then in the order in which they became ready."""
     kept = tx.run(SQL["claimed"], (tx.identity.session, wanted.claim_id)).fetchall()
     if kept:
-        return Claimed([load(tx.connection, row) for row in kept], False)
+        return Claimed([load(tx.connection, row) for row in kept], None)
     # One reading: a process that stands still in the middle must not start what expired meanwhile.
     now = time.time()
     entries = _choose(tx, wanted, now)
@@ -72,7 +72,7 @@ def claim(tx: Transaction, wanted: Wanted) -> Claimed:
     tx.connection.executemany(SQL["start"], rows)
     if entries:
         tx.hints.falls_due(until)
-    return Claimed(entries, True)
+    return Claimed(entries, now)
 
 
 def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:

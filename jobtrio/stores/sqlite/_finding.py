@@ -22,7 +22,6 @@ from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog
 from jobtrio.stores._chunks import reached
-from jobtrio.stores._pace import first_wait
 from jobtrio.stores._rules import COUNTED, can_match, found_by_key
 from jobtrio.stores._texts import HELD, state_of
 from jobtrio.stores.sqlite import _chunks as chunks
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
-    from jobtrio._policies import RateLimits
     from jobtrio._records import JobRecord
     from jobtrio.abc import JobQuery
     from jobtrio.stores.sqlite._rows import Row
@@ -218,11 +216,10 @@ def paused(connection: sqlite3.Connection) -> list[str]:
     return [queue for (queue,) in connection.execute(SQL["paused"]).fetchall()]
 
 
-def next_start(connection: sqlite3.Connection, ago: float, limits: RateLimits) -> float:
-    """Return the seconds until a job may start that these limits have held back up to so many seconds ago."""
-    now = time.time()
-    rows = connection.execute(SQL["next_starts"], (now - ago,)).fetchall()
-    return first_wait(limits, ((queue, at - now) for queue, at in rows))
+def next_starts(connection: sqlite3.Connection, moment: float) -> list[tuple[str, float]]:
+    """Return the queues that could not start a job at a moment, and how far it is to when they may."""
+    rows, now = connection.execute(SQL["next_starts"], (moment,)).fetchall(), time.time()
+    return [(queue, at - now) for queue, at in rows]
 
 
 def backlog(

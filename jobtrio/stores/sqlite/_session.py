@@ -48,6 +48,7 @@ class Session(StoreSession):
     Attributes:
         identity: Who writes.
         started_at: When this was, by wall time.
+        claimed_at: When the last claim was made, likewise.
     """
 
     def __init__(self, location: Location, settings: StoreSettings, patience: float, look_after: float) -> None:
@@ -56,6 +57,7 @@ class Session(StoreSession):
         self._look_after = look_after
         self._doorbell = Doorbell(location.path)
         self.started_at: Final = time.time()
+        self.claimed_at: float = self.started_at
         self.identity: Final = Identity(
             settings.worker,
             self._doorbell.name,

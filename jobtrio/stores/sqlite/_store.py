@@ -19,6 +19,7 @@ from jobtrio.abc import Backlog, Claim, JobQuery, LeaseReport, StoreSettings
 from jobtrio.stores import _settling as settling
 from jobtrio.stores._chunks import encoded
 from jobtrio.stores._claims import Wanted, report
+from jobtrio.stores._pace import first_wait
 from jobtrio.stores._rowstore import RowStore, itself
 from jobtrio.stores._texts import text_of, value_of
 from jobtrio.stores.sqlite import _claiming as claiming
@@ -147,16 +148,18 @@ class SqliteJobStore(RowStore[Session]):
         wanted = Wanted(claim_id, limit, lease, room, executors)
 
         def claimed(found: Claimed) -> list[Claim]:
-            if found.is_news:
+            if found.at is not None:
+                self._opened.claimed_at = found.at
                 self._opened.announcer.changed(found.entries)
             return [Claim(entry, claim_id, entry.attempt) for entry in found.entries]
 
         return await self._opened.write(lambda tx: claiming.claim(tx, wanted), claimed)
 
-    async def next_start(self, ago: float) -> float:
-        """Return the seconds until a job may start that a rate limit has held back."""
-        limits = self._opened.identity.rates
-        return await self._opened.read(lambda connection: finding.next_start(connection, ago, limits))
+    async def next_start(self, room: Mapping[str, int] | None = None) -> float:
+        """Return the seconds until a job may start that a rate limit held back in the last claim."""
+        session = self._opened
+        starts = await session.read(lambda connection: finding.next_starts(connection, session.claimed_at))
+        return first_wait(session.identity.rates, room, starts)
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseReport]:
         """Let claims last ``lease`` seconds from now, and report on each, in order."""

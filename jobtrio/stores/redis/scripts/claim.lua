@@ -5,7 +5,7 @@
 -- in all; what the names of other queues begin with, the longest first, and how many of each of these; and how many may
 -- run of each in all; and queues, and then beginnings of names, of which only so many may start in a time, each with
 -- the seconds between two starts, and those that a burst reaches back.
--- Returns whether the claims are new, whether there may be more at once, and the rows.
+-- Returns whether the claims are new, whether there may be more at once, the rows, and the server's time.
 -- with: base clock sets moves heap
 local function claimed_before(claim)
     local rows = {}
@@ -227,7 +227,7 @@ local function work(args)
     limit, most = tonumber(limit), tonumber(most)
     local before = claimed_before(claim)
     if #before > 0 then
-        return {0, 0, before}
+        return {0, 0, before, NOW_TEXT}
     end
     local room, executors, totals, patterns, rates, index
     room, index = read_list(args, 8, 2)
@@ -296,5 +296,5 @@ local function work(args)
         call('PEXPIRE', key, string.format('%.0f', math.min(lease + 60, 1e12) * 1000)) -- it counts no further than that
     end
     settle() -- also for another call in this script: what runs is counted by the sets
-    return {1, (size >= most or passed >= PASSED) and 1 or 0, rows}
+    return {1, (size >= most or passed >= PASSED) and 1 or 0, rows, NOW_TEXT}
 end

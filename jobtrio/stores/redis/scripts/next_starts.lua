@@ -1,11 +1,10 @@
--- Tell which queues have jobs ready and may start one at some moment to come, or that came a while ago.
--- Arguments: how many seconds ago. Returns queues, and behind each the seconds to that moment.
+-- Tell which queues have jobs ready and could not start one at a moment, and how far it is to when they may.
+-- Arguments: the moment. Returns queues, and behind each the seconds.
 -- with: base clock sets
 local MOST = 1000 -- the first ones
 
 local function work(args)
-    local since = string.format('(%.6f', NOW - tonumber(args[1]))
-    local found = call('ZRANGE', PREFIX .. 'rates', since, '+inf', 'BYSCORE', 'LIMIT', 0, MOST, 'WITHSCORES')
+    local found = call('ZRANGE', PREFIX .. 'rates', '(' .. args[1], '+inf', 'BYSCORE', 'LIMIT', 0, MOST, 'WITHSCORES')
     local is_ready, rows = {}, {}
     if #found > 0 then
         for _, cell in ipairs(call('ZRANGE', PREFIX .. 'lines', 0, -1)) do
