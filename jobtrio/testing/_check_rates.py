@@ -191,3 +191,15 @@ async def check_starts_outlive_their_worker(open_store: OpenStore) -> None:
         assert len(await a.claim()) == 1
     async with open_workers(open_store, "b", rates=limits) as (b,):
         assert await b.claim() == []
+
+
+async def check_next_start_of_very_many_queues(open_store: OpenStore) -> None:
+    """`next_start` tells of a job that is held back, however many queues have started theirs."""
+    async with open_workers(open_store, "a", rates={"*": LONG}) as (a,):
+        await a.insert(*(new_entry(queue=f"queue {n}") for n in range(1200)))
+        for _ in range(20):
+            await a.claim(100)
+        await a.insert(new_entry(queue="zz"), new_entry(queue="zz"))
+        assert len(await a.claim()) == 1
+        assert await a.claim() == []
+        assert 900 < await a.store.next_start() <= 1000
