@@ -44,7 +44,6 @@ class MemoryBooks:
 
     Attributes:
         settings: What the store was opened with.
-        claimed_at: When the last claim was made, where starts are limited.
     """
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ class MemoryBooks:
         self._is_open = False
         self._left: tuple[trio.lowlevel.TrioToken, float] | None = None  # when it was closed last, and in which run
         self.settings: StoreSettings
-        self.claimed_at: float = -inf
+        self._claimed_at = -inf  # when the last claim was made, where starts are limited
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:
         return room_for(room, self._totals, self._running, self._paused, self._starts.pace())

@@ -228,7 +228,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
             return [claim for claim in self._claims[claim_id] if self._holds(claim)]
         self._fall_due()  # what has expired must not start, although nobody has come to notice
         if self._starts.limits:
-            self.claimed_at = trio.current_time()
+            self._claimed_at = trio.current_time()
         entries = self._ready.pop(limit, self._room(room), executors)
         if not entries:
             return []
@@ -374,7 +374,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     async def next_start(self, room: Mapping[str, int] | None = None) -> float:
         """Return the seconds until a job may start that a rate limit may have held back in the last claim."""
-        return self._starts.next_after(self.claimed_at, room)
+        return self._starts.next_after(self._claimed_at, room)
 
     async def prune(self) -> float:
         """Remove ended jobs that are too old; return the seconds until there may be more."""

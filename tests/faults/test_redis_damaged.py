@@ -31,7 +31,7 @@ from jobtrio.stores.redis import RedisJobStore
 from jobtrio.testing._workers import LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from jobtrio.abc import Claim
     from jobtrio.testing._workers import Worker
@@ -396,6 +396,17 @@ async def test_nothing_is_half_done(place: Place, key: str) -> None:
     check_jobs(shared_server(), place.prefix)
 
 
+async def expect_refusals(place: Place, key: str, *calls: Callable[[], Awaitable[object]]) -> None:
+    """See that these calls say, and opening too, that something else is in the place of a key."""
+    with place.displaced(key):
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
+                await call()
+        with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
+            async with open_worker(place.make_store):
+                pass
+
+
 async def test_pauses_that_are_none(place: Place) -> None:
     """No job is started, nor is a store opened, while something else is in the place of the paused queues.
 
@@ -404,13 +415,8 @@ async def test_pauses_that_are_none(place: Place) -> None:
     async with open_worker(place.make_store) as worker:
         await worker.insert(new_entry())
         store = worker.store
-        with place.displaced("paused"):
-            for call in (worker.claim, store.paused, lambda: store.backlog(None), lambda: store.pause("default")):
-                with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
-                    await call()
-            with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
-                async with open_worker(place.make_store):
-                    pass
+        calls = (worker.claim, store.paused, lambda: store.backlog(None), lambda: store.pause("default"))
+        await expect_refusals(place, "paused", *calls)
         await worker.claim_one()
     check_jobs(shared_server(), place.prefix)
 
@@ -420,13 +426,7 @@ async def test_rates_that_are_none(place: Place) -> None:
     rates = {"default": RateLimit(1, per=1000)}
     async with open_workers(place.make_store, "worker", rates=rates) as (worker,):
         await worker.insert(new_entry(), new_entry())
-        with place.displaced("rates"):
-            for call in (worker.claim, worker.store.next_start):
-                with pytest.raises(StoreUnavailableError, match="wrong kind of value"):
-                    await call()
-            with pytest.raises(StoreError, match="not jobtrio's, or is damaged"):
-                async with open_worker(place.make_store):
-                    pass
+        await expect_refusals(place, "rates", worker.claim, worker.store.next_start)
         await worker.claim_one()
         for moment in ("inf", "1e300"):
             place.ask("ZADD", "rates", moment, "default")

@@ -253,9 +253,9 @@ class RemoteStore(JobStore):
         """Start up to ``limit`` ready jobs."""
 
         async def claim(store: MemoryJobStore) -> list[Claim]:
-            store.claimed_at = self._claimed_at  # where it is repeated, that stays
+            store._claimed_at = self._claimed_at  # where it is repeated, that stays
             claims = await store.claim(claim_id, limit=limit, lease=lease, room=room, executors=executors)
-            self._claimed_at = store.claimed_at
+            self._claimed_at = store._claimed_at
             return [Claim(copied(claim.entry), claim.id, claim.attempt) for claim in claims]
 
         claims = await self._ask("claim", claim)
@@ -266,7 +266,7 @@ class RemoteStore(JobStore):
         """Return the seconds until a job may start that a rate limit held back in this client's last claim."""
 
         async def next_start(store: MemoryJobStore) -> float:
-            store.claimed_at = self._claimed_at
+            store._claimed_at = self._claimed_at
             return await store.next_start(room)
 
         return await self._ask("next_start", next_start)

@@ -82,9 +82,8 @@ async def claim(link: Link, wanted: Wanted, identity: Identity, notices: Notices
     begun: float | None = None
     if names:
         # What is counted behind the locks is what those who held them before have left.
-        *_, ((begun,),), rows, _ = await link.fetch_all(
-            [BEGIN, link.limit, ("lock_names", array(names)), ("now",), step, COMMIT]
-        )
+        *_, locked, rows, _ = await link.fetch_all([BEGIN, link.limit, ("lock_names", array(names)), step, COMMIT])
+        begun = locked[-1][1]
     else:
         rows = await link.fetch(*step)
     found = [row for row in rows if row[0] is not None]

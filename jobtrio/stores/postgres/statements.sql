@@ -192,9 +192,6 @@ FROM (SELECT sum(many)::bigint AS many, min(room) AS room FROM shares GROUP BY q
 HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint >= $6::integer OR bool_or(many >= room))
     OR EXISTS (SELECT FROM fitting WHERE NOT fits);
 
--- name: now
-SELECT {now};
-
 -- Queues that have jobs ready and could not start one at the moment $1, and how far it is to when they may.
 -- name: next_starts
 SELECT queue, next_at - {now} FROM {schema}.rates AS rate
@@ -220,8 +217,9 @@ SELECT
 -- name: limit_waits
 SELECT set_config('lock_timeout', $1, true);
 
+-- One lock behind the other, and the time behind each.
 -- name: lock_names
-SELECT pg_advisory_xact_lock(hashtextextended('{schema}:' || name, 0::bigint))
+SELECT pg_advisory_xact_lock(hashtextextended('{schema}:' || name, 0::bigint)), {now}
 FROM (SELECT name FROM unnest($1::text[]) AS name ORDER BY name) AS sorted;
 
 -- Renewing. A job that is locked is passed over: it is not to hold up the leases of all others. One that always sends is

@@ -41,21 +41,8 @@ STATES: Final = tuple(JobState)
 
 _NAMES: Final = (
     *("advance", "append", "by_key", "cancel", "claim", "counts", "delete", "expire", "find", "finish", "insert"),
-    *(
-        "lapse",
-        "leave",
-        "next_starts",
-        "open",
-        "pause",
-        "paused",
-        "prune",
-        "read",
-        "release",
-        "renew",
-        "resume",
-        "retry",
-    ),
-    *("save_state", "set_priority", "start_held", "workers"),
+    *("lapse", "leave", "next_starts", "open", "pause", "paused", "prune", "read", "release", "renew", "resume"),
+    *("retry", "save_state", "set_priority", "start_held", "workers"),
 )
 """The scripts that have a file. Another file in the folder is a part, or not of jobtrio: an editor may have left it."""
 
