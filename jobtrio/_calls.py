@@ -239,11 +239,12 @@ class RegistryCalls:
         with suppress(UnknownJobError):  # its end was written all the same
             await keep_trying(ask, never)
 
-    async def pause(self, queue: str) -> None:
-        """Have no more jobs of a queue started."""
+    async def pause(self, queue: str, seconds: float) -> None:
+        """Have no more jobs of a queue started, for some seconds at least from now, however late the store answers."""
+        ends_at = trio.current_time() + seconds
         await self._give_way()
         self._check_open()
-        await self._ask(partial(self.store.pause, queue))
+        await self._ask(lambda: self.store.pause(queue, max(ends_at - trio.current_time(), 0.0)))
 
     async def resume(self, queue: str) -> None:
         """Have jobs of a queue started again."""

@@ -281,9 +281,9 @@ class RegistryCore(RegistryCalls):
             await trio.sleep(max(pause, rest) if pause > 0 else 0)  # each job has a moment of its own
 
     @trio.lowlevel.enable_ki_protection
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str, seconds: float) -> None:
         """Have no more jobs of a queue started; whoever waits for those that wait in it looks again."""
-        await super().pause(queue)
+        await super().pause(queue, seconds)
         self._runner.look_again()
 
     async def remove(self, job_id: str) -> None:

@@ -42,11 +42,11 @@ async def open_registry(
     """Open a registry of jobs for the duration of the block.
 
     Leaving the block normally waits for what this process runs and, in memory, for what is queued, scheduled or
-    retrying; in memory, what waits in a paused queue is not waited for, and ends ``Cancelled("shutdown")``. Meanwhile
-    the jobs of a durable store are claimed as before, until none is running here; `JobRegistry.shutdown` claims no
-    more. Leaving it by an exception or a cancellation cancels running jobs and waits for their clean-up; durable ones
-    return to their queue, and in memory every unfinished job ends ``Cancelled("shutdown")``. The body's own exception
-    propagates unwrapped.
+    retrying; what waits there in a queue that is paused until `JobRegistry.resume` is not, and ends
+    ``Cancelled("shutdown")``. Meanwhile the jobs of a durable store are claimed as before, until none is running here;
+    `JobRegistry.shutdown` claims no more. Leaving it by an exception or a cancellation cancels running jobs and waits
+    for their clean-up; durable ones return to their queue, and in memory every unfinished job ends
+    ``Cancelled("shutdown")``. The body's own exception propagates unwrapped.
 
     Args:
         executors: The named executors; with a durable store only these can be submitted and run here.

@@ -10,16 +10,18 @@ import time
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from jobtrio._checks import check_count, check_flag, check_id, check_name, check_seconds, check_tags, show
+from jobtrio._checks import LATEST, check_count, check_flag, check_id, check_name, check_seconds, check_tags, show
 from jobtrio._job import Job
 from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._policies import JobPriority, RetryPolicy
+from jobtrio._records import moment
 from jobtrio._state import JobState, check_states
 from jobtrio._streams import TextStream
 from jobtrio._submission import DEFAULT_QUEUE, HELD, JobSpec
@@ -437,25 +439,30 @@ class JobRegistry:
         """
         return await self._core.set_priority(job_id, priority)
 
-    async def pause(self, queue: str) -> None:
-        """Start no more jobs of a queue, on any worker of the store, until `resume`. A second call changes nothing.
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        """Start no more jobs of a queue, on any worker of the store, until `resume`, or until some seconds are over.
 
         No claim that begins after this has returned starts a job of the queue; a claim that was in progress still may.
         Running jobs keep running. Jobs are accepted as before, and wait; so do jobs that become due or are retried, and
         those that their workers return or lose. The time of ``expires_in`` keeps running. A durable store keeps the
-        pause until `resume`, whatever becomes of this process.
+        pause, whatever becomes of this process. If a queue is paused twice, the pause that ends later counts.
 
         Args:
             queue: The queue. It need not have jobs. A name that ends in ``*`` is that of a single queue here.
+            seconds: How long the pause lasts, above 0, unless `resume` ends it earlier; inf for until then. It has to
+                end before the year 9999.
 
         Raises:
-            TypeError, ValueError: The name is invalid.
+            TypeError, ValueError: A parameter is invalid.
             StoreUnavailableError: The store was away too long (durable stores). The queue may be paused.
             trio.ClosedResourceError: The registry is closed.
 
         Cancellation: the queue may be paused.
         """
-        await self._core.pause(check_name("queue", queue))
+        queue, seconds = check_name("queue", queue), check_seconds("seconds", seconds, zero=False, infinite=True)
+        if LATEST < time.time() + seconds < inf:
+            raise ValueError(f"seconds must end before the year 9999, or be inf; got {show(seconds)}")
+        await self._core.pause(queue, seconds)
 
     async def resume(self, queue: str) -> None:
         """Start jobs of a queue again, on all workers, at once. For a queue that is not paused it changes nothing.
@@ -469,8 +476,8 @@ class JobRegistry:
         """
         await self._core.resume(check_name("queue", queue))
 
-    async def paused(self) -> list[str]:
-        """Return the names of the queues that are paused, in order.
+    async def paused(self) -> dict[str, datetime | None]:
+        """Return the queues that are paused, by name, in order, and when each pause ends; None for until `resume`.
 
         Raises:
             StoreUnavailableError: The store was away too long (durable stores).
@@ -478,7 +485,8 @@ class JobRegistry:
 
         Cancellation: nothing has changed.
         """
-        return await self._core.ask(self._core.store.paused)
+        paused, now = await self._core.ask(self._core.store.paused), time.time()
+        return {queue: None if left == inf else moment(min(now + left, LATEST)) for queue, left in paused.items()}
 
     # -- ending
 
@@ -522,7 +530,8 @@ class JobRegistry:
     async def drain(self) -> None:
         """Wait until nothing runs here, and nothing that this process would run is queued or waiting to retry.
 
-        Jobs with a start time in the future, held ones, and those that wait in a paused queue are not waited for.
+        Jobs with a start time in the future are not waited for, nor held ones, nor those whose queue is paused until
+        `resume`.
 
         Raises:
             RuntimeError: It was called inside a job of this registry, which would wait for itself.

@@ -283,10 +283,12 @@ class JobStore(ABC):
         """Return the workers that are present, by name: those that renewed within their lease and are not closed."""
 
     @abstractmethod
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str, seconds: float = inf) -> None:
         """Have no claim that begins from now on, whichever worker's, start a job of this queue, until `resume`.
 
-        Nothing else changes. A queue need not have jobs.
+        Nothing else changes. A queue need not have jobs. With ``seconds`` below inf, 0 or more, the pause also ends
+        when they are over. That falls due as other things do, and all listeners are then told that there may be work.
+        Of two pauses the one that ends later counts.
         """
 
     @abstractmethod
@@ -294,14 +296,14 @@ class JobStore(ABC):
         """Have claims start jobs of this queue again, and tell all listeners that there may be work."""
 
     @abstractmethod
-    async def paused(self) -> list[str]:
-        """Return the names of the queues that are paused, in order."""
+    async def paused(self) -> dict[str, float]:
+        """Return the queues that are paused, by name, in order, and for how many seconds more; inf until `resume`."""
 
     @abstractmethod
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
         """Return how many jobs of ``executors`` wait in the queues that ``queues`` stand for (`key_for`); None for all.
 
-        Held ones are not counted, nor are those of paused queues that don't run.
+        Held ones are not counted, nor are those that don't run of queues that are paused until `resume`.
         """
 
     @abstractmethod
@@ -423,7 +425,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def advance(self) -> float:
-        """Do what has fallen due: starts and retries, expiries, lapsed leases; the earliest of each first.
+        """Do what has fallen due: starts and retries, expiries, lapsed leases, pauses; the earliest of each first.
 
         A job whose lease has lapsed returns to its queue, or fails with the kind ``"lost"`` at the third time in a row:
         an attempt that ends by `retry` or `release` restarts the count. If a request to cancel was accepted before, it

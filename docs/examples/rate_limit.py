@@ -21,6 +21,7 @@ async def ask_service(question: str) -> tuple[int, int]:
 async def answer(job: jobtrio.JobContext) -> str:
     status, retry_after = await ask_service(job.payload)
     if status == 429:
+        await job.registry.pause(job.queue, retry_after)
         raise jobtrio.RetryLater(retry_after, "too many requests")
     return f"{job.payload} has an answer"
 

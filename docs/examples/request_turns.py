@@ -1,30 +1,27 @@
 """Jobs that make several requests each, to a service that takes 300 a minute: each request waits for its turn."""
 
-import time
-
 import trio
 
 import jobtrio
 from jobtrio.stores.sqlite import SqliteJobStore
 
 executors = jobtrio.Executors()
-requests: list[float] = []
+requests: list[str] = []
 
 
-def ask_service() -> tuple[int, int]:
+def ask_service(question: str) -> tuple[int, int]:
     """Stands for a service that refuses the third request: somebody else has used up the minute."""
-    requests.append(time.time())
+    requests.append(question)
     return (429, 1) if len(requests) == 3 else (200, 0)
 
 
 @executors.register("turn", queue="turns", retry=jobtrio.RetryPolicy())
 async def turn(job: jobtrio.JobContext) -> None:
-    """Let its submitter make one request; no other turn begins until a time that may be given."""
-    await trio.sleep(max(0, job.payload - time.time()))
+    """Let its submitter make one request."""
 
 
 async def wait_for_turn(job: jobtrio.JobContext) -> None:
-    mine = await job.registry.submit("turn", 0, priority=job.priority)
+    mine = await job.registry.submit("turn", priority=job.priority)
     try:
         await mine.wait()
     except trio.Cancelled:
@@ -36,10 +33,10 @@ async def wait_for_turn(job: jobtrio.JobContext) -> None:
 async def request(job: jobtrio.JobContext) -> None:
     while True:
         await wait_for_turn(job)
-        status, retry_after = ask_service()
+        status, retry_after = ask_service(job.payload)
         if status != 429:
             return
-        await job.registry.submit("turn", time.time() + retry_after, priority=jobtrio.JobPriority.CRITICAL)
+        await job.registry.pause("turns", retry_after)
 
 
 @executors.register("answer", queue="answers", retry=jobtrio.RetryPolicy())
@@ -54,7 +51,6 @@ async def worker(task_status: trio.TaskStatus[jobtrio.JobRegistry]) -> None:
         executors,
         store=SqliteJobStore("jobs.db"),
         queues={"answers": 4, "turns": 1},
-        max_running_total={"turns": 1},
         rate_limits={"turns": jobtrio.RateLimit(300, per=60)},
     ) as registry:
         task_status.started(registry)

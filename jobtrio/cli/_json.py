@@ -18,6 +18,8 @@ from jobtrio._records import JobError
 from jobtrio.cli._output import STDOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobtrio._messages import Message
     from jobtrio._records import JobRecord, Transition, WorkerReport
     from jobtrio.cli._output import Piece
@@ -61,6 +63,16 @@ def message_fields(message: Message) -> dict[str, Any]:
     return fields
 
 
+def time_field(moment: datetime) -> str:
+    """Return a time as ISO 8601 text in UTC."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def pause_fields(paused: Mapping[str, datetime | None]) -> dict[str, str | None]:
+    """Return until when each paused queue is, None where that is for good."""
+    return {queue: None if until is None else time_field(until) for queue, until in paused.items()}
+
+
 def record_fields(record: JobRecord | Transition | WorkerReport, *, traceback: bool = False) -> dict[str, Any]:
     """Return a record as JSON can hold it: times as ISO 8601 text in UTC, the priority by its name.
 
@@ -75,7 +87,7 @@ def record_fields(record: JobRecord | Transition | WorkerReport, *, traceback: b
 def _plain(value: Any, *, traceback: bool) -> Any:
     match value:
         case datetime():
-            return value.isoformat().replace("+00:00", "Z")
+            return time_field(value)
         case JobPriority():
             return value.name
         case RetryPolicy():

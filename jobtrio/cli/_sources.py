@@ -23,6 +23,7 @@ from jobtrio.cli._records import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from jobtrio._job import Job
     from jobtrio._messages import Message
@@ -105,8 +106,9 @@ class StoreSource:
         """Return what the job waits for. *Cancellation*: nothing has changed."""
         with suppress(JobtrioError):
             record = (await self._registry.get(self._job.id)).record
-            if record.state is JobState.QUEUED and record.queue in await self._registry.paused():
-                return f"{_paused_text(record)}; {resume_command(record.queue, self._url)} ends that"
+            if record.state is JobState.QUEUED and record.queue in (paused := await self._registry.paused()):
+                ended_by = resume_command(record.queue, self._url)
+                return f"{_paused_text(record, paused[record.queue])}; {ended_by} ends that"
             return _wait_text(record, len(await self._registry.workers()))
         return None
 
@@ -227,8 +229,9 @@ def _wait_text(record: JobRecord, workers: int | None) -> str | None:
     return f"the job waits in queue {record.queue!r} for a worker that runs {record.executor!r}{there}"
 
 
-def _paused_text(record: JobRecord) -> str:
-    return f"the job waits in queue {record.queue!r}, which is paused"
+def _paused_text(record: JobRecord, until: datetime | None = None) -> str:
+    limit = "" if until is None else f" until {moment_text(until)}"
+    return f"the job waits in queue {record.queue!r}, which is paused{limit}"
 
 
 def _has_run(outcome: Outcome) -> bool:

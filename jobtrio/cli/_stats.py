@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
-from jobtrio.cli._json import print_document, record_fields
+from jobtrio.cli._json import pause_fields, print_document, record_fields
 from jobtrio.cli._records import moment_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
 from jobtrio.cli._table import render_table
@@ -15,6 +15,7 @@ from jobtrio.cli._table import render_table
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from jobtrio._records import WorkerReport
     from jobtrio.abc import JobStore
@@ -54,7 +55,7 @@ async def stats(options: argparse.Namespace, store: JobStore) -> int:
     running = Counter((record.worker or "-", record.queue) for record in records)
     if options.json:
         rows = [{"worker": worker, "queue": queue, "jobs": n} for (worker, queue), n in sorted(running.items())]
-        document = {"states": states, "queues": queues, "paused": paused}
+        document = {"states": states, "queues": queues, "paused": pause_fields(paused)}
         print_document({**document, "workers": list(map(record_fields, workers)), "running": rows})
     else:
         print(_by_queue(queues, states) + _paused(paused) + _workers(workers) + _running(running), end="")
@@ -68,8 +69,12 @@ def _by_queue(queues: Mapping[str, Mapping[JobState, int]], states: Mapping[JobS
     return render_table(("STATE", *shown, "JOBS"), rows, right=(*shown, "JOBS"))
 
 
-def _paused(queues: Sequence[str]) -> str:
-    return "\n" + render_table(("PAUSED",), [(queue,) for queue in queues]) if queues else ""
+def _paused(queues: Mapping[str, datetime | None]) -> str:
+    if not queues:
+        return ""
+    if not any(queues.values()):
+        return "\n" + render_table(("PAUSED",), [(queue,) for queue in queues])
+    return "\n" + render_table(("PAUSED", "UNTIL"), [(queue, moment_text(until)) for queue, until in queues.items()])
 
 
 def _workers(workers: Sequence[WorkerReport]) -> str:

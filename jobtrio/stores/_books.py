@@ -18,6 +18,7 @@ from jobtrio._policies import RateLimits
 from jobtrio._records import Failed, JobError, Outcome
 from jobtrio._state import JobState
 from jobtrio.stores import _rules as rules
+from jobtrio.stores._pauses import Pauses
 from jobtrio.stores._presence import Presence
 from jobtrio.stores._ready import ReadyQueue
 from jobtrio.stores._room import room_for
@@ -56,7 +57,7 @@ class MemoryBooks:
         self._presence = Presence()
         self._numbers = count(1)  # of insertions, and of places in line
         self._waiting = 0  # submitted and never started
-        self._paused: set[str] = set()  # queues
+        self._pauses = Pauses()
         self._starts = Starts()
         self._ends = 0
         self._is_open = False
@@ -65,7 +66,7 @@ class MemoryBooks:
         self._claimed_at = -inf  # when the last claim was made, where starts are limited
 
     def _room(self, room: Mapping[str, int] | None) -> Room | None:
-        return room_for(room, self._totals, self._running, self._paused, self._starts.pace())
+        return room_for(room, self._totals, self._running, self._pauses.now(), self._starts.pace())
 
     def _running(self, queue: str) -> int:
         return self._index.in_queue(JobState.RUNNING, queue)

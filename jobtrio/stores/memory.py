@@ -57,6 +57,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
             away = trio.current_time() - self._left[1]
             self._shelf.shift(away)  # each run has a clock of its own
             self._starts.shift(away)
+            self._pauses.shift(away)
         try:
             self._use(settings)
             yield
@@ -134,25 +135,28 @@ class MemoryJobStore(MemoryBooks, JobStore):
         self._presence.leave(worker)
 
     @trio.lowlevel.enable_ki_protection
-    async def pause(self, queue: str) -> None:
-        """Have no claim start a job of this queue, until `resume`."""
-        self._paused.add(queue)
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        """Have no claim start a job of this queue, until `resume`, or for some seconds at least."""
+        if self._pauses.begin(queue, seconds):
+            self.settings.listener.due_changed()
 
     @trio.lowlevel.enable_ki_protection
     async def resume(self, queue: str) -> None:
         """Have claims start jobs of this queue again."""
-        self._paused.discard(queue)
+        self._pauses.end(queue)
         self.settings.listener.work_ready()
 
-    async def paused(self) -> list[str]:
-        """Return the names of the queues that are paused, in order."""
-        return sorted(self._paused)
+    async def paused(self) -> dict[str, float]:
+        """Return the queues that are paused, by name, in order, and for how many seconds more."""
+        now = trio.current_time()
+        return {queue: until - now for queue, until in sorted(self._pauses.now().items())}
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
+        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits for `resume`."""
+        stopped = {queue for queue, until in self._pauses.now().items() if until == inf}
 
         def count(state: JobState) -> int:
-            without = () if state is JobState.RUNNING else self._paused
+            without = () if state is JobState.RUNNING else stopped
             return self._index.waiting(state, queues, executors, without)
 
         return Backlog(*map(count, rules.COUNTED))
@@ -369,8 +373,11 @@ class MemoryJobStore(MemoryBooks, JobStore):
 
     @trio.lowlevel.enable_ki_protection
     async def advance(self) -> float:
-        """Do what has fallen due: starts, retries, expiries, lapsed leases; return the seconds until more is."""
-        return min(self._fall_due(), self._starts.fall_due())
+        """Do what has fallen due: starts, retries, expiries, lapses, pauses; return the seconds until more is."""
+        has_resumed, resumes = self._pauses.fall_due()
+        if has_resumed:
+            self.settings.listener.work_ready()
+        return min(self._fall_due(), self._starts.fall_due(), resumes)
 
     async def next_start(self, room: Mapping[str, int] | None = None) -> float:
         """Return the seconds until a job may start that a rate limit may have held back in the last claim."""

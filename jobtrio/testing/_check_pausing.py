@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from math import inf
 from typing import TYPE_CHECKING
+
+import trio
 
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed
@@ -37,14 +40,14 @@ async def check_paused_queues_wait(open_store: OpenStore) -> None:
 async def check_pausing_is_idempotent(open_store: OpenStore) -> None:
     """What is paused twice is resumed by one call, and what is not paused can be resumed; neither needs a job."""
     async with open_workers(open_store, "a", "b") as (a, b):
-        assert await a.store.paused() == []
+        assert await a.store.paused() == {}
         await a.store.resume("b")
         for name in ("b", "a", "b"):
             await a.store.pause(name)
-        assert await b.store.paused() == ["a", "b"]
+        assert [*(await b.store.paused()).items()] == [("a", inf), ("b", inf)]
         for _ in range(2):
             await b.store.resume("b")
-            assert await a.store.paused() == ["a"]
+            assert await a.store.paused() == {"a": inf}
         await a.insert(entry := new_entry(queue="b"))
         assert ids(await b.claim()) == [entry.id]
 
@@ -57,7 +60,7 @@ async def check_pause_is_of_one_queue(open_store: OpenStore) -> None:
         await a.insert(*jobs.values())
         for name in names[::2]:
             await a.store.pause(name)
-        assert await b.store.paused() == sorted(names[::2])
+        assert [*await b.store.paused()] == sorted(names[::2])
         claims = await b.claim(1, room={"*": 1}) + await b.claim()
         assert ids(claims) == [jobs[name].id for name in names[1::2]]
         for name in names[::2]:
@@ -70,14 +73,69 @@ async def check_pause_outlives_its_worker(open_store: OpenStore) -> None:
     if not open_store().durable:
         return
     async with open_worker(open_store) as worker:
-        await worker.insert(entry := new_entry())
+        await worker.insert(entry := new_entry(), other := new_entry(queue="other"))
         await worker.store.pause("default")
+        await worker.store.pause("other", LEASE)
     async with open_worker(open_store) as worker:
-        assert await worker.store.paused() == ["default"]
+        paused = await worker.store.paused()
+        assert paused == {"default": inf, "other": paused["other"]}
+        assert 0 < paused["other"] <= LEASE
+        assert 0 < await worker.advance() <= LEASE
         assert await worker.claim() == []
         await worker.store.resume("default")
     async with open_worker(open_store) as worker:
         assert ids(await worker.claim()) == [entry.id]
+        await worker.store.resume("other")
+        assert ids(await worker.claim()) == [other.id]
+
+
+async def check_pause_for_a_time(open_store: OpenStore) -> None:
+    """A pause of some seconds ends by itself, wherever it was made; its end tells all listeners of work."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        await a.insert(entry := new_entry())
+        for worker, other in ((a, b), (b, a)):
+            await worker.store.pause("default", 0.0)
+            assert await other.store.paused() == {}
+            began = trio.current_time()
+            await worker.store.pause("default", SHORT)
+            claims, paused = await other.claim(), await other.store.paused()
+            if trio.current_time() - began < SHORT:  # else the machine is too slow to see it
+                assert claims == []
+                assert [*paused] == ["default"]
+                assert 0 < paused["default"] <= SHORT
+            for claim in claims:
+                await other.store.release(claim, "shutdown")
+            for each in (a, b):
+                each.heard.forget()
+            await worker.pass_time()
+            assert await other.store.paused() == {}
+            await worker.heard.wait_for("work_ready")
+            await other.heard.wait_for("work_ready")
+        assert ids(await b.claim()) == [entry.id]
+
+
+async def check_end_of_a_pause_needs_no_worker(open_store: OpenStore) -> None:
+    """What a pause held back is claimed when that is over, also where nobody has done what is due."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        await a.insert(entry := new_entry())
+        await a.store.pause("default", SHORT)
+        await trio.sleep(2 * SHORT)
+        assert ids(await b.claim()) == [entry.id]
+
+
+async def check_longer_pause_counts(open_store: OpenStore) -> None:
+    """Of two pauses of a queue the one that ends later counts, whichever came first; `resume` ends both."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        for first, second in ((SHORT, LEASE), (LEASE, SHORT), (LEASE, inf), (inf, SHORT), (inf, LEASE)):
+            await a.store.pause("default", first)
+            await b.store.pause("default", second)
+            if SHORT in (first, second):
+                await a.pass_time()
+            left = (await a.store.paused()).get("default", 0.0)
+            longest = max(first, second)
+            assert left == longest or (SHORT < left < longest and longest < inf), (first, second, left)
+            await a.store.resume("default")
+            assert await b.store.paused() == {}
 
 
 async def check_running_jobs_of_paused_queues(open_store: OpenStore) -> None:
@@ -154,3 +212,5 @@ async def check_backlog_of_paused_queues(open_store: OpenStore) -> None:
         assert sum((await b.store.counts())["x"].values()) == 4
         await b.store.resume("x")
         assert await a.store.backlog({"x"}, {"work"}) == one
+        await a.store.pause("x", LEASE)  # what will start by itself is waited for
+        assert await b.store.backlog({"x"}) == one

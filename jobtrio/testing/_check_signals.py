@@ -121,7 +121,10 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
         async def expire(seconds: float) -> None:
             await worker.insert(new_entry(expires_in=seconds, queue="unused"))
 
-        for part, begin in enumerate((insert, retry, claim, expire)):
+        async def pause(seconds: float) -> None:
+            await worker.store.pause("unused", seconds)
+
+        for part, begin in enumerate((insert, retry, claim, expire, pause)):
             seconds = longest / (part + 1)
             assert await worker.advance() > seconds
             worker.heard.forget()
@@ -135,14 +138,16 @@ async def check_times_are_known_to_newcomers(open_store: OpenStore) -> None:
     async with open_workers(open_store, "a", "b") as (a, b):
         if a is b:
             return  # one object stands for all, and is open already
-        for part in range(6):  # each kind twice, the earlier one later
+        for part in range(8):  # each kind twice, the earlier one later
             seconds = LEASE * (9 - part)
-            match part % 3:
+            match part % 4:
                 case 0:
                     await a.insert(new_entry())
                     assert await a.claim(lease=seconds, room={"default": 1})
                 case 1:
                     await a.insert(new_entry(delay=seconds))
+                case 2:
+                    await a.store.pause(f"unused {part}", seconds)
                 case _:
                     await a.insert(new_entry(expires_in=seconds, queue="unused"))
             async with open_worker(open_store) as newcomer:

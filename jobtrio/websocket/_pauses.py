@@ -15,6 +15,8 @@ from jobtrio._errors import StoreError
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from jobtrio._records import JobRecord
     from jobtrio._registry import JobRegistry
     from jobtrio.websocket._replies import WireRecord
@@ -32,7 +34,7 @@ class Pauses:
     def __init__(self, registry: JobRegistry) -> None:
         self._registry = registry
         self._lock = trio.Lock()
-        self._queues: list[str] = []
+        self._queues: Collection[str] = ()
         self._asked_at = -inf
 
     async def hold(self, record: JobRecord | WireRecord) -> bool:
@@ -48,5 +50,5 @@ class Pauses:
                     self._queues = await self._registry.paused()
                     self._asked_at = trio.current_time()
             return record.queue in self._queues
-        self._queues, self._asked_at = [], trio.current_time()  # for others it is not waited as long at once again
+        self._queues, self._asked_at = (), trio.current_time()  # for others it is not waited as long at once again
         return False

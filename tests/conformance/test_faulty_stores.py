@@ -17,6 +17,7 @@ import trio
 
 from jobtrio import Cancelled, End, JobError, JobState, Token
 from jobtrio.abc import Backlog, CancelReply, CancelRequest, key_for
+from jobtrio.stores._pauses import Pauses
 from jobtrio.stores._timers import Timer
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
@@ -502,7 +503,9 @@ class PausesWhatItHas(MemoryJobStore):
     """Pauses the jobs of a queue, rather than the queue."""
 
     async def claim(self, *args: Any, **options: Any) -> list[Claim]:
-        self._paused -= {queue for queue in self._paused if not self._index.waiting(JobState.QUEUED, {queue})}
+        for queue in [*self._pauses.now()]:
+            if not self._index.waiting(JobState.QUEUED, {queue}):
+                self._pauses.end(queue)
         return await super().claim(*args, **options)
 
 
@@ -510,18 +513,61 @@ class CountsWhatIsPaused(MemoryJobStore):
     """Takes what waits in a paused queue for work to come."""
 
     async def backlog(self, *args: Any) -> Backlog:
-        paused, self._paused = self._paused, set()
+        pauses, self._pauses = self._pauses, Pauses()
         try:
             return await super().backlog(*args)
         finally:
-            self._paused = paused
+            self._pauses = pauses
+
+
+class CountsNothingPaused(MemoryJobStore):
+    """Leaves what waits for a pause to be over out of the work to come."""
+
+    async def backlog(self, *args: Any) -> Backlog:
+        pauses, self._pauses = self._pauses, Pauses()
+        for queue in pauses.now():
+            self._pauses.begin(queue, inf)
+        try:
+            return await super().backlog(*args)
+        finally:
+            self._pauses = pauses
 
 
 class ResumesInSilence(MemoryJobStore):
     """Has a paused queue go on, and nobody look."""
 
     async def resume(self, queue: str) -> None:
-        self._paused.discard(queue)
+        self._pauses.end(queue)
+
+
+class PausesForGood(MemoryJobStore):
+    """Ends no pause by itself."""
+
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        await super().pause(queue, inf if seconds else 0.0)
+
+
+class PausesAnew(MemoryJobStore):
+    """Lets the newest pause of a queue count."""
+
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        self._pauses.end(queue)
+        await super().pause(queue, seconds)
+
+
+class GoesOnInSilence(MemoryJobStore):
+    """Tells nobody that a pause is over."""
+
+    async def advance(self) -> float:
+        self._pauses.fall_due()
+        return await super().advance()
+
+
+class KeepsPausesToItself(MemoryJobStore):
+    """Does not say when a pause will be over."""
+
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        self._pauses.begin(queue, seconds)
 
 
 class ForgetsWhatIsFull(MemoryJobStore):
@@ -604,6 +650,11 @@ class OpensANursery(MemoryJobStore):
         (PausesWhatItHas, "check_running_jobs_of_paused_queues"),
         (CountsWhatIsPaused, "check_backlog_of_paused_queues"),
         (ResumesInSilence, "check_resume_wakes"),
+        (CountsNothingPaused, "check_backlog_of_paused_queues"),
+        (PausesForGood, "check_pause_for_a_time"),
+        (PausesAnew, "check_longer_pause_counts"),
+        (GoesOnInSilence, "check_pause_for_a_time"),
+        (KeepsPausesToItself, "check_earlier_times_are_announced"),
         (ForgetsWhatIsFull, "check_room_by_pattern"),
         (SharesALimit, "check_totals_by_pattern"),
         (OpensANursery, "check_errors_leave_as_they_came"),

@@ -274,7 +274,8 @@ async def test_a_member(place: Place, member: str | bytes) -> None:
         place.ask("ZADD", name, 5, member)
     if member != "ended-it":
         place.ask("ZADD", "ended", 5, member)
-    place.ask("ZADD", "workers", 2**50, member)
+    for name in ("workers", "pauses"):
+        place.ask("ZADD", name, 2**50, member)
     for name in ("cells", "limited", "paused"):
         place.ask("SADD", name, member)
     for name in ("keys", "sessions"):
@@ -328,7 +329,7 @@ async def test_a_line_that_is_gone(place: Place) -> None:
 
 
 SHARED = (
-    *("number", "all", "cells", "lines", "leases", "paused", "rates", "workers", "sessions"),
+    *("number", "all", "cells", "lines", "leases", "pauses", "rates", "workers", "sessions"),
     "cell:QUEUED:7:defaultwork",
 )
 
@@ -416,7 +417,7 @@ async def test_pauses_that_are_none(place: Place) -> None:
         await worker.insert(new_entry())
         store = worker.store
         calls = (worker.claim, store.paused, lambda: store.backlog(None), lambda: store.pause("default"))
-        await expect_refusals(place, "paused", *calls)
+        await expect_refusals(place, "pauses", *calls)
         await worker.claim_one()
     check_jobs(shared_server(), place.prefix)
 

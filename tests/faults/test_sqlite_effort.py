@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from contextlib import closing
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -229,7 +230,7 @@ def test_a_backlog_costs_nothing(tmp_path: Path, backlog: dict[str, Any]) -> Non
             tx = Transaction(connection, Identity("w", "session", Retention()), "path")
             inserting.insert(tx, [new_job(new_entry(**backlog)) for _ in range(count)], "first")
             inserting.insert(tx, [new_job(new_entry(job_id=f"job {n}")) for n in range(8)], "second")
-            claiming.pause(tx, "paused")
+            claiming.pause(tx, "paused", inf)
             wanted = Wanted("c", 8, 60.0, {"default": 9, "full": 0, "paused": 9}, frozenset({"work"}))
             claimed: list[JobEntry] = []
             effort = Effort(connection)

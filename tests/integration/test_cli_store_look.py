@@ -25,6 +25,7 @@ from patience import wait_until
 from store_shell import LIMIT
 
 import jobtrio
+from jobtrio.cli._records import moment_text
 from jobtrio.executors import run_command
 from jobtrio.stores.sqlite import SqliteJobStore
 
@@ -399,7 +400,7 @@ class TestStats:
         every = dict.fromkeys(("QUEUED", "RUNNING", "RETRYING"), 0) | counts
         stats = shell.value("stats")
         queues = stats.pop("queues")
-        assert stats == {"states": every, "paused": [], "workers": [], "running": []}
+        assert stats == {"states": every, "paused": {}, "workers": [], "running": []}
         assert sorted(queues) == ["default", "other", "texts"]
         assert {state: sum(counts[state] for counts in queues.values()) for state in every} == every
         code, out, _ = shell.ask("stats")
@@ -465,14 +466,40 @@ class TestPause:
         """A queue is paused and resumed, once or twice; `stats` shows those that are paused."""
         end = "paused; jobtrio resume 'a queue' ends it\n"
         assert [shell.ask("pause", "a queue")] * 2 == [(0, end, "")] * 2
-        assert shell.value("pause", "default") == {"queue": "default", "paused": True}
-        assert shell.value("stats")["paused"] == ["a queue", "default"]
+        assert shell.value("pause", "default") == {"queue": "default", "paused": True, "until": None}
+        assert shell.value("stats")["paused"] == {"a queue": None, "default": None}
         assert "\n\nPAUSED\na queue\ndefault\n\nno worker" in shell.ask("stats")[1]
         for _ in range(2):
             assert shell.ask("resume", "a queue") == (0, "resumed\n", "")
         assert shell.value("resume", "default") == {"queue": "default", "paused": False}
-        assert shell.value("stats")["paused"] == []
+        assert shell.value("stats")["paused"] == {}
         assert "PAUSED" not in shell.ask("stats")[1]
+
+    def test_for_a_time(self, shell: Shell, jobs: dict[str, str]) -> None:
+        """A queue is paused for a time; `pause`, `stats` and `watch` tell until when, and the longest pause counts."""
+        began = datetime.now(UTC)
+        told = shell.value("pause", "default", "--for", "1h")
+        until = datetime.fromisoformat(told["until"])
+        assert told == {"queue": "default", "paused": True, "until": told["until"]}
+        assert began + timedelta(hours=1) <= until <= datetime.now(UTC) + timedelta(hours=1)
+        shown = moment_text(until)
+        again = shell.ask("pause", "default", "--for", "2s")[1]
+        assert again.startswith(f"paused until {shown[:-4]}")  # but for what the two clocks of a store may be apart
+        assert again.endswith("; jobtrio resume default ends it\n")
+        assert [*shell.value("stats")["paused"]] == ["default"]
+        shell.ask("pause", "gpu")
+        assert re.search(rf"\n\nPAUSED   UNTIL\ndefault  {shown[:-4]}[^\n]*\ngpu      -\n", shell.ask("stats")[1])
+        assert shell.value("stats")["paused"]["gpu"] is None
+        assert shell.ask("resume", "default") == (0, "resumed\n", "")
+        assert shell.value("pause", "default", "--for", "0.001")["queue"] == "default"
+
+    @pytest.mark.parametrize(("text", "said"), [("0", "above 0"), ("soon", "above 0"), ("1e15", "the year 9999")])
+    def test_no_time(self, shell: Shell, jobs: dict[str, str], text: str, said: str) -> None:
+        """What is no time to wait is refused, and pauses nothing."""
+        code, _, err = shell.ask("pause", "default", "--for", text)
+        assert code == 2
+        assert said in err
+        assert shell.value("stats")["paused"] == {}
 
     def test_how_it_ends(self, shell: Shell, jobs: dict[str, str]) -> None:
         """The command that ends it can be copied as it is, but for a password."""

@@ -493,7 +493,7 @@ class World:
             case Pause(on=on):
                 await (self.registry.pause if on else self.registry.resume)("default")
                 self.paused = on
-                assert await self.registry.paused() == ["default"] * on
+                assert [*await self.registry.paused()] == ["default"] * on
             case Find(state=state):
                 records = await self.registry.find(state=jobtrio.JobState(state))
                 expected = [life.handle.id for life in self.lives if life.state == state and not life.removed]

@@ -174,12 +174,16 @@ class Run:
         return await self.worker.store.claim(call, lease=LEASE, **options)
 
     async def pause(self, _: str) -> Any:
-        await self.worker.store.pause(self.rng.choice(QUEUES))
-        return await self.worker.store.paused()
+        await self.worker.store.pause(self.rng.choice(QUEUES), self.rng.choice([inf, inf, LEASE, 1e9, 0.0]))
+        return await self.pauses()
 
     async def resume(self, _: str) -> Any:
         await self.worker.store.resume(self.rng.choice(QUEUES))
-        return await self.worker.store.paused()
+        return await self.pauses()
+
+    async def pauses(self) -> list[tuple[str, float]]:
+        paused = await self.worker.store.paused()
+        return [(queue, left if left == inf else round(left, -3)) for queue, left in paused.items()]
 
     async def renew(self, _: str) -> Any:
         claims = self.rng.sample(self.claims, min(len(self.claims), 4))

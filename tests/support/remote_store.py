@@ -205,15 +205,15 @@ class RemoteStore(JobStore):
         """Return the workers that are there."""
         return await self._ask("workers", lambda store: store.workers())
 
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str, seconds: float = inf) -> None:
         """Have no claim start a job of this queue."""
-        await self._ask("pause", lambda store: store.pause(queue))
+        await self._ask("pause", lambda store: store.pause(queue, seconds))
 
     async def resume(self, queue: str) -> None:
         """Have claims start jobs of this queue again."""
         await self._ask("resume", lambda store: store.resume(queue))
 
-    async def paused(self) -> list[str]:
+    async def paused(self) -> dict[str, float]:
         """Return the paused queues."""
         return await self._ask("paused", lambda store: store.paused())
 

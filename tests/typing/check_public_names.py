@@ -110,7 +110,7 @@ async def looking(registry: jobtrio.JobRegistry) -> None:
     assert_type(await registry.history("id"), list[jobtrio.Transition])
     assert_type(await registry.counts(), dict[str, dict[jobtrio.JobState, int]])
     assert_type(await registry.workers(), list[jobtrio.WorkerReport])
-    assert_type(await registry.paused(), list[str])
+    assert_type(await registry.paused(), dict[str, datetime | None])
     await registry.pause("gpu")
     await registry.resume("gpu")
     assert_type(await registry.cancel("id", "why", grace=5), bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,7 +51,7 @@ async def test_a_paused_queue(autojump_clock: MockClock, make_store: Callable[[]
         waiting = await registry.submit_many([JobSpec("work", queue="gpu"), JobSpec("work", queue="gpu", delay=2)])
         late = await registry.submit("work", queue="gpu", expires_in=5)
         assert await (await registry.submit("work")).wait() == Completed(1)
-        assert await registry.paused() == ["gpu"]
+        assert await registry.paused() == {"gpu": None}
         await trio.sleep(10)
         assert [job.state for job in [await registry.get(job.id) for job in waiting]] == ["QUEUED"] * 2
         assert (await registry.get(late.id)).state == "FAILED"
@@ -57,7 +59,7 @@ async def test_a_paused_queue(autojump_clock: MockClock, make_store: Callable[[]
         began = trio.current_time()
         assert [await job.wait() for job in waiting] == [Completed(1)] * 2
         assert trio.current_time() - began < 1
-        assert await registry.paused() == []
+        assert await registry.paused() == {}
         first, second = [(await registry.get(job.id)).record.started_at for job in waiting]
         assert first is not None
         assert second is not None
@@ -155,7 +157,7 @@ async def test_a_process_that_only_watches(autojump_clock: MockClock) -> None:
         await trio.sleep(20)
         assert (await registry.get(job.id)).state == "QUEUED"
         async with jobtrio.open_registry(store=RemoteStore(server), queues={}) as operator:
-            assert await operator.paused() == ["default"]
+            assert await operator.paused() == {"default": None}
             began = trio.current_time()
             await operator.resume("default")
             assert await job.wait() == Completed(1)
@@ -170,7 +172,7 @@ async def test_a_call_that_is_not_answered(autojump_clock: MockClock, method: st
         store.network.lose_every_other(method)
         call = getattr(registry, method)
         await call("default")
-        assert await registry.paused() == (["default"] if method == "pause" else [])
+        assert [*await registry.paused()] == ["default"] * (method == "pause")
         store.network.failing.add(method)
         with pytest.raises(jobtrio.StoreUnavailableError):
             await call("default")
@@ -183,7 +185,7 @@ async def test_names_that_make_no_sense(method: str, name: Any, error: type[Exce
     async with jobtrio.open_registry() as registry:
         with pytest.raises(error, match="queue must be"):
             await getattr(registry, method)(name)
-        assert await registry.paused() == []
+        assert await registry.paused() == {}
 
 
 @stores
@@ -194,3 +196,103 @@ async def test_behind_the_end(autojump_clock: MockClock, make_store: Callable[[]
     for call in (registry.pause, registry.resume):
         with pytest.raises(trio.ClosedResourceError):
             await call("default")
+
+
+@stores
+async def test_for_a_time(autojump_clock: MockClock, make_store: Callable[[], JobStore]) -> None:
+    """A pause of some seconds ends by itself, to the moment, and what waits starts then in its order."""
+    async with jobtrio.open_registry(executors, store=make_store(), max_running=1) as registry:
+        start, now = trio.current_time(), datetime.now(UTC)
+        await registry.pause("gpu", 30)
+        paused = await registry.paused()
+        until = paused["gpu"]
+        assert until is not None
+        assert paused == {"gpu": until}
+        assert timedelta(seconds=29) < until - now < timedelta(seconds=31)
+        waiting = await registry.submit_many([JobSpec("work", queue="gpu"), JobSpec("work", queue="gpu")])
+        assert await (await registry.submit("work")).wait() == Completed(1)
+        await trio.sleep_until(start + 29)
+        assert [job.state for job in [await registry.get(job.id) for job in waiting]] == ["QUEUED"] * 2
+        assert [await job.wait() for job in waiting] == [Completed(1)] * 2
+        assert 30 <= trio.current_time() - start < 32
+        assert await registry.paused() == {}
+        first, second = [(await registry.get(job.id)).record.started_at for job in waiting]
+        assert first is not None
+        assert second is not None
+        assert first < second
+
+
+@stores
+async def test_several_pauses_of_a_time(autojump_clock: MockClock, make_store: Callable[[], JobStore]) -> None:
+    """Each queue goes on in its own time; the longer of two pauses counts, and `resume` ends it."""
+    async with jobtrio.open_registry(executors, store=make_store()) as registry:
+        start = trio.current_time()
+        for queue, seconds in (("a", 60), ("b", 20), ("c", 40), ("a", 10), ("c", 50), ("d", 70), ("d", inf), ("e", 90)):
+            await registry.pause(queue, seconds)
+        jobs = {queue: await registry.submit("work", queue=queue) for queue in "abcde"}
+        began: dict[str, float] = {}
+
+        async def note(queue: str) -> None:
+            await jobs[queue].wait()
+            began[queue] = round(trio.current_time() - start, -1)
+
+        async with trio.open_nursery() as nursery:
+            for queue in jobs:
+                nursery.start_soon(note, queue)
+            await trio.sleep_until(start + 30)
+            await registry.resume("e")
+            await trio.sleep_until(start + 100)
+            assert await registry.paused() == {"d": None}
+            await registry.resume("d")
+        assert began == {"b": 20, "e": 30, "c": 50, "a": 60, "d": 100}
+
+
+@stores
+async def test_drain_waits_for_the_end_of_a_pause(
+    autojump_clock: MockClock, make_store: Callable[[], JobStore]
+) -> None:
+    """What a pause of some seconds holds back is waited for, by who drains as by who leaves."""
+    async with jobtrio.open_registry(executors, store=make_store()) as registry:
+        start = trio.current_time()
+        for queue in ("default", "other"):
+            await registry.pause(queue, 30)
+            drained = await registry.submit("work", queue=queue)
+            await registry.drain()
+            assert drained.outcome == Completed(1)
+            assert trio.current_time() - start >= 30
+            start = trio.current_time()
+
+
+async def test_leaving_in_memory_for_a_time(autojump_clock: MockClock) -> None:
+    """In memory the exit waits until the pause is over, and for the jobs behind it."""
+    async with jobtrio.open_registry() as registry:
+        await registry.pause("default", 30)
+        job = await registry.submit(work)
+    assert job.outcome == Completed(1)
+    assert 30 <= trio.current_time() < 31
+
+
+async def test_too_many_requests(autojump_clock: MockClock) -> None:
+    """An executor that is told to wait has its whole queue wait, and itself be tried again behind that."""
+    asked: list[float] = []
+
+    async def ask(job: JobContext) -> int:
+        asked.append(trio.current_time())
+        if len(asked) == 3:
+            await job.registry.pause(job.queue, 20)
+            raise jobtrio.RetryLater(20)
+        return int(job.payload)
+
+    async with jobtrio.open_registry(max_running=1) as registry:
+        jobs = await registry.submit_many([JobSpec(ask, n) for n in range(6)])
+        assert [await job.wait() for job in jobs] == [Completed(n) for n in range(6)]
+    assert [round(at) for at in asked] == [0, 0, 0, 20, 20, 20, 20]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "3", None, float("nan"), 1e12])
+async def test_no_time(seconds: Any) -> None:
+    """What is no time that a pause can last is refused, and pauses nothing."""
+    async with jobtrio.open_registry() as registry:
+        with pytest.raises((TypeError, ValueError), match=r"^seconds must (be|end) .*; got "):
+            await registry.pause("default", seconds)
+        assert await registry.paused() == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import Any, NoReturn
 
 import pytest
@@ -42,12 +43,23 @@ async def test_version(prefix: str) -> None:
     assert len(check_jobs(shared_server(), prefix)) == 2
 
 
+async def test_pauses_without_an_end(prefix: str) -> None:
+    """What was paused while no pause had an end, stays paused."""
+    await _open(prefix)
+    shared_server().ask("SADD", f"{{{prefix}}}:paused", "default", "other")
+    async with open_worker(lambda: RedisJobStore(shared_server().url, prefix=prefix)) as worker:
+        assert await worker.store.paused() == {"default": inf, "other": inf}
+        assert await worker.claim() == []
+    assert f"{{{prefix}}}:paused" not in _all_keys(prefix)
+
+
 async def test_newer_version(prefix: str) -> None:
     """A format that this version does not know is refused, and nothing is written."""
     shared_server().ask("SET", f"{{{prefix}}}:version", 2)
+    shared_server().ask("SADD", f"{{{prefix}}}:paused", "default")
     with pytest.raises(StoreVersionError, match="has format 2; this version of jobtrio knows 1"):
         await _open(prefix)
-    assert _all_keys(prefix) == [f"{{{prefix}}}:version"]
+    assert _all_keys(prefix) == [f"{{{prefix}}}:paused", f"{{{prefix}}}:version"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from jobtrio.websocket.session import Farewell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
+    from datetime import datetime
 
     from line import Line
     from trio.testing import MockClock
@@ -418,7 +419,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     times: list[float] = []
     paused = jobtrio.JobRegistry.paused
 
-    async def note(self: JobRegistry) -> list[str]:
+    async def note(self: JobRegistry) -> dict[str, datetime | None]:
         times.append(trio.current_time())
         return await paused(self)
 
@@ -467,7 +468,7 @@ async def test_many_who_wait_for_a_paused_queue(
     ask = registry.paused
     delay = 0.5
 
-    async def slowly() -> list[str]:
+    async def slowly() -> dict[str, datetime | None]:
         await trio.sleep(delay)
         return await ask()
 
@@ -510,7 +511,7 @@ async def test_a_store_that_does_not_tell_of_pauses(
     await registry.pause("slow")
     job = await registry.submit(hang, queue="slow")
 
-    async def paused() -> list[str]:
+    async def paused() -> dict[str, datetime | None]:
         raise error
 
     monkeypatch.setattr(registry, "paused", paused)

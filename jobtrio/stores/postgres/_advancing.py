@@ -63,18 +63,21 @@ async def advance(link: Link, identity: Identity, notices: Notices) -> Progress:
     if following > 0:
         return Progress([], following, False, now, Hints())
     size = str(SLICE), str(ANSWERED)
-    due, expired, lapsed = await link.begin(("lock_due", *size), ("lock_expired", *size), ("lock_lapsed", *size))
+    due, expired, lapsed, resumed = await link.begin(
+        ("lock_due", *size), ("lock_expired", *size), ("lock_lapsed", *size), ("end_pauses",)
+    )
     # Behind the locks: it sees what the workers of those that lapsed have appended until then.
     lasts = await link.fetch("lasts", array([row[_SEQ] for row in lapsed]), array(())) if lapsed else []
     tx = Transaction(identity, due + expired + lapsed, lasts)
     _change(tx, len(due), len(expired))
+    tx.hints.ready |= bool(resumed)
     plan = tx.steps()
     # Nothing is asked behind the commit: what is done is told, or else the whole is done again.
     *answers, times, _ = await link.fetch_all([*plan, *notices.steps(tx.hints), ("next",), COMMIT])
     tx.took(answers)
     now, following = _times(times)
     most = max(map(len, (due, expired, lapsed)))
-    if not most and following <= 0.0:
+    if not (most or resumed) and following <= 0.0:
         following = LOCKED_FOR
     return Progress(tx.jobs(), following, most >= SLICE, now, tx.hints)
 

@@ -125,6 +125,14 @@ def _cut(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return [(key, min(most, MOST)) for key, most in counts]
 
 
+async def pause(link: Link, queue: str, seconds: float, hints: Hints, notices: Notices) -> None:
+    """Have no claim start a job of a queue, for some seconds at least, and tell other processes when they end.
+
+    Cancellation: none may do so.
+    """
+    await link.fetch_all([("pause", queue, str(seconds)), *notices.steps(hints)])
+
+
 async def resume(link: Link, queue: str, hints: Hints, notices: Notices) -> None:
     """Have claims start jobs of a queue again, and tell other processes.
 

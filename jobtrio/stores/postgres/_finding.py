@@ -157,16 +157,16 @@ async def workers(link: Link) -> list[WorkerReport]:
     return [WorkerReport(name, moment(started), moment(seen), running) for name, started, seen, running in rows]
 
 
-async def paused(link: Link) -> list[str]:
-    """Return the names of the queues that are paused, in order.
+async def paused(link: Link) -> dict[str, float]:
+    """Return the queues that are paused, by name, in order, and for how many seconds more.
 
     Cancellation: nothing has changed.
     """
-    return [queue for (queue,) in await link.fetch("paused")]
+    return dict(await link.fetch("paused"))
 
 
 async def backlog(link: Link, queues: Collection[str] | None, executors: Collection[str] | None) -> Backlog:
-    """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones.
+    """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits for `resume`.
 
     Cancellation: nothing has changed.
     """

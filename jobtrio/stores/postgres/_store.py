@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -233,9 +234,14 @@ class PostgresJobStore(RowStore[Session]):
         """Return the workers that are present, by name."""
         return await self._opened.connections.use(finding.workers, looks=True)
 
-    async def pause(self, queue: str) -> None:
-        """Have no claim start a job of this queue, until `resume`."""
-        await self._opened.connections.fetch("pause", queue)
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        """Have no claim start a job of this queue, until `resume`, or for some seconds at least."""
+        session, hints = self._opened, Hints()
+        if seconds < inf:
+            hints.falls_due(time.monotonic() + seconds)
+        pause = partial(claiming.pause, queue=queue, seconds=seconds, hints=hints, notices=session.notices)
+        await session.connections.use(pause)
+        session.announcer.heed(hints)
 
     async def resume(self, queue: str) -> None:
         """Have claims start jobs of this queue again."""
@@ -243,12 +249,12 @@ class PostgresJobStore(RowStore[Session]):
         await session.connections.use(partial(claiming.resume, queue=queue, hints=hints, notices=session.notices))
         session.announcer.heed(hints)
 
-    async def paused(self) -> list[str]:
-        """Return the names of the queues that are paused, in order."""
+    async def paused(self) -> dict[str, float]:
+        """Return the queues that are paused, by name, in order, and for how many seconds more."""
         return await self._opened.connections.use(finding.paused, looks=True)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
+        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits for `resume`."""
         count = partial(finding.backlog, queues=queues, executors=executors)
         return await self._opened.connections.use(count, looks=True)
 

@@ -113,7 +113,9 @@ wanted AS MATERIALIZED (
         LEFT JOIN unnest($19::text[], $20::float8[], $21::float8[]) AS rate (queue, every, reach)
             ON rate.queue = head.queue
         WHERE ($9::text[] IS NULL OR head.executor = ANY($9::text[]))
-            AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = head.queue)
+            AND NOT EXISTS (
+                SELECT FROM {schema}.paused WHERE queue = head.queue AND until > (SELECT at FROM clock)
+            )
     ) AS head
     WHERE $7::text[] IS NULL OR room > 0
 ),
@@ -196,7 +198,7 @@ HAVING sum(many)::bigint > (SELECT count(*) FROM picked) AND (sum(many)::bigint 
 -- name: next_starts
 SELECT queue, next_at - {now} FROM {schema}.rates AS rate
 WHERE next_at > $1::float8
-    AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = rate.queue)
+    AND NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = rate.queue AND until > {asked})
     -- Looked up for each queue: it is not to be joined with all jobs.
     AND (
         SELECT true FROM {schema}.jobs WHERE queue = rate.queue AND state = 'QUEUED' AND executor > ''
@@ -315,6 +317,13 @@ SELECT {entry}, {now} FROM {schema}.jobs AS job
 WHERE {first of state = 'RUNNING' AND lease_until <= {asked} ORDER BY lease_until, seq}
 FOR NO KEY UPDATE SKIP LOCKED;
 
+-- Pauses that are over; those that another process is about to end are left to it.
+-- name: end_pauses
+DELETE FROM {schema}.paused WHERE queue IN (
+    SELECT queue FROM {schema}.paused WHERE until <= {asked} FOR UPDATE SKIP LOCKED
+)
+RETURNING queue;
+
 -- name: next
 SELECT
     {now},
@@ -323,7 +332,8 @@ SELECT
         SELECT expires FROM {schema}.jobs
         WHERE state = 'QUEUED' AND attempt = 0 AND expires IS NOT NULL ORDER BY expires LIMIT 1
     ),
-    (SELECT min(lease_until) FROM {schema}.jobs WHERE state = 'RUNNING');
+    (SELECT min(lease_until) FROM {schema}.jobs WHERE state = 'RUNNING'),
+    (SELECT min(until) FROM {schema}.paused);
 
 -- The numbers of the last messages of jobs, by the numbers in $1 and the ids in $2. Asked when they are locked, it sees what
 -- others had appended before.
@@ -542,18 +552,19 @@ WHERE state IN ('QUEUED', 'RETRYING', 'SCHEDULED', 'RUNNING') AND executor > ''
     AND ($1::text[] IS NULL OR queue = ANY($1::text[]) OR EXISTS (
         SELECT FROM unnest($3::text[]) AS prefix WHERE starts_with(cell.queue, prefix)
     ))
-    AND (state = 'RUNNING' OR NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = cell.queue))
+    AND (state = 'RUNNING' OR NOT EXISTS (SELECT FROM {schema}.paused WHERE queue = cell.queue AND until = 'infinity'))
 GROUP BY state;
 
 -- A write in any case, so that its commit waits for the standbys that are to have it, also where it was paused before.
 -- name: pause
-INSERT INTO {schema}.paused (queue) VALUES ($1) ON CONFLICT (queue) DO UPDATE SET queue = excluded.queue;
+INSERT INTO {schema}.paused (queue, until) VALUES ($1, {now} + $2::float8)
+ON CONFLICT (queue) DO UPDATE SET until = greatest(paused.until, excluded.until);
 
 -- name: resume
 DELETE FROM {schema}.paused WHERE queue = $1;
 
 -- name: paused
-SELECT queue FROM {schema}.paused ORDER BY queue;
+SELECT queue, until - {asked} FROM {schema}.paused WHERE until > {asked} ORDER BY queue;
 
 -- name: order_of
 SELECT seq FROM {schema}.jobs WHERE id = $1;

@@ -8,6 +8,7 @@ the job and reads it in one step.
 from __future__ import annotations
 
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from jobtrio._codec import encode_value
@@ -23,7 +24,7 @@ from jobtrio.stores.redis._scripts import STATES, run
 from jobtrio.stores.redis._texts import count_of, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from jobtrio._records import JobRecord
     from jobtrio.abc import JobQuery
@@ -120,23 +121,24 @@ def workers(rows: list[list[Any]]) -> list[WorkerReport]:
     return sorted(reports, key=lambda report: (report.name, report.started_at))
 
 
-def paused(names: Collection[bytes]) -> list[str]:
-    """Return the names of the queues that are paused, in order."""
-    return sorted(queue.decode(errors="backslashreplace") for queue in names)
+def paused(answer: Sequence[bytes]) -> dict[str, float]:
+    """Return the queues that are paused, by name, in order, and for how many seconds more."""
+    rows = zip(answer[::2], answer[1::2], strict=True)
+    return dict(sorted((queue.decode(errors="backslashreplace"), float(left)) for queue, left in rows))
 
 
 def backlog(answers: list[Any], queues: Collection[str] | None, executors: Collection[str] | None) -> Backlog:
     """Return how many jobs of ``executors`` wait in ``queues``; None for all.
 
-    Held ones are not counted, nor what waits in a paused queue: these come before the numbers of jobs.
+    Held ones are not counted, nor what waits for its queue to be resumed: pauses come before the numbers of jobs.
     """
-    stopped, rows = answers
-    stopped = set(stopped)
+    pauses, rows = answers
+    stopped = {queue for queue, left in paused(pauses).items() if left == inf}
     found = dict.fromkeys(STATES, 0)
     for queue, executor, *numbers in rows:
         if executor and _is_served(queue, queues) and _is_in(executor, executors):
             for state, number in zip(STATES, numbers, strict=True):
-                if state is JobState.RUNNING or queue not in stopped:
+                if state is JobState.RUNNING or queue.decode(errors="backslashreplace") not in stopped:
                     found[state] += number
     return Backlog(*(found[state] for state in COUNTED))
 

@@ -8,6 +8,7 @@ like the calls.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobtrio._checks import check_count, check_flag, check_name, check_seconds, show
@@ -135,9 +136,12 @@ class RedisJobStore(SessionStore[Session]):
         """Return the workers that are present, by name."""
         return await self._opened.call(run("workers"), finding.workers)
 
-    async def pause(self, queue: str) -> None:
-        """Have no claim start a job of this queue, until `resume`."""
-        await self._opened.call(run("pause", queue), bool)
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        """Have no claim start a job of this queue, until `resume`, or for some seconds at least."""
+        session = self._opened
+        await session.call(run("pause", queue, repr(seconds)), bool)
+        if seconds < inf:
+            session.announcer.falls_due_in(seconds)
 
     async def resume(self, queue: str) -> None:
         """Have claims start jobs of this queue again."""
@@ -145,12 +149,12 @@ class RedisJobStore(SessionStore[Session]):
         await session.call(run("resume", queue), bool)
         session.announcer.listener.work_ready()
 
-    async def paused(self) -> list[str]:
-        """Return the names of the queues that are paused, in order."""
+    async def paused(self) -> dict[str, float]:
+        """Return the queues that are paused, by name, in order, and for how many seconds more."""
         return await self._opened.call(run("paused"), finding.paused)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
+        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits for `resume`."""
         count = partial(finding.backlog, queues=queues, executors=executors)
         return await self._opened.calls.make([run("paused"), run("counts")], count)
 

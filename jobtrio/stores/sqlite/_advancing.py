@@ -61,13 +61,14 @@ def advance(tx: Transaction, gone: Collection[str]) -> Progress:
     for entry in _some(tx, "expired", over_at):
         tx.end(entry, Failed(rules.expired(entry, tx.identity.retention)), None)
         changed.append(entry)
+    resumes = _end_pauses(tx)
     lapsed, lease_next, emptied = _lapse(tx, gone, over_at)
     changed += lapsed
     if len(changed) >= SLICE or (changed and time.monotonic() > over_at):
         return Progress(changed, 0.0, True, emptied)
     now = time.time()
     due, expiry = (tx.run(SQL[name]).fetchone()[0] for name in ("next_due", "next_expiry"))
-    waits = [at - now for at in (due, expiry) if at is not None]
+    waits = [at - now for at in (due, expiry, resumes) if at is not None]
     return Progress(changed, max(min(lease_next, *waits, inf), 0.0), False, emptied)
 
 
@@ -77,6 +78,21 @@ def _some(tx: Transaction, statement: str, over_at: float) -> Iterator[JobEntry]
         yield load(tx.connection, row)
         if time.monotonic() > over_at:
             return
+
+
+def _end_pauses(tx: Transaction) -> float | None:
+    """End what is paused no longer; return when the next pause ends, None for never."""
+
+    def following() -> float | None:
+        until: float | None = tx.run(SQL["next_resume"]).fetchone()[0]
+        return until
+
+    until, now = following(), time.time()
+    if until is None or until > now:
+        return until
+    tx.run(SQL["end_pauses"], (now,))
+    tx.hints.ready = True
+    return following()
 
 
 def _lapse(tx: Transaction, gone: Collection[str], over_at: float) -> tuple[list[JobEntry], float, frozenset[str]]:

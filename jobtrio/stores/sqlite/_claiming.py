@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from functools import cache
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -81,7 +82,7 @@ def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:
     room = _room(tx, wanted, pace)
     heap = [
         ((-priority, ticket), (queue, executor))
-        for queue, executor, priority, ticket in tx.run(SQL["lines"]).fetchall()
+        for queue, executor, priority, ticket in tx.run(SQL["lines"], (now,)).fetchall()
         if wanted.takes(executor) and (room is None or room.of(queue) > 0)
     ]
     heapify(heap)
@@ -106,9 +107,12 @@ def _choose(tx: Transaction, wanted: Wanted, now: float) -> list[JobEntry]:
     return entries
 
 
-def pause(tx: Transaction, queue: str) -> None:
+def pause(tx: Transaction, queue: str, seconds: float) -> None:
     """Have no claim start a job of this queue: none is under way in any process meanwhile."""
-    tx.run(SQL["pause"], (queue,))
+    until = time.time() + seconds
+    tx.run(SQL["pause"], (queue, until))
+    if until < inf:
+        tx.falls_due(until)
 
 
 def resume(tx: Transaction, queue: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from heapq import nlargest, nsmallest
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -211,23 +212,24 @@ def workers(connection: sqlite3.Connection) -> list[WorkerReport]:
     ]
 
 
-def paused(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of the queues that are paused, in order."""
-    return [queue for (queue,) in connection.execute(SQL["paused"]).fetchall()]
+def paused(connection: sqlite3.Connection) -> dict[str, float]:
+    """Return the queues that are paused, by name, in order, and for how many seconds more."""
+    now = time.time()
+    return {queue: until - now for queue, until in connection.execute(SQL["paused"], (now,)).fetchall()}
 
 
 def next_starts(connection: sqlite3.Connection, moment: float) -> list[tuple[str, float]]:
     """Return the queues that could not start a job at a moment, and how far it is to when they may."""
-    rows, now = connection.execute(SQL["next_starts"], (moment,)).fetchall(), time.time()
-    return [(queue, at - now) for queue, at in rows]
+    now = time.time()
+    return [(queue, at - now) for queue, at in connection.execute(SQL["next_starts"], (moment, now)).fetchall()]
 
 
 def backlog(
     connection: sqlite3.Connection, queues: Collection[str] | None, executors: Collection[str] | None
 ) -> Backlog:
-    """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
+    """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits for `resume`."""
     totals = dict.fromkeys(COUNTED, 0)
-    stopped = {*paused(connection)}
+    stopped = {queue for queue, left in paused(connection).items() if left == inf}
     for queue, executor in connection.execute(SQL["cells"]).fetchall():
         if executor == HELD or (executors is not None and executor not in executors):
             continue

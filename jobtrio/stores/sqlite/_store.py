@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -117,20 +118,20 @@ class SqliteJobStore(RowStore[Session]):
         """Return the workers that are present, by name."""
         return await self._opened.read(finding.workers)
 
-    async def pause(self, queue: str) -> None:
-        """Have no claim start a job of this queue, until `resume`."""
-        await self._opened.write(lambda tx: claiming.pause(tx, queue), itself)
+    async def pause(self, queue: str, seconds: float = inf) -> None:
+        """Have no claim start a job of this queue, until `resume`, or for some seconds at least."""
+        await self._opened.write(lambda tx: claiming.pause(tx, queue, seconds), itself)
 
     async def resume(self, queue: str) -> None:
         """Have claims start jobs of this queue again."""
         await self._opened.write(lambda tx: claiming.resume(tx, queue), itself)
 
-    async def paused(self) -> list[str]:
-        """Return the names of the queues that are paused, in order."""
+    async def paused(self) -> dict[str, float]:
+        """Return the queues that are paused, by name, in order, and for how many seconds more."""
         return await self._opened.read(finding.paused)
 
     async def backlog(self, queues: Collection[str] | None, executors: Collection[str] | None = None) -> Backlog:
-        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits in paused ones."""
+        """Return how many jobs of ``executors`` wait in ``queues``, without held ones and what waits for `resume`."""
         return await self._opened.read(lambda connection: finding.backlog(connection, queues, executors))
 
     # -- running

@@ -98,7 +98,7 @@ WITH RECURSIVE heads (seq) AS (
     FROM heads JOIN jobs AS job ON job.seq = heads.seq
 )
 SELECT job.queue, job.executor, job.priority, job.ticket FROM heads CROSS JOIN jobs AS job ON job.seq = heads.seq
-WHERE NOT EXISTS (SELECT 1 FROM paused WHERE paused.queue = job.queue);
+WHERE NOT EXISTS (SELECT 1 FROM paused WHERE paused.queue = job.queue AND paused.until > ?);
 
 -- That it is "unlikely" keeps SQLite 3.40 and older from going by the other condition on the executor, which only says
 -- that the index may be used: they would sort all that is behind it.
@@ -202,13 +202,19 @@ SELECT count(*) FROM jobs INDEXED BY jobs_cells WHERE queue = ? AND executor = ?
 SELECT queue, state, count(*) FROM jobs INDEXED BY jobs_cells GROUP BY queue, executor, state;
 
 -- name: pause
-INSERT INTO paused (queue) VALUES (?) ON CONFLICT DO NOTHING;
+INSERT INTO paused (queue, until) VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET until = max(until, excluded.until);
 
 -- name: resume
 DELETE FROM paused WHERE queue = ?;
 
 -- name: paused
-SELECT queue FROM paused ORDER BY queue;
+SELECT queue, until FROM paused WHERE until > ? ORDER BY queue;
+
+-- name: next_resume
+SELECT min(until) FROM paused;
+
+-- name: end_pauses
+DELETE FROM paused WHERE until <= ?;
 
 -- name: running_queues
 SELECT queue FROM jobs INDEXED BY jobs_running WHERE state = 'RUNNING';
@@ -225,7 +231,7 @@ DELETE FROM rates WHERE next_at < ?;
 -- name: next_starts
 SELECT queue, next_at FROM rates WHERE next_at > ? AND EXISTS (
     SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'QUEUED' AND jobs.queue = rates.queue AND executor > ''
-) AND NOT EXISTS (SELECT 1 FROM paused WHERE paused.queue = rates.queue);
+) AND NOT EXISTS (SELECT 1 FROM paused WHERE paused.queue = rates.queue AND paused.until > ?);
 
 -- name: be_there
 INSERT INTO workers (session, name, started_at, seen_at, until) VALUES (?, ?, ?, ?, ?)

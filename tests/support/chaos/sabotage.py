@@ -154,8 +154,8 @@ def _without_pauses(store: type[JobStore]) -> None:
         for queue in paused:
             await self.resume(queue)
         claims = await call(self, claim_id, **options)
-        for queue in paused:
-            await self.pause(queue)
+        for queue, left in paused.items():
+            await self.pause(queue, left)
         return claims
 
     wrap(store, "claim", claim)

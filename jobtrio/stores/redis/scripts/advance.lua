@@ -1,4 +1,4 @@
--- Let jobs become ready whose time has come, and tell which have expired and whose leases have lapsed.
+-- Let jobs become ready whose time has come, end pauses, and tell which have expired and whose leases have lapsed.
 -- Arguments: the worker, how many of each at most, how many bytes at most.
 -- Returns the rows of those made ready, those expired, those lapsed, and the seconds until there is more, if known.
 -- with: base clock sets moves
@@ -29,7 +29,7 @@ end
 
 local function seconds_left()
     local following = math.huge
-    for _, key in ipairs({'due', 'expiry', 'leases'}) do
+    for _, key in ipairs({'due', 'expiry', 'leases', 'pauses'}) do
         local first = call('ZRANGE', PREFIX .. key, 0, 0, 'WITHSCORES')
         if first[2] then
             following = math.min(following, tonumber(first[2]) - NOW)
@@ -84,6 +84,9 @@ local function work(args)
         else
             drop(PREFIX .. 'leases', lease.id)
         end
+    end
+    if call('ZREMRANGEBYSCORE', PREFIX .. 'pauses', '-inf', NOW_TEXT) > 0 then
+        hint('work')
     end
     settle()
     return {ready, expired, lapsed, seconds_left()}

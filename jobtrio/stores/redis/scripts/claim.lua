@@ -241,7 +241,7 @@ local function work(args)
         call('UNLINK', PREFIX .. 'claim:' .. answered)
     end
     paused = {}
-    for _, queue in ipairs(call('SMEMBERS', PREFIX .. 'paused')) do
+    for _, queue in ipairs(call('ZRANGE', PREFIX .. 'pauses', '(' .. NOW_TEXT, '+inf', 'BYSCORE')) do
         paused[queue] = true
     end
     call('ZCARD', PREFIX .. 'leases') -- nothing is started where somebody has put something else in their place

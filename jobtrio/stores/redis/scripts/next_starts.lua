@@ -5,7 +5,7 @@ local SOME = 1000 -- queues looked up in one go
 
 local function work(args)
     local moment, is_known, queues, rows = tonumber(args[1]), {}, {}, {}
-    for _, queue in ipairs(call('SMEMBERS', PREFIX .. 'paused')) do
+    for _, queue in ipairs(call('ZRANGE', PREFIX .. 'pauses', '(' .. NOW_TEXT, '+inf', 'BYSCORE')) do
         is_known[queue] = true
     end
     for _, cell in ipairs(call('ZRANGE', PREFIX .. 'lines', 0, -1)) do

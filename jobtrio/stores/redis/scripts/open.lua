@@ -4,7 +4,7 @@
 -- with: base clock sets
 local KINDS = {
     version = 'string', number = 'string', keys = 'hash', all = 'zset', cells = 'set', lines = 'zset', due = 'zset',
-    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', paused = 'set', rates = 'zset', workers = 'zset',
+    expiry = 'zset', leases = 'zset', ended = 'zset', limited = 'set', pauses = 'zset', rates = 'zset', workers = 'zset',
     sessions = 'hash',
 }
 
@@ -23,6 +23,12 @@ local function work(args)
     local version = call('GET', PREFIX .. 'version')
     if version == args[1] then
         call('SET', PREFIX .. 'version', version) -- a write: WAIT asks for all up to the connection's own last one
+        if call('TYPE', PREFIX .. 'paused').ok == 'set' then -- of a version that knew of no end of a pause
+            for _, queue in ipairs(call('SMEMBERS', PREFIX .. 'paused')) do
+                call('ZADD', PREFIX .. 'pauses', '+inf', queue)
+            end
+            call('UNLINK', PREFIX .. 'paused')
+        end
     end
     if version or others > 0 then
         return version

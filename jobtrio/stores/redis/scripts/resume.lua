@@ -2,7 +2,7 @@
 -- Arguments: the queue.
 -- with: base clock sets
 local function work(args)
-    call('SREM', PREFIX .. 'paused', args[1])
+    call('ZREM', PREFIX .. 'pauses', args[1])
     hint('work')
     return 1
 end
