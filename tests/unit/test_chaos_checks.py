@@ -94,6 +94,14 @@ def test_good() -> None:
     assert judge(good_facts()) == []
 
 
+def test_start_behind_a_pause() -> None:
+    """An attempt that begins once a pause for a time is over was not held back."""
+    facts = good_facts()
+    facts.changes = [attrs.evolve(asked_at(1.0, LIMITED_QUEUE, "pause"), lasts=1.04)]
+    facts.lines.append(Line(START + 2.1, "w1.1", "claimed", "a", 2, [START + 2.05, JobPriority.NORMAL]))
+    assert judge(facts) == []
+
+
 # -- one thing changed
 
 
@@ -257,6 +265,11 @@ def start_though_paused(facts: Facts) -> None:
     facts.lines.append(Line(START + 2.1, "w1.1", "claimed", "a", 2, [START + 2.05, JobPriority.NORMAL]))
 
 
+def start_though_paused_for_a_time(facts: Facts) -> None:
+    facts.changes = [attrs.evolve(asked_at(2.0, LIMITED_QUEUE, "pause"), lasts=0.3)]
+    facts.lines.append(Line(START + 2.1, "w1.1", "claimed", "a", 2, [START + 2.05, JobPriority.NORMAL]))
+
+
 def asked_at(seconds: float, subject: str, wish: Wish, accepted: bool | None = True) -> Change:
     return Change(subject, wish, START + seconds, START + seconds + 0.01, accepted)
 
@@ -345,6 +358,7 @@ def omit_a_fault(facts: Facts) -> None:
         (run_too_many_of_a_customer, "limits_hold"),
         (start_too_many_of_a_customer, "rates_hold"),
         (start_though_paused, "paused_queues_rest"),
+        (start_though_paused_for_a_time, "paused_queues_rest"),
         (pause_for_ever, "resumed_queues_stay_so"),
         (forget_a_priority, "priorities_are_as_asked"),
         (claim_by_an_old_priority, "priorities_are_as_asked"),

@@ -21,7 +21,9 @@ WAITING = {JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING}
 
 @promise
 def paused_queues_rest(facts: Facts) -> Iterator[Finding]:
-    """No claim that begins behind an acknowledged pause starts a job of the queue before somebody asks to resume it.
+    """No claim that begins behind an acknowledged pause starts a job of the queue before that is over.
+
+    That is when somebody asks to resume it, or when the pause was to end by itself.
 
     An attempt that was not begun tells nobody when it was asked for.
     """
@@ -32,26 +34,30 @@ def paused_queues_rest(facts: Facts) -> Iterator[Finding]:
                 claimed = asked.get((job_id, step.attempt), 0.0)
                 if step.state is JobState.RUNNING and since < claimed and step.at.timestamp() < until - TOLERANCE:
                     what = f"attempt {step.attempt} was asked for {claimed - since:.3f} s after its queue was paused"
-                    yield job_id, f"{what}, and claimed {until - step.at.timestamp():.3f} s before that was resumed"
+                    yield job_id, f"{what}, and claimed {until - step.at.timestamp():.3f} s before that was over"
 
 
 def _certain_pauses(facts: Facts, queue: str) -> Iterator[tuple[float, float]]:
-    """Give the times from the answer to a pause to the next call to resume; none behind one that may still arrive."""
+    """Give the times from the answer to a pause to its end, or the next call to resume before that.
+
+    None behind one that may still arrive.
+    """
     changes = facts.changes_of(queue)  # one after the other
     for n, change in enumerate(changes):
         if change.wish == "resume" and change.accepted is None:
             return
         if change.wish == "pause" and change.accepted:
-            yield change.answered, next((later.asked for later in changes[n:] if later.wish == "resume"), inf)
+            resumed = next((later.asked for later in changes[n:] if later.wish == "resume"), inf)
+            yield change.answered, min(resumed, change.asked + change.lasts)
 
 
 @promise
 def resumed_queues_stay_so(facts: Facts) -> Iterator[Finding]:
-    """A queue that was resumed in the end is not paused later, unless a call to pause it was not answered."""
+    """A queue whose pauses are over in the end is not paused later, unless a call to pause it was not answered."""
     for queue in facts.paused_late:
         changes = facts.changes_of(queue)
         if all(change.accepted for change in changes if change.wish == "pause" or change is changes[-1]):
-            yield None, f"{queue} was paused when it had been resumed"
+            yield None, f"{queue} was paused when that had to be over"
 
 
 @promise

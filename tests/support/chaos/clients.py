@@ -9,6 +9,7 @@ import time
 import traceback
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 KEEP_ALL: Final = jobtrio.Retention(finished_jobs=1_000_000)
 AGAIN_AFTER: Final = 0.2
 """Seconds from a call that was not answered to the next."""
+
+SHORTEST_PAUSE: Final = 0.1
+"""Seconds for which a queue is paused for a time at least, and by which one waits longer for the end of that."""
 
 NAMES: Final = ("submitter", "watcher")
 
@@ -114,29 +118,37 @@ class Clients:
         await self._change(registry, plan.job_id, priority)
 
     async def pause_all(self) -> None:
-        """Pause and resume all queues that are to be, in their time, until they are resumed for good."""
+        """Pause all queues that are to be, in their time, until none is paused any more."""
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
             for queue, times in self._facts.plan.pauses.items():
                 nursery.start_soon(self._guard, self._pause, queue, [started + at for at in times])
 
     async def _pause(self, queue: str, times: list[float]) -> None:
-        for n, at in enumerate(times):
-            await trio.sleep_until(at)
-            await self._change(self.watcher if n // 2 % 2 else self.submitter, queue, "resume" if n % 2 else "pause")
-        while not await self._change(self.submitter, queue, "resume"):  # noqa: ASYNC110 - the store
+        answered = True
+        for n, (begin, end) in enumerate(zip(times[::2], times[1::2], strict=True)):
+            await trio.sleep_until(begin)
+            registry, is_for_a_time = (self.watcher, True) if n % 2 else (self.submitter, False)
+            lasts = max(end - trio.current_time(), SHORTEST_PAUSE) if is_for_a_time else inf
+            answered &= await self._change(registry, queue, "pause", lasts)
+            await trio.sleep_until(end + SHORTEST_PAUSE if is_for_a_time else end)
+            if not is_for_a_time:
+                answered &= await self._change(registry, queue, "resume")
+        while not (answered or await self._change(self.submitter, queue, "resume")):  # noqa: ASYNC110 - the store
             await trio.sleep(AGAIN_AFTER)
 
-    async def _change(self, registry: jobtrio.JobRegistry, subject: str, wish: Wish) -> bool:
-        """Ask for a change once; tell whether there was an answer."""
+    async def _change(self, registry: jobtrio.JobRegistry, subject: str, wish: Wish, lasts: float = inf) -> bool:
+        """Ask for a change once, of a pause one that lasts so many seconds; tell whether there was an answer."""
         change = getattr(registry, wish) if isinstance(wish, str) else partial(registry.set_priority, priority=wish)
+        if wish == "pause":
+            change = partial(change, seconds=lasts)
         asked, accepted = time.time(), None
         try:
             accepted = await change(subject) is not False
         except jobtrio.StoreUnavailableError:
             return False
         finally:
-            self._facts.changes.append(Change(subject, wish, asked, time.time(), accepted))
+            self._facts.changes.append(Change(subject, wish, asked, time.time(), accepted, lasts))
         return True
 
     async def _watch(self, plan: JobPlan, delay: float) -> None:

@@ -5,6 +5,7 @@ Times are wall time in seconds, so that they compare with a job's history. It mu
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
@@ -70,6 +71,7 @@ class Change:
         asked: When.
         answered: When the answer came, or that there is none.
         accepted: The answer; None where there was none.
+        lasts: For how many seconds from when it was asked for a pause is to last.
     """
 
     subject: str
@@ -77,6 +79,7 @@ class Change:
     asked: float
     answered: float
     accepted: bool | None
+    lasts: float = inf
 
 
 @attrs.define

@@ -41,7 +41,7 @@ RATES: Final = {"customer:bob": RateLimit(10, per=1), "c*": RateLimit(100, per=1
 
 PAUSED_QUEUES: Final = ("paused", "customer:ann")
 CYCLES: Final = 2
-"""The queues that are paused and resumed, and how often."""
+"""The queues that are paused, and how often: by turns until they are resumed, and for a time."""
 
 NORMAL: Final = JobPriority.NORMAL
 CERTAIN: Final[tuple[FaultKind, ...]] = ("kill", "stop", "kill", "stop")
@@ -160,7 +160,7 @@ class Plan:
         form: Its size.
         jobs: The jobs, by time.
         faults: The faults, by time.
-        pauses: By queue, when it is paused and resumed, by turns, in seconds from the start.
+        pauses: By queue, when a pause begins and ends, by turns, in seconds from the start.
         deaf: Whether workers do not notice that they lost a lease, so that the store alone keeps them from writing.
     """
 
