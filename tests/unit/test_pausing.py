@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from remote_store import RemoteStore, Server
 
 import jobtrio
@@ -270,6 +271,25 @@ async def test_leaving_in_memory_for_a_time(autojump_clock: MockClock) -> None:
         job = await registry.submit(work)
     assert job.outcome == Completed(1)
     assert 30 <= trio.current_time() < 31
+
+
+def test_a_pause_in_another_run() -> None:
+    """What is left of a pause when a store is closed, is left when it is opened in another run, by whatever clock."""
+    store, waits = MemoryJobStore(), []
+
+    async def run() -> None:
+        async with jobtrio.open_registry(store=store) as registry:
+            began = trio.current_time()
+            await (await registry.submit(work)).wait()
+            waits.append(trio.current_time() - began)
+            await registry.pause("default", 10)
+            await trio.sleep(3)
+
+    for start in (0.0, 1e6, 5.0):
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        clock.jump(start)
+        trio.run(run, clock=clock)
+    assert waits == pytest.approx([0, 7, 7], abs=0.1)
 
 
 async def test_too_many_requests(autojump_clock: MockClock) -> None:
