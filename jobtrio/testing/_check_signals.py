@@ -108,6 +108,7 @@ async def check_earlier_times_are_announced(open_store: OpenStore) -> None:
         await worker.heard.wait_for("due_changed")
         running = await worker.start(new_entry(retry=RetryPolicy()), lease=9 * longest)
         await worker.insert(new_entry())
+        await trio.sleep(SHORT)  # a store that was just opened may have to look again, of its own accord
 
         async def insert(delay: float) -> None:
             await worker.insert(new_entry(delay=delay))
