@@ -113,7 +113,7 @@ class JobEntry:
         claim: The id of the claim that holds it while it runs, or last held it; None once lost.
         lease_until: When the claim lapses.
         losses: Leases lost in a row.
-        failures: Attempts that failed and were followed by another.
+        failures: Attempts that failed and were followed by another, as far as they count.
         due: When it becomes ready, while it is scheduled or retrying.
         expires: When its wait for the first start is over, or None.
         cancel: The first request to cancel it, or None.
@@ -273,12 +273,12 @@ def become_ready(entry: JobEntry, *, worker: str, now: float, reason: str | None
     _move(entry, JobState.QUEUED, worker, now, reason)
 
 
-def retry(entry: JobEntry, error: JobError, *, worker: str, now: float) -> None:
-    """RUNNING → RETRYING: the attempt failed and another follows."""
+def retry(entry: JobEntry, error: JobError, *, counts: bool = True, worker: str, now: float) -> None:
+    """RUNNING → RETRYING: the attempt failed, which counts or not, and another follows."""
     check_transition(entry.state, JobState.RETRYING)
     entry.error = error
     entry.losses = 0
-    entry.failures += 1
+    entry.failures += counts
     _move(entry, JobState.RETRYING, worker, now, reason_of(error))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from jobtrio._checks import NAME_LIMIT, check_seconds, show
+from jobtrio._checks import NAME_LIMIT, check_flag, check_seconds, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -210,11 +210,16 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
     Attributes:
         delay: Seconds until the next attempt; 0 or more, finite.
         message: Why; it becomes the error's message. None for one that names the delay.
+        counts: Whether this attempt is one of the ``max_attempts`` of the job's policy. Where it isn't, as one that a
+            service had no time for, the executor may ask for another as often as it likes.
     """
 
-    def __init__(self, delay: float = 0.0, message: str | None = None) -> None:
+    counts: bool = True  # also of a subclass that sets its own attributes alone
+
+    def __init__(self, delay: float = 0.0, message: str | None = None, *, counts: bool = True) -> None:
         self.delay: float = check_seconds("delay", delay)
         self.message = message
+        self.counts = check_flag("counts", counts)
         super().__init__(delay, message)
 
     def __str__(self) -> str:

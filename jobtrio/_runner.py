@@ -305,7 +305,7 @@ class Runner:
                     failed = partial(self._store.finish, claim, Failed(describe(exc)))
                     await self._write(attempt, failed)
             case Again(error=error, delay=delay):
-                retry = partial(self._store.retry, claim, error, delay)
+                retry = partial(self._store.retry, claim, error, delay, counts=step.counts)
                 if await self._write(attempt, retry) and entry.outcome is None:
                     self._open_log(entry).restart(claim.attempt, error, delay)
             case GiveBack():

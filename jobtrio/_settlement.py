@@ -94,10 +94,11 @@ class Finish:
 
 @attrs.define(eq=False)
 class Again:
-    """Another attempt follows."""
+    """Another attempt follows. ``counts`` says whether the one that has failed is one of those the job may have."""
 
     error: JobError
     delay: float
+    counts: bool = True
 
 
 @attrs.define(eq=False)
@@ -185,9 +186,11 @@ def _after_exception(entry: JobEntry, exception: BaseException, retry_on: RetryO
     if holds(lone, GiveUp):
         return Finish(Failed(describe(exception, "gave_up")))
     if is_all(lone, RetryLater):
-        asked = max(leaf.delay for leaf in leaves(lone) if isinstance(leaf, RetryLater))  # as all of them are
+        asked = [leaf for leaf in leaves(lone) if isinstance(leaf, RetryLater)]  # as all of them are
+        counts = any(leaf.counts for leaf in asked)
         policy = entry.plan.retry or RetryPolicy()
-        return _again_or_finish(describe(lone), asked if entry.failures + 1 < policy.max_attempts else None)
+        has_more = not counts or entry.failures + 1 < policy.max_attempts
+        return _again_or_finish(describe(lone), max(leaf.delay for leaf in asked) if has_more else None, counts=counts)
     delay = _policy_delay(entry) if is_all(exception, retry_on(entry)) else None
     return _again_or_finish(describe(exception), delay)
 
@@ -205,8 +208,8 @@ def _after_stop(entry: JobEntry, cause: str, exception: BaseException | None, *,
     return Finish(Cancelled(reason), None if exception is None else describe(exception))
 
 
-def _again_or_finish(error: JobError, delay: float | None) -> NextStep:
-    return Finish(Failed(error)) if delay is None else Again(error, check_seconds("delay", delay))
+def _again_or_finish(error: JobError, delay: float | None, *, counts: bool = True) -> NextStep:
+    return Finish(Failed(error)) if delay is None else Again(error, check_seconds("delay", delay), counts)
 
 
 def _policy_delay(entry: JobEntry) -> float | None:

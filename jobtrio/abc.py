@@ -380,10 +380,13 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``.
 
-        If a request to cancel was accepted before, the job ends `Cancelled` instead; ``error`` is kept all the same.
+        It is one of the entry's ``failures`` if it ``counts``. If a request to cancel was accepted before, the job ends
+        `Cancelled` instead; ``error`` is kept all the same.
         """
 
     @abstractmethod

@@ -17,12 +17,12 @@ async def ask_service(question: str) -> tuple[int, int]:
     return (429, 1) if len(requests) == 3 else (200, 0)
 
 
-@executors.register("answer", queue="answers", retry=jobtrio.RetryPolicy(max_attempts=10))
+@executors.register("answer", queue="answers", retry=jobtrio.RetryPolicy())
 async def answer(job: jobtrio.JobContext) -> str:
     status, retry_after = await ask_service(job.payload)
     if status == 429:
         await job.registry.pause(job.queue, retry_after)
-        raise jobtrio.RetryLater(retry_after, "too many requests")
+        raise jobtrio.RetryLater(retry_after, "too many requests", counts=False)
     return f"{job.payload} has an answer"
 
 

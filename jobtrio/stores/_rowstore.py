@@ -67,10 +67,12 @@ class RowStore(SessionStore[S]):
         replied = self._opened.announcer.replied
         return await self._change(job_id, lambda tx: settling.request_cancel(tx, job_id, reason, grace), replied)
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
         items = encoded(messages)
-        return await self._settle(claim, items, lambda tx: settling.retry(tx, claim, error, delay, items))
+        return await self._settle(claim, items, lambda tx: settling.retry(tx, claim, error, delay, counts, items))
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
         """Return a running job to its queue unfinished, after appending ``messages``."""

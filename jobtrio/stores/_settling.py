@@ -130,9 +130,9 @@ class JobSteps(ABC):
         if not entry.is_held:
             self.hints.ready = True
 
-    def retry(self, entry: JobEntry, error: JobError, delay: float) -> None:
+    def retry(self, entry: JobEntry, error: JobError, delay: float, counts: bool) -> None:
         """Let a job wait for its next attempt."""
-        steps.retry(entry, error, worker=self.identity.worker, now=self.now)
+        steps.retry(entry, error, counts=counts, worker=self.identity.worker, now=self.now)
         entry.due = self.now + delay
         self.save(entry)
         self.falls_due(entry.due)
@@ -199,12 +199,14 @@ def finish(
     return settled
 
 
-def retry(tx: JobSteps, claim: Claim, error: JobError, delay: float, items: Sequence[Item]) -> Settled | None:
+def retry(
+    tx: JobSteps, claim: Claim, error: JobError, delay: float, counts: bool, items: Sequence[Item]
+) -> Settled | None:
     """Let a failed attempt be followed by another."""
     settled, entry = _leave_attempt(tx, claim, error, items)
     if entry is not None:
         tx.restart(entry, error, delay)
-        tx.retry(entry, error, delay)
+        tx.retry(entry, error, delay, counts)
     return settled
 
 

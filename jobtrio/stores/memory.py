@@ -294,7 +294,9 @@ class MemoryJobStore(MemoryBooks, JobStore):
         return True
 
     @trio.lowlevel.enable_ki_protection
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
         if not self._holds(claim):
             return self._has_settled(claim)
@@ -303,7 +305,7 @@ class MemoryJobStore(MemoryBooks, JobStore):
             self._end(entry, Cancelled(entry.cancel.reason), error)
             return True
         previous = entry.state
-        steps.retry(entry, error, worker=self.settings.worker, now=time.time())
+        steps.retry(entry, error, counts=counts, worker=self.settings.worker, now=time.time())
         self._index.moved(entry, previous)
         self._log(entry).restart(claim.attempt, error, delay)
         self._changed(entry)

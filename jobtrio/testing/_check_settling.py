@@ -86,6 +86,22 @@ async def check_retry(open_store: OpenStore) -> None:
         assert (await b.stream(job_id))[-1] == Restart(4, 2, ERROR, LEASE)
 
 
+async def check_retry_that_does_not_count(open_store: OpenStore) -> None:
+    """A failure that does not count leaves the number of failures as it was; all else is as with any other."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        claim = await a.start(new_entry(retry=RetryPolicy()))
+        for counts, failures in ((False, 0), (True, 1), (False, 1), (True, 2)):
+            attempt = claim.attempt
+            assert await a.store.retry(claim, ERROR, 0.0, counts=counts)
+            assert await a.store.retry(claim, ERROR, 0.0, counts=counts)  # the first answer was lost
+            assert (claim.entry.state, claim.entry.failures) == ("RETRYING", failures)
+            assert (await b.load(claim.entry.id)).failures == failures
+            assert (await b.stream(claim.entry.id))[-1] == Restart(attempt, attempt, ERROR, 0.0)
+            await a.pass_time(0)
+            claim = await a.claim_one()
+            assert (claim.attempt, claim.entry.failures, claim.entry.error) == (attempt + 1, failures, ERROR)
+
+
 async def check_release(open_store: OpenStore) -> None:
     """A released job is ready at once, behind a `Restart` of kind "lost", and no failure was counted."""
     async with open_workers(open_store, "a", "b") as (a, b):

@@ -338,11 +338,13 @@ class AppendsToWhatItRead(MemoryJobStore):
 class ForgetsPatientRequests(MemoryJobStore):
     """Heeds a request to cancel behind a failure only where it has no grace."""
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         cancel = claim.entry.cancel
         if cancel is not None and cancel.grace:
             claim.entry.cancel = None
-        return await super().retry(claim, error, delay, messages=messages)
+        return await super().retry(claim, error, delay, counts=counts, messages=messages)
 
 
 class RemovesMore(MemoryJobStore):
@@ -402,12 +404,21 @@ class LooksAtTheKeyAlone(MemoryJobStore):
         return await super().find(attrs.evolve(query, states=None, tags=None, queue=None, executor=None))
 
 
+class CountsAll(MemoryJobStore):
+    """Counts each failure, also one that is not to count."""
+
+    async def retry(self, *args: Any, **options: Any) -> bool:
+        return await super().retry(*args, **{**options, "counts": True})
+
+
 class CutsTexts(MemoryJobStore):
     """Keeps errors in columns of a fixed length."""
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         cut = attrs.evolve(error, message=error.message[:1000])
-        return await super().retry(claim, cut, delay, messages=messages)
+        return await super().retry(claim, cut, delay, counts=counts, messages=messages)
 
 
 class CountsIn32Bits(MemoryJobStore):
@@ -649,6 +660,7 @@ class OpensANursery(MemoryJobStore):
         (CallsNobody, "check_work_is_announced_to_others"),
         (PausesWhatItHas, "check_running_jobs_of_paused_queues"),
         (CountsWhatIsPaused, "check_backlog_of_paused_queues"),
+        (CountsAll, "check_retry_that_does_not_count"),
         (ResumesInSilence, "check_resume_wakes"),
         (CountsNothingPaused, "check_backlog_of_paused_queues"),
         (PausesForGood, "check_pause_for_a_time"),

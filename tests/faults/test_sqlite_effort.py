@@ -177,7 +177,7 @@ def _efforts(connection: sqlite3.Connection) -> dict[str, int]:
     efforts["finish"] = effort.of(
         lambda: finishing.finish(tx, claims[0], finishing.Ending(Completed(), None, "null"), ())
     )
-    efforts["retry"] = effort.of(lambda: settling.retry(tx, claims[1], ERROR, 0.0, ()))
+    efforts["retry"] = effort.of(lambda: settling.retry(tx, claims[1], ERROR, 0.0, True, ()))
     efforts["release"] = effort.of(lambda: settling.release(tx, claims[2], "shutdown", ()))
     efforts["cancel"] = effort.of(lambda: settling.request_cancel(tx, "job 3", "why", 0.0))
     efforts["advance"] = effort.of(lambda: advancing.advance(tx, ()))

@@ -224,7 +224,8 @@ class Run:
         return await self.settle("finish", outcome=pick(outcomes), error=pick([None, None, pick(ERRORS)]))
 
     async def retry(self, _: str) -> Any:
-        return await self.settle("retry", error=self.rng.choice(ERRORS), delay=self.rng.choice([0.0, LEASE]))
+        pick = self.rng.choice
+        return await self.settle("retry", error=pick(ERRORS), delay=pick([0.0, LEASE]), counts=pick([True, False]))
 
     async def release(self, _: str) -> Any:
         return await self.settle("release", reason=self.rng.choice(REASONS) or "")

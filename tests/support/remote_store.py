@@ -289,10 +289,14 @@ class RemoteStore(JobStore):
             "finish", claim, lambda store: store.finish(claim, outcome, error=error, messages=sent)
         )
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         """Let a failed attempt be followed by another."""
         error, sent = _error(error), [_message(message) for message in messages]
-        return await self._write("retry", claim, lambda store: store.retry(claim, error, delay, messages=sent))
+        return await self._write(
+            "retry", claim, lambda store: store.retry(claim, error, delay, counts=counts, messages=sent)
+        )
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
         """Return a running job to its queue."""

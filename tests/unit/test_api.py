@@ -118,7 +118,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], list[Row]]] = {
     "progress": (CONTEXT.progress, args(self=REQUIRED, done=REQUIRED, total=None, note=None)),
     "extend": (CONTEXT.extend, args(self=REQUIRED, seconds=REQUIRED)),
     "save_state": (CONTEXT.save_state, args(self=REQUIRED, value=REQUIRED)),
-    "RetryLater": (jobtrio.RetryLater, args(delay=0.0, message=None)),
+    "RetryLater": (jobtrio.RetryLater, [*args(delay=0.0, message=None), *kwargs(counts=True)]),
     "RetryPolicy": (
         jobtrio.RetryPolicy,
         args(max_attempts=3, initial=1.0, multiplier=2.0, max_delay=300.0, jitter=0.1),

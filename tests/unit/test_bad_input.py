@@ -274,6 +274,13 @@ def test_retry_later(value: Any) -> None:
     refuses(excinfo, "delay", value)
 
 
+def test_retry_later_counts() -> None:
+    """`RetryLater` counts or does not, and nothing else."""
+    with pytest.raises(TypeError) as excinfo:
+        jobtrio.RetryLater(1, counts=0)  # type: ignore[arg-type]
+    refuses(excinfo, "counts", 0)
+
+
 CANCEL: dict[str, Iterable[Any]] = {"reason": (3, b"why", ["why"], True), "grace": (*BAD_SECONDS, INF)}
 
 

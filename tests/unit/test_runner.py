@@ -65,7 +65,9 @@ class Recorder(MemoryJobStore):
         claim.entry.outcome = outcome
         return await self._write("finish", outcome, error and error.message)
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         return await self._write("retry", error.message, delay)
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
@@ -188,7 +190,9 @@ async def test_a_retry_that_became_the_end() -> None:
     """Where the store ends the job instead of retrying it, no restart is told."""
     bench = Bench()
 
-    async def retry(claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         claim.entry.outcome = Cancelled("enough")
         return True
 

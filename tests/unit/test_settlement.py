@@ -159,6 +159,19 @@ def test_retry_later_by_several_tasks() -> None:
     assert failure(decide(job(), Raised(among_others)))[1] == "ExceptionGroup"
 
 
+def test_retry_later_that_does_not_count() -> None:
+    """An attempt that is not to count has another behind it in any case, unless one beside it counts."""
+    for entry in (job(), job(TWICE), job(TWICE, attempt=2), job(attempt=3)):
+        step = again(decide(entry, Raised(RetryLater(3, "busy", counts=False))))
+        assert (step.delay, step.error.message, step.counts) == (3, "busy", False)
+    assert again(decide(job(TWICE), Raised(RetryLater(3)))).counts
+    two = ExceptionGroup("two", [RetryLater(3, counts=False), RetryLater(1, counts=False)])
+    assert again(decide(job(TWICE, attempt=2), Raised(two))).delay == 3
+    mixed = ExceptionGroup("two", [RetryLater(3, counts=False), RetryLater(1)])
+    assert again(decide(job(TWICE), Raised(mixed))).counts
+    assert failure(decide(job(TWICE, attempt=2), Raised(mixed)))[0] == "exception"
+
+
 class Busy(RetryLater):
     """A request whose author forgot to call the base class."""
 

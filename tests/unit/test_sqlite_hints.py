@@ -129,7 +129,7 @@ def test_making_room(file: File, how: str, totals: dict[str, int]) -> None:
         case "finish":
             finishing.finish(tx, claim, finishing.Ending(Completed(), None, "1"), ())
         case "retry":
-            settling.retry(tx, claim, ERROR, 100.0, ())
+            settling.retry(tx, claim, ERROR, 100.0, True, ())
             assert in_seconds(tx.hints) == pytest.approx(100, abs=5)
         case "release":
             settling.release(tx, claim, "shutdown", ())

@@ -79,7 +79,9 @@ def _finished(session: Session, claim: Claim, ending: Ending, answer: Answer) ->
     return True
 
 
-async def retry(session: Session, claim: Claim, error: JobError, delay: float, messages: Sequence[Message]) -> bool:
+async def retry(
+    session: Session, claim: Claim, error: JobError, delay: float, counts: bool, messages: Sequence[Message]
+) -> bool:
     """Let a failed attempt be followed by another."""
 
     def retried(answer: list[Any] | None) -> bool:
@@ -89,7 +91,7 @@ async def retry(session: Session, claim: Claim, error: JobError, delay: float, m
         return written
 
     restart = restart_text(claim.attempt, error, delay)
-    arguments = (repr(delay), plain_text(reason_of(error)), plain_text(error), restart)
+    arguments = (repr(delay), plain_text(reason_of(error)), plain_text(error), restart, int(counts))
     return await _settle(session, claim, "retry", arguments, messages, retried)
 
 

@@ -229,9 +229,11 @@ class RedisJobStore(SessionStore[Session]):
         """End a running job, after appending ``messages``."""
         return await settling.finish(self._opened, claim, settling.ending_of(outcome, error), messages)
 
-    async def retry(self, claim: Claim, error: JobError, delay: float, *, messages: Sequence[Message] = ()) -> bool:
+    async def retry(
+        self, claim: Claim, error: JobError, delay: float, *, counts: bool = True, messages: Sequence[Message] = ()
+    ) -> bool:
         """Let a failed attempt be followed by another in ``delay`` seconds, after appending ``messages``."""
-        return await settling.retry(self._opened, claim, error, delay, messages)
+        return await settling.retry(self._opened, claim, error, delay, counts, messages)
 
     async def release(self, claim: Claim, reason: str, *, messages: Sequence[Message] = ()) -> bool:
         """Return a running job to its queue unfinished, after appending ``messages``."""
