@@ -449,7 +449,7 @@ class JobRegistry:
 
         Args:
             queue: The queue. It need not have jobs. A name that ends in ``*`` is that of a single queue here.
-            seconds: How long the pause lasts, above 0, unless `resume` ends it earlier; inf for until then. It has to
+            seconds: How long the pause lasts, 0 or more, unless `resume` ends it earlier; inf for until then. It has to
                 end before the year 9999.
 
         Raises:
@@ -459,7 +459,7 @@ class JobRegistry:
 
         Cancellation: the queue may be paused.
         """
-        queue, seconds = check_name("queue", queue), check_seconds("seconds", seconds, zero=False, infinite=True)
+        queue, seconds = check_name("queue", queue), check_seconds("seconds", seconds, infinite=True)
         if LATEST < time.time() + seconds < inf:
             raise ValueError(f"seconds must end before the year 9999, or be inf; got {show(seconds)}")
         await self._core.pause(queue, seconds)

@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--for",
         metavar="DURATION",
         dest="seconds",
-        type=_options.positive_duration,
+        type=_options.duration,
         default=inf,
         help="how long (default: until it is resumed)",
     )

@@ -493,7 +493,9 @@ class TestPause:
         assert shell.ask("resume", "default") == (0, "resumed\n", "")
         assert shell.value("pause", "default", "--for", "0.001")["queue"] == "default"
 
-    @pytest.mark.parametrize(("text", "said"), [("0", "above 0"), ("soon", "above 0"), ("1e15", "the year 9999")])
+    @pytest.mark.parametrize(
+        ("text", "said"), [("-1", "of 0 or more"), ("soon", "of 0 or more"), ("1e15", "the year 9999")]
+    )
     def test_no_time(self, shell: Shell, jobs: dict[str, str], text: str, said: str) -> None:
         """What is no time to wait is refused, and pauses nothing."""
         code, _, err = shell.ask("pause", "default", "--for", text)

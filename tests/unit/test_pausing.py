@@ -310,7 +310,17 @@ async def test_too_many_requests(autojump_clock: MockClock) -> None:
     assert [round(at) for at in asked] == [0, 0, 0, 20, 40, 60, 80, 100, 120, 120, 120, 120]
 
 
-@pytest.mark.parametrize("seconds", [0, -1, "3", None, float("nan"), 1e12])
+async def test_no_time_at_all(autojump_clock: MockClock) -> None:
+    """A pause of 0 seconds, as a service may ask for, is over at once, and none that is longer ends by it."""
+    async with jobtrio.open_registry() as registry:
+        await registry.pause("default", 0)
+        assert await registry.paused() == {}
+        await registry.pause("default")
+        await registry.pause("default", 0)
+        assert await registry.paused() == {"default": None}
+
+
+@pytest.mark.parametrize("seconds", [-1, "3", None, float("nan"), 1e12])
 async def test_no_time(seconds: Any) -> None:
     """What is no time that a pause can last is refused, and pauses nothing."""
     async with jobtrio.open_registry() as registry:
