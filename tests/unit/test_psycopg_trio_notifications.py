@@ -93,6 +93,7 @@ async def test_while_statements_run(listener: TrioConnection[Any], sender: TrioC
                         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert got == [str(n) for n in range(200)]
+    assert asked > 20
     await check_at_rest(listener)
 
 
