@@ -81,6 +81,14 @@ def check_seconds(name: str, value: Any, *, zero: bool = True, infinite: bool = 
     return seconds
 
 
+def check_wait(name: str, value: Any, now: float, *, infinite: bool = False) -> float:
+    """Return ``value`` as float seconds, 0 or more, that are over before the year 9999; or inf if ``infinite``."""
+    seconds = check_seconds(name, value, infinite=infinite)
+    if LATEST < now + seconds < math.inf:
+        raise ValueError(f"{name} must end before the year 9999{', or be inf' * infinite}; got {show(value)}")
+    return seconds
+
+
 def check_number(name: str, value: Any, *, low: float, high: float = math.inf) -> float:
     """Return ``value`` as a finite float from ``low`` to ``high``."""
     allowed = f"a finite number from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from jobtrio._checks import LATEST, check_count, check_flag, check_id, check_name, check_seconds, check_tags, show
+from jobtrio._checks import (
+    LATEST,
+    check_count,
+    check_flag,
+    check_id,
+    check_name,
+    check_seconds,
+    check_tags,
+    check_wait,
+    show,
+)
 from jobtrio._job import Job
 from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._policies import JobPriority, RetryPolicy
@@ -459,10 +469,8 @@ class JobRegistry:
 
         Cancellation: the queue may be paused.
         """
-        queue, seconds = check_name("queue", queue), check_seconds("seconds", seconds, infinite=True)
-        if LATEST < time.time() + seconds < inf:
-            raise ValueError(f"seconds must end before the year 9999, or be inf; got {show(seconds)}")
-        await self._core.pause(queue, seconds)
+        queue = check_name("queue", queue)
+        await self._core.pause(queue, check_wait("seconds", seconds, time.time(), infinite=True))
 
     async def resume(self, queue: str) -> None:
         """Start jobs of a queue again, on all workers, at once. For a queue that is not paused it changes nothing.

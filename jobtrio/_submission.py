@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from jobtrio._checks import LATEST, check_metadata, check_moment, check_name, check_seconds, check_tags, show
+from jobtrio._checks import check_metadata, check_moment, check_name, check_seconds, check_tags, check_wait, show
 from jobtrio._codec import encode_value
 from jobtrio._entry import JobEntry, Plan
 from jobtrio._errors import GiveUp, UnknownExecutorError
@@ -276,9 +276,7 @@ class Submissions:
         if delay is not None and run_at is not None:
             raise ValueError(f"delay and run_at exclude each other; got delay={show(delay)} and run_at={show(run_at)}")
         if delay is not None:
-            entry.delay = check_seconds("delay", delay)
-            if entry.created_at + entry.delay > LATEST:
-                raise ValueError(f"delay must end before the year 9999; got {show(delay)}")
+            entry.delay = check_wait("delay", delay, entry.created_at)
         else:
             entry.run_at = check_moment("run_at", run_at).timestamp()
             entry.delay = max(entry.run_at - entry.created_at, 0.0)
