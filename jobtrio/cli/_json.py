@@ -18,8 +18,6 @@ from jobtrio._records import JobError
 from jobtrio.cli._output import STDOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from jobtrio._messages import Message
     from jobtrio._records import JobRecord, Transition, WorkerReport
     from jobtrio.cli._output import Piece
@@ -66,11 +64,6 @@ def message_fields(message: Message) -> dict[str, Any]:
 def time_field(moment: datetime) -> str:
     """Return a time as ISO 8601 text in UTC."""
     return moment.isoformat().replace("+00:00", "Z")
-
-
-def pause_fields(paused: Mapping[str, datetime | None]) -> dict[str, str | None]:
-    """Return until when each paused queue is, None where that is for good."""
-    return {queue: None if until is None else time_field(until) for queue, until in paused.items()}
 
 
 def record_fields(record: JobRecord | Transition | WorkerReport, *, traceback: bool = False) -> dict[str, Any]:

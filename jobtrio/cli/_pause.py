@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from jobtrio.cli import _options
-from jobtrio.cli._json import pause_fields, print_document
+from jobtrio.cli._json import print_document, time_field
 from jobtrio.cli._records import moment_text
 from jobtrio.cli._sources import resume_command
 from jobtrio.cli._store import EXIT_CODES, add_store_options, complain, open_client, run_with_store, warn_of_pattern
@@ -60,11 +60,10 @@ async def pause(options: argparse.Namespace, store: JobStore) -> int:
             complain(options, str(exc))
             return 2
         paused = await registry.paused()
-    until = paused.get(options.queue)  # it may have been paused for longer
+    is_paused, until = options.queue in paused, paused.get(options.queue)  # it may have been paused for longer
     if options.json:
-        document = {"queue": options.queue, "paused": options.queue in paused}
-        print_document({**document, "until": pause_fields(paused).get(options.queue)})
-    elif options.queue not in paused:
+        print_document({"queue": options.queue, "paused": is_paused, "until": until and time_field(until)})
+    elif not is_paused:
         print("paused, and over by now")
     else:
         limit = "" if until is None else f" until {moment_text(until)}"

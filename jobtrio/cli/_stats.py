@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
-from jobtrio.cli._json import pause_fields, print_document, record_fields
+from jobtrio.cli._json import print_document, record_fields, time_field
 from jobtrio.cli._records import moment_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
 from jobtrio.cli._table import render_table
@@ -55,7 +55,8 @@ async def stats(options: argparse.Namespace, store: JobStore) -> int:
     running = Counter((record.worker or "-", record.queue) for record in records)
     if options.json:
         rows = [{"worker": worker, "queue": queue, "jobs": n} for (worker, queue), n in sorted(running.items())]
-        document = {"states": states, "queues": queues, "paused": pause_fields(paused)}
+        ends = {queue: until and time_field(until) for queue, until in paused.items()}
+        document = {"states": states, "queues": queues, "paused": ends}
         print_document({**document, "workers": list(map(record_fields, workers)), "running": rows})
     else:
         print(_by_queue(queues, states) + _paused(paused) + _workers(workers) + _running(running), end="")

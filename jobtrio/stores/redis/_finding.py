@@ -133,12 +133,12 @@ def backlog(answers: list[Any], queues: Collection[str] | None, executors: Colle
     Held ones are not counted, nor what waits for its queue to be resumed: pauses come before the numbers of jobs.
     """
     pauses, rows = answers
-    stopped = {queue for queue, left in paused(pauses).items() if left == inf}
+    stopped = {queue for queue, left in zip(pauses[::2], pauses[1::2], strict=True) if float(left) == inf}
     found = dict.fromkeys(STATES, 0)
     for queue, executor, *numbers in rows:
         if executor and _is_served(queue, queues) and _is_in(executor, executors):
             for state, number in zip(STATES, numbers, strict=True):
-                if state is JobState.RUNNING or queue.decode(errors="backslashreplace") not in stopped:
+                if state is JobState.RUNNING or queue not in stopped:
                     found[state] += number
     return Backlog(*(found[state] for state in COUNTED))
 

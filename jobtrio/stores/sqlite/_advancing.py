@@ -82,17 +82,9 @@ def _some(tx: Transaction, statement: str, over_at: float) -> Iterator[JobEntry]
 
 def _end_pauses(tx: Transaction) -> float | None:
     """End what is paused no longer; return when the next pause ends, None for never."""
-
-    def following() -> float | None:
-        until: float | None = tx.run(SQL["next_resume"]).fetchone()[0]
-        return until
-
-    until, now = following(), time.time()
-    if until is None or until > now:
-        return until
-    tx.run(SQL["end_pauses"], (now,))
-    tx.hints.ready = True
-    return following()
+    tx.hints.ready |= tx.run(SQL["end_pauses"], (time.time(),)).rowcount > 0
+    until: float | None = tx.run(SQL["next_resume"]).fetchone()[0]
+    return until
 
 
 def _lapse(tx: Transaction, gone: Collection[str], over_at: float) -> tuple[list[JobEntry], float, frozenset[str]]:
