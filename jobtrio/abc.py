@@ -5,9 +5,10 @@ must not know how a store does it, nor who calls it.
 
 The rules, for all stores:
 
-* A store keeps every field of a `JobEntry` and its `Plan` except ``log``, ``unreadable`` and ``function``. The
-  functions `start`, `become_ready`, `retry` and `finish` of this module take an entry through its life, and write its
-  history.
+* A store keeps every field of a `JobEntry` and its `Plan` except ``log``, ``unreadable`` and ``function``. Each call
+  that hands out an entry hands out all of it, but for ``lease_until``, which is the store's own, and what `look` may
+  leave out. The functions `start`, `become_ready`, `retry` and `finish` of this module take an entry through its life,
+  and write its history.
 * A call may be repeated after `StoreUnavailableError` or a cancellation, with the same arguments: what the first call
   did is recognised, and the second returns what the first would have returned. (`request_cancel`, `delete` and
   `start_held` carry no mark: a second call finds what the first has left, and callers know what to make of that. And
@@ -345,7 +346,7 @@ class JobStore(ABC):
 
         None of a queue that is `paused`. No more than `StoreSettings.max_running_total` of a queue run then, across all
         workers, and no more start than `StoreSettings.rate_limits` lets. Repeated, the call returns what it had claimed
-        and still holds, and nothing else.
+        and still holds, and nothing else; where it holds nothing any more, it may claim anew.
 
         Args:
             claim_id: Marks the call and all it claims.

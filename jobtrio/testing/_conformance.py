@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobtrio.testing import (
     _check_cancelling,
     _check_claiming,
+    _check_entries,
     _check_finding,
     _check_held,
     _check_inserting,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _MODULES = (
     _check_inserting,
+    _check_entries,
     _check_claiming,
     _check_patterns,
     _check_held,

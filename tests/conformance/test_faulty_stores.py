@@ -16,11 +16,12 @@ import pytest
 import trio
 
 from jobtrio import Cancelled, End, JobError, JobState, Token
-from jobtrio.abc import Backlog, CancelReply, CancelRequest, key_for
+from jobtrio.abc import Backlog, CancelReply, CancelRequest, JobEntry, Plan, key_for
 from jobtrio.stores._pauses import Pauses
 from jobtrio.stores._timers import Timer
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
+from jobtrio.testing._check_entries import BY_ITS_CLOCK, OF_ONE_PROCESS
 from jobtrio.testing._workers import Heard
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from jobtrio import JobPriority, JobRecord, Message, Outcome
-    from jobtrio.abc import Claim, JobEntry, JobQuery, LeaseReport, Plan, StoreSettings
+    from jobtrio.abc import Claim, JobQuery, LeaseReport, StoreSettings
 
 CHECKS = {check.__name__: check for check in STORE_CHECKS}
 
@@ -677,6 +678,53 @@ async def test_a_fault_is_found(autojump_clock: MockClock, kind: type[MemoryJobS
     store = kind()
     with pytest.raises(AssertionError):
         await CHECKS[check](lambda: store)
+
+
+class LeavesOut(MemoryJobStore):
+    """Hands out entries that lack a field: those of one call."""
+
+    def __init__(self, field: str, call: str) -> None:
+        super().__init__()
+        self._field, self._call = field, call
+
+    def _without(self, entry: JobEntry) -> JobEntry:
+        left = copy(entry)
+        if self._field.startswith("plan."):
+            nothing: dict[str, Any] = {self._field.removeprefix("plan."): None}
+            left.plan = attrs.evolve(entry.plan, **nothing)
+        else:
+            default = getattr(attrs.fields(JobEntry), self._field).default
+            setattr(left, self._field, None if default is attrs.NOTHING else default)
+        return left
+
+    async def load(self, job_id: str) -> JobEntry | None:
+        entry = await super().load(job_id)
+        return entry if entry is None or self._call != "load" else self._without(entry)
+
+    async def claim(self, claim_id: str, **options: Any) -> list[Claim]:
+        claims = await super().claim(claim_id, **options)
+        for claim in claims if self._call == "claim" else ():
+            claim.entry = self._without(claim.entry)
+        return claims
+
+
+KEPT = [
+    f"{'plan.' if kind is Plan else ''}{field.name}"
+    for kind in (Plan, JobEntry)
+    for field in attrs.fields(kind)
+    if field.name not in OF_ONE_PROCESS | BY_ITS_CLOCK | {"plan"}
+]
+LEFT_OUT = [(field, "load") for field in KEPT] + [
+    (field, "claim") for field in KEPT if field not in ("outcome", "finished_at", "due", "expires")
+]
+
+
+@pytest.mark.parametrize(("field", "call"), LEFT_OUT)
+async def test_a_field_left_out_is_found(autojump_clock: MockClock, field: str, call: str) -> None:
+    """Whichever field it is that a call does not hand out."""
+    store = LeavesOut(field, call)
+    with pytest.raises(AssertionError):
+        await CHECKS["check_entries_are_whole"](lambda: store)
 
 
 def test_without_assert_statements() -> None:
