@@ -49,6 +49,8 @@ def read_float(text: str) -> float:
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
+_other_encoder = msgspec.msgpack.Encoder()
+_other_decoder = msgspec.msgpack.Decoder()
 _exponents_decoder = msgspec.json.Decoder(float_hook=read_float)
 
 
@@ -74,21 +76,40 @@ def encode_value(name: str, value: Any) -> bytes:
         raise PayloadError(f"{name} must be nested at most {DEPTH_LIMIT} levels deep; got {show(value)}")
     if type(value) not in SCALARS:
         try:
-            decode_value(data)
+            decoded = decode_value(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from None
+        if b"null" in data and not _is_kept(value, decoded):
+            _check_finite(name, value)
         if b"\n" in data or b"\r" in data or b"\t" in data:  # between parts of what was JSON already
             data = msgspec.json.format(data, indent=-1)
-    if b"null" in data:
-        try:
-            plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already
-        except EXITS:
-            raise
-        except BaseException as exc:  # it was encoded just now, so it is another each time
-            raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
-        if (number := not_finite(plain)) is not None:
-            raise PayloadError(f"{name} must be what JSON can hold; it contains {number!r}")
+    elif data == b"null":
+        _check_finite(name, value)
     return data
+
+
+def _is_kept(value: Any, decoded: Any) -> bool:
+    """Whether a value is surely what its JSON decodes to; then each null in that stands for a None.
+
+    MessagePack keeps NaN and the infinities, and takes a third of the time that looking at each part takes.
+    """
+    try:
+        return bool(_other_decoder.decode(_other_encoder.encode(value)) == decoded)
+    except EXITS:
+        raise
+    except BaseException:  # of what only JSON has, such as larger numbers, or of the value's own code
+        return False
+
+
+def _check_finite(name: str, value: Any) -> None:
+    try:
+        plain = msgspec.to_builtins(value, enc_hook=bytes)  # of parts that are JSON already
+    except EXITS:
+        raise
+    except BaseException as exc:  # it was encoded just now, so it is another each time
+        raise PayloadError(f"{name} must be what JSON can hold; got {show(value)}: {exc}") from exc
+    if (number := not_finite(plain)) is not None:
+        raise PayloadError(f"{name} must be what JSON can hold; it contains {number!r}")
 
 
 def takes_more(size: int, decoded: Any) -> bool:

@@ -157,8 +157,33 @@ def test_a_value_that_changes_meanwhile(kind: type[BaseException], monkeypatch: 
         raise kind("it is gone")
 
     monkeypatch.setattr("msgspec.to_builtins", fail)
-    with pytest.raises(PayloadError, match=r"^x must be what JSON can hold; got \[None\]: it is gone"):
-        encode_value("x", [None])
+    with pytest.raises(PayloadError, match=r"^x must be what JSON can hold; got \[None, b''\]: it is gone"):
+        encode_value("x", [None, b""])
+    assert encode_value("x", {"a": [None, 1, 2.5, True, "é"]}) == '{"a":[null,1,2.5,true,"é"]}'.encode()  # it need not
+
+
+NUMBERS = [0, -1, 2**64, 0.5, 1e300]
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("others", [[None], [None, b"bytes"], [None, datetime(2026, 1, 1, tzinfo=UTC)], [], ["null"]])
+def test_numbers_that_json_lacks_in_any_place(others: list[Any]) -> None:
+    """A NaN or an infinity, which JSON would have as null, is refused in any place and beside anything."""
+    rng = random.Random(2)
+
+    def drawn(parts: list[Any]) -> Any:
+        while len(parts) > 1:
+            taken = [parts.pop(rng.randrange(len(parts))) for _ in range(rng.randint(1, len(parts)))]
+            kind = rng.choice([list, tuple, lambda given: dict(zip("abcdefghijk", given, strict=False))])
+            parts.append(kind(taken))
+        return parts[0]
+
+    for _ in range(300):
+        value = drawn([*rng.sample(NUMBERS, 3), *others, "text"])
+        assert b"text" in encode_value("x", value)
+        value = drawn([*rng.sample(NUMBERS, 3), *others, rng.choice(NOT_FINITE)])
+        with pytest.raises(PayloadError, match=r"it contains -?(nan|inf)"):
+            encode_value("x", value)
 
 
 def test_what_ends_the_program() -> None:
