@@ -92,6 +92,7 @@ class RegistryCore(RegistryCalls):
             limiter=trio.CapacityLimiter(max_running),
             queues=queues,
             durable=self._durable,
+            checks_values=self.store.checks_values,
             worker=worker,
         )
         self.settings: StoreSettings = StoreSettings(

@@ -115,12 +115,14 @@ class Submissions:
         limiter: trio.CapacityLimiter,
         queues: Collection[str] | None,
         durable: bool,
+        checks_values: bool = False,
         worker: str,
     ) -> None:
         self.executors: Executors = Executors() if executors is None else executors
         self._limiter = limiter
         self._queues = queues
         self._durable = durable
+        self._encodes = durable and not checks_values  # to find out whether it can be stored
         self._worker = worker
         self._adapted: dict[str, Callable[[JobContext], Awaitable[Any]]] = {}  # the registered executors
         self._last: tuple[Any, ...] = (None,) * 7  # what was given last, and its plan: one, as threads may submit
@@ -148,7 +150,7 @@ class Submissions:
         Raises:
             TypeError, ValueError: A parameter makes no sense; the error names it, its value, and what is allowed.
             UnknownExecutorError: No executor has this name.
-            PayloadError: The payload or metadata can't be stored, where the store is durable.
+            PayloadError: The payload or metadata can't be stored, where the store is durable and leaves that to this.
         """
         plan = self.plan(executor, queue, priority, time_limit, retry)
         if now is None:
@@ -173,7 +175,7 @@ class Submissions:
                     f"expires_in must exceed the delay of {entry.delay:g} s, or the job would never start; "
                     f"got {show(expires_in)}"
                 )
-        if self._durable:
+        if self._encodes:
             encode_value("payload", entry.payload)
             if entry.metadata is not None:
                 encode_value("metadata", entry.metadata)

@@ -19,7 +19,8 @@ The rules, for all stores:
 * On success the `JobEntry` that was passed, or that the claim carries, has been updated to what is stored.
 * A durable store keeps values, which are payloads, metadata, tokens, results and saved states, as the JSON that
   ``msgspec.json.encode`` makes of them, and hands out what that decodes to. That this can be done was checked before,
-  except for results and saved states: what `finish` and `save_state` raise for one of those harms only its own job.
+  but for payloads and metadata where the store `checks_values`, and for results and saved states: what `finish` and
+  `save_state` raise for one of those harms only its own job.
 * A request to cancel that was accepted wins over every ending written after it: the job ends `Cancelled`. A later
   request may shorten the grace period of the first, and changes nothing else about it.
 * A call that gets no answer raises `StoreUnavailableError` within ``outage_limit``.
@@ -216,6 +217,8 @@ class JobStore(ABC):
         outage_limit: Seconds that a caller waits for a store that is away; inf for one that is never away.
         in_time: Whether the store itself makes sure that each call answers or raises within ``outage_limit``, even if
             what holds the jobs never answers. If it does not, its callers set a deadline for each call.
+        checks_values: Whether `insert` itself raises `PayloadError`, and stores nothing, where a payload or metadata
+            can't be stored. If it does not, its callers encode them once more before, to find out.
         poll_interval: Seconds after which to poll for work if no wake-up came; inf if none can get lost.
     """
 
@@ -223,6 +226,7 @@ class JobStore(ABC):
     durable: ClassVar[bool] = True
     in_time: ClassVar[bool] = False
     is_elsewhere: ClassVar[bool] = False
+    checks_values: ClassVar[bool] = False
     outage_limit: float = 10.0
     poll_interval: float = 5.0
 

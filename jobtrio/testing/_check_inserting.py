@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from jobtrio._errors import DuplicateJobError, QueueFullError
+from jobtrio._codec import SIZE_LIMIT
+from jobtrio._errors import DuplicateJobError, PayloadError, QueueFullError
 from jobtrio._messages import End
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Completed
@@ -98,6 +99,26 @@ async def check_names_are_told_apart(open_store: OpenStore) -> None:
             assert (await a.stream(name))[1:] == [*tokens(2, 2, attempt=2), End(3, Completed())]
             assert await a.store.delete(name)
         assert await b.store.find(JobQuery()) == []
+
+
+async def check_values_that_are_refused(open_store: OpenStore) -> None:
+    """A store that checks values itself stores none of a call with one that JSON can't hold; no other is given any."""
+    if not open_store().checks_values:
+        return
+    async with open_worker(open_store) as worker:
+        for value in (object(), {"a": [1.5, float("nan")]}, "\ud800", _nested(1_000), "x" * SIZE_LIMIT):
+            for fields in ({"payload": value}, {"metadata": {"m": value}}):
+                with refused(PayloadError):
+                    await worker.insert(new_entry(), new_entry(**fields), new_entry())
+        assert await worker.store.find(JobQuery()) == []
+        assert not worker.heard.changes
+
+
+def _nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 async def check_full_queue(open_store: OpenStore) -> None:

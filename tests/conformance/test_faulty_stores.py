@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from jobtrio import Cancelled, End, JobError, JobState, Token
+from jobtrio._codec import encode_value
 from jobtrio.abc import Backlog, CancelReply, CancelRequest, JobEntry, Plan, key_for
 from jobtrio.stores._pauses import Pauses
 from jobtrio.stores._timers import Timer
@@ -451,6 +452,25 @@ class KeepsObjects(MemoryJobStore):
     durable = True
 
 
+class ChecksOnTheWay(MemoryJobStore):
+    """Says that it checks what it is given, and does so when a part of it is stored."""
+
+    checks_values = True
+
+    async def insert(self, entries: Sequence[JobEntry], submission: str) -> list[JobEntry]:
+        answer = []
+        for entry in entries:
+            encode_value("payload", [entry.payload, entry.metadata])
+            answer += await super().insert([entry], submission)
+        return answer
+
+
+class ChecksNothing(MemoryJobStore):
+    """Only says that it checks what it is given."""
+
+    checks_values = True
+
+
 class DropsWhatIsEmpty(MemoryJobStore):
     """Takes an empty value for none."""
 
@@ -653,6 +673,8 @@ class OpensANursery(MemoryJobStore):
         (CountsIn32Bits, "check_numbers_of_any_size"),
         (TellsOfAllThatWasDue, "check_race_of_advances"),
         (KeepsObjects, "check_values_are_kept_as_json"),
+        (ChecksOnTheWay, "check_values_that_are_refused"),
+        (ChecksNothing, "check_values_that_are_refused"),
         (DropsWhatIsEmpty, "check_append_and_read"),
         (BlamesTheReleased, "check_release"),
         (ForgivesTheReleased, "check_release"),

@@ -174,8 +174,7 @@ def test_numbers_that_json_lacks_in_any_place(others: list[Any]) -> None:
     def drawn(parts: list[Any]) -> Any:
         while len(parts) > 1:
             taken = [parts.pop(rng.randrange(len(parts))) for _ in range(rng.randint(1, len(parts)))]
-            kind = rng.choice([list, tuple, lambda given: dict(zip("abcdefghijk", given, strict=False))])
-            parts.append(kind(taken))
+            parts.append(rng.choice([taken, tuple(taken), dict(zip("abcdefghijk", taken, strict=False))]))
         return parts[0]
 
     for _ in range(300):

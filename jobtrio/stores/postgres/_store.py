@@ -73,6 +73,7 @@ class PostgresJobStore(RowStore[Session]):
 
     in_time: ClassVar[bool] = True
     is_elsewhere: ClassVar[bool] = True
+    checks_values: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class Submitter:
             limiter=trio.CapacityLimiter(1),
             queues=None,
             durable=True,
+            checks_values=True,
             worker=worker_name() if worker is None else check_name("worker", worker),
         )
 

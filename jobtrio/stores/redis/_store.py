@@ -55,6 +55,7 @@ class RedisJobStore(SessionStore[Session]):
     """
 
     is_elsewhere = True
+    checks_values = True
 
     def __init__(
         self, url: str, *, prefix: str = "jobtrio", replicas: int = 0, outage_limit: float = 10.0, create: bool = True

@@ -60,6 +60,7 @@ class SqliteJobStore(RowStore[Session]):
     """
 
     in_time = True
+    checks_values = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", outage_limit: float = 10.0
