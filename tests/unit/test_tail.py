@@ -13,7 +13,18 @@ from jobtrio import Completed, End, JobPriority, Message, StoreUnavailableError,
 from jobtrio._entry import JobEntry, Plan, finish, start
 from jobtrio._known import KnownEntries
 from jobtrio._subscription import Subscription
-from jobtrio._tail import FEW, LONGER, LOOK_AFTER, LOOK_AT_LEAST, LOOK_FIRST, LOOK_FOR_END, MUCH, REMEMBERED, Tails
+from jobtrio._tail import (
+    FEW,
+    LONGER,
+    LOOK_AFTER,
+    LOOK_AT_LEAST,
+    LOOK_FIRST,
+    LOOK_FOR_END,
+    MUCH,
+    REMEMBERED,
+    TOGETHER,
+    Tails,
+)
 from jobtrio._token_log import TokenLog
 from jobtrio.abc import JobStore
 
@@ -118,6 +129,22 @@ async def test_ever_more_seldom(autojump_clock: MockClock) -> None:
         await trio.sleep(9)
     pauses = [2 * LOOK_AFTER, 4 * LOOK_AFTER, LOOK_AT_LEAST, LOOK_AT_LEAST, LOOK_AT_LEAST]
     assert bench.looks == [0, *(sum(pauses[:n]) for n in range(1, 6))]
+
+
+async def test_looks_at_many(autojump_clock: MockClock) -> None:
+    """Streams where nothing happens are looked at together, and each as often as it would be alone."""
+    bench = Bench()
+    async with bench.running():
+        entries = [bench.entry(f"id-{n}") for n in range(160)]
+        for entry in entries:
+            bench.tails.follow(entry)
+            await trio.sleep(LOOK_AT_LEAST / len(entries))
+        await trio.sleep(10)
+        bench.looks.clear()
+        await trio.sleep(2 * LOOK_AT_LEAST)
+    assert 2 * len(entries) <= len(bench.looks) <= 3 * len(entries)
+    assert len(set(bench.looks)) <= 2 * LOOK_AT_LEAST / TOGETHER + 1
+    assert max(bench.looks.count(moment) for moment in set(bench.looks)) <= len(entries) / 8  # and not all of them
 
 
 async def test_news(autojump_clock: MockClock) -> None:
