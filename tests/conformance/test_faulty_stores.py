@@ -741,6 +741,7 @@ LEFT_OUT = [(field, "load") for field in KEPT] + [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("field", "call"), LEFT_OUT)
 async def test_a_field_left_out_is_found(autojump_clock: MockClock, field: str, call: str) -> None:
     """Whichever field it is that a call does not hand out."""
