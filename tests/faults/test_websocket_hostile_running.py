@@ -20,7 +20,7 @@ from jobtrio import RetryPolicy
 from jobtrio.websocket import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from jobtrio import JobContext
     from jobtrio.websocket import Handshake
@@ -451,6 +451,16 @@ async def test_many_watchers_of_whom_some_stall() -> None:
         await bridge.assert_is_well()
 
 
+@pytest.fixture
+def no_low_numbers_free() -> Iterator[None]:
+    """Take the numbers that descriptors left free in earlier tests, so that new ones get higher ones than all."""
+    taken = [os.dup(0) for _ in range(256)]
+    yield
+    for number in taken:
+        os.close(number)
+
+
+@pytest.mark.usefixtures("no_low_numbers_free")
 async def test_no_descriptors_left(bridge: Bridge) -> None:
     """When the process has no descriptors left, clients wait or are lost; later ones are served."""
     sockets = [trio.socket.socket() for _ in range(40)]
@@ -467,6 +477,7 @@ async def test_no_descriptors_left(bridge: Bridge) -> None:
             sock.close()
 
 
+@pytest.mark.usefixtures("no_low_numbers_free")
 async def test_few_descriptors(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:
     """Clients that there are too few descriptors for are turned down, which is said once."""
     sockets = [trio.socket.socket() for _ in range(2)]
