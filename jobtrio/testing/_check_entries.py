@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from jobtrio._policies import JobPriority, RetryPolicy
+from jobtrio._policies import JobPriority
 from jobtrio._records import Cancelled, Completed, Failed, JobError, Outcome
 from jobtrio.abc import JobEntry, JobQuery, Plan
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, new_entry, open_workers
+from jobtrio.testing._workers import ERROR, LEASE, POLICY, SHORT, new_entry, open_workers
 
 if TYPE_CHECKING:
     from jobtrio.testing._workers import OpenStore, Worker
@@ -19,6 +19,9 @@ OF_ONE_PROCESS: Final = frozenset({"log", "unreadable", "function"})
 
 BY_ITS_CLOCK: Final = frozenset({"lease_until"})
 """When a claim lapses: only its store need know."""
+
+BY_BEING_READY: Final = frozenset({"state", "steps", "due", "ticket"})
+"""What changes in a job as its time comes."""
 
 UNCHANGING: Final = frozenset({"payload", "metadata", "tags", "run_at", "delay", "expires_in", "saved_state"})
 """What `JobStore.look` need not hand out."""
@@ -33,9 +36,7 @@ async def check_entries_are_whole(open_store: OpenStore) -> None:
         await a.pass_time()
         ready = await a.load(entry.id)
         await _check_same(b, ready)
-        assert _fields(ready, but={"state", "steps", "due", "ticket"}) == _fields(
-            entry, but={"state", "steps", "due", "ticket"}
-        )
+        assert _fields(ready, but=BY_BEING_READY) == _fields(entry, but=BY_BEING_READY)
         changed = await a.store.set_priority(entry.id, JobPriority.LOW)
         assert changed is not None
         await _check_same(b, changed)
@@ -68,14 +69,13 @@ async def check_entries_are_whole(open_store: OpenStore) -> None:
 
 
 def _rich_entry() -> JobEntry:
-    policy = RetryPolicy(max_attempts=4, initial=0.5, multiplier=3, max_delay=7, jitter=0)
     return new_entry(
         "build",
         {"a": [1]},
         queue="gpu",
         priority=JobPriority.HIGH,
         time_limit=1.5,
-        retry=policy,
+        retry=POLICY,
         delay=SHORT,
         expires_in=LEASE,
         key="k",
@@ -116,7 +116,7 @@ async def _check_same(other: Worker, entry: JobEntry) -> None:
     assert records[entry.id] == entry.record()
 
 
-def _fields(entry: JobEntry, but: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:
+def _fields(entry: JobEntry, but: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return what is kept of an entry and its plan, by name."""
     kept = {f"plan.{field.name}": getattr(entry.plan, field.name) for field in attrs.fields(Plan)}
     kept |= {field.name: getattr(entry, field.name) for field in attrs.fields(JobEntry) if field.name != "plan"}

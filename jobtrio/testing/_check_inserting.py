@@ -15,7 +15,18 @@ from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Completed
 from jobtrio._state import JobState
 from jobtrio.abc import Backlog, JobQuery
-from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, open_worker, open_workers, refused, tokens
+from jobtrio.testing._workers import (
+    ERROR,
+    LEASE,
+    POLICY,
+    SHORT,
+    ids,
+    new_entry,
+    open_worker,
+    open_workers,
+    refused,
+    tokens,
+)
 
 if TYPE_CHECKING:
     from jobtrio._entry import JobEntry
@@ -27,7 +38,6 @@ RICH = {"text": "a\x00\n\t\"'\\ é € 😀", "numbers": [0, -1, 2**53, 0.1, 1e3
 
 async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
     """Entries are stored in order and brought to what is stored, and another process finds them as they were given."""
-    policy = RetryPolicy(max_attempts=4, initial=0.5, multiplier=3, max_delay=7, jitter=0)
     async with open_workers(open_store, "a", "b") as (a, b):
         plain = new_entry("work", None)
         rich = new_entry(
@@ -36,7 +46,7 @@ async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
             queue="gpu",
             priority=JobPriority.CRITICAL,
             time_limit=1.5,
-            retry=policy,
+            retry=POLICY,
             delay=LEASE,
             expires_in=2 * LEASE,
             key="key",
@@ -58,7 +68,7 @@ async def check_insert_returns_what_is_stored(open_store: OpenStore) -> None:
         assert (record.tags, record.queue, record.executor) == ({"User": "É", "n": "1"}, "gpu", "other")
         assert record.priority is JobPriority.CRITICAL
         record = await b.record(rich.id)
-        assert (record.time_limit, record.retry, record.expires_in) == (1.5, policy, 2 * LEASE)
+        assert (record.time_limit, record.retry, record.expires_in) == (1.5, POLICY, 2 * LEASE)
         record = await b.record(plain.id)
         assert (record.time_limit, record.retry, record.expires_in) == (None, None, None)
 

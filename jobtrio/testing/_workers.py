@@ -46,6 +46,9 @@ SHORT = 0.3
 ERROR = JobError("exception", "ValueError", "it 'failed'\x00", "Traceback …\n  😀")
 """What an attempt failed with."""
 
+POLICY = RetryPolicy(max_attempts=4, initial=0.5, multiplier=3, max_delay=7, jitter=0)
+"""A policy in which nothing is as it is by default."""
+
 _count = count(1)
 
 
