@@ -366,16 +366,22 @@ class JobRegistry:
         self._check_run("registry.stats()", "registry.stats")
         return self._core.stats()
 
-    async def counts(self) -> dict[str, dict[JobState, int]]:
+    async def counts(self, *, tags: Mapping[str, str] | None = None) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state, across all workers of the store.
 
+        Args:
+            tags: Count only the jobs that have all of these tags. They are looked up one by one, and one that changes
+                its state meanwhile is counted once.
+
         Raises:
+            TypeError, ValueError: ``tags`` is invalid; the error says what is allowed.
             StoreUnavailableError: The store was away too long (durable stores).
             trio.ClosedResourceError: The registry is closed (durable stores).
 
         Cancellation: nothing has changed.
         """
-        return await self._core.ask(self._core.store.counts)
+        wanted, store = check_tags("tags", tags), self._core.store
+        return await self._core.ask(partial(store.counts_of, wanted) if wanted else store.counts)
 
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are present, by name: the registries on this store that claim jobs.

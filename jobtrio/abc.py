@@ -55,12 +55,14 @@ from jobtrio._entry import become_ready as become_ready
 from jobtrio._entry import finish as finish
 from jobtrio._entry import retry as retry
 from jobtrio._entry import start as start
+from jobtrio._errors import UnknownJobError
+from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._patterns import key_for as key_for
 from jobtrio._policies import RateLimit, Retention
 from jobtrio._state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from jobtrio._messages import Message
@@ -282,6 +284,25 @@ class JobStore(ABC):
     @abstractmethod
     async def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state, 0 where none is."""
+
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return, for each queue that has jobs with all of these tags, how many of them are in each state, as `counts`.
+
+        A job that changes its state meanwhile is counted once, in a state that it had meanwhile. A store that can count
+        jobs where they are should do so; this finds them, page by page.
+        """
+
+        def find(after: str | None) -> Awaitable[list[JobRecord]]:
+            return self.find(JobQuery(tags=tags, limit=PAGE, after=after))
+
+        while True:
+            found: dict[str, dict[JobState, int]] = {}
+            try:
+                async for record in FoundJobs(find):
+                    found.setdefault(record.queue, dict.fromkeys(JobState, 0))[record.state] += 1
+            except UnknownJobError:  # a whole page was removed meanwhile
+                continue
+            return found
 
     @abstractmethod
     async def workers(self) -> list[WorkerReport]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobtrio._state import JobState
+from jobtrio.cli._filters import add_tag_option
 from jobtrio.cli._json import print_document, record_fields, time_field
 from jobtrio.cli._records import moment_text
 from jobtrio.cli._store import EXIT_CODES, add_store_options, open_client, run_with_store
@@ -24,10 +25,17 @@ HELP = "count the jobs of a store"
 
 DESCRIPTION = """\
 Count a store's jobs by state and queue, and name the queues that are paused and
-the workers that are present.
+the workers that are present. With --tag, only jobs that have the tag are
+counted.
 """
 
-EPILOG = EXIT_CODES
+EPILOG = f"""\
+{EXIT_CODES}
+examples:
+  jobtrio stats --store sqlite:///jobs.db
+  jobtrio stats --tag batch=2026-12
+  jobtrio stats --tag user=ann --json | jq .states
+"""
 
 QUEUES_SHOWN = 8
 """Queues that have a column of their own, at most."""
@@ -38,6 +46,7 @@ RUNNING_SHOWN = 10_000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
+    add_tag_option(parser, help="count only jobs with this tag")
     add_store_options(parser, json="print one JSON object: states, queues, paused, workers, running")
 
 
@@ -47,10 +56,11 @@ async def stats(options: argparse.Namespace, store: JobStore) -> int:
     *Cancellation*: nothing has changed.
     """
     async with open_client(store) as registry:
-        queues = await registry.counts()
+        tags = dict(options.tag)
+        queues = await registry.counts(tags=tags)
         paused = await registry.paused()
         workers = await registry.workers()
-        records = await registry.find(state=JobState.RUNNING, limit=RUNNING_SHOWN)
+        records = await registry.find(state=JobState.RUNNING, tags=tags, limit=RUNNING_SHOWN)
     states = {state: sum(counts[state] for counts in queues.values()) for state in JobState}
     running = Counter((record.worker or "-", record.queue) for record in records)
     if options.json:

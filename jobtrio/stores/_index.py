@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from jobtrio._patterns import key_for, patterns_among
 from jobtrio._state import JobState
+from jobtrio.abc import JobQuery
 from jobtrio.stores._rules import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from jobtrio._entry import JobEntry, Plan
-    from jobtrio.abc import JobQuery
 
 COMMON = 4
 """A tag is common that one job in so many has, at least."""
@@ -94,6 +94,13 @@ class JobIndex:
                         counts[state] += len(group)
         return found
 
+    def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return the same of the jobs that have all of these tags."""
+        found: dict[str, dict[JobState, int]] = {}
+        for entry in _matching(self._rarest(tags).values(), JobQuery(tags=tags), None):
+            found.setdefault(entry.plan.queue, dict.fromkeys(JobState, 0))[entry.state] += 1
+        return found
+
     def waiting(
         self,
         state: JobState,
@@ -139,8 +146,7 @@ class JobIndex:
     def find(self, query: JobQuery, after: int | None) -> list[JobEntry]:
         """Return the matching jobs behind number ``after``, in the order that is asked for; None for all."""
         if query.tags:
-            holders = [self._tags.get(tag, {}) for tag in query.tags.items()]
-            fewest = min(holders, key=len) if len(holders) > 1 else holders[0]
+            fewest = self._rarest(query.tags)
             if after is not None and COMMON * len(fewest) >= len(self._by_age):
                 return self._walk(query, after)  # without a look at those before
             # They are in order, as they were taken in.
@@ -161,6 +167,11 @@ class JobIndex:
         found = list(_matching((entry for group in groups for entry in group.values()), query, after))
         first = nlargest if query.newest_first else nsmallest
         return first(query.limit, found, key=_order) if len(found) > 1 else found
+
+    def _rarest(self, tags: Mapping[str, str]) -> dict[str, JobEntry]:
+        """Return the jobs that have the tag of these which the fewest have, in order."""
+        holders = [self._tags.get(tag, {}) for tag in tags.items()]
+        return min(holders, key=len) if len(holders) > 1 else holders[0]
 
     def _walk(self, query: JobQuery, after: int | None) -> list[JobEntry]:
         found: list[JobEntry] = []

@@ -21,6 +21,8 @@ from jobtrio._state import FINAL_STATES, JobState
 from jobtrio.stores._salvage import STATES, Salvage, check_finite, check_time, checked_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jobtrio._records import Outcome
 
 HELD: Final = ""
@@ -152,6 +154,14 @@ def readable_cancel(text: str | None) -> CancelRequest | None:
 def state_of(text: str) -> JobState:
     """Return a state; for one that nobody knows, what jobs are said to be that can't be read."""
     return STATES.get(text, JobState.FAILED)
+
+
+def counts_in(rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[JobState, int]]:
+    """Return how many jobs of each queue are in each state, of rows that each say it of one queue and one state."""
+    found: dict[str, dict[JobState, int]] = {}
+    for queue, state, count in rows:
+        found.setdefault(queue, dict.fromkeys(JobState, 0))[state_of(state)] += count
+    return found
 
 
 def _metadata_of(text: str | None) -> dict[str, Any] | None:

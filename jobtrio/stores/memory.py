@@ -120,6 +120,11 @@ class MemoryJobStore(MemoryBooks, JobStore):
         self._shelf.evict()
         return self._index.counts()
 
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return the same of the jobs that have all of these tags."""
+        self._shelf.evict()
+        return self._index.counts_of(tags)
+
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are present, by name."""
         running = Counter(entry.worker for entry in self._index.living() if entry.state is JobState.RUNNING)

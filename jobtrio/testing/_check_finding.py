@@ -212,5 +212,45 @@ async def check_counts(open_store: OpenStore) -> None:
         assert await worker.store.backlog(None, set()) == Backlog()
 
 
+async def check_counts_of_tags(open_store: OpenStore) -> None:
+    """Jobs that have tags are counted where all of these match, each in the state that it is in now."""
+    async with open_workers(open_store, "a", "b") as (a, b):
+        held = new_entry(None, queue="y", tags={"of": "these"})
+        rest = [
+            new_entry(queue="xy"[n % 2], tags={"of": "these", "half": str(n % 4 // 2)}, delay=LEASE * (n > 5))
+            for n in range(8)
+        ]
+        await a.insert(held, new_entry(tags={"half": "1"}), new_entry(), *rest)
+        assert await b.store.counts_of({"of": "these"}) == {
+            "x": _each(QUEUED=3, SCHEDULED=1),
+            "y": _each(QUEUED=4, SCHEDULED=1),
+        }
+        ended, running, *_ = await a.claim(room={"x": 2})
+        assert await a.store.finish(ended, Completed())
+        await b.store.request_cancel(held.id, None, 0.0)
+        assert await b.store.counts_of({"of": "these"}) == {
+            "x": _each(QUEUED=1, SCHEDULED=1, RUNNING=1, COMPLETED=1),
+            "y": _each(QUEUED=3, SCHEDULED=1, CANCELLED=1),
+        }
+        for order in (("half", "of"), ("of", "half")):  # the rarer one first, and last
+            tags = {"half": "1", "of": "these"}
+            assert await b.store.counts_of({name: tags[name] for name in order}) == {
+                "x": _each(SCHEDULED=1, RUNNING=1),
+                "y": _each(QUEUED=1, SCHEDULED=1),
+            }
+        for tags in ({"of": "others"}, {"OF": "these"}, {"of": "these", "half": "2"}, {"of": "these", "n": "1"}):
+            assert await b.store.counts_of(tags) == {}
+        for text in ("", "\0", "\ud800", "line\nbreak"):
+            assert await b.store.counts_of({"of": "these", "half": text}) == {}
+        assert await b.store.delete(ended.entry.id)
+        await a.store.release(running, "shutdown")
+        many = {f"tag {n}": "same" for n in range(100)}
+        await a.insert(*(new_entry(tags={**many, "n": str(n)}) for n in range(105)))
+        assert (await b.store.counts_of({"of": "these"}))["x"] == _each(QUEUED=2, SCHEDULED=1)
+        assert await b.store.counts_of(many) == {"default": _each(QUEUED=105)}
+        assert await b.store.counts_of({**many, "n": "3"}) == {"default": _each(QUEUED=1)}
+        assert await b.store.counts_of({**many, "tag 7": "another"}) == {}
+
+
 def _each(**counts: int) -> dict[JobState, int]:
     return {state: counts.get(state, 0) for state in JobState}

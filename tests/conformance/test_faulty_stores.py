@@ -17,7 +17,7 @@ import trio
 
 from jobtrio import Cancelled, End, JobError, JobState, Token
 from jobtrio._codec import encode_value
-from jobtrio.abc import Backlog, CancelReply, CancelRequest, JobEntry, Plan, key_for
+from jobtrio.abc import Backlog, CancelReply, CancelRequest, JobEntry, JobQuery, Plan, key_for
 from jobtrio.stores._pauses import Pauses
 from jobtrio.stores._timers import Timer
 from jobtrio.stores.memory import MemoryJobStore
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from jobtrio import JobPriority, JobRecord, Message, Outcome
-    from jobtrio.abc import Claim, JobQuery, LeaseReport, StoreSettings
+    from jobtrio.abc import Claim, LeaseReport, StoreSettings
 
 CHECKS = {check.__name__: check for check in STORE_CHECKS}
 
@@ -413,6 +413,23 @@ class CountsAll(MemoryJobStore):
         return await super().retry(*args, **{**options, "counts": True})
 
 
+class CountsByOneTag(MemoryJobStore):
+    """Counts whatever has the first of the tags."""
+
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        return await super().counts_of(dict([*tags.items()][:1]))
+
+
+class CountsOnePage(MemoryJobStore):
+    """Counts what it finds at first."""
+
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        found: dict[str, dict[JobState, int]] = {}
+        for record in await self.find(JobQuery(tags=tags)):
+            found.setdefault(record.queue, dict.fromkeys(JobState, 0))[record.state] += 1
+        return found
+
+
 class CutsTexts(MemoryJobStore):
     """Keeps errors in columns of a fixed length."""
 
@@ -684,6 +701,8 @@ class OpensANursery(MemoryJobStore):
         (PausesWhatItHas, "check_running_jobs_of_paused_queues"),
         (CountsWhatIsPaused, "check_backlog_of_paused_queues"),
         (CountsAll, "check_retry_that_does_not_count"),
+        (CountsByOneTag, "check_counts_of_tags"),
+        (CountsOnePage, "check_counts_of_tags"),
         (ResumesInSilence, "check_resume_wakes"),
         (CountsNothingPaused, "check_backlog_of_paused_queues"),
         (PausesForGood, "check_pause_for_a_time"),

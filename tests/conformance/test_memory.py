@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobtrio import JobState, open_registry
+from jobtrio.abc import JobQuery, JobStore
 from jobtrio.stores.memory import MemoryJobStore
 from jobtrio.testing import STORE_CHECKS
 from jobtrio.testing._workers import LEASE, ids, new_entry, open_worker
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from jobtrio._records import JobRecord
     from jobtrio.abc import JobEntry
     from jobtrio.testing import StoreCheck
 
@@ -45,6 +47,43 @@ async def test_old_calls_are_not_remembered() -> None:
             assert ids(await worker.store.claim(str(n), limit=1, lease=LEASE)) == [entry.id]
         assert isinstance(worker.store, MemoryJobStore)
         assert len(worker.store._claims) == 32
+
+
+class _CountsByFinding(MemoryJobStore):
+    """A store that leaves counting to the contract, and of which somebody removes the jobs found in the first page."""
+
+    counts_of = JobStore.counts_of
+
+    def __init__(self, *, removes: bool = False) -> None:
+        super().__init__()
+        self._removes = removes
+
+    async def find(self, query: JobQuery) -> list[JobRecord]:
+        records = await super().find(query)
+        if self._removes and query.after is None:
+            self._removes = False
+            for record in records:
+                await self.request_cancel(record.id, None, 0.0)
+                await self.delete(record.id)
+        return records
+
+
+async def test_counting_is_left_to_the_contract(autojump_clock: MockClock) -> None:
+    """A store that does not count the jobs that have tags has them counted as they are found."""
+    store = _CountsByFinding()
+    (check,) = (check for check in STORE_CHECKS if check.__name__ == "check_counts_of_tags")
+    await check(lambda: store)
+
+
+@pytest.mark.parametrize("count", [1, 100, 250])
+async def test_counting_begins_anew_where_a_page_is_removed(count: int) -> None:
+    """What is removed while jobs are counted keeps nobody from being told of those that are left."""
+    async with open_worker(lambda: _CountsByFinding(removes=True)) as worker:
+        await worker.insert(*(new_entry(tags={"a": "b"}) for _ in range(count)))
+        counts = await worker.store.counts_of({"a": "b"})
+        left = max(count - 100, 0)
+        # The first page is told of as it was found, unless the next one could not be found behind it.
+        assert sum(counts.get("default", {}).values()) == left, counts
 
 
 class _LooksTwice(MemoryJobStore):

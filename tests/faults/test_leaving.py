@@ -221,6 +221,7 @@ async def test_calls_on_a_registry_that_is_closed(tmp_path: Path) -> None:
         registry.create_job,
         registry.find,
         registry.counts,
+        partial(registry.counts, tags={"of": "nobody"}),
         registry.workers,
         partial(registry.get, ended.id),
         partial(registry.history, ended.id),

@@ -300,6 +300,6 @@ async def test_jobs_are_found_by_many_tags(postgres: str, monkeypatch: pytest.Mo
         faults = postgres_faults.install(monkeypatch)
         for limit in (2, 3, 7, 100):
             assert ids(await worker.store.find(JobQuery(tags=tags, limit=limit))) == ids(entries)[:limit]
-        assert faults.asked == [("candidates",), ("find_by_tag",)] * (1 + 1 + 3 + 3)
+        assert faults.asked == [("candidates_by_tag",), ("find_by_tag",)] * (1 + 1 + 3 + 3)
         many = {**tags, **{f"another {n}": "same" for n in range(20)}}
         assert await worker.store.find(JobQuery(tags=many)) == []

@@ -157,6 +157,7 @@ async def use(place: Place, jobs: Iterable[str]) -> dict[str, Any]:
             await registry.find(limit=1000)
             await registry.find(state=list(JobState), tags={"a": "b"}, limit=1000)
             await registry.counts()
+            await registry.counts(tags={"a": "b"})
             await registry.workers()
             async with trio.open_nursery() as nursery:
                 for job_id in (fresh.id, "good", "later", *outcomes):

@@ -27,6 +27,7 @@ from jobtrio.stores.redis import _claiming as claiming
 from jobtrio.stores.redis import _finding as finding
 from jobtrio.stores.redis import _inserting as inserting
 from jobtrio.stores.redis._link import Answers, Link
+from jobtrio.stores.redis._scripts import run
 from jobtrio.testing._workers import ERROR, LEASE, SHORT, ids, new_entry, new_plan, open_worker, open_workers, tokens
 
 if TYPE_CHECKING:
@@ -534,8 +535,66 @@ async def test_a_query_of_many_tags(open_store: Callable[[], RedisJobStore], mon
             query = JobQuery(tags=tags, limit=1000, newest_first=newest_first)
             assert ids(await worker.store.find(query)) == expected
             looked.append(looks())
-            assert max(after - before for before, after in pairwise(looked)) <= 10_000 + 1
+            assert max(after - before for before, after in pairwise(looked)) <= 10_000 + len(tags)
             assert len(looked) == 4
+
+
+@pytest.mark.parametrize("looked_at", [7, 100, 1000])
+async def test_counting_many(
+    open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    """Jobs that have tags are each counted once, however few are looked at in one call, and none looks at too many."""
+    looked: list[int] = []
+
+    def noted_run(*args: Any) -> Any:
+        looked.append(looks())
+        return run(*args)
+
+    monkeypatch.setattr(finding, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(finding, "run", noted_run)
+    many = {f"t{n}": "y" for n in range(150)}
+    none = dict.fromkeys(JobState, 0)
+    async with open_worker(open_store) as worker:
+        await worker.insert(*(new_entry(queue=f"q{n % 3}", tags={**many, "m": str(n % 7)}) for n in range(210)))
+        await worker.claim(limit=30, room={"q1": 30})
+        assert await worker.store.counts_of({"m": "6", "t1": "y"}) == {
+            "q0": none | {JobState.QUEUED: 10},
+            "q1": none | {JobState.QUEUED: 6, JobState.RUNNING: 4},
+            "q2": none | {JobState.QUEUED: 10},
+        }
+        looked.clear()
+        counts = await worker.store.counts_of(many)
+        assert sorted((queue, sum(states.values())) for queue, states in counts.items()) == [
+            ("q0", 70),
+            ("q1", 70),
+            ("q2", 70),
+        ]
+        looked.append(looks())
+        assert max(after - before for before, after in pairwise(looked)) <= 10_000 + len(many)
+        assert len(looked) - 1 >= max(210 * len(many) // 10_000, 210 // looked_at)
+
+
+async def test_many_that_count(open_store: Callable[[], RedisJobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who count at one time, the server puts off the ones behind the first ten thousand jobs."""
+    runs: list[str] = []
+
+    def noted_run(name: str, *args: Any) -> Any:
+        runs.append(name)
+        return run(name, *args)
+
+    monkeypatch.setattr(finding, "run", noted_run)
+    tags = [{f"t{n}": "y"} for n in range(13)]
+    async with open_worker(open_store) as worker:
+        await worker.insert(*(new_entry(tags=dict.fromkeys((f"t{n}" for n in range(13)), "y")) for _ in range(999)))
+
+        async def count(tags: dict[str, str]) -> None:
+            counts = await worker.store.counts_of(tags)
+            assert counts == {"default": dict.fromkeys(JobState, 0) | {JobState.QUEUED: 999}}
+
+        async with trio.open_nursery() as nursery:
+            for each in tags:
+                nursery.start_soon(count, each)
+    assert len(tags) < len(runs) <= len(tags) + 3
 
 
 async def test_a_tag_among_many_queues(open_store: Callable[[], RedisJobStore]) -> None:

@@ -410,6 +410,32 @@ class TestStats:
         assert head.split() == ["STATE", "default", "other", "texts", "JOBS"]
         assert {line.split()[0]: int(line.split()[-1]) for line in lines} == every
 
+    def test_counts_of_tags(self, shell: Shell) -> None:
+        """With tags those jobs alone are counted that have all of them; paused queues are told all the same."""
+
+        async def fill() -> None:
+            store = SqliteJobStore(shell.folder / "jobs.db")
+            async with jobtrio.open_registry(store_jobs.executors, store=store, queues={}) as registry:
+                for n in range(6):
+                    await registry.submit("echo", queue="ab"[n % 2], tags={"batch": "7", "half": str(n // 3)})
+                await registry.submit("echo", tags={"batch": "8"})
+                await registry.pause("a")
+
+        trio.run(fill)
+        for options, a, b in (
+            (["--tag", "batch=7"], 3, 3),
+            (["--tag", "batch=7", "--tag", "half=1"], 1, 2),
+            (["--tag", "half=2"], 0, 0),
+        ):
+            stats = shell.value("stats", *options)
+            queues = {queue: counts["QUEUED"] for queue, counts in stats["queues"].items()}
+            assert queues == {queue: n for queue, n in (("a", a), ("b", b)) if n}
+            assert (stats["states"]["QUEUED"], stats["paused"], stats["running"]) == (a + b, {"a": None}, [])
+            out = shell.ask("stats", *options)[1]
+            assert [line.split()[-1] for line in out.splitlines() if line.startswith("QUEUED")] == [str(a + b)]
+        code, _, err = shell.ask("stats", "--tag", "batch")
+        assert (code, "--tag" in err) == (2, True)
+
     @pytest.mark.parametrize(("queues", "head"), [(1, []), (8, [f"q{n}" for n in range(8)]), (9, [])])
     def test_columns(self, shell: Shell, queues: int, head: list[str]) -> None:
         """Queues have columns where there are several, up to eight."""

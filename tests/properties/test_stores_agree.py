@@ -270,7 +270,9 @@ class Run:
     async def count(self, _: str) -> Any:
         queues = self.rng.choice([None, [], QUEUES[:2], ["q*"], ["q:1", "*"]])
         executors = self.rng.choice([None, [], EXECUTORS[:2]])
-        return sorted((await self.worker.store.counts()).items()), await self.worker.store.backlog(queues, executors)
+        store, tags = self.worker.store, self.tags() or {}
+        of_tags = await store.counts_of(tags) if tags else {}
+        return sorted((await store.counts()).items()), sorted(of_tags.items()), await store.backlog(queues, executors)
 
     async def load(self, _: str) -> Any:
         return seen(await self.worker.store.load(self.an_id()))

@@ -201,6 +201,10 @@ class RemoteStore(JobStore):
         """Return how many jobs are in each state, by queue."""
         return await self._ask("counts", lambda store: store.counts())
 
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return how many jobs that have tags are in each state, by queue."""
+        return await self._ask("counts_of", lambda store: store.counts_of(tags))
+
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are there."""
         return await self._ask("workers", lambda store: store.workers())

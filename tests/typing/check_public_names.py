@@ -109,6 +109,7 @@ async def looking(registry: jobtrio.JobRegistry) -> None:
     await registry.find(state={jobtrio.JobState.FAILED}, queue="gpu", executor="generate", key="order-17")
     assert_type(await registry.history("id"), list[jobtrio.Transition])
     assert_type(await registry.counts(), dict[str, dict[jobtrio.JobState, int]])
+    assert_type(await registry.counts(tags={"batch": "7"}), dict[str, dict[jobtrio.JobState, int]])
     assert_type(await registry.workers(), list[jobtrio.WorkerReport])
     assert_type(await registry.paused(), dict[str, datetime | None])
     await registry.pause("gpu")

@@ -356,6 +356,14 @@ FIND: dict[str, Iterable[Any]] = {
 }
 
 
+@pytest.mark.parametrize("value", [*BAD_TAGS])
+async def test_counts(value: Any) -> None:
+    """`counts` refuses tags that no job can have."""
+    async with jobtrio.open_registry() as registry:
+        await expect_refusal(lambda: registry.counts(tags=value), "tags", value)
+        await untouched(registry)
+
+
 @pytest.mark.parametrize(("name", "value"), rows(FIND))
 async def test_find(name: str, value: Any) -> None:
     """`find` refuses filters that can match nothing because they make no sense."""

@@ -377,6 +377,7 @@ def test_counts() -> None:
     shelf.add(queue="b", executor=None, state=COMPLETED)
     shelf.remove(shelf.add(queue="gone"))
     none = dict.fromkeys(JobState, 0)
+    assert shelf.index.counts_of({"of": "nobody"}) == {}
     assert shelf.index.counts() == {"a": none | {QUEUED: 2, RUNNING: 1}, "b": none | {COMPLETED: 1}}
 
 

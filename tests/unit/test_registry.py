@@ -552,6 +552,23 @@ async def test_find() -> None:
         await runs.cancel()
 
 
+async def test_counts() -> None:
+    """Jobs are counted by queue and state: all, or those that have all of some tags."""
+    none = dict.fromkeys(JobState, 0)
+    async with jobtrio.open_registry(max_running=1) as registry:
+        await (await registry.submit(work, tags={"a": "1", "b": "1"})).wait()
+        runs = await registry.submit(hang, tags={"a": "1"}, queue="gpu")
+        await registry.create_job(tags={"a": "2"})
+        await trio.testing.wait_all_tasks_blocked()
+        default = none | {JobState.COMPLETED: 1, JobState.QUEUED: 1}
+        gpu = none | {JobState.RUNNING: 1}
+        assert await registry.counts() == await registry.counts(tags={}) == {"default": default, "gpu": gpu}
+        assert await registry.counts(tags={"a": "1"}) == {"default": none | {JobState.COMPLETED: 1}, "gpu": gpu}
+        assert await registry.counts(tags={"a": "1", "b": "1"}) == {"default": none | {JobState.COMPLETED: 1}}
+        assert await registry.counts(tags={"a": "1", "b": "2"}) == {}
+        await runs.cancel()
+
+
 async def test_a_key_among_many() -> None:
     """To find a job by its key costs the same beside very many others."""
     costs = []

@@ -15,19 +15,18 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._patterns import is_pattern
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
-from jobtrio.abc import Backlog
+from jobtrio.abc import Backlog, JobQuery
 from jobtrio.stores._rules import COUNTED, can_match, found_by_key
-from jobtrio.stores._texts import state_of
-from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, array
+from jobtrio.stores._texts import counts_in
+from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, MOST, array, arrays
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
 from jobtrio.stores.postgres._statements import NEWEST_FIRST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from jobtrio._records import JobRecord
-    from jobtrio.abc import JobQuery
-    from jobtrio.stores.postgres._connections import Link
+    from jobtrio.stores.postgres._connections import Link, Step
 
 TOGETHER: Final = 1000
 """Jobs that come with one answer at most: to make records of them keeps Trio's thread."""
@@ -110,20 +109,18 @@ async def _find_matching(
 ) -> list[tuple[Any, ...]]:
     """Return the matching rows, by way of the rarest tag or of the groups, whichever has fewer candidates."""
     tags = list((query.tags or {}).items())
-    filters = (
-        query.queue,
-        query.executor,
-        None if query.states is None else array(sorted(query.states)),
-        array([name for name, _ in tags]),
-        array([value for _, value in tags]),
-        str(after),
-    )
+    having, states = arrays(tags, 2), None if query.states is None else array(sorted(query.states))
+    group = (query.queue, query.executor, states)
+    filters = (*group, *having, str(after))
     rarest = 0
-    if tags and (is_grouped or len(tags) > 1):
-        counted = [count for (count,) in await link.fetch(_named("candidates", query), *filters, str(ENOUGH))]
-        *by_tag, by_group = counted
+    if len(tags) > 1 or (tags and is_grouped):
+        limits = (str(after), str(ENOUGH))
+        steps: list[Step] = [(_named("candidates_by_tag", query), *having, *limits)]
+        if is_grouped:
+            steps.append((_named("candidates_in_groups", query), *group, *limits))
+        by_tag, *by_group = await link.fetch_all(steps)
         rarest = by_tag.index(min(by_tag))
-        if is_grouped and by_group < by_tag[rarest]:
+        if by_group and by_group[0][0] < by_tag[rarest]:
             tags = []
     if not tags:
         return await link.fetch(_named("find_in_groups", query), *filters, most, str(ANSWERED))
@@ -142,10 +139,22 @@ async def counts(link: Link) -> dict[str, dict[JobState, int]]:
 
     Cancellation: nothing has changed.
     """
-    found: dict[str, dict[JobState, int]] = {}
-    for queue, state, count in await link.fetch("counts"):
-        found.setdefault(queue, dict.fromkeys(JobState, 0))[state_of(state)] += count
-    return found
+    return counts_in(await link.fetch("counts"))
+
+
+async def counts_of(link: Link, wanted: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+    """Return the same of the jobs that have all of these tags.
+
+    Cancellation: nothing has changed.
+    """
+    if not can_match(JobQuery(tags=wanted)):
+        return {}
+    tags = list(wanted.items())
+    rarest = 0
+    if len(tags) > 1:
+        by_tag = await link.fetch("candidates_by_tag", *arrays(tags, 2), "0", str(MOST))
+        rarest = by_tag.index(min(by_tag))
+    return counts_in(await link.fetch("counts_of", *tags.pop(rarest), *arrays(tags, 2)))
 
 
 async def workers(link: Link) -> list[WorkerReport]:

@@ -80,8 +80,8 @@ groups AS MATERIALIZED (
 )"""
 
 # With an offset each tag is looked up. Without, the planner may have all tags read beforehand where it knows of few.
-_HAS_TAGS = """NOT EXISTS (
-    SELECT FROM unnest($4::text[], $5::text[]) AS want (name, value) WHERE NOT EXISTS (
+_HAVING = r"""NOT EXISTS (
+    SELECT FROM unnest($\1::text[], $\2::text[]) AS want (name, value) WHERE NOT EXISTS (
         SELECT FROM {schema}.tags AS other
         WHERE other.name = want.name AND other.value = want.value AND other.job = job.seq
         OFFSET 0
@@ -121,6 +121,7 @@ _FUNCTIONS: Final = (
 
 _CALL = re.compile(rf"(?<![\w.])(?=(?:{_FUNCTIONS})\()")
 _TELLING = re.compile(r"\{told (\d+) (\d+)\}")
+_HAS_TAGS = re.compile(r"\{has tags (\d+) (\d+)\}")
 _BY_PATTERN = re.compile(r"\{by pattern (\d+) (\d+) (\w+)\}")
 _FIRST = re.compile(r"\{first of ([^{}]*)\}")
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
@@ -170,7 +171,6 @@ _PARTS: Final = {
     "{when whole}": _columns("CASE WHEN wanted.whole THEN job.{} END"),
     "{all cells}": _ALL_CELLS,
     "{cells}": _CELLS,
-    "{has tags}": _HAS_TAGS,
 }
 
 
@@ -181,7 +181,7 @@ def statements(schema: str) -> dict[str, str]:
     text = _FIRST.sub(_AS_MANY, text.replace("{asked}", _PARTS["{asked}"]))
     for part, meaning in _PARTS.items():
         text = text.replace(part, meaning)
-    text = _BY_PATTERN.sub(_LONGEST, text)
+    text = _HAS_TAGS.sub(_HAVING, _BY_PATTERN.sub(_LONGEST, text))
     text = _TELLING.sub(r"(SELECT count(pg_notify($\1, told)) FROM unnest($\2::text[]) AS told)", text)
     text = _CALL.sub("pg_catalog.", text).replace("{schema}", schema)
     _, *parts = _HEADING.split(text)

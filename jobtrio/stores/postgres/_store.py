@@ -231,6 +231,10 @@ class PostgresJobStore(RowStore[Session]):
         """Return, for each queue that has jobs, how many are in each state."""
         return await self._opened.connections.use(finding.counts, looks=True)
 
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return the same of the jobs that have all of these tags."""
+        return await self._opened.connections.use(partial(finding.counts_of, wanted=tags), looks=True)
+
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are present, by name."""
         return await self._opened.connections.use(finding.workers, looks=True)

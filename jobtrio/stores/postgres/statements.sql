@@ -494,7 +494,7 @@ SELECT {entry}, job.many FROM (
         SELECT seq FROM groups AS cell CROSS JOIN LATERAL (
             SELECT seq FROM {schema}.jobs AS job
             WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $6::bigint
-                AND {has tags}
+                AND {has tags 4 5}
             ORDER BY seq {way} LIMIT $7::integer
         ) AS found
         ORDER BY seq {way} LIMIT $7::integer
@@ -511,34 +511,44 @@ SELECT {entry}, job.many FROM (
         WHERE tag.name = $8 AND tag.value = $9 AND tag.job {behind} $6::bigint
             AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR executor = $2)
             AND ($3::text[] IS NULL OR state = ANY($3::text[]))
-            AND {has tags}
+            AND {has tags 4 5}
         ORDER BY tag.job {way} LIMIT $7::integer
     ) AS job
 ) AS job
 WHERE job.before < $10::bigint ORDER BY job.seq {way};
 
--- How many candidates each way of finding has, counted no further than to $7: the tags, in order, then the groups.
--- name: candidates
-WITH RECURSIVE {cells}
+-- How many candidates each way of finding has, counted no further than to the last parameter: each of the tags, in
+-- order, and the groups together.
+-- name: candidates_by_tag
 SELECT (
     SELECT count(*) FROM (
         SELECT FROM {schema}.tags
-        WHERE name = given.name AND value = given.value AND job {behind} $6::bigint LIMIT $7::integer
+        WHERE name = given.name AND value = given.value AND job {behind} $3::bigint LIMIT $4::integer
     ) AS counted
 )
-FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS given (name, value, place)
-UNION ALL
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS given (name, value, place) ORDER BY place;
+
+-- name: candidates_in_groups
+WITH RECURSIVE {cells}
 SELECT coalesce(sum((
     SELECT count(*) FROM (
         SELECT FROM {schema}.jobs
-        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $6::bigint
-        LIMIT $7::integer
+        WHERE queue = cell.queue AND state = cell.state AND executor = cell.executor AND seq {behind} $4::bigint
+        LIMIT $5::integer
     ) AS counted
 )), 0)
 FROM groups AS cell;
 
 -- name: counts
 SELECT queue, state, count(*) FROM {schema}.jobs GROUP BY queue, state;
+
+-- $1 and $2 the rarest tag, $3 and $4 the others.
+-- name: counts_of
+SELECT queue, state, count(*) FROM {schema}.tags AS tag CROSS JOIN LATERAL (
+    SELECT seq, queue, state FROM {schema}.jobs WHERE seq = tag.job OFFSET 0
+) AS job
+WHERE tag.name = $1 AND tag.value = $2 AND {has tags 3 4}
+GROUP BY queue, state;
 
 -- $1 the queues, $2 the executors; NULL for all. $3 what the names of others begin with.
 -- name: backlog

@@ -16,7 +16,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._patterns import key_for
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
-from jobtrio.abc import Backlog
+from jobtrio.abc import Backlog, JobQuery
 from jobtrio.stores._rules import COUNTED, can_match, found_by_key
 from jobtrio.stores._salvage import Salvage
 from jobtrio.stores.redis._rows import entry_of
@@ -24,10 +24,9 @@ from jobtrio.stores.redis._scripts import STATES, run
 from jobtrio.stores.redis._texts import count_of, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from jobtrio._records import JobRecord
-    from jobtrio.abc import JobQuery
     from jobtrio.stores.redis._calls import Calls
     from jobtrio.stores.redis._link import Command
     from jobtrio.stores.redis._scripts import Run
@@ -102,12 +101,27 @@ def _matches(record: JobRecord, query: JobQuery) -> bool:
 
 def counts(rows: list[list[Any]]) -> dict[str, dict[JobState, int]]:
     """Return, for each queue that has jobs, how many are in each state."""
+    return _added_up((queue, numbers) for queue, _, *numbers in rows if any(numbers))
+
+
+async def counts_of(calls: Calls, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+    """Return the same of the jobs that have all of these tags."""
+    if not can_match(JobQuery(tags=tags)):
+        return {}
+    rows: list[list[Any]] = []
+    after, wanted = b"0", encode_value("tags", dict(tags))
+    while after:
+        after, *more = await calls.make([run("tagged", after, LOOKED_AT, wanted)], lambda answers: answers[0])
+        rows += more
+    return _added_up((queue, numbers) for queue, *numbers in rows)
+
+
+def _added_up(rows: Iterable[tuple[bytes, list[int]]]) -> dict[str, dict[JobState, int]]:
     found: dict[str, dict[JobState, int]] = {}
-    for queue, _, *numbers in rows:
-        if any(numbers):
-            its = found.setdefault(queue.decode(errors="backslashreplace"), dict.fromkeys(JobState, 0))
-            for state, number in zip(STATES, numbers, strict=True):
-                its[state] += number
+    for queue, numbers in rows:
+        its = found.setdefault(queue.decode(errors="backslashreplace"), dict.fromkeys(JobState, 0))
+        for state, number in zip(STATES, numbers, strict=True):
+            its[state] += number
     return found
 
 

@@ -42,11 +42,11 @@ STATES: Final = tuple(JobState)
 _NAMES: Final = (
     *("advance", "append", "by_key", "cancel", "claim", "counts", "delete", "expire", "find", "finish", "insert"),
     *("lapse", "leave", "next_starts", "open", "pause", "paused", "prune", "read", "release", "renew", "resume"),
-    *("retry", "save_state", "set_priority", "start_held", "workers"),
+    *("retry", "save_state", "set_priority", "start_held", "tagged", "workers"),
 )
 """The scripts that have a file. Another file in the folder is a part, or not of jobtrio: an editor may have left it."""
 
-READING: Final = frozenset({"read", "counts", "find", "by_key", "next_starts", "paused", "workers"})
+READING: Final = frozenset({"read", "counts", "find", "by_key", "next_starts", "paused", "tagged", "workers"})
 """The scripts that write nothing."""
 
 GROWING: Final = frozenset({"insert", "append", "save_state"})

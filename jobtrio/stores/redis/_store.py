@@ -133,6 +133,10 @@ class RedisJobStore(SessionStore[Session]):
         """Return, for each queue that has jobs, how many are in each state."""
         return await self._opened.call(run("counts"), finding.counts)
 
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return the same of the jobs that have all of these tags."""
+        return await finding.counts_of(self._opened.calls, tags)
+
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are present, by name."""
         return await self._opened.call(run("workers"), finding.workers)

@@ -21,22 +21,21 @@ from jobtrio._messages import End
 from jobtrio._patterns import key_for
 from jobtrio._records import WorkerReport, moment
 from jobtrio._state import JobState
-from jobtrio.abc import Backlog
+from jobtrio.abc import Backlog, JobQuery
 from jobtrio.stores._chunks import reached
 from jobtrio.stores._rules import COUNTED, can_match, found_by_key
-from jobtrio.stores._texts import HELD, state_of
+from jobtrio.stores._texts import HELD, counts_in
 from jobtrio.stores.sqlite import _chunks as chunks
 from jobtrio.stores.sqlite._rows import seq_of
 from jobtrio.stores.sqlite._statements import MOST, SQL
 from jobtrio.stores.sqlite._transaction import load, load_by_id, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from jobtrio._entry import JobEntry
     from jobtrio._messages import Message
     from jobtrio._records import JobRecord
-    from jobtrio.abc import JobQuery
     from jobtrio.stores.sqlite._rows import Row
 
 ENOUGH: Final = 1000
@@ -108,7 +107,7 @@ def _first(column: str, query: JobQuery) -> str:
 
 def _found(connection: sqlite3.Connection, query: JobQuery, span: Span) -> list[JobEntry]:
     """Return the matching jobs: the rows that have the rarest tags, if they have the others as well."""
-    tags = sorted((query.tags or {}).items(), key=lambda tag: _at_most(connection, SQL["count_tag"], (*tag, *span)))
+    tags = _rarest_first(connection, query.tags or {}, span)
     others = dict(tags[FEW:]).items()
     page = attrs.evolve(query, limit=max(query.limit, PAGE)) if others else query
     found: list[JobEntry] = []
@@ -119,6 +118,12 @@ def _found(connection: sqlite3.Connection, query: JobQuery, span: Span) -> list[
         if len(rows) < page.limit or len(found) >= query.limit:
             return found[: query.limit]
         span = _behind(rows[-1], query)
+
+
+def _rarest_first(
+    connection: sqlite3.Connection, tags: Mapping[str, str], span: Span, enough: int = ENOUGH
+) -> list[Tag]:
+    return sorted(tags.items(), key=lambda tag: _at_most(connection, SQL["count_tag"], (*tag, *span), enough))
 
 
 def _matching(connection: sqlite3.Connection, query: JobQuery, span: Span, tags: list[Tag]) -> list[Row]:
@@ -137,9 +142,11 @@ def _matching(connection: sqlite3.Connection, query: JobQuery, span: Span, tags:
     return _by_group(connection, query, span, tags, groups)
 
 
-def _at_most(connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...]) -> int:
-    """Return how many candidates there are, or `ENOUGH`."""
-    count: int = connection.execute(statement, (*parameters, ENOUGH)).fetchone()[0]
+def _at_most(
+    connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...], enough: int = ENOUGH
+) -> int:
+    """Return how many candidates there are, or what is ``enough``."""
+    count: int = connection.execute(statement, (*parameters, enough)).fetchone()[0]
     return count
 
 
@@ -194,10 +201,17 @@ def _groups(connection: sqlite3.Connection, query: JobQuery) -> Iterator[Group]:
 
 def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
     """Return, for each queue that has jobs, how many are in each state."""
-    found: dict[str, dict[JobState, int]] = {}
-    for queue, state, count in connection.execute(SQL["count_all"]).fetchall():
-        found.setdefault(queue, dict.fromkeys(JobState, 0))[state_of(state)] += count
-    return found
+    return counts_in(connection.execute(SQL["count_all"]).fetchall())
+
+
+def counts_of(connection: sqlite3.Connection, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+    """Return the same of the jobs that have all of these tags, of which there may be `FEW`."""
+    if not can_match(JobQuery(tags=tags)):
+        return {}
+    rarest, *others = _rarest_first(connection, tags, (0, MOST), MOST)
+    conditions, parameters = _having(others)
+    statement = f"{SQL['count_tagged']}{conditions} GROUP BY job.queue, job.state"
+    return counts_in(connection.execute(statement, (*rarest, *parameters)).fetchall())
 
 
 def workers(connection: sqlite3.Connection) -> list[WorkerReport]:

@@ -115,6 +115,12 @@ class SqliteJobStore(RowStore[Session]):
         """Return, for each queue that has jobs, how many are in each state."""
         return await self._opened.read(finding.counts)
 
+    async def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
+        """Return the same of the jobs that have all of these tags."""
+        if len(tags) > finding.FEW:
+            return await super().counts_of(tags)
+        return await self._opened.read(lambda connection: finding.counts_of(connection, tags))
+
     async def workers(self) -> list[WorkerReport]:
         """Return the workers that are present, by name."""
         return await self._opened.read(finding.workers)

@@ -255,13 +255,17 @@ SELECT count(*) FROM (
     WHERE queue = ? AND executor = ? AND state = ? AND seq > ? AND seq < ? LIMIT ?
 );
 
--- The next four are parts that a search is put together from.
+-- The next five are parts that a search is put together from.
 -- name: between
 SELECT {entry} FROM jobs WHERE seq > ? AND seq < ?;
 
 -- name: tagged
 SELECT {job.entry} FROM tags AS tag CROSS JOIN jobs AS job ON job.seq = tag.job
 WHERE tag.name = ? AND tag.value = ? AND tag.job > ? AND tag.job < ?;
+
+-- name: count_tagged
+SELECT job.queue, job.state, count(*) FROM tags AS tag CROSS JOIN jobs AS job ON job.seq = tag.job
+WHERE tag.name = ? AND tag.value = ?;
 
 -- name: grouped
 SELECT job.seq FROM jobs AS job INDEXED BY jobs_cells

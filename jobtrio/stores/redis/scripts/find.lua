@@ -2,10 +2,8 @@
 -- Arguments: the number behind which to look, how many at most, how many to look at, queue, executor, states with
 -- commas between ('' for any of these), tags as JSON ('' for none), whether the newest come first ('' for no).
 -- Returns the ids, and the number to go on behind, or '' where there are no more.
--- with: base sets
+-- with: base sets looking
 local STATES = {$STATES}
-local LOOKS = 10000 -- into jobs and sets, by all calls, behind which those that are left are put off
-local looks = 0
 
 -- What is looked for, besides tags.
 local function filter_of(queue, executor, states)
@@ -33,46 +31,6 @@ local function filter_of(queue, executor, states)
         return found[1] and is_wanted[found[1]] and filter.takes_cell(found[2] or '')
     end
     return filter
-end
-
--- What is behind a number, in the order that is asked for.
-local function order_of(number, newest_first)
-    local behind = '(' .. number
-    local order = {sign = newest_first and -1 or 1}
-    function order.count(key)
-        looks = looks + 1
-        if newest_first then
-            return call('ZCOUNT', key, '-inf', behind)
-        end
-        return call('ZCOUNT', key, behind, '+inf')
-    end
-    function order.first(key, most)
-        looks = looks + 1
-        if newest_first then
-            return call('ZRANGE', key, behind, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, most, 'WITHSCORES')
-        end
-        return call('ZRANGE', key, behind, '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-    end
-    return order
-end
-
--- The sets of the tags, the smallest first, and its size; without tags that of all jobs.
-local function tag_sets(tags, order)
-    local keys, fewest = {}, math.huge
-    if tags == '' then
-        fewest = order.count(PREFIX .. 'all')
-    else
-        for name, value in pairs(cjson.decode(tags)) do
-            local key = tag_key(name, value)
-            local count = order.count(key)
-            keys[#keys + 1] = key
-            if count < fewest then
-                fewest = count
-                keys[1], keys[#keys] = key, keys[1]
-            end
-        end
-    end
-    return keys, fewest
 end
 
 -- The cells: looked up once for all calls.
@@ -161,13 +119,7 @@ local function work(args)
 
     local before = looks -- what was looked into so far is not to cut this short, or it would be for little
     local function matches(id)
-        for _, key in ipairs(tag_keys) do
-            looks = looks + 1
-            if not call('ZSCORE', key, id) then
-                return false
-            end
-        end
-        return filter.is_empty or by_cells or filter.takes(id)
+        return has_tags(id, tag_keys, by_cells and 1 or 2) and (filter.is_empty or by_cells or filter.takes(id))
     end
     local ids, last = {}, ''
     for n = 1, #candidates, 2 do
