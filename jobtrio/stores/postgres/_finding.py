@@ -18,7 +18,7 @@ from jobtrio._state import JobState
 from jobtrio.abc import Backlog, JobQuery
 from jobtrio.stores._rules import COUNTED, can_match, found_by_key
 from jobtrio.stores._texts import counts_in
-from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, MOST, array, arrays
+from jobtrio.stores.postgres._arrays import ANSWERED, BIGGEST, array, arrays
 from jobtrio.stores.postgres._rows import WIDTH, entry_of
 from jobtrio.stores.postgres._statements import NEWEST_FIRST
 
@@ -36,6 +36,9 @@ LOOKED_UP: Final = 200_000
 
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
+
+COMPARED: Final = 200_000
+"""Candidates that are counted in all, where each one that has the rarest tag is going to be looked up."""
 
 
 # -- finding
@@ -152,7 +155,7 @@ async def counts_of(link: Link, wanted: Mapping[str, str]) -> dict[str, dict[Job
     tags = list(wanted.items())
     rarest = 0
     if len(tags) > 1:
-        by_tag = await link.fetch("candidates_by_tag", *arrays(tags, 2), "0", str(MOST))
+        by_tag = await link.fetch("candidates_by_tag", *arrays(tags, 2), "0", str(max(COMPARED // len(tags), ENOUGH)))
         rarest = by_tag.index(min(by_tag))
     return counts_in(await link.fetch("counts_of", *tags.pop(rarest), *arrays(tags, 2)))
 

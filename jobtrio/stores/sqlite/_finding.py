@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 ENOUGH: Final = 1000
 """Candidates beyond which counting them on tells nothing more."""
 
+COMPARED: Final = 200_000
+"""Candidates that are counted in all, where each one that has the rarest tag is going to be looked up."""
+
 FEW: Final = 50
 """Tags that a statement looks for."""
 
@@ -208,7 +211,7 @@ def counts_of(connection: sqlite3.Connection, tags: Mapping[str, str]) -> dict[s
     """Return the same of the jobs that have all of these tags, of which there may be `FEW`."""
     if not can_match(JobQuery(tags=tags)):
         return {}
-    rarest, *others = _rarest_first(connection, tags, (0, MOST), MOST)
+    rarest, *others = _rarest_first(connection, tags, (0, MOST), max(COMPARED // len(tags), ENOUGH))
     conditions, parameters = _having(others)
     statement = f"{SQL['count_tagged']}{conditions} GROUP BY job.queue, job.state"
     return counts_in(connection.execute(statement, (*rarest, *parameters)).fetchall())
