@@ -8,10 +8,13 @@ neither records nor time.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobtrio._checks import show
 from jobtrio._errors import IllegalTransitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class JobState(StrEnum):
@@ -63,6 +66,15 @@ def check_transition(previous: JobState | None, state: JobState) -> None:
     """Raise `IllegalTransitionError` unless the table has this change."""
     if state not in TRANSITIONS[previous]:
         raise IllegalTransitionError(previous, state)
+
+
+def counts_by_queue(rows: Iterable[tuple[str, JobState, int]]) -> dict[str, dict[JobState, int]]:
+    """Add up rows of a queue, a state and how many jobs: for each queue that has jobs, all states, 0 where none is."""
+    found: dict[str, dict[JobState, int]] = {}
+    for queue, state, count in rows:
+        if count:
+            found.setdefault(queue, dict.fromkeys(JobState, 0))[state] += count
+    return found
 
 
 def check_states(state: Any) -> frozenset[JobState] | None:

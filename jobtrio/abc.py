@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -59,7 +60,7 @@ from jobtrio._errors import UnknownJobError
 from jobtrio._pages import PAGE, FoundJobs
 from jobtrio._patterns import key_for as key_for
 from jobtrio._policies import RateLimit, Retention
-from jobtrio._state import JobState
+from jobtrio._state import JobState, counts_by_queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Sequence
@@ -296,13 +297,8 @@ class JobStore(ABC):
             return self.find(JobQuery(tags=tags, limit=PAGE, after=after))
 
         while True:
-            found: dict[str, dict[JobState, int]] = {}
-            try:
-                async for record in FoundJobs(find):
-                    found.setdefault(record.queue, dict.fromkeys(JobState, 0))[record.state] += 1
-            except UnknownJobError:  # a whole page was removed meanwhile
-                continue
-            return found
+            with suppress(UnknownJobError):  # a whole page was removed meanwhile
+                return counts_by_queue([(record.queue, record.state, 1) async for record in FoundJobs(find)])
 
     @abstractmethod
     async def workers(self) -> list[WorkerReport]:

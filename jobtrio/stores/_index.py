@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from jobtrio._patterns import key_for, patterns_among
-from jobtrio._state import JobState
+from jobtrio._state import JobState, counts_by_queue
 from jobtrio.abc import JobQuery
 from jobtrio.stores._rules import matches
 
@@ -85,21 +85,17 @@ class JobIndex:
 
     def counts(self) -> dict[str, dict[JobState, int]]:
         """Return, for each queue that has jobs, how many are in each state."""
-        found: dict[str, dict[JobState, int]] = {}
-        for queue, cells in self._cells.items():
-            for states in cells.values():
-                if any(states.values()):
-                    counts = found.setdefault(queue, dict.fromkeys(JobState, 0))
-                    for state, group in states.items():
-                        counts[state] += len(group)
-        return found
+        return counts_by_queue(
+            (queue, state, len(group))
+            for queue, cells in self._cells.items()
+            for states in cells.values()
+            for state, group in states.items()
+        )
 
     def counts_of(self, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
         """Return the same of the jobs that have all of these tags."""
-        found: dict[str, dict[JobState, int]] = {}
-        for entry in _matching(self._rarest(tags).values(), JobQuery(tags=tags), None):
-            found.setdefault(entry.plan.queue, dict.fromkeys(JobState, 0))[entry.state] += 1
-        return found
+        entries = _matching(self._rarest(tags).values(), JobQuery(tags=tags), None)
+        return counts_by_queue((entry.plan.queue, entry.state, 1) for entry in entries)
 
     def waiting(
         self,

@@ -17,7 +17,7 @@ from jobtrio._codec import decode_value, encode_value
 from jobtrio._entry import CancelRequest, JobEntry, Plan
 from jobtrio._policies import JobPriority, RetryPolicy
 from jobtrio._records import Cancelled, Completed, Failed, JobError
-from jobtrio._state import FINAL_STATES, JobState
+from jobtrio._state import FINAL_STATES, JobState, counts_by_queue
 from jobtrio.stores._salvage import STATES, Salvage, check_finite, check_time, checked_steps
 
 if TYPE_CHECKING:
@@ -158,10 +158,7 @@ def state_of(text: str) -> JobState:
 
 def counts_in(rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[JobState, int]]:
     """Return how many jobs of each queue are in each state, of rows that each say it of one queue and one state."""
-    found: dict[str, dict[JobState, int]] = {}
-    for queue, state, count in rows:
-        found.setdefault(queue, dict.fromkeys(JobState, 0))[state_of(state)] += count
-    return found
+    return counts_by_queue((queue, state_of(state), count) for queue, state, count in rows)
 
 
 def _metadata_of(text: str | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from jobtrio._codec import encode_value
 from jobtrio._errors import UnknownJobError
 from jobtrio._patterns import key_for
 from jobtrio._records import WorkerReport, moment
-from jobtrio._state import JobState
+from jobtrio._state import JobState, counts_by_queue
 from jobtrio.abc import Backlog, JobQuery
 from jobtrio.stores._rules import COUNTED, can_match, found_by_key
 from jobtrio.stores._salvage import Salvage
@@ -101,7 +101,7 @@ def _matches(record: JobRecord, query: JobQuery) -> bool:
 
 def counts(rows: list[list[Any]]) -> dict[str, dict[JobState, int]]:
     """Return, for each queue that has jobs, how many are in each state."""
-    return _added_up((queue, numbers) for queue, _, *numbers in rows if any(numbers))
+    return _added_up((queue, numbers) for queue, _, *numbers in rows)
 
 
 async def counts_of(calls: Calls, tags: Mapping[str, str]) -> dict[str, dict[JobState, int]]:
@@ -117,12 +117,11 @@ async def counts_of(calls: Calls, tags: Mapping[str, str]) -> dict[str, dict[Job
 
 
 def _added_up(rows: Iterable[tuple[bytes, list[int]]]) -> dict[str, dict[JobState, int]]:
-    found: dict[str, dict[JobState, int]] = {}
-    for queue, numbers in rows:
-        its = found.setdefault(queue.decode(errors="backslashreplace"), dict.fromkeys(JobState, 0))
-        for state, number in zip(STATES, numbers, strict=True):
-            its[state] += number
-    return found
+    return counts_by_queue(
+        (queue.decode(errors="backslashreplace"), state, number)
+        for queue, numbers in rows
+        for state, number in zip(STATES, numbers, strict=True)
+    )
 
 
 def workers(rows: list[list[Any]]) -> list[WorkerReport]:

@@ -42,11 +42,11 @@ local function tag_sets(tags, order)
     return keys, fewest
 end
 
--- Whether a job is in all of the sets of tags, from the first or the second of them on.
-local function has_tags(id, keys, from)
-    for n = from, #keys do
+-- Whether a job is in all of some sets of tags.
+local function has_tags(id, keys)
+    for _, key in ipairs(keys) do
         looks = looks + 1
-        if not call('ZSCORE', keys[n], id) then
+        if not call('ZSCORE', key, id) then
             return false
         end
     end

@@ -119,7 +119,7 @@ local function work(args)
 
     local before = looks -- what was looked into so far is not to cut this short, or it would be for little
     local function matches(id)
-        return has_tags(id, tag_keys, by_cells and 1 or 2) and (filter.is_empty or by_cells or filter.takes(id))
+        return has_tags(id, tag_keys) and (filter.is_empty or by_cells or filter.takes(id))
     end
     local ids, last = {}, ''
     for n = 1, #candidates, 2 do

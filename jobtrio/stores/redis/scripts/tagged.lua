@@ -27,13 +27,13 @@ local function work(args)
     end
     local order, most = order_of(args[1], false), tonumber(args[2])
     local keys = tag_sets(args[3], order)
-    local candidates = order.first(keys[1], most)
+    local candidates = order.first(table.remove(keys, 1), most)
     local more = #candidates >= 2 * most
 
     local before = looks -- what was looked into so far is not to cut this short, or it would be for little
     local cells, last = {}, ''
     for n = 1, #candidates, 2 do
-        if has_tags(candidates[n], keys, 2) then
+        if has_tags(candidates[n], keys) then
             count_in(cells, candidates[n])
         end
         last = candidates[n + 1]
